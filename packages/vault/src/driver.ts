@@ -1,0 +1,58 @@
+/**
+ * What a vault driver is. A driver makes vaults: places that run one worker's code and hold it in.
+ *
+ * What always holds: a vault reaches the world only through its listening socket and its control transport; `kill`
+ * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
+ * Every driver passes `test/driver-conformance.ts`.
+ */
+import type { Transport } from '@hauki/rpc';
+
+export type DriverName = 'lxc' | 'quickjs';
+
+/** What a driver says at start: that it can be offered here, or why not, in words for the person who runs the node. */
+export type Offer = { available: true; note?: string } | { available: false; reason: string };
+
+export interface VaultSpec {
+  /** Unique among all nodes: `[a-z0-9-]{1,40}`. Names the container, its cgroups, its log. */
+  id: string;
+  /** Who asked. Vaults of different owners never share a thread or an id range. */
+  owner: string;
+  /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
+  listen_host: string;
+  memory_mib: number;
+}
+
+export interface VaultExit {
+  cause: 'killed' | 'exited' | 'out_of_memory' | 'failed_to_start' | 'misbehaved';
+  /** For a person: what happened, with the code or signal. */
+  reason: string;
+  /** The last of what the guest or its container wrote, at most `LIMITS.log_tail_bytes`. */
+  log_tail: string;
+}
+
+export interface Vault {
+  readonly id: string;
+  /** The port on `listen_host` that the worker itself answers on. */
+  readonly port: number;
+  /** The process to look at; for quickjs the process that holds the vault's thread. */
+  readonly pid: number;
+  /** Mesh-RPC between the agent and the shell at the vault's edge (`guest/shell.ts`). */
+  readonly control: Transport;
+  /** Settles once, when the vault is gone, whatever the cause; never rejects. */
+  readonly exited: Promise<VaultExit>;
+  /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
+  kill(reason: string): Promise<void>;
+}
+
+export interface Driver {
+  readonly name: DriverName;
+  /** What it protects against, and what not, in one sentence for the caller. */
+  readonly isolation: string;
+  probe(): Promise<Offer>;
+  /** Starts an empty vault whose shell is listening; rejects with `VaultFailed`, leaving nothing behind. */
+  start(spec: VaultSpec): Promise<Vault>;
+  /** Removes what an earlier run of this node left behind (by its node id), and tells how much that was. */
+  sweep(): Promise<number>;
+  /** Kills every vault and ends every helper process. */
+  close(): Promise<void>;
+}
