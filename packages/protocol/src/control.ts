@@ -1,0 +1,130 @@
+/**
+ * The Mesh-RPC interfaces by which the parts of a mesh talk: core and agent, agent and shell, shell and guest.
+ * Each is an object whose methods are called over a session; a method that is not listed here cannot be called.
+ */
+import type { Grants } from './grants.ts';
+import type { TicketRole } from './ticket.ts';
+
+export type Language = 'javascript' | 'typescript';
+
+/** What a caller wants run, as the core hands it to the chosen agent. */
+export interface Job {
+  worker: string;
+  owner: string;
+  driver: string;
+  source: string;
+  language: Language;
+  memory_mib: number;
+  grants: Grants;
+  lease: { heartbeat_ms: number; lease_ms: number };
+  /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
+  ttl_ms: number;
+}
+
+/** What a ticket is made of, from the node's side. */
+export interface TicketPart {
+  jti: string;
+  role: TicketRole;
+  secret: string;
+}
+
+export interface Provisioned {
+  worker: string;
+  epoch: number;
+  driver: string;
+  direct: { host: string; port: number; tls: boolean };
+  ticket: TicketPart;
+}
+
+export interface WorkerInfo {
+  worker: string;
+  owner: string;
+  driver: string;
+  epoch: number;
+  direct: { host: string; port: number; tls: boolean };
+  memory_mib: number;
+  grants: Grants;
+  lease: { heartbeat_ms: number; lease_ms: number };
+  pid: number;
+  /** Milliseconds since 1970. */
+  born_at: number;
+  /** When the lease runs out if nobody renews it. */
+  lease_until: number;
+}
+
+export interface NodeInfo {
+  node: string;
+  labels: Record<string, string>;
+  /** Drivers by name: offered, or why not. */
+  drivers: Record<string, { available: boolean; note?: string; reason?: string; isolation: string }>;
+  memory_mib: number;
+  cores: number;
+}
+
+export interface NodeLoad {
+  workers: number;
+  memory_used_mib: number;
+  /** 0 idle … 1 all cores busy. */
+  cpu: number;
+}
+
+/** Why a worker is gone. */
+export interface Fate {
+  worker: string;
+  owner: string;
+  cause: string;
+  reason: string;
+  /** Milliseconds since 1970. */
+  at: number;
+  log_tail: string;
+}
+
+/** The core, as an agent sees it. */
+export interface CoreForNode {
+  register(info: NodeInfo, load: NodeLoad, workers: WorkerInfo[]): Promise<{ keys: object; core: string }>;
+  report(load: NodeLoad): Promise<void>;
+  worker_died(fate: Fate): Promise<void>;
+  meshfs_write(pointer: string, content: string, media_type?: string): Promise<object>;
+  meshfs_resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
+}
+
+/** An agent, as the core sees it. */
+export interface NodeForCore {
+  provision(job: Job): Promise<Provisioned>;
+  /** A further ticket for a living worker; the core signs it. */
+  mint_ticket(worker: string): Promise<TicketPart>;
+  destruct(worker: string, reason: string): Promise<boolean>;
+  /** Dial the core at the given splice and join it to the worker. */
+  splice(worker: string, splice: string): Promise<void>;
+  workers(): Promise<WorkerInfo[]>;
+}
+
+/** What the shell at a vault's edge does for the agent. */
+export interface ShellForAgent {
+  /** Loads the module and answers with the names of its methods. Throws SourceRejected. */
+  load(setup: Setup): Promise<string[]>;
+  /** Makes a ticket redeemable. `key` is the session key, base64url. */
+  expect(ticket: { jti: string; role: TicketRole; key: string }): Promise<void>;
+  /** Runs the end hook. Answers when it has ended or failed. */
+  end(reason: string): Promise<void>;
+}
+
+export interface Setup {
+  worker: string;
+  node: string;
+  epoch: number;
+  source: string;
+  language: Language;
+  grants: Grants;
+  memory_mib: number;
+  /** JWK of the core's signing key, public. */
+  keys: object;
+}
+
+/** What the agent does for a shell. Everything here comes from a hostile guest. */
+export interface AgentForShell {
+  effect(name: string, args: unknown[]): Promise<unknown>;
+  /** `mac` proves that the owner sent it: HMAC of worker, epoch, counter with the lease key. */
+  heartbeat(counter: number, mac: string): Promise<{ lease_until: number }>;
+  destruct(mac: string): Promise<void>;
+}

@@ -1,0 +1,348 @@
+/**
+ * The one error table: everything that can go wrong in operation, with its JSON-RPC code, HTTP status, typed fields,
+ * and whether trying again can help. A class here is the same on both ends of a wire: `toWire` and `fromWire` are
+ * inverse. Bugs are not here: they throw assertions.
+ *
+ * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
+ */
+
+/** What travels in a JSON-RPC `error` member. */
+export interface WireError {
+  code: number;
+  message: string;
+  data?: { name: string; retryable?: boolean; fields?: Record<string, unknown>; stack?: string };
+}
+
+/** The base of every typed error of Hauki. */
+export class MeshError<Fields extends object = Record<string, unknown>> extends Error {
+  readonly code: number;
+  /** HTTP status where the error answers a request. */
+  readonly status: number;
+  /** True when the same request may succeed later without any change. */
+  readonly retryable: boolean;
+  readonly fields: Fields;
+
+  constructor(row: Row, fields: Fields, message: string) {
+    super(message);
+    this.name = row.name;
+    this.code = row.code;
+    this.status = row.status;
+    this.retryable = row.retryable;
+    this.fields = fields;
+  }
+}
+
+interface Row {
+  name: string;
+  code: number;
+  status: number;
+  retryable: boolean;
+}
+
+export interface ErrorClass<Fields extends object> {
+  new (fields: Fields, message?: string): MeshError<Fields>;
+  readonly row: Row;
+}
+
+const byName = new Map<string, { make(fields: any, message: string): MeshError<any> }>();
+
+function define<Fields extends object>(
+  name: string,
+  code: number,
+  status: number,
+  retryable: boolean,
+  text: (fields: Fields) => string,
+): ErrorClass<Fields> {
+  const row: Row = { name, code, status, retryable };
+  const made = class extends MeshError<Fields> {
+    static readonly row = row;
+    constructor(fields: Fields, message: string = text(fields)) {
+      super(row, fields, message);
+    }
+  };
+  Object.defineProperty(made, 'name', { value: name });
+  byName.set(name, { make: (fields, message) => new made(fields, message) });
+  return made;
+}
+
+// JSON-RPC 2.0, https://www.jsonrpc.org/specification#error_object
+export const ParseError = define<{ why: string }>('ParseError', -32700, 400, false, (f) => `Parse error: ${f.why}`);
+export const InvalidRequest = define<{ why: string }>(
+  'InvalidRequest',
+  -32600,
+  400,
+  false,
+  (f) => `Invalid Request: ${f.why}`,
+);
+export const NoSuchMethod = define<{ method: string; has?: string[] }>(
+  'NoSuchMethod',
+  -32601,
+  404,
+  false,
+  (f) =>
+    `Method not found: ${f.method}${f.has === undefined ? '' : f.has.length > 0 ? `. There is: ${f.has.join(', ')}` : '. There are no methods'}`,
+);
+export const InvalidParams = define<{ why: string }>(
+  'InvalidParams',
+  -32602,
+  400,
+  false,
+  (f) => `Invalid params: ${f.why}`,
+);
+export const InternalError = define<{ why: string }>(
+  'InternalError',
+  -32603,
+  500,
+  false,
+  (f) => `Internal error: ${f.why}`,
+);
+
+// Calls and sessions
+/** What the worker's own code threw. `error_name` is the thrown error's name. */
+export const RemoteError = define<{ error_name: string; remote_stack?: string }>(
+  'RemoteError',
+  -32000,
+  500,
+  false,
+  (f) => f.error_name,
+);
+export const WorkerDied = define<{ worker: string; cause: string; reason: string }>(
+  'WorkerDied',
+  -32001,
+  502,
+  false,
+  (f) => `Worker ${f.worker} is dead: ${f.reason}`,
+);
+export const OutcomeUnknown = define<{ method: string; why: string }>(
+  'OutcomeUnknown',
+  -32002,
+  502,
+  false,
+  (f) => `The call ${f.method}() was sent but its answer was lost (${f.why}). It may or may not have run`,
+);
+export const ConnectionLost = define<{ why: string }>(
+  'ConnectionLost',
+  -32003,
+  503,
+  true,
+  (f) => `Not connected: ${f.why}. The call was not sent`,
+);
+export const DeadlineExceeded = define<{ what: string; timeout_ms: number; may_have_run: boolean }>(
+  'DeadlineExceeded',
+  -32004,
+  504,
+  false,
+  (f) =>
+    `${f.what} gave no answer within ${f.timeout_ms} ms; it ${f.may_have_run ? 'may have run or may be running still' : 'was never sent'}`,
+);
+export const Overloaded = define<{ what: string; limit: number }>(
+  'Overloaded',
+  -32005,
+  429,
+  true,
+  (f) => `Too much at once: ${f.what} is at its limit of ${f.limit}`,
+);
+export const Unserialisable = define<{ why: string }>(
+  'Unserialisable',
+  -32006,
+  400,
+  false,
+  (f) => `This value cannot be sent: ${f.why}`,
+);
+export const ProtocolViolation = define<{ why: string }>(
+  'ProtocolViolation',
+  -32007,
+  400,
+  false,
+  (f) => `The peer broke the protocol: ${f.why}`,
+);
+
+// Input
+export const TooLarge = define<{ what: string; limit_bytes: number; got_bytes?: number }>(
+  'TooLarge',
+  -32010,
+  413,
+  false,
+  (f) =>
+    `${f.what} is too large: ${f.got_bytes === undefined ? 'more than' : `${f.got_bytes} bytes, but`} ${f.limit_bytes} bytes are allowed`,
+);
+export const BadInput = define<{ what: string; why: string }>(
+  'BadInput',
+  -32011,
+  400,
+  false,
+  (f) => `${f.what}: ${f.why}`,
+);
+export const Unauthorised = define<{ why: string }>('Unauthorised', -32012, 401, false, (f) => f.why);
+export const Forbidden = define<{ why: string }>('Forbidden', -32013, 403, false, (f) => f.why);
+export const GrantMissing = define<{ grant: string; wanted: string }>(
+  'GrantMissing',
+  -32014,
+  403,
+  false,
+  (f) => `The worker has no grant for this: ${f.grant} ${f.wanted}. Grant it when you clone, or do without`,
+);
+
+// Tickets: one error for each way in which a ticket can be wrong
+export const TicketForged = define<{ why: string }>(
+  'TicketForged',
+  -32020,
+  401,
+  false,
+  (f) => `The ticket was not issued by this mesh, or was altered: ${f.why}`,
+);
+export const TicketExpired = define<{ expired_at: string }>(
+  'TicketExpired',
+  -32021,
+  401,
+  true,
+  (f) => `The ticket expired at ${f.expired_at}. Ask for a new one`,
+);
+export const TicketReplayed = define<{ ticket: string }>(
+  'TicketReplayed',
+  -32022,
+  401,
+  false,
+  (f) => `Ticket ${f.ticket} was redeemed before; a ticket works once`,
+);
+export const TicketAudience = define<{ why: string }>(
+  'TicketAudience',
+  -32023,
+  401,
+  false,
+  (f) => `The ticket was issued to another key: ${f.why}`,
+);
+export const TicketMisdirected = define<{ why: string }>(
+  'TicketMisdirected',
+  -32024,
+  401,
+  false,
+  (f) => `The ticket is for another worker: ${f.why}`,
+);
+export const TicketUnproven = define<{ why: string }>(
+  'TicketUnproven',
+  -32025,
+  401,
+  false,
+  (f) => `Whoever sent the ticket does not hold its secret: ${f.why}`,
+);
+
+// Placement and provisioning
+export const NoNodeFits = define<{ wanted: object; have: string[] }>(
+  'NoNodeFits',
+  -32030,
+  503,
+  true,
+  (f) =>
+    `No node fits. Wanted: ${JSON.stringify(f.wanted)}. ${f.have.length === 0 ? 'There are no nodes; start one with: hauki node' : `There is: ${f.have.join('; ')}`}`,
+);
+export const VaultFailed = define<{ driver: string; reason: string; log_tail?: string }>(
+  'VaultFailed',
+  -32031,
+  500,
+  true,
+  (f) => `The ${f.driver} vault could not be started: ${f.reason}${f.log_tail ? `\n${f.log_tail}` : ''}`,
+);
+export const SourceRejected = define<{
+  stage: 'parse' | 'load' | 'exports' | 'bundle';
+  reason: string;
+  log_tail?: string;
+}>('SourceRejected', -32032, 422, false, (f) => `The worker's source was refused (${f.stage}): ${f.reason}`);
+export const WorkerUnknown = define<{ worker: string }>(
+  'WorkerUnknown',
+  -32033,
+  404,
+  false,
+  (f) => `There is no worker ${f.worker}`,
+);
+
+// MeshFS
+export const PointerMissing = define<Record<never, never>>(
+  'PointerMissing',
+  -32040,
+  400,
+  false,
+  () => 'No pointer was given. A pointer looks like gem-pointer://wiki/project/page',
+);
+export const PointerInvalid = define<{ pointer: string; why: string }>(
+  'PointerInvalid',
+  -32041,
+  400,
+  false,
+  (f) => `Not a pointer: ${JSON.stringify(f.pointer)}: ${f.why}`,
+);
+export const PointerUnknown = define<{ pointer: string }>(
+  'PointerUnknown',
+  -32042,
+  404,
+  false,
+  (f) => `Nothing was ever written to ${f.pointer}`,
+);
+export const PayloadLost = define<{ pointer: string; digest: string }>(
+  'PayloadLost',
+  -32043,
+  410,
+  false,
+  (f) => `${f.pointer} is known, but its content (sha256 ${f.digest}) is gone from the store`,
+);
+export const StorageFailed = define<{ what: string }>(
+  'StorageFailed',
+  -32044,
+  507,
+  true,
+  (f) => `The store could not keep this: ${f.what}. Nothing was changed`,
+);
+
+/** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
+export function toWire(thrown: unknown): WireError {
+  if (thrown instanceof MeshError) {
+    const { name, code, message, retryable, fields } = thrown;
+    return { code, message, data: { name, retryable, fields: fields as Record<string, unknown> } };
+  }
+  let name = 'Error';
+  let message = 'a value that cannot be shown was thrown';
+  let stack: string | undefined;
+  try {
+    if (thrown instanceof Error) {
+      name = String(thrown.name);
+      message = String(thrown.message);
+      stack = typeof thrown.stack === 'string' ? thrown.stack.slice(0, 4096) : undefined;
+    } else message = String(thrown);
+  } catch {
+    // A hostile getter threw: the words above stand.
+  }
+  const fields = stack === undefined ? { error_name: name } : { error_name: name, remote_stack: stack };
+  return { code: RemoteError.row.code, message: `${name}: ${message}`, data: { name: 'RemoteError', fields } };
+}
+
+/** The error that a peer sent: of its class where we know it, else a RemoteError carrying code and message. */
+export function fromWire(wire: unknown): MeshError {
+  if (typeof wire !== 'object' || wire === null)
+    return new ProtocolViolation({ why: 'an error that is not an object' }) as MeshError;
+  const { code, message, data } = wire as Partial<WireError>;
+  const text = typeof message === 'string' ? message : `error ${code}`;
+  const fields =
+    typeof data === 'object' && data !== null && typeof data.fields === 'object' && data.fields !== null
+      ? data.fields
+      : {};
+  const known = typeof data?.name === 'string' ? byName.get(data.name) : undefined;
+  if (known) return known.make(fields, text);
+  for (const plain of [ParseError, InvalidRequest, NoSuchMethod, InvalidParams, InternalError] as const) {
+    if (plain.row.code === code) return byName.get(plain.row.name)!.make({ why: text, method: '?' }, text);
+  }
+  return new RemoteError({ error_name: 'Error' }, text) as MeshError;
+}
+
+/** True for errors of the given class, whichever realm or wire they came from. */
+export function isError<F extends object>(thrown: unknown, kind: ErrorClass<F>): thrown is MeshError<F> {
+  return thrown instanceof MeshError && thrown.name === kind.row.name;
+}
+
+/** A short text for any thrown value; never throws. */
+export function describe(thrown: unknown): string {
+  try {
+    return thrown instanceof Error ? thrown.message : String(thrown);
+  } catch {
+    return 'a value that cannot be shown';
+  }
+}

@@ -1,0 +1,6 @@
+export * from './control.ts';
+export * from './errors.ts';
+export * from './grants.ts';
+export * from './limits.ts';
+export * from './pointer.ts';
+export * from './ticket.ts';

@@ -1,0 +1,60 @@
+/** Every bound of the wire and of provisioning, with its reason. Nothing in Hauki grows without one. */
+export const LIMITS = {
+  /** One message. Below 2^24, so that a frame's first byte is always 0x00 and tells our session from other protocols. */
+  message_bytes: 8 * 1024 * 1024,
+  /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
+  unsent_bytes: 32 * 1024 * 1024,
+  /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
+  calls_in_flight: 4096,
+  /** Requests in one JSON-RPC batch of a plain client. */
+  batch: 1000,
+  /** Nesting of values: JSON.parse recurses natively and a hostile depth must not overflow the stack. */
+  depth: 256,
+  /** A worker's source after bundling. */
+  source_bytes: 4 * 1024 * 1024,
+  /** An HTTP request body of the core; a source of full size with its JSON escapes fits. */
+  body_bytes: 12 * 1024 * 1024,
+  /** From connect to a redeemed session. */
+  handshake_ms: 10_000,
+  /** A connection to a worker that has not been redeemed may send this much before it is cut. */
+  handshake_bytes: 64 * 1024,
+  /** Connections to one worker at once, visitors included. */
+  connections: 256,
+  /** How long a worker's module may take to load, its constructor included. */
+  load_ms: 10_000,
+  /** Starting an empty vault on a loaded machine. */
+  vault_start_ms: 20_000,
+  /** The graceful end hook; after it the vault is killed. */
+  end_hook_ms: 2_000,
+  /** What a call waits for when nobody said otherwise. */
+  call_ms: 60_000,
+  /** A clone as the caller sees it: placement, vault, load. */
+  clone_ms: 45_000,
+  /** What is kept of a vault's last words. */
+  log_tail_bytes: 8 * 1024,
+  /** One log line of a guest; the rest is cut. */
+  log_line_bytes: 4 * 1024,
+  /** Fetched bodies pass through the control channel: they must fit a message, also in base64. */
+  fetch_body_bytes: 5 * 1024 * 1024,
+  fetch_ms: 30_000,
+  fetch_redirects: 5,
+  /** Effects that a vault may have under way at once. */
+  effects_in_flight: 64,
+  /** Grants of one kind in one request. */
+  grants: 64,
+  /** Vaults of one node. */
+  vaults_per_node: 1024,
+  /** Fates of dead workers that an agent and the core remember, to tell late callers why. */
+  fates: 10_000,
+} as const;
+
+/** The lease: how a worker knows that somebody still wants it (design, decision 6). */
+export const LEASE = {
+  heartbeat_ms: 5_000,
+  lease_ms: 30_000,
+  /** Bounds for what a request may ask for. */
+  min_ms: 500,
+  max_ms: 24 * 3600 * 1000,
+  /** How long a ticket may wait for its redemption. */
+  ticket_ms: 60_000,
+} as const;
