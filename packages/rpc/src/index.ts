@@ -1,0 +1,9 @@
+/** Mesh-RPC for every platform: nothing here imports Node. */
+export * from './ghost.ts';
+export * from './handshake.ts';
+export * from './plain.ts';
+export * from './session.ts';
+export type { Transport, TransportEvents } from './transport.ts';
+export * from './transports/memory.ts';
+export * from './transports/port.ts';
+export * from './values.ts';

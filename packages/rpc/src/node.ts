@@ -1,0 +1,4 @@
+/** Mesh-RPC's transports that need Node. */
+export * from './sniff.ts';
+export * from './transports/lines.ts';
+export * from './transports/stream.ts';

@@ -1,0 +1,54 @@
+/**
+ * A transport over anything that posts strings whole and in order: an IPC channel, a MessagePort, the bridge into a
+ * QuickJS vault. Whoever owns the port feeds `deliver` and `closed`.
+ */
+import type { Transport, TransportEvents } from '../transport.ts';
+
+export interface PortTransport extends Transport {
+  deliver(text: string): void;
+  /** The other end is gone. */
+  closed(reason: string): void;
+}
+
+/** `post` sends a message; `shut` is called once when this side closes. */
+export function portTransport(post: (text: string) => void, shut: (reason: string) => void = () => {}): PortTransport {
+  let events: TransportEvents | undefined;
+  let early: string[] = [];
+  let ended: string | undefined;
+  let carried = 0;
+  const end = (reason: string) => {
+    if (ended !== undefined) return false;
+    ended = reason;
+    events?.close(reason);
+    return true;
+  };
+  return {
+    start(given) {
+      events = given;
+      for (const text of early) given.message(text);
+      early = [];
+      if (ended !== undefined) given.close(ended);
+    },
+    send(text) {
+      if (ended !== undefined) return;
+      carried += text.length;
+      post(text);
+    },
+    close(reason = 'closed by this side') {
+      if (end(reason)) shut(reason);
+    },
+    deliver(text) {
+      if (ended !== undefined) return;
+      carried += text.length;
+      if (events) events.message(text);
+      else early.push(text);
+    },
+    closed(reason) {
+      end(reason);
+    },
+    buffered_bytes: 0,
+    get carried_bytes() {
+      return carried;
+    },
+  };
+}
