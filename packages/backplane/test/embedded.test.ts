@@ -1,0 +1,99 @@
+/** The embedded backend passes the suite, and does what only it has to do: the lock, the files, a full disk. */
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { isError, StorageFailed } from '@hauki/protocol';
+import { openEmbedded } from '../src/index.ts';
+import { backplaneConformance } from './conformance.ts';
+
+const writer = new URL('./writer.ts', import.meta.url);
+backplaneConformance('the embedded backend', openEmbedded, { writer });
+
+async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'hauki-embedded-'));
+  try {
+    await use(folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+const filesIn = async (folder: string) =>
+  (await readdir(folder, { recursive: true, withFileTypes: true }))
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name));
+
+describe('the embedded backend', { concurrency: true }, () => {
+  test('a folder is open in one process alone; the second is told by whom', () =>
+    inFolder(async (folder) => {
+      const child = spawn(process.execPath, [fileURLToPath(writer), folder, '0'], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      await once(child.stdout, 'data');
+      await assert.rejects(openEmbedded(folder, { wait_ms: 50 }), (thrown: Error) => {
+        return isError(thrown, StorageFailed) && thrown.message.includes(`(pid ${child.pid})`);
+      });
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+      await (await openEmbedded(folder)).close();
+    }));
+
+  test('a folder is not opened twice by the same process either', () =>
+    inFolder(async (folder) => {
+      const first = await openEmbedded(folder);
+      await assert.rejects(openEmbedded(folder, { wait_ms: 0 }), (thrown) => isError(thrown, StorageFailed));
+      await first.kv('a').put('still', 'mine');
+      await first.close();
+    }));
+
+  test('after a kill the next open removes what was half written', () =>
+    inFolder(async (folder) => {
+      const first = await openEmbedded(folder);
+      const digest = await first.objects.put(Buffer.from('whole'));
+      await first.close();
+      await writeFile(join(folder, 'objects', digest.slice(0, 2), '.tmp-17'), 'hal');
+      const again = await openEmbedded(folder);
+      assert.deepEqual(await filesIn(join(folder, 'objects')), [
+        join(folder, 'objects', digest.slice(0, 2), digest.slice(2)),
+      ]);
+      await again.close();
+    }));
+
+  test('a damaged object is never given out, and putting it again heals it', () =>
+    inFolder(async (folder) => {
+      const backplane = await openEmbedded(folder);
+      const content = Buffer.from('the right content');
+      const digest = await backplane.objects.put(content);
+      const file = join(folder, 'objects', digest.slice(0, 2), digest.slice(2));
+      for (const damage of ['the wrong content', 'short', '']) {
+        await writeFile(file, damage);
+        if (damage.length === content.length) assert.equal(await backplane.objects.get(digest), undefined);
+        assert.equal(await backplane.objects.put(content), digest);
+        assert.deepEqual(await readFile(file), content);
+      }
+      await backplane.close();
+    }));
+
+  test('a full disk is a typed error, and all that was acknowledged stays', async (t) => {
+    // A real one: a small file system in a mount namespace of the child's own, gone with it.
+    const script = fileURLToPath(new URL('./full-disk.ts', import.meta.url));
+    await inFolder(async (folder) => {
+      const mount = `mount -t tmpfs -o size=3m none "$1" && exec "$2" "$3" "$1"`;
+      try {
+        await promisify(execFile)('unshare', ['-rm', 'sh', '-c', 'mount -t tmpfs -o size=1m none "$1"', 'sh', folder]);
+      } catch {
+        t.skip('this host lets nobody mount a small file system to fill');
+        return;
+      }
+      const args = ['-rm', 'sh', '-c', mount, 'sh', folder, process.execPath, script];
+      const { stdout } = await promisify(execFile)('unshare', args);
+      assert.match(stdout, /objects refused, kept [1-9]\d*\nkeys refused, kept [1-9]\d*\nreopened/);
+    });
+  });
+});
