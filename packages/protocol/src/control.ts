@@ -19,6 +19,8 @@ export interface Job {
   lease: { heartbeat_ms: number; lease_ms: number };
   /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
   ttl_ms: number;
+  /** How long the module may take to load. */
+  load_timeout_ms: number;
 }
 
 /** What a ticket is made of, from the node's side. */
@@ -115,9 +117,10 @@ export interface Setup {
   epoch: number;
   source: string;
   language: Language;
-  grants: Grants;
-  memory_mib: number;
-  /** JWK of the core's signing key, public. */
+  load_timeout_ms: number;
+  /** Whether connections must come in TLS. */
+  tls: boolean;
+  /** The core's public signing keys: a JSON Web Key Set. */
   keys: object;
 }
 

@@ -2,3 +2,4 @@
 export * from './sniff.ts';
 export * from './transports/lines.ts';
 export * from './transports/stream.ts';
+export * from './transports/upgrade.ts';

@@ -11,6 +11,7 @@ export function serveLines(stream: Duplex, dispatch: PlainDispatch): void {
   let rest: Buffer[] = [];
   let rest_bytes = 0;
   let running = 0;
+  let over = false;
   const gate = () => {
     if (running >= LIMITS.batch || stream.writableNeedDrain) stream.pause();
     else if (stream.isPaused()) stream.resume();
@@ -22,12 +23,13 @@ export function serveLines(stream: Duplex, dispatch: PlainDispatch): void {
     running--;
     if (text !== undefined && !stream.destroyed) stream.write(`${text}\n`);
     gate();
+    if (over && running === 0) stream.end();
   };
   stream.on('drain', gate);
   stream.on('error', () => stream.destroy());
   stream.on('end', () => {
+    over = true;
     if (running === 0) stream.end();
-    else stream.once('drain', () => stream.end());
   });
   stream.on('data', (chunk: Buffer) => {
     let from = 0;

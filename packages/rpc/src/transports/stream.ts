@@ -14,8 +14,8 @@ const KIND_TEXT = 1;
 /** How long a closing side waits for its last bytes to be taken. */
 const LINGER_MS = 1_000;
 
-/** Frames over `stream`. `limit_bytes` bounds one incoming message. */
-export function streamTransport(stream: Duplex, limit_bytes: number = LIMITS.message_bytes): Transport {
+/** Frames over `stream`. `limit` tells how many bytes one incoming message may have; it is asked for each. */
+export function streamTransport(stream: Duplex, limit: () => number = () => LIMITS.message_bytes): Transport {
   let events: TransportEvents | undefined;
   let outgoing: string[] = [];
   let outgoing_chars = 0;
@@ -72,8 +72,8 @@ export function streamTransport(stream: Duplex, limit_bytes: number = LIMITS.mes
     wanted = HEADER;
     while (ended === undefined && bytes.length - at >= HEADER) {
       const length = bytes.readUInt32BE(at);
-      if (length < 1 || length > limit_bytes + 1)
-        return fail(`the peer sent a frame of ${length} bytes; at most ${limit_bytes} are taken`);
+      if (length < 1 || length > limit() + 1)
+        return fail(`the peer sent a frame of ${length} bytes; at most ${limit()} are taken`);
       if (bytes.length - at < 4 + length) {
         wanted = 4 + length;
         break;

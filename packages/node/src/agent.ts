@@ -1,0 +1,228 @@
+/**
+ * The node agent: it holds this node's workers and decides, alone, over their life and death.
+ *
+ * What always holds: a worker is in `living` exactly while its vault runs; whoever ends it, `#gone` runs once and its
+ * fate is told to the core; an agent that ends leaves no vault. It knows the core only as `CoreForNode`, which may be
+ * away: leases, heartbeats and direct calls go on without it.
+ */
+import { availableParallelism, cpus, totalmem } from 'node:os';
+import {
+  type CoreForNode,
+  describe,
+  type Fate,
+  type Job,
+  LIMITS,
+  type NodeInfo,
+  type NodeLoad,
+  NoNodeFits,
+  Overloaded,
+  type Provisioned,
+  type TicketPart,
+  type WorkerInfo,
+  WorkerUnknown,
+} from '@hauki/protocol';
+import type { Driver, Offer } from '@hauki/vault';
+import { forge, type Living, mintTicket } from './forge.ts';
+
+export interface AgentOptions {
+  node: string;
+  labels: Record<string, string>;
+  drivers: Driver[];
+  listen_host: string;
+  tls: boolean;
+  /** What all vaults together may be promised. */
+  memory_mib: number;
+  core: () => CoreForNode | undefined;
+  keys: () => object;
+  log(line: string, fields?: object): void;
+}
+
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #offers = new Map<string, { driver: Driver; offer: Offer }>();
+  readonly #living = new Map<string, Living>();
+  readonly #forging = new Map<string, number>();
+  #unreported: Fate[] = [];
+  #cpu = cpus().map((c) => c.times);
+  #closing = false;
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+  }
+
+  /** Finds out what this machine can offer, says so, and clears what an earlier run left. */
+  async start(): Promise<void> {
+    const { drivers, log } = this.#options;
+    await Promise.all(
+      drivers.map(async (driver) => {
+        const offer = await driver.probe();
+        this.#offers.set(driver.name, { driver, offer });
+        const swept = await driver.sweep().catch((error) => {
+          log(`sweeping after an earlier run failed: ${describe(error)}`, { driver: driver.name });
+          return 0;
+        });
+        if (swept > 0) log(`swept ${swept} leftovers of an earlier run`, { driver: driver.name });
+        if (offer.available) log(`driver ${driver.name} is offered${offer.note ? `: ${offer.note}` : ''}`);
+        else log(`driver ${driver.name} is not offered: ${offer.reason}`);
+      }),
+    );
+  }
+
+  info(): NodeInfo {
+    const { node, labels, memory_mib, drivers } = this.#options;
+    const offers = drivers.map((driver) => {
+      const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
+      return [driver.name, { ...offer, isolation: driver.isolation }];
+    });
+    return { node, labels, drivers: Object.fromEntries(offers), memory_mib, cores: availableParallelism() };
+  }
+
+  load(): NodeLoad {
+    const times = cpus().map((c) => c.times);
+    let busy = 0;
+    let all = 0;
+    times.forEach((now, i) => {
+      const before = this.#cpu[i] ?? now;
+      const idle = now.idle - before.idle;
+      const total = Object.values(now).reduce((a, b) => a + b, 0) - Object.values(before).reduce((a, b) => a + b, 0);
+      busy += total - idle;
+      all += total;
+    });
+    this.#cpu = times;
+    return { workers: this.#living.size, memory_used_mib: this.#promised(), cpu: all > 0 ? busy / all : 0 };
+  }
+
+  /** Fates that the core has not heard of yet, oldest first; they are handed over once. */
+  takeUnreported(): Fate[] {
+    const fates = this.#unreported;
+    this.#unreported = [];
+    return fates;
+  }
+
+  async provision(job: Job): Promise<Provisioned> {
+    const entry = this.#offers.get(job.driver);
+    if (!entry?.offer.available || this.#closing)
+      throw new NoNodeFits({ wanted: { driver: job.driver }, have: [`${this.#options.node}, which cannot`] });
+    if (this.#living.size + this.#forging.size >= LIMITS.vaults_per_node)
+      throw new Overloaded({ what: 'vaults of this node', limit: LIMITS.vaults_per_node });
+    if (this.#promised() + job.memory_mib > this.#options.memory_mib)
+      throw new Overloaded({ what: 'memory (MiB) of this node', limit: this.#options.memory_mib });
+    this.#forging.set(job.worker, job.memory_mib);
+    try {
+      const { node, listen_host, tls, keys } = this.#options;
+      const { living, ticket } = await forge(job, entry.driver, {
+        node,
+        listen_host,
+        tls,
+        keys,
+        meshfs: {
+          resolve: (pointer) => this.#core().meshfs_resolve(pointer),
+          write: (pointer, content, media_type) => this.#core().meshfs_write(pointer, content, media_type),
+        },
+        ended: (worker, cause, reason) => void this.#end(worker, cause, reason),
+      });
+      this.#living.set(job.worker, living);
+      void living.vault.exited.then((exit) => this.#gone(living, exit));
+      if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
+      const direct = { host: listen_host, port: living.vault.port, tls };
+      return { worker: job.worker, epoch: living.epoch, driver: job.driver, direct, ticket };
+    } finally {
+      this.#forging.delete(job.worker);
+    }
+  }
+
+  async mint_ticket(worker: string): Promise<TicketPart> {
+    return mintTicket(this.#find(worker).shell, 'visitor');
+  }
+
+  /** Kills at once. False when there was no such worker. Resolves when nothing of it is left. */
+  async destruct(worker: string, reason: string): Promise<boolean> {
+    const living = this.#living.get(worker);
+    if (!living) return false;
+    living.ending ??= { cause: 'destructed', reason };
+    await living.vault.kill(reason);
+    return true;
+  }
+
+  address(worker: string): { host: string; port: number } {
+    return { host: this.#options.listen_host, port: this.#find(worker).vault.port };
+  }
+
+  workers(): WorkerInfo[] {
+    const { listen_host: host, tls } = this.#options;
+    return [...this.#living.values()].map(({ job, epoch, vault, lease, born_at }) => ({
+      worker: job.worker,
+      owner: job.owner,
+      driver: job.driver,
+      epoch,
+      direct: { host, port: vault.port, tls },
+      memory_mib: job.memory_mib,
+      grants: job.grants,
+      lease: job.lease,
+      pid: vault.pid,
+      born_at,
+      lease_until: lease.until,
+    }));
+  }
+
+  /** Ends every worker, gracefully within the hook's bound, and every driver. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await Promise.all([...this.#living.keys()].map((w) => this.#end(w, 'node_closed', 'its node was shut down')));
+    await Promise.all(this.#options.drivers.map((driver) => driver.close()));
+  }
+
+  /** The gentle end: the hook first, bounded in time; then the kill, for certain. */
+  async #end(worker: string, cause: string, reason: string): Promise<void> {
+    const living = this.#living.get(worker);
+    if (!living || living.ending) return;
+    living.ending = { cause, reason };
+    if (cause !== 'destructed') {
+      const hook = Promise.resolve(living.shell.end(reason)).catch((error) =>
+        living.log.add(`error onEnd: ${describe(error)}`),
+      );
+      await Promise.race([hook, new Promise((resolve) => setTimeout(resolve, LIMITS.end_hook_ms))]);
+    }
+    await living.vault.kill(reason);
+  }
+
+  #gone(living: Living, exit: { cause: string; reason: string; log_tail: string }): void {
+    const { worker, owner } = living.job;
+    if (!this.#living.delete(worker)) return;
+    living.lease.stop();
+    const { cause, reason } = living.ending ?? exit;
+    const log_tail = [living.log.tail(), exit.log_tail].filter(Boolean).join('\n').slice(-LIMITS.log_tail_bytes);
+    const fate: Fate = { worker, owner, cause, reason, at: Date.now(), log_tail };
+    this.#options.log(`worker ${worker} is gone: ${reason}`, { cause });
+    const core = this.#options.core();
+    if (core) core.worker_died(fate).catch(() => this.#keep(fate));
+    else this.#keep(fate);
+  }
+
+  #keep(fate: Fate): void {
+    this.#unreported.push(fate);
+    if (this.#unreported.length > LIMITS.fates) this.#unreported.shift();
+  }
+
+  #find(worker: string): Living {
+    const living = this.#living.get(worker);
+    if (!living) throw new WorkerUnknown({ worker });
+    return living;
+  }
+
+  #core(): CoreForNode {
+    const core = this.#options.core();
+    if (!core) throw new Overloaded({ what: 'the way to the core, which is away: links', limit: 0 });
+    return core;
+  }
+
+  #promised(): number {
+    let sum = 0;
+    for (const { job } of this.#living.values()) sum += job.memory_mib;
+    for (const memory of this.#forging.values()) sum += memory;
+    return sum;
+  }
+}
+
+/** What a node promises when nobody said: three quarters of the machine. */
+export const defaultMemoryMib = () => Math.floor((totalmem() / 1024 / 1024) * 0.75);

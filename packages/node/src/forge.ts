@@ -1,0 +1,158 @@
+/**
+ * The forge: from a job to a living worker, or to a clear error with nothing left behind. It is phase 2 and half of
+ * phase 3 of a clone: provision a vault, load the module, make the secret.
+ */
+import {
+  type AgentForShell,
+  DeadlineExceeded,
+  type Job,
+  LIMITS,
+  MeshError,
+  OutcomeUnknown,
+  Overloaded,
+  type ShellForAgent,
+  SourceRejected,
+  type TicketPart,
+  type TicketRole,
+  VaultFailed,
+} from '@hauki/protocol';
+import { leaseKey, randomText, remote, Session, serve, sessionKey } from '@hauki/rpc';
+import { createEffects, type Driver, type MeshFsClient, type Vault } from '@hauki/vault';
+import { Lease } from './lease.ts';
+import { LogRing } from './log-ring.ts';
+
+export interface ForgePowers {
+  node: string;
+  listen_host: string;
+  tls: boolean;
+  /** The core's public keys. */
+  keys(): object;
+  meshfs: MeshFsClient;
+  /** The lease ran out, or the owner asked through the session. */
+  ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): void;
+}
+
+/** A worker while it lives. */
+export interface Living {
+  job: Job;
+  epoch: number;
+  vault: Vault;
+  shell: ShellForAgent;
+  methods: string[];
+  lease: Lease;
+  log: LogRing;
+  born_at: number;
+  /** Why the agent is ending it, where it is. */
+  ending?: { cause: string; reason: string };
+}
+
+/** A ticket's secret half, announced to the worker before anyone can redeem it. */
+export async function mintTicket(shell: ShellForAgent, role: TicketRole): Promise<TicketPart> {
+  const part: TicketPart = { jti: randomText(16), role, secret: randomText(32) };
+  await shell.expect({ jti: part.jti, role, key: await sessionKey(part.secret, part.jti) });
+  return part;
+}
+
+/** Provisions a worker. Rejects with SourceRejected, VaultFailed or Overloaded; then nothing of it is left. */
+export async function forge(
+  job: Job,
+  driver: Driver,
+  powers: ForgePowers,
+): Promise<{ living: Living; ticket: TicketPart }> {
+  const { worker, owner, memory_mib, grants } = job;
+  const epoch = 1;
+  const log = new LogRing();
+  const vault = await driver.start({ id: worker, owner, listen_host: powers.listen_host, memory_mib });
+  let lease: Lease | undefined;
+  try {
+    const agent: AgentForShell = {
+      effect: createEffects({ grants, meshfs: powers.meshfs, log: (level, line) => log.add(`${level} ${line}`) }),
+      heartbeat: async (counter, mac) => {
+        if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
+        return { lease_until: await lease.renew(counter, mac) };
+      },
+      destruct: async (mac) => {
+        if (await lease?.mayDestruct(mac)) powers.ended(worker, 'destructed', 'destructed by its owner');
+      },
+    };
+    const session = new Session({
+      transport: vault.control,
+      dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+      timeout_ms: LIMITS.vault_start_ms,
+    });
+    const shell = remote<ShellForAgent>(session);
+    const methods = await session
+      .call(
+        'load',
+        [
+          {
+            worker,
+            node: powers.node,
+            epoch,
+            source: job.source,
+            language: job.language,
+            load_timeout_ms: job.load_timeout_ms,
+            tls: powers.tls,
+            keys: powers.keys(),
+          },
+        ],
+        // The guest keeps its own time; this is for one that cannot, because its code never returns.
+        { timeout_ms: job.load_timeout_ms + LIMITS.vault_start_ms / 10 },
+      )
+      .catch(async (error) => {
+        throw await loadFailure(error, job, vault, log);
+      });
+    const ticket = await mintTicket(shell, 'owner');
+    lease = new Lease(
+      {
+        worker,
+        epoch,
+        key: await leaseKey(ticket.secret, ticket.jti),
+        lease_ms: job.lease.lease_ms,
+        ttl_ms: job.ttl_ms,
+      },
+      () => powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
+    );
+    const living: Living = {
+      job,
+      epoch,
+      vault,
+      shell,
+      methods: methods as string[],
+      lease,
+      log,
+      born_at: Date.now(),
+    };
+    return { living, ticket };
+  } catch (error) {
+    lease?.stop();
+    await vault.kill('it was never born');
+    throw error;
+  }
+}
+
+/** What a failed load means to the caller. */
+async function loadFailure(error: unknown, job: Job, vault: Vault, log: LogRing): Promise<Error> {
+  const log_tail = log.tail();
+  if (error instanceof SourceRejected)
+    return log_tail === '' ? error : new SourceRejected({ ...error.fields, log_tail } as never, error.message);
+  if (error instanceof DeadlineExceeded)
+    return new SourceRejected({
+      stage: 'load',
+      reason: `it did not finish loading within ${job.load_timeout_ms} ms: its code never returns`,
+      log_tail,
+    });
+  if (error instanceof OutcomeUnknown || !(error instanceof MeshError)) {
+    // The vault died while loading: its exit says why.
+    const exit = await Promise.race([vault.exited, new Promise<undefined>((r) => setTimeout(r, 2_000).unref())]);
+    const tail = [log_tail, exit?.log_tail].filter(Boolean).join('\n');
+    if (exit?.cause === 'failed_to_start')
+      return new VaultFailed({ driver: job.driver, reason: exit.reason, log_tail: tail });
+    return new SourceRejected({
+      stage: 'load',
+      reason: `the vault ended while it was loading: ${exit?.reason ?? (error as Error).message}`,
+      log_tail: tail,
+    });
+  }
+  return error;
+}

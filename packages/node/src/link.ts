@@ -1,0 +1,122 @@
+/**
+ * The link to the core: one session through the core's port, made again whenever it is lost. While it is away the node
+ * goes on; what it has to tell waits, bounded. Splices are dialled from here too, outwards, so that a node behind a
+ * firewall can be relayed to.
+ */
+import { connect } from 'node:net';
+import { pipeline } from 'node:stream';
+import { ConnectionLost, type CoreForNode, describe, LIMITS, type NodeForCore } from '@hauki/protocol';
+import { remote, Session, serve } from '@hauki/rpc';
+import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
+import type { Agent } from './agent.ts';
+
+/** First wait after a lost link, doubled up to the second. */
+const RETRY_MS = { first: 100, most: 2_000 };
+const REPORT_EVERY_MS = 1_000;
+
+export interface LinkOptions {
+  core_url: string;
+  token: string;
+  log(line: string, fields?: object): void;
+}
+
+export class Link {
+  readonly #options: LinkOptions;
+  #agent!: Agent;
+  #core: CoreForNode | undefined;
+  #session: Session | undefined;
+  #keys: object = { keys: [] };
+  #stopped = false;
+  #wake: () => void = () => {};
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+  }
+
+  /** The core while the link is up. */
+  core = (): CoreForNode | undefined => this.#core;
+  keys = (): object => this.#keys;
+
+  /** Keeps the link up until `stop`. `first` settles when the node is registered for the first time. */
+  run(agent: Agent): { first: Promise<void> } {
+    this.#agent = agent;
+    const { promise: first, resolve } = Promise.withResolvers<void>();
+    void this.#keep(resolve);
+    return { first };
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#session?.close('the node is shutting down');
+    this.#wake();
+  }
+
+  async #keep(registered: () => void): Promise<void> {
+    const { log, core_url } = this.#options;
+    let wait_ms = RETRY_MS.first;
+    let said = '';
+    while (!this.#stopped) {
+      try {
+        const session = await this.#connect();
+        wait_ms = RETRY_MS.first;
+        log(`registered with the core at ${core_url}`);
+        registered();
+        const reports = setInterval(() => this.#core?.report(this.#agent.load()).catch(() => {}), REPORT_EVERY_MS);
+        const reason = await session.closed;
+        clearInterval(reports);
+        this.#core = undefined;
+        if (!this.#stopped) log(`the core is away (${reason}); workers go on, the link is being made again`);
+        said = '';
+      } catch (error) {
+        const why = describe(error);
+        if (why !== said) log(`cannot register with the core: ${why}; trying again`);
+        said = why;
+      }
+      if (this.#stopped) return;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        setTimeout(resolve, wait_ms);
+      });
+      wait_ms = Math.min(wait_ms * 2, RETRY_MS.most);
+    }
+  }
+
+  async #connect(): Promise<Session> {
+    const agent = this.#agent;
+    const { core_url, token } = this.#options;
+    const stream = await dialUpgrade(core_url, '/api/v2/node/link', token, LIMITS.handshake_ms);
+    const node: NodeForCore = {
+      provision: (job) => agent.provision(job),
+      mint_ticket: (worker) => agent.mint_ticket(worker),
+      destruct: (worker, reason) => agent.destruct(worker, reason),
+      splice: (worker, splice) => this.#splice(worker, splice),
+      workers: async () => agent.workers(),
+    };
+    const session = new Session({
+      transport: streamTransport(stream),
+      dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers']),
+      timeout_ms: LIMITS.handshake_ms,
+    });
+    this.#session = session;
+    const core = remote<CoreForNode>(session);
+    const { keys } = await core.register(agent.info(), agent.load(), agent.workers());
+    this.#keys = keys;
+    this.#core = core;
+    for (const fate of agent.takeUnreported()) await core.worker_died(fate);
+    return session;
+  }
+
+  async #splice(worker: string, splice: string): Promise<void> {
+    const { host, port } = this.#agent.address(worker);
+    const { core_url, token } = this.#options;
+    if (!/^[A-Za-z0-9_-]{1,64}$/.test(splice)) throw new ConnectionLost({ why: 'that is not a splice' });
+    const up = await dialUpgrade(core_url, `/api/v2/node/splice/${splice}`, token, LIMITS.handshake_ms);
+    const down = connect({ host, port, noDelay: true });
+    const end = () => {
+      up.destroy();
+      down.destroy();
+    };
+    pipeline(up, down, end);
+    pipeline(down, up, end);
+  }
+}

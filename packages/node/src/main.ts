@@ -1,0 +1,93 @@
+/**
+ * The agent's process. Options come as JSON in HAUKI_NODE (no secret among them: the token is read from a file), so that
+ * the command line shows nothing. It ends with its parent when it was started with a channel to one.
+ */
+import { randomBytes } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { isIPv4 } from 'node:net';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { createDrivers } from '@hauki/vault';
+import { pino } from 'pino';
+import { Agent, defaultMemoryMib } from './agent.ts';
+import { Link } from './link.ts';
+
+export interface NodeOptions {
+  core_url: string;
+  /** Holds node.json and what drivers keep. */
+  data_dir: string;
+  token_file: string;
+  labels?: Record<string, string>;
+  /** Drivers to offer, where they can be; all that there are when left out. */
+  drivers?: string[];
+  /** Where workers listen: the mesh interface. */
+  listen_host?: string;
+  /** TLS on the direct route; on by itself off loopback. */
+  tls?: boolean;
+  memory_mib?: number;
+}
+
+const options = JSON.parse(process.env.HAUKI_NODE ?? '{}') as NodeOptions;
+delete process.env.HAUKI_NODE;
+const {
+  core_url,
+  data_dir,
+  token_file,
+  labels = {},
+  listen_host = '127.0.0.1',
+  memory_mib = defaultMemoryMib(),
+} = options;
+
+mkdirSync(data_dir, { recursive: true });
+// Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
+chmodSync(data_dir, 0o711);
+
+/** The node's name, kept for ever in its folder. */
+function nodeId(): string {
+  const file = join(data_dir, 'node.json');
+  if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')).node;
+  const host =
+    hostname()
+      .toLowerCase()
+      .replaceAll(/[^a-z0-9]+/g, '-')
+      .replaceAll(/^-+|-+$/g, '')
+      .slice(0, 16) || 'node';
+  const node = `${host}-${randomBytes(3).toString('hex')}`;
+  writeFileSync(`${file}.tmp`, JSON.stringify({ node }), { mode: 0o600 });
+  renameSync(`${file}.tmp`, file);
+  return node;
+}
+
+const node = nodeId();
+const logger = pino({ name: 'hauki-node', base: { node } }, pino.destination({ dest: 2, sync: true }));
+const log = (line: string, fields: object = {}) => logger.info(fields, line);
+const link = new Link({ core_url, token: readFileSync(token_file, 'utf8').trim(), log });
+const loopback = listen_host === '::1' || (isIPv4(listen_host) && listen_host.startsWith('127.'));
+const agent = new Agent({
+  node,
+  labels,
+  drivers: await createDrivers({ node_id: node, data_dir, log, only: options.drivers }),
+  listen_host,
+  tls: options.tls ?? !loopback,
+  memory_mib,
+  core: link.core,
+  keys: link.keys,
+  log,
+});
+
+let stopping = false;
+async function stop(reason: string): Promise<void> {
+  if (stopping) return;
+  stopping = true;
+  log(`ending: ${reason}`);
+  await agent.close();
+  link.stop();
+  process.exit(0);
+}
+process.on('SIGTERM', () => void stop('SIGTERM'));
+process.on('SIGINT', () => void stop('SIGINT'));
+process.on('disconnect', () => void stop('the parent is gone'));
+
+await agent.start();
+await link.run(agent).first;
+process.send?.({ ready: true, node });

@@ -1,0 +1,84 @@
+/** A thread of the vault host: it holds one owner's QuickJS vaults, each a VM, a shell, and a listening socket. */
+import { stripTypeScriptTypes } from 'node:module';
+import { createServer, type Server, type Socket } from 'node:net';
+import { parentPort, workerData } from 'node:worker_threads';
+import { describe, SourceRejected } from '@hauki/protocol';
+import { type PortTransport, portTransport } from '@hauki/rpc';
+import { runShell } from '../../guest/shell.ts';
+import type { Down, StartMessage, ThreadData, Up } from './messages.ts';
+import { createVm, type Vm } from './vm.ts';
+
+const { wasm, bytecode, turn_ms, busy } = workerData as ThreadData;
+const clock = new Float64Array(busy);
+const up = (message: Up) => parentPort!.postMessage(message);
+
+interface Held {
+  vm: Vm;
+  server: Server;
+  sockets: Set<Socket>;
+  control: PortTransport;
+}
+
+const vaults = new Map<string, Held>();
+
+/** Types are stripped here, next to the code's own cell, and never in the agent: the source is a stranger's. */
+function prepare(source: string, language: string): string {
+  if (language !== 'typescript') return source;
+  try {
+    return stripTypeScriptTypes(source, { mode: 'strip' });
+  } catch (error) {
+    throw new SourceRejected({ stage: 'parse', reason: describe(error) });
+  }
+}
+
+function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: string): void {
+  const held = vaults.get(id);
+  if (!held) return;
+  vaults.delete(id);
+  held.vm.dispose();
+  for (const socket of held.sockets) socket.destroy();
+  held.control.closed(reason);
+  held.server.close(() => up({ op: 'gone', id, cause, reason }));
+}
+
+async function start({ id, listen_host, memory_mib }: StartMessage): Promise<void> {
+  const server = createServer();
+  try {
+    const [vm] = await Promise.all([
+      createVm({
+        wasm,
+        bytecode,
+        memory_mib,
+        turn_ms,
+        busy: (on) => {
+          clock[0] = on ? performance.timeOrigin + performance.now() : 0;
+        },
+        misbehaved: (reason) => release(id, 'misbehaved', reason),
+      }),
+      new Promise<void>((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(0, listen_host, resolve);
+      }),
+    ]);
+    const sockets = new Set<Socket>();
+    server.on('connection', (socket) => {
+      sockets.add(socket);
+      socket.on('close', () => sockets.delete(socket));
+    });
+    const control = portTransport((text) => up({ op: 'text', id, text }));
+    vaults.set(id, { vm, server, sockets, control });
+    void runShell({ control, server, prepare, inside: (setup, outside) => vm.inside(setup, outside) }).then((reason) =>
+      release(id, 'exited', reason),
+    );
+    up({ op: 'started', id, port: (server.address() as { port: number }).port });
+  } catch (error) {
+    server.close();
+    up({ op: 'gone', id, cause: 'failed_to_start', reason: describe(error) });
+  }
+}
+
+parentPort!.on('message', (message: Down) => {
+  if (message.op === 'start') void start(message);
+  else if (message.op === 'kill') release(message.id, 'killed', 'killed');
+  else vaults.get(message.id)?.control.deliver(message.text);
+});

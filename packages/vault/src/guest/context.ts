@@ -1,0 +1,79 @@
+/**
+ * What a worker finds: `hauki` (its powers), `fetch`, `console`. All of them only ask; the host decides and performs.
+ * A class gets the same `hauki` object as its constructor's argument.
+ */
+import type { Outside } from './guest.ts';
+
+export interface FetchedBody {
+  status: number;
+  status_text: string;
+  url: string;
+  headers: [string, string][];
+  /** The body when it is UTF-8, else `base64`. */
+  text?: string;
+  base64?: string;
+}
+
+export interface HaukiContext {
+  worker: string;
+  log(...values: unknown[]): void;
+  fetch(url: string, init?: object): Promise<unknown>;
+  meshfs: {
+    resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
+    write(pointer: string, content: string, media_type?: string): Promise<object>;
+  };
+}
+
+/** Text of anything, for a log line; never throws. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return value;
+  try {
+    if (value instanceof Error) return `${value.name}: ${value.message}`;
+    if (typeof value === 'object' && value !== null) return JSON.stringify(value) ?? String(value);
+    return String(value);
+  } catch {
+    return '[a value that cannot be shown]';
+  }
+}
+
+/** `respond` makes the platform's Response out of what came back. */
+export function createContext(
+  worker: string,
+  outside: Outside,
+  respond: (fetched: FetchedBody) => unknown,
+): HaukiContext & { write_log(level: string, values: unknown[]): void } {
+  const write_log = (level: string, values: unknown[]) => {
+    outside.effect('log', [level, values.map(show).join(' ')]).catch(() => {});
+  };
+  return {
+    worker,
+    write_log,
+    log: (...values) => write_log('info', values),
+    fetch: async (url, init: any = {}) => {
+      const headers = init.headers ? [...(init.headers.entries?.() ?? Object.entries(init.headers))] : [];
+      const body = init.body === undefined || init.body === null ? undefined : String(init.body);
+      const request = { method: String(init.method ?? 'GET'), headers, body };
+      return respond((await outside.effect('fetch', [String(url), request])) as FetchedBody);
+    },
+    meshfs: {
+      resolve: (pointer) => outside.effect('meshfs.resolve', [pointer]) as never,
+      write: (pointer, content, media_type) => outside.effect('meshfs.write', [pointer, content, media_type]) as never,
+    },
+  };
+}
+
+/** A console whose every line becomes a log effect. */
+export function createConsole(write_log: (level: string, values: unknown[]) => void): object {
+  const at =
+    (level: string) =>
+    (...values: unknown[]) =>
+      write_log(level, values);
+  return {
+    log: at('info'),
+    info: at('info'),
+    debug: at('debug'),
+    warn: at('warn'),
+    error: at('error'),
+    trace: at('debug'),
+  };
+}

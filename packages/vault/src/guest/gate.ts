@@ -1,0 +1,133 @@
+/**
+ * The gate: every connection to a worker comes through here and gets no further without redeeming a ticket. It tells by
+ * the first byte what a connection speaks, lets a bounded number wait for a bounded time, and hands what is redeemed to
+ * the guest. The handshake is the same two JSON-RPC calls, `rpc.hello` and `rpc.redeem`, in every speech.
+ */
+import type { Server, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
+import { describe, LIMITS, NoSuchMethod, type TicketRole, toWire, Unauthorised } from '@hauki/protocol';
+import { fromBase64url, type Hello, type Redeemed, type Redemption, randomText } from '@hauki/rpc';
+import { serveLines, sniff, streamTransport } from '@hauki/rpc/node';
+import type { Inside } from './guest.ts';
+import type { Redeemer } from './redeemer.ts';
+
+/** TLS with a pre-shared key and forward secrecy: RFC 5489, RFC 7905. */
+export const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:ECDHE-PSK-AES128-GCM-SHA256';
+
+export interface GateOptions {
+  server: Server;
+  worker: string;
+  redeemer: Redeemer;
+  inside: Inside;
+  methods: () => string[];
+  /** Refuse connections that do not come in TLS. */
+  tls: boolean;
+}
+
+export function openGate(options: GateOptions): void {
+  const { server, worker, redeemer, inside, methods } = options;
+  let connections = 0;
+
+  /** The two calls before redemption. Gives the role once, when redeemed. */
+  const handshake = () => {
+    const nonce = randomText(16);
+    let busy = false;
+    return async (method: string, params: unknown): Promise<{ answer: Hello | Redeemed; role?: TicketRole }> => {
+      if (method === 'rpc.hello') return { answer: { nonce } };
+      if (method !== 'rpc.redeem') throw new Unauthorised({ why: 'Redeem a ticket first: rpc.hello, then rpc.redeem' });
+      if (busy) throw new Unauthorised({ why: 'One redemption at a time' });
+      busy = true;
+      try {
+        const redemption = (Array.isArray(params) ? params[0] : params) as Redemption;
+        const { role, proof } = await redeemer.redeem(redemption, nonce);
+        return { answer: { worker, proof, methods: methods() }, role };
+      } finally {
+        busy = false;
+      }
+    };
+  };
+
+  const frames = (stream: Duplex, admitted: () => void) => {
+    let role: TicketRole | undefined;
+    const transport = streamTransport(stream, () => (role ? LIMITS.message_bytes : LIMITS.handshake_bytes));
+    const step = handshake();
+    const receive = async (text: string) => {
+      let id: unknown = null;
+      try {
+        const request = JSON.parse(text);
+        id = request.id ?? null;
+        const { answer, role: given } = await step(String(request.method), request.params);
+        transport.send(JSON.stringify({ jsonrpc: '2.0', id, result: answer }));
+        if (!given) return;
+        role = given;
+        admitted();
+        inside.open(transport, given);
+      } catch (error) {
+        transport.send(JSON.stringify({ jsonrpc: '2.0', id, error: toWire(error) }));
+        if (!(error instanceof NoSuchMethod)) transport.close(describe(error));
+      }
+    };
+    transport.start({ message: (text) => void receive(text), close: () => {} });
+  };
+
+  const lines = (stream: Duplex, admitted: () => void) => {
+    let role: TicketRole | undefined;
+    const step = handshake();
+    serveLines(stream, async (method, params) => {
+      if (role) return inside.call(method, params, role);
+      const { answer, role: given } = await step(method, params);
+      if (given) {
+        role = given;
+        admitted();
+      }
+      return answer;
+    });
+  };
+
+  const http = (stream: Duplex) => {
+    const body = 'This port speaks Mesh-RPC. Over HTTP, POST to the relay: /api/v2/ephemeral/<worker> on the core.\n';
+    stream.end(
+      `HTTP/1.1 426 Upgrade Required\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+  };
+
+  const secure = (socket: Socket): TLSSocket =>
+    new TLSSocket(socket, {
+      isServer: true,
+      ciphers: PSK_CIPHERS,
+      minVersion: 'TLSv1.2',
+      maxVersion: 'TLSv1.2',
+      pskCallback: (_socket: unknown, identity: string) => {
+        const key = redeemer.pskOf(identity);
+        return key === undefined ? null : fromBase64url(key);
+      },
+    } as ConstructorParameters<typeof TLSSocket>[1]);
+
+  const accept = async (stream: Duplex, encrypted: boolean, admitted: () => void): Promise<void> => {
+    const speech = await sniff(stream, LIMITS.handshake_ms);
+    if (speech === 'tls' && !encrypted) {
+      const inner = secure(stream as Socket);
+      inner.on('error', () => stream.destroy());
+      return accept(inner, true, admitted);
+    }
+    if (options.tls && !encrypted) stream.destroy();
+    else if (speech === 'frames') frames(stream, admitted);
+    else if (speech === 'lines') lines(stream, admitted);
+    else if (speech === 'http') http(stream);
+    else stream.destroy();
+  };
+
+  server.on('connection', (socket: Socket) => {
+    socket.on('error', () => socket.destroy());
+    if (connections >= LIMITS.connections) return socket.destroy();
+    connections++;
+    socket.setNoDelay(true);
+    const timer = setTimeout(() => socket.destroy(), LIMITS.handshake_ms);
+    socket.on('close', () => {
+      connections--;
+      clearTimeout(timer);
+    });
+    accept(socket, false, () => clearTimeout(timer)).catch(() => socket.destroy());
+  });
+}

@@ -1,0 +1,81 @@
+/**
+ * The guest: what stands between callers' sessions and the worker, inside the vault. The same code runs in Node (lxc)
+ * and in QuickJS. It trusts nobody above it with more than calls, and nobody outside trusts it: leases, grants and
+ * tickets are decided elsewhere.
+ */
+import { NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
+import { Session, type Transport } from '@hauki/rpc';
+import { type WorkerObject, workerObject } from './worker-object.ts';
+
+/** What the guest may ask of the world outside; every answer is decided on the host's side. */
+export interface Outside {
+  effect(name: string, args: unknown[]): Promise<unknown>;
+  heartbeat(counter: number, mac: string): Promise<unknown>;
+  destruct(mac: string): Promise<unknown>;
+}
+
+/** What the shell asks of the guest. */
+export interface Inside {
+  load(source: string, context: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
+  /** A redeemed connection: its sessions' calls go to the worker. */
+  open(transport: Transport, role: TicketRole): void;
+  call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
+  end(reason: string): Promise<void>;
+}
+
+/** Evaluates a module and gives its exports. */
+export type Evaluate = (source: string, language: string) => Promise<Record<string, unknown>>;
+
+/** `globals` are set for the worker before its module runs; `context` is also what a class's constructor gets. */
+export function createGuest(powers: { outside: Outside; evaluate: Evaluate; context: object }): Inside {
+  const { outside, evaluate, context } = powers;
+  let worker: WorkerObject | undefined;
+
+  const call = async (method: string, params: unknown, role: TicketRole) => {
+    if (!method.startsWith('rpc.')) {
+      if (!worker) throw new NoSuchMethod({ method, has: [] });
+      return worker.call(method, params);
+    }
+    const list = Array.isArray(params) ? params : [];
+    if (method === 'rpc.methods') return worker?.methods ?? [];
+    if (role === 'owner' && method === 'rpc.heartbeat') return outside.heartbeat(list[0], list[1]);
+    if (role === 'owner' && method === 'rpc.destruct') return outside.destruct(list[0]);
+    throw new NoSuchMethod({ method });
+  };
+
+  return {
+    async load(source, { language, load_timeout_ms }) {
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<never>((_, reject) => {
+        timer = setTimeout(
+          () =>
+            reject(
+              new SourceRejected({ stage: 'load', reason: `it did not finish loading within ${load_timeout_ms} ms` }),
+            ),
+          load_timeout_ms,
+        );
+      });
+      try {
+        const module = await Promise.race([evaluate(source, language), late]);
+        worker = workerObject(module, context);
+        return worker.methods;
+      } catch (error) {
+        if (error instanceof SourceRejected) throw error;
+        const failure = error as Error;
+        const stage = failure?.name === 'SyntaxError' ? 'parse' : 'load';
+        const where = /worker\.(?:ts|mjs|js):\d+(?::\d+)?/.exec(String(failure?.stack))?.[0];
+        const what = failure instanceof Error ? `${failure.name}: ${failure.message}` : `it threw ${String(error)}`;
+        throw new SourceRejected({ stage, reason: where ? `${what} (at ${where})` : what });
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+    open(transport, role) {
+      new Session({ transport, dispatch: (method, params) => call(method, params, role) });
+    },
+    call,
+    async end(reason) {
+      await worker?.end(reason);
+    },
+  };
+}

@@ -1,0 +1,97 @@
+/**
+ * The one redeemer of a worker's tickets, on both routes (design, decision 5). Each way in which a ticket can be wrong
+ * has an error of its own. A ticket is claimed only after every proof holds, in one step that nothing can come between:
+ * so a forger cannot burn it, and among any number of redemptions at once one wins.
+ */
+import {
+  TicketAudience,
+  type TicketBody,
+  TicketExpired,
+  TicketForged,
+  TicketMisdirected,
+  TicketReplayed,
+  type TicketRole,
+  TicketUnproven,
+} from '@hauki/protocol';
+import { mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
+import { compactVerify, createLocalJWKSet, type JSONWebKeySet } from 'jose';
+
+export interface Expected {
+  jti: string;
+  role: TicketRole;
+  /** The session key, base64url. */
+  key: string;
+}
+
+/** Redeemed tickets that are remembered, to tell a replay from a forgery. */
+const REMEMBERED = 4096;
+
+export class Redeemer {
+  readonly #self: { worker: string; node: string; epoch: number };
+  readonly #keys: ReturnType<typeof createLocalJWKSet>;
+  readonly #now: () => number;
+  readonly #expected = new Map<string, Expected>();
+  readonly #redeemed = new Set<string>();
+
+  constructor(
+    self: { worker: string; node: string; epoch: number },
+    keys: object,
+    now: () => number = () => Date.now(),
+  ) {
+    this.#self = self;
+    this.#keys = createLocalJWKSet(keys as JSONWebKeySet);
+    this.#now = now;
+  }
+
+  /** Makes a ticket redeemable, once. */
+  expect(ticket: Expected): void {
+    this.#expected.set(ticket.jti, ticket);
+  }
+
+  /** The session key of a ticket not yet redeemed, for TLS with pre-shared keys. */
+  pskOf(jti: string): string | undefined {
+    return this.#expected.get(jti)?.key;
+  }
+
+  /** Redeems, or throws one of the ticket errors. `nonce` is what this side sent to this connection alone. */
+  async redeem(redemption: Redemption, nonce: string): Promise<{ role: TicketRole; proof: string }> {
+    const body = await this.#verified(redemption?.ticket);
+    const { worker, node, epoch } = this.#self;
+    if (body.worker !== worker || body.node !== node || body.epoch !== epoch)
+      throw new TicketMisdirected({
+        why: `it names ${body.worker} on ${body.node}, epoch ${body.epoch}; this is ${worker} on ${node}, epoch ${epoch}`,
+      });
+    if (body.exp * 1000 <= this.#now())
+      throw new TicketExpired({ expired_at: new Date(body.exp * 1000).toISOString() });
+    const { key } = redemption;
+    if (key?.kty !== 'OKP' || key.crv !== 'Ed25519' || typeof key.x !== 'string' || key.x.length > 64)
+      throw new TicketAudience({ why: 'no Ed25519 key was shown' });
+    if ((await thumbprint(key)) !== body.audience) throw new TicketAudience({ why: 'its thumbprint is another' });
+    const said = transcript('caller', body.jti, nonce, String(redemption.nonce));
+    if (!(await signatureHolds(key, said, redemption.signature)))
+      throw new TicketAudience({ why: 'the signature does not hold' });
+    if (this.#redeemed.has(body.jti)) throw new TicketReplayed({ ticket: body.jti });
+    const expected = this.#expected.get(body.jti);
+    if (!expected) throw new TicketMisdirected({ why: 'this worker does not expect it' });
+    if (!(await macHolds(expected.key, said, redemption.proof)))
+      throw new TicketUnproven({ why: 'the proof does not hold' });
+    const proof = await mac(expected.key, transcript('worker', body.jti, nonce, String(redemption.nonce)));
+    // From here to the return nothing awaits: the claim is one step.
+    if (!this.#expected.delete(body.jti)) throw new TicketReplayed({ ticket: body.jti });
+    this.#redeemed.add(body.jti);
+    if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
+    return { role: expected.role, proof };
+  }
+
+  async #verified(ticket: unknown): Promise<TicketBody> {
+    if (typeof ticket !== 'string' || ticket.length > 65536) throw new TicketForged({ why: 'it is not a ticket' });
+    try {
+      const { payload } = await compactVerify(ticket, this.#keys, { algorithms: ['EdDSA', 'Ed25519'] });
+      const body = JSON.parse(new TextDecoder().decode(payload)) as TicketBody;
+      if (body.v !== 1) throw new Error(`version ${body.v} is not known here`);
+      return body;
+    } catch (error) {
+      throw new TicketForged({ why: error instanceof Error ? error.message : 'unreadable' });
+    }
+  }
+}

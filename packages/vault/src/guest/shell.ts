@@ -1,0 +1,68 @@
+/**
+ * The shell at a vault's edge: it answers the agent over the control transport, keeps the gate, and passes the guest's
+ * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
+ */
+import type { Server } from 'node:net';
+import { type AgentForShell, LIMITS, type Setup } from '@hauki/protocol';
+import { remote, Session, serve, type Transport } from '@hauki/rpc';
+import { openGate } from './gate.ts';
+import type { Inside, Outside } from './guest.ts';
+import { type Expected, Redeemer } from './redeemer.ts';
+
+export interface ShellPowers {
+  control: Transport;
+  server: Server;
+  /** Makes the guest, given its way out. Called once, at `load`. */
+  inside(setup: Setup, outside: Outside): Inside;
+  /** Source as the guest can run it. */
+  prepare?(source: string, language: string): string;
+}
+
+/** Resolves with the reason when the agent is gone: then the vault has no owner and must end. */
+export function runShell(powers: ShellPowers): Promise<string> {
+  let inside: Inside | undefined;
+  let redeemer: Redeemer | undefined;
+  let methods: string[] = [];
+
+  const shell = {
+    async load(setup: Setup): Promise<string[]> {
+      if (inside) throw new Error('a vault loads one worker, once');
+      inside = powers.inside(setup, outside);
+      redeemer = new Redeemer(setup, setup.keys);
+      const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
+      methods = await inside.load(source, setup);
+      openGate({
+        server: powers.server,
+        worker: setup.worker,
+        redeemer,
+        inside,
+        methods: () => methods,
+        tls: setup.tls,
+      });
+      return methods;
+    },
+    async expect(ticket: Expected): Promise<void> {
+      redeemer?.expect(ticket);
+    },
+    async end(reason: string): Promise<void> {
+      await inside?.end(reason);
+    },
+  };
+
+  const session = new Session({
+    transport: powers.control,
+    dispatch: serve(shell, ['load', 'expect', 'end']),
+    timeout_ms: LIMITS.fetch_ms + 5_000,
+  });
+  const agent = remote<AgentForShell>(session);
+  const outside: Outside = {
+    async effect(name, args) {
+      if (name !== 'log') return agent.effect(name, args);
+      // Log lines want no answer; where there is no room for them they are dropped.
+      session.notify('effect', [name, args]);
+    },
+    heartbeat: (counter, mac) => agent.heartbeat(counter, mac),
+    destruct: (mac) => agent.destruct(mac),
+  };
+  return session.closed;
+}

@@ -1,0 +1,89 @@
+/**
+ * What runs inside a QuickJS vault before the worker's module: the guest, joined to the thread outside by one channel
+ * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
+ * from the global object, so that the worker's code finds none of it.
+ */
+import type { TicketRole } from '@hauki/protocol';
+import { type PortTransport, portTransport, remote, Session, serve } from '@hauki/rpc';
+import { createConsole, createContext } from './context.ts';
+import { createGuest, type Inside, type Outside } from './guest.ts';
+import { createTimers, VmResponse } from './vm-globals.ts';
+
+interface HostBridge {
+  post(channel: number, text: string): void;
+  shut(channel: number): void;
+  arm(id: number, delay_ms: number): void;
+  disarm(id: number): void;
+}
+
+/** What the thread calls; see `drivers/quickjs/vm.ts`. */
+export interface VmBridge {
+  deliver(channel: number, text: string): void;
+  open(channel: number, role: TicketRole): void;
+  closed(channel: number, reason: string): void;
+  fire(timer: number): void;
+}
+
+/** The guest as the thread sees it over channel 0. */
+export interface VmControl {
+  load(source_ready: true, setup: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
+  call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
+  end(reason: string): Promise<void>;
+}
+
+const scope = globalThis as any;
+const host: HostBridge = scope.__host;
+delete scope.__host;
+
+const timers = createTimers(host.arm, host.disarm);
+scope.setTimeout = timers.setTimeout;
+scope.setInterval = timers.setInterval;
+scope.clearTimeout = timers.clearTimeout;
+scope.clearInterval = timers.clearTimeout;
+
+const channels = new Map<number, PortTransport>();
+const channel = (number: number): PortTransport => {
+  const made = portTransport(
+    (text) => host.post(number, text),
+    () => {
+      channels.delete(number);
+      host.shut(number);
+    },
+  );
+  channels.set(number, made);
+  return made;
+};
+
+let inside: Inside | undefined;
+const control: VmControl = {
+  async load(_ready, setup) {
+    const outside: Outside = remote<Outside>(session);
+    const context = createContext(setup.worker, outside, (fetched) => new VmResponse(fetched));
+    Object.assign(scope, {
+      hauki: context,
+      fetch: context.fetch,
+      console: createConsole(context.write_log),
+      Response: VmResponse,
+    });
+    inside = createGuest({ outside, context, evaluate: () => import('worker.mjs' as string) });
+    return inside.load('', setup);
+  },
+  async call(method, params, role) {
+    return inside!.call(method, params, role);
+  },
+  async end(reason) {
+    await inside?.end(reason);
+  },
+};
+const session = new Session({ transport: channel(0), dispatch: serve(control, ['load', 'call', 'end']) });
+
+const bridge: VmBridge = {
+  deliver: (number, text) => channels.get(number)?.deliver(text),
+  open: (number, role) => inside?.open(channel(number), role),
+  closed(number, reason) {
+    channels.get(number)?.closed(reason);
+    channels.delete(number);
+  },
+  fire: (timer) => timers.fire(timer),
+};
+scope.__vm = bridge;

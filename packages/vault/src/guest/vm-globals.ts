@@ -1,0 +1,83 @@
+/** What a worker expects of any JavaScript platform and QuickJS lacks: timers, a console, Response. Kept small on purpose. */
+import type { FetchedBody } from './context.ts';
+
+/** Timers that a vault may have set at once. */
+const TIMERS = 10_000;
+
+export interface Timers {
+  setTimeout(run: (...args: unknown[]) => void, delay_ms?: number, ...args: unknown[]): number;
+  setInterval(run: (...args: unknown[]) => void, delay_ms?: number, ...args: unknown[]): number;
+  clearTimeout(id?: number): void;
+  /** The host says that a timer is due. */
+  fire(id: number): void;
+}
+
+/** `arm` asks the host to call `fire(id)` after a delay; `disarm` takes that back. */
+export function createTimers(arm: (id: number, delay_ms: number) => void, disarm: (id: number) => void): Timers {
+  const waiting = new Map<number, { run: () => void; every_ms?: number }>();
+  let last = 0;
+  const set = (run: () => void, delay_ms: number, again: boolean) => {
+    if (waiting.size >= TIMERS) throw new RangeError(`at most ${TIMERS} timers may be set at once`);
+    const id = ++last;
+    const delay = Math.max(0, Math.min(Number(delay_ms) || 0, 0x7fffffff));
+    waiting.set(id, again ? { run, every_ms: Math.max(1, delay) } : { run });
+    arm(id, delay);
+    return id;
+  };
+  return {
+    setTimeout: (run, delay_ms = 0, ...args) => set(() => run(...args), delay_ms, false),
+    setInterval: (run, delay_ms = 0, ...args) => set(() => run(...args), delay_ms, true),
+    clearTimeout(id) {
+      if (id !== undefined && waiting.delete(id)) disarm(id);
+    },
+    fire(id) {
+      const timer = waiting.get(id);
+      if (!timer) return;
+      if (timer.every_ms === undefined) waiting.delete(id);
+      else arm(id, timer.every_ms);
+      timer.run();
+    },
+  };
+}
+
+/** The part of Response that reading needs. */
+export class VmResponse {
+  readonly status: number;
+  readonly statusText: string;
+  readonly url: string;
+  readonly headers: { get(name: string): string | null; has(name: string): boolean; entries(): [string, string][] };
+  readonly #fetched: FetchedBody;
+
+  constructor(fetched: FetchedBody) {
+    this.#fetched = fetched;
+    this.status = fetched.status;
+    this.statusText = fetched.status_text;
+    this.url = fetched.url;
+    const all = new Map(fetched.headers.map(([name, value]) => [name.toLowerCase(), value]));
+    this.headers = {
+      get: (name) => all.get(name.toLowerCase()) ?? null,
+      has: (name) => all.has(name.toLowerCase()),
+      entries: () => [...all.entries()],
+    };
+  }
+
+  get ok(): boolean {
+    return this.status >= 200 && this.status < 300;
+  }
+
+  async text(): Promise<string> {
+    const { text, base64 } = this.#fetched;
+    if (text !== undefined) return text;
+    throw new TypeError(`the body is not text (${base64?.length ?? 0} characters of base64); use arrayBuffer()`);
+  }
+
+  async json(): Promise<unknown> {
+    return JSON.parse(await this.text());
+  }
+
+  async arrayBuffer(): Promise<ArrayBuffer> {
+    const { text, base64 } = this.#fetched;
+    const binary = base64 === undefined ? unescape(encodeURIComponent(text ?? '')) : atob(base64);
+    return Uint8Array.from(binary, (c) => c.charCodeAt(0)).buffer;
+  }
+}

@@ -1,0 +1,59 @@
+/**
+ * From a module to a worker: which of its functions callers may call. A worker is a default-exported class, or exported
+ * functions; nothing that was not written as a method is ever reachable (no prototype of the language, no getter runs).
+ * Names that begin with `_` stay private; `onEnd(reason)` is the end hook.
+ */
+import { NoSuchMethod, SourceRejected } from '@hauki/protocol';
+
+export interface WorkerObject {
+  readonly methods: string[];
+  call(method: string, params: unknown): unknown;
+  end(reason: string): Promise<void>;
+}
+
+const END_HOOK = 'onEnd';
+
+function methodsOf(object: object): Map<string, (...args: unknown[]) => unknown> {
+  const found = new Map<string, (...args: unknown[]) => unknown>();
+  for (let level = object; level && level !== Object.prototype; level = Object.getPrototypeOf(level))
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level)))
+      if (typeof value === 'function' && name !== 'constructor' && !found.has(name)) found.set(name, value);
+  return found;
+}
+
+const isClass = (value: unknown): value is new (context: object) => object =>
+  typeof value === 'function' && /^class\b/.test(Function.prototype.toString.call(value));
+
+/** Instantiates the module's worker. Throws SourceRejected when it has none; what a constructor throws passes through. */
+export function workerObject(module: Record<string, unknown>, context: object): WorkerObject {
+  const made = isClass(module.default);
+  const self = made ? new (module.default as new (context: object) => object)(context) : module;
+  const all = made
+    ? methodsOf(self)
+    : new Map(Object.entries(module).filter((e) => typeof e[1] === 'function') as never);
+  const hook = all.get(END_HOOK) as ((reason: string) => unknown) | undefined;
+  const callable = new Map<string, (...args: unknown[]) => unknown>();
+  for (const [name, value] of all as Map<string, (...args: unknown[]) => unknown>)
+    if (name !== END_HOOK && !name.startsWith('_') && !name.startsWith('rpc.') && !isClass(value))
+      callable.set(name, value);
+  if (callable.size === 0) {
+    const names = Object.keys(module);
+    throw new SourceRejected({
+      stage: 'exports',
+      reason: `a worker is a default-exported class with methods, or exported functions; this module ${made ? 'exports a class without public methods' : names.length > 0 ? `exports only ${names.join(', ')}` : 'exports nothing'}`,
+    });
+  }
+  const methods = [...callable.keys()];
+  const receiver = made ? self : undefined;
+  return {
+    methods,
+    call(method, params) {
+      const target = callable.get(method);
+      if (!target) throw new NoSuchMethod({ method, has: methods });
+      return Reflect.apply(target, receiver, Array.isArray(params) ? params : [params]);
+    },
+    async end(reason) {
+      if (hook) await Reflect.apply(hook, receiver, [reason]);
+    },
+  };
+}
