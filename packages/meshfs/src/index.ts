@@ -1,0 +1,11 @@
+/** Pointers and content, over the backplane. How pointers are read is `pointer.ts` of the protocol. */
+export { MESHFS_LIMITS } from './limits.ts';
+export { LANGUAGES } from './media.ts';
+export {
+  createMeshFs,
+  type MeshFs,
+  type MeshFsOptions,
+  type Resolved,
+  type WriteRequest,
+  type Written,
+} from './meshfs.ts';

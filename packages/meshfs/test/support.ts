@@ -1,0 +1,45 @@
+/** A MeshFS in a folder of its own, with something beside the wiki that must stay untouched. */
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Backplane, openEmbedded } from '@hauki/backplane';
+import { createMeshFs, type MeshFs } from '../src/index.ts';
+
+export interface Place {
+  root: string;
+  wiki: string;
+  backplane: Backplane;
+  mesh: MeshFs;
+  reports: string[];
+  /** Opens MeshFS once more over the same backplane, as after a restart. */
+  reopen(backplane?: Backplane): Promise<MeshFs>;
+}
+
+export async function inPlace(use: (place: Place) => Promise<void>): Promise<void> {
+  const root = await mkdtemp(join(tmpdir(), 'hauki-meshfs-'));
+  const wiki = join(root, 'area', 'wiki');
+  await mkdir(join(root, 'area', 'outside'), { recursive: true });
+  await writeFile(join(root, 'area', 'outside', 'secret.md'), 'not of the wiki');
+  const backplane = await openEmbedded(join(root, 'data'));
+  const reports: string[] = [];
+  const reopen = (over = backplane) =>
+    createMeshFs(over, { wiki_folder: wiki, clock: () => 0, report: (problem) => reports.push(problem) });
+  try {
+    await use({ root, wiki, backplane, mesh: await reopen(), reports, reopen });
+  } finally {
+    await backplane.close();
+    await rm(root, { recursive: true, force: true });
+  }
+}
+
+/** Every file below a folder with its content; links are named, not followed. */
+export async function listing(folder: string): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    const name = path.slice(folder.length + 1);
+    if (entry.isFile()) found[name] = await readFile(path, 'utf8');
+    else if (entry.isSymbolicLink()) found[name] = `-> ${await readlink(path)}`;
+  }
+  return found;
+}
