@@ -2,6 +2,7 @@
  * The forge: from a job to a living worker, or to a clear error with nothing left behind. It is phase 2 and half of
  * phase 3 of a clone: provision a vault, load the module, make the secret.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type AgentForShell,
   DeadlineExceeded,
@@ -144,7 +145,7 @@ async function loadFailure(error: unknown, job: Job, vault: Vault, log: LogRing)
     });
   if (error instanceof OutcomeUnknown || !(error instanceof MeshError)) {
     // The vault died while loading: its exit says why.
-    const exit = await Promise.race([vault.exited, new Promise<undefined>((r) => setTimeout(r, 2_000).unref())]);
+    const exit = await Promise.race([vault.exited, sleep(2_000, undefined, { ref: false })]);
     const tail = [log_tail, exit?.log_tail].filter(Boolean).join('\n');
     if (exit?.cause === 'failed_to_start')
       return new VaultFailed({ driver: job.driver, reason: exit.reason, log_tail: tail });

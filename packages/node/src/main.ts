@@ -1,5 +1,5 @@
 /**
- * The agent's process. Options come as JSON in HAUKI_NODE (no secret among them: the token is read from a file), so that
+ * The agent's process. Options come as JSON in HAUKI_NODE_OPTIONS (no secret among them: the token is read from a file), so that
  * the command line shows nothing. It ends with its parent when it was started with a channel to one.
  */
 import { randomBytes } from 'node:crypto';
@@ -27,8 +27,8 @@ export interface NodeOptions {
   memory_mib?: number;
 }
 
-const options = JSON.parse(process.env.HAUKI_NODE ?? '{}') as NodeOptions;
-delete process.env.HAUKI_NODE;
+const options = JSON.parse(process.env.HAUKI_NODE_OPTIONS ?? '{}') as NodeOptions;
+delete process.env.HAUKI_NODE_OPTIONS;
 const {
   core_url,
   data_dir,

@@ -2,6 +2,7 @@
 export * from './ghost.ts';
 export * from './handshake.ts';
 export * from './plain.ts';
+export * from './redeem.ts';
 export * from './session.ts';
 export type { Transport, TransportEvents } from './transport.ts';
 export * from './transports/memory.ts';

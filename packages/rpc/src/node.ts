@@ -1,5 +1,6 @@
 /** Mesh-RPC's transports that need Node. */
 export * from './sniff.ts';
 export * from './transports/lines.ts';
+export * from './transports/secure.ts';
 export * from './transports/stream.ts';
 export * from './transports/upgrade.ts';

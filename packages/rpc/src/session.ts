@@ -40,6 +40,8 @@ export interface SessionOptions {
   timeout_ms?: number;
   /** Asked once when the session ends, so that waiting callers learn why; undefined: nobody knows. */
   explain?: (reason: string) => Promise<MeshError | undefined>;
+  /** Keep the process alive only while a call waits for its answer. */
+  idle_lets_exit?: boolean;
 }
 
 interface Pending {
@@ -59,6 +61,7 @@ export class Session {
   readonly #dispatch: Dispatch;
   readonly #timeout_ms: number;
   readonly #explain: SessionOptions['explain'];
+  readonly #idle_lets_exit: boolean;
   readonly #pending = new Map<number, Pending>();
   #next_id = 1;
   #serving = 0;
@@ -74,6 +77,7 @@ export class Session {
     this.#dispatch = options.dispatch ?? nobody;
     this.#timeout_ms = options.timeout_ms ?? LIMITS.call_ms;
     this.#explain = options.explain;
+    this.#idle_lets_exit = options.idle_lets_exit ?? false;
     this.closed = new Promise((resolve) => {
       this.#tell_closed = resolve;
     });
@@ -81,6 +85,7 @@ export class Session {
       message: (text) => this.#receive(text),
       close: (reason) => void this.#ended(reason),
     });
+    if (this.#idle_lets_exit) this.#transport.hold?.(false);
   }
 
   get open(): boolean {
@@ -106,6 +111,7 @@ export class Session {
       const text = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encode(params)}}`;
       const timeout_ms = options.timeout_ms ?? this.#timeout_ms;
       const deadline = Date.now() + timeout_ms;
+      if (this.#idle_lets_exit && this.#pending.size === 0) this.#transport.hold?.(true);
       this.#pending.set(id, { method, timeout_ms, deadline, resolve, reject });
       this.#watch(deadline);
       this.#transport.send(text);
@@ -148,9 +154,14 @@ export class Session {
   #settle(message: { id: number; result?: unknown; error?: unknown }): void {
     const pending = this.#pending.get(message.id);
     if (!pending) return; // Its deadline has passed: the answer comes too late for anyone.
-    this.#pending.delete(message.id);
+    this.#drop(message.id);
     if (message.error === undefined) pending.resolve(message.result);
     else pending.reject(fromWire(message.error));
+  }
+
+  #drop(id: number): void {
+    this.#pending.delete(id);
+    if (this.#idle_lets_exit && this.#pending.size === 0) this.#transport.hold?.(false);
   }
 
   async #serve(message: { id?: unknown; method: string; params?: unknown }): Promise<void> {
@@ -209,7 +220,7 @@ export class Session {
         next = Math.min(next, pending.deadline);
         continue;
       }
-      this.#pending.delete(id);
+      this.#drop(id);
       const { method, timeout_ms } = pending;
       pending.reject(new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run: true }));
     }

@@ -18,6 +18,8 @@ export interface Transport {
   send(text: string): void;
   /** Sends what is queued, then closes. Safe to call twice. */
   close(reason?: string): void;
+  /** Whether an idle connection keeps the process alive; where nothing is there to hold, nothing happens. */
+  hold?(on: boolean): void;
   /** Bytes (or characters, where nothing is encoded) accepted by `send` that have not left yet. */
   readonly buffered_bytes: number;
   /** Bytes that this transport has carried, both ways. */

@@ -115,6 +115,11 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
       stream.end();
       setTimeout(() => stream.destroy(), LINGER_MS).unref();
     },
+    hold(on) {
+      const socket = stream as { ref?(): void; unref?(): void };
+      if (on) socket.ref?.();
+      else socket.unref?.();
+    },
     get buffered_bytes() {
       return outgoing_chars + stream.writableLength;
     },

@@ -1,0 +1,37 @@
+/** The core's process. Options come as JSON in HAUKI_CORE_OPTIONS. It ends with its parent when it has a channel to one. */
+import { describe } from '@hauki/protocol';
+import { pino } from 'pino';
+import { createCore } from './core.ts';
+
+export interface CoreProcessOptions {
+  data_dir: string;
+  host?: string;
+  /** 0: a free one. */
+  port?: number;
+  host_names?: string[];
+}
+
+const options = JSON.parse(process.env.HAUKI_CORE_OPTIONS ?? '{}') as CoreProcessOptions;
+const logger = pino({ name: 'hauki-core', base: {} }, pino.destination({ dest: 2, sync: true }));
+
+let stopping = false;
+try {
+  const core = await createCore({ ...options, logger });
+  const stop = async (reason: string) => {
+    if (stopping) return;
+    stopping = true;
+    logger.info(`ending: ${reason}`);
+    await core.close();
+    process.exit(0);
+  };
+  process.on('SIGTERM', () => void stop('SIGTERM'));
+  process.on('SIGINT', () => void stop('SIGINT'));
+  process.on('disconnect', () => void stop('the parent is gone'));
+  const url = await core.listen(options.host ?? '127.0.0.1', options.port ?? 8000);
+  logger.info(`the core answers at ${url}; its API is described at ${url}/docs`);
+  process.send?.({ ready: true, url });
+} catch (error) {
+  logger.fatal(describe(error));
+  if (process.send) process.send({ failed: describe(error) }, () => process.exit(1));
+  else process.exit(1);
+}

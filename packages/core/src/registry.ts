@@ -1,0 +1,77 @@
+/**
+ * What the core knows of the mesh: nodes, workers, fates. It is a picture, not the truth: agents hold that and tell it
+ * again whenever they register, so a core that was killed knows everything again as soon as they are back.
+ */
+import { type Fate, LIMITS, type NodeForCore, type NodeInfo, type NodeLoad, type WorkerInfo } from '@hauki/protocol';
+import type { Candidate } from './matchmaker.ts';
+
+export interface RegisteredNode extends Candidate {
+  info: NodeInfo;
+  load: NodeLoad;
+  rpc: NodeForCore;
+  since: number;
+}
+
+export interface RegisteredWorker extends WorkerInfo {
+  node: string;
+}
+
+export class Registry {
+  readonly nodes = new Map<string, RegisteredNode>();
+  readonly workers = new Map<string, RegisteredWorker>();
+  readonly #fates = new Map<string, Fate>();
+
+  /** Nodes as the matchmaker takes them. */
+  candidates(): RegisteredNode[] {
+    return [...this.nodes.values()];
+  }
+
+  /** A node tells what it is and which workers it has; workers it should have and has not are lost. */
+  register(node: RegisteredNode, workers: WorkerInfo[]): void {
+    const name = node.info.node;
+    this.nodes.set(name, node);
+    const alive = new Set(workers.map((w) => w.worker));
+    for (const { worker, owner, node: home } of [...this.workers.values()])
+      if (home === name && !alive.has(worker))
+        this.died({
+          worker,
+          owner,
+          cause: 'node_lost',
+          reason: 'its node was restarted',
+          at: Date.now(),
+          log_tail: '',
+        });
+    for (const info of workers) this.workers.set(info.worker, { ...info, node: name });
+  }
+
+  /** A node's link is lost. Its workers stay listed: with a live agent they go on, and it will tell. */
+  away(node: RegisteredNode): void {
+    if (this.nodes.get(node.info.node) === node) this.nodes.delete(node.info.node);
+  }
+
+  /** Counts a placement at once, before the node reports it, so that a burst does not all go to one node. */
+  reserve(node: RegisteredNode, memory_mib: number): () => void {
+    node.load = {
+      ...node.load,
+      workers: node.load.workers + 1,
+      memory_used_mib: node.load.memory_used_mib + memory_mib,
+    };
+    return () => {
+      node.load = {
+        ...node.load,
+        workers: node.load.workers - 1,
+        memory_used_mib: node.load.memory_used_mib - memory_mib,
+      };
+    };
+  }
+
+  died(fate: Fate): void {
+    this.workers.delete(fate.worker);
+    this.#fates.set(fate.worker, fate);
+    if (this.#fates.size > LIMITS.fates) for (const oldest of this.#fates.keys()) if (this.#fates.delete(oldest)) break;
+  }
+
+  fate(worker: string): Fate | undefined {
+    return this.#fates.get(worker);
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * Route B. For each connection the node dials out to the core and the two are spliced: the core copies bytes and reads
+ * none. Only for a plain HTTP POST, whose client can do no handshake, the core is itself a visitor of the worker.
+ */
+import type { Socket } from 'node:net';
+import { type Duplex, pipeline } from 'node:stream';
+import {
+  DeadlineExceeded,
+  LIMITS,
+  type MeshError,
+  type Ticket,
+  type TicketBody,
+  WorkerDied,
+  WorkerUnknown,
+} from '@hauki/protocol';
+import {
+  type CallerKey,
+  makeCallerKey,
+  randomText,
+  readTicketBody,
+  redeemTicket,
+  Session,
+  sessionKey,
+} from '@hauki/rpc';
+import { secureStream, streamTransport } from '@hauki/rpc/node';
+import type { Registry } from './registry.ts';
+
+export interface RelayPowers {
+  registry: Registry;
+  /** A visitor's ticket for the worker, signed for the given audience. */
+  visitorTicket(worker: string, audience: string): Promise<Ticket>;
+}
+
+/** Sessions that the core keeps for HTTP clients, one a worker; the longest unused goes first. */
+const KEPT_SESSIONS = 256;
+
+export class Relay {
+  readonly #powers: RelayPowers;
+  readonly #waiting = new Map<string, (stream: Socket) => void>();
+  readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #key: Promise<CallerKey> = makeCallerKey();
+  readonly #streams = new Set<Socket>();
+  #carried_before = 0;
+
+  constructor(powers: RelayPowers) {
+    this.#powers = powers;
+  }
+
+  /** Bytes that came through the core for workers, both ways. */
+  get carried_bytes(): number {
+    let sum = this.#carried_before;
+    for (const stream of this.#streams) sum += stream.bytesRead + stream.bytesWritten;
+    return sum;
+  }
+
+  /** A node has dialled in for a splice. False when nobody waits for it. */
+  arrived(splice: string, stream: Socket): boolean {
+    const take = this.#waiting.get(splice);
+    this.#waiting.delete(splice);
+    take?.(stream);
+    return take !== undefined;
+  }
+
+  /** A byte stream to the worker, dialled by its node. */
+  async dial(worker: string): Promise<Socket> {
+    const home = this.#home(worker);
+    const splice = randomText(16);
+    const { promise, resolve, reject } = Promise.withResolvers<Socket>();
+    const timeout_ms = LIMITS.handshake_ms;
+    const timer = setTimeout(
+      () =>
+        reject(new DeadlineExceeded({ what: `The node's connection for ${worker}`, timeout_ms, may_have_run: false })),
+      timeout_ms,
+    );
+    this.#waiting.set(splice, resolve);
+    try {
+      const [stream] = await Promise.all([promise, home.rpc.splice(worker, splice)]);
+      this.#count(stream);
+      return stream;
+    } finally {
+      clearTimeout(timer);
+      this.#waiting.delete(splice);
+    }
+  }
+
+  /** Joins a client's connection to the worker until either side ends. */
+  async splice(worker: string, client: Duplex): Promise<void> {
+    const stream = await this.dial(worker);
+    const end = () => {
+      client.destroy();
+      stream.destroy();
+    };
+    pipeline(client, stream, end);
+    pipeline(stream, client, end);
+  }
+
+  /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */
+  async call(worker: string, method: string, params: unknown, timeout_ms: number): Promise<unknown> {
+    const session = await this.#session(worker);
+    // Named parameters go as they came: one object.
+    const list = Array.isArray(params) ? params : [params];
+    return session.call(method, list, { timeout_ms });
+  }
+
+  async #session(worker: string): Promise<Session> {
+    this.#home(worker);
+    const kept = this.#sessions.get(worker);
+    this.#sessions.delete(worker);
+    const session = kept ?? this.#open(worker);
+    this.#sessions.set(worker, session);
+    if (this.#sessions.size > KEPT_SESSIONS) {
+      const [oldest, ending] = this.#sessions.entries().next().value!;
+      this.#sessions.delete(oldest);
+      void ending.then((s) => s.close()).catch(() => {});
+    }
+    const opened = await session.catch((error) => {
+      this.#sessions.delete(worker);
+      throw error;
+    });
+    if (opened.open) return opened;
+    this.#sessions.delete(worker);
+    return this.#session(worker);
+  }
+
+  async #open(worker: string): Promise<Session> {
+    const key = await this.#key;
+    const ticket = await this.#powers.visitorTicket(worker, key.thumbprint);
+    const body = readTicketBody<TicketBody>(ticket.signed);
+    const raw = await this.dial(worker);
+    const stream = body.routes.direct.tls
+      ? await secureStream(raw, body.jti, await sessionKey(ticket.secret, body.jti), LIMITS.handshake_ms)
+      : raw;
+    const session = new Session({
+      transport: streamTransport(stream),
+      explain: async () => {
+        // The node's word on the death may be a moment behind the connection's end.
+        for (let i = 0; i < 20 && this.#powers.registry.workers.has(worker); i++)
+          await new Promise((resolve) => setTimeout(resolve, 25));
+        const fate = this.#powers.registry.fate(worker);
+        return fate && (new WorkerDied({ worker, cause: fate.cause, reason: fate.reason }) as MeshError);
+      },
+    });
+    void session.closed.then(() => this.#sessions.delete(worker));
+    try {
+      await redeemTicket(session, ticket, key);
+      return session;
+    } catch (error) {
+      session.close();
+      throw error;
+    }
+  }
+
+  #home(worker: string) {
+    const { registry } = this.#powers;
+    const entry = registry.workers.get(worker);
+    if (!entry) {
+      const fate = registry.fate(worker);
+      if (fate) throw new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
+      throw new WorkerUnknown({ worker });
+    }
+    const node = registry.nodes.get(entry.node);
+    if (!node) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${entry.node} is away` });
+    return node;
+  }
+
+  #count(stream: Socket): void {
+    this.#streams.add(stream);
+    stream.once('close', () => {
+      this.#streams.delete(stream);
+      this.#carried_before += stream.bytesRead + stream.bytesWritten;
+    });
+  }
+}

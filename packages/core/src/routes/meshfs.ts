@@ -1,0 +1,46 @@
+/** MeshFS over HTTP, with the notes' answers. */
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import type { MeshFs } from '@hauki/meshfs';
+import { PointerMissing } from '@hauki/protocol';
+
+export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async (app, { meshfs }) => {
+  app.post(
+    '/api/v2/meshfs/write',
+    {
+      schema: {
+        tags: ['meshfs'],
+        summary: 'Write content to a pointer; acknowledged when it is durable',
+        body: Type.Object(
+          {
+            pointer: Type.Optional(Type.String()),
+            content: Type.String(),
+            media_type: Type.Optional(Type.String({ maxLength: 128 })),
+            language: Type.Optional(Type.String({ maxLength: 32 })),
+          },
+          { additionalProperties: false },
+        ),
+      },
+    },
+    async (request) => {
+      const { pointer, ...rest } = request.body;
+      if (pointer === undefined || pointer === '') throw new PointerMissing({});
+      return { status: 'success', ...(await meshfs.write({ pointer, ...rest })) };
+    },
+  );
+
+  app.get(
+    '/api/v2/meshfs/resolve',
+    {
+      schema: {
+        tags: ['meshfs'],
+        summary: 'The content that a pointer points to',
+        querystring: Type.Object({ pointer: Type.Optional(Type.String()) }),
+      },
+    },
+    async (request) => {
+      const { pointer } = request.query;
+      if (pointer === undefined || pointer === '') throw new PointerMissing({});
+      return { status: 'success', ...(await meshfs.resolve(pointer)) };
+    },
+  );
+};

@@ -1,0 +1,130 @@
+/** Cloning, calling over the relay, asking after a worker, ending it. */
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import { LIMITS } from '@hauki/protocol';
+import { answerPlain } from '@hauki/rpc';
+import type { Principal } from '../auth.ts';
+import type { Registry } from '../registry.ts';
+import type { Relay } from '../relay.ts';
+import type { SpawnRequest, Swarm } from '../swarm.ts';
+
+export interface SwarmRoutesPowers {
+  swarm: Swarm;
+  relay: Relay;
+  registry: Registry;
+}
+
+const strict = { additionalProperties: false };
+const Texts = Type.Array(Type.String({ maxLength: 1024 }), { maxItems: LIMITS.grants });
+const Milliseconds = Type.Integer({ minimum: 0 });
+const Audience = Type.String({
+  pattern: '^[A-Za-z0-9_-]{43}$',
+  description: 'RFC 7638 thumbprint of the caller’s Ed25519 key',
+});
+
+const Spawn = Type.Object(
+  {
+    pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
+    source: Type.Optional(Type.String({ description: 'the module itself' })),
+    language: Type.Optional(Type.Union([Type.Literal('javascript'), Type.Literal('typescript')])),
+    driver: Type.Optional(Type.String({ maxLength: 32 })),
+    labels: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }))),
+    memory_mib: Type.Optional(Type.Integer()),
+    grants: Type.Optional(
+      Type.Object(
+        {
+          fetch: Type.Optional(Texts),
+          meshfs: Type.Optional(Type.Object({ read: Type.Optional(Texts), write: Type.Optional(Texts) }, strict)),
+        },
+        strict,
+      ),
+    ),
+    lease_ms: Type.Optional(Milliseconds),
+    heartbeat_ms: Type.Optional(Milliseconds),
+    ttl_ms: Type.Optional(Milliseconds),
+    load_timeout_ms: Type.Optional(Milliseconds),
+    audience: Audience,
+  },
+  strict,
+);
+
+const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
+const principalOf = (request: object) => (request as { principal: Principal }).principal;
+
+export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (app, { swarm, relay, registry }) => {
+  // JSON-RPC text is parsed by JSON-RPC's own rules, batches and parse errors included.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (request.routeOptions.config && (request.routeOptions.config as { raw?: boolean }).raw) return done(null, body);
+    return app.getDefaultJsonParser('error', 'error')(request, body as string, done);
+  });
+
+  app.post(
+    '/api/v2/swarm_spawn_ephemeral',
+    {
+      schema: {
+        tags: ['swarm'],
+        summary: 'Clone a worker: place it, provision its vault, load it, and get the ticket',
+        body: Spawn,
+      },
+    },
+    async (request) => ({
+      status: 'success',
+      ...(await swarm.spawn(request.body as SpawnRequest, principalOf(request))),
+    }),
+  );
+
+  app.post(
+    '/api/v2/ephemeral/:worker',
+    {
+      config: { raw: true } as never,
+      schema: {
+        tags: ['swarm'],
+        summary: 'Call a worker over the relay: a JSON-RPC 2.0 request or batch, answered as JSON-RPC',
+        params: Worker,
+      },
+    },
+    async (request, reply) => {
+      const { worker } = request.params;
+      const text = await answerPlain(request.body as string, (method, params) =>
+        relay.call(worker, method, params, LIMITS.call_ms),
+      );
+      if (text === undefined) return reply.status(204).send();
+      return reply.type('application/json').send(text);
+    },
+  );
+
+  app.get(
+    '/api/v2/ephemeral/:worker',
+    { schema: { tags: ['swarm'], summary: 'What became of a worker', params: Worker } },
+    async (request) => {
+      const { worker } = request.params;
+      return { status: 'success', worker, ...swarm.state(worker), info: registry.workers.get(worker) ?? null };
+    },
+  );
+
+  app.post(
+    '/api/v2/ephemeral/:worker/ticket',
+    {
+      schema: {
+        tags: ['swarm'],
+        summary: 'A visitor’s ticket to a living worker: it may call, but neither renew nor end',
+        params: Worker,
+        body: Type.Object({ audience: Audience }, strict),
+      },
+    },
+    async (request) => ({
+      status: 'success',
+      worker: request.params.worker,
+      ticket: await swarm.visitorTicket(request.params.worker, request.body.audience),
+    }),
+  );
+
+  app.delete(
+    '/api/v2/ephemeral/:worker',
+    { schema: { tags: ['swarm'], summary: 'Destruct: kill at once', params: Worker } },
+    async (request) => {
+      await swarm.destruct(request.params.worker, principalOf(request));
+      return { status: 'success', worker: request.params.worker };
+    },
+  );
+};

@@ -1,0 +1,66 @@
+/** Health, keys, schemas, and the picture of the mesh. */
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
+import { TICKET_BODY_SCHEMA, TICKET_SCHEMA } from '@hauki/protocol';
+import { loadOf } from '../matchmaker.ts';
+import type { Registry } from '../registry.ts';
+import type { Relay } from '../relay.ts';
+
+export interface SystemPowers {
+  registry: Registry;
+  relay: Relay;
+  keys: object;
+  core_id: string;
+  started_at: number;
+}
+
+export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app, powers) => {
+  const { registry, relay, keys, core_id, started_at } = powers;
+  const open = { config: { open: true } as never };
+
+  app.get(
+    '/health',
+    { ...open, schema: { tags: ['system'], summary: 'Whether the core works', security: [] } },
+    () => ({
+      status: 'ok',
+      core: core_id,
+      nodes: registry.nodes.size,
+      workers: registry.workers.size,
+      uptime_s: Math.round((Date.now() - started_at) / 1000),
+    }),
+  );
+
+  app.get(
+    '/.well-known/jwks.json',
+    { ...open, schema: { tags: ['system'], summary: 'The keys that sign tickets (RFC 7517)', security: [] } },
+    () => keys,
+  );
+
+  app.get(
+    '/api/v2/schemas/ticket.json',
+    { ...open, schema: { tags: ['system'], summary: 'JSON Schemas of the Capability Ticket', security: [] } },
+    () => ({ delivered: TICKET_SCHEMA, signed_body: TICKET_BODY_SCHEMA }),
+  );
+
+  app.get('/api/v2/service_registry', { schema: { tags: ['swarm'], summary: 'Nodes and workers' } }, async () => {
+    // Leases and processes are the nodes' to know; a node that does not answer leaves its workers as last seen.
+    await Promise.allSettled(
+      registry.candidates().map(async (node) => {
+        for (const info of await node.rpc.workers()) {
+          const known = registry.workers.get(info.worker);
+          if (known) registry.workers.set(info.worker, { ...known, ...info });
+        }
+      }),
+    );
+    return {
+      status: 'success',
+      nodes: registry.candidates().map((node) => ({
+        ...node.info,
+        ...node.load,
+        load: Number(loadOf(node).toFixed(3)),
+        since: node.since,
+      })),
+      workers: [...registry.workers.values()],
+      relay_bytes: relay.carried_bytes,
+    };
+  });
+};

@@ -1,0 +1,219 @@
+/**
+ * Cloning as the core does it: phases 1 to 3. A request becomes a job, the matchmaker finds its node, the node forges
+ * the worker, the core signs the ticket. What fails leaves nothing: a worker that nobody redeems ends with its lease.
+ */
+import {
+  BadInput,
+  ConnectionLost,
+  type Fate,
+  type GrantRequest,
+  isError,
+  type Job,
+  type Language,
+  LEASE,
+  LIMITS,
+  NoNodeFits,
+  normaliseGrants,
+  Overloaded,
+  type Provisioned,
+  type Ticket,
+  TooLarge,
+  WorkerDied,
+  WorkerUnknown,
+} from '@hauki/protocol';
+import { randomText } from '@hauki/rpc';
+import type { Principal } from './auth.ts';
+import { place } from './matchmaker.ts';
+import type { RegisteredWorker, Registry } from './registry.ts';
+import type { TicketOffice } from './tickets.ts';
+
+export interface SpawnRequest {
+  pointer?: string;
+  source?: string;
+  language?: Language;
+  driver?: string;
+  labels?: Record<string, string>;
+  memory_mib?: number;
+  grants?: GrantRequest;
+  /** Without a heartbeat for so long the worker ends. */
+  lease_ms?: number;
+  heartbeat_ms?: number;
+  /** Lives at least so long without any heartbeat. */
+  ttl_ms?: number;
+  load_timeout_ms?: number;
+  /** Thumbprint of the caller's key. */
+  audience: string;
+}
+
+export interface SwarmPowers {
+  registry: Registry;
+  office: TicketOffice;
+  meshfs: { resolve(pointer: string): Promise<{ content: string; language?: string | undefined; media_type: string }> };
+  /** Every SPAWN_DISTRIBUTED, as it happens. */
+  event(name: string, fields: object): void;
+  random: () => number;
+}
+
+/** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
+const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32 };
+const MEMORY_MIB = { least: 4, most: 65_536 };
+/** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
+const ATTEMPTS = 3;
+
+export class Swarm {
+  readonly #powers: SwarmPowers;
+
+  constructor(powers: SwarmPowers) {
+    this.#powers = powers;
+  }
+
+  async spawn(request: SpawnRequest, principal: Principal): Promise<{ worker: string; node: string; ticket: Ticket }> {
+    const { registry, event, random } = this.#powers;
+    const { source, language } = await this.#source(request);
+    const { heartbeat_ms, lease_ms } = leaseOf(request);
+    const memory = (driver: string) => request.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
+    if (
+      request.memory_mib !== undefined &&
+      !(request.memory_mib >= MEMORY_MIB.least && request.memory_mib <= MEMORY_MIB.most)
+    )
+      throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
+    const job: Job = {
+      worker: '',
+      owner: principal.name,
+      driver: '',
+      source,
+      language,
+      memory_mib: 0,
+      grants: normaliseGrants(request.grants),
+      lease: { heartbeat_ms, lease_ms },
+      ttl_ms: request.ttl_ms ?? 0,
+      load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
+    };
+    const wanted = { driver: request.driver, labels: request.labels ?? {}, memory_mib: memory };
+    const tried = new Set<string>();
+    for (;;) {
+      const candidates = registry.candidates().filter((n) => !tried.has(n.info.node));
+      const placed = place(wanted, candidates, random);
+      if ('refused' in placed) throw refusal(request, memory, placed.refused, tried);
+      const { node, driver } = placed;
+      job.driver = driver;
+      job.memory_mib = memory(driver);
+      // A name of its own for each try: an answer that was lost must not collide with the next.
+      job.worker = `w-${randomText(9)
+        .toLowerCase()
+        .replaceAll(/[^a-z0-9]/g, 'x')}`;
+      event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
+      const release = registry.reserve(node, job.memory_mib);
+      let made: Provisioned;
+      try {
+        made = await node.rpc.provision(job);
+      } catch (error) {
+        release();
+        tried.add(node.info.node);
+        const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
+        if (again && tried.size < ATTEMPTS) continue;
+        throw error;
+      }
+      return this.#admit(job, node.info.node, made, request.audience);
+    }
+  }
+
+  /** A further ticket to a living worker, for a visitor: it may call, but neither renew nor end. */
+  async visitorTicket(worker: string, audience: string): Promise<Ticket> {
+    const entry = this.find(worker);
+    const node = this.#powers.registry.nodes.get(entry.node);
+    if (!node) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${entry.node} is away` });
+    return this.#powers.office.sign(entry, await node.rpc.mint_ticket(worker), audience);
+  }
+
+  /** Kills at once; resolves when nothing is left of it. */
+  async destruct(worker: string, principal: Principal): Promise<void> {
+    const { registry } = this.#powers;
+    const { node } = this.find(worker);
+    const home = registry.nodes.get(node);
+    if (!home) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is away` });
+    await home.rpc.destruct(worker, `destructed by ${principal.name}`);
+  }
+
+  /** A living worker, or the error that says what became of it. */
+  find(worker: string): RegisteredWorker {
+    const entry = this.#powers.registry.workers.get(worker);
+    if (entry) return entry;
+    const fate = this.#powers.registry.fate(worker);
+    if (fate) throw new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
+    throw new WorkerUnknown({ worker });
+  }
+
+  /** What is known of a worker, dead or alive. */
+  state(
+    worker: string,
+  ): { state: 'alive'; node: string } | { state: 'dead'; fate: Fate } | { state: 'node_lost'; node: string } {
+    const { registry } = this.#powers;
+    const entry = registry.workers.get(worker);
+    if (entry) return { state: registry.nodes.has(entry.node) ? 'alive' : 'node_lost', node: entry.node };
+    const fate = registry.fate(worker);
+    if (!fate) throw new WorkerUnknown({ worker });
+    return { state: 'dead', fate };
+  }
+
+  async #admit(job: Job, node: string, made: Provisioned, audience: string) {
+    const { registry, office } = this.#powers;
+    const { worker, epoch, driver, direct } = made;
+    const { owner, memory_mib, grants, lease } = job;
+    const entry: RegisteredWorker = {
+      worker,
+      owner,
+      node,
+      driver,
+      epoch,
+      direct,
+      memory_mib,
+      grants,
+      lease,
+      pid: 0,
+      born_at: Date.now(),
+      lease_until: 0,
+    };
+    // It may have died between its birth and this line; a fate that came first stands.
+    if (!registry.fate(worker)) registry.workers.set(worker, entry);
+    return { worker, node, ticket: await office.sign(entry, made.ticket, audience) };
+  }
+
+  async #source(request: SpawnRequest): Promise<{ source: string; language: Language }> {
+    const { pointer, source } = request;
+    if ((pointer === undefined) === (source === undefined))
+      throw new BadInput({ what: 'the request', why: 'give either a pointer or a source' });
+    if (source !== undefined) {
+      const bytes = Buffer.byteLength(source);
+      if (bytes > LIMITS.source_bytes)
+        throw new TooLarge({ what: 'The source', limit_bytes: LIMITS.source_bytes, got_bytes: bytes });
+      return { source, language: request.language ?? 'javascript' };
+    }
+    const found = await this.#powers.meshfs.resolve(pointer!);
+    const language = request.language ?? found.language;
+    if (language !== 'javascript' && language !== 'typescript')
+      throw new BadInput({
+        what: pointer!,
+        why: `a worker is JavaScript or TypeScript, but this is ${found.media_type}. Write it with a language`,
+      });
+    return { source: found.content, language };
+  }
+}
+
+function leaseOf(request: SpawnRequest): { heartbeat_ms: number; lease_ms: number } {
+  const lease_ms = request.lease_ms ?? LEASE.lease_ms;
+  const heartbeat_ms = request.heartbeat_ms ?? Math.min(LEASE.heartbeat_ms, Math.ceil(lease_ms / 6));
+  for (const [what, value] of Object.entries({ lease_ms, ttl_ms: request.ttl_ms ?? LEASE.min_ms }))
+    if (value !== 0 && (value < LEASE.min_ms || value > LEASE.max_ms))
+      throw new BadInput({ what, why: `from ${LEASE.min_ms} to ${LEASE.max_ms} milliseconds` });
+  if (heartbeat_ms > lease_ms) throw new BadInput({ what: 'heartbeat_ms', why: 'must be shorter than lease_ms' });
+  return { heartbeat_ms, lease_ms };
+}
+
+function refusal(request: SpawnRequest, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
+  const wanted: Record<string, unknown> = {};
+  if (request.driver) wanted.driver = request.driver;
+  if (request.labels && Object.keys(request.labels).length > 0) wanted.labels = request.labels;
+  wanted.memory_mib = request.driver ? memory(request.driver) : (request.memory_mib ?? DEFAULT_MEMORY_MIB);
+  return new NoNodeFits({ wanted, have: [...refused, ...[...tried].map((n) => `${n} (tried: it could not)`)] });
+}

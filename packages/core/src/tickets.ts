@@ -1,0 +1,67 @@
+/** Signs tickets with the core's Ed25519 key, which is made at the first start and kept in the data folder, mode 0600. */
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Grants, Ticket, TicketBody, TicketPart, WorkerInfo } from '@hauki/protocol';
+import { secretHash } from '@hauki/rpc';
+import { CompactSign, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose';
+
+/** What of a worker its tickets tell. */
+export type TicketSubject = Pick<WorkerInfo, 'worker' | 'epoch' | 'driver' | 'direct' | 'lease'> & {
+  node: string;
+  grants: Grants;
+};
+
+export interface TicketOffice {
+  /** The public keys: a JSON Web Key Set (RFC 7517). */
+  readonly keys: { keys: JWK[] };
+  /** Signs the ticket for one audience; the secret travels beside it, this once. */
+  sign(subject: TicketSubject, part: TicketPart, audience: string): Promise<Ticket>;
+}
+
+/** Opens the office. `ticket_ms`: how long a ticket may wait to be redeemed. */
+export async function openTicketOffice(
+  data_dir: string,
+  ticket_ms: number,
+  now: () => number = () => Date.now(),
+): Promise<TicketOffice> {
+  const file = join(data_dir, 'signing-key.json');
+  let jwk: JWK;
+  if (existsSync(file)) jwk = JSON.parse(readFileSync(file, 'utf8'));
+  else {
+    const { privateKey } = await generateKeyPair('Ed25519', { extractable: true });
+    jwk = await exportJWK(privateKey);
+    writeFileSync(`${file}.tmp`, JSON.stringify(jwk), { mode: 0o600, flush: true });
+    renameSync(`${file}.tmp`, file);
+  }
+  const { d: _private, ...open } = jwk;
+  const kid = await calculateJwkThumbprint(open);
+  const key = await importJWK(jwk, 'EdDSA');
+  const keys = { keys: [{ ...open, kid, alg: 'EdDSA', use: 'sig' }] };
+
+  return {
+    keys,
+    async sign({ worker, node, epoch, driver, direct, lease, grants }, { jti, role, secret }, audience) {
+      const iat = Math.floor(now() / 1000);
+      const body: TicketBody = {
+        v: 1,
+        jti,
+        role,
+        worker,
+        node,
+        epoch,
+        audience,
+        driver,
+        routes: { direct, relay: { path: `/api/v2/ephemeral/${worker}` } },
+        lease,
+        grants,
+        iat,
+        exp: iat + Math.ceil(ticket_ms / 1000),
+        secret_hash: await secretHash(secret),
+      };
+      const signed = await new CompactSign(new TextEncoder().encode(JSON.stringify(body)))
+        .setProtectedHeader({ alg: 'EdDSA', kid, typ: 'hauki-ticket+jws' })
+        .sign(key);
+      return { signed, secret };
+    },
+  };
+}

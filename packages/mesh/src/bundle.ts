@@ -1,0 +1,62 @@
+/**
+ * One module out of a worker's files and npm imports, by esbuild. What cannot be bundled is said precisely, with file,
+ * line and column, before anything is cloned.
+ */
+import { SourceRejected } from '@hauki/protocol';
+import type { BuildFailure, Message, Plugin } from 'esbuild';
+
+export interface BundleOptions {
+  /** Where the worker is to run: only lxc vaults have Node's built-in modules. */
+  driver?: string | undefined;
+}
+
+const where = ({ location, text }: Message) =>
+  location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text;
+
+/** Bundles `file`. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way. */
+export async function bundle(
+  file: string,
+  options: BundleOptions = {},
+): Promise<{ source: string; language: 'javascript' }> {
+  const { build } = await import('esbuild');
+  const { builtinModules } = await import('node:module');
+  const builtins = new Set(builtinModules.flatMap((name) => [name, `node:${name}`]));
+  const node: Plugin = {
+    name: 'node-builtins',
+    setup(on) {
+      on.onResolve({ filter: /.*/ }, ({ path, kind }) => {
+        if (!builtins.has(path) || kind === 'entry-point') return undefined;
+        if (options.driver === 'lxc') return { path: path.startsWith('node:') ? path : `node:${path}`, external: true };
+        return {
+          errors: [
+            {
+              text: `"${path}" is a module of Node itself: it exists only in lxc vaults. Clone with driver: 'lxc', or do without`,
+            },
+          ],
+        };
+      });
+    },
+  };
+  try {
+    const { outputFiles } = await build({
+      entryPoints: [file],
+      bundle: true,
+      write: false,
+      format: 'esm',
+      platform: 'neutral',
+      mainFields: ['module', 'main'],
+      conditions: ['import', 'default'],
+      target: 'es2023',
+      keepNames: false,
+      charset: 'utf8',
+      legalComments: 'none',
+      logLevel: 'silent',
+      plugins: [node],
+    });
+    return { source: outputFiles[0]!.text, language: 'javascript' };
+  } catch (error) {
+    const messages = (error as BuildFailure).errors;
+    if (!Array.isArray(messages)) throw error;
+    throw new SourceRejected({ stage: 'bundle', reason: messages.slice(0, 10).map(where).join('\n') });
+  }
+}

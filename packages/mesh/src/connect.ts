@@ -1,0 +1,237 @@
+/** `connect`: a mesh as a script sees it. */
+import {
+  BadInput,
+  type GrantRequest,
+  LIMITS,
+  type NodeInfo,
+  type NodeLoad,
+  type Ticket,
+  Unauthorised,
+  type WorkerInfo,
+} from '@hauki/protocol';
+import { type Ghost, ghost, makeCallerKey, type PendingGhost, pendingGhost, sourceOf } from '@hauki/rpc';
+import { powers } from '#powers';
+import { createCoreClient } from './http.ts';
+import { RemoteWorker, type Routing } from './worker.ts';
+
+export interface ConnectOptions {
+  /** URL of the core. HAUKI_URL, else http://127.0.0.1:8000. */
+  core?: string;
+  /** HAUKI_TOKEN, else the admin token of a core on this machine. */
+  token?: string;
+}
+
+/** What to clone: a pointer, a module's text, or a file (Node only), bundled with all that it imports. */
+export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
+
+export interface CloneOptions {
+  driver?: 'lxc' | 'quickjs';
+  /** The node must carry these. */
+  labels?: Record<string, string>;
+  memory_mib?: number;
+  /** What the worker may do; nothing when left out. */
+  grants?: GrantRequest;
+  routing?: Routing;
+  /** Without a sign of this script for so long, the worker ends. */
+  lease_ms?: number;
+  heartbeat_ms?: number;
+  /** The worker lives at least so long, also without this script. */
+  ttl_ms?: number;
+  /** For calls that name no deadline of their own. */
+  timeout_ms?: number;
+  /** How long the module may take to load. */
+  load_timeout_ms?: number;
+}
+
+export interface RegistryView {
+  nodes: (NodeInfo & NodeLoad & { load: number; since: number })[];
+  workers: (WorkerInfo & { node: string })[];
+  relay_bytes: number;
+}
+
+export interface MeshStats {
+  /** Bytes of Mesh-RPC that went straight to workers, and over the core, since `connect`. */
+  direct_bytes: number;
+  relay_bytes: number;
+}
+
+export interface WorkerDetails {
+  worker: string;
+  node: string;
+  driver: string;
+  route: 'direct' | 'relay';
+  methods: string[];
+  lease: { heartbeat_ms: number; lease_ms: number };
+}
+
+export interface Mesh extends AsyncDisposable {
+  readonly core: string;
+  /**
+   * Clones a worker. Returns at once something to call (calls wait for the worker) or to await (to its ghost).
+   * Rejects with NoNodeFits, SourceRejected, VaultFailed, PointerUnknown, BadInput, Unauthorised, ConnectionLost.
+   */
+  clone<T = Record<string, (...args: any[]) => any>>(origin: Origin, options?: CloneOptions): PendingGhost<T>;
+  /** The notes' name for `clone`. */
+  cloneDistributed<T = Record<string, (...args: any[]) => any>>(
+    origin: Origin,
+    options?: CloneOptions,
+  ): PendingGhost<T>;
+  /** A session with a worker that somebody else owns: calls it, does not keep it alive, cannot end it by leaving. */
+  visit<T = Record<string, (...args: any[]) => any>>(
+    worker: string,
+    options?: Pick<CloneOptions, 'routing' | 'timeout_ms'>,
+  ): PendingGhost<T>;
+  /** Kills a worker at once, by ghost or by name. Resolves when nothing of it is left. */
+  destruct(worker: object | string): Promise<void>;
+  /** Where a ghost's worker is and how it is reached; waits until it is born. */
+  details(worker: object): Promise<WorkerDetails>;
+  registry(): Promise<RegistryView>;
+  readonly meshfs: {
+    write(
+      pointer: string,
+      content: string,
+      options?: { media_type?: string; language?: string },
+    ): Promise<{ pointer: string; digest: string }>;
+    resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string; language?: string }>;
+  };
+  stats(): MeshStats;
+  /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
+  close(): Promise<void>;
+}
+
+interface Spawned {
+  worker: string;
+  node: string;
+  ticket: Ticket;
+}
+
+const opened = new WeakMap<object, Promise<RemoteWorker>>();
+
+/** Connects to a mesh. Rejects with ConnectionLost when no core answers, Unauthorised when no token is found. */
+export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
+  const defaults = powers.defaults();
+  const base = options.core ?? defaults.core;
+  const token = options.token ?? defaults.token;
+  if (!token)
+    throw new Unauthorised({ why: 'No token: give connect({ token }), or set HAUKI_TOKEN. `hauki token` prints it' });
+  const core = createCoreClient(base, token);
+  const [key] = await Promise.all([makeCallerKey(), core.request('GET', '/health', undefined, LIMITS.handshake_ms)]);
+  const owned = new Set<{ worker: Promise<RemoteWorker>; lasts: boolean }>();
+  const done: MeshStats = { direct_bytes: 0, relay_bytes: 0 };
+  const live = new Set<RemoteWorker>();
+
+  const follow = (worker: RemoteWorker) => {
+    live.add(worker);
+    void worker.session.closed.then(() => {
+      live.delete(worker);
+      done[`${worker.route}_bytes`] += worker.session.carried_bytes;
+    });
+  };
+
+  /** Wraps a worker that is being opened: the ghost, and the ghost to be. */
+  const embody = <T>(label: string, opening: Promise<RemoteWorker>, dispose: () => Promise<void>): PendingGhost<T> => {
+    const ready = opening.then((worker) => {
+      const made = ghost<T>({
+        label: worker.body.worker,
+        call: (method, args, call_options) => worker.call(method, args, call_options),
+        dispose,
+      });
+      opened.set(sourceOf(made)!, opening);
+      return made;
+    });
+    // Whoever calls or awaits hears of a failure; a clone that nobody looks at fails quietly.
+    ready.catch(() => {});
+    const pending = pendingGhost<T>({
+      label,
+      ready,
+      call: async (method, args, call_options) => (await opening).call(method, args, call_options),
+      dispose,
+    });
+    opened.set(sourceOf(pending)!, opening);
+    return pending;
+  };
+
+  const open = async (ticket: Ticket, { routing = 'p2p_preferred', timeout_ms }: CloneOptions) => {
+    const worker = await RemoteWorker.open(ticket, routing, { core, key, powers, timeout_ms });
+    follow(worker);
+    return worker;
+  };
+
+  const clone = <T>(origin: Origin, given: CloneOptions = {}): PendingGhost<T> => {
+    const spawn = async () => {
+      const { routing: _r, timeout_ms: _t, ...wanted } = given;
+      const module =
+        typeof origin === 'string'
+          ? { pointer: origin }
+          : 'file' in origin
+            ? await powers.bundle(origin.file, given.driver)
+            : origin;
+      const body = { ...module, ...wanted, audience: key.thumbprint };
+      const { ticket } = await core.request<Spawned>('POST', '/api/v2/swarm_spawn_ephemeral', body, LIMITS.clone_ms);
+      return open(ticket, given);
+    };
+    const opening = spawn();
+    const entry = { worker: opening, lasts: (given.ttl_ms ?? 0) > 0 };
+    owned.add(entry);
+    opening.then(
+      (worker) => worker.session.closed.then(() => owned.delete(entry)),
+      () => owned.delete(entry),
+    );
+    return embody<T>('being provisioned', opening, async () => (await opening).destruct());
+  };
+
+  const find = (thing: object): Promise<RemoteWorker> => {
+    const source = sourceOf(thing);
+    const worker = source && opened.get(source);
+    if (!worker) throw new BadInput({ what: 'worker', why: 'this is no ghost of a mesh' });
+    return worker;
+  };
+
+  const close = async () => {
+    stopIdle();
+    await Promise.allSettled(
+      [...owned].map(async (o) => (o.lasts ? (await o.worker).leave() : (await o.worker).destruct())),
+    );
+    for (const worker of live) worker.leave();
+  };
+  const stopIdle = powers.onIdle(() => {
+    if (owned.size > 0) void close();
+  });
+
+  return {
+    core: base,
+    clone,
+    cloneDistributed: clone,
+    visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
+      const opening = (async () => {
+        if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
+        const path = `/api/v2/ephemeral/${worker}/ticket`;
+        const { ticket } = await core.request<Spawned>('POST', path, { audience: key.thumbprint });
+        return open(ticket, given);
+      })();
+      return embody<T>(worker, opening, async () => (await opening).leave());
+    },
+    async destruct(worker) {
+      if (typeof worker !== 'string') return (await find(worker)).destruct();
+      await core.request('DELETE', `/api/v2/ephemeral/${encodeURIComponent(worker)}`);
+    },
+    async details(thing) {
+      const { body, route, methods } = await find(thing);
+      const { worker, node, driver, lease } = body;
+      return { worker, node, driver, lease, route, methods };
+    },
+    registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
+    meshfs: {
+      write: (pointer, content, more = {}) =>
+        core.request('POST', '/api/v2/meshfs/write', { pointer, content, ...more }),
+      resolve: (pointer) => core.request('GET', `/api/v2/meshfs/resolve?pointer=${encodeURIComponent(pointer)}`),
+    },
+    stats() {
+      const sum = { ...done };
+      for (const worker of live) sum[`${worker.route}_bytes`] += worker.session.carried_bytes;
+      return sum;
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}

@@ -1,0 +1,15 @@
+/** Where Hauki keeps things on this machine, unless told otherwise. */
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+/** HAUKI_DATA, else /var/lib/hauki for root, else the user's own data folder (XDG). */
+export function defaultDataDir(): string {
+  if (process.env.HAUKI_DATA) return process.env.HAUKI_DATA;
+  if (process.getuid?.() === 0) return '/var/lib/hauki';
+  return join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'hauki');
+}
+
+/** The file with the admin token of a core that keeps its data there. */
+export const adminTokenFile = (data_dir: string) => join(data_dir, 'core', 'admin.token');
+/** The file with the token for node agents. */
+export const nodeTokenFile = (data_dir: string) => join(data_dir, 'core', 'node.token');

@@ -1,0 +1,12 @@
+/**
+ * The SDK: `connect()` to a mesh, `clone()` a worker, call it, `destruct()` it.
+ *
+ *     await using mesh = await connect();
+ *     const scout = mesh.clone<WebScout>('gem-pointer://wiki/workers/web_scout');
+ *     console.log(await scout.analyze('…'));
+ */
+
+export * from '@hauki/protocol';
+export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc';
+export * from './connect.ts';
+export type { Routing } from './worker.ts';

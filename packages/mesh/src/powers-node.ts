@@ -1,0 +1,56 @@
+/** The SDK's powers in Node: TCP, TLS, the file with the token, the bundler. */
+import { readFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { ConnectionLost } from '@hauki/protocol';
+import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
+import { adminTokenFile, defaultDataDir } from './data-dir.ts';
+import type { DirectRoute, Powers } from './powers.ts';
+
+function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port, noDelay: true });
+    const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${timeout_ms} ms`)), timeout_ms);
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      clearTimeout(timer);
+      reject(new ConnectionLost({ why: `${host}:${port}: ${error.code ?? error.message}` }));
+    });
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      resolve(socket);
+    });
+  });
+}
+
+const secured = (stream: Duplex, tls: DirectRoute['tls'], timeout_ms: number) =>
+  tls ? secureStream(stream, tls.jti, tls.key, timeout_ms) : stream;
+
+export const powers: Powers = {
+  defaults() {
+    const core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
+    if (process.env.HAUKI_TOKEN) return { core, token: process.env.HAUKI_TOKEN };
+    try {
+      return { core, token: readFileSync(adminTokenFile(defaultDataDir()), 'utf8').trim() };
+    } catch {
+      return { core };
+    }
+  },
+
+  async dialDirect({ host, port, tls }, timeout_ms) {
+    return streamTransport(await secured(await dialTcp(host, port, timeout_ms), tls, timeout_ms));
+  },
+
+  async dialRelay(core, path, token, tls, timeout_ms) {
+    return streamTransport(await secured(await dialUpgrade(core, path, token, timeout_ms), tls, timeout_ms));
+  },
+
+  async bundle(file, driver) {
+    const { bundle } = await import('./bundle.ts');
+    return bundle(file, { driver });
+  },
+
+  onIdle(run) {
+    process.on('beforeExit', run);
+    return () => process.off('beforeExit', run);
+  },
+};

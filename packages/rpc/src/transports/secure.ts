@@ -1,0 +1,33 @@
+/** TLS on the direct route, keyed by the ticket: a pre-shared key with forward secrecy (RFC 5489), no certificates. */
+import type { Duplex } from 'node:stream';
+import { connect, type TLSSocket } from 'node:tls';
+import { ConnectionLost } from '@hauki/protocol';
+import { fromBase64url } from '../handshake.ts';
+
+/** ECDHE with a pre-shared key: RFC 7905 and RFC 8442 suites. Both ends offer exactly these. */
+export const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:ECDHE-PSK-AES128-GCM-SHA256';
+
+/** Wraps a connection to a worker in TLS. `jti` names the ticket, `key` is its session key. */
+export function secureStream(stream: Duplex, jti: string, key: string, timeout_ms: number): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const psk = { psk: Buffer.from(fromBase64url(key)), identity: jti };
+    const secured = connect({
+      socket: stream,
+      ciphers: PSK_CIPHERS,
+      minVersion: 'TLSv1.2',
+      maxVersion: 'TLSv1.2',
+      pskCallback: () => psk,
+      // The key itself authenticates both ends; there is no name to check.
+      checkServerIdentity: () => undefined,
+    } as never);
+    const timer = setTimeout(() => secured.destroy(new Error('no TLS handshake in time')), timeout_ms);
+    secured.once('error', (error) => {
+      clearTimeout(timer);
+      reject(new ConnectionLost({ why: `TLS: ${error.message}` }));
+    });
+    secured.once('secureConnect', () => {
+      clearTimeout(timer);
+      resolve(secured);
+    });
+  });
+}
