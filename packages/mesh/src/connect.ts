@@ -9,7 +9,15 @@ import {
   Unauthorised,
   type WorkerInfo,
 } from '@hauki/protocol';
-import { type Ghost, ghost, makeCallerKey, type PendingGhost, pendingGhost, sourceOf } from '@hauki/rpc';
+import {
+  type Ghost,
+  type GhostSource,
+  ghost,
+  makeCallerKey,
+  type PendingGhost,
+  pendingGhost,
+  sourceOf,
+} from '@hauki/rpc';
 import { powers } from '#powers';
 import { createCoreClient } from './http.ts';
 import { RemoteWorker, type Routing } from './worker.ts';
@@ -107,6 +115,18 @@ interface Spawned {
 
 const opened = new WeakMap<object, Promise<RemoteWorker>>();
 
+const workerBehind = (thing: object): Promise<RemoteWorker> => {
+  const source = sourceOf(thing);
+  const worker = source && opened.get(source);
+  if (!worker) throw new BadInput({ what: 'worker', why: 'this is no ghost of a mesh' });
+  return worker;
+};
+
+/** Kills the worker behind a ghost at once. Resolves when nothing of it is left on its node. */
+export async function destruct(ghost_of_worker: object): Promise<void> {
+  await (await workerBehind(ghost_of_worker)).destruct();
+}
+
 /** Connects to a mesh. Rejects with ConnectionLost when no core answers, Unauthorised when no token is found. */
 export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   const defaults = powers.defaults();
@@ -141,12 +161,19 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     });
     // Whoever calls or awaits hears of a failure; a clone that nobody looks at fails quietly.
     ready.catch(() => {});
-    const pending = pendingGhost<T>({
+    const source: GhostSource & { ready: Promise<Ghost<T>> } = {
       label,
       ready,
       call: async (method, args, call_options) => (await opening).call(method, args, call_options),
       dispose,
-    });
+    };
+    opening.then(
+      (worker) => {
+        source.label = worker.body.worker;
+      },
+      () => {},
+    );
+    const pending = pendingGhost<T>(source);
     opened.set(sourceOf(pending)!, opening);
     return pending;
   };
@@ -180,13 +207,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     return embody<T>('being provisioned', opening, async () => (await opening).destruct());
   };
 
-  const find = (thing: object): Promise<RemoteWorker> => {
-    const source = sourceOf(thing);
-    const worker = source && opened.get(source);
-    if (!worker) throw new BadInput({ what: 'worker', why: 'this is no ghost of a mesh' });
-    return worker;
-  };
-
   const close = async () => {
     stopIdle();
     await Promise.allSettled(
@@ -212,11 +232,11 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       return embody<T>(worker, opening, async () => (await opening).leave());
     },
     async destruct(worker) {
-      if (typeof worker !== 'string') return (await find(worker)).destruct();
+      if (typeof worker !== 'string') return destruct(worker);
       await core.request('DELETE', `/api/v2/ephemeral/${encodeURIComponent(worker)}`);
     },
     async details(thing) {
-      const { body, route, methods } = await find(thing);
+      const { body, route, methods } = await workerBehind(thing);
       const { worker, node, driver, lease } = body;
       return { worker, node, driver, lease, route, methods };
     },

@@ -293,6 +293,14 @@ export const StorageFailed = define<{ what: string }>(
   (f) => `The store could not keep this: ${f.what}. Nothing was changed`,
 );
 
+/** A stack without the frames of our guest around it; what is left is the worker's own code. */
+const ownFrames = (stack: string) =>
+  stack
+    .split('\n')
+    .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))
+    .join('\n')
+    .slice(0, 4096);
+
 /** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
 export function toWire(thrown: unknown): WireError {
   if (thrown instanceof MeshError) {
@@ -306,7 +314,7 @@ export function toWire(thrown: unknown): WireError {
     if (thrown instanceof Error) {
       name = String(thrown.name);
       message = String(thrown.message);
-      stack = typeof thrown.stack === 'string' ? thrown.stack.slice(0, 4096) : undefined;
+      stack = typeof thrown.stack === 'string' ? ownFrames(thrown.stack) : undefined;
     } else message = String(thrown);
   } catch {
     // A hostile getter threw: the words above stand.
@@ -326,7 +334,14 @@ export function fromWire(wire: unknown): MeshError {
       ? data.fields
       : {};
   const known = typeof data?.name === 'string' ? byName.get(data.name) : undefined;
-  if (known) return known.make(fields, text);
+  if (known) {
+    const error = known.make(fields, text);
+    const { remote_stack } = fields as { remote_stack?: unknown };
+    // The worker's frames tell where it happened; ours would only tell how the news came.
+    if (typeof remote_stack === 'string')
+      error.stack = `${error.name}: ${text}\n${remote_stack.replace(/^[^\n]*\n(?= +at )/, '')}`;
+    return error;
+  }
   for (const plain of [ParseError, InvalidRequest, NoSuchMethod, InvalidParams, InternalError] as const) {
     if (plain.row.code === code) return byName.get(plain.row.name)!.make({ why: text, method: '?' }, text);
   }

@@ -22,7 +22,7 @@ export type PendingGhost<T> = Ghost<T> & PromiseLike<Ghost<T>> & Pick<Promise<Gh
 /** What stands behind a ghost. */
 export interface GhostSource {
   /** For people: what inspecting shows. */
-  readonly label: string;
+  label: string;
   call(method: string, args: unknown[], options?: CallOptions): Promise<unknown>;
   dispose(): Promise<void>;
   /** Present while the worker is being provisioned: what awaiting waits for. */
@@ -31,7 +31,7 @@ export interface GhostSource {
 
 /** The proxies' target: its class gives inspectors something true to print. */
 class GhostTarget {
-  readonly worker: string;
+  worker: string;
   constructor(label: string) {
     this.worker = label;
   }
@@ -47,9 +47,15 @@ const PROMISE = new Set(['then', 'catch', 'finally']);
 function make(source: GhostSource, options?: CallOptions): object {
   const target = new GhostTarget(source.label);
   const methods = new Map<string, unknown>();
-  const label = `[Ghost ${source.label}]`;
+  // A pending ghost learns its worker's name when it is born.
+  source.ready?.then(
+    () => {
+      target.worker = source.label;
+    },
+    () => {},
+  );
   const dispose = () => source.dispose();
-  const silent = () => label;
+  const silent = () => `[Ghost ${source.label}]`;
   const proxy: object = new Proxy(target, {
     get(_, key) {
       if (typeof key === 'symbol') {
@@ -74,7 +80,9 @@ function make(source: GhostSource, options?: CallOptions): object {
     },
     has: (_, key) => key === Symbol.asyncDispose,
     set: (_, key) => {
-      throw new TypeError(`A ghost has no properties to set: ${label}.${String(key)}. Call a method of the worker`);
+      throw new TypeError(
+        `A ghost has no properties to set: [Ghost ${source.label}].${String(key)}. Call a method of the worker`,
+      );
     },
     defineProperty: () => false,
     deleteProperty: () => false,

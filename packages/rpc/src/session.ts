@@ -66,6 +66,7 @@ export class Session {
   #next_id = 1;
   #serving = 0;
   #end: { reason: string; error?: MeshError } | undefined;
+  #explained: Promise<void> = Promise.resolve();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timer_at = Number.POSITIVE_INFINITY;
   #tell_closed!: (reason: string) => void;
@@ -102,6 +103,8 @@ export class Session {
    * OutcomeUnknown, WorkerDied, DeadlineExceeded, Overloaded, Unserialisable, TooLarge.
    */
   call(method: string, params: unknown[] = [], options: CallOptions = {}): Promise<unknown> {
+    // A session that is over answers with the reason, as soon as that is known.
+    if (this.#end) return this.#explained.then(() => Promise.reject(this.#refusal()));
     return new Promise((resolve, reject) => {
       const refusal = this.#refusal();
       if (refusal) throw refusal;
@@ -227,16 +230,21 @@ export class Session {
     if (next !== Number.POSITIVE_INFINITY) this.#watch(next);
   }
 
-  async #ended(reason: string): Promise<void> {
-    if (this.#end) return;
+  #ended(reason: string): Promise<void> {
+    if (this.#end) return this.#explained;
     this.#end = { reason };
+    this.#explained = this.#finish(reason);
+    return this.#explained;
+  }
+
+  async #finish(reason: string): Promise<void> {
     let error: MeshError | undefined;
     try {
       error = await this.#explain?.(reason);
     } catch {
       // Nobody could say why; the outcome stays unknown.
     }
-    if (error) this.#end.error = error;
+    if (error) this.#end = { reason, error };
     clearTimeout(this.#timer);
     for (const pending of this.#pending.values())
       pending.reject(error ?? new OutcomeUnknown({ method: pending.method, why: reason }));

@@ -1,0 +1,157 @@
+/**
+ * Starts cores and node agents as processes of their own on this machine, for `hauki up`, the demo, tests, benchmarks.
+ * Each has a channel to the process that started it and ends with that, however that ends.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, createWriteStream, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { CoreProcessOptions } from '@hauki/core';
+import { adminTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
+import type { NodeOptions } from '@hauki/node';
+
+/** A core may have much to repair at its start, a node a runtime to stage. */
+const READY_MS = 60_000;
+/** Workers get their end hook; past this a process is killed. */
+const STOP_MS = 10_000;
+
+export interface Started {
+  child: ChildProcess;
+  /** Asks it to end, then sees to it. */
+  stop(): Promise<void>;
+  /** Kills it as a crash would. */
+  kill(): Promise<void>;
+}
+
+/** Where a process's log goes: the terminal, or a file. */
+export type LogTo = 'inherit' | 'ignore' | { file: string };
+
+interface ReadyMessage {
+  ready?: boolean;
+  failed?: string;
+  url?: string;
+  node?: string;
+}
+
+async function start(
+  entry: string,
+  env: Record<string, string>,
+  log: LogTo,
+): Promise<Started & { said: ReadyMessage }> {
+  const child = fork(fileURLToPath(import.meta.resolve(entry)), [], {
+    env: { ...process.env, ...env },
+    // Options of this process (a test runner's, a debugger's) are not the children's.
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+    stdio: ['ignore', 'ignore', typeof log === 'string' ? log : 'pipe', 'ipc'],
+  });
+  if (typeof log === 'object') child.stderr!.pipe(createWriteStream(log.file, { flags: 'a', mode: 0o600 }));
+  const ended = once(child, 'exit');
+  const started: Started = {
+    child,
+    async stop() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill('SIGTERM');
+      const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
+      await ended;
+      clearTimeout(timer);
+    },
+    async kill() {
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+  const said = await new Promise<ReadyMessage>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`${entry} was not ready within ${READY_MS} ms`));
+    }, READY_MS);
+    child.once('message', (message: ReadyMessage) => {
+      clearTimeout(timer);
+      if (message.failed) reject(new Error(message.failed));
+      else resolve(message);
+    });
+    child.once('exit', (code, signal) => {
+      clearTimeout(timer);
+      reject(new Error(`${entry} ended before it was ready (${signal ?? `code ${code}`})`));
+    });
+  });
+  return { ...started, said };
+}
+
+export interface StartedCore extends Started {
+  url: string;
+  data_dir: string;
+  /** The admin token; kept out of logs by whoever has it. */
+  token: string;
+}
+
+/** Starts a core over `<data_dir>/core`. */
+export async function startCore(
+  data_dir: string,
+  options: Omit<CoreProcessOptions, 'data_dir'> = {},
+  log: LogTo = 'ignore',
+): Promise<StartedCore> {
+  mkdirSync(data_dir, { recursive: true });
+  chmodSync(data_dir, 0o711);
+  const all: CoreProcessOptions = { ...options, data_dir: join(data_dir, 'core') };
+  const { said, ...started } = await start('@hauki/core/main', { HAUKI_CORE_OPTIONS: JSON.stringify(all) }, log);
+  return { ...started, url: said.url!, data_dir, token: readFileSync(adminTokenFile(data_dir), 'utf8').trim() };
+}
+
+export interface StartedNode extends Started {
+  node: string;
+}
+
+/** Starts a node agent over `<data_dir>/<name>`, joined to the core at `core_url`, with the token file of `token_dir`. */
+export async function startNode(
+  options: Omit<NodeOptions, 'data_dir' | 'token_file'> & { data_dir: string; token_file?: string },
+  log: LogTo = 'ignore',
+): Promise<StartedNode> {
+  const { data_dir, token_file = nodeTokenFile(data_dir), ...rest } = options;
+  const all: NodeOptions = { ...rest, data_dir, token_file };
+  const { said, ...started } = await start('@hauki/node/main', { HAUKI_NODE_OPTIONS: JSON.stringify(all) }, log);
+  return { ...started, node: said.node! };
+}
+
+export interface LocalMesh extends AsyncDisposable {
+  url: string;
+  token: string;
+  data_dir: string;
+  core: StartedCore;
+  nodes: StartedNode[];
+  stop(): Promise<void>;
+}
+
+export interface LocalMeshOptions {
+  data_dir: string;
+  /** 0: a free one. */
+  port?: number;
+  nodes?: (Partial<NodeOptions> & { name?: string })[];
+  log?: LogTo;
+}
+
+/** A core and its nodes on this machine. What fails to start takes the rest down with it. */
+export async function startMesh(options: LocalMeshOptions): Promise<LocalMesh> {
+  const { data_dir, port = 0, log = 'ignore' } = options;
+  const core = await startCore(data_dir, { port }, log);
+  const outcomes = await Promise.allSettled(
+    (options.nodes ?? [{}]).map(({ name = 'node', ...node }) =>
+      startNode(
+        { core_url: core.url, ...node, data_dir: join(data_dir, name), token_file: nodeTokenFile(data_dir) },
+        log,
+      ),
+    ),
+  );
+  const nodes = outcomes.filter((o) => o.status === 'fulfilled').map((o) => o.value);
+  const stop = async () => {
+    await Promise.all(nodes.map((node) => node.stop()));
+    await core.stop();
+  };
+  const failed = outcomes.find((o) => o.status === 'rejected');
+  if (failed) {
+    await stop();
+    throw failed.reason;
+  }
+  return { url: core.url, token: core.token, data_dir, core, nodes, stop, [Symbol.asyncDispose]: stop };
+}
