@@ -1,0 +1,234 @@
+/**
+ * The cgroups of containers: where they are, whether the limits in them are what was asked for, and their removal.
+ *
+ * Works on v1, v2 and the hybrid of both: each controller is looked up where this machine has it. LXC puts a
+ * container's cgroups beside those of PID 1 (or of the caller, where that is not allowed), under names that begin with
+ * `lxc.payload.` and `lxc.monitor.`; both places are looked at. Nothing here waits.
+ */
+import { existsSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { CPU_PERIOD_US, CPU_QUOTA_US, PIDS_MAX } from './limits.ts';
+
+interface Hierarchy {
+  /** Empty for the unified (v2) hierarchy. */
+  controllers: string[];
+  version: 1 | 2;
+  /** Folders that a container's cgroups may be in. */
+  bases: string[];
+}
+
+export interface Limit {
+  controller: string;
+  version: 1 | 2;
+  file: string;
+  value: string;
+}
+
+export class Cgroups {
+  readonly #hierarchies: Hierarchy[];
+
+  constructor() {
+    this.#hierarchies = readHierarchies();
+  }
+
+  /** The limits to set and read back, in the words of the generation that carries each controller here. */
+  limits(memory_mib: number): Limit[] {
+    const bytes = String(memory_mib * 1024 * 1024);
+    const wanted: Record<string, { v1: [string, string][]; v2: [string, string][] }> = {
+      memory: {
+        v1: [
+          ['memory.limit_in_bytes', bytes],
+          ['memory.memsw.limit_in_bytes', bytes],
+        ],
+        v2: [
+          ['memory.max', bytes],
+          ['memory.swap.max', '0'],
+        ],
+      },
+      pids: { v1: [['pids.max', String(PIDS_MAX)]], v2: [['pids.max', String(PIDS_MAX)]] },
+      cpu: {
+        v1: [
+          ['cpu.cfs_period_us', String(CPU_PERIOD_US)],
+          ['cpu.cfs_quota_us', String(CPU_QUOTA_US)],
+        ],
+        v2: [['cpu.max', `${CPU_QUOTA_US} ${CPU_PERIOD_US}`]],
+      },
+    };
+    return Object.entries(wanted).flatMap(([controller, files]) => {
+      const hierarchy = this.#carrying(controller);
+      if (!hierarchy)
+        throw new Error(`this machine has no cgroup controller "${controller}", so nothing would be limited`);
+      return files[`v${hierarchy.version}`]
+        .filter(([file]) => isThere(hierarchy, file))
+        .map(([file, value]) => ({ controller, version: hierarchy.version, file, value }));
+    });
+  }
+
+  /** On v1 device access is a controller; on v2 LXC loads a program for the same rules. */
+  get devicesVersion(): 1 | 2 | undefined {
+    return this.#carrying('devices')?.version ?? (this.#hierarchies.some((h) => h.version === 2) ? 2 : undefined);
+  }
+
+  /** What differs from `limits` in the payload cgroups of `container`; nothing when all is as asked. */
+  mismatches(container: string, limits: Limit[]): string[] {
+    return limits.flatMap(({ controller, file, value }) => {
+      const found = this.#payload(container, controller).map((dir) => read(join(dir, file))?.trim());
+      const got = found.find((text) => text !== undefined);
+      return got === value ? [] : [`${file} is ${got ?? 'not there'}, asked for ${value}`];
+    });
+  }
+
+  /** The path of the payload's memory event counter: `oom_kill N`. */
+  oomFile(container: string): string | undefined {
+    const hierarchy = this.#carrying('memory');
+    if (!hierarchy) return undefined;
+    const file = hierarchy.version === 1 ? 'memory.oom_control' : 'memory.events';
+    // Before the container exists the first base is the place where LXC will put it.
+    const dir = this.#payload(container, 'memory')[0] ?? join(hierarchy.bases[0]!, `lxc.payload.${container}`);
+    return join(dir, file);
+  }
+
+  /** Processes of the payload (the vault itself), as this machine's pids; the first is its init. */
+  payloadPids(container: string): number[] {
+    return this.#payload(container, 'pids').flatMap(procs);
+  }
+
+  /** Every cgroup folder of `container`. */
+  folders(container: string): string[] {
+    return this.#bases().flatMap((base) =>
+      [join(base, `lxc.payload.${container}`), join(base, `lxc.monitor.${container}`)].filter((dir) => existsSync(dir)),
+    );
+  }
+
+  /** The names of all containers that have cgroups here and begin with `prefix`. */
+  containers(prefix: string): string[] {
+    const found = new Set<string>();
+    for (const base of this.#bases()) {
+      for (const name of list(base)) {
+        const container = /^lxc\.(?:payload|monitor)\.(.+)$/.exec(name)?.[1];
+        if (container?.startsWith(prefix)) found.add(container);
+      }
+    }
+    return [...found];
+  }
+
+  /** Kills all that runs in the container's cgroups, its monitor too. */
+  kill(container: string): void {
+    for (const dir of this.folders(container)) {
+      try {
+        writeFileSync(join(dir, 'cgroup.kill'), '1', { flag: 'r+' });
+      } catch {
+        // v1 has no such file: the processes are killed one by one.
+      }
+      for (const pid of procs(dir)) sigkill(pid);
+    }
+  }
+
+  /** Removes what can be removed now; true when nothing of the container is left. */
+  remove(container: string): boolean {
+    let gone = true;
+    for (const dir of this.folders(container)) if (!removeTree(dir)) gone = false;
+    return gone;
+  }
+
+  #carrying(controller: string): Hierarchy | undefined {
+    return this.#hierarchies.find((h) => h.controllers.includes(controller));
+  }
+
+  #payload(container: string, controller: string): string[] {
+    const bases = this.#carrying(controller)?.bases ?? [];
+    return bases.map((base) => join(base, `lxc.payload.${container}`)).filter((dir) => existsSync(dir));
+  }
+
+  #bases(): string[] {
+    return [...new Set(this.#hierarchies.flatMap((h) => h.bases))];
+  }
+}
+
+function readHierarchies(): Hierarchy[] {
+  const mounts = (read('/proc/self/mountinfo') ?? '').split('\n').flatMap((line) => {
+    const [left = '', right = ''] = line.split(' - ');
+    const [, , , , point] = left.split(' ');
+    const [type, , options = ''] = right.split(' ');
+    return point && (type === 'cgroup' || type === 'cgroup2') ? [{ point, type, options: options.split(',') }] : [];
+  });
+  const own = cgroupsOf('self');
+  const init = cgroupsOf('1');
+  return mounts.map(({ point, type, options }) => {
+    const matches = ([id, names]: [string, string[]]) =>
+      type === 'cgroup2' ? id === '0' : id !== '0' && names.some((name) => options.includes(name));
+    const at = (all: Map<string, [string, string[], string]>) =>
+      [...all.values()].filter(([id, names]) => matches([id, names])).map(([, , path]) => join(point, path));
+    const beside = at(init).map((path) => path.replace(/\/init\.scope$/, ''));
+    const bases = [...new Set([...beside, ...at(own), point])].filter((path) => existsSync(path));
+    const controllers =
+      type === 'cgroup2' ? (read(join(point, 'cgroup.controllers')) ?? '').trim().split(' ').filter(Boolean) : options;
+    return { controllers, version: type === 'cgroup2' ? 2 : 1, bases };
+  });
+}
+
+/** `/proc/<pid>/cgroup`: id, controllers, path. */
+function cgroupsOf(pid: string): Map<string, [string, string[], string]> {
+  const lines = (read(`/proc/${pid}/cgroup`) ?? '').trim().split('\n');
+  return new Map(
+    lines.map((line) => {
+      const [id = '', names = '', ...path] = line.split(':');
+      return [id, [id, names.split(','), path.join(':')]];
+    }),
+  );
+}
+
+/** Whether the kernel has this file: seen in any child cgroup or the base itself; v2 has its limits in children only. */
+function isThere(hierarchy: Hierarchy, file: string): boolean {
+  if (file !== 'memory.memsw.limit_in_bytes' && file !== 'memory.swap.max') return true;
+  return hierarchy.bases.some(
+    (base) => existsSync(join(base, file)) || list(base).some((name) => existsSync(join(base, name, file))),
+  );
+}
+
+function removeTree(dir: string): boolean {
+  try {
+    rmdirSync(dir);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
+  }
+  // Busy: either a process is still dying, or something made cgroups below.
+  for (const entry of list(dir, true)) removeTree(join(dir, entry));
+  try {
+    rmdirSync(dir);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT';
+  }
+}
+
+function list(dir: string, folders_only = true): string[] {
+  try {
+    return readdirSync(dir, { withFileTypes: true })
+      .filter((entry) => !folders_only || entry.isDirectory())
+      .map((entry) => entry.name);
+  } catch {
+    return [];
+  }
+}
+
+function procs(dir: string): number[] {
+  return (read(join(dir, 'cgroup.procs')) ?? '').split('\n').filter(Boolean).map(Number);
+}
+
+function sigkill(pid: number): void {
+  try {
+    if (pid > 1 && pid !== process.pid) process.kill(pid, 'SIGKILL');
+  } catch {
+    // Dead already.
+  }
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * The LXC configuration of one vault. Pure: text in, text out; the driver reads back what the kernel made of it.
+ */
+import type { Limit } from './cgroups.ts';
+import { HEAP_SHARE, NOFILE, TMP_INODES, TMP_SIZE } from './limits.ts';
+import { DEVICES, GUEST_INSIDE, NODE_INSIDE } from './staging.ts';
+
+/** What tests change to show that they would notice a hole; never set outside tests. */
+export interface Trial {
+  /** `lxc.mount.entry` values; the targets may be made below tmp. */
+  extra_mounts?: string[];
+  /** Runs instead of the guest. */
+  init_cmd?: string;
+  without_seccomp?: boolean;
+}
+
+export interface VaultConfig {
+  rootfs: string;
+  seccomp_profile: string;
+  ids: { base: number; size: number };
+  memory_mib: number;
+  limits: Limit[];
+  devices_version: 1 | 2 | undefined;
+  /** Copies the memory cgroup's event counter to a file before LXC removes the cgroup. */
+  keep_oom?: { from: string; to: string } | undefined;
+  apparmor: boolean;
+  trial?: Trial | undefined;
+}
+
+/** Device numbers of null, zero, random, urandom: nothing else can be opened, whatever node is there. */
+const DEVICE_NUMBERS = ['c 1:3 rw', 'c 1:5 rw', 'c 1:8 rw', 'c 1:9 rw'];
+
+export function renderConfig(config: VaultConfig): string {
+  const { rootfs, ids, trial = {} } = config;
+  const heap_mib = Math.floor(config.memory_mib * HEAP_SHARE);
+  const init = trial.init_cmd ?? `${NODE_INSIDE} --max-old-space-size=${heap_mib} ${GUEST_INSIDE}`;
+  const lines = [
+    `lxc.rootfs.path = dir:${rootfs}`,
+    'lxc.rootfs.options = ro',
+    'lxc.rootfs.managed = 0',
+    'lxc.uts.name = vault',
+    `lxc.init.cmd = ${init}`,
+    'lxc.init.cwd = /tmp',
+    // subset=pid hides cmdline, meminfo, sys, sysrq-trigger and all else of the host; Node needs /proc/self only.
+    'lxc.mount.entry = proc proc proc nosuid,nodev,noexec,subset=pid 0 0',
+    `lxc.mount.entry = tmpfs tmp tmpfs nosuid,nodev,noexec,size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777 0 0`,
+    ...DEVICES.map((name) => `lxc.mount.entry = /dev/${name} dev/${name} none bind,rw,nosuid,noexec 0 0`),
+    ...(trial.extra_mounts ?? []).map((entry) => `lxc.mount.entry = ${entry}`),
+    'lxc.autodev = 0',
+    'lxc.tty.max = 0',
+    'lxc.pty.max = 0',
+    'lxc.console.path = none',
+    // An own, empty network namespace; "none" would share the host's.
+    'lxc.net.0.type = empty',
+    `lxc.idmap = u 0 ${ids.base} ${ids.size}`,
+    `lxc.idmap = g 0 ${ids.base} ${ids.size}`,
+    'lxc.cap.keep = none',
+    'lxc.no_new_privs = 1',
+    'lxc.prlimit.core = 0',
+    `lxc.prlimit.nofile = ${NOFILE}`,
+    // The vault stays uid 0 of its own id range: a switch to another id would clear the parent-death signal.
+    'lxc.monitor.signal.pdeath = SIGKILL',
+    ...config.limits.map(({ version, file, value }) => `lxc.cgroup${version === 2 ? '2' : ''}.${file} = ${value}`),
+  ];
+  if (config.devices_version !== undefined) {
+    const key = `lxc.cgroup${config.devices_version === 2 ? '2' : ''}.devices`;
+    lines.push(`${key}.deny = a`, ...DEVICE_NUMBERS.map((device) => `${key}.allow = ${device}`));
+  }
+  if (config.keep_oom) {
+    const { from, to } = config.keep_oom;
+    // Version 1 passes the hook's facts in the environment and leaves the arguments alone.
+    lines.push('lxc.hook.version = 1', `lxc.hook.stop = /bin/cp '${from}' '${to}'`);
+  }
+  if (config.apparmor) lines.push('lxc.apparmor.profile = generated');
+  if (!trial.without_seccomp) lines.push(`lxc.seccomp.profile = ${config.seccomp_profile}`);
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,282 @@
+/**
+ * One running container: started, watched, ended.
+ *
+ * Holds always: `startContainer` returns only when the guest executes and the kernel shows every limit as asked; it
+ * throws `VaultFailed` otherwise and leaves nothing. However the container ends (by `kill`, by itself, by somebody's
+ * SIGKILL of its monitor), its processes are gone, its cgroups, files and id range released, before `exited` settles.
+ * The chain of death is agent → lxc-start (setpriv's parent-death signal) → guest (LXC's); the guest also ends by
+ * itself when fd 4 closes.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import type { Duplex, Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VaultFailed } from '@hauki/protocol';
+import { streamTransport } from '@hauki/rpc/node';
+import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
+import type { Cgroups, Limit } from './cgroups.ts';
+import { renderConfig, type Trial } from './config.ts';
+import { explainExit } from './exit.ts';
+import { type Claim, claimIds } from './idmap.ts';
+import { END_POLL_MS, END_TIMEOUT_MS, MEMORY_MIB_MIN, START_POLL_MS, START_TIMEOUT_MS } from './limits.ts';
+import { LogTail } from './log-tail.ts';
+import type { Staged } from './staging.ts';
+
+export interface Powers {
+  cgroups: Cgroups;
+  staged: Staged;
+  /** Where this container's files go; only root may enter it. */
+  files_dir: string;
+  /** LXC's own path, which names its command socket. */
+  lxc_dir: string;
+  apparmor: boolean;
+  log(line: string, fields?: object): void;
+  trial?: Trial | undefined;
+}
+
+const LXC_START = '/usr/bin/lxc-start';
+const SETPRIV = '/usr/bin/setpriv';
+/** LXC must not find newuidmap: root then writes the id map itself, and an empty /etc/subuid does not matter. */
+const ENVIRONMENT = { PATH: '/nonexistent' };
+
+/** Starts the container `name` for `spec`. */
+export async function startContainer(name: string, spec: VaultSpec, powers: Powers): Promise<Vault> {
+  if (spec.memory_mib < MEMORY_MIB_MIN) {
+    throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
+  }
+  const { cgroups } = powers;
+  if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
+  const limits = cgroups.limits(spec.memory_mib);
+  const server = await listen(spec.listen_host);
+  const address = server.address() as { port: number };
+  const container = new Container(name, spec, address.port, powers);
+  try {
+    container.spawn(server, limits);
+  } catch (error) {
+    await container.discard();
+    throw failed(`lxc-start could not be run: ${(error as Error).message}`);
+  } finally {
+    // From here on the vault alone accepts on this socket.
+    server.close();
+  }
+  await container.verify(limits);
+  return container;
+}
+
+class Container implements Vault {
+  readonly id: string;
+  readonly port: number;
+  readonly exited: Promise<VaultExit>;
+  pid = 0;
+  control!: Vault['control'];
+  readonly #name: string;
+  readonly #spec: VaultSpec;
+  readonly #powers: Powers;
+  readonly #tail = new LogTail();
+  readonly #oom_copy: string;
+  #child: ChildProcess | undefined;
+  #claim: Claim | undefined;
+  #kill_reason: string | undefined;
+  #started = false;
+  #ended = false;
+  #refusal: string | undefined;
+  #settle!: (exit: VaultExit) => void;
+
+  constructor(name: string, spec: VaultSpec, port: number, powers: Powers) {
+    this.id = spec.id;
+    this.port = port;
+    this.#name = name;
+    this.#spec = spec;
+    this.#powers = powers;
+    this.#oom_copy = join(powers.files_dir, 'oom');
+    this.exited = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  spawn(server: Server, limits: Limit[]): void {
+    const { cgroups, staged, files_dir, lxc_dir, apparmor, trial } = this.#powers;
+    this.#claim = claimIds(this.#name);
+    mkdirSync(files_dir, { recursive: true, mode: 0o700 });
+    const oom_file = cgroups.oomFile(this.#name);
+    const config_file = join(files_dir, 'config');
+    writeFileSync(
+      config_file,
+      renderConfig({
+        ...staged,
+        ids: this.#claim,
+        memory_mib: this.#spec.memory_mib,
+        limits,
+        devices_version: cgroups.devicesVersion,
+        keep_oom: oom_file === undefined ? undefined : { from: oom_file, to: this.#oom_copy },
+        apparmor,
+        trial,
+      }),
+      { mode: 0o600 },
+    );
+    const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
+    const child = spawn(
+      SETPRIV,
+      ['--pdeathsig', 'KILL', LXC_START, '-F', '-n', this.#name, '-P', lxc_dir, '-f', config_file, '-l', 'ERROR'],
+      { stdio: ['ignore', 'pipe', 'pipe', listener, 'pipe'], env: ENVIRONMENT, cwd: '/' },
+    );
+    this.#child = child;
+    child.on('error', () => {});
+    child.on('exit', (code, signal) => void this.#end(code, signal));
+    if (child.pid === undefined) throw new Error(`${SETPRIV} cannot be executed`);
+    this.#tail.follow(child.stdout as Readable);
+    this.#tail.follow(child.stderr as Readable);
+    this.control = streamTransport(child.stdio[4] as Duplex);
+  }
+
+  /** Waits until the guest executes within its limits. Throws, and leaves nothing, when it does not. */
+  async verify(limits: Limit[]): Promise<void> {
+    const { cgroups, trial } = this.#powers;
+    const until = performance.now() + START_TIMEOUT_MS;
+    while (!this.#ended) {
+      await sleep(START_POLL_MS);
+      const pid = cgroups.payloadPids(this.#name)[0];
+      if (pid !== undefined && executes(pid)) {
+        this.pid = pid;
+        const wrong = [...cgroups.mismatches(this.#name, limits), ...confinement(pid, trial?.without_seccomp === true)];
+        if (wrong.length === 0) {
+          this.#started = true;
+          return;
+        }
+        // The process may be dying rather than unlimited: then its end tells more.
+        if (readStatus(pid) !== undefined || performance.now() > until) {
+          return this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
+        }
+      }
+      if (performance.now() > until) return this.#refuse(`it did not start within ${START_TIMEOUT_MS} ms`);
+    }
+    const exit = await this.exited;
+    throw failed(this.#refusal ?? exit.reason, exit.log_tail);
+  }
+
+  async kill(reason: string): Promise<void> {
+    this.#kill_reason ??= reason;
+    this.#strike();
+    await this.exited;
+  }
+
+  /** Releases what was taken before any process ran. */
+  async discard(): Promise<void> {
+    if (this.#child?.pid !== undefined) return this.kill('could not be started');
+    this.#release();
+  }
+
+  async #refuse(reason: string): Promise<never> {
+    this.#refusal = reason;
+    await this.kill(reason);
+    throw failed(reason, this.#tail.text());
+  }
+
+  #strike(): void {
+    this.#powers.cgroups.kill(this.#name);
+    this.#child?.kill('SIGKILL');
+  }
+
+  /** The monitor has ended: whatever it left is ended and removed, then the fate is told. */
+  async #end(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    const { cgroups } = this.#powers;
+    const oom_text = read(this.#oom_copy) ?? read(cgroups.oomFile(this.#name) ?? '');
+    const until = performance.now() + END_TIMEOUT_MS;
+    for (;;) {
+      cgroups.kill(this.#name);
+      if (cgroups.remove(this.#name)) break;
+      if (performance.now() > until) {
+        this.#powers.log(`cgroups of vault ${this.id} could not be removed; the next sweep tries again`, {
+          folders: cgroups.folders(this.#name),
+        });
+        break;
+      }
+      await sleep(END_POLL_MS);
+    }
+    this.control?.close('the vault ended');
+    // What was written last is still in the pipes.
+    await drained(this.#child);
+    this.#release();
+    this.#settle(
+      explainExit({
+        code,
+        signal,
+        kill_reason: this.#kill_reason,
+        started: this.#started,
+        oom_text,
+        memory_mib: this.#spec.memory_mib,
+        log_tail: this.#tail.text(),
+      }),
+    );
+  }
+
+  #release(): void {
+    rmSync(this.#powers.files_dir, { recursive: true, force: true });
+    // LXC makes a folder for the container's name, for a log that is not written.
+    rmSync(join(this.#powers.lxc_dir, this.#name), { recursive: true, force: true });
+    this.#claim?.release();
+  }
+}
+
+function failed(reason: string, log_tail?: string) {
+  return new VaultFailed({ driver: 'lxc', reason, ...(log_tail ? { log_tail } : {}) });
+}
+
+/** Binds an ephemeral port without ever accepting on it here. */
+async function listen(host: string): Promise<Server> {
+  const server = createServer((stray) => stray.destroy());
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(failed(`no port on ${host}: ${error.message}`)));
+    server.listen(0, host, resolve);
+  });
+  return server;
+}
+
+/** Whether LXC has handed over to the program of the vault. */
+function executes(pid: number): boolean {
+  try {
+    const path = readlinkSync(`/proc/${pid}/exe`);
+    return path !== LXC_START && !path.endsWith('/lxc-start');
+  } catch {
+    return false;
+  }
+}
+
+function readStatus(pid: number): string | undefined {
+  return read(`/proc/${pid}/status`);
+}
+
+/** What differs from the confinement every vault has, as the kernel tells it. */
+function confinement(pid: number, without_seccomp: boolean): string[] {
+  const status = readStatus(pid) ?? '';
+  const wanted: [string, RegExp][] = [
+    ['capabilities none', /^CapEff:\s*0+$/m],
+    ['bounding set none', /^CapBnd:\s*0+$/m],
+    ['NoNewPrivs 1', /^NoNewPrivs:\s*1$/m],
+    ...(without_seccomp ? [] : ([['Seccomp 2', /^Seccomp:\s*2$/m]] as [string, RegExp][])),
+  ];
+  return wanted.filter(([, pattern]) => !pattern.test(status)).map(([name]) => `${name}: no`);
+}
+
+/** Waits for the log pipes to close; all writers are dead by now. */
+async function drained(child: ChildProcess | undefined): Promise<void> {
+  if (!child) return;
+  const open = [child.stdout, child.stderr].filter((stream) => stream && !stream.closed && !stream.destroyed);
+  const closed = Promise.all(open.map((stream) => new Promise((resolve) => stream!.once('close', resolve))));
+  const timeout = new AbortController();
+  await Promise.race([closed, sleep(50, undefined, { signal: timeout.signal }).catch(() => {})]);
+  timeout.abort();
+  for (const stream of open) stream!.destroy();
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * Keeps descriptors that the agent inherited (from a shell, a supervisor, an editor) out of its children and vaults.
+ *
+ * Node opens its own descriptors close-on-exec, so what lacks that flag came from outside. LXC passes everything it
+ * inherits into the container, and its option to close descriptors would close the handed-in socket too; so the agent
+ * closes them here, once, at its start, before it opens anything.
+ */
+import { closeSync, readdirSync, readFileSync } from 'node:fs';
+
+const O_CLOEXEC = 0o2000000;
+
+/** Closes every descriptor above 2 that would survive an exec, but Node's own IPC channel; tells which they were. */
+export function closeInheritedDescriptors(keep: Iterable<number> = []): number[] {
+  if (process.platform !== 'linux') return [];
+  const kept = new Set(keep);
+  const channel = Number(process.env.NODE_CHANNEL_FD ?? ipcDescriptor() ?? Number.NaN);
+  if (Number.isInteger(channel)) kept.add(channel);
+  const closed: number[] = [];
+  for (const name of readdirSync('/proc/self/fd')) {
+    const fd = Number(name);
+    if (fd <= 2 || kept.has(fd) || !survivesExec(fd)) continue;
+    try {
+      closeSync(fd);
+      closed.push(fd);
+    } catch {
+      // Already closed: the listing itself had a descriptor.
+    }
+  }
+  return closed;
+}
+
+/** Descriptors above 2 that a child would inherit. */
+export function inheritableDescriptors(): number[] {
+  return readdirSync('/proc/self/fd')
+    .map(Number)
+    .filter((fd) => fd > 2 && survivesExec(fd));
+}
+
+function survivesExec(fd: number): boolean {
+  try {
+    const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+    return flags !== undefined && (Number.parseInt(flags, 8) & O_CLOEXEC) === 0;
+  } catch {
+    return false;
+  }
+}
+
+/** Node removes NODE_CHANNEL_FD from the environment, but keeps the channel's handle. */
+function ipcDescriptor(): number | undefined {
+  const channel = (process as { channel?: { fd?: number } | null }).channel;
+  return typeof channel?.fd === 'number' ? channel.fd : undefined;
+}

@@ -1,0 +1,41 @@
+/**
+ * Puts into words how a vault ended. Pure. Honest where the kernel's answer is not unique.
+ */
+import type { VaultExit } from '../../driver.ts';
+
+export interface Ending {
+  /** lxc-start's own exit: the guest's code, or 128 + its signal. */
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  kill_reason: string | undefined;
+  started: boolean;
+  /** `memory.oom_control` or `memory.events`, as they were before the cgroup went. */
+  oom_text: string | undefined;
+  memory_mib: number;
+  log_tail: string;
+}
+
+/** V8's words when its heap limit, which follows from the vault's memory, is reached. */
+const HEAP_IS_FULL = /JavaScript heap out of memory|Allocation failed - JavaScript/;
+const SIGNALLED = 128;
+
+export function explainExit(ending: Ending): VaultExit {
+  const { code, signal, kill_reason, started, oom_text, memory_mib, log_tail } = ending;
+  const with_log = (cause: VaultExit['cause'], reason: string): VaultExit => ({ cause, reason, log_tail });
+  if (kill_reason !== undefined) return with_log(started ? 'killed' : 'failed_to_start', kill_reason);
+  const oom_kills = Number(/^oom_kill (\d+)/m.exec(oom_text ?? '')?.[1] ?? 0);
+  if (oom_kills > 0) return with_log('out_of_memory', `the kernel ended it at its limit of ${memory_mib} MiB`);
+  if (HEAP_IS_FULL.test(log_tail)) {
+    return with_log('out_of_memory', `its JavaScript heap was full (the vault has ${memory_mib} MiB)`);
+  }
+  if (!started)
+    return with_log('failed_to_start', `lxc-start ended with ${signal ?? `code ${code}`} before the guest ran`);
+  if (signal) {
+    return with_log('exited', `its monitor was ended by ${signal} from outside, and the vault with it`);
+  }
+  if (code !== null && code > SIGNALLED) {
+    const why = code === SIGNALLED + 9 ? '; the kernel counted no shortage of memory, so something killed it' : '';
+    return with_log('exited', `it ended with code ${code}, which is most likely signal ${code - SIGNALLED}${why}`);
+  }
+  return with_log('exited', `it ended with code ${code}`);
+}

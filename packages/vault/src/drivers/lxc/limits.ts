@@ -1,0 +1,39 @@
+/** The bounds of the lxc driver, each with its reason. They are read back from the kernel or enforced by the agent. */
+
+/** Threads of one vault. Node itself has about 11 (V8 and libuv pools), so this leaves room for worker threads. */
+export const PIDS_MAX = 64;
+/** One core: a busy worker may not take the machine from its neighbours. */
+export const CPU_QUOTA_US = 100_000;
+export const CPU_PERIOD_US = 100_000;
+/** Below this Node does not boot reliably, so asking for less is a mistake of the caller. */
+export const MEMORY_MIB_MIN = 48;
+/** The share of a vault's memory that V8's old space may take; the rest is for stacks, buffers, code and /tmp. */
+export const HEAP_SHARE = 0.7;
+/** Open files: connections of callers, and a few files. */
+export const NOFILE = 256;
+/** /tmp lives in the vault's memory, and is the only place it can write to. */
+export const TMP_SIZE = '16m';
+export const TMP_INODES = 1024;
+/** A cold machine may need seconds to read Node's binary from disk. */
+export const START_TIMEOUT_MS = 10_000;
+/** How often a starting container is looked at; one look costs well under 0.1 ms. */
+export const START_POLL_MS = 2;
+/** How often a dying container is looked at. */
+export const END_POLL_MS = 2;
+/** A killed process leaves its cgroup within milliseconds; longer than this means that the kernel is stuck. */
+export const END_TIMEOUT_MS = 5_000;
+/** What a guest may write to its log pipes in one window; beyond it is made to wait, so it cannot busy the agent. */
+export const LOG_WINDOW_BYTES = 256 * 1024;
+export const LOG_WINDOW_MS = 50;
+
+/**
+ * Id ranges lie in 0x70000000–0x7ffeffff: above what systemd-nspawn and LXD hand out by default, below 2^31, where
+ * some tools stop.
+ */
+export const IDMAP_BASE = 0x70000000;
+export const IDMAP_SIZE = 65_536;
+export const IDMAP_SLOTS = 4_095;
+/** Shared by all agents of the machine, and empty after a reboot, as running vaults are. */
+export const RUN_DIR = '/run/hauki';
+/** The default folder of the staged read-only roots. */
+export const STAGE_DIR = '/var/lib/hauki/runtime';

@@ -1,0 +1,178 @@
+/**
+ * The lxc driver: every vault is an unprivileged LXC container with Node as its only process.
+ *
+ * What always holds: a vault has its own id range, no capabilities, no network of its own, a read-only root with
+ * nothing of the host in it, limits that were read back from the kernel, and an allowlist of system calls without which
+ * the handed-in listening socket would be a way into the host's network (see `seccomp.policy`). Names of containers
+ * carry the node's id, so that agents on one machine never touch each other's.
+ */
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VaultFailed } from '@hauki/protocol';
+import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import { Cgroups } from './cgroups.ts';
+import type { Trial } from './config.ts';
+import { startContainer } from './container.ts';
+import { dropClaim, listClaims } from './idmap.ts';
+import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
+import { hasAppArmor, lxcVersion, obstacle } from './probe.ts';
+import { type Staged, stageRuntime } from './staging.ts';
+
+export interface LxcOptions {
+  /** `[A-Za-z0-9_-]{1,40}`; part of every container's name. */
+  node_id: string;
+  data_dir: string;
+  /** One bundled ES module, run inside with fd 3 = the listening socket and fd 4 = the control channel. */
+  guest_file: string;
+  /** Where read-only roots are staged; shared by all agents of the machine. */
+  stage_dir?: string;
+  log?: (line: string, fields?: object) => void;
+  /** For tests only. */
+  trial?: Trial;
+}
+
+const NODE_ID = /^[A-Za-z0-9_-]{1,40}$/;
+const VAULT_ID = /^[a-z0-9-]{1,40}$/;
+const PROBE_MEMORY_MIB = 64;
+/** LXC's own path. One for all agents, since LXC keeps a lock folder for each path it ever saw. */
+const LXC_DIR = join(RUN_DIR, 'lxc');
+
+export function createLxcDriver(options: LxcOptions): Driver {
+  return new LxcDriver(options);
+}
+
+class LxcDriver implements Driver {
+  readonly name = 'lxc';
+  readonly isolation =
+    'An unprivileged container with its own ids, no capabilities, no network, an allowlist of system calls and hard limits; it shares the kernel, so it does not stop an exploit of the kernel itself.';
+  readonly #options: LxcOptions;
+  readonly #files_dir: string;
+  readonly #prefix: string;
+  readonly #vaults = new Map<string, Promise<Vault>>();
+  #cgroups: Cgroups | undefined;
+  #staged: Promise<Staged> | undefined;
+  #closed = false;
+  #probes = 0;
+
+  constructor(options: LxcOptions) {
+    if (!NODE_ID.test(options.node_id))
+      throw new Error(`node id ${JSON.stringify(options.node_id)} must match ${NODE_ID}`);
+    this.#options = options;
+    this.#files_dir = join(options.data_dir, 'lxc');
+    // A dot is in neither kind of id, so no node's prefix begins another's.
+    this.#prefix = `hauki.${options.node_id}.`;
+  }
+
+  async probe(): Promise<Offer> {
+    const reason = obstacle();
+    if (reason !== undefined) return { available: false, reason };
+    const began = performance.now();
+    try {
+      const vault = await this.start({
+        id: `probe-${process.pid}-${this.#probes++}`,
+        owner: 'probe',
+        listen_host: '127.0.0.1',
+        memory_mib: PROBE_MEMORY_MIB,
+      });
+      await vault.kill('the probe is over');
+    } catch (error) {
+      return { available: false, reason: `a trial vault did not start: ${(error as Error).message}` };
+    }
+    return { available: true, note: `LXC ${lxcVersion()}, trial ${Math.round(performance.now() - began)} ms` };
+  }
+
+  async start(spec: VaultSpec): Promise<Vault> {
+    if (this.#closed) throw new VaultFailed({ driver: 'lxc', reason: 'the driver is closed' });
+    if (!VAULT_ID.test(spec.id))
+      throw new VaultFailed({ driver: 'lxc', reason: `bad vault id ${JSON.stringify(spec.id)}` });
+    if (this.#vaults.has(spec.id))
+      throw new VaultFailed({ driver: 'lxc', reason: `vault ${spec.id} is already there` });
+    const starting = this.#start(spec);
+    this.#vaults.set(spec.id, starting);
+    try {
+      const vault = await starting;
+      void vault.exited.then(() => this.#vaults.delete(spec.id));
+      // Closed meanwhile: `close` waits for it too, but its caller must not get a dying vault.
+      if (this.#closed) {
+        await vault.kill('the driver is closed');
+        throw new VaultFailed({ driver: 'lxc', reason: 'the driver is closed' });
+      }
+      return vault;
+    } catch (error) {
+      this.#vaults.delete(spec.id);
+      if (error instanceof VaultFailed) throw error;
+      throw new VaultFailed({ driver: 'lxc', reason: (error as Error).message });
+    }
+  }
+
+  async #start(spec: VaultSpec): Promise<Vault> {
+    const { stage_dir = STAGE_DIR, guest_file, log = () => {}, trial } = this.#options;
+    const reason = obstacle();
+    if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
+    this.#cgroups ??= new Cgroups();
+    this.#staged ??= stageRuntime(stage_dir, guest_file);
+    const staged = await this.#staged.catch((error: unknown) => {
+      // The next start may find the cause removed.
+      this.#staged = undefined;
+      throw error;
+    });
+    mkdirSync(LXC_DIR, { recursive: true, mode: 0o755 });
+    return startContainer(`${this.#prefix}${spec.id}`, spec, {
+      cgroups: this.#cgroups,
+      staged,
+      files_dir: join(this.#files_dir, spec.id),
+      lxc_dir: LXC_DIR,
+      apparmor: hasAppArmor(),
+      log,
+      trial,
+    });
+  }
+
+  async sweep(): Promise<number> {
+    if (obstacle() !== undefined) return 0;
+    this.#cgroups ??= new Cgroups();
+    const claims = listClaims(this.#prefix);
+    // Another process with this node id that lives (or this driver itself) keeps its vaults.
+    const kept = new Set(claims.filter((claim) => claim.alive).map((claim) => claim.container));
+    const dead = new Set(claims.filter((claim) => !claim.alive).map((claim) => claim.container));
+    for (const container of this.#cgroups.containers(this.#prefix)) if (!kept.has(container)) dead.add(container);
+    for (const name of list(LXC_DIR)) if (name.startsWith(this.#prefix) && !kept.has(name)) dead.add(name);
+    for (const name of list(this.#files_dir)) {
+      if (!kept.has(`${this.#prefix}${name}`)) dead.add(`${this.#prefix}${name}`);
+    }
+    await Promise.all([...dead].map((container) => this.#sweepOne(container)));
+    for (const claim of claims) dropClaim(claim);
+    return dead.size;
+  }
+
+  async #sweepOne(container: string): Promise<void> {
+    const cgroups = this.#cgroups!;
+    const until = performance.now() + END_TIMEOUT_MS;
+    for (;;) {
+      cgroups.kill(container);
+      if (cgroups.remove(container)) break;
+      if (performance.now() > until) {
+        this.#options.log?.(`cgroups of ${container} could not be removed`, { folders: cgroups.folders(container) });
+        return;
+      }
+      await sleep(END_POLL_MS);
+    }
+    rmSync(join(this.#files_dir, container.slice(this.#prefix.length)), { recursive: true, force: true });
+    rmSync(join(LXC_DIR, container), { recursive: true, force: true });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const all = await Promise.allSettled(this.#vaults.values());
+    await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the driver was closed')));
+  }
+}
+
+function list(dir: string): string[] {
+  try {
+    return readdirSync(dir);
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,38 @@
+/**
+ * Whether this machine can run lxc vaults, and if not, what to do about it; told in words for its owner.
+ */
+import { execFileSync } from 'node:child_process';
+import { accessSync, constants, existsSync } from 'node:fs';
+
+/** What can be told without starting anything: a reason why not, or nothing. */
+export function obstacle(): string | undefined {
+  if (process.platform !== 'linux') return `LXC needs Linux; this is ${process.platform}`;
+  if (process.getuid?.() !== 0) return 'the node agent must run as root to make lxc vaults (it does not)';
+  for (const [file, how] of [
+    ['/usr/bin/lxc-start', 'apt-get install --no-install-recommends lxc'],
+    ['/usr/bin/setpriv', 'apt-get install util-linux'],
+    ['/usr/bin/ldd', 'apt-get install libc-bin'],
+  ] as const) {
+    if (!existsSync(file)) return `${file} is missing; install it: ${how}`;
+  }
+  if (!existsSync('/proc/self/ns/user')) return 'the kernel has no user namespaces';
+  try {
+    accessSync('/sys/fs/cgroup', constants.W_OK);
+  } catch {
+    return '/sys/fs/cgroup is not mounted or not writable, so nothing could be limited';
+  }
+  return undefined;
+}
+
+export function lxcVersion(): string {
+  try {
+    return execFileSync('/usr/bin/lxc-start', ['--version'], { encoding: 'utf8', timeout: 2_000 }).trim();
+  } catch {
+    return 'of unknown version';
+  }
+}
+
+/** LXC makes a profile of its own for each container where the kernel has AppArmor and its parser is installed. */
+export function hasAppArmor(): boolean {
+  return existsSync('/sys/kernel/security/apparmor/profiles') && existsSync('/sbin/apparmor_parser');
+}
