@@ -83,7 +83,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
 
   const app = Fastify({
     loggerInstance: logger,
-    disableRequestLogging: true,
+    logController: new Fastify.LogController({ disableRequestLogging: true }),
     bodyLimit: LIMITS.body_bytes,
     routerOptions: { ignoreTrailingSlash: true },
     forceCloseConnections: true,

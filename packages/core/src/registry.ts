@@ -66,6 +66,12 @@ export class Registry {
   }
 
   died(fate: Fate): void {
+    const known = this.workers.get(fate.worker);
+    const home = known && this.nodes.get(known.node);
+    if (home) {
+      const { workers, memory_used_mib } = home.load;
+      home.load = { ...home.load, workers: workers - 1, memory_used_mib: memory_used_mib - known.memory_mib };
+    }
     this.workers.delete(fate.worker);
     this.#fates.set(fate.worker, fate);
     if (this.#fates.size > LIMITS.fates) for (const oldest of this.#fates.keys()) if (this.#fates.delete(oldest)) break;

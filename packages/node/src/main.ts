@@ -7,7 +7,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSy
 import { isIPv4 } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { createDrivers } from '@hauki/vault';
+import { closeInheritedDescriptors, createDrivers } from '@hauki/vault';
 import { pino } from 'pino';
 import { Agent, defaultMemoryMib } from './agent.ts';
 import { Link } from './link.ts';
@@ -26,6 +26,9 @@ export interface NodeOptions {
   tls?: boolean;
   memory_mib?: number;
 }
+
+// Whatever a shell or a supervisor left open must not reach a vault.
+closeInheritedDescriptors();
 
 const options = JSON.parse(process.env.HAUKI_NODE_OPTIONS ?? '{}') as NodeOptions;
 delete process.env.HAUKI_NODE_OPTIONS;

@@ -1,8 +1,9 @@
 /** Which drivers there are. The order is the order of preference: the strongest isolation first. */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Driver } from './driver.ts';
+import type { Driver, DriverName } from './driver.ts';
+import { createLxcDriver } from './drivers/lxc/lxc.ts';
 import { createQuickjsDriver } from './drivers/quickjs/quickjs.ts';
+import { writeNodeGuest } from './guest/bundle.ts';
 
 export interface DriverOptions {
   node_id: string;
@@ -12,10 +13,20 @@ export interface DriverOptions {
   only?: string[] | undefined;
 }
 
+const MAKERS: Record<DriverName, (options: DriverOptions) => Promise<Driver>> = {
+  async lxc({ node_id, data_dir, log }) {
+    const guest_file = join(data_dir, 'guest.mjs');
+    await writeNodeGuest(guest_file);
+    return createLxcDriver({ node_id, data_dir, guest_file, log });
+  },
+  quickjs: async () => createQuickjsDriver(),
+};
+
+/** Names of all drivers. */
+export const DRIVER_NAMES = Object.keys(MAKERS) as DriverName[];
+
 /** Makes the drivers; whether each can be offered here, its `probe` tells. */
-export async function createDrivers({ node_id, data_dir, log, only }: DriverOptions): Promise<Driver[]> {
-  const drivers: Driver[] = [];
-  if (!only || only.includes('quickjs')) drivers.push(createQuickjsDriver());
-  void [node_id, data_dir, log, mkdirSync, join];
-  return drivers;
+export function createDrivers(options: DriverOptions): Promise<Driver[]> {
+  const names = DRIVER_NAMES.filter((name) => !options.only || options.only.includes(name));
+  return Promise.all(names.map((name) => MAKERS[name](options)));
 }

@@ -1,6 +1,5 @@
 /** Vaults: drivers, and the effects that the host performs for guests. */
 export * from './driver.ts';
-export { createQuickjsDriver } from './drivers/quickjs/quickjs.ts';
-export { createDrivers } from './drivers.ts';
+export { createDrivers, DRIVER_NAMES } from './drivers.ts';
+export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
 export * from './effects/effects.ts';
-export { writeNodeGuest } from './guest/bundle.ts';

@@ -8,12 +8,9 @@ import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import { describe, LIMITS, NoSuchMethod, type TicketRole, toWire, Unauthorised } from '@hauki/protocol';
 import { fromBase64url, type Hello, type Redeemed, type Redemption, randomText } from '@hauki/rpc';
-import { serveLines, sniff, streamTransport } from '@hauki/rpc/node';
+import { PSK_CIPHERS, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
 import type { Inside } from './guest.ts';
 import type { Redeemer } from './redeemer.ts';
-
-/** TLS with a pre-shared key and forward secrecy: RFC 5489, RFC 7905. */
-export const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:ECDHE-PSK-AES128-GCM-SHA256';
 
 export interface GateOptions {
   server: Server;

@@ -1,0 +1,97 @@
+/** `hauki up`, `hauki node`: a mesh on this machine; a further node for a mesh. */
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { BadInput } from '@hauki/mesh';
+import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
+import type { Command } from 'commander';
+import { collect, common, pairs } from '../context.ts';
+import { startMesh, startNode } from '../local-mesh.ts';
+import { paint } from '../output.ts';
+
+interface NodeFlags {
+  driver?: string[];
+  label?: string[];
+  memory?: string;
+  meshHost?: string;
+}
+
+const nodeOptions = (flags: NodeFlags) => ({
+  ...(flags.driver ? { drivers: flags.driver } : {}),
+  ...(flags.memory ? { memory_mib: Number(flags.memory) } : {}),
+  ...(flags.meshHost ? { listen_host: flags.meshHost } : {}),
+  labels: pairs('--label', flags.label),
+});
+
+const withNodeFlags = (command: Command) =>
+  command
+    .option('--driver <name>', 'offer only this driver (lxc, quickjs); may be repeated', collect)
+    .option('--label <key=value>', 'a label that jobs can ask for; may be repeated', collect)
+    .option('--memory <MiB>', 'what all vaults of a node may have together')
+    .option('--mesh-host <address>', 'the address that workers listen on', '127.0.0.1');
+
+/** Resolves when somebody asks this process to end, or a child ended by itself. */
+const asked = (...children: { child: import('node:child_process').ChildProcess }[]) =>
+  Promise.race([
+    once(process, 'SIGINT'),
+    once(process, 'SIGTERM'),
+    once(process, 'SIGHUP'),
+    ...children.map(({ child }) => once(child, 'exit')),
+  ]);
+
+export function upCommands(program: Command): void {
+  withNodeFlags(program.command('up'))
+    .description('start a core and a node on this machine, as processes of their own; Ctrl-C ends them cleanly')
+    .option('--port <number>', 'the core’s port', '8000')
+    .option('--nodes <count>', 'how many node agents', '1')
+    .option('--quiet', 'no logs of the processes')
+    .action(async (flags, command: Command) => {
+      const { data = defaultDataDir(), json } = common(command);
+      const count = Number(flags.nodes);
+      const port = Number(flags.port);
+      if (!Number.isInteger(count) || count < 0 || count > 64)
+        throw new BadInput({ what: '--nodes', why: 'from 0 to 64' });
+      if (!Number.isInteger(port) || port < 0 || port > 65535)
+        throw new BadInput({ what: '--port', why: 'from 0 to 65535' });
+      const mesh = await startMesh({
+        data_dir: data,
+        port,
+        nodes: Array.from({ length: count }, (_, i) => ({
+          ...nodeOptions(flags),
+          name: count === 1 ? 'node' : `node-${i + 1}`,
+        })),
+        log: flags.quiet || json ? 'ignore' : 'inherit',
+      });
+      const { url, core, nodes } = mesh;
+      if (json) console.log(JSON.stringify({ url, data_dir: data, nodes: nodes.map((n) => n.node), pid: process.pid }));
+      else {
+        console.log(
+          `${paint('bold', 'The mesh is up')} at ${url} with ${nodes.map((n) => n.node).join(', ') || 'no node'}`,
+        );
+        console.log(`  API      ${url}/docs`);
+        console.log(`  data     ${data}`);
+        console.log(`  try      hauki clone examples/workers/greeter.ts${port === 8000 ? '' : ` --core ${url}`}`);
+      }
+      await asked(core, ...nodes);
+      await mesh.stop();
+    });
+
+  withNodeFlags(program.command('node'))
+    .description('join this machine to a mesh as a node')
+    .option('--token-file <file>', 'the core’s node.token; default: that of a core on this machine')
+    .option('--name <name>', 'folder of this node below the data folder', 'node')
+    .action(async (flags, command: Command) => {
+      const { data = defaultDataDir(), core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000' } = common(command);
+      if (!/^[a-z0-9][a-z0-9-]*$/.test(flags.name)) throw new BadInput({ what: '--name', why: 'a name is [a-z0-9-]' });
+      const node = await startNode(
+        {
+          ...nodeOptions(flags),
+          core_url: core,
+          data_dir: join(data, flags.name),
+          token_file: flags.tokenFile ?? nodeTokenFile(data),
+        },
+        'inherit',
+      );
+      await asked(node);
+      await node.stop();
+    });
+}

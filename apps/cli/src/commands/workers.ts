@@ -1,0 +1,163 @@
+/** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { BadInput, type Mesh, NoSuchMethod } from '@hauki/mesh';
+import type { Command } from 'commander';
+import { type CloneFlags, cloneOptions, collect, common, milliseconds, openMesh, withMesh } from '../context.ts';
+import { duration, paint, table } from '../output.ts';
+
+const show = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value, undefined, 2));
+
+/** An argument of the command line: JSON where it is JSON, else text. */
+function argument(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+async function clone(what: string, flags: CloneFlags): Promise<void> {
+  const origin = what.startsWith('gem-pointer://') ? what : { file: what };
+  if (typeof origin !== 'string' && !existsSync(origin.file))
+    throw new BadInput({ what, why: 'there is no such file; a pointer begins with gem-pointer://' });
+  const mesh = await openMesh(flags);
+  const options = cloneOptions(flags);
+  const started = performance.now();
+  const details = await mesh.details(mesh.clone(origin, options));
+  const took = duration(performance.now() - started);
+  const { worker, node, driver, route, methods } = details;
+  if (flags.json) console.log(JSON.stringify(details));
+  else {
+    console.log(
+      `${paint('bold', worker)} lives in a ${driver} vault on ${node}, reached over the ${route} route (${took})`,
+    );
+    console.log(`  methods  ${methods.join(', ')}`);
+    console.log(`  call it  hauki call ${worker} ${methods[0]} …`);
+  }
+  if (options.ttl_ms) {
+    if (!flags.json) console.log(`  it ends  in ${duration(options.ttl_ms)}, or with: hauki kill ${worker}`);
+    return mesh.close();
+  }
+  if (!flags.json) console.log('  it ends  with this command: Ctrl-C');
+  // The heartbeat does not keep a process alive; a person at a terminal does.
+  const alive = setInterval(() => {}, 1 << 30);
+  await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM'), once(process, 'SIGHUP'), gone(mesh, worker)]);
+  clearInterval(alive);
+  await mesh.close();
+}
+
+/** Resolves when the worker is no longer there. */
+async function gone(mesh: Mesh, worker: string): Promise<void> {
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    const view = await mesh.registry().catch(() => undefined);
+    if (view && view.nodes.length > 0 && !view.workers.some((w) => w.worker === worker)) {
+      console.error(`hauki: ${worker} has ended`);
+      return;
+    }
+  }
+}
+
+async function ps(mesh: Mesh, json: boolean): Promise<void> {
+  const { nodes, workers } = await mesh.registry();
+  if (json) return console.log(JSON.stringify({ nodes, workers }));
+  const drivers = (n: (typeof nodes)[number]) =>
+    Object.entries(n.drivers)
+      .map(([name, offer]) => (offer.available ? name : `${name}: no`))
+      .join(', ');
+  const labels = (n: (typeof nodes)[number]) =>
+    Object.entries(n.labels)
+      .map(([k, v]) => `${k}=${v}`)
+      .join(' ');
+  console.log(
+    table([
+      ['NODE', 'WORKERS', 'MEMORY', 'CPU', 'DRIVERS', 'LABELS'],
+      ...nodes.map((n) => [
+        n.node,
+        String(n.workers),
+        `${n.memory_used_mib}/${n.memory_mib} MiB`,
+        `${Math.round(n.cpu * 100)} %`,
+        drivers(n),
+        labels(n),
+      ]),
+    ]),
+  );
+  if (workers.length === 0) return console.log('\nNo workers. Make one: hauki clone <file or pointer>');
+  console.log(
+    `\n${table([
+      ['WORKER', 'NODE', 'DRIVER', 'OWNER', 'MEMORY', 'AGE', 'LEASE ENDS IN'],
+      ...workers.map((w) => [
+        w.worker,
+        w.node,
+        w.driver,
+        w.owner,
+        `${w.memory_mib} MiB`,
+        duration(Date.now() - w.born_at),
+        w.lease_until > 0 ? duration(Math.max(0, w.lease_until - Date.now())) : '?',
+      ]),
+    ])}`,
+  );
+}
+
+export function workerCommands(program: Command): void {
+  program
+    .command('clone')
+    .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
+    .description('make a worker and say how to call it; it ends with the command, or after --ttl')
+    .option('--ttl <duration>', 'outlive this command by so long, as in 10m')
+    .option('--driver <name>', 'lxc or quickjs; default: the strongest that a node offers')
+    .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
+    .option('--memory <MiB>', 'memory of the vault')
+    .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
+    .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
+    .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)
+    .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
+    .option('--lease <duration>', 'how long it lives without a sign of its owner')
+    .addHelpText(
+      'after',
+      '\nExample:\n  hauki clone examples/workers/greeter.ts --ttl 10m\n  hauki clone gem-pointer://wiki/workers/web_scout --fetch example.org:443',
+    )
+    .action((what: string, flags: CloneFlags, command: Command) => clone(what, { ...flags, ...common(command) }));
+
+  program
+    .command('call')
+    .argument('<worker>', 'its name, as hauki ps shows it')
+    .argument('<method>')
+    .argument('[arguments...]', 'JSON where it is JSON, else text')
+    .description('call a method of a worker and print the result')
+    .option('--timeout <duration>', 'how long to wait', '60s')
+    .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
+    .addHelpText('after', '\nExample:\n  hauki call w-abc123 add 2 3\n  hauki call w-abc123 analyze \'{"depth": 2}\'')
+    .action((worker: string, method: string, args: string[], flags, command: Command) =>
+      withMesh(common(command), async (mesh) => {
+        const timeout_ms = milliseconds('--timeout', flags.timeout)!;
+        const ghost = mesh.visit(worker, { timeout_ms, ...(flags.routing ? { routing: flags.routing } : {}) });
+        const { methods } = await mesh.details(ghost);
+        if (!methods.includes(method)) throw new NoSuchMethod({ method, has: methods });
+        const result = await ghost[method]!(...args.map(argument));
+        console.log(common(command).json ? JSON.stringify({ result }) : show(result));
+      }),
+    );
+
+  program
+    .command('ps')
+    .description('the nodes and workers of the mesh')
+    .action((_flags, command: Command) => withMesh(common(command), (mesh) => ps(mesh, common(command).json ?? false)));
+
+  program
+    .command('kill')
+    .argument('<workers...>')
+    .description('destruct workers at once')
+    .action((workers: string[], _flags, command: Command) =>
+      withMesh(common(command), async (mesh) => {
+        const results = await Promise.allSettled(workers.map((worker) => mesh.destruct(worker)));
+        workers.forEach((worker, i) => {
+          if (results[i]!.status === 'fulfilled')
+            console.log(common(command).json ? JSON.stringify({ killed: worker }) : worker);
+        });
+        const failed = results.find((r) => r.status === 'rejected');
+        if (failed) throw failed.reason;
+      }),
+    );
+}

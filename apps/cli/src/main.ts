@@ -1,0 +1,59 @@
+/** The command: `hauki`, and by its second name `x-hauki-core` with the notes' verbs beside. */
+import { basename } from 'node:path';
+import { Command, CommanderError } from 'commander';
+import { fsCommands, notesVerbs } from './commands/fs.ts';
+import { runCommands } from './commands/run.ts';
+import { upCommands } from './commands/up.ts';
+import { workerCommands } from './commands/workers.ts';
+import { EXIT, report } from './output.ts';
+
+const name = basename(process.argv[1] ?? 'hauki').replace(/\.js$/, '');
+const program = new Command(name === 'x-hauki-core' ? name : 'hauki')
+  .description(
+    'Source code in, an isolated live object out: called as if it were local, gone without a trace when let go.',
+  )
+  .version('0.1.0')
+  .enablePositionalOptions()
+  .option('--core <url>', 'the core; default: HAUKI_URL, else http://127.0.0.1:8000')
+  .option('--data <folder>', 'the data folder; default: HAUKI_DATA, else /var/lib/hauki or ~/.local/share/hauki')
+  .option('--json', 'print JSON')
+  .addHelpText(
+    'after',
+    `
+Try:
+  hauki up                                          start a mesh here
+  hauki clone examples/workers/greeter.ts --ttl 5m  make a worker
+  hauki call <worker> greet Ada                     call it
+  hauki ps                                          see what there is
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 not allowed, 5 no core answers, 6 no answer in time`,
+  )
+  .showHelpAfterError('(hauki --help tells more)')
+  .exitOverride();
+
+upCommands(program);
+workerCommands(program);
+runCommands(program);
+fsCommands(program);
+if (name === 'x-hauki-core') notesVerbs(program);
+
+// Flags that every verb takes may stand before or after it.
+const everywhere = (command: Command) => {
+  command.exitOverride();
+  for (const sub of command.commands) {
+    if (sub.commands.length === 0)
+      sub
+        .option('--core <url>', 'the core')
+        .option('--data <folder>', 'the data folder')
+        .option('--json', 'print JSON');
+    everywhere(sub);
+  }
+};
+everywhere(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  else process.exitCode = report(error, process.argv.includes('--json'));
+}

@@ -1,0 +1,74 @@
+/** What people see: tables and colour on a terminal, plain text in a pipe, JSON where it was asked for. */
+import { styleText } from 'node:util';
+import { describe, MeshError } from '@hauki/mesh';
+
+/** Exit codes, also shown by --help. */
+export const EXIT = { ok: 0, failed: 1, usage: 2, not_found: 3, refused: 4, unreachable: 5, deadline: 6 } as const;
+
+type Style = Parameters<typeof styleText>[0];
+
+/** Colour, where standard output is a terminal and NO_COLOR is not set. */
+export function paint(style: Style, text: string): string {
+  return process.stdout.isTTY && !process.env.NO_COLOR ? styleText(style, text) : text;
+}
+
+/** Columns side by side. Cells are text; the first row is the head. */
+export function table(rows: string[][]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
+  return rows
+    .map((row, i) => {
+      const line = row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd();
+      return i === 0 ? paint('bold', line) : line;
+    })
+    .join('\n');
+}
+
+/** Milliseconds as a person says them. */
+export function duration(ms: number): string {
+  if (ms < 1_000) return `${Math.round(ms)} ms`;
+  if (ms < 120_000) return `${(ms / 1_000).toFixed(ms < 10_000 ? 1 : 0)} s`;
+  return ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 3_600_000)} h`;
+}
+
+/** Milliseconds from `500ms`, `30s`, `10m`, `2h`. Undefined for anything else. */
+export function parseDuration(text: string): number | undefined {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? [];
+  if (number === undefined) return undefined;
+  return Math.round(Number(number) * { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }[unit as 'ms' | 's' | 'm' | 'h']);
+}
+
+const EXIT_OF: Record<string, number> = {
+  WorkerUnknown: EXIT.not_found,
+  WorkerDied: EXIT.not_found,
+  PointerUnknown: EXIT.not_found,
+  PayloadLost: EXIT.not_found,
+  NoSuchMethod: EXIT.not_found,
+  Unauthorised: EXIT.refused,
+  Forbidden: EXIT.refused,
+  ConnectionLost: EXIT.unreachable,
+  DeadlineExceeded: EXIT.deadline,
+  BadInput: EXIT.usage,
+  PointerInvalid: EXIT.usage,
+  PointerMissing: EXIT.usage,
+};
+
+/** Prints an error for people, or as JSON, and gives the exit code that says what kind it was. */
+export function report(error: unknown, json: boolean): number {
+  const code = error instanceof MeshError ? (EXIT_OF[error.name] ?? EXIT.failed) : EXIT.failed;
+  if (json) {
+    const { name, message, fields } =
+      error instanceof MeshError ? error : { name: 'Error', message: describe(error), fields: {} };
+    console.error(JSON.stringify({ error: { name, message, fields } }));
+  } else {
+    const text = `hauki: ${describe(error)}`;
+    console.error(process.stderr.isTTY && !process.env.NO_COLOR ? styleText('red', text) : text);
+    const tail = error instanceof MeshError ? (error.fields as { log_tail?: unknown }).log_tail : undefined;
+    if (typeof tail === 'string' && tail !== '') console.error(`Its last words:\n${tail}`);
+    if (error instanceof MeshError && error.name === 'RemoteError' && error.stack?.includes('\n    at '))
+      console.error(error.stack.split('\n').slice(1, 6).join('\n'));
+  }
+  return code;
+}
