@@ -127,7 +127,7 @@ export interface LocalMeshOptions {
   data_dir: string;
   /** 0: a free one. */
   port?: number;
-  nodes?: (Partial<NodeOptions> & { name?: string })[];
+  nodes?: Partial<NodeOptions>[];
   log?: LogTo;
 }
 
@@ -138,7 +138,13 @@ export async function startMesh(options: LocalMeshOptions): Promise<LocalMesh> {
   const outcomes = await Promise.allSettled(
     (options.nodes ?? [{}]).map(({ name = 'node', ...node }) =>
       startNode(
-        { core_url: core.url, ...node, data_dir: join(data_dir, name), token_file: nodeTokenFile(data_dir) },
+        {
+          core_url: core.url,
+          ...(name === 'node' ? {} : { name }),
+          ...node,
+          data_dir: join(data_dir, name),
+          token_file: nodeTokenFile(data_dir),
+        },
         log,
       ),
     ),

@@ -17,6 +17,8 @@ export interface NodeOptions {
   /** Holds node.json and what drivers keep. */
   data_dir: string;
   token_file: string;
+  /** What the node's own name begins with; the machine's name when left out. A few random letters follow. */
+  name?: string;
   labels?: Record<string, string>;
   /** Drivers to offer, where they can be; all that there are when left out. */
   drivers?: string[];
@@ -50,7 +52,7 @@ function nodeId(): string {
   const file = join(data_dir, 'node.json');
   if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')).node;
   const host =
-    hostname()
+    (options.name ?? hostname())
       .toLowerCase()
       .replaceAll(/[^a-z0-9]+/g, '-')
       .replaceAll(/^-+|-+$/g, '')
