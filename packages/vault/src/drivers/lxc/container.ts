@@ -76,6 +76,8 @@ class Container implements Vault {
   readonly #powers: Powers;
   readonly #tail = new LogTail();
   readonly #oom_copy: string;
+  /** LXC's own log: how the guest ended stands only here, since lxc-start exits with 0 or 1. */
+  readonly #lxc_log: string;
   #child: ChildProcess | undefined;
   #claim: Claim | undefined;
   #kill_reason: string | undefined;
@@ -91,6 +93,7 @@ class Container implements Vault {
     this.#spec = spec;
     this.#powers = powers;
     this.#oom_copy = join(powers.files_dir, 'oom');
+    this.#lxc_log = join(powers.files_dir, 'lxc.log');
     this.exited = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -119,7 +122,22 @@ class Container implements Vault {
     const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
     const child = spawn(
       SETPRIV,
-      ['--pdeathsig', 'KILL', LXC_START, '-F', '-n', this.#name, '-P', lxc_dir, '-f', config_file, '-l', 'ERROR'],
+      [
+        '--pdeathsig',
+        'KILL',
+        LXC_START,
+        '-F',
+        '-n',
+        this.#name,
+        '-P',
+        lxc_dir,
+        '-f',
+        config_file,
+        '-o',
+        this.#lxc_log,
+        '-l',
+        'INFO',
+      ],
       { stdio: ['ignore', 'pipe', 'pipe', listener, 'pipe'], env: ENVIRONMENT, cwd: '/' },
     );
     this.#child = child;
@@ -185,6 +203,7 @@ class Container implements Vault {
     this.#ended = true;
     const { cgroups } = this.#powers;
     const oom_text = read(this.#oom_copy) ?? read(cgroups.oomFile(this.#name) ?? '');
+    const lxc_log = read(this.#lxc_log) ?? '';
     const until = performance.now() + END_TIMEOUT_MS;
     for (;;) {
       cgroups.kill(this.#name);
@@ -208,6 +227,7 @@ class Container implements Vault {
         kill_reason: this.#kill_reason,
         started: this.#started,
         oom_text,
+        lxc_log,
         memory_mib: this.#spec.memory_mib,
         log_tail: this.#tail.text(),
       }),
@@ -216,8 +236,6 @@ class Container implements Vault {
 
   #release(): void {
     rmSync(this.#powers.files_dir, { recursive: true, force: true });
-    // LXC makes a folder for the container's name, for a log that is not written.
-    rmSync(join(this.#powers.lxc_dir, this.#name), { recursive: true, force: true });
     this.#claim?.release();
   }
 }

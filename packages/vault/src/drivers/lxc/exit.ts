@@ -1,26 +1,29 @@
 /**
  * Puts into words how a vault ended. Pure. Honest where the kernel's answer is not unique.
  */
+import { constants } from 'node:os';
 import type { VaultExit } from '../../driver.ts';
 
 export interface Ending {
-  /** lxc-start's own exit: the guest's code, or 128 + its signal. */
+  /** lxc-start's own exit, which does not tell the guest's. */
   code: number | null;
   signal: NodeJS.Signals | null;
   kill_reason: string | undefined;
   started: boolean;
   /** `memory.oom_control` or `memory.events`, as they were before the cgroup went. */
   oom_text: string | undefined;
+  /** LXC's log at level INFO; it tells how the guest ended. */
+  lxc_log: string;
   memory_mib: number;
   log_tail: string;
 }
 
 /** V8's words when its heap limit, which follows from the vault's memory, is reached. */
 const HEAP_IS_FULL = /JavaScript heap out of memory|Allocation failed - JavaScript/;
-const SIGNALLED = 128;
+const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
 export function explainExit(ending: Ending): VaultExit {
-  const { code, signal, kill_reason, started, oom_text, memory_mib, log_tail } = ending;
+  const { code, signal, kill_reason, started, oom_text, lxc_log, memory_mib, log_tail } = ending;
   const with_log = (cause: VaultExit['cause'], reason: string): VaultExit => ({ cause, reason, log_tail });
   if (kill_reason !== undefined) return with_log(started ? 'killed' : 'failed_to_start', kill_reason);
   const oom_kills = Number(/^oom_kill (\d+)/m.exec(oom_text ?? '')?.[1] ?? 0);
@@ -33,9 +36,12 @@ export function explainExit(ending: Ending): VaultExit {
   if (signal) {
     return with_log('exited', `its monitor was ended by ${signal} from outside, and the vault with it`);
   }
-  if (code !== null && code > SIGNALLED) {
-    const why = code === SIGNALLED + 9 ? '; the kernel counted no shortage of memory, so something killed it' : '';
-    return with_log('exited', `it ended with code ${code}, which is most likely signal ${code - SIGNALLED}${why}`);
+  const by_signal = /ended on signal \((\d+)\)/.exec(lxc_log)?.[1];
+  if (by_signal !== undefined) {
+    const name = SIGNAL_NAMES.get(Number(by_signal)) ?? `signal ${by_signal}`;
+    // The counter is read before LXC removes the cgroup; where that failed, memory stays possible.
+    const unknown = by_signal === '9' && oom_text === undefined ? '; whether memory ran out is not known' : '';
+    return with_log('exited', `it was ended by ${name}${unknown}`);
   }
-  return with_log('exited', `it ended with code ${code}`);
+  return with_log('exited', `it ended with code ${/ended on error \((\d+)\)/.exec(lxc_log)?.[1] ?? 0}`);
 }

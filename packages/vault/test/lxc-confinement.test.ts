@@ -1,0 +1,205 @@
+/** What a vault sees of its machine, what it may use of it, and how it ends when it takes more. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
+import { listClaims } from '../src/drivers/lxc/idmap.ts';
+import { PIDS_MAX } from '../src/drivers/lxc/limits.ts';
+import { assertNoTrace, type Bench, bench, GUEST_FILE, type Guest, skip } from './lxc/harness.ts';
+import { perlTrial } from './lxc/perl.ts';
+
+suite('a running vault', { skip }, () => {
+  let b: Bench;
+  let guest: Guest;
+  before(async () => {
+    b = bench();
+    guest = await b.start();
+  });
+  after(() => b.end());
+
+  test('has no capabilities, no way to gain any, and a system call filter', async () => {
+    const status = await guest.ask('fs.readFileSync("/proc/self/status", "utf8")');
+    for (const field of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) {
+      assert.match(status, new RegExp(`^${field}:\\s*0+$`, 'm'));
+    }
+    assert.match(status, /^NoNewPrivs:\s*1$/m);
+    assert.match(status, /^Seccomp:\s*2$/m);
+  });
+
+  test('is mapped to an id range of its own', async () => {
+    const map = (await guest.ask('fs.readFileSync("/proc/self/uid_map", "utf8")')).trim().split(/\s+/).map(Number);
+    assert.equal(map[0], 0);
+    assert.ok(map[1] >= 0x70000000, `host ids begin at ${map[1]}`);
+    assert.equal(map[2], 65_536);
+    assert.equal(listClaims(`hauki.${b.node_id}.`).length, 1);
+  });
+
+  test('sees neither the environment, nor the name, nor the files of its host', async () => {
+    assert.deepEqual(await guest.ask('Object.keys(process.env)'), ['container']);
+    assert.equal(await guest.ask('get("node:os").hostname()'), 'vault');
+    assert.notEqual(hostname(), 'vault');
+    assert.deepEqual(await guest.ask('fs.readdirSync("/").sort()'), [
+      'bin',
+      'dev',
+      'etc',
+      'hauki',
+      'lib',
+      'lib64',
+      'proc',
+      'tmp',
+    ]);
+    assert.deepEqual(await guest.ask('fs.readdirSync("/etc").sort()'), ['group', 'hosts', 'nsswitch.conf', 'passwd']);
+    assert.deepEqual(await guest.ask('fs.readdirSync("/dev").sort()'), ['null', 'random', 'urandom', 'zero']);
+    assert.deepEqual(await guest.ask('fs.readdirSync("/bin")'), ['node']);
+    for (const path of [
+      '/root',
+      '/home',
+      '/work',
+      '/sys',
+      '/proc/sys',
+      '/proc/cmdline',
+      '/proc/meminfo',
+      '/proc/kallsyms',
+    ]) {
+      assert.equal(await guest.ask(`fs.existsSync(${JSON.stringify(path)})`), false, path);
+    }
+  });
+
+  test('sees no process but its own, and no network interface that is up', async () => {
+    assert.deepEqual(await guest.ask('fs.readdirSync("/proc").filter((n) => /^[0-9]+$/.test(n))'), ['1']);
+    const devices = await guest.ask('fs.readFileSync("/proc/self/net/dev", "utf8")').catch(() => '');
+    assert.doesNotMatch(devices, /eth|en[ops]|wl|wg/);
+  });
+
+  test('has a root it cannot write, and a bounded /tmp it cannot execute from', async () => {
+    await assert.rejects(guest.ask('fs.writeFileSync("/x", "x")'), /EROFS/);
+    await assert.rejects(guest.ask('fs.writeFileSync("/bin/node", "x")'), /EROFS|ETXTBSY|EACCES/);
+    await assert.rejects(guest.ask('fs.writeFileSync("/tmp/big", Buffer.alloc(20e6))'), /ENOSPC/);
+    await guest.ask('fs.unlinkSync("/tmp/big")');
+    const many = 'for (let i = 0; i < 2000; i++) fs.writeFileSync("/tmp/f" + i, "")';
+    await assert.rejects(guest.ask(`(() => { ${many} })()`), /ENOSPC/);
+    const mounts = await guest.ask('fs.readFileSync("/proc/self/mountinfo", "utf8")');
+    assert.match(mounts, / \/tmp rw,nosuid,nodev,noexec/);
+  });
+
+  test('cannot start processes', async () => {
+    const spawned = await guest.ask('get("node:child_process").spawnSync("/bin/node", ["-v"]).error.code');
+    assert.match(spawned, /EPERM|EACCES/);
+  });
+
+  test('shows inside the kernel the limits that were asked for', () => {
+    const cgroups = new Cgroups();
+    const name = `hauki.${b.node_id}.${guest.vault.id}`;
+    const limits = cgroups.limits(96);
+    assert.ok(limits.some((limit) => limit.controller === 'memory'));
+    assert.deepEqual(cgroups.mismatches(name, limits), []);
+    assert.equal(cgroups.mismatches(name, cgroups.limits(97)).length > 0, true);
+  });
+
+  test('answers on the socket it was given', async () => {
+    const echoed = await new Promise((resolve, reject) => {
+      const socket = connect(guest.vault.port, '127.0.0.1', () => socket.write('hei'));
+      socket.on('error', reject).once('data', (data) => {
+        resolve(String(data));
+        socket.destroy();
+      });
+    });
+    assert.equal(echoed, 'hei');
+  });
+});
+
+suite('a vault that takes more than it was given', { skip }, () => {
+  let b: Bench;
+  before(() => {
+    b = bench();
+  });
+  after(() => b.end());
+
+  test('ends as out of memory when its buffers pass the limit', async () => {
+    const { vault, ask } = await b.start(64);
+    ask('(() => { const all = []; for (;;) all.push(Buffer.alloc(4 << 20, 1)); })()').catch(() => {});
+    const exit = await vault.exited;
+    assert.equal(exit.cause, 'out_of_memory', exit.reason);
+    assert.match(exit.reason, /64 MiB/);
+  });
+
+  test('ends as out of memory when its JavaScript heap is full', async () => {
+    const { vault, ask } = await b.start(64);
+    ask('(() => { const all = []; for (;;) all.push({ a: [all.length] }); })()').catch(() => {});
+    const exit = await vault.exited;
+    assert.equal(exit.cause, 'out_of_memory', exit.reason);
+  });
+
+  test('gets no more threads than allowed', async () => {
+    const { vault, ask } = await b.start(256);
+    const expression = `new Promise((resolve) => {
+      const { Worker } = get('node:worker_threads');
+      let tried = 0;
+      const next = () => {
+        if (tried++ === 100) return resolve('unlimited');
+        try {
+          const w = new Worker('setInterval(() => {}, 1e3)', { eval: true });
+          w.on('error', (e) => resolve(e.code)); w.on('online', next);
+        } catch (e) { resolve(e.code ?? String(e)); }
+      };
+      next();
+    })`;
+    const stopped = await Promise.race([
+      ask(expression).catch((error) => String(error)),
+      vault.exited.then((e) => e.reason),
+    ]);
+    assert.notEqual(stopped, 'unlimited');
+    assert.ok(PIDS_MAX < 100);
+  });
+
+  test('tells its exit code and its last words', async () => {
+    const { vault, ask } = await b.start();
+    ask('(() => { console.error("farewell"); process.exit(7); })()').catch(() => {});
+    const exit = await vault.exited;
+    assert.equal(exit.cause, 'exited');
+    assert.match(exit.reason, /code 7/);
+    assert.match(exit.log_tail, /farewell/);
+  });
+});
+
+suite('descriptors of the agent', { skip: skip || (!existsSync('/usr/bin/perl') && 'no perl') }, () => {
+  test('do not reach a vault, also when the agent inherited some; without the care they would', async () => {
+    assert.deepEqual(await descriptorsInside(true), [0, 1, 2, 3, 4]);
+    assert.deepEqual(await descriptorsInside(false), [0, 1, 2, 3, 4, LEAKED]);
+  });
+});
+
+/** Above 15, where Node's own care for what it inherited ends at the first gap. */
+const LEAKED = 40;
+
+/** Starts an agent that inherits /etc/hostname as a descriptor; tells what its vault was given. */
+async function descriptorsInside(close_inherited: boolean): Promise<number[]> {
+  const data_dir = mkdtempSync(join(tmpdir(), 'hauki-lxc-'));
+  const node_id = `tfds${process.pid}`;
+  const agent = fileURLToPath(new URL('./lxc/agent.ts', import.meta.url));
+  const args = { node_id, data_dir, guest_file: GUEST_FILE, close_inherited, trial: perlTrial('./fds.pl') };
+  const leak = openSync('/etc/hostname', 'r');
+  const gap = Array.from({ length: LEAKED - 3 }, () => 'ignore' as const);
+  const child = spawn(process.execPath, [agent, JSON.stringify(args)], {
+    stdio: ['ignore', 'pipe', 'inherit', ...gap, leak],
+  });
+  closeSync(leak);
+  let out = '';
+  for await (const chunk of child.stdout!) out += chunk;
+  assertNoTrace(node_id);
+  rmSync(data_dir, { recursive: true });
+  const log: string = JSON.parse(out.trim().split('\n').at(-1)!).log_tail;
+  const given = [...log.matchAll(/^fd (\d+) (.*)$/gm)].map(([, fd, target]) => ({ fd: Number(fd), target: target! }));
+  // The script itself and the folder being listed are the vault's own. Without the care, what the tests' own
+  // surroundings leak comes too.
+  return given
+    .filter(({ target }) => target !== '/tmp/probe.pl' && !target.startsWith('/proc/'))
+    .map(({ fd }) => fd)
+    .filter((fd) => close_inherited || fd <= LEAKED)
+    .sort((a, b) => a - b);
+}

@@ -1,0 +1,126 @@
+/** However a vault, its monitor or its agent ends, nothing of it is left; and neighbours do not notice. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { createLxcDriver } from '../src/drivers/lxc/lxc.ts';
+import { alive, assertNoTrace, bench, GUEST_FILE, processesOf, skip, until } from './lxc/harness.ts';
+
+/** Far above the 10 ms it takes on a quiet machine: this is about leaving nothing, the benchmark is about time. */
+const GONE_MS = 1_000;
+
+suite('the end of a vault', { skip }, () => {
+  test('by kill leaves nothing, and is told once however often it is asked for', async () => {
+    const b = bench();
+    const { vault, ask, closed } = await b.start();
+    assert.equal(await ask('1 + 1'), 2);
+    await Promise.all([vault.kill('enough'), vault.kill('again')]);
+    assert.equal(alive(vault.pid), false);
+    assertNoTrace(b.node_id);
+    assert.deepEqual(await vault.exited, { cause: 'killed', reason: 'enough', log_tail: '' });
+    await closed;
+    await vault.kill('late');
+    await b.end();
+  });
+
+  test("by somebody's SIGKILL of the monitor leaves nothing", async () => {
+    const b = bench();
+    const { vault, ask } = await b.start();
+    await ask('1');
+    const monitor = Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${vault.pid}/status`, 'utf8'))![1]);
+    assert.match(readFileSync(`/proc/${monitor}/cmdline`, 'utf8'), new RegExp(`lxc-start.*hauki\\.${b.node_id}\\.`));
+    process.kill(monitor, 'SIGKILL');
+    const exit = await vault.exited;
+    assert.equal(exit.cause, 'exited');
+    assert.match(exit.reason, /SIGKILL/);
+    assert.equal(alive(vault.pid), false);
+    assertNoTrace(b.node_id);
+    await b.end();
+  });
+
+  test("by somebody's SIGKILL of the guest is told as that, not as a lack of memory", async () => {
+    const b = bench();
+    const { vault, ask } = await b.start();
+    await ask('1');
+    process.kill(vault.pid, 'SIGKILL');
+    const exit = await vault.exited;
+    assert.equal(exit.cause, 'exited', exit.reason);
+    await b.end();
+  });
+
+  test('by SIGKILL of the whole agent leaves no process, and the next sweep clears the rest', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-lxc-'));
+    const node_id = `tkill${process.pid}`;
+    const agent = fileURLToPath(new URL('./lxc/agent.ts', import.meta.url));
+    const args = JSON.stringify({ node_id, data_dir, guest_file: GUEST_FILE });
+    const child = spawn(process.execPath, [agent, args], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const told = await new Promise<string>((resolve) => child.stdout.once('data', (data) => resolve(String(data))));
+    const { pid } = JSON.parse(told);
+    assert.ok(alive(pid));
+    child.kill('SIGKILL');
+    await until(() => !alive(pid) && processesOf(node_id).length === 0, GONE_MS);
+    const next = createLxcDriver({ node_id, data_dir, guest_file: GUEST_FILE });
+    assert.equal(await next.sweep(), 1);
+    assertNoTrace(node_id);
+    assert.equal(await next.sweep(), 0);
+    await next.close();
+    rmSync(data_dir, { recursive: true });
+  });
+});
+
+suite('vaults side by side', { skip }, () => {
+  test('of two agents do not disturb each other, also when one sweeps or closes', async () => {
+    const [a, b] = [bench(), bench()];
+    const [one, other] = await Promise.all([a.start(), b.start()]);
+    await a.driver.sweep();
+    await a.end();
+    assert.equal(await other.ask('2 + 2'), 4);
+    assert.equal(alive(one.vault.pid), false);
+    await b.end();
+  });
+
+  test('survive a sweep by their own agent', async () => {
+    const b = bench();
+    const { ask } = await b.start();
+    assert.equal(await b.driver.sweep(), 0);
+    assert.equal(await ask('3'), 3);
+    await b.end();
+  });
+
+  test('twenty at once have ranges of their own, answer, and go', async () => {
+    const b = bench();
+    const guests = await Promise.all(Array.from({ length: 20 }, () => b.start(64)));
+    const bases = await Promise.all(guests.map((guest) => guest.ask('fs.readFileSync("/proc/self/uid_map", "utf8")')));
+    assert.equal(new Set(bases).size, 20);
+    await b.end();
+  });
+});
+
+suite('a vault that cannot start', { skip }, () => {
+  test('says why, in the words of LXC, and leaves nothing', async () => {
+    const b = bench({ init_cmd: '/bin/nothing-here' });
+    await assert.rejects(b.start(), (error: Error) => {
+      assert.equal(error.name, 'VaultFailed');
+      assert.match(error.message, /nothing-here|No such file/);
+      return true;
+    });
+    await b.end();
+  });
+
+  test('is refused when there is too little memory for Node, or no such address', async () => {
+    const b = bench();
+    await assert.rejects(b.start(8), /at least 48/);
+    const spec = { id: 'x', owner: 'tester', listen_host: '192.0.2.1', memory_mib: 96 };
+    await assert.rejects(b.driver.start(spec), /no port on 192\.0\.2\.1/);
+    await b.end();
+  });
+
+  test('is told apart by the probe, which finds this machine able', async () => {
+    const b = bench();
+    assert.equal((await b.driver.probe()).available, true);
+    await b.end();
+  });
+});
