@@ -166,6 +166,21 @@ describe('MeshFS', { concurrency: true }, () => {
       }
     }));
 
+  test('two processes that race for one name with different kinds: one wins, the other is told', () =>
+    inPlace(async ({ mesh, reopen }) => {
+      const second = await reopen();
+      for (let round = 0; round < 10; round++) {
+        const pointer = `gem-pointer://wiki/w/r${round}`;
+        const all = await Promise.allSettled([
+          mesh.write({ pointer, content: 'source', language: 'typescript' }),
+          second.write({ pointer, content: 'document' }),
+        ]);
+        const [won, ...rest] = all.filter((one) => one.status === 'fulfilled');
+        assert.equal(rest.length, 0, 'both were told that they had the name');
+        assert.equal((await mesh.resolve(pointer)).digest, won!.value.digest);
+      }
+    }));
+
   test('pointers outside the wiki live under their digest alone, and keep letter case apart', () =>
     inPlace(async ({ mesh, wiki, backplane }) => {
       const a = await mesh.write({ pointer: 'gem-pointer://workers/scout', content: 'a' });

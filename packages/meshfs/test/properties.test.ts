@@ -23,9 +23,18 @@ const piece = fc.oneof(
   ),
   fc.string({ unit: 'grapheme', minLength: 1, maxLength: 8 }),
 );
+// Mostly good pieces with at most one bad among them: a text of bad ones alone is refused at its first.
+const good = fc.oneof(
+  fc.constantFrom('a', 'A', 'notes', 'notes.md', 'b.ts', 'b', 'x.txt'),
+  fc.string({ unit: 'grapheme-ascii', minLength: 1 }),
+);
+const path = fc
+  .tuple(fc.array(good, { maxLength: 3 }), fc.oneof(piece, good), good)
+  .map(([before, one, last]) => [...before, one, last].join('/'));
 const any_pointer = fc.oneof(
-  { weight: 6, arbitrary: fc.array(piece, { maxLength: 5 }).map((parts) => `gem-pointer://wiki/${parts.join('/')}`) },
-  { weight: 2, arbitrary: fc.array(piece, { maxLength: 5 }).map((parts) => `gem-pointer://${parts.join('/')}`) },
+  { weight: 6, arbitrary: path.map((text) => `gem-pointer://wiki/p/${text}`) },
+  { weight: 3, arbitrary: fc.array(piece, { maxLength: 5 }).map((parts) => `gem-pointer://wiki/${parts.join('/')}`) },
+  { weight: 3, arbitrary: path.map((text) => `gem-pointer://${text}`) },
   { weight: 1, arbitrary: fc.string({ unit: 'binary' }) },
 );
 

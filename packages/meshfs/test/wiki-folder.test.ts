@@ -75,23 +75,48 @@ describe('the wiki folder', { concurrency: true }, () => {
       }
     }));
 
+  test('a link to the very same content, or a pipe, is no readable file and is replaced at opening', () =>
+    inPlace(async ({ mesh, wiki, root, reopen }) => {
+      await mesh.write(write('p/link', 'same'));
+      await mesh.write(write('p/pipe', 'content'));
+      await writeFile(join(root, 'area/outside/same.md'), 'same');
+      await unlink(join(wiki, 'p/link.md'));
+      await unlink(join(wiki, 'p/pipe.md'));
+      await symlink(join(root, 'area/outside/same.md'), join(wiki, 'p/link.md'));
+      await promisify(execFile)('mkfifo', [join(wiki, 'p/pipe.md')]);
+      await reopen();
+      assert.deepEqual(await listing(wiki), { 'p/link.md': 'same', 'p/pipe.md': 'content' });
+    }));
+
   test('while a folder is swapped for a link again and again, nothing is ever written outside', () =>
     inPlace(async ({ mesh, wiki, root }) => {
       const outside = join(root, 'area/outside');
       const before = await listing(outside);
       await mkdir(join(wiki, 'p/sub'), { recursive: true });
       await symlink(outside, join(wiki, 'p/link'));
-      const shuffle = 'cd "$1"; while :; do mv -T sub real && mv -T link sub; mv -T sub link && mv -T real sub; done';
-      const attacker = spawn('sh', ['-c', shuffle, 'sh', join(wiki, 'p')], { stdio: 'ignore' });
+      // A tight loop, so that it strikes between one step of a write and the next.
+      const shuffle = `const { renameSync: mv, rmSync } = require('node:fs');
+        process.chdir(process.argv[1]);
+        for (;;) try {
+          rmSync('real', { recursive: true, force: true });
+          mv('sub', 'real'); mv('link', 'sub'); mv('sub', 'link'); mv('real', 'sub');
+        } catch {} // MeshFS made the folder anew in between`;
+      const attacker = spawn(process.execPath, ['-e', shuffle, join(wiki, 'p')], { stdio: 'ignore' });
+      const ended = once(attacker, 'exit');
       let written = 0;
-      for (let at = 0; at < 120; at++) {
+      let refused = 0;
+      for (let at = 0; at < 300; at++) {
         await mesh.write(write(`p/sub/page${at % 9}`, `${at}`)).then(
           () => written++,
-          (thrown) => assert.ok(failed(thrown), String(thrown)),
+          (thrown) => {
+            assert.ok(failed(thrown), String(thrown));
+            refused++;
+          },
         );
       }
       attacker.kill('SIGKILL');
-      await once(attacker, 'exit');
+      await ended;
+      assert.ok(refused > 0, 'the attack never struck');
       assert.ok(written > 0);
       assert.deepEqual(await listing(outside), before);
     }));
