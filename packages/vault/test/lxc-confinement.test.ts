@@ -6,6 +6,7 @@ import { connect } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { connect as tlsConnect } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
 import { listClaims } from '../src/drivers/lxc/idmap.ts';
@@ -111,6 +112,102 @@ suite('a running vault', { skip }, () => {
     });
     assert.equal(echoed, 'hei');
   });
+});
+
+suite('Node inside a vault', { skip }, () => {
+  let b: Bench;
+  let guest: Guest;
+  before(async () => {
+    b = bench();
+    guest = await b.start(128);
+  });
+  after(() => b.end());
+
+  test('serves TLS with a pre-shared key on sockets it accepted', async () => {
+    const key = Buffer.alloc(32, 7);
+    const ciphers = 'ECDHE-PSK-CHACHA20-POLY1305:PSK-AES256-GCM-SHA384';
+    const options = `{ ciphers: '${ciphers}', minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2', pskCallback: () => Buffer.alloc(32, 7) }`;
+    await guest.ask(`(() => {
+      const secure = get('node:tls').createServer(${options}, (s) => s.on('error', () => {}).pipe(s));
+      globalThis.take = (socket) => secure.emit('connection', socket);
+    })()`);
+    const echoed = await new Promise((resolve, reject) => {
+      const socket = tlsConnect({
+        port: guest.vault.port,
+        host: '127.0.0.1',
+        ciphers,
+        maxVersion: 'TLSv1.2',
+        checkServerIdentity: () => undefined,
+        pskCallback: () => ({ psk: key, identity: 'tester' }),
+      });
+      socket.on('error', reject).once('data', (data) => {
+        resolve(String(data));
+        socket.destroy();
+      });
+      socket.write('hei');
+    });
+    await guest.ask('void (globalThis.take = undefined)');
+    assert.equal(echoed, 'hei');
+  });
+
+  const works: [string, string, unknown][] = [
+    [
+      'hashes and derives keys on its thread pool',
+      "new Promise((y) => get('node:crypto').scrypt('a', 'b', 32, (e, k) => y(k.length)))",
+      32,
+    ],
+    ['compresses', "get('node:zlib').gunzipSync(get('node:zlib').gzipSync('hei')).toString()", 'hei'],
+    [
+      'runs a database in /tmp',
+      "new (get('node:sqlite').DatabaseSync)('/tmp/d.db').prepare('select 1 + 1 as n').get().n",
+      2,
+    ],
+    [
+      'compiles WebAssembly',
+      'WebAssembly.compile(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0)).then((m) => String(m))',
+      '[object WebAssembly.Module]',
+    ],
+    [
+      'copies, renames and streams files',
+      "(async () => { const p = fs.promises; await p.writeFile('/tmp/a', 'x'); await p.cp('/tmp/a', '/tmp/b'); await p.rename('/tmp/b', '/tmp/c'); let t = ''; for await (const c of fs.createReadStream('/tmp/c')) t += c; return t; })()",
+      'x',
+    ],
+    [
+      'imports TypeScript',
+      "(async () => { fs.writeFileSync('/tmp/m.ts', 'export const n: number = 5'); return (await import('/tmp/m.ts')).n; })()",
+      5,
+    ],
+    [
+      'knows its own memory and time',
+      "process.memoryUsage().rss > 0 && process.cpuUsage().user >= 0 && get('node:os').availableParallelism() > 0",
+      true,
+    ],
+    ['formats for people', "new Intl.NumberFormat('de').format(1234.5)", '1.234,5'],
+    [
+      'talks with worker threads',
+      "new Promise((y) => new (get('node:worker_threads').Worker)('require(\"worker_threads\").parentPort.postMessage(3)', { eval: true }).on('message', y))",
+      3,
+    ],
+  ];
+  for (const [what, expression, expected] of works) {
+    test(what, async () => assert.deepEqual(await guest.ask(expression), expected));
+  }
+
+  const refused: [string, string][] = [
+    ['connects nowhere', "new Promise((_, n) => get('node:net').connect(80, '127.0.0.1').on('error', n))"],
+    ['binds nothing', "new Promise((_, n) => get('node:net').createServer().on('error', n).listen(0))"],
+    ['resolves no names', "get('node:dns').promises.lookup('example.org')"],
+    [
+      'sends no datagrams',
+      "new Promise((_, n) => get('node:dgram').createSocket('udp4').on('error', n).send('x', 9, '127.0.0.1'))",
+    ],
+  ];
+  for (const [what, expression] of refused) {
+    test(`${what}, and survives trying`, async () => {
+      await assert.rejects(guest.ask(expression), /E[A-Z_]+/);
+      assert.equal(await guest.ask('1'), 1);
+    });
+  }
 });
 
 suite('a vault that takes more than it was given', { skip }, () => {

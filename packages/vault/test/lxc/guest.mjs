@@ -26,9 +26,10 @@ control.on('data', async (bytes) => {
 });
 control.on('error', () => {});
 control.on('close', () => process.exit(0));
-net
+globalThis.server = net
   .createServer((socket) => {
     socket.on('error', () => {});
-    socket.pipe(socket);
+    if (globalThis.take) globalThis.take(socket);
+    else socket.pipe(socket);
   })
   .listen({ fd: 3 }, () => say({ value: 'ready' }));

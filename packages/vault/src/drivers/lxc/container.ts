@@ -163,10 +163,8 @@ class Container implements Vault {
           this.#started = true;
           return;
         }
-        // The process may be dying rather than unlimited: then its end tells more.
-        if (readStatus(pid) !== undefined || performance.now() > until) {
-          return this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
-        }
+        // A process that is dying already is no refusal: its end tells why.
+        if (executes(pid)) return this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
       }
       if (performance.now() > until) return this.#refuse(`it did not start within ${START_TIMEOUT_MS} ms`);
     }
