@@ -24,6 +24,9 @@ export interface Limit {
   value: string;
 }
 
+/** The container's own, LXC's monitor of it, and where that goes while it cleans up. */
+const KINDS = ['payload', 'monitor', 'pivot'];
+
 export class Cgroups {
   readonly #hierarchies: Hierarchy[];
 
@@ -96,7 +99,7 @@ export class Cgroups {
   /** Every cgroup folder of `container`. */
   folders(container: string): string[] {
     return this.#bases().flatMap((base) =>
-      [join(base, `lxc.payload.${container}`), join(base, `lxc.monitor.${container}`)].filter((dir) => existsSync(dir)),
+      KINDS.map((kind) => join(base, `lxc.${kind}.${container}`)).filter((dir) => existsSync(dir)),
     );
   }
 
@@ -105,7 +108,7 @@ export class Cgroups {
     const found = new Set<string>();
     for (const base of this.#bases()) {
       for (const name of list(base)) {
-        const container = /^lxc\.(?:payload|monitor)\.(.+)$/.exec(name)?.[1];
+        const container = /^lxc\.(?:payload|monitor|pivot)\.(.+)$/.exec(name)?.[1];
         if (container?.startsWith(prefix)) found.add(container);
       }
     }

@@ -15,6 +15,7 @@ export interface Trial {
 }
 
 export interface VaultConfig {
+  name: string;
   rootfs: string;
   seccomp_profile: string;
   ids: { base: number; size: number };
@@ -39,6 +40,8 @@ export function renderConfig(config: VaultConfig): string {
     'lxc.rootfs.options = ro',
     'lxc.rootfs.managed = 0',
     'lxc.uts.name = vault',
+    // Where a monitor goes while it removes its own cgroups; by default one folder for all, which nobody removes.
+    `lxc.cgroup.dir.monitor.pivot = lxc.pivot.${config.name}`,
     `lxc.init.cmd = ${init}`,
     'lxc.init.cwd = /tmp',
     // subset=pid hides cmdline, meminfo, sys, sysrq-trigger and all else of the host; Node needs /proc/self only.

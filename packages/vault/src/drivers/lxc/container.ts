@@ -108,6 +108,7 @@ class Container implements Vault {
     writeFileSync(
       config_file,
       renderConfig({
+        name: this.#name,
         ...staged,
         ids: this.#claim,
         memory_mib: this.#spec.memory_mib,
