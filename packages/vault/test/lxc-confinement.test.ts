@@ -1,7 +1,7 @@
 /** What a vault sees of its machine, what it may use of it, and how it ends when it takes more. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
 import { listClaims } from '../src/drivers/lxc/idmap.ts';
 import { PIDS_MAX } from '../src/drivers/lxc/limits.ts';
 import { assertNoTrace, type Bench, bench, GUEST_FILE, type Guest, skip } from './lxc/harness.ts';
-import { perlTrial } from './lxc/perl.ts';
+import { no_perl, perlTrial } from './lxc/perl.ts';
 
 suite('a running vault', { skip }, () => {
   let b: Bench;
@@ -264,7 +264,7 @@ suite('a vault that takes more than it was given', { skip }, () => {
   });
 });
 
-suite('descriptors of the agent', { skip: skip || (!existsSync('/usr/bin/perl') && 'no perl') }, () => {
+suite('descriptors of the agent', { skip: skip || no_perl }, () => {
   test('do not reach a vault, also when the agent inherited some; without the care they would', async () => {
     assert.deepEqual(await descriptorsInside(true), [0, 1, 2, 3, 4]);
     assert.deepEqual(await descriptorsInside(false), [0, 1, 2, 3, 4, LEAKED]);

@@ -3,14 +3,11 @@
  * The same attempts without the filter must succeed where they can, or this suite would prove nothing.
  */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { suite, test } from 'node:test';
 import { bench, skip } from './lxc/harness.ts';
-import { perlTrial } from './lxc/perl.ts';
+import { no_perl, perlTrial } from './lxc/perl.ts';
 
-const no_perl =
-  process.arch !== 'x64' ? 'raw system calls are numbered for x64' : !existsSync('/usr/bin/perl') && 'no perl';
 const EPERM = '1';
 const ENOSYS = '38';
 /** Calls that must seem not to exist, so that libraries fall back instead of failing. */

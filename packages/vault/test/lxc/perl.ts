@@ -1,9 +1,18 @@
 /** Runs a Perl script as a vault's first process: the host's perl, mounted in for the test only. */
 import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Trial } from '../../src/drivers/lxc/config.ts';
 
 const LOADER = '/lib64/ld-linux-x86-64.so.2';
+
+const IN_CI = process.env.CI === 'true';
+
+/** Why there can be no raw calls here, or false. */
+export const no_perl: string | false =
+  process.arch !== 'x64'
+    ? 'raw system calls are numbered for x64'
+    : !IN_CI && !existsSync('/usr/bin/perl') && '/usr/bin/perl is missing';
 
 /** Perl and its libraries are mounted below /tmp, where mount points can be made. */
 export function perlTrial(script: string, args: (string | number)[] = [], without_seccomp = false): Trial {

@@ -14,6 +14,8 @@ export interface Trial {
   without_seccomp?: boolean;
 }
 
+export type AppArmor = 'generated' | 'unconfined' | undefined;
+
 export interface VaultConfig {
   name: string;
   rootfs: string;
@@ -24,7 +26,7 @@ export interface VaultConfig {
   devices_version: 1 | 2 | undefined;
   /** Copies the memory cgroup's event counter to a file before LXC removes the cgroup. */
   keep_oom?: { from: string; to: string } | undefined;
-  apparmor: boolean;
+  apparmor: AppArmor;
   trial?: Trial | undefined;
 }
 
@@ -74,7 +76,7 @@ export function renderConfig(config: VaultConfig): string {
     // Version 1 passes the hook's facts in the environment and leaves the arguments alone.
     lines.push('lxc.hook.version = 1', `lxc.hook.stop = /bin/cp '${from}' '${to}'`);
   }
-  if (config.apparmor) lines.push('lxc.apparmor.profile = generated');
+  if (config.apparmor !== undefined) lines.push(`lxc.apparmor.profile = ${config.apparmor}`);
   if (!trial.without_seccomp) lines.push(`lxc.seccomp.profile = ${config.seccomp_profile}`);
   return `${lines.join('\n')}\n`;
 }

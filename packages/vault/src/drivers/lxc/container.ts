@@ -17,7 +17,7 @@ import { VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Cgroups, Limit } from './cgroups.ts';
-import { renderConfig, type Trial } from './config.ts';
+import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, MEMORY_MIB_MIN, START_POLL_MS, START_TIMEOUT_MS } from './limits.ts';
@@ -31,7 +31,7 @@ export interface Powers {
   files_dir: string;
   /** LXC's own path, which names its command socket. */
   lxc_dir: string;
-  apparmor: boolean;
+  apparmor: AppArmor;
   log(line: string, fields?: object): void;
   trial?: Trial | undefined;
 }
@@ -235,6 +235,8 @@ class Container implements Vault {
 
   #release(): void {
     rmSync(this.#powers.files_dir, { recursive: true, force: true });
+    // LXC may keep a folder of the container's name there: a generated AppArmor profile.
+    rmSync(join(this.#powers.lxc_dir, this.#name), { recursive: true, force: true });
     this.#claim?.release();
   }
 }

@@ -16,7 +16,7 @@ import type { Trial } from './config.ts';
 import { startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
-import { hasAppArmor, lxcVersion, obstacle } from './probe.ts';
+import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
 import { type Staged, stageRuntime } from './staging.ts';
 
 export interface LxcOptions {
@@ -54,6 +54,7 @@ class LxcDriver implements Driver {
   #staged: Promise<Staged> | undefined;
   #closed = false;
   #probes = 0;
+  #apparmor = appArmorChoices()[0];
 
   constructor(options: LxcOptions) {
     if (!NODE_ID.test(options.node_id))
@@ -67,19 +68,32 @@ class LxcDriver implements Driver {
   async probe(): Promise<Offer> {
     const reason = obstacle();
     if (reason !== undefined) return { available: false, reason };
-    const began = performance.now();
-    try {
-      const vault = await this.start({
-        id: `probe-${process.pid}-${this.#probes++}`,
-        owner: 'probe',
-        listen_host: '127.0.0.1',
-        memory_mib: PROBE_MEMORY_MIB,
-      });
-      await vault.kill('the probe is over');
-    } catch (error) {
-      return { available: false, reason: `a trial vault did not start: ${(error as Error).message}` };
+    let failure = '';
+    for (const choice of appArmorChoices()) {
+      this.#apparmor = choice;
+      const began = performance.now();
+      try {
+        await this.#trial();
+        const took_ms = Math.round(performance.now() - began);
+        const notes = [`LXC ${lxcVersion()}`, choice && `AppArmor ${choice}`, `trial ${took_ms} ms`];
+        return { available: true, note: notes.filter(Boolean).join(', ') };
+      } catch (error) {
+        failure = (error as Error).message;
+        this.#options.log?.(`a trial vault did not start (AppArmor ${choice ?? 'absent'})`, { failure });
+      }
     }
-    return { available: true, note: `LXC ${lxcVersion()}, trial ${Math.round(performance.now() - began)} ms` };
+    return { available: false, reason: `a trial vault did not start: ${failure}` };
+  }
+
+  /** Starts and ends a vault. It is held to be able only when the kernel shows it confined and limited. */
+  async #trial(): Promise<void> {
+    const vault = await this.start({
+      id: `probe-${process.pid}-${this.#probes++}`,
+      owner: 'probe',
+      listen_host: '127.0.0.1',
+      memory_mib: PROBE_MEMORY_MIB,
+    });
+    await vault.kill('the probe is over');
   }
 
   async start(spec: VaultSpec): Promise<Vault> {
@@ -123,7 +137,7 @@ class LxcDriver implements Driver {
       staged,
       files_dir: join(this.#files_dir, spec.id),
       lxc_dir: LXC_DIR,
-      apparmor: hasAppArmor(),
+      apparmor: this.#apparmor,
       log,
       trial,
     });

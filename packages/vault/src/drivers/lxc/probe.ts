@@ -2,7 +2,7 @@
  * Whether this machine can run lxc vaults, and if not, what to do about it; told in words for its owner.
  */
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 
 /** What can be told without starting anything: a reason why not, or nothing. */
 export function obstacle(): string | undefined {
@@ -32,7 +32,17 @@ export function lxcVersion(): string {
   }
 }
 
-/** LXC makes a profile of its own for each container where the kernel has AppArmor and its parser is installed. */
-export function hasAppArmor(): boolean {
-  return existsSync('/sys/kernel/security/apparmor/profiles') && existsSync('/sbin/apparmor_parser');
+/**
+ * Where the kernel has AppArmor, LXC can make a profile for each container; that needs the parser. What holds a vault
+ * does not rest on it, so "unconfined" is offered where a profile cannot be made. Undefined: no AppArmor here.
+ */
+export function appArmorChoices(): ('generated' | 'unconfined' | undefined)[] {
+  let enabled = '';
+  try {
+    enabled = readFileSync('/sys/module/apparmor/parameters/enabled', 'utf8').trim();
+  } catch {
+    // The kernel was built without it.
+  }
+  if (enabled !== 'Y') return [undefined];
+  return existsSync('/sbin/apparmor_parser') ? ['generated', 'unconfined'] : ['unconfined'];
 }
