@@ -150,14 +150,23 @@ export async function startMesh(options: LocalMeshOptions): Promise<LocalMesh> {
     ),
   );
   const nodes = outcomes.filter((o) => o.status === 'fulfilled').map((o) => o.value);
-  const stop = async () => {
-    await Promise.all(nodes.map((node) => node.stop()));
-    await core.stop();
+  const mesh: LocalMesh = {
+    url: core.url,
+    token: core.token,
+    data_dir,
+    core,
+    nodes,
+    // What runs now: a process that was killed and started again has taken its place here.
+    async stop() {
+      await Promise.all(mesh.nodes.map((node) => node.stop()));
+      await mesh.core.stop();
+    },
+    [Symbol.asyncDispose]: () => mesh.stop(),
   };
   const failed = outcomes.find((o) => o.status === 'rejected');
   if (failed) {
-    await stop();
+    await mesh.stop();
     throw failed.reason;
   }
-  return { url: core.url, token: core.token, data_dir, core, nodes, stop, [Symbol.asyncDispose]: stop };
+  return mesh;
 }

@@ -101,6 +101,8 @@ export interface Mesh extends AsyncDisposable {
       options?: { media_type?: string; language?: string },
     ): Promise<{ pointer: string; digest: string }>;
     resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string; language?: string }>;
+    /** All that is kept under pointers that begin with `prefix`. */
+    list(prefix?: string): Promise<{ pointer: string; digest: string; bytes: number; media_type: string }[]>;
   };
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
@@ -245,6 +247,17 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       write: (pointer, content, more = {}) =>
         core.request('POST', '/api/v2/meshfs/write', { pointer, content, ...more }),
       resolve: (pointer) => core.request('GET', `/api/v2/meshfs/resolve?pointer=${encodeURIComponent(pointer)}`),
+      async list(prefix = 'gem-pointer://') {
+        type Entry = Awaited<ReturnType<Mesh['meshfs']['list']>>[number];
+        const all: Entry[] = [];
+        for (let after: string | undefined; ; ) {
+          const query = new URLSearchParams({ prefix, ...(after === undefined ? {} : { after }) });
+          const page = await core.request<{ entries: Entry[]; next?: string }>('GET', `/api/v2/meshfs/list?${query}`);
+          all.push(...page.entries);
+          after = page.next;
+          if (after === undefined) return all;
+        }
+      },
     },
     stats() {
       const sum = { ...done };

@@ -60,6 +60,8 @@ export interface MeshFs {
   write(request: WriteRequest): Promise<Written>;
   /** The pointer's newest content. Rejects with `PointerMissing`, `PointerInvalid`, `PointerUnknown` or `PayloadLost`. */
   resolve(pointer: string): Promise<Resolved>;
+  /** What is kept under pointers that begin with `prefix`, a page at a time; `next` is the following page's `after`. */
+  list(prefix: string, options?: { limit?: number; after?: string }): Promise<{ entries: Written[]; next?: string }>;
 }
 
 export interface MeshFsOptions {
@@ -127,6 +129,15 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
       if (bytes === undefined) throw new PayloadLost({ pointer: record.pointer, digest });
       const content = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
       return { ...answer(record, stored.revision), content, written_at: record.written_at };
+    },
+
+    async list(prefix, options = {}) {
+      if (typeof prefix !== 'string' || !prefix.startsWith(SCHEME))
+        throw new PointerInvalid({ pointer: String(prefix), why: `a prefix begins with ${SCHEME}` });
+      const name = prefix.slice(SCHEME.length);
+      const page = await records.list(name.startsWith('wiki/') ? fold(name) : name, options);
+      const entries = page.entries.map(({ value, revision }) => answer(readRecord(value), revision));
+      return page.next === undefined ? { entries } : { entries, next: page.next };
     },
   };
 }
@@ -200,6 +211,8 @@ function checkAsked(pointer: Pointer, record: MeshRecord): void {
     `Nothing was ever written to ${pointer.text}. There is ${record.pointer}`,
   );
 }
+
+const SCHEME = 'gem-pointer://';
 
 function answer(record: MeshRecord, revision: number): Written {
   const { pointer, digest, version, bytes, media_type, language } = record;

@@ -1,5 +1,5 @@
 /** Vaults: drivers, and the effects that the host performs for guests. */
 export * from './driver.ts';
-export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
+export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export * from './effects/effects.ts';

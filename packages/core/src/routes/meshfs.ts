@@ -43,4 +43,23 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
       return { status: 'success', ...(await meshfs.resolve(pointer)) };
     },
   );
+
+  app.get(
+    '/api/v2/meshfs/list',
+    {
+      schema: {
+        tags: ['meshfs'],
+        summary: 'What is kept under pointers that begin with a prefix, a page at a time',
+        querystring: Type.Object({
+          prefix: Type.String({ default: 'gem-pointer://' }),
+          after: Type.Optional(Type.String({ maxLength: 2048 })),
+          limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+        }),
+      },
+    },
+    async (request) => {
+      const { prefix, ...page } = request.query;
+      return { status: 'success', ...(await meshfs.list(prefix, page)) };
+    },
+  );
 };

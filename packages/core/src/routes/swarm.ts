@@ -55,6 +55,8 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
     if (request.routeOptions.config && (request.routeOptions.config as { raw?: boolean }).raw) return done(null, body);
+    // Clients that send a content type with every request send it with an empty body too.
+    if (body === '' && request.method === 'DELETE') return done(null, undefined);
     return app.getDefaultJsonParser('error', 'error')(request, body as string, done);
   });
 

@@ -8,6 +8,7 @@ import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { createGuest } from './guest.ts';
 import { runShell } from './shell.ts';
+import { stripTypes, withPlace } from './typescript.ts';
 
 const LISTENER = 3;
 const CONTROL = 4;
@@ -43,9 +44,13 @@ const reason = await runShell({
       outside,
       context,
       async evaluate(source, language) {
-        const file = `${HOME}/worker.${language === 'typescript' ? 'ts' : 'mjs'}`;
-        writeFileSync(file, source);
-        return import(`file://${file}`);
+        const file = `${HOME}/worker.mjs`;
+        writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
+        try {
+          return await import(`file://${file}`);
+        } catch (error) {
+          throw withPlace(error, source);
+        }
       },
     });
   },

@@ -29,7 +29,7 @@ interface Thread {
 }
 
 const threads = new Set<Thread>();
-const homes = new Map<string, Thread>();
+const homes = new Map<string, { thread: Thread; doom: Int32Array }>();
 const up = (message: Up) => process.send?.(message);
 
 const wasm = await WebAssembly.compile(await readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'))));
@@ -94,8 +94,9 @@ function start(message: StartMessage): void {
   const thread = threadFor(message.owner);
   clearTimeout(thread.idle_timer);
   thread.vaults.add(message.id);
-  homes.set(message.id, thread);
-  thread.worker.postMessage(message);
+  const doom = new SharedArrayBuffer(4);
+  homes.set(message.id, { thread, doom: new Int32Array(doom) });
+  thread.worker.postMessage({ ...message, doom });
 }
 
 function watch(): void {
@@ -109,8 +110,12 @@ function watch(): void {
 }
 
 process.on('message', (message: Down) => {
-  if (message.op === 'start') start(message);
-  else homes.get(message.id)?.worker.postMessage(message);
+  if (message.op === 'start') return start(message);
+  const home = homes.get(message.id);
+  if (!home) return;
+  // A VM that spins hears no message: the flag reaches it in the middle of its turn.
+  if (message.op === 'kill') Atomics.store(home.doom, 0, 1);
+  home.thread.worker.postMessage(message);
 });
 process.on('disconnect', () => process.exit(0));
 startThread();

@@ -6,6 +6,8 @@ export interface StartMessage {
   owner: string;
   listen_host: string;
   memory_mib: number;
+  /** Made by the host: one Int32 that is set to 1 when the vault must not run on. */
+  doom?: SharedArrayBuffer;
 }
 
 /** Down: from the agent through the host to a thread. */

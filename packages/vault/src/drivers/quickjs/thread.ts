@@ -1,10 +1,10 @@
 /** A thread of the vault host: it holds one owner's QuickJS vaults, each a VM, a shell, and a listening socket. */
-import { stripTypeScriptTypes } from 'node:module';
 import { createServer, type Server, type Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
-import { describe, SourceRejected } from '@hauki/protocol';
+import { describe } from '@hauki/protocol';
 import { type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
+import { stripTypes } from '../../guest/typescript.ts';
 import type { Down, StartMessage, ThreadData, Up } from './messages.ts';
 import { createVm, type Vm } from './vm.ts';
 
@@ -21,15 +21,7 @@ interface Held {
 
 const vaults = new Map<string, Held>();
 
-/** Types are stripped here, next to the code's own cell, and never in the agent: the source is a stranger's. */
-function prepare(source: string, language: string): string {
-  if (language !== 'typescript') return source;
-  try {
-    return stripTypeScriptTypes(source, { mode: 'strip' });
-  } catch (error) {
-    throw new SourceRejected({ stage: 'parse', reason: describe(error) });
-  }
-}
+const prepare = (source: string, language: string) => (language === 'typescript' ? stripTypes(source) : source);
 
 function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: string): void {
   const held = vaults.get(id);
@@ -41,8 +33,9 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   held.server.close(() => up({ op: 'gone', id, cause, reason }));
 }
 
-async function start({ id, listen_host, memory_mib }: StartMessage): Promise<void> {
+async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promise<void> {
   const server = createServer();
+  const doomed = new Int32Array(doom!);
   try {
     const [vm] = await Promise.all([
       createVm({
@@ -50,10 +43,11 @@ async function start({ id, listen_host, memory_mib }: StartMessage): Promise<voi
         bytecode,
         memory_mib,
         turn_ms,
+        doom: doomed,
         busy: (on) => {
           clock[0] = on ? performance.timeOrigin + performance.now() : 0;
         },
-        misbehaved: (reason) => release(id, 'misbehaved', reason),
+        misbehaved: (reason) => (doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, 'misbehaved', reason)),
       }),
       new Promise<void>((resolve, reject) => {
         server.once('error', reject);

@@ -15,6 +15,8 @@ export interface VmOptions {
   memory_mib: number;
   /** How long one turn inside may take. */
   turn_ms: number;
+  /** Set to 1 from outside when the VM must stop in the middle of its turn. */
+  doom: Int32Array;
   /** Told when a turn begins (true) and ends (false), for the watchdog outside this thread. */
   busy(on: boolean): void;
   /** The VM must be discarded: `reason` is for a person. */
@@ -139,7 +141,7 @@ export class Vm {
 
   #interrupted(): boolean {
     if (++this.#asked % CLOCK_EVERY !== 0) return false;
-    if (performance.now() < this.#deadline) return false;
+    if (performance.now() < this.#deadline && Atomics.load(this.#options.doom, 0) === 0) return false;
     this.#overran = true;
     return true;
   }

@@ -1,0 +1,185 @@
+/** The command, as a person or a script uses it: every verb, its JSON, its exit codes. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const BIN = fileURLToPath(new URL('../bin/hauki.js', import.meta.url));
+const GREETER = fileURLToPath(new URL('../../../examples/workers/greeter.ts', import.meta.url));
+
+describe('the hauki command', () => {
+  let folder: string;
+  let env: NodeJS.ProcessEnv;
+  let up: ChildProcess;
+  let url: string;
+
+  const start = (args: string[], bin = BIN, more: NodeJS.ProcessEnv = {}) =>
+    spawn(process.execPath, [bin, ...args], { env: { ...env, ...more }, stdio: ['pipe', 'pipe', 'pipe'] });
+  const run = async (args: string[], input = '', bin = BIN, more: NodeJS.ProcessEnv = {}) => {
+    const child = start(args, bin, more);
+    let out = '';
+    let err = '';
+    child.stdout!.on('data', (d) => {
+      out += d;
+    });
+    child.stderr!.on('data', (d) => {
+      err += d;
+    });
+    child.stdin!.end(input);
+    const [code] = await once(child, 'close');
+    return { code, out, err };
+  };
+  const firstLine = async (child: ChildProcess) => {
+    const [line] = await once(createInterface(child.stdout!), 'line');
+    return JSON.parse(line as string);
+  };
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'hauki-cli-'));
+    env = { ...process.env, HAUKI_DATA: folder, NO_COLOR: '1' };
+    delete env.HAUKI_TOKEN;
+    up = start(['up', '--port', '0', '--driver', 'quickjs', '--label', 'zone=north', '--json']);
+    url = (await firstLine(up)).url;
+    env.HAUKI_URL = url;
+  });
+  after(async () => {
+    if (up.exitCode === null) {
+      up.kill('SIGINT');
+      const [code] = await once(up, 'exit');
+      assert.equal(code, 0, 'Ctrl-C ends hauki up cleanly');
+    }
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it('teaches with --help, and exits 2 for wrong usage', async () => {
+    const help = await run(['--help']);
+    assert.equal(help.code, 0);
+    for (const word of ['hauki up', 'clone', 'call', 'ps', 'kill', 'run', 'fs', 'token', 'Exit codes'])
+      assert.ok(help.out.includes(word), word);
+    assert.equal((await run(['frobnicate'])).code, 2);
+    assert.equal((await run(['call'])).code, 2);
+    assert.equal((await run(['clone', 'no/such/file.ts'])).code, 2);
+  });
+
+  it('finds the admin token by itself; its file is its owner’s alone', async () => {
+    const { out } = await run(['token']);
+    assert.match(out, /^hauki_[\w-]{43}\n$/);
+    assert.equal(statSync(join(folder, 'core', 'admin.token')).mode & 0o777, 0o600);
+  });
+
+  it('keeps a worker alive while clone runs, and lets it be called and listed from elsewhere', async () => {
+    const clone = start(['clone', GREETER, '--json']);
+    const { worker, methods } = await firstLine(clone);
+    assert.deepEqual(methods, ['greet', 'count']);
+    assert.equal((await run(['call', worker, 'greet', 'ada'])).out, 'Hello, Ada!\n');
+    assert.deepEqual(JSON.parse((await run(['call', worker, 'count', '--json'])).out), { result: 1 });
+    assert.match((await run(['ps'])).out, new RegExp(`${worker} +\\S+ +quickjs +admin`));
+    const unknown = await run(['call', worker, 'dance']);
+    assert.equal(unknown.code, 3);
+    assert.match(unknown.err, /Method not found: dance\. There is: greet, count/);
+    clone.kill('SIGINT');
+    assert.equal((await once(clone, 'exit'))[0], 0);
+    const gone = await run(['call', worker, 'count']);
+    assert.equal(gone.code, 3);
+    assert.match(gone.err, /is dead: destructed/);
+  });
+
+  it('lets a worker outlive its command with --ttl, until it is killed', async () => {
+    const { worker } = JSON.parse(
+      (await run(['clone', GREETER, '--ttl', '5m', '--label', 'zone=north', '--json'])).out,
+    );
+    assert.equal((await run(['call', worker, 'greet', 'grace'])).out, 'Hello, Grace!\n');
+    assert.equal((await run(['kill', worker])).out, `${worker}\n`);
+    assert.equal(JSON.parse((await run(['ps', '--json'])).out).workers.length, 0);
+    assert.equal((await run(['kill', worker])).code, 3);
+  });
+
+  it('writes, reads and lists documents', async () => {
+    assert.equal((await run(['fs', 'write', 'gem-pointer://wiki/cli/hello'], '# Hello\n')).code, 0);
+    assert.equal((await run(['fs', 'read', 'gem-pointer://wiki/cli/hello'])).out, '# Hello\n');
+    assert.match(
+      (await run(['fs', 'ls', 'gem-pointer://wiki/cli/'])).out,
+      /gem-pointer:\/\/wiki\/cli\/hello\.md +8 +text\/markdown/,
+    );
+    assert.equal((await run(['fs', 'read', 'gem-pointer://wiki/cli/nothing'])).code, 3);
+    assert.equal((await run(['fs', 'read', 'not-a-pointer'])).code, 2);
+  });
+
+  it('clones from a pointer that it wrote', async () => {
+    const file = join(folder, 'sum.ts');
+    writeFileSync(file, 'export const sum = (...all: number[]) => all.reduce((a, b) => a + b, 0);');
+    assert.equal((await run(['fs', 'write', 'gem-pointer://wiki/workers/sum', file])).code, 0);
+    const { worker } = JSON.parse(
+      (await run(['clone', 'gem-pointer://wiki/workers/sum', '--ttl', '1m', '--json'])).out,
+    );
+    assert.equal((await run(['call', worker, 'sum', '1', '2', '3'])).out, '6\n');
+    await run(['kill', worker]);
+  });
+
+  it('answers to its second name with the notes’ verbs', async () => {
+    const second = join(folder, 'x-hauki-core');
+    symlinkSync(BIN, second);
+    await run(['meshfs_write', 'gem-pointer://wiki/cli/second'], 'by the second name', second);
+    assert.equal(
+      (await run(['meshfs_resolve', 'gem-pointer://wiki/cli/second'], '', second)).out,
+      'by the second name',
+    );
+    assert.equal(JSON.parse((await run(['service_registry'], '', second)).out).nodes.length, 1);
+  });
+
+  it('runs a script against the mesh, wherever the script lies', async () => {
+    const script = join(folder, 'script.ts');
+    writeFileSync(
+      script,
+      `import { connect } from '@hauki/mesh';
+       await using mesh = await connect();
+       const twice = mesh.clone<{ twice(n: number): number }>({ source: 'export const twice = (n) => 2 * n' });
+       console.log(await twice.twice(Number(process.argv[2])));`,
+    );
+    const { code, out, err } = await run(['run', script, '21']);
+    assert.equal(err, '');
+    assert.deepEqual([code, out], [0, '42\n']);
+  });
+
+  it('says what cannot be bundled, with file and line', async () => {
+    const file = join(folder, 'needs-node.ts');
+    writeFileSync(
+      file,
+      "import { readFileSync } from 'node:fs';\nimport x from './missing.ts';\nexport const a = () => [readFileSync, x];",
+    );
+    const { code, err } = await run(['clone', file]);
+    assert.equal(code, 1);
+    assert.match(err, /needs-node\.ts:1:\d+: "node:fs" is a module of Node itself/);
+    assert.match(err, /needs-node\.ts:2:\d+: Could not resolve "\.\/missing\.ts"/);
+  });
+
+  it('tells apart no core (5), a wrong token (4) and bad flags (2), in JSON too', async () => {
+    const away = await run(['ps', '--core', 'http://127.0.0.1:9', '--json']);
+    assert.equal(away.code, 5);
+    assert.match(JSON.parse(away.err).error.message, /no core answers at http:\/\/127\.0\.0\.1:9/);
+    assert.equal((await run(['ps'], '', BIN, { HAUKI_TOKEN: 'hauki_wrong' })).code, 4);
+    assert.equal((await run(['clone', GREETER, '--ttl', 'soon'])).code, 2);
+    const { code, err } = await run(['call', 'w-nobody', 'x']);
+    assert.deepEqual([code, /There is no worker w-nobody/.test(err)], [3, true]);
+  });
+
+  it('joins further nodes', async () => {
+    const node = start(['node', '--name', 'second', '--driver', 'quickjs', '--label', 'zone=south']);
+    for (let i = 0; ; i++) {
+      const { nodes } = JSON.parse((await run(['ps', '--json'])).out);
+      if (nodes.length === 2) break;
+      assert.ok(i < 40, 'the node joins');
+    }
+    const { worker } = JSON.parse(
+      (await run(['clone', GREETER, '--ttl', '1m', '--label', 'zone=south', '--json'])).out,
+    );
+    assert.equal((await run(['kill', worker])).code, 0);
+    node.kill('SIGTERM');
+    assert.equal((await once(node, 'exit'))[0], 0);
+  });
+});

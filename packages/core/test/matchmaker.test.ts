@@ -1,0 +1,230 @@
+/** The matchmaker: even loads at scale, constraints always kept, refusals that say why. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { NodeInfo } from '@hauki/protocol';
+import fc from 'fast-check';
+import { type Candidate, loadOf, place, type Wanted } from '../src/matchmaker.ts';
+
+/** A small generator with a seed (mulberry32), so that a failure can be repeated. */
+function seeded(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const LXC = { available: true, isolation: 'kernel' };
+const QUICKJS = { available: true, isolation: 'vm' };
+
+const node = (name: string, of: Partial<NodeInfo> = {}, load: Partial<Candidate['load']> = {}): Candidate => ({
+  info: {
+    node: name,
+    labels: {},
+    drivers: { lxc: LXC, quickjs: QUICKJS },
+    memory_mib: 1024,
+    cores: 1,
+    ...of,
+  },
+  load: { workers: 0, memory_used_mib: 0, cpu: 0, ...load },
+});
+
+const want = (of: Partial<Wanted> = {}): Wanted => ({ labels: {}, memory_mib: () => 64, ...of });
+
+describe('ten thousand nodes and a hundred thousand placements', () => {
+  const NODES = 10_000;
+  const PLACEMENTS = 100_000;
+  const simulate = (nodes: Candidate[], wanted: Wanted, random: () => number, placements: number) => {
+    for (let i = 0; i < placements; i++) {
+      const placed = place(wanted, nodes, random);
+      assert.ok('node' in placed);
+      placed.node.load.workers++;
+    }
+    return Math.max(...nodes.map(({ load }) => load.workers));
+  };
+
+  for (const seed of [1, 2, 3, 20_261_120])
+    it(`leave the fullest at most 2 above the mean (seed ${seed})`, (t) => {
+      const nodes = Array.from({ length: NODES }, (_, i) => node(`n${i}`));
+      const fullest = simulate(nodes, want(), seeded(seed), PLACEMENTS);
+      t.diagnostic(`fullest ${fullest}, mean ${PLACEMENTS / NODES}`);
+      assert.ok(fullest <= PLACEMENTS / NODES + 2, `the fullest holds ${fullest}`);
+      assert.equal(
+        nodes.reduce((total, { load }) => total + load.workers, 0),
+        PLACEMENTS,
+      );
+    });
+
+  it('would not be so even with a single random pick (positive control)', () => {
+    const random = seeded(1);
+    const counts = new Array<number>(NODES).fill(0);
+    for (let i = 0; i < PLACEMENTS; i++) counts[Math.floor(random() * NODES)]!++;
+    assert.ok(Math.max(...counts) > PLACEMENTS / NODES + 2);
+  });
+
+  it('fill nodes of different size in proportion to their cores', () => {
+    const nodes = Array.from({ length: 1000 }, (_, i) => node(`n${i}`, { cores: 1 + (i % 8) }));
+    simulate(nodes, want(), seeded(7), 45_000);
+    // On average 10 workers for each core.
+    for (const each of nodes) assert.ok(loadOf(each) < 14, `${each.info.node}: ${loadOf(each)}`);
+  });
+});
+
+describe('where a job may go', () => {
+  const labels = fc.dictionary(fc.constantFrom('zone', 'gpu', 'disk'), fc.constantFrom('a', 'b'));
+  const drivers = fc.record(
+    {
+      lxc: fc.record({ available: fc.boolean(), isolation: fc.constant('kernel'), reason: fc.constant('no ids') }),
+      quickjs: fc.record({ available: fc.boolean(), isolation: fc.constant('vm'), reason: fc.constant('broken') }),
+    },
+    { requiredKeys: [] },
+  );
+  const anyNode = fc
+    .record({
+      labels,
+      drivers,
+      memory_mib: fc.integer({ min: 0, max: 512 }),
+      memory_used_mib: fc.integer({ min: 0, max: 512 }),
+      workers: fc.nat({ max: 50 }),
+      cpu: fc.double({ min: 0, max: 1, noNaN: true }),
+      cores: fc.integer({ min: 0, max: 16 }),
+    })
+    .map(({ labels, drivers, memory_mib, cores, ...load }) => ({ info: { labels, drivers, memory_mib, cores }, load }));
+  const anyWanted = fc.record({
+    driver: fc.constantFrom(undefined, 'lxc', 'quickjs', 'process', '__proto__', 'constructor'),
+    labels: fc.oneof(fc.constant({}), labels),
+    lxc: fc.integer({ min: 0, max: 256 }),
+    quickjs: fc.integer({ min: 0, max: 128 }),
+  });
+
+  it('is always a node that has driver, labels and memory; and a refusal means that there is none', () => {
+    fc.assert(
+      fc.property(fc.array(anyNode, { maxLength: 24 }), anyWanted, fc.integer(), (given, asked, seed) => {
+        const nodes = given.map(({ info, load }, i) => ({ info: { node: `n${i}`, ...info } as NodeInfo, load }));
+        const memory = (driver: string) => (driver === 'lxc' ? asked.lxc : asked.quickjs);
+        const wanted: Wanted = {
+          driver: asked.driver,
+          labels: asked.labels as Record<string, string>,
+          memory_mib: memory,
+        };
+        const fits = ({ info, load }: Candidate, driver: string) =>
+          (Object.hasOwn(info.drivers, driver) && info.drivers[driver]!.available) === true &&
+          Object.entries(wanted.labels).every(([name, value]) => info.labels[name] === value) &&
+          info.memory_mib - load.memory_used_mib >= memory(driver);
+        const placed = place(wanted, nodes, seeded(seed));
+        const choices = asked.driver === undefined ? ['lxc', 'quickjs'] : [asked.driver];
+        const best = choices.find((driver) => nodes.some((each) => fits(each, driver)));
+        if ('node' in placed) {
+          assert.equal(placed.driver, best);
+          assert.ok(fits(placed.node, placed.driver));
+        } else {
+          assert.equal(best, undefined);
+          assert.equal(placed.refused.length, Math.min(20, nodes.length));
+        }
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('is found even when one of many thousands fits', () => {
+    const nodes = Array.from({ length: 5000 }, (_, i) => node(`n${i}`, { labels: i === 4321 ? { gpu: 'yes' } : {} }));
+    for (const seed of [1, 2, 3]) {
+      const placed = place(want({ labels: { gpu: 'yes' } }), nodes, seeded(seed));
+      assert.ok('node' in placed && placed.node.info.node === 'n4321');
+    }
+  });
+
+  it('is the only node when there is one, and every node is reached when there are few', () => {
+    const single = [node('alone')];
+    assert.deepEqual(
+      place(want(), single, () => 0.999_999),
+      { node: single[0], driver: 'lxc' },
+    );
+    for (const count of [2, 3, 5]) {
+      const nodes = Array.from({ length: count }, (_, i) => node(`n${i}`));
+      const random = seeded(count);
+      const seen = new Set<string>();
+      for (let i = 0; i < 200; i++) {
+        const placed = place(want(), nodes, random);
+        assert.ok('node' in placed);
+        placed.node.load.workers++;
+        seen.add(placed.node.info.node);
+      }
+      assert.equal(seen.size, count);
+    }
+  });
+
+  it('prefers lxc, and takes quickjs only where no node offers it', () => {
+    const weak = node('weak', {
+      drivers: { lxc: { available: false, reason: 'x', isolation: 'k' }, quickjs: QUICKJS },
+    });
+    const strong = node('strong', {}, { workers: 500, cpu: 1 });
+    for (const seed of [1, 2, 3, 4, 5]) {
+      const placed = place(want(), [weak, strong], seeded(seed));
+      assert.ok('node' in placed);
+      assert.deepEqual([placed.node.info.node, placed.driver], ['strong', 'lxc']);
+      const named = place(want({ driver: 'quickjs' }), [weak, strong], seeded(seed));
+      assert.ok('node' in named);
+      assert.deepEqual([named.node.info.node, named.driver], ['weak', 'quickjs']);
+    }
+    const fallback = place(want(), [weak], seeded(1));
+    assert.ok('node' in fallback && fallback.driver === 'quickjs');
+  });
+
+  it('takes the less loaded of two', () => {
+    const idle = node('idle');
+    const busy = node('busy', {}, { workers: 3 });
+    for (const nodes of [
+      [idle, busy],
+      [busy, idle],
+    ]) {
+      const placed = place(want(), nodes, seeded(1));
+      assert.ok('node' in placed && placed.node === idle);
+    }
+  });
+
+  it('changes nothing: the same jobs, nodes and numbers give the same places', () => {
+    const nodes = Array.from({ length: 50 }, (_, i) => node(`n${i}`, {}, { workers: i % 3 }));
+    const before = structuredClone(nodes);
+    const names = (seed: number) => {
+      const random = seeded(seed);
+      return Array.from({ length: 20 }, () => (place(want(), nodes, random) as { node: Candidate }).node.info.node);
+    };
+    assert.deepEqual(names(9), names(9));
+    assert.notDeepEqual(names(9), names(10));
+    assert.deepEqual(nodes, before);
+  });
+});
+
+describe('a refusal', () => {
+  it('says for each node what is missing and what there is', () => {
+    const nodes = [
+      node('small', { memory_mib: 100 }, { memory_used_mib: 60 }),
+      node('elsewhere', { labels: { zone: 'b' } }),
+      node('plain'),
+      node('bare', { drivers: {} }),
+      node('broken', { drivers: { lxc: { available: false, reason: 'no user namespaces', isolation: 'kernel' } } }),
+    ];
+    const placed = place(want({ driver: 'lxc', labels: { zone: 'a' } }), nodes, seeded(1));
+    assert.ok('refused' in placed);
+    assert.deepEqual(placed.refused, [
+      'small (label zone is not set)',
+      'elsewhere (label zone is b)',
+      'plain (label zone is not set)',
+      'bare (no driver lxc)',
+      'broken (no lxc: no user namespaces)',
+    ]);
+    const memory = place(want({ driver: 'lxc' }), [nodes[0]!], seeded(1));
+    assert.deepEqual(memory, { refused: ['small (40 MiB free of 100)'] });
+  });
+
+  it('is empty when there are no nodes, and bounded when there are many', () => {
+    assert.deepEqual(place(want(), [], seeded(1)), { refused: [] });
+    const many = Array.from({ length: 500 }, (_, i) => node(`n${i}`, { drivers: {} }));
+    const placed = place(want(), many, seeded(1));
+    assert.ok('refused' in placed && placed.refused.length === 20);
+  });
+});

@@ -1,0 +1,82 @@
+/** The registry: a picture of nodes, workers and fates that corrects itself whenever an agent tells again. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { type Fate, LIMITS, NO_GRANTS, type NodeForCore, type WorkerInfo } from '@hauki/protocol';
+import { type RegisteredNode, Registry } from '../src/registry.ts';
+
+const node = (name: string): RegisteredNode => ({
+  info: { node: name, labels: {}, drivers: {}, memory_mib: 1024, cores: 1 },
+  load: { workers: 0, memory_used_mib: 0, cpu: 0 },
+  rpc: {} as NodeForCore,
+  since: 0,
+});
+
+const worker = (name: string): WorkerInfo => ({
+  worker: name,
+  owner: 'admin',
+  driver: 'lxc',
+  epoch: 1,
+  direct: { host: '127.0.0.1', port: 1, tls: false },
+  memory_mib: 64,
+  grants: NO_GRANTS,
+  lease: { heartbeat_ms: 1, lease_ms: 2 },
+  pid: 1,
+  born_at: 0,
+  lease_until: 0,
+});
+
+const fate = (name: string): Fate => ({ worker: name, owner: 'admin', cause: 'oom', reason: 'r', at: 0, log_tail: '' });
+
+describe('the registry', () => {
+  it('knows a node and its workers while it is there, and its workers while it is away', () => {
+    const registry = new Registry();
+    const one = node('one');
+    registry.register(one, [worker('a'), worker('b')]);
+    assert.deepEqual(registry.candidates(), [one]);
+    assert.equal(registry.workers.get('a')!.node, 'one');
+    registry.away(one);
+    assert.deepEqual(registry.candidates(), []);
+    assert.equal(registry.workers.size, 2);
+  });
+
+  it('counts as lost what a node that comes back no longer has, and nothing of other nodes', () => {
+    const registry = new Registry();
+    registry.register(node('one'), [worker('a'), worker('b')]);
+    registry.register(node('two'), [worker('c')]);
+    registry.register(node('one'), [worker('b'), worker('d')]);
+    assert.deepEqual([...registry.workers.keys()].sort(), ['b', 'c', 'd']);
+    assert.equal(registry.fate('a')!.cause, 'node_lost');
+    assert.equal(registry.fate('c'), undefined);
+  });
+
+  it('does not take the end of an old link for the end of the new one', () => {
+    const registry = new Registry();
+    const before = node('one');
+    const now = node('one');
+    registry.register(before, []);
+    registry.register(now, []);
+    registry.away(before);
+    assert.deepEqual(registry.candidates(), [now]);
+  });
+
+  it('counts a placement at once, and takes it back exactly', () => {
+    const registry = new Registry();
+    const one = node('one');
+    const first = registry.reserve(one, 64);
+    const second = registry.reserve(one, 32);
+    assert.deepEqual(one.load, { workers: 2, memory_used_mib: 96, cpu: 0 });
+    first();
+    second();
+    assert.deepEqual(one.load, { workers: 0, memory_used_mib: 0, cpu: 0 });
+  });
+
+  it('remembers a bounded number of fates, the latest', () => {
+    const registry = new Registry();
+    registry.register(node('one'), [worker('w-0')]);
+    for (let i = 0; i < LIMITS.fates + 10; i++) registry.died(fate(`w-${i}`));
+    assert.equal(registry.workers.size, 0);
+    assert.equal(registry.fate('w-9'), undefined);
+    assert.equal(registry.fate('w-10')!.cause, 'oom');
+    assert.equal(registry.fate(`w-${LIMITS.fates + 9}`)!.cause, 'oom');
+  });
+});

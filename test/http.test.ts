@@ -1,0 +1,205 @@
+/** The core over plain HTTP: JSON-RPC over the relay, MeshFS with the notes' answers, OpenAPI, the ticket's schema. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { before, describe, it } from 'node:test';
+import { TICKET_BODY_SCHEMA, TICKET_SCHEMA } from '@hauki/mesh';
+import { makeCallerKey, readTicketBody } from '@hauki/rpc';
+import { Compile } from 'typebox/compile';
+import { useMesh } from './support/mesh.ts';
+
+const SUMS = `
+  export const subtract = (a, b) => (typeof a === 'object' ? a.minuend - a.subtrahend : a - b);
+  export const sum = (...all) => all.reduce((a, b) => a + b, 0);
+  export const get_data = () => ['hello', 5];
+  export const update = () => {};
+  export const notify_sum = () => {};
+  export const notify_hello = () => {};
+`;
+
+describe('a worker called by plain JSON-RPC over HTTP', () => {
+  const used = useMesh({ nodes: [{ drivers: ['quickjs'] }] });
+  let url: string;
+  before(async () => {
+    const ghost = used.mesh.clone({ source: SUMS });
+    url = `${used.local.url}/api/v2/ephemeral/${(await used.mesh.details(ghost)).worker}`;
+  });
+  const post = async (body: string): Promise<unknown> => {
+    const response = await fetch(url, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${used.local.token}`, 'content-type': 'application/json' },
+      body,
+    });
+    return response.status === 204 ? undefined : response.json();
+  };
+  /** Results, ids and error codes; our messages say more than the specification's. */
+  const essence = (answer: any): unknown =>
+    Array.isArray(answer)
+      ? answer.map(essence)
+      : answer && { ...answer, ...(answer.error ? { error: answer.error.code } : {}) };
+
+  // https://www.jsonrpc.org/specification, section 7, with error objects reduced to their codes.
+  const EXAMPLES: [string, string, unknown][] = [
+    [
+      'positional parameters',
+      '{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}',
+      { jsonrpc: '2.0', result: 19, id: 1 },
+    ],
+    [
+      'positional parameters, swapped',
+      '{"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2}',
+      { jsonrpc: '2.0', result: -19, id: 2 },
+    ],
+    [
+      'named parameters',
+      '{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}',
+      { jsonrpc: '2.0', result: 19, id: 3 },
+    ],
+    ['a notification', '{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}', undefined],
+    [
+      'a method that does not exist',
+      '{"jsonrpc": "2.0", "method": "foobar", "id": "1"}',
+      { jsonrpc: '2.0', error: -32601, id: '1' },
+    ],
+    [
+      'invalid JSON',
+      '{"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz]',
+      { jsonrpc: '2.0', error: -32700, id: null },
+    ],
+    [
+      'an invalid request',
+      '{"jsonrpc": "2.0", "method": 1, "params": "bar"}',
+      { jsonrpc: '2.0', error: -32600, id: null },
+    ],
+    [
+      'a batch of invalid JSON',
+      '[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},{"jsonrpc": "2.0", "method"]',
+      { jsonrpc: '2.0', error: -32700, id: null },
+    ],
+    ['an empty batch', '[]', { jsonrpc: '2.0', error: -32600, id: null }],
+    ['a batch of one invalid', '[1]', [{ jsonrpc: '2.0', error: -32600, id: null }]],
+    ['a batch of invalid', '[1,2,3]', [1, 2, 3].map(() => ({ jsonrpc: '2.0', error: -32600, id: null }))],
+    [
+      'a mixed batch',
+      '[{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},{"jsonrpc": "2.0", "method": "notify_hello", "params": [7]},{"jsonrpc": "2.0", "method": "subtract", "params": [42,23], "id": "2"},{"foo": "boo"},{"jsonrpc": "2.0", "method": "foo.get", "params": {"name": "myself"}, "id": "5"},{"jsonrpc": "2.0", "method": "get_data", "id": "9"}]',
+      [
+        { jsonrpc: '2.0', result: 7, id: '1' },
+        { jsonrpc: '2.0', result: 19, id: '2' },
+        { jsonrpc: '2.0', error: -32600, id: null },
+        { jsonrpc: '2.0', error: -32601, id: '5' },
+        { jsonrpc: '2.0', result: ['hello', 5], id: '9' },
+      ],
+    ],
+    [
+      'a batch of notifications',
+      '[{"jsonrpc": "2.0", "method": "notify_sum", "params": [1,2,4]},{"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}]',
+      undefined,
+    ],
+  ];
+
+  for (const [name, request, expected] of EXAMPLES)
+    it(`answers ${name} as the specification says`, async () =>
+      assert.deepEqual(essence(await post(request)), expected));
+});
+
+describe('the core over HTTP', () => {
+  const used = useMesh({ nodes: [{ drivers: ['quickjs'] }] });
+  const ask = (path: string, init: RequestInit = {}) =>
+    fetch(new URL(path, used.local.url), {
+      ...init,
+      headers: {
+        authorization: `Bearer ${used.local.token}`,
+        ...(init.body ? { 'content-type': 'application/json' } : {}),
+      },
+    });
+  const json = async (path: string, init?: RequestInit): Promise<any> => (await ask(path, init)).json();
+
+  it('keeps documents under pointers, with the notes’ answers', async () => {
+    const pointer = 'gem-pointer://wiki/atlas/notes';
+    const written = await json('/api/v2/meshfs/write', {
+      method: 'POST',
+      body: JSON.stringify({ pointer, content: '# Notes' }),
+    });
+    assert.equal(written.status, 'success');
+    const found = await json(`/api/v2/meshfs/resolve?pointer=${encodeURIComponent(pointer)}`);
+    assert.equal(found.status, 'success');
+    assert.equal(found.content, '# Notes');
+    assert.equal(found.pointer, 'gem-pointer://wiki/atlas/notes.md');
+    assert.equal(readFileSync(`${used.local.data_dir}/core/wiki/atlas/notes.md`, 'utf8'), '# Notes');
+  });
+
+  it('tells a missing pointer, an unknown and an impossible one apart', async () => {
+    const statuses: [number, string][] = [];
+    for (const path of [
+      '',
+      '?pointer=gem-pointer://wiki/atlas/nothing',
+      '?pointer=gem-pointer://wiki/../../etc/passwd',
+    ]) {
+      const response = await ask(`/api/v2/meshfs/resolve${path}`);
+      statuses.push([response.status, ((await response.json()) as any).error.data.name]);
+    }
+    assert.deepEqual(statuses, [
+      [400, 'PointerMissing'],
+      [404, 'PointerUnknown'],
+      [400, 'PointerInvalid'],
+    ]);
+  });
+
+  it('describes itself in OpenAPI, to anyone', async () => {
+    const response = await fetch(new URL('/docs/json', used.local.url));
+    assert.equal(response.status, 200);
+    const { openapi, paths } = (await response.json()) as any;
+    assert.match(openapi, /^3\./);
+    for (const path of [
+      '/api/v2/swarm_spawn_ephemeral',
+      '/api/v2/ephemeral/{worker}',
+      '/api/v2/service_registry',
+      '/api/v2/meshfs/write',
+      '/health',
+    ])
+      assert.ok(paths[path], path);
+    assert.equal((await fetch(new URL('/docs', used.local.url))).status, 200);
+  });
+
+  it('answers /health and its keys without a token', async () => {
+    assert.equal(((await (await fetch(new URL('/health', used.local.url))).json()) as any).status, 'ok');
+    const { keys } = (await (await fetch(new URL('/.well-known/jwks.json', used.local.url))).json()) as any;
+    assert.equal(keys[0].crv, 'Ed25519');
+    assert.equal(keys[0].d, undefined, 'the private half stays at home');
+  });
+
+  it('gives tickets that meet the published schema to the letter', async () => {
+    const published = await json('/api/v2/schemas/ticket.json');
+    assert.deepEqual(
+      published,
+      JSON.parse(JSON.stringify({ delivered: TICKET_SCHEMA, signed_body: TICKET_BODY_SCHEMA })),
+    );
+    assert.deepEqual(
+      JSON.parse(readFileSync(new URL('../docs/ticket.schema.json', import.meta.url), 'utf8')),
+      published,
+    );
+    const { thumbprint } = await makeCallerKey();
+    const body = JSON.stringify({
+      source: 'export const a = () => 1',
+      audience: thumbprint,
+      grants: { fetch: ['a.example:443'] },
+    });
+    const { ticket, worker } = await json('/api/v2/swarm_spawn_ephemeral', { method: 'POST', body });
+    const delivered = Compile(published.delivered);
+    const signed = Compile(published.signed_body);
+    assert.equal(delivered.Check(ticket), true);
+    const claims = readTicketBody<Record<string, unknown>>(ticket.signed);
+    assert.equal(signed.Check(claims), true, JSON.stringify(signed.Errors(claims)));
+    assert.equal(signed.Check({ ...claims, more: 1 }), false);
+    assert.equal(signed.Check({ ...claims, worker: undefined }), false);
+    assert.equal((await ask(`/api/v2/ephemeral/${worker}`, { method: 'DELETE' })).status, 200);
+  });
+
+  it('says clearly when its port is taken', async () => {
+    const { startCore } = await import('@hauki/cli');
+    const { mkdtempSync, rmSync } = await import('node:fs');
+    const folder = mkdtempSync('/tmp/hauki-port-');
+    const port = Number(new URL(used.local.url).port);
+    await assert.rejects(startCore(folder, { port }), /something else listens on 127\.0\.0\.1:\d+/);
+    rmSync(folder, { recursive: true });
+  });
+});

@@ -1,0 +1,186 @@
+/** Who dies with whom (design, decision 10): whatever is killed, nothing is left of a worker that nobody holds. */
+import assert from 'node:assert/strict';
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { connect as connectTcp } from 'node:net';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { startCore, startNode } from '@hauki/cli';
+import { connect, isError, type Mesh, OutcomeUnknown, WorkerDied } from '@hauki/mesh';
+import { nodeTokenFile } from '@hauki/mesh/data-dir';
+import {
+  CALCULATOR,
+  type Calculator,
+  DRIVERS,
+  descendants,
+  lives,
+  missing,
+  traces,
+  until,
+  useMesh,
+} from './support/mesh.ts';
+
+const LEASE_MS = 1_500;
+const SOURCE = `${CALCULATOR}
+  export const onEnd = async (reason) => { console.log('last words: ' + reason); };`;
+
+const find = async (mesh: Mesh, worker: string) => (await mesh.registry()).workers.find((w) => w.worker === worker);
+
+const answers = (port: number) =>
+  new Promise<boolean>((resolve) => {
+    const socket = connectTcp(port, '127.0.0.1');
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+    socket.once('connect', () => socket.destroy());
+  });
+
+for (const driver of DRIVERS) {
+  describe(`teardown with ${driver} vaults`, { skip: missing(driver) }, () => {
+    const used = useMesh({ nodes: [{ drivers: [driver] }] });
+    const options = { driver, lease_ms: LEASE_MS };
+    const spawn = async (extra: object = {}) => {
+      const ghost = used.mesh.clone<Calculator>({ source: SOURCE }, { ...options, ...extra });
+      const { worker } = await used.mesh.details(ghost);
+      const info = await find(used.mesh, worker);
+      assert.ok(info, 'a living worker is in the registry');
+      return { ghost, worker, info };
+    };
+    const nothingLeft = async (worker: string, port: number) => {
+      await until(`nothing of ${worker} is left`, () => traces(worker).length === 0);
+      assert.equal(await answers(port), false, 'its port is closed');
+    };
+
+    it('destruct kills at once, and tells waiting callers why', async () => {
+      const { ghost, worker, info } = await spawn();
+      const waiting = assert.rejects(
+        ghost.never(),
+        (error) => isError(error, WorkerDied) && error.fields.cause === 'destructed',
+      );
+      await used.mesh.destruct(ghost);
+      assert.deepEqual(traces(worker), [], 'nothing is left when destruct returns');
+      await nothingLeft(worker, info.direct.port);
+      await waiting;
+      await assert.rejects(ghost.add(1, 2), (error) => isError(error, WorkerDied));
+      assert.equal(await find(used.mesh, worker), undefined);
+    });
+
+    it('destruct needs nothing of a worker that spins for ever', async () => {
+      const { ghost, worker, info } = await spawn();
+      const waiting = assert.rejects(ghost.spin());
+      await used.mesh.destruct(ghost);
+      await nothingLeft(worker, info.direct.port);
+      await waiting;
+    });
+
+    it('a worker lives on past its lease while its owner does', async () => {
+      const { ghost } = await spawn();
+      await new Promise((resolve) => setTimeout(resolve, LEASE_MS * 2));
+      assert.equal(await ghost.add(20, 22), 42);
+      await used.mesh.destruct(ghost);
+    });
+
+    it('when its owner is killed with -9, a worker says its last words and is gone after the lease', async () => {
+      const env = { ...process.env, HAUKI_URL: used.local.url, HAUKI_TOKEN: used.local.token };
+      const owner = fork(
+        new URL('./support/owner.ts', import.meta.url),
+        [JSON.stringify({ ...options, count: 3, source: SOURCE })],
+        { env },
+      );
+      const [workers] = (await once(owner, 'message')) as [string[]];
+      const infos = await Promise.all(workers.map((worker) => find(used.mesh, worker)));
+      owner.kill('SIGKILL');
+      for (const [i, worker] of workers.entries()) {
+        await until(`${worker} has ended`, async () => (await find(used.mesh, worker)) === undefined);
+        await nothingLeft(worker, infos[i]!.direct.port);
+        const answer = await fetch(`${used.local.url}/api/v2/ephemeral/${worker}`, {
+          headers: { authorization: `Bearer ${used.local.token}` },
+        });
+        const { state, fate } = (await answer.json()) as any;
+        assert.equal(state, 'dead');
+        assert.equal(fate.cause, 'lease_expired');
+        assert.match(fate.log_tail, /last words: nobody renewed its lease/);
+      }
+    });
+
+    it('a worker with a ttl outlives its owner for so long, and no longer', async () => {
+      const { ghost, worker, info } = await spawn({ ttl_ms: 3_000 });
+      const other = await connect({ core: used.local.url, token: used.local.token });
+      const lasting = other.clone<Calculator>({ source: SOURCE }, { ...options, ttl_ms: 3_000 });
+      const { worker: kept } = await other.details(lasting);
+      await other.close();
+      await new Promise((resolve) => setTimeout(resolve, LEASE_MS + 500));
+      assert.ok(await find(used.mesh, kept), 'it lives without an owner');
+      assert.equal(await used.mesh.visit<Calculator>(kept).add(1, 1), 2);
+      await until(`${kept} has ended`, async () => (await find(used.mesh, kept)) === undefined);
+      await used.mesh.destruct(ghost);
+      await nothingLeft(worker, info.direct.port);
+    });
+
+    it('when the process that holds a vault is killed with -9, its callers learn it and the node goes on', async () => {
+      const { ghost, worker, info } = await spawn();
+      const waiting = assert.rejects(
+        ghost.never(),
+        (error) => isError(error, WorkerDied) && error.fields.cause !== 'destructed',
+      );
+      assert.ok(info.pid > 0 && lives(info.pid));
+      process.kill(info.pid, 'SIGKILL');
+      await waiting;
+      await nothingLeft(worker, info.direct.port);
+      const { ghost: next } = await spawn();
+      assert.equal(await next.add(1, 2), 3);
+      await used.mesh.destruct(next);
+    });
+
+    it('a vault that takes more memory than it was given dies alone, and its callers learn why', async () => {
+      const bomb = `export const grow = () => { const all = []; for (;;) all.push(new Array(1e5).fill(all.length)); };`;
+      const memory_mib = driver === 'lxc' ? 96 : 16;
+      const ghost = used.mesh.clone<{ grow(): never }>({ source: bomb }, { ...options, memory_mib });
+      const { worker } = await used.mesh.details(ghost);
+      const { ghost: neighbour } = await spawn();
+      await assert.rejects(ghost.grow(), (error: Error) => /memory|heap/i.test(error.message));
+      assert.equal(await neighbour.add(2, 2), 4);
+      await used.mesh.destruct(worker).catch(() => {});
+      await until(`nothing of ${worker} is left`, () => traces(worker).length === 0);
+      await used.mesh.destruct(neighbour);
+    });
+
+    it('when the core is killed with -9, workers with live callers go on, and a new core knows them again', async () => {
+      const { ghost, worker } = await spawn();
+      const { ghost: other, worker: otherWorker, info } = await spawn();
+      const { port } = new URL(used.local.url);
+      await used.local.core.kill();
+      await new Promise((resolve) => setTimeout(resolve, LEASE_MS * 2));
+      assert.equal(await ghost.add(2, 3), 5, 'the direct route needs no core');
+      await used.mesh.destruct(other);
+      await nothingLeft(otherWorker, info.direct.port);
+      used.local.core = await startCore(used.local.data_dir, { port: Number(port) });
+      await until('the node is back', async () => (await used.mesh.registry()).nodes.length === 1);
+      assert.ok(await find(used.mesh, worker), 'the new core lists the worker');
+      assert.equal(await ghost.add(3, 4), 7);
+      await used.mesh.destruct(ghost);
+      assert.equal(await find(used.mesh, worker), undefined);
+    });
+
+    it('when the agent is killed with -9, its vaults die with it and its next start sweeps', async () => {
+      const { ghost, worker, info } = await spawn();
+      const [agent] = used.local.nodes;
+      const children = descendants(agent!.child.pid!);
+      assert.ok(children.length > 0, 'the agent has vaults or their host below it');
+      const waiting = assert.rejects(ghost.never(), (e) => isError(e, WorkerDied) || isError(e, OutcomeUnknown));
+      await agent!.kill();
+      await until('no process of the agent is left', () => children.every((pid) => !lives(pid)));
+      assert.equal(await answers(info.direct.port), false);
+      await waiting;
+      used.local.nodes[0] = await startNode({
+        core_url: used.local.url,
+        data_dir: join(used.local.data_dir, 'node'),
+        token_file: nodeTokenFile(used.local.data_dir),
+        drivers: [driver],
+      });
+      assert.equal(used.local.nodes[0].node, agent!.node, 'a node keeps its name');
+      await nothingLeft(worker, info.direct.port);
+      const { ghost: next } = await spawn();
+      assert.equal(await next.add(1, 2), 3);
+      await used.mesh.destruct(next);
+    });
+  });
+}
