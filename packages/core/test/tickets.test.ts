@@ -20,8 +20,8 @@ after(() => {
   for (const made of folders) rmSync(made, { recursive: true, force: true });
 });
 
-const bodyFits = (value: unknown) => Compile(TICKET_BODY_SCHEMA as never).Check(value);
-const ticketFits = (value: unknown) => Compile(TICKET_SCHEMA as never).Check(value);
+const bodyFits = (value: unknown): boolean => Compile(TICKET_BODY_SCHEMA as never).Check(value);
+const ticketFits = (value: unknown): boolean => Compile(TICKET_SCHEMA as never).Check(value);
 
 const subject = {
   worker: 'w-abc',

@@ -92,7 +92,8 @@ describe('the error table', () => {
 describe('what travels of an error', () => {
   it('is name, message and own frames of a guest’s error, and nothing else', () => {
     const thrown = Object.assign(new RangeError('too far'), { secret: 'not for you' });
-    thrown.stack = 'RangeError: too far\n    at look (worker.mjs:3:7)\n    at call (guest.mjs:1:1)\n    at node:internal/x:1:1';
+    thrown.stack =
+      'RangeError: too far\n    at look (worker.mjs:3:7)\n    at call (guest.mjs:1:1)\n    at node:internal/x:1:1';
     const wire = toWire(thrown);
     assert.equal(wire.code, errors.RemoteError.row.code);
     assert.equal(wire.message, 'RangeError: too far');
@@ -151,7 +152,11 @@ describe('what travels of an error', () => {
 
 describe('an error from a hostile peer', () => {
   it('never throws, and is always one of ours', () => {
-    const code = fc.oneof(fc.integer(), fc.constantFrom<any>({ toString: null, valueOf: null }, [], null, 'x'), fc.jsonValue());
+    const code = fc.oneof(
+      fc.integer(),
+      fc.constantFrom<any>({ toString: null, valueOf: null }, [], null, 'x'),
+      fc.jsonValue(),
+    );
     const wire = fc.oneof(
       fc.jsonValue(),
       fc.record(
@@ -162,7 +167,10 @@ describe('an error from a hostile peer', () => {
             fc.jsonValue(),
             fc.record(
               {
-                name: fc.oneof(fc.constantFrom<any>(...table.map(({ row }) => row.name), '__proto__', 'constructor', 'toString'), fc.jsonValue()),
+                name: fc.oneof(
+                  fc.constantFrom<any>(...table.map(({ row }) => row.name), '__proto__', 'constructor', 'toString'),
+                  fc.jsonValue(),
+                ),
                 fields: fc.oneof(fc.jsonValue(), fc.record({ remote_stack: fc.oneof(fc.string(), fc.jsonValue()) })),
                 retryable: fc.jsonValue(),
                 stack: fc.jsonValue(),
@@ -199,7 +207,8 @@ describe('an error from a hostile peer', () => {
       ),
     );
     assert.ok(isError(got, errors.BadInput));
-    for (const thing of [{}, got, Error.prototype, MeshError.prototype]) assert.equal((thing as any).polluted, undefined);
+    for (const thing of [{}, got, Error.prototype, MeshError.prototype])
+      assert.equal((thing as any).polluted, undefined);
     for (const name of ['__proto__', 'constructor', 'hasOwnProperty', 'toString'])
       assert.ok(isError(fromWire({ code: 5, message: 'm', data: { name } }), errors.RemoteError));
   });
@@ -211,7 +220,13 @@ describe('an error from a hostile peer', () => {
   });
 
   it('is known by its code alone when it is one of JSON-RPC’s own', () => {
-    for (const kind of [errors.ParseError, errors.InvalidRequest, errors.NoSuchMethod, errors.InvalidParams, errors.InternalError]) {
+    for (const kind of [
+      errors.ParseError,
+      errors.InvalidRequest,
+      errors.NoSuchMethod,
+      errors.InvalidParams,
+      errors.InternalError,
+    ]) {
       const got = fromWire({ code: kind.row.code, message: 'in other words' });
       assert.ok(isError(got, kind as ErrorClass<any>));
       assert.equal(got.message, 'in other words');

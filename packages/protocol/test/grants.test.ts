@@ -72,7 +72,10 @@ describe('grants', () => {
   it('are lists of texts, and not too many', () => {
     for (const list of ['x:1', 5, {}, [5], [null], ['x'.repeat(2000)], Array(LIMITS.grants + 1).fill('a:1')])
       refused({ fetch: list }, /list of at most/);
-    assert.equal(normaliseGrants({ fetch: Array.from({ length: LIMITS.grants }, (_, i) => `a${i}:1`) }).fetch.length, LIMITS.grants);
+    assert.equal(
+      normaliseGrants({ fetch: Array.from({ length: LIMITS.grants }, (_, i) => `a${i}:1`) }).fetch.length,
+      LIMITS.grants,
+    );
   });
 
   it('throw nothing but BadInput, and stay the same when made whole again', () => {
@@ -80,9 +83,15 @@ describe('grants', () => {
       fc.property(
         fc.record(
           {
-            fetch: fc.oneof(fc.array(fc.oneof(fc.string(), fc.constantFrom('a:1', '[::]:9', 'B.c:22'))), fc.jsonValue()),
+            fetch: fc.oneof(
+              fc.array(fc.oneof(fc.string(), fc.constantFrom('a:1', '[::]:9', 'B.c:22'))),
+              fc.jsonValue(),
+            ),
             meshfs: fc.record(
-              { read: fc.array(fc.webUrl().map((url) => url.replace(/^https?/, 'gem-pointer'))), write: fc.jsonValue() },
+              {
+                read: fc.array(fc.webUrl().map((url) => url.replace(/^https?/, 'gem-pointer'))),
+                write: fc.jsonValue(),
+              },
               { requiredKeys: [] },
             ),
           },

@@ -83,76 +83,140 @@ describe('a ghost', () => {
     ['JSON.stringify', (g) => assert.equal(JSON.stringify({ g }), '{"g":"[Ghost w-scout]"}')],
     ['String()', (g) => assert.equal(String(g), '[Ghost w-scout]')],
     ['a template', (g) => assert.equal(`${g}`, '[Ghost w-scout]')],
-    ['adding and comparing', (g) => assert.deepEqual([`${g}!`, g < 1, g > 1, +g], ['[Ghost w-scout]!', false, false, NaN])],
-    ['==', (g) => assert.deepEqual([g == null, g == 1, g == '[Ghost w-scout]', g == g], [false, false, true, true])],
+    [
+      'adding and comparing',
+      (g) => assert.deepEqual([`${g}!`, g < 1, g > 1, +g], ['[Ghost w-scout]!', false, false, NaN]),
+    ],
+    [
+      '== in its loose form',
+      (g) => {
+        const loosely = new Function('a', 'b', 'return a == b') as (a: unknown, b: unknown) => boolean;
+        assert.deepEqual(
+          [null, 1, '[Ghost w-scout]', g, make().scout].map((other) => loosely(g, other)),
+          [false, false, true, true, false],
+        );
+      },
+    ],
     ['Object.prototype.toString', (g) => assert.equal(Object.prototype.toString.call(g), '[object Ghost]')],
-    ['toString, toLocaleString and valueOf', (g) => assert.deepEqual([g.toString(), g.toLocaleString(), g.valueOf() === g], ['[Ghost w-scout]', '[Ghost w-scout]', true])],
+    [
+      'toString, toLocaleString and valueOf',
+      (g) =>
+        assert.deepEqual(
+          [g.toString(), g.toLocaleString(), g.valueOf() === g],
+          ['[Ghost w-scout]', '[Ghost w-scout]', true],
+        ),
+    ],
     ['in', (g) => assert.deepEqual(['look' in g, 'then' in g, Symbol.asyncDispose in g], [false, false, true])],
-    ['Object.keys, entries, for in', (g) => {
-      for (const key in g) void key;
-      return [Object.keys(g), Object.entries(g), Reflect.ownKeys(g), Object.getOwnPropertyDescriptors(g)];
-    }],
+    [
+      'Object.keys, entries, for in',
+      (g) => {
+        for (const key in g) void key;
+        return [Object.keys(g), Object.entries(g), Reflect.ownKeys(g), Object.getOwnPropertyDescriptors(g)];
+      },
+    ],
     ['spread and assign', (g) => [{ ...g }, Object.assign({}, g)]],
-    ['symbols', (g) => {
-      for (const name of Reflect.ownKeys(Symbol)) {
-        const symbol = (Symbol as any)[name];
-        if (typeof symbol !== 'symbol') continue;
-        const value = g[symbol];
-        if (symbol === Symbol.toStringTag) assert.equal(value, 'Ghost');
-        else if (symbol === Symbol.asyncDispose || symbol === Symbol.toPrimitive) assert.equal(typeof value, 'function');
-        else assert.equal(value, undefined);
-      }
-      assert.equal(g[Symbol.for('nodejs.util.inspect.custom')], undefined);
-    }],
-    ['instanceof and prototypes', (g) => [g instanceof Promise, g instanceof Error, Object.getPrototypeOf(g), g.constructor.name]],
-    ['type tests', (g) => assert.deepEqual([typeof g, Array.isArray(g), types.isPromise(g), types.isNativeError(g), Error.isError(g)], ['object', false, false, false, false])],
+    [
+      'symbols',
+      (g) => {
+        for (const name of Reflect.ownKeys(Symbol)) {
+          const symbol = (Symbol as any)[name];
+          if (typeof symbol !== 'symbol') continue;
+          const value = g[symbol];
+          if (symbol === Symbol.toStringTag) assert.equal(value, 'Ghost');
+          else if (symbol === Symbol.asyncDispose || symbol === Symbol.toPrimitive)
+            assert.equal(typeof value, 'function');
+          else assert.equal(value, undefined);
+        }
+        assert.equal(g[Symbol.for('nodejs.util.inspect.custom')], undefined);
+      },
+    ],
+    [
+      'instanceof and prototypes',
+      (g) => [g instanceof Promise, g instanceof Error, Object.getPrototypeOf(g), g.constructor.name],
+    ],
+    [
+      'type tests',
+      (g) =>
+        assert.deepEqual(
+          [typeof g, Array.isArray(g), types.isPromise(g), types.isNativeError(g), Error.isError(g)],
+          ['object', false, false, false, false],
+        ),
+    ],
     ['assert.deepEqual with itself', (g) => assert.deepEqual(g, g)],
-    ['comparing with another ghost and with plain objects', (g) => {
-      const other = make().scout;
-      isDeepStrictEqual(g, other);
-      assert.throws(() => assert.deepStrictEqual(g, { worker: 'w-scout' }), assert.AssertionError);
-      assert.throws(() => assert.deepStrictEqual([g], [1]), assert.AssertionError);
-      assert.throws(() => assert.equal(g, 1), assert.AssertionError);
-    }],
+    [
+      'comparing with another ghost and with plain objects',
+      (g) => {
+        const other = make().scout;
+        isDeepStrictEqual(g, other);
+        assert.throws(() => assert.deepStrictEqual(g, { worker: 'w-scout' }), assert.AssertionError);
+        assert.throws(() => assert.deepStrictEqual([g], [1]), assert.AssertionError);
+        assert.throws(() => assert.equal(g, 1), assert.AssertionError);
+      },
+    ],
     ['use as a key', (g) => assert.ok(new Map([[g, 1]]).has(g) && new Set([g]).has(g) && new WeakSet([g]).has(g))],
     ['await', async (g) => assert.equal(await g, g)],
     ['Promise.resolve', async (g) => assert.equal(await Promise.resolve(g), g)],
-    ['Promise.all and race', async (g) => assert.deepEqual([(await Promise.all([g]))[0] === g, (await Promise.race([g])) === g], [true, true])],
+    [
+      'Promise.all and race',
+      async (g) => assert.deepEqual([(await Promise.all([g]))[0] === g, (await Promise.race([g])) === g], [true, true]),
+    ],
     ['returning it from an async function', async (g) => assert.equal(await (async () => g)(), g)],
-    ['an async iterator', async (g) => {
-      const given = async function* () {
-        yield g;
-      };
-      for await (const each of given()) assert.equal(each, g);
-    }],
+    [
+      'an async iterator',
+      async (g) => {
+        const given = async function* () {
+          yield g;
+        };
+        for await (const each of given()) assert.equal(each, g);
+      },
+    ],
     ['structuredClone, which refuses it', (g) => assert.throws(() => structuredClone(g), { name: 'DataCloneError' })],
-    ['what test tools and frameworks look up', (g) => assert.deepEqual([g.nodeType, g.$$typeof, g.asymmetricMatch, g.inspect, g.prototype, g.__proto__], Array(6).fill(undefined))],
-    ['throwing it', (g) => {
-      try {
-        throw g;
-      } catch (thrown) {
-        assert.equal(thrown, g);
-        String(thrown);
-      }
-    }],
+    [
+      'what test tools and frameworks look up',
+      (g) =>
+        assert.deepEqual(
+          [g.nodeType, g.$$typeof, g.asymmetricMatch, g.inspect, g.prototype, g.__proto__],
+          Array(6).fill(undefined),
+        ),
+    ],
+    [
+      'throwing it',
+      (g) => {
+        try {
+          throw g;
+        } catch (thrown) {
+          assert.equal(thrown, g);
+          String(thrown);
+        }
+      },
+    ],
     ['sourceOf', (g) => assert.ok(sourceOf(g) instanceof Source)],
-    ['deleting, freezing, changing the prototype', (g) => {
-      assert.throws(() => {
-        delete g.look;
-      }, TypeError);
-      assert.throws(() => Object.defineProperty(g, 'look', { value: 1 }), TypeError);
-      assert.throws(() => Object.setPrototypeOf(g, null), TypeError);
-      assert.throws(() => Object.freeze(g), TypeError);
-    }],
-    ['setting a property', (g) => {
-      const set = (key: PropertyKey) => () => {
-        g[key] = 1;
-      };
-      assert.throws(set('speed'), { name: 'TypeError', message: /no properties to set.*w-scout.*speed.*Call a method/ });
-      assert.throws(set('worker'), { name: 'TypeError', message: /worker/ });
-      assert.throws(set('then'), { name: 'TypeError', message: /then/ });
-      assert.throws(set(Symbol('mark')), { name: 'TypeError', message: /mark/ });
-    }],
+    [
+      'deleting, freezing, changing the prototype',
+      (g) => {
+        assert.throws(() => {
+          delete g.look;
+        }, TypeError);
+        assert.throws(() => Object.defineProperty(g, 'look', { value: 1 }), TypeError);
+        assert.throws(() => Object.setPrototypeOf(g, null), TypeError);
+        assert.throws(() => Object.freeze(g), TypeError);
+      },
+    ],
+    [
+      'setting a property',
+      (g) => {
+        const set = (key: PropertyKey) => () => {
+          g[key] = 1;
+        };
+        assert.throws(set('speed'), {
+          name: 'TypeError',
+          message: /no properties to set.*w-scout.*speed.*Call a method/,
+        });
+        assert.throws(set('worker'), { name: 'TypeError', message: /worker/ });
+        assert.throws(set('then'), { name: 'TypeError', message: /then/ });
+        assert.throws(set(Symbol('mark')), { name: 'TypeError', message: /mark/ });
+      },
+    ],
   ];
   for (const [what, act] of harmless)
     it(`makes no call and survives: ${what}`, async () => {

@@ -12,7 +12,11 @@ export interface Example {
   expect: unknown | undefined;
 }
 
-const failed = (code: number, message: string, id: unknown = null) => ({ jsonrpc: '2.0', error: { code, message }, id });
+const failed = (code: number, message: string, id: unknown = null) => ({
+  jsonrpc: '2.0',
+  error: { code, message },
+  id,
+});
 const invalid = failed(-32600, 'Invalid Request');
 const parse = failed(-32700, 'Parse error');
 

@@ -36,7 +36,9 @@ describe('the examples of the JSON-RPC 2.0 specification, answered directly', ()
     const { expect } = EXAMPLES[0]!;
     assert.throws(() => assertAnswer({ jsonrpc: '2.0', result: 18, id: 1 }, expect));
     assert.throws(() => assertAnswer({ jsonrpc: '2.0', result: 19, id: '1' }, expect));
-    assert.throws(() => assertAnswer({ jsonrpc: '2.0', error: { code: -32600, message: 'Invalid Request' }, id: 1 }, expect));
+    assert.throws(() =>
+      assertAnswer({ jsonrpc: '2.0', error: { code: -32600, message: 'Invalid Request' }, id: 1 }, expect),
+    );
     assert.throws(() => assertAnswer([], [expect]));
   });
 });
@@ -52,7 +54,10 @@ describe('the examples as JSON lines over TCP', () => {
       if (expect === undefined) {
         socket.write(`${marker}\n`);
         await until(() => lines.length > 0, 'the marker');
-        assert.deepEqual(lines.map((line) => JSON.parse(line).id), ['marker']);
+        assert.deepEqual(
+          lines.map((line) => JSON.parse(line).id),
+          ['marker'],
+        );
       } else {
         await until(() => lines.length > 0, 'an answer');
         assertAnswer(JSON.parse(lines[0]!), expect);
@@ -64,7 +69,9 @@ describe('the examples as JSON lines over TCP', () => {
 
 describe('plain answers', () => {
   it('answers requests with the id null, and takes it for no notification', async () => {
-    const answer = JSON.parse((await answerPlain('{"jsonrpc":"2.0","method":"sum","params":[1,2],"id":null}', exampleDispatch))!);
+    const answer = JSON.parse(
+      (await answerPlain('{"jsonrpc":"2.0","method":"sum","params":[1,2],"id":null}', exampleDispatch))!,
+    );
     assert.deepEqual(answer, { jsonrpc: '2.0', result: 3, id: null });
   });
 
@@ -153,7 +160,10 @@ describe('JSON lines over TCP', () => {
     const { socket, lines } = await lineClient(server.port);
     socket.end('{"jsonrpc":"2.0","method":"sum","params":[4,5],"id":1}\n');
     await once(socket, 'close');
-    assert.deepEqual(lines.map((line) => JSON.parse(line).result), [9]);
+    assert.deepEqual(
+      lines.map((line) => JSON.parse(line).result),
+      [9],
+    );
     await server.end();
   });
 
@@ -164,7 +174,8 @@ describe('JSON lines over TCP', () => {
     const closed = new Promise((resolve) => hostile.socket.on('close', resolve));
     const chunk = Buffer.alloc(1 << 20, 'x');
     for (let sent = 0; sent <= LIMITS.message_bytes + chunk.length && !hostile.socket.destroyed; sent += chunk.length)
-      if (!hostile.socket.write(chunk)) await Promise.race([new Promise((resolve) => hostile.socket.once('drain', resolve)), closed]);
+      if (!hostile.socket.write(chunk))
+        await Promise.race([new Promise((resolve) => hostile.socket.once('drain', resolve)), closed]);
     await closed;
     good.socket.write('{"jsonrpc":"2.0","method":"sum","params":[1],"id":1}\n');
     await until(() => good.lines.length === 1, 'the answer to the other client');

@@ -104,7 +104,11 @@ for (const [name, makePair] of Object.entries(pairs))
       using(async (a, b) => {
         const work = [a, b].flatMap((session, side) =>
           Array.from({ length: 20 }, async (_, i) => {
-            assert.deepEqual(await session.call('echo', [{ side, i, text: 'päätös 😀' }]), { side, i, text: 'päätös 😀' });
+            assert.deepEqual(await session.call('echo', [{ side, i, text: 'päätös 😀' }]), {
+              side,
+              i,
+              text: 'päätös 😀',
+            });
             const remote_error = await rejectsWith(session.call('fail'), RemoteError);
             assert.equal(remote_error.message, 'RangeError: out of reach');
             assert.equal(remote_error.fields.error_name, 'RangeError');
@@ -123,7 +127,9 @@ for (const [name, makePair] of Object.entries(pairs))
       using(
         async (a) => {
           const order: number[] = [];
-          const calls = Array.from({ length: 50 }, (_, i) => a.call('later', [i]).then((v) => void order.push(v as number)));
+          const calls = Array.from({ length: 50 }, (_, i) =>
+            a.call('later', [i]).then((v) => void order.push(v as number)),
+          );
           await Promise.all(calls);
           assert.deepEqual(
             order,
@@ -435,7 +441,7 @@ describe('limits', () => {
       () => session.notify('x', [() => 1]),
       (thrown) => isError(thrown, Unserialisable),
     );
-    assert.deepEqual(script.sent, []);
+    assert.equal(script.sent.length, 0);
     const call = session.call('still alive');
     script.say({ jsonrpc: '2.0', id: script.sent[0].id, result: true });
     assert.equal(await call, true);
@@ -582,20 +588,23 @@ describe('a peer that breaks the protocol', () => {
       new Session({ transport: streamTransport(socket), dispatch: echo });
     });
     const good = new Session({ transport: streamTransport(connect(server.port, '127.0.0.1')) });
-    const frameish = fc.tuple(fc.nat({ max: 40 }), fc.constantFrom(1, 1, 1, 0, 2), fc.uint8Array({ maxLength: 40 })).map(
-      ([length, kind, body]) => Uint8Array.from([0, 0, 0, length, kind, ...body]),
-    );
+    const frameish = fc
+      .tuple(fc.nat({ max: 40 }), fc.constantFrom(1, 1, 1, 0, 2), fc.uint8Array({ maxLength: 40 }))
+      .map(([length, kind, body]) => Uint8Array.from([0, 0, 0, length, kind, ...body]));
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.oneof(fc.uint8Array({ maxLength: 80 }), frameish), { minLength: 1 }), async (chunks) => {
-        const hostile: Socket = connect(server.port, '127.0.0.1');
-        hostile.on('error', () => {});
-        const gone = new Promise((resolve) => hostile.on('close', resolve));
-        for (const chunk of chunks) hostile.write(chunk);
-        hostile.end();
-        hostile.resume();
-        await gone;
-        assert.equal(await good.call('echo', ['alive']), 'alive');
-      }),
+      fc.asyncProperty(
+        fc.array(fc.oneof(fc.uint8Array({ maxLength: 80 }), frameish), { minLength: 1 }),
+        async (chunks) => {
+          const hostile: Socket = connect(server.port, '127.0.0.1');
+          hostile.on('error', () => {});
+          const gone = new Promise((resolve) => hostile.on('close', resolve));
+          for (const chunk of chunks) hostile.write(chunk);
+          hostile.end();
+          hostile.resume();
+          await gone;
+          assert.equal(await good.call('echo', ['alive']), 'alive');
+        },
+      ),
       { numRuns: 150 },
     );
     good.close();

@@ -57,18 +57,22 @@ export function transportConformance(
         a.start(ear_a.events);
         b.start(ear_b.events);
         await fc.assert(
-          fc.asyncProperty(fc.array(anyText, { maxLength: 8 }), fc.array(anyText, { maxLength: 8 }), async (to_b, to_a) => {
-            ear_a.heard.length = 0;
-            ear_b.heard.length = 0;
-            for (const text of to_b) a.send(text);
-            for (const text of to_a) b.send(text);
-            await until(
-              () => ear_b.heard.length >= to_b.length && ear_a.heard.length >= to_a.length,
-              'all messages to arrive',
-            );
-            assert.deepEqual(ear_b.heard, to_b);
-            assert.deepEqual(ear_a.heard, to_a);
-          }),
+          fc.asyncProperty(
+            fc.array(anyText, { maxLength: 8 }),
+            fc.array(anyText, { maxLength: 8 }),
+            async (to_b, to_a) => {
+              ear_a.heard.length = 0;
+              ear_b.heard.length = 0;
+              for (const text of to_b) a.send(text);
+              for (const text of to_a) b.send(text);
+              await until(
+                () => ear_b.heard.length >= to_b.length && ear_a.heard.length >= to_a.length,
+                'all messages to arrive',
+              );
+              assert.deepEqual(ear_b.heard, to_b);
+              assert.deepEqual(ear_a.heard, to_a);
+            },
+          ),
           { numRuns: runs },
         );
         assert.deepEqual([...ear_a.closes, ...ear_b.closes], []);

@@ -138,6 +138,11 @@ function allowed(value: any): unknown {
   const made: any = {};
   for (const [key, member] of Object.entries(value))
     if (member !== undefined)
-      Object.defineProperty(made, key, { value: allowed(member), enumerable: true, configurable: true, writable: true });
+      Object.defineProperty(made, key, {
+        value: allowed(member),
+        enumerable: true,
+        configurable: true,
+        writable: true,
+      });
   return made;
 }

@@ -87,7 +87,14 @@ describe('a ticket that is right', () => {
       });
       return new Session({ transport: a });
     };
-    assert.deepEqual(await redeemTicket(serveWith((answer) => answer), ticket, caller), ['look']);
+    assert.deepEqual(
+      await redeemTicket(
+        serveWith((answer) => answer),
+        ticket,
+        caller,
+      ),
+      ['look'],
+    );
     for (const spoil of [
       (answer: any) => ({ ...answer, worker: 'w-other' }),
       (answer: any) => ({ ...answer, proof: toBase64url(new Uint8Array(32)) }),
@@ -100,7 +107,11 @@ describe('a ticket that is right', () => {
     }
     const foreign = await issue(office, caller.thumbprint);
     await refuses(
-      redeemTicket(serveWith((answer) => answer), { ...foreign.ticket, secret: randomText(32) }, caller),
+      redeemTicket(
+        serveWith((answer) => answer),
+        { ...foreign.ticket, secret: randomText(32) },
+        caller,
+      ),
       TicketForged,
     );
     await office.close();
@@ -152,7 +163,12 @@ describe('a ticket that is wrong', () => {
     withGood(async ({ ticket, redeem }) => {
       const [header, , signature] = ticket.signed.split('.');
       const body = bodyOf(ticket.signed);
-      for (const change of [{ role: 'visitor' }, { exp: body.exp + 3600 }, { audience: 'x'.repeat(43) }, { v: 1.0, extra: 1 }])
+      for (const change of [
+        { role: 'visitor' },
+        { exp: body.exp + 3600 },
+        { audience: 'x'.repeat(43) },
+        { v: 1.0, extra: 1 },
+      ])
         await refuses(
           redeem(`${header}.${encodeText(JSON.stringify({ ...body, ...change }))}.${signature}`),
           TicketForged,
@@ -451,7 +467,11 @@ describe('forged or altered', () => {
     t.diagnostic(`${tried} tickets in ${Math.round(performance.now() - started)} ms; ${accepted.length} accepted`);
     assert.equal(tried, FORGERIES);
     const shown = [...new Set(accepted)].slice(0, 5).map((text) => JSON.stringify(text.slice(-100)));
-    assert.equal(accepted.length, 0, `accepted ${accepted.length}; genuine ends ${signature.slice(-12)}; e.g. ${shown.join('\n')}`);
+    assert.equal(
+      accepted.length,
+      0,
+      `accepted ${accepted.length}; genuine ends ${signature.slice(-12)}; e.g. ${shown.join('\n')}`,
+    );
     assert.deepEqual([...wrong_error.keys()], []);
     assert.equal((await redeemer.redeem(good, NONCE)).role, 'owner');
     await Promise.all([office.close(), stranger.close()]);

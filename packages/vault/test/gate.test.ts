@@ -1,0 +1,371 @@
+/** The gate on real sockets: one handshake in every speech, and nothing without it. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { describe, it } from 'node:test';
+import {
+  ConnectionLost,
+  type ErrorClass,
+  isError,
+  LIMITS,
+  NoSuchMethod,
+  TicketForged,
+  TicketReplayed,
+  type TicketRole,
+  TicketUnproven,
+  Unauthorised,
+} from '@hauki/protocol';
+import { randomText, redeemTicket, Session, sessionKey } from '@hauki/rpc';
+import { secureStream, streamTransport } from '@hauki/rpc/node';
+import { openGate } from '../src/guest/gate.ts';
+import type { Inside } from '../src/guest/guest.ts';
+import { bench, issue, redemptionOf, SELF } from './ticket-support.ts';
+
+const METHODS = ['look', 'role'];
+
+/** A worker behind a gate, and a way to make tickets for it. */
+async function open({ tls = false } = {}) {
+  const { office, caller, redeemer } = await bench();
+  const calls: string[] = [];
+  const inside: Inside = {
+    load: async () => METHODS,
+    open(transport, role) {
+      new Session({ transport, dispatch: (method, params) => inside.call(method, params, role) });
+    },
+    async call(method, params, role: TicketRole) {
+      calls.push(method);
+      if (method === 'look') return (params as unknown[])[0] ?? 'seen';
+      if (method === 'role') return role;
+      throw new NoSuchMethod({ method, has: METHODS });
+    },
+    end: async () => {},
+  };
+  const server = createServer();
+  openGate({ server, worker: SELF.worker, redeemer, inside, methods: () => METHODS, tls });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  const sockets = new Set<Socket>();
+  const dial = async (): Promise<Socket> => {
+    const socket = connect(port, '127.0.0.1');
+    sockets.add(socket);
+    socket.on('error', () => {});
+    await once(socket, 'connect');
+    return socket;
+  };
+  return {
+    caller,
+    calls,
+    dial,
+    port,
+    connections: () =>
+      new Promise<number>((resolve, reject) =>
+        server.getConnections((error, n) => (error ? reject(error) : resolve(n))),
+      ),
+    async ticket(role: TicketRole = 'owner') {
+      const issued = await issue(office, caller.thumbprint, { role });
+      redeemer.expect({ jti: issued.jti, role, key: issued.key });
+      return issued;
+    },
+    async close() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+      await office.close();
+    },
+  };
+}
+
+const refuses = async (promise: Promise<unknown>, kind: ErrorClass<any>) => {
+  const thrown = await promise.then(
+    () => assert.fail(`expected ${kind.row.name}, but it resolved`),
+    (error) => error,
+  );
+  assert.ok(isError(thrown, kind), `expected ${kind.row.name}, got ${thrown}`);
+};
+
+const session = (stream: Duplex) => new Session({ transport: streamTransport(stream), timeout_ms: 15_000 });
+
+/** A plain client: sends lines and gives what comes back, one answer for each id. */
+function lineClient(socket: Socket) {
+  const waiting = new Map<number, (answer: any) => void>();
+  let text = '';
+  let next = 1;
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk;
+    for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n')) {
+      const answer = JSON.parse(text.slice(0, at));
+      text = text.slice(at + 1);
+      waiting.get(answer.id)?.(answer);
+    }
+  });
+  return {
+    ask(method: string, params: unknown[] = []): Promise<any> {
+      const id = next++;
+      const answer = new Promise((resolve) => waiting.set(id, resolve));
+      socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`);
+      return answer;
+    },
+  };
+}
+
+/** All that a connection says until it is closed. Fails when it stays open. */
+async function untilClosed(socket: Socket, timeout_ms = 15_000): Promise<string> {
+  let heard = '';
+  socket.on('data', (chunk) => {
+    heard += chunk;
+  });
+  if (!socket.closed)
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error('the connection stayed open')), timeout_ms);
+      socket.on('close', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  return heard;
+}
+
+describe('the gate', () => {
+  it('admits frames that redeem a ticket, each with its role', async () => {
+    const gate = await open();
+    for (const role of ['owner', 'visitor'] as const) {
+      const { ticket } = await gate.ticket(role);
+      const client = session(await gate.dial());
+      assert.deepEqual(await redeemTicket(client, ticket, gate.caller), METHODS);
+      assert.equal(await client.call('look', [{ deep: ['päätös'] }]).then((v: any) => v.deep[0]), 'päätös');
+      assert.equal(await client.call('role'), role);
+      await refuses(client.call('nothing'), NoSuchMethod);
+      client.close();
+    }
+    await gate.close();
+  });
+
+  it('admits JSON lines that make the same two calls', async () => {
+    const gate = await open();
+    const { ticket, jti, key } = await gate.ticket('visitor');
+    const client = lineClient(await gate.dial());
+    const { nonce } = (await client.ask('rpc.hello')).result;
+    const redemption = await redemptionOf(ticket.signed, jti, key, gate.caller, nonce);
+    const { result } = await client.ask('rpc.redeem', [redemption]);
+    assert.equal(result.worker, SELF.worker);
+    assert.deepEqual(result.methods, METHODS);
+    assert.equal((await client.ask('role')).result, 'visitor');
+    assert.equal((await client.ask('look', ['x'])).result, 'x');
+    assert.equal((await client.ask('nothing')).error.code, NoSuchMethod.row.code);
+    await gate.close();
+  });
+
+  it('gives every connection a nonce of its own', async () => {
+    const gate = await open();
+    const nonces = new Set<string>();
+    for (let i = 0; i < 5; i++) {
+      const client = session(await gate.dial());
+      nonces.add(((await client.call('rpc.hello')) as { nonce: string }).nonce);
+      client.close();
+    }
+    assert.equal(nonces.size, 5);
+    // What was proved on one connection is worth nothing on another.
+    const { ticket, jti, key } = await gate.ticket();
+    const redemption = await redemptionOf(ticket.signed, jti, key, gate.caller, [...nonces][0]!);
+    const client = session(await gate.dial());
+    await assert.rejects(client.call('rpc.redeem', [redemption]), /another key/);
+    await gate.close();
+  });
+
+  it('lets nobody call who has not redeemed, in frames or in lines', async () => {
+    const gate = await open();
+    const framed = session(await gate.dial());
+    await refuses(framed.call('look', ['x']), Unauthorised);
+    const lines = lineClient(await gate.dial());
+    await lines.ask('rpc.hello');
+    for (const method of ['look', 'role', 'rpc.methods', 'rpc.destruct', 'rpc.heartbeat', '__proto__'])
+      assert.equal((await lines.ask(method)).error.code, Unauthorised.row.code);
+    const socket = await gate.dial();
+    socket.write('[{"jsonrpc":"2.0","id":1,"method":"rpc.hello"},{"jsonrpc":"2.0","id":2,"method":"look"}]\n');
+    const [text] = await once(socket, 'data');
+    assert.ok(JSON.parse(String(text)).some((answer: any) => answer.error?.code === Unauthorised.row.code));
+    assert.deepEqual(gate.calls, []);
+    await gate.close();
+  });
+
+  it('tells what is wrong with a ticket, closes, and takes the right one on a new connection', async () => {
+    const gate = await open();
+    const issued = await gate.ticket();
+    const { ticket, jti } = issued;
+    const wrong = async (kind: ErrorClass<any>, signed: string, key: string) => {
+      const socket = await gate.dial();
+      const client = session(socket);
+      const { nonce } = (await client.call('rpc.hello')) as { nonce: string };
+      const redemption = await redemptionOf(signed, jti, key, gate.caller, nonce);
+      await refuses(client.call('rpc.redeem', [redemption]), kind);
+      await client.closed;
+    };
+    await wrong(TicketForged, `${ticket.signed.slice(0, -20)}AAAAAAAAAAAAAAAAAAAA`, issued.key);
+    await wrong(TicketUnproven, ticket.signed, await sessionKey(randomText(32), jti));
+    const client = session(await gate.dial());
+    assert.deepEqual(await redeemTicket(client, ticket, gate.caller), METHODS);
+    await refuses(redeemTicket(session(await gate.dial()), ticket, gate.caller), TicketReplayed);
+    assert.equal(await client.call('look'), 'seen');
+    await gate.close();
+  });
+
+  it('answers HTTP with 426 and where to go', async () => {
+    const gate = await open();
+    const response = await fetch(`http://127.0.0.1:${gate.port}/`, { method: 'POST', body: '{}' });
+    assert.equal(response.status, 426);
+    assert.match(await response.text(), /relay: \/api\/v2\/ephemeral/);
+    await gate.close();
+  });
+
+  it('keeps no room for a client that it has answered with 426', async () => {
+    const gate = await open();
+    const socket = await gate.dial();
+    socket.write('POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}');
+    assert.match(await untilClosed(socket), /^HTTP\/1\.1 426 /);
+    // Well before the time in which a connection must redeem.
+    const last = Date.now() + LIMITS.handshake_ms / 2;
+    while ((await gate.connections()) > 0 && Date.now() < last) await new Promise((resolve) => setTimeout(resolve, 10));
+    const left = await gate.connections();
+    await gate.close();
+    assert.equal(left, 0);
+  });
+
+  it('closes what speaks nothing that it knows, and goes on', async () => {
+    const gate = await open();
+    const heads = [[0x01], [0xff, 0xfe, 0x00], [0x80, 0x80], [0x7f, 0x45, 0x4c, 0x46], [0x00, 0xff, 0xff, 0xff, 1]];
+    for (const head of [...heads, [0x00, 0, 0, 1, 7], [0x16, 0x03, 0x01, 0x00, 0x02, 0xff, 0xff]]) {
+      const socket = await gate.dial();
+      socket.write(Buffer.from(head));
+      socket.write(crypto.getRandomValues(new Uint8Array(200)));
+      await untilClosed(socket);
+    }
+    for (const text of ['null', '[]', '{"method":5}', 'not json']) {
+      const socket = await gate.dial();
+      const head = Buffer.alloc(5, 1);
+      head.writeUInt32BE(text.length + 1);
+      socket.write(Buffer.concat([head, Buffer.from(text)]));
+      await untilClosed(socket);
+    }
+    const { ticket } = await gate.ticket();
+    const client = session(await gate.dial());
+    assert.deepEqual(await redeemTicket(client, ticket, gate.caller), METHODS);
+    assert.deepEqual(gate.calls, []);
+    await gate.close();
+  });
+
+  it('cuts a message before redemption that is longer than a handshake needs, and takes it afterwards', async () => {
+    const gate = await open();
+    const early = session(await gate.dial());
+    await assert.rejects(early.call('rpc.redeem', ['x'.repeat(LIMITS.handshake_bytes)]));
+    assert.match(await early.closed, /./);
+    const { ticket } = await gate.ticket();
+    const client = session(await gate.dial());
+    await redeemTicket(client, ticket, gate.caller);
+    const long = 'x'.repeat(LIMITS.handshake_bytes * 4);
+    assert.equal(await client.call('look', [long]), long);
+    await gate.close();
+  });
+
+  it('cuts a line before redemption that is longer than a handshake needs', async () => {
+    const gate = await open();
+    const socket = await gate.dial();
+    let cut = false;
+    socket.on('close', () => {
+      cut = true;
+    });
+    socket.write('{"jsonrpc":"2.0","id":1,"method":"rpc.redeem","params":["');
+    const piece = Buffer.alloc(16 * 1024, 'x');
+    let sent = 0;
+    // Far beyond the handshake's limit, far below a message's; stops when it is cut.
+    while (!cut && sent < LIMITS.handshake_bytes * 32) {
+      socket.write(piece);
+      sent += piece.length;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    for (let i = 0; i < 200 && !cut; i++) await new Promise((resolve) => setTimeout(resolve, 5));
+    const was_cut = cut;
+    await gate.close();
+    assert.ok(was_cut, `${sent} bytes were taken from a connection that has not redeemed`);
+  });
+
+  it('takes a bounded number of connections, refuses the next, and has room again when one leaves', async () => {
+    const gate = await open();
+    const { ticket } = await gate.ticket();
+    const sockets: Socket[] = [];
+    for (let i = 0; i < LIMITS.connections; i++) sockets.push(await gate.dial());
+    // All of them are known to the gate when the last is answered.
+    const last = session(sockets.at(-1)!);
+    await last.call('rpc.hello');
+    const refused = await gate.dial();
+    await untilClosed(refused);
+    assert.ok(sockets.every((socket) => !socket.destroyed));
+    sockets[0]!.destroy();
+    let client: Session | undefined;
+    for (let i = 0; i < 100 && !client; i++) {
+      const next = session(await gate.dial());
+      const answered = await next.call('rpc.hello').then(
+        () => true,
+        () => false,
+      );
+      if (answered) client = next;
+      else await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    assert.ok(client, 'there was no room again');
+    assert.deepEqual(await redeemTicket(client, ticket, gate.caller), METHODS);
+    await gate.close();
+  });
+});
+
+describe('the gate in TLS', () => {
+  const secured = async (gate: Awaited<ReturnType<typeof open>>, jti: string, key: string) =>
+    secureStream(await gate.dial(), jti, key, 15_000);
+
+  for (const tls of [true, false])
+    it(`admits a connection keyed by its ticket, where TLS is ${tls ? 'required' : 'offered'}`, async () => {
+      const gate = await open({ tls });
+      const { ticket, jti, key } = await gate.ticket();
+      const stream = await secured(gate, jti, key);
+      assert.match(stream.getCipher().name, /^ECDHE-PSK/);
+      const client = session(stream);
+      assert.deepEqual(await redeemTicket(client, ticket, gate.caller), METHODS);
+      const long = 'ä'.repeat(200_000);
+      assert.equal(await client.call('look', [long]), long);
+      client.close();
+      await gate.close();
+    });
+
+  it('speaks JSON lines inside TLS too', async () => {
+    const gate = await open({ tls: true });
+    const { ticket, jti, key } = await gate.ticket();
+    const client = lineClient((await secured(gate, jti, key)) as unknown as Socket);
+    const { nonce } = (await client.ask('rpc.hello')).result;
+    await client.ask('rpc.redeem', [await redemptionOf(ticket.signed, jti, key, gate.caller, nonce)]);
+    assert.equal((await client.ask('look', ['x'])).result, 'x');
+    await gate.close();
+  });
+
+  it('refuses plain frames, lines and HTTP where TLS is required', async () => {
+    const gate = await open({ tls: true });
+    await assert.rejects(session(await gate.dial()).call('rpc.hello'));
+    for (const text of ['{"jsonrpc":"2.0","id":1,"method":"rpc.hello"}\n', 'GET / HTTP/1.1\r\nhost: x\r\n\r\n']) {
+      const socket = await gate.dial();
+      socket.write(text);
+      assert.equal(await untilClosed(socket), '');
+    }
+    assert.deepEqual(gate.calls, []);
+    await gate.close();
+  });
+
+  it('refuses another key, and a ticket that is unknown or used up', async () => {
+    const gate = await open({ tls: true });
+    const { ticket, jti, key } = await gate.ticket();
+    await refuses(secured(gate, jti, await sessionKey(randomText(32), jti)), ConnectionLost);
+    await refuses(secured(gate, 'unknown', key), ConnectionLost);
+    const client = session(await secured(gate, jti, key));
+    await redeemTicket(client, ticket, gate.caller);
+    await refuses(secured(gate, jti, key), ConnectionLost);
+    assert.equal(await client.call('look'), 'seen');
+    await gate.close();
+  });
+});
