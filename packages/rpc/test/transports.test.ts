@@ -9,10 +9,14 @@ import { streamTransport } from '../src/transports/stream.ts';
 import { settle, tcpPair, tornPair, until } from './support.ts';
 import { transportConformance } from './transport-conformance.ts';
 
-transportConformance('memory', async () => {
-  const [a, b] = memoryPair();
-  return { a, b };
-});
+transportConformance(
+  'memory',
+  async () => {
+    const [a, b] = memoryPair();
+    return { a, b };
+  },
+  { breakable: false },
+);
 
 transportConformance('port', async () => {
   // A channel between them that posts on a later turn, as an IPC channel does.

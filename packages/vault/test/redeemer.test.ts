@@ -224,13 +224,17 @@ describe('a ticket that is wrong', () => {
   it('is forged when its version is another, though the core signed it', async () => {
     const { privateKey, publicKey } = await generateKeyPair('Ed25519', { extractable: true });
     const jwk = await exportJWK(publicKey);
-    const redeemer = new Redeemer(SELF, { keys: [{ ...jwk, alg: 'EdDSA' }] });
-    for (const body of [{ v: 2 }, {}, [], 'text', null, 5]) {
+    const redeemer = new Redeemer(SELF, { keys: [{ ...jwk, kid: 'k', alg: 'EdDSA' }] });
+    const redeem = async (body: unknown) => {
       const signed = await new CompactSign(new TextEncoder().encode(JSON.stringify(body)))
-        .setProtectedHeader({ alg: 'EdDSA' })
+        .setProtectedHeader({ alg: 'EdDSA', kid: 'k' })
         .sign(privateKey);
-      await refuses(redeemer.redeem({ ticket: signed } as never, NONCE), TicketForged, JSON.stringify(body));
-    }
+      return redeemer.redeem({ ticket: signed } as never, NONCE);
+    };
+    for (const body of [{ v: 2 }, {}, [], 'text', null, 5])
+      await refuses(redeem(body), TicketForged, JSON.stringify(body));
+    // Positive control: signed like this, the right version is read.
+    await refuses(redeem({ v: 1, worker: 'w-two' }), TicketMisdirected);
   });
 
   it('expires by the clock that is passed in', async () => {
