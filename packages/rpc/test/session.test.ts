@@ -303,6 +303,10 @@ describe('sizes are counted in bytes, as frames are', () => {
   it('parameters that fit, but not with the message around them, are refused before they are sent', () =>
     using(async (a) => {
       await rejectsWith(a.call('count', ['x'.repeat(LIMITS.message_bytes - 10)]), TooLarge);
+      assert.throws(
+        () => a.notify('count', ['x'.repeat(LIMITS.message_bytes - 10)]),
+        (thrown) => isError(thrown, TooLarge),
+      );
       assert.equal(await a.call('count', [1, 2]), 2);
     }));
 
