@@ -22,7 +22,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Driver, Offer } from '@hauki/vault';
-import { forge, type Living, mintTicket } from './forge.ts';
+import { forge, type Living, makeTicket } from './forge.ts';
 
 export interface AgentOptions {
   node: string;
@@ -132,7 +132,9 @@ export class Agent {
   }
 
   async mint_ticket(worker: string): Promise<TicketPart> {
-    return mintTicket(this.#find(worker).shell, 'visitor');
+    const { ticket, expected } = await makeTicket('visitor');
+    await this.#find(worker).shell.expect(expected);
+    return ticket;
   }
 
   /** Kills at once. False when there was no such worker. Resolves when nothing of it is left. */

@@ -47,11 +47,10 @@ export interface Living {
   ending?: { cause: string; reason: string };
 }
 
-/** A ticket's secret half, announced to the worker before anyone can redeem it. */
-export async function mintTicket(shell: ShellForAgent, role: TicketRole): Promise<TicketPart> {
-  const part: TicketPart = { jti: randomText(16), role, secret: randomText(32) };
-  await shell.expect({ jti: part.jti, role, key: await sessionKey(part.secret, part.jti) });
-  return part;
+/** A new ticket: its secret half, for the caller, and what the worker must know to redeem it. */
+export async function makeTicket(role: TicketRole) {
+  const ticket: TicketPart = { jti: randomText(16), role, secret: randomText(32) };
+  return { ticket, expected: { jti: ticket.jti, role, key: await sessionKey(ticket.secret, ticket.jti) } };
 }
 
 /** Provisions a worker. Rejects with SourceRejected, VaultFailed or Overloaded; then nothing of it is left. */
@@ -82,6 +81,7 @@ export async function forge(
       timeout_ms: LIMITS.vault_start_ms,
     });
     const shell = remote<ShellForAgent>(session);
+    const { ticket, expected } = await makeTicket('owner');
     const methods = await session
       .call(
         'load',
@@ -95,6 +95,7 @@ export async function forge(
             load_timeout_ms: job.load_timeout_ms,
             tls: powers.tls,
             keys: powers.keys(),
+            owner: expected,
           },
         ],
         // The guest keeps its own time; this is for one that cannot, because its code never returns.
@@ -103,7 +104,6 @@ export async function forge(
       .catch(async (error) => {
         throw await loadFailure(error, job, vault, log);
       });
-    const ticket = await mintTicket(shell, 'owner');
     lease = new Lease(
       {
         worker,

@@ -122,6 +122,8 @@ export interface Setup {
   tls: boolean;
   /** The core's public signing keys: a JSON Web Key Set. */
   keys: object;
+  /** The owner's ticket, redeemable as soon as the worker is loaded. */
+  owner: { jti: string; role: TicketRole; key: string };
 }
 
 /** What the agent does for a shell. Everything here comes from a hostile guest. */

@@ -3,9 +3,10 @@
  *
  * Keys are HKDF-SHA256 (RFC 5869) of the secret, salted with the ticket's id; proofs are HMAC-SHA256 over a transcript
  * with both nonces, labelled by direction so that no proof can be reflected. The caller also signs the transcript with
- * the Ed25519 key whose thumbprint (RFC 7638) the ticket names as its audience. WebCrypto only: the same code runs in
- * Node, in browsers and in every shell.
+ * the Ed25519 key whose thumbprint (RFC 7638) the ticket names as its audience. The same code runs in Node, in
+ * browsers and in every shell; only the primitives (`#crypto`) differ.
  */
+import { hkdf, hmac, makeKeyPair, random, sha256, verifyEd25519 } from '#crypto';
 
 export interface Hello {
   nonce: string;
@@ -36,9 +37,6 @@ export interface CallerKey {
   sign(text: string): Promise<string>;
 }
 
-const utf8 = new TextEncoder();
-const subtle = () => globalThis.crypto.subtle;
-
 /** Bytes as base64url without padding. */
 export function toBase64url(bytes: Uint8Array): string {
   return (bytes as any).toBase64({ alphabet: 'base64url', omitPadding: true });
@@ -51,46 +49,34 @@ export function fromBase64url(text: string): Uint8Array<ArrayBuffer> {
 
 /** Random bytes, base64url. */
 export function randomText(bytes: number): string {
-  return toBase64url(crypto.getRandomValues(new Uint8Array(bytes)));
+  return toBase64url(random(bytes));
 }
 
-async function hkdf(secret: string, jti: string, use: string): Promise<string> {
-  const base = await subtle().importKey('raw', fromBase64url(secret), 'HKDF', false, ['deriveBits']);
-  const bits = await subtle().deriveBits(
-    { name: 'HKDF', hash: 'SHA-256', salt: utf8.encode(jti), info: utf8.encode(`hauki/1 ${use}`) },
-    base,
-    256,
-  );
-  return toBase64url(new Uint8Array(bits));
-}
+const derive = async (secret: string, jti: string, use: string) =>
+  toBase64url(await hkdf(fromBase64url(secret), jti, `hauki/1 ${use}`));
 
 /** The key that the vault and the caller share. */
-export const sessionKey = (secret: string, jti: string) => hkdf(secret, jti, 'session');
+export const sessionKey = (secret: string, jti: string) => derive(secret, jti, 'session');
 /** The key that the agent and the caller share; the vault never has it. */
-export const leaseKey = (secret: string, jti: string) => hkdf(secret, jti, 'lease');
+export const leaseKey = (secret: string, jti: string) => derive(secret, jti, 'lease');
 
 /** SHA-256 of the secret's text form, base64url, as the ticket names it. */
 export async function secretHash(secret: string): Promise<string> {
-  return toBase64url(new Uint8Array(await subtle().digest('SHA-256', utf8.encode(secret))));
+  return toBase64url(await sha256(secret));
 }
 
-async function hmacKey(key: string): Promise<CryptoKey> {
-  return subtle().importKey('raw', fromBase64url(key), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign', 'verify']);
-}
-
-/** HMAC-SHA256, base64url. */
+/** HMAC-SHA256 of a text, base64url; so is the key. */
 export async function mac(key: string, text: string): Promise<string> {
-  return toBase64url(new Uint8Array(await subtle().sign('HMAC', await hmacKey(key), utf8.encode(text))));
+  return toBase64url(await hmac(fromBase64url(key), text));
 }
 
-/** Whether the MAC is right; constant time, false for malformed input. */
+/** Whether the MAC is right; its time does not tell how much of it is. False for malformed input. */
 export async function macHolds(key: string, text: string, proof: unknown): Promise<boolean> {
-  if (typeof proof !== 'string' || proof.length !== 43) return false;
-  try {
-    return await subtle().verify('HMAC', await hmacKey(key), fromBase64url(proof), utf8.encode(text));
-  } catch {
-    return false;
-  }
+  const right = await mac(key, text);
+  if (typeof proof !== 'string' || proof.length !== right.length) return false;
+  let difference = 0;
+  for (let i = 0; i < right.length; i++) difference |= right.charCodeAt(i) ^ proof.charCodeAt(i);
+  return difference === 0;
 }
 
 /** What both sides prove over; `side` says who speaks. */
@@ -107,28 +93,21 @@ export const destructText = (worker: string, epoch: number) => `hauki/1 destruct
 /** RFC 7638 thumbprint of an Ed25519 public key. */
 export async function thumbprint(jwk: Redemption['key']): Promise<string> {
   const canonical = `{"crv":"Ed25519","kty":"OKP","x":${JSON.stringify(jwk.x)}}`;
-  return toBase64url(new Uint8Array(await subtle().digest('SHA-256', utf8.encode(canonical))));
+  return toBase64url(await sha256(canonical));
 }
 
 /** Makes the key that a caller proves at redemption. The private half never leaves the process. */
 export async function makeCallerKey(): Promise<CallerKey> {
-  const pair = (await subtle().generateKey('Ed25519', false, ['sign', 'verify'])) as CryptoKeyPair;
-  const { x } = await subtle().exportKey('jwk', pair.publicKey);
-  const jwk = { kty: 'OKP', crv: 'Ed25519', x: x! } as const;
-  return {
-    jwk,
-    thumbprint: await thumbprint(jwk),
-    sign: async (text) =>
-      toBase64url(new Uint8Array(await subtle().sign('Ed25519', pair.privateKey, utf8.encode(text)))),
-  };
+  const { x, sign } = await makeKeyPair();
+  const jwk = { kty: 'OKP', crv: 'Ed25519', x } as const;
+  return { jwk, thumbprint: await thumbprint(jwk), sign: async (text) => toBase64url(await sign(text)) };
 }
 
 /** Whether the signature of the caller's key holds; false for malformed input. */
 export async function signatureHolds(jwk: Redemption['key'], text: string, signature: unknown): Promise<boolean> {
   if (typeof signature !== 'string') return false;
   try {
-    const key = await subtle().importKey('jwk', jwk, 'Ed25519', false, ['verify']);
-    return await subtle().verify('Ed25519', key, fromBase64url(signature), utf8.encode(text));
+    return await verifyEd25519(jwk.x, text, fromBase64url(signature));
   } catch {
     return false;
   }

@@ -21,19 +21,16 @@ import type { Session } from './session.ts';
  */
 export async function redeemTicket(session: Session, ticket: Ticket, key: CallerKey): Promise<string[]> {
   const { jti, worker, secret_hash } = readTicketBody<TicketBody>(ticket.signed);
-  if ((await secretHash(ticket.secret)) !== secret_hash)
-    throw new TicketForged({ why: 'ticket and secret do not belong together' });
-  const shared = await sessionKey(ticket.secret, jti);
-  const hello = (await session.call('rpc.hello')) as Hello;
+  const [hello, shared, hash] = await Promise.all([
+    session.call('rpc.hello') as Promise<Hello>,
+    sessionKey(ticket.secret, jti),
+    secretHash(ticket.secret),
+  ]);
+  if (hash !== secret_hash) throw new TicketForged({ why: 'ticket and secret do not belong together' });
   const nonce = randomText(16);
   const said = transcript('caller', jti, String(hello?.nonce), nonce);
-  const redemption: Redemption = {
-    ticket: ticket.signed,
-    key: key.jwk,
-    nonce,
-    proof: await mac(shared, said),
-    signature: await key.sign(said),
-  };
+  const [proof, signature] = await Promise.all([mac(shared, said), key.sign(said)]);
+  const redemption: Redemption = { ticket: ticket.signed, key: key.jwk, nonce, proof, signature };
   const answer = (await session.call('rpc.redeem', [redemption])) as Redeemed;
   if (
     answer?.worker !== worker ||

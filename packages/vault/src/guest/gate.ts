@@ -3,12 +3,12 @@
  * the first byte what a connection speaks, lets a bounded number wait for a bounded time, and hands what is redeemed to
  * the guest. The handshake is the same two JSON-RPC calls, `rpc.hello` and `rpc.redeem`, in every speech.
  */
+import { randomBytes } from 'node:crypto';
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { TLSSocket } from 'node:tls';
 import { describe, LIMITS, NoSuchMethod, type TicketRole, toWire, Unauthorised } from '@hauki/protocol';
-import { fromBase64url, type Hello, type Redeemed, type Redemption, randomText } from '@hauki/rpc';
-import { PSK_CIPHERS, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
+import type { Hello, Redeemed, Redemption } from '@hauki/rpc';
+import { securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
 import type { Inside } from './guest.ts';
 import type { Redeemer } from './redeemer.ts';
 
@@ -28,7 +28,7 @@ export function openGate(options: GateOptions): void {
 
   /** The two calls before redemption. Gives the role once, when redeemed. */
   const handshake = () => {
-    const nonce = randomText(16);
+    const nonce = randomBytes(16).toString('base64url');
     let busy = false;
     return async (method: string, params: unknown): Promise<{ answer: Hello | Redeemed; role?: TicketRole }> => {
       if (method === 'rpc.hello') return { answer: { nonce } };
@@ -89,22 +89,10 @@ export function openGate(options: GateOptions): void {
     );
   };
 
-  const secure = (socket: Socket): TLSSocket =>
-    new TLSSocket(socket, {
-      isServer: true,
-      ciphers: PSK_CIPHERS,
-      minVersion: 'TLSv1.2',
-      maxVersion: 'TLSv1.2',
-      pskCallback: (_socket: unknown, identity: string) => {
-        const key = redeemer.pskOf(identity);
-        return key === undefined ? null : fromBase64url(key);
-      },
-    } as ConstructorParameters<typeof TLSSocket>[1]);
-
   const accept = async (stream: Duplex, encrypted: boolean, admitted: () => void): Promise<void> => {
     const speech = await sniff(stream, LIMITS.handshake_ms);
     if (speech === 'tls' && !encrypted) {
-      const inner = secure(stream as Socket);
+      const inner = await securedServerStream(stream as Socket, (jti) => redeemer.pskOf(jti));
       inner.on('error', () => stream.destroy());
       return accept(inner, true, admitted);
     }

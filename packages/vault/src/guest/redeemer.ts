@@ -14,7 +14,7 @@ import {
   TicketUnproven,
 } from '@hauki/protocol';
 import { mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
-import { compactVerify, createLocalJWKSet, type JSONWebKeySet } from 'jose';
+import { verifyCompact, verifyKeys } from './jws.ts';
 
 export interface Expected {
   jti: string;
@@ -28,7 +28,7 @@ const REMEMBERED = 4096;
 
 export class Redeemer {
   readonly #self: { worker: string; node: string; epoch: number };
-  readonly #keys: ReturnType<typeof createLocalJWKSet>;
+  readonly #keys: ReturnType<typeof verifyKeys>;
   readonly #now: () => number;
   readonly #expected = new Map<string, Expected>();
   readonly #redeemed = new Set<string>();
@@ -39,7 +39,7 @@ export class Redeemer {
     now: () => number = () => Date.now(),
   ) {
     this.#self = self;
-    this.#keys = createLocalJWKSet(keys as JSONWebKeySet);
+    this.#keys = verifyKeys(keys);
     this.#now = now;
   }
 
@@ -55,7 +55,7 @@ export class Redeemer {
 
   /** Redeems, or throws one of the ticket errors. `nonce` is what this side sent to this connection alone. */
   async redeem(redemption: Redemption, nonce: string): Promise<{ role: TicketRole; proof: string }> {
-    const body = await this.#verified(redemption?.ticket);
+    const body = this.#verified(redemption?.ticket);
     const { worker, node, epoch } = this.#self;
     if (body.worker !== worker || body.node !== node || body.epoch !== epoch)
       throw new TicketMisdirected({
@@ -83,11 +83,10 @@ export class Redeemer {
     return { role: expected.role, proof };
   }
 
-  async #verified(ticket: unknown): Promise<TicketBody> {
+  #verified(ticket: unknown): TicketBody {
     if (typeof ticket !== 'string' || ticket.length > 65536) throw new TicketForged({ why: 'it is not a ticket' });
     try {
-      const { payload } = await compactVerify(ticket, this.#keys, { algorithms: ['EdDSA', 'Ed25519'] });
-      const body = JSON.parse(new TextDecoder().decode(payload)) as TicketBody;
+      const body = verifyCompact(ticket, this.#keys) as TicketBody;
       if (body.v !== 1) throw new Error(`version ${body.v} is not known here`);
       return body;
     } catch (error) {

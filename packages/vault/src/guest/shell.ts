@@ -29,6 +29,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
       if (inside) throw new Error('a vault loads one worker, once');
       inside = powers.inside(setup, outside);
       redeemer = new Redeemer(setup, setup.keys);
+      redeemer.expect(setup.owner);
       const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
       methods = await inside.load(source, setup);
       openGate({

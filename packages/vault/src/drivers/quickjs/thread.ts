@@ -20,6 +20,8 @@ interface Held {
 }
 
 const vaults = new Map<string, Held>();
+/** Long enough for the vault that took the last spare to have loaded its worker. */
+const SPARE_AFTER_MS = 10;
 
 const prepare = (source: string, language: string) => (language === 'typescript' ? stripTypes(source) : source);
 
@@ -33,27 +35,43 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   held.server.close(() => up({ op: 'gone', id, cause, reason }));
 }
 
+const busyAt = (on: boolean) => {
+  clock[0] = on ? performance.timeOrigin + performance.now() : 0;
+};
+const makeVm = (memory_mib: number) => createVm({ wasm, bytecode, memory_mib, turn_ms, busy: busyAt });
+
+/** One VM is prepared ahead, with the memory that was last asked for: whoever clones once clones again. */
+let spare: { memory_mib: number; vm: Promise<Vm> } | undefined;
+
+async function takeVm(memory_mib: number): Promise<Vm> {
+  const ready = spare?.memory_mib === memory_mib ? spare.vm : undefined;
+  spare = undefined;
+  const vm = await (ready ?? makeVm(memory_mib));
+  // Not at once: first the vault that is being born.
+  setTimeout(() => {
+    if (spare?.memory_mib === memory_mib) return;
+    spare = { memory_mib, vm: makeVm(memory_mib) };
+    spare.vm.catch(() => {
+      spare = undefined;
+    });
+  }, SPARE_AFTER_MS);
+  return vm;
+}
+
 async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promise<void> {
   const server = createServer();
   const doomed = new Int32Array(doom!);
   try {
     const [vm] = await Promise.all([
-      createVm({
-        wasm,
-        bytecode,
-        memory_mib,
-        turn_ms,
-        doom: doomed,
-        busy: (on) => {
-          clock[0] = on ? performance.timeOrigin + performance.now() : 0;
-        },
-        misbehaved: (reason) => (doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, 'misbehaved', reason)),
-      }),
+      takeVm(memory_mib),
       new Promise<void>((resolve, reject) => {
         server.once('error', reject);
         server.listen(0, listen_host, resolve);
       }),
     ]);
+    const misbehaved = (reason: string) =>
+      doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, 'misbehaved', reason);
+    if (!vm.own({ doom: doomed, misbehaved })) throw new Error('its VM failed before it was used');
     const sockets = new Set<Socket>();
     server.on('connection', (socket) => {
       sockets.add(socket);

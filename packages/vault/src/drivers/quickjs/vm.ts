@@ -15,10 +15,14 @@ export interface VmOptions {
   memory_mib: number;
   /** How long one turn inside may take. */
   turn_ms: number;
-  /** Set to 1 from outside when the VM must stop in the middle of its turn. */
-  doom: Int32Array;
   /** Told when a turn begins (true) and ends (false), for the watchdog outside this thread. */
   busy(on: boolean): void;
+}
+
+/** What a VM has to do with once it is a vault's. */
+export interface VmOwner {
+  /** Set to 1 from outside when the VM must stop in the middle of its turn. */
+  doom: Int32Array;
   /** The VM must be discarded: `reason` is for a person. */
   misbehaved(reason: string): void;
 }
@@ -37,6 +41,7 @@ export async function createVm(options: VmOptions): Promise<Vm> {
 
 export class Vm {
   readonly #options: VmOptions;
+  #owner: VmOwner = { doom: new Int32Array(1), misbehaved: () => {} };
   #vm!: QuickJS;
   #bridge!: Record<'deliver' | 'open' | 'closed' | 'fire', JSValueHandle>;
   #deadline = Number.POSITIVE_INFINITY;
@@ -95,6 +100,12 @@ export class Vm {
     using _gone = vm.evalCode('delete globalThis.__vm');
   }
 
+  /** Makes a VM that was prepared beforehand a vault's own. False when it did not survive its preparation. */
+  own(owner: VmOwner): boolean {
+    this.#owner = owner;
+    return !this.#over;
+  }
+
   /** The guest in this VM, as a shell wants it. */
   inside(setup: Setup, outside: Outside): Inside {
     const session = new Session({
@@ -141,7 +152,7 @@ export class Vm {
 
   #interrupted(): boolean {
     if (++this.#asked % CLOCK_EVERY !== 0) return false;
-    if (performance.now() < this.#deadline && Atomics.load(this.#options.doom, 0) === 0) return false;
+    if (performance.now() < this.#deadline && Atomics.load(this.#owner.doom, 0) === 0) return false;
     this.#overran = true;
     return true;
   }
@@ -187,7 +198,7 @@ export class Vm {
   #discard(reason: string): void {
     if (this.#over) return;
     this.dispose();
-    this.#options.misbehaved(reason);
+    this.#owner.misbehaved(reason);
   }
 
   #post(channel: number, text: string): void {

@@ -1,0 +1,70 @@
+/** What benchmarks share: rows beside a peer, measured in the same run, printed as a table and kept as JSON. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, totalmem } from 'node:os';
+import { fileURLToPath } from 'node:url';
+
+export interface Row {
+  metric: string;
+  unit: string;
+  ours: number;
+  /** What it is measured beside; null where there is nothing of the kind. */
+  peer: string | null;
+  peer_value: number | null;
+  /** Ours divided by the peer's. */
+  ratio: number | null;
+  /** What we mean to reach, where the project named a number. */
+  goal?: number;
+}
+
+const round = (n: number) => (n >= 100 ? Math.round(n) : Number(n.toPrecision(3)));
+
+/** A row; `peer` names the peer and its figure. */
+export function row(metric: string, unit: string, ours: number, peer?: [string, number], goal?: number): Row {
+  return {
+    metric,
+    unit,
+    ours: round(ours),
+    peer: peer?.[0] ?? null,
+    peer_value: peer ? round(peer[1]) : null,
+    ratio: peer ? round(ours / peer[1]) : null,
+    ...(goal === undefined ? {} : { goal }),
+  };
+}
+
+export function percentile(samples: number[], p: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.ceil((p / 100) * sorted.length) - 1)] ?? Number.NaN;
+}
+
+/** Milliseconds that `run` takes. */
+export async function timed(run: () => Promise<unknown>): Promise<number> {
+  const began = performance.now();
+  await run();
+  return performance.now() - began;
+}
+
+/** Says on standard error what goes on, so that standard output is the table alone. */
+export const note = (text: string) => console.error(`  ${text}`);
+
+export function finish(name: string, rows: Row[]): void {
+  const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`;
+  const folder = fileURLToPath(new URL('./results/', import.meta.url));
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(
+    `${folder}${name}.json`,
+    `${JSON.stringify({ name, when: new Date().toISOString(), machine, rows }, undefined, 2)}\n`,
+  );
+  const head = ['metric', 'unit', 'ours', 'goal', 'peer', 'peer value', 'ratio'];
+  const cells = rows.map((r) =>
+    [r.metric, r.unit, r.ours, r.goal ?? '', r.peer ?? '', r.peer_value ?? '', r.ratio ?? ''].map(String),
+  );
+  const widths = head.map((h, i) => Math.max(h.length, ...cells.map((c) => c[i]!.length)));
+  console.log(`\n${name}, on ${machine}\n`);
+  for (const line of [head, widths.map((w) => '─'.repeat(w)), ...cells])
+    console.log(
+      line
+        .map((c, i) => c.padEnd(widths[i]!))
+        .join('  ')
+        .trimEnd(),
+    );
+}

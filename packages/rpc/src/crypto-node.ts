@@ -1,0 +1,35 @@
+/**
+ * The handshake's primitives on `node:crypto`: the same as `crypto-web.ts`, without a thread for each operation and
+ * without the modules of WebCrypto, which a vault that has just been born would have to load.
+ */
+import {
+  createHash,
+  createHmac,
+  createPublicKey,
+  generateKeyPairSync,
+  hkdfSync,
+  randomBytes,
+  sign,
+  verify,
+} from 'node:crypto';
+
+export const hkdf = async (secret: Uint8Array, salt: string, info: string): Promise<Uint8Array> =>
+  new Uint8Array(hkdfSync('sha256', secret, salt, info, 32));
+
+export const hmac = async (key: Uint8Array, text: string): Promise<Uint8Array> =>
+  createHmac('sha256', key).update(text).digest();
+
+export const sha256 = async (text: string): Promise<Uint8Array> => createHash('sha256').update(text).digest();
+
+export const random = (bytes: number): Uint8Array => randomBytes(bytes);
+
+export async function makeKeyPair(): Promise<{ x: string; sign(text: string): Promise<Uint8Array> }> {
+  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+  const { x } = publicKey.export({ format: 'jwk' });
+  return { x: x!, sign: async (text) => sign(null, Buffer.from(text), privateKey) };
+}
+
+export async function verifyEd25519(x: string, text: string, signature: Uint8Array): Promise<boolean> {
+  const key = createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' });
+  return verify(null, Buffer.from(text), key, signature);
+}
