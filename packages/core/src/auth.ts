@@ -4,7 +4,7 @@
  * Host and Origin are checked too, so that a web page cannot reach the core through its visitor's browser.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { Forbidden, Unauthorised } from '@hauki/protocol';
@@ -22,6 +22,8 @@ function loadToken(file: string): string {
   if (existsSync(file)) return readFileSync(file, 'utf8').trim();
   const token = `hauki_${randomBytes(32).toString('base64url')}`;
   const temporary = `${file}.${process.pid}.tmp`;
+  // What a crashed start of the same process id left: in a container that id is always the same.
+  rmSync(temporary, { force: true });
   const fd = openSync(temporary, 'wx', 0o600);
   writeSync(fd, `${token}\n`);
   fsyncSync(fd);

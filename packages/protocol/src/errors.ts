@@ -303,14 +303,14 @@ const ownFrames = (stack: string) =>
 
 /** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
 export function toWire(thrown: unknown): WireError {
-  if (thrown instanceof MeshError) {
-    const { name, code, message, retryable, fields } = thrown;
-    return { code, message, data: { name, retryable, fields: fields as Record<string, unknown> } };
-  }
   let name = 'Error';
   let message = 'a value that cannot be shown was thrown';
   let stack: string | undefined;
   try {
+    if (thrown instanceof MeshError) {
+      const { name, code, message, retryable, fields } = thrown;
+      return { code, message, data: { name, retryable, fields: fields as Record<string, unknown> } };
+    }
     if (thrown instanceof Error) {
       name = String(thrown.name);
       message = String(thrown.message);
@@ -328,7 +328,7 @@ export function fromWire(wire: unknown): MeshError {
   if (typeof wire !== 'object' || wire === null)
     return new ProtocolViolation({ why: 'an error that is not an object' }) as MeshError;
   const { code, message, data } = wire as Partial<WireError>;
-  const text = typeof message === 'string' ? message : `error ${code}`;
+  const text = typeof message === 'string' ? message : `error ${typeof code === 'number' ? code : 'without a code'}`;
   const fields =
     typeof data === 'object' && data !== null && typeof data.fields === 'object' && data.fields !== null
       ? data.fields
@@ -356,7 +356,7 @@ export function isError<F extends object>(thrown: unknown, kind: ErrorClass<F>):
 /** A short text for any thrown value; never throws. */
 export function describe(thrown: unknown): string {
   try {
-    return thrown instanceof Error ? thrown.message : String(thrown);
+    return String(thrown instanceof Error ? thrown.message : thrown);
   } catch {
     return 'a value that cannot be shown';
   }

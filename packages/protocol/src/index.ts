@@ -1,3 +1,4 @@
+/** The words on the wire. */
 export * from './control.ts';
 export * from './errors.ts';
 export * from './grants.ts';

@@ -8,7 +8,13 @@ import { encode } from './values.ts';
 export type PlainDispatch = (method: string, params: unknown) => unknown;
 
 function failure(id: unknown, error: unknown): string {
-  return `{"jsonrpc":"2.0","error":${JSON.stringify(toWire(error))},"id":${JSON.stringify(id ?? null)}}`;
+  let shown: string;
+  try {
+    shown = encode(toWire(error));
+  } catch (unserialisable) {
+    shown = JSON.stringify(toWire(unserialisable));
+  }
+  return `{"jsonrpc":"2.0","error":${shown},"id":${JSON.stringify(id ?? null)}}`;
 }
 
 async function one(request: unknown, dispatch: PlainDispatch): Promise<string | undefined> {

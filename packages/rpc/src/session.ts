@@ -18,11 +18,10 @@ import {
   NoSuchMethod,
   OutcomeUnknown,
   Overloaded,
-  TooLarge,
   toWire,
 } from '@hauki/protocol';
 import type { Transport } from './transport.ts';
-import { encode } from './values.ts';
+import { checkSize, encode } from './values.ts';
 
 /** Answers calls that come in. `params` is an array for positional parameters, an object for named ones. */
 export type Dispatch = (method: string, params: unknown, session: Session) => unknown;
@@ -112,6 +111,7 @@ export class Session {
         throw new Overloaded({ what: 'calls in flight on this session', limit: LIMITS.calls_in_flight });
       const id = this.#next_id++;
       const text = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encode(params)}}`;
+      checkSize('A message', text);
       const timeout_ms = options.timeout_ms ?? this.#timeout_ms;
       const deadline = Date.now() + timeout_ms;
       if (this.#idle_lets_exit && this.#pending.size === 0) this.#transport.hold?.(true);
@@ -125,7 +125,9 @@ export class Session {
   notify(method: string, params: unknown[] = []): void {
     const refusal = this.#refusal();
     if (refusal) throw refusal;
-    this.#transport.send(`{"jsonrpc":"2.0","method":${JSON.stringify(method)},"params":${encode(params)}}`);
+    const text = `{"jsonrpc":"2.0","method":${JSON.stringify(method)},"params":${encode(params)}}`;
+    checkSize('A message', text);
+    this.#transport.send(text);
   }
 
   /** Ends the session; calls that wait are told. Safe to call twice. */
@@ -197,8 +199,7 @@ export class Session {
     let text: string;
     try {
       text = `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"${member}":${encode(value)}}`;
-      if (text.length > LIMITS.message_bytes)
-        throw new TooLarge({ what: 'An answer', limit_bytes: LIMITS.message_bytes, got_bytes: text.length });
+      checkSize('An answer', text);
     } catch (error) {
       text = `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"error":${JSON.stringify(toWire(error))}}`;
     }
@@ -210,7 +211,7 @@ export class Session {
     if (deadline >= this.#timer_at) return;
     clearTimeout(this.#timer);
     this.#timer_at = deadline;
-    this.#timer = setTimeout(() => this.#expire(), Math.max(0, deadline - Date.now()));
+    this.#timer = setTimeout(() => this.#expire(), Math.max(0, Math.min(deadline - Date.now(), 0x7fffffff)));
     (this.#timer as { unref?: () => void }).unref?.();
   }
 

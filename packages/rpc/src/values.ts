@@ -6,7 +6,10 @@ import { LIMITS, TooLarge, Unserialisable } from '@hauki/protocol';
 
 const REFUSED = [Map, Set, WeakMap, WeakSet, RegExp, ArrayBuffer, Promise, Error] as const;
 
-function guard(this: unknown, key: string, value: unknown): unknown {
+function guard(this: any, key: string, shown: unknown): unknown {
+  // What stood there before its toJSON changed it, if it has one: a Buffer, a date that is none.
+  const given = this[key];
+  const value = ArrayBuffer.isView(given) || (given instanceof Date && shown === null) ? given : shown;
   switch (typeof value) {
     case 'function':
     case 'symbol':
@@ -20,12 +23,37 @@ function guard(this: unknown, key: string, value: unknown): unknown {
       for (const kind of REFUSED)
         if (value instanceof kind)
           throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is of type ${kind.name}` });
+      if (value instanceof Date)
+        throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is an invalid date` });
       if (ArrayBuffer.isView(value))
         throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is binary` });
       return value;
     default:
       return value;
   }
+}
+
+/** Length in UTF-8, counted by hand: QuickJS has no TextEncoder. A lone half of a pair counts as its replacement. */
+function utf8Bytes(text: string): number {
+  let bytes = text.length;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x80) continue;
+    if (code < 0x800) bytes += 1;
+    else if (code >= 0xd800 && code < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) {
+      bytes += 2;
+      i++;
+    } else bytes += 2;
+  }
+  return bytes;
+}
+
+/** Throws TooLarge where a text has more UTF-8 bytes than a message may; counted only where that could be. */
+export function checkSize(what: string, text: string): void {
+  const limit_bytes = LIMITS.message_bytes;
+  if (text.length * 3 <= limit_bytes) return;
+  const got_bytes = text.length > limit_bytes ? text.length : utf8Bytes(text);
+  if (got_bytes > limit_bytes) throw new TooLarge({ what, limit_bytes, got_bytes });
 }
 
 /** JSON text of a value; `undefined` becomes null. Throws Unserialisable or TooLarge. */
@@ -40,7 +68,6 @@ export function encode(value: unknown): string {
     const message = error instanceof Error ? error.message : String(error);
     throw new Unserialisable({ why: message.startsWith('Converting circular') ? 'it contains itself' : message });
   }
-  if (text.length > LIMITS.message_bytes)
-    throw new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes, got_bytes: text.length });
+  checkSize('A message', text);
   return text;
 }

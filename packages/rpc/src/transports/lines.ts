@@ -7,7 +7,11 @@ import { answerPlain, type PlainDispatch } from '../plain.ts';
  * Answers lines until the stream ends. Requests of one connection run at once, up to `LIMITS.batch`; beyond it, and
  * while the client does not read its answers, the stream is not read.
  */
-export function serveLines(stream: Duplex, dispatch: PlainDispatch): void {
+export function serveLines(
+  stream: Duplex,
+  dispatch: PlainDispatch,
+  limit: () => number = () => LIMITS.message_bytes,
+): void {
   let rest: Buffer[] = [];
   let rest_bytes = 0;
   let running = 0;
@@ -45,6 +49,6 @@ export function serveLines(stream: Duplex, dispatch: PlainDispatch): void {
       rest.push(chunk.subarray(from));
       rest_bytes += chunk.length - from;
     }
-    if (rest_bytes > LIMITS.message_bytes) stream.destroy();
+    if (rest_bytes > limit()) stream.destroy();
   });
 }

@@ -10,9 +10,11 @@ class MemoryEnd implements Transport {
   carried_bytes = 0;
 
   start(events: TransportEvents): void {
+    const over = this.#closed;
     this.#events = events;
-    for (const text of this.#early.splice(0)) events.message(text);
-    if (this.#closed !== undefined) events.close(this.#closed);
+    // The listener may close while it hears: then it hears no more, and was told of the end by that.
+    for (const text of this.#early.splice(0)) if (this.#closed === over) events.message(text);
+    if (over !== undefined) events.close(over);
   }
 
   send(text: string): void {

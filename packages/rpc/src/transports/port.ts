@@ -13,7 +13,7 @@ export interface PortTransport extends Transport {
 /** `post` sends a message; `shut` is called once when this side closes. */
 export function portTransport(post: (text: string) => void, shut: (reason: string) => void = () => {}): PortTransport {
   let events: TransportEvents | undefined;
-  let early: string[] = [];
+  const early: string[] = [];
   let ended: string | undefined;
   let carried = 0;
   const end = (reason: string) => {
@@ -24,10 +24,11 @@ export function portTransport(post: (text: string) => void, shut: (reason: strin
   };
   return {
     start(given) {
+      const over = ended;
       events = given;
-      for (const text of early) given.message(text);
-      early = [];
-      if (ended !== undefined) given.close(ended);
+      // The listener may close while it hears: then it hears no more, and was told of the end by that.
+      for (const text of early.splice(0)) if (ended === over) given.message(text);
+      if (over !== undefined) given.close(over);
     },
     send(text) {
       if (ended !== undefined) return;

@@ -71,7 +71,7 @@ export function openGate(options: GateOptions): void {
   const lines = (stream: Duplex, admitted: () => void) => {
     let role: TicketRole | undefined;
     const step = handshake();
-    serveLines(stream, async (method, params) => {
+    const call = async (method: string, params: unknown) => {
       if (role) return inside.call(method, params, role);
       const { answer, role: given } = await step(method, params);
       if (given) {
@@ -79,11 +79,14 @@ export function openGate(options: GateOptions): void {
         admitted();
       }
       return answer;
-    });
+    };
+    serveLines(stream, call, () => (role ? LIMITS.message_bytes : LIMITS.handshake_bytes));
   };
 
   const http = (stream: Duplex) => {
     const body = 'This port speaks Mesh-RPC. Over HTTP, POST to the relay: /api/v2/ephemeral/<worker> on the core.\n';
+    // Read on, or the client's own end would never be noticed.
+    stream.resume();
     stream.end(
       `HTTP/1.1 426 Upgrade Required\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
     );

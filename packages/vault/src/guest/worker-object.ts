@@ -13,11 +13,22 @@ export interface WorkerObject {
 
 const END_HOOK = 'onEnd';
 
+/** Prototypes of the language and the platform, as they stand before any worker's code runs. */
+const BUILT_IN = new Set<object>(
+  Object.values(Object.getOwnPropertyDescriptors(globalThis)).flatMap(({ value }) =>
+    typeof value === 'function' && value.prototype ? [value.prototype] : [],
+  ),
+);
+
 function methodsOf(object: object): Map<string, (...args: unknown[]) => unknown> {
   const found = new Map<string, (...args: unknown[]) => unknown>();
-  for (let level = object; level && level !== Object.prototype; level = Object.getPrototypeOf(level))
-    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level)))
-      if (typeof value === 'function' && name !== 'constructor' && !found.has(name)) found.set(name, value);
+  const seen = new Set(['constructor']);
+  for (let level = object; level && !BUILT_IN.has(level); level = Object.getPrototypeOf(level))
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
+      // What stands nearest counts, also where it is no method.
+      if (typeof value === 'function' && !seen.has(name)) found.set(name, value);
+      seen.add(name);
+    }
   return found;
 }
 
