@@ -13,17 +13,20 @@ export interface WorkerObject {
 
 const END_HOOK = 'onEnd';
 
-/** Prototypes of the language and the platform, as they stand before any worker's code runs. */
-const BUILT_IN = new Set<object>(
-  Object.values(Object.getOwnPropertyDescriptors(globalThis)).flatMap(({ value }) =>
-    typeof value === 'function' && value.prototype ? [value.prototype] : [],
-  ),
-);
+/** Names alone, as they stand before any worker's code runs: looking at the values would load half of the platform. */
+const PLATFORM = new Set(Object.getOwnPropertyNames(globalThis));
+
+/** Whether an object is the prototype of a class of the language or the platform: its methods are not the worker's. */
+function isBuiltIn(prototype: object): boolean {
+  const made: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
+  if (typeof made !== 'function' || made.prototype !== prototype) return false;
+  return PLATFORM.has(made.name) && (globalThis as Record<string, unknown>)[made.name] === made;
+}
 
 function methodsOf(object: object): Map<string, (...args: unknown[]) => unknown> {
   const found = new Map<string, (...args: unknown[]) => unknown>();
   const seen = new Set(['constructor']);
-  for (let level = object; level && !BUILT_IN.has(level); level = Object.getPrototypeOf(level))
+  for (let level = object; level && !isBuiltIn(level); level = Object.getPrototypeOf(level))
     for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
       // What stands nearest counts, also where it is no method.
       if (typeof value === 'function' && !seen.has(name)) found.set(name, value);
