@@ -3,11 +3,10 @@
  * the first byte what a connection speaks, lets a bounded number wait for a bounded time, and hands what is redeemed to
  * the guest. The handshake is the same two JSON-RPC calls, `rpc.hello` and `rpc.redeem`, in every speech.
  */
-import { randomBytes } from 'node:crypto';
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { describe, LIMITS, NoSuchMethod, type TicketRole, toWire, Unauthorised } from '@hauki/protocol';
-import type { Hello, Redeemed, Redemption } from '@hauki/rpc';
+import { type Hello, type Redeemed, type Redemption, randomText } from '@hauki/rpc';
 import { securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
 import type { Inside } from './guest.ts';
 import type { Redeemer } from './redeemer.ts';
@@ -28,7 +27,7 @@ export function openGate(options: GateOptions): void {
 
   /** The two calls before redemption. Gives the role once, when redeemed. */
   const handshake = () => {
-    const nonce = randomBytes(16).toString('base64url');
+    const nonce = randomText(16);
     let busy = false;
     return async (method: string, params: unknown): Promise<{ answer: Hello | Redeemed; role?: TicketRole }> => {
       if (method === 'rpc.hello') return { answer: { nonce } };

@@ -2,13 +2,16 @@
  * Verifies the signed part of a ticket: a compact JWS (RFC 7515) with EdDSA over Ed25519 (RFC 8037), nothing else.
  * Written here and not taken from a library, because it is all that a new-born vault needs, and it waits for its loading.
  */
-import { createPublicKey, type KeyObject, verify, type webcrypto } from 'node:crypto';
+import type { KeyObject, webcrypto } from 'node:crypto';
+
+/** Fetched at the first use: a vault loads its worker first. */
+const lib = () => process.getBuiltinModule('node:crypto');
 
 /** Public Ed25519 keys of a JSON Web Key Set, by key id. */
 export function verifyKeys(set: object): Map<string, KeyObject> {
   const keys = new Map<string, KeyObject>();
   for (const jwk of (set as { keys?: (webcrypto.JsonWebKey & { kid?: string })[] }).keys ?? [])
-    if (jwk.crv === 'Ed25519' && jwk.kid) keys.set(jwk.kid, createPublicKey({ key: jwk, format: 'jwk' }));
+    if (jwk.crv === 'Ed25519' && jwk.kid) keys.set(jwk.kid, lib().createPublicKey({ key: jwk, format: 'jwk' }));
   return keys;
 }
 
@@ -25,7 +28,7 @@ export function verifyCompact(text: string, keys: Map<string, KeyObject>): unkno
   if (header.alg !== 'EdDSA' || header.crit !== undefined) throw new Error('it is not signed with EdDSA');
   const key = keys.get(header.kid);
   if (!key) throw new Error('it is signed with an unknown key');
-  if (!verify(null, Buffer.from(`${head}.${payload}`), key, Buffer.from(signature, 'base64url')))
+  if (!lib().verify(null, Buffer.from(`${head}.${payload}`), key, Buffer.from(signature, 'base64url')))
     throw new Error('the signature does not hold');
   return JSON.parse(Buffer.from(payload, 'base64url').toString());
 }

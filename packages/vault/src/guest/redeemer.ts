@@ -28,7 +28,8 @@ const REMEMBERED = 4096;
 
 export class Redeemer {
   readonly #self: { worker: string; node: string; epoch: number };
-  readonly #keys: ReturnType<typeof verifyKeys>;
+  readonly #key_set: object;
+  #keys: ReturnType<typeof verifyKeys> | undefined;
   readonly #now: () => number;
   readonly #expected = new Map<string, Expected>();
   readonly #redeemed = new Set<string>();
@@ -39,8 +40,13 @@ export class Redeemer {
     now: () => number = () => Date.now(),
   ) {
     this.#self = self;
-    this.#keys = verifyKeys(keys);
+    this.#key_set = keys;
     this.#now = now;
+  }
+
+  /** Makes ready what the first redemption needs. */
+  prepare(): void {
+    this.#keys ??= verifyKeys(this.#key_set);
   }
 
   /** Makes a ticket redeemable, once. */
@@ -86,7 +92,8 @@ export class Redeemer {
   #verified(ticket: unknown): TicketBody {
     if (typeof ticket !== 'string' || ticket.length > 65536) throw new TicketForged({ why: 'it is not a ticket' });
     try {
-      const body = verifyCompact(ticket, this.#keys) as TicketBody;
+      this.prepare();
+      const body = verifyCompact(ticket, this.#keys!) as TicketBody;
       if (body.v !== 1) throw new Error(`version ${body.v} is not known here`);
       return body;
     } catch (error) {

@@ -40,6 +40,9 @@ export function runShell(powers: ShellPowers): Promise<string> {
         methods: () => methods,
         tls: setup.tls,
       });
+      // After the answer has left: while it travels, the first redemption's needs are loaded.
+      const ready = redeemer;
+      setTimeout(() => ready.prepare(), 1);
       return methods;
     },
     async expect(ticket: Expected): Promise<void> {
