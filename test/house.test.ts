@@ -390,14 +390,14 @@ describe('what browsers load', () => {
 });
 
 describe('the guest', () => {
-  it('imports only protocol, rpc, lang, Node and jose, and stays in its folder', () => {
+  it('imports only protocol, rpc, lang and Node, and stays in its folder', () => {
     const faults: string[] = [];
     const guest = filesBelow('packages/vault/src/guest').filter(isSource);
     assert.ok(guest.length > 5);
     for (const file of guest)
       for (const { specifier, static: at_once } of importsOf(read(file))) {
         const known =
-          /^(@hauki\/(protocol|rpc|lang)(\/|$)|node:|jose$)/.test(specifier) ||
+          /^(@hauki\/(protocol|rpc|lang)(\/|$)|node:)/.test(specifier) ||
           (specifier.startsWith('.') &&
             !join('guest', relative('packages/vault/src/guest', dirname(file)), specifier).startsWith('..') &&
             !specifier.startsWith('..'));

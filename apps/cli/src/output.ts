@@ -5,6 +5,12 @@ import { describe, MeshError } from '@hauki/mesh';
 /** Exit codes, also shown by --help. */
 export const EXIT = { ok: 0, failed: 1, usage: 2, not_found: 3, refused: 4, unreachable: 5, deadline: 6 } as const;
 
+/** Text that a guest or a document said, without what would steer the terminal. */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+  return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
+}
+
 type Style = Parameters<typeof styleText>[0];
 
 /** Colour, where standard output is a terminal and NO_COLOR is not set. */
@@ -63,12 +69,12 @@ export function report(error: unknown, json: boolean): number {
       error instanceof MeshError ? error : { name: 'Error', message: describe(error), fields: {} };
     console.error(JSON.stringify({ error: { name, message, fields } }));
   } else {
-    const text = `hauki: ${describe(error)}`;
+    const text = printable(`hauki: ${describe(error)}`);
     console.error(process.stderr.isTTY && !process.env.NO_COLOR ? styleText('red', text) : text);
     const tail = error instanceof MeshError ? (error.fields as { log_tail?: unknown }).log_tail : undefined;
-    if (typeof tail === 'string' && tail !== '') console.error(`Its last words:\n${tail}`);
+    if (typeof tail === 'string' && tail !== '') console.error(printable(`Its last words:\n${tail}`));
     if (error instanceof MeshError && error.name === 'RemoteError' && error.stack?.includes('\n    at '))
-      console.error(error.stack.split('\n').slice(1, 6).join('\n'));
+      console.error(printable(error.stack.split('\n').slice(1, 6).join('\n')));
   }
   return code;
 }

@@ -1,6 +1,7 @@
 /** Markdown for a terminal: headings, emphasis, code, lists, quotes, links, tables. In a pipe the text stays as written. */
 import { styleText } from 'node:util';
 import { lexer, type Token, type Tokens } from 'marked';
+import { printable } from './output.ts';
 
 function inline(tokens: Token[] | undefined, fallback = ''): string {
   if (!tokens) return fallback;
@@ -69,9 +70,7 @@ function block(token: Token, depth: number): string {
 
 /** Renders a document; control characters in it are shown as nothing, so that a document cannot steer the terminal. */
 export function renderMarkdown(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  const safe = text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
-  return lexer(safe)
+  return lexer(printable(text))
     .map((token) => block(token, 0))
     .filter((part) => part !== '')
     .join('\n');

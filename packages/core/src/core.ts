@@ -46,9 +46,10 @@ export interface CoreServer {
 function refuse(socket: Socket, error: unknown): void {
   const wire = error instanceof MeshError ? error : new InternalError({ why: 'the upgrade failed' });
   const body = JSON.stringify({ status: 'error', error: toWire(wire) });
-  socket.end(
+  socket.write(
     `HTTP/1.1 ${wire.status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );
+  socket.destroySoon();
 }
 
 function accept(socket: Socket, head: Buffer): void {
@@ -123,8 +124,13 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(swarmRoutes, { swarm, relay, registry });
   await app.register(meshfsRoutes, { meshfs });
 
+  /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
+  const upgraded = new Set<Socket>();
+
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());
+    upgraded.add(socket);
+    socket.once('close', () => upgraded.delete(socket));
     try {
       auth.checkOrigin(request);
       if (request.headers.upgrade?.toLowerCase() !== UPGRADE_PROTOCOL)
@@ -153,8 +159,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
       auth.principal(request);
       swarm.find(worker);
-      accept(socket, head);
-      await relay.splice(worker, socket);
+      await relay.splice(worker, socket, () => accept(socket, head));
     } catch (error) {
       refuse(socket, error);
     }
@@ -177,6 +182,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       return `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`;
     },
     async close() {
+      for (const socket of upgraded) socket.destroy();
       app.server.closeAllConnections();
       await app.close();
       await backplane.close();

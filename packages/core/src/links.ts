@@ -27,37 +27,62 @@ export interface LinkPowers {
   log(line: string, fields?: object): void;
 }
 
+const plain = (value: unknown): value is object => typeof value === 'object' && value !== null;
 const NODE_NAME = /^[a-z0-9][a-z0-9-]{0,63}$/;
 
 /** Serves one node's link for as long as it lasts. */
 export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const { registry, meshfs, log } = powers;
   let node: RegisteredNode | undefined;
+  let heard_at = performance.now();
+  // A node that is stopped, or cut off in silence, says nothing more: then its link is over.
+  const watch = setInterval(() => {
+    if (performance.now() - heard_at > LIMITS.node_silence_ms) session.close('the node has not reported for too long');
+  }, LIMITS.node_silence_ms / 4);
+  const registerFirst = () => new BadInput({ what: 'link', why: 'a node registers first' });
   const core: CoreForNode = {
-    async register(info: NodeInfo, load: NodeLoad, workers) {
+    async register(info: NodeInfo, load: NodeLoad, workers, fates) {
+      if (node) throw new BadInput({ what: 'register', why: 'a link registers once' });
       if (!NODE_NAME.test(info?.node))
         throw new BadInput({ what: 'node', why: 'a name is [a-z0-9-], at most 64 long' });
-      node = { info, load, rpc: remote<NodeForCore>(session, { timeout_ms: LIMITS.clone_ms }), since: Date.now() };
+      if (!plain(info.drivers) || !plain(info.labels) || !plain(load) || !Array.isArray(workers))
+        throw new BadInput({ what: 'node', why: 'it does not say what it is' });
+      node = {
+        info,
+        load,
+        rpc: remote<NodeForCore>(session, { timeout_ms: LIMITS.clone_ms }),
+        session,
+        since: Date.now(),
+      };
+      for (const fate of fates ?? []) registry.died(fate);
       registry.register(node, workers);
       log(`node ${info.node} registered with ${workers.length} workers`);
       return { keys: powers.keys, core: powers.core_id };
     },
     async report(load: NodeLoad) {
-      if (node) node.load = load;
+      if (node && plain(load)) node.load = load;
+      heard_at = performance.now();
     },
     async worker_died(fate: Fate) {
-      if (registry.workers.get(fate.worker)?.node === node?.info.node || !registry.workers.has(fate.worker))
-        registry.died(fate);
+      if (!node) throw registerFirst();
+      const home = registry.workers.get(fate.worker)?.node;
+      if (home === undefined || home === node.info.node) registry.died(fate);
     },
-    meshfs_write: (pointer, content, media_type) =>
-      meshfs.write({ pointer, content, ...(media_type ? { media_type } : {}) }),
-    meshfs_resolve: (pointer) => meshfs.resolve(pointer),
+    meshfs_write: async (pointer, content, media_type) => {
+      if (!node) throw registerFirst();
+      return meshfs.write({ pointer, content, ...(media_type ? { media_type } : {}) });
+    },
+    meshfs_resolve: async (pointer) => {
+      if (!node) throw registerFirst();
+      return meshfs.resolve(pointer);
+    },
   };
   const session = new Session({
     transport: streamTransport(stream),
     dispatch: serve(core, ['register', 'report', 'worker_died', 'meshfs_write', 'meshfs_resolve']),
   });
   void session.closed.then((reason) => {
+    clearInterval(watch);
     if (!node) return;
     registry.away(node);
     log(`node ${node.info.node} is away: ${reason}`);

@@ -3,12 +3,14 @@
  * again whenever they register, so a core that was killed knows everything again as soon as they are back.
  */
 import { type Fate, LIMITS, type NodeForCore, type NodeInfo, type NodeLoad, type WorkerInfo } from '@hauki/protocol';
+import type { Session } from '@hauki/rpc';
 import type { Candidate } from './matchmaker.ts';
 
 export interface RegisteredNode extends Candidate {
   info: NodeInfo;
   load: NodeLoad;
   rpc: NodeForCore;
+  session: Session;
   since: number;
 }
 
@@ -46,7 +48,23 @@ export class Registry {
 
   /** A node's link is lost. Its workers stay listed: with a live agent they go on, and it will tell. */
   away(node: RegisteredNode): void {
-    if (this.nodes.get(node.info.node) === node) this.nodes.delete(node.info.node);
+    const name = node.info.node;
+    if (this.nodes.get(name) !== node) return;
+    this.nodes.delete(name);
+    const timer = setTimeout(() => {
+      if (this.nodes.has(name)) return;
+      for (const { worker, owner, node: home } of [...this.workers.values()])
+        if (home === name)
+          this.died({
+            worker,
+            owner,
+            cause: 'node_lost',
+            reason: `its node ${name} is gone`,
+            at: Date.now(),
+            log_tail: '',
+          });
+    }, LIMITS.node_grace_ms);
+    timer.unref();
   }
 
   /** Counts a placement at once, before the node reports it, so that a burst does not all go to one node. */

@@ -77,15 +77,23 @@ export class Relay {
       const [stream] = await Promise.all([promise, home.rpc.splice(worker, splice)]);
       this.#count(stream);
       return stream;
+    } catch (error) {
+      // Whichever half came, it has nobody to join.
+      promise.then(
+        (stream) => stream.destroy(),
+        () => {},
+      );
+      throw error;
     } finally {
       clearTimeout(timer);
       this.#waiting.delete(splice);
     }
   }
 
-  /** Joins a client's connection to the worker until either side ends. */
-  async splice(worker: string, client: Duplex): Promise<void> {
+  /** Joins a client's connection to the worker until either side ends. `ready` runs once the worker is reached. */
+  async splice(worker: string, client: Duplex, ready: () => void): Promise<void> {
     const stream = await this.dial(worker);
+    ready();
     const end = () => {
       client.destroy();
       stream.destroy();
@@ -108,17 +116,18 @@ export class Relay {
     this.#sessions.delete(worker);
     const session = kept ?? this.#open(worker);
     this.#sessions.set(worker, session);
+    const forget = () => {
+      if (this.#sessions.get(worker) === session) this.#sessions.delete(worker);
+    };
+    if (!kept) session.then((s) => s.closed).then(forget, forget);
     if (this.#sessions.size > KEPT_SESSIONS) {
       const [oldest, ending] = this.#sessions.entries().next().value!;
       this.#sessions.delete(oldest);
       void ending.then((s) => s.close()).catch(() => {});
     }
-    const opened = await session.catch((error) => {
-      this.#sessions.delete(worker);
-      throw error;
-    });
+    const opened = await session;
     if (opened.open) return opened;
-    this.#sessions.delete(worker);
+    forget();
     return this.#session(worker);
   }
 
@@ -140,7 +149,6 @@ export class Relay {
         return fate && (new WorkerDied({ worker, cause: fate.cause, reason: fate.reason }) as MeshError);
       },
     });
-    void session.closed.then(() => this.#sessions.delete(worker));
     try {
       await redeemTicket(session, ticket, key);
       return session;

@@ -109,6 +109,8 @@ export class Swarm {
         made = await node.rpc.provision(job);
       } catch (error) {
         release();
+        // Its answer may only be late: then nobody waits for the worker any more.
+        void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
         if (again && tried.size < ATTEMPTS) continue;
@@ -184,12 +186,11 @@ export class Swarm {
     if ((pointer === undefined) === (source === undefined))
       throw new BadInput({ what: 'the request', why: 'give either a pointer or a source' });
     if (source !== undefined) {
-      const bytes = Buffer.byteLength(source);
-      if (bytes > LIMITS.source_bytes)
-        throw new TooLarge({ what: 'The source', limit_bytes: LIMITS.source_bytes, got_bytes: bytes });
+      checkSource(source);
       return { source, language: request.language ?? 'javascript' };
     }
     const found = await this.#powers.meshfs.resolve(pointer!);
+    checkSource(found.content);
     const language = request.language ?? found.language;
     if (language !== 'javascript' && language !== 'typescript')
       throw new BadInput({
@@ -200,13 +201,21 @@ export class Swarm {
   }
 }
 
+function checkSource(source: string): void {
+  const got_bytes = Buffer.byteLength(source);
+  if (got_bytes > LIMITS.source_bytes)
+    throw new TooLarge({ what: 'The source', limit_bytes: LIMITS.source_bytes, got_bytes });
+}
+
 function leaseOf(request: SpawnRequest): { heartbeat_ms: number; lease_ms: number } {
   const lease_ms = request.lease_ms ?? LEASE.lease_ms;
   const heartbeat_ms = request.heartbeat_ms ?? Math.min(LEASE.heartbeat_ms, Math.ceil(lease_ms / 6));
-  for (const [what, value] of Object.entries({ lease_ms, ttl_ms: request.ttl_ms ?? LEASE.min_ms }))
-    if (value !== 0 && (value < LEASE.min_ms || value > LEASE.max_ms))
-      throw new BadInput({ what, why: `from ${LEASE.min_ms} to ${LEASE.max_ms} milliseconds` });
-  if (heartbeat_ms > lease_ms) throw new BadInput({ what: 'heartbeat_ms', why: 'must be shorter than lease_ms' });
+  const within = (what: string, value: number, least: number, most: number) => {
+    if (value < least || value > most) throw new BadInput({ what, why: `from ${least} to ${most} milliseconds` });
+  };
+  within('lease_ms', lease_ms, LEASE.min_ms, LEASE.max_ms);
+  within('heartbeat_ms', heartbeat_ms, LEASE.min_heartbeat_ms, lease_ms);
+  if (request.ttl_ms) within('ttl_ms', request.ttl_ms, LEASE.min_ms, LEASE.max_ms);
   return { heartbeat_ms, lease_ms };
 }
 

@@ -8,6 +8,7 @@ const node = (name: string): RegisteredNode => ({
   info: { node: name, labels: {}, drivers: {}, memory_mib: 1024, cores: 1 },
   load: { workers: 0, memory_used_mib: 0, cpu: 0 },
   rpc: {} as NodeForCore,
+  session: {} as RegisteredNode['session'],
   since: 0,
 });
 

@@ -206,7 +206,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       (worker) => worker.session.closed.then(() => owned.delete(entry)),
       () => owned.delete(entry),
     );
-    return embody<T>('being provisioned', opening, async () => (await opening).destruct());
+    // A clone that failed has told why already; there is nothing to let go of.
+    return embody<T>('being provisioned', opening, async () => (await opening.catch(() => undefined))?.destruct());
   };
 
   const close = async () => {
@@ -231,7 +232,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
         const { ticket } = await core.request<Spawned>('POST', path, { audience: key.thumbprint });
         return open(ticket, given);
       })();
-      return embody<T>(worker, opening, async () => (await opening).leave());
+      return embody<T>(worker, opening, async () => (await opening.catch(() => undefined))?.leave());
     },
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);

@@ -5,6 +5,7 @@
  * alive by itself; when the session ends, waiting calls learn from the core what became of the worker.
  */
 import {
+  type Beat,
   ConnectionLost,
   isError,
   LIMITS,
@@ -55,7 +56,6 @@ export class RemoteWorker {
   readonly #core: CoreClient;
   readonly #secret: string;
   #heart: ReturnType<typeof setInterval> | undefined;
-  #counter = 0;
 
   private constructor(
     body: TicketBody,
@@ -106,8 +106,10 @@ export class RemoteWorker {
     try {
       await this.#core.request('DELETE', `/api/v2/ephemeral/${worker}`, undefined, LIMITS.handshake_ms);
     } catch (error) {
-      if (isError(error, WorkerDied) || isError(error, WorkerUnknown)) return;
-      if (!isError(error, ConnectionLost) || !this.session.open) throw error;
+      const node_lost = isError(error, WorkerDied) && error.fields.cause === 'node_lost';
+      if (isError(error, WorkerUnknown) || (isError(error, WorkerDied) && !node_lost)) return;
+      // The core is away, or does not reach the node: the session may still reach the worker.
+      if (!(node_lost || isError(error, ConnectionLost)) || !this.session.open) throw error;
       const proof = await mac(await leaseKey(this.#secret, jti), destructText(worker, epoch));
       await this.session.call('rpc.destruct', [proof], { timeout_ms: LIMITS.handshake_ms }).catch((failed) => {
         // Its death is the answer.
@@ -127,10 +129,15 @@ export class RemoteWorker {
   #beat(): void {
     const { worker, epoch, jti, lease } = this.body;
     const key = leaseKey(this.#secret, jti);
-    const beat = async () => {
-      const counter = ++this.#counter;
-      const proof = await mac(await key, heartbeatText(worker, epoch, counter));
-      await this.session.call('rpc.heartbeat', [counter, proof], { timeout_ms: lease.lease_ms });
+    let challenge = jti;
+    const beat = async (again = true): Promise<void> => {
+      const proof = await mac(await key, heartbeatText(worker, epoch, challenge));
+      const options = { timeout_ms: lease.lease_ms, background: true };
+      const answer = (await this.session.call('rpc.heartbeat', [challenge, proof], options)) as Beat;
+      const stale = challenge !== answer.next && !answer.renewed;
+      if (typeof answer.next === 'string') challenge = answer.next;
+      // The answer to the beat before was lost: once more, with what is now known.
+      if (stale && again) await beat(false);
     };
     // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning.
     this.#heart = setInterval(() => void beat().catch(() => {}), lease.heartbeat_ms);

@@ -7,6 +7,7 @@
  */
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import {
+  ConnectionLost,
   type CoreForNode,
   describe,
   type Fate,
@@ -42,6 +43,7 @@ export class Agent {
   readonly #offers = new Map<string, { driver: Driver; offer: Offer }>();
   readonly #living = new Map<string, Living>();
   readonly #forging = new Map<string, number>();
+  readonly #unwanted = new Set<string>();
   #unreported: Fate[] = [];
   #cpu = cpus().map((c) => c.times);
   #closing = false;
@@ -99,6 +101,11 @@ export class Agent {
     return fates;
   }
 
+  /** Fates that could not be told after all. */
+  putBack(fates: Fate[]): void {
+    this.#unreported = [...fates, ...this.#unreported].slice(-LIMITS.fates);
+  }
+
   async provision(job: Job): Promise<Provisioned> {
     const entry = this.#offers.get(job.driver);
     if (!entry?.offer.available || this.#closing)
@@ -124,10 +131,12 @@ export class Agent {
       this.#living.set(job.worker, living);
       void living.vault.exited.then((exit) => this.#gone(living, exit));
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
+      else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
       const direct = { host: listen_host, port: living.vault.port, tls };
       return { worker: job.worker, epoch: living.epoch, driver: job.driver, direct, ticket };
     } finally {
       this.#forging.delete(job.worker);
+      this.#unwanted.delete(job.worker);
     }
   }
 
@@ -140,7 +149,11 @@ export class Agent {
   /** Kills at once. False when there was no such worker. Resolves when nothing of it is left. */
   async destruct(worker: string, reason: string): Promise<boolean> {
     const living = this.#living.get(worker);
-    if (!living) return false;
+    if (!living) {
+      // Still being forged: it ends as soon as it is born.
+      if (this.#forging.has(worker)) this.#unwanted.add(worker);
+      return this.#forging.has(worker);
+    }
     living.ending ??= { cause: 'destructed', reason };
     await living.vault.kill(reason);
     return true;
@@ -193,7 +206,7 @@ export class Agent {
     if (!this.#living.delete(worker)) return;
     living.lease.stop();
     const { cause, reason } = living.ending ?? exit;
-    const log_tail = [living.log.tail(), exit.log_tail].filter(Boolean).join('\n').slice(-LIMITS.log_tail_bytes);
+    const log_tail = [living.log.tail(), exit.log_tail].filter(Boolean).join('\n').slice(-LIMITS.log_tail_chars);
     const fate: Fate = { worker, owner, cause, reason, at: Date.now(), log_tail };
     this.#options.log(`worker ${worker} is gone: ${reason}`, { cause });
     const core = this.#options.core();
@@ -214,7 +227,7 @@ export class Agent {
 
   #core(): CoreForNode {
     const core = this.#options.core();
-    if (!core) throw new Overloaded({ what: 'the way to the core, which is away: links', limit: 0 });
+    if (!core) throw new ConnectionLost({ why: 'the core is away' });
     return core;
   }
 

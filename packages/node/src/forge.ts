@@ -15,6 +15,7 @@ import {
   SourceRejected,
   type TicketPart,
   type TicketRole,
+  Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
 import { leaseKey, randomText, remote, Session, serve, sessionKey } from '@hauki/rpc';
@@ -39,7 +40,6 @@ export interface Living {
   epoch: number;
   vault: Vault;
   shell: ShellForAgent;
-  methods: string[];
   lease: Lease;
   log: LogRing;
   born_at: number;
@@ -67,12 +67,13 @@ export async function forge(
   try {
     const agent: AgentForShell = {
       effect: createEffects({ grants, meshfs: powers.meshfs, log: (level, line) => log.add(`${level} ${line}`) }),
-      heartbeat: async (counter, mac) => {
+      heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
-        return { lease_until: await lease.renew(counter, mac) };
+        return lease.renew(challenge, mac);
       },
       destruct: async (mac) => {
-        if (await lease?.mayDestruct(mac)) powers.ended(worker, 'destructed', 'destructed by its owner');
+        if (!(await lease?.mayDestruct(mac))) throw new Unauthorised({ why: 'this is not from the worker’s owner' });
+        powers.ended(worker, 'destructed', 'destructed by its owner');
       },
     };
     const session = new Session({
@@ -81,8 +82,9 @@ export async function forge(
       timeout_ms: LIMITS.vault_start_ms,
     });
     const shell = remote<ShellForAgent>(session);
+    void session.closed.then((why) => vault.kill(`its control channel ended: ${why}`));
     const { ticket, expected } = await makeTicket('owner');
-    const methods = await session
+    await session
       .call(
         'load',
         [
@@ -109,6 +111,7 @@ export async function forge(
         worker,
         epoch,
         key: await leaseKey(ticket.secret, ticket.jti),
+        jti: ticket.jti,
         lease_ms: job.lease.lease_ms,
         ttl_ms: job.ttl_ms,
       },
@@ -119,7 +122,6 @@ export async function forge(
       epoch,
       vault,
       shell,
-      methods: methods as string[],
       lease,
       log,
       born_at: Date.now(),

@@ -2,14 +2,16 @@
  * A worker's lease: it lives until its deadline, and each heartbeat of its owner moves the deadline on. The guest only
  * passes heartbeats on; their MACs are checked here with a key that the vault never had (design, decision 6).
  */
-import { Unauthorised } from '@hauki/protocol';
-import { destructText, heartbeatText, macHolds } from '@hauki/rpc';
+import { type Beat, Unauthorised } from '@hauki/protocol';
+import { destructText, heartbeatText, macHolds, randomText } from '@hauki/rpc';
 
 export interface LeaseTerms {
   worker: string;
   epoch: number;
   /** The owner's lease key, base64url. */
   key: string;
+  /** The id of the owner's ticket: the first challenge. */
+  jti: string;
   lease_ms: number;
   /** Lives at least this long, heartbeats or not. */
   ttl_ms: number;
@@ -19,7 +21,7 @@ export class Lease {
   readonly #terms: LeaseTerms;
   readonly #expired: () => void;
   readonly #now: () => number;
-  #counter = 0;
+  #challenge: string;
   #until: number;
   #timer: NodeJS.Timeout | undefined;
 
@@ -28,6 +30,7 @@ export class Lease {
     this.#terms = terms;
     this.#expired = expired;
     this.#now = now;
+    this.#challenge = terms.jti;
     this.#until = now() + Math.max(terms.lease_ms, terms.ttl_ms);
     this.#wait();
   }
@@ -37,17 +40,20 @@ export class Lease {
     return this.#until;
   }
 
-  /** Renews. Throws Unauthorised for a wrong MAC or a counter that does not grow; the deadline then stays. */
-  async renew(counter: number, mac: string): Promise<number> {
+  /**
+   * Renews by a beat over the present challenge. An honest beat over an older one changes nothing and learns the present
+   * one. Throws Unauthorised for a wrong MAC.
+   */
+  async renew(challenge: string, mac: string): Promise<Beat> {
     const { worker, epoch, key, lease_ms } = this.#terms;
-    if (!Number.isSafeInteger(counter) || counter <= this.#counter)
-      throw new Unauthorised({ why: 'this heartbeat was used before' });
-    if (!(await macHolds(key, heartbeatText(worker, epoch, counter), mac)))
+    if (!(await macHolds(key, heartbeatText(worker, epoch, String(challenge)), mac)))
       throw new Unauthorised({ why: 'this heartbeat is not from the worker’s owner' });
-    if (counter <= this.#counter) throw new Unauthorised({ why: 'this heartbeat was used before' });
-    this.#counter = counter;
-    this.#until = Math.max(this.#until, this.#now() + lease_ms);
-    return this.#until;
+    const renewed = challenge === this.#challenge;
+    if (renewed) {
+      this.#challenge = randomText(16);
+      this.#until = Math.max(this.#until, this.#now() + lease_ms);
+    }
+    return { renewed, lease_until: this.#until, next: this.#challenge };
   }
 
   /** Whether the owner itself asks for the worker's end. */
@@ -62,8 +68,10 @@ export class Lease {
 
   // The timer is set once a lease, not once a heartbeat: when it fires early, it waits for the rest.
   #wait(): void {
-    const left = this.#until - this.#now();
-    if (left <= 0) return this.#expired();
-    this.#timer = setTimeout(() => this.#wait(), Math.min(left, 0x7fffffff));
+    const left = Math.max(0, this.#until - this.#now());
+    this.#timer = setTimeout(
+      () => (this.#until <= this.#now() ? this.#expired() : this.#wait()),
+      Math.min(left, 0x7fffffff),
+    );
   }
 }

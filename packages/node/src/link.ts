@@ -5,7 +5,15 @@
  */
 import { connect } from 'node:net';
 import { pipeline } from 'node:stream';
-import { ConnectionLost, type CoreForNode, describe, LIMITS, type NodeForCore } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  type CoreForNode,
+  DeadlineExceeded,
+  describe,
+  isError,
+  LIMITS,
+  type NodeForCore,
+} from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import type { Agent } from './agent.ts';
@@ -13,6 +21,8 @@ import type { Agent } from './agent.ts';
 /** First wait after a lost link, doubled up to the second. */
 const RETRY_MS = { first: 100, most: 2_000 };
 const REPORT_EVERY_MS = 1_000;
+/** A core that does not take a report for so long is away, whatever the connection says. */
+const REPORT_TIMEOUT_MS = 5_000;
 
 export interface LinkOptions {
   core_url: string;
@@ -61,7 +71,7 @@ export class Link {
         wait_ms = RETRY_MS.first;
         log(`registered with the core at ${core_url}`);
         registered();
-        const reports = setInterval(() => this.#core?.report(this.#agent.load()).catch(() => {}), REPORT_EVERY_MS);
+        const reports = setInterval(() => void this.#report(session), REPORT_EVERY_MS);
         const reason = await session.closed;
         clearInterval(reports);
         this.#core = undefined;
@@ -78,6 +88,27 @@ export class Link {
         setTimeout(resolve, wait_ms);
       });
       wait_ms = Math.min(wait_ms * 2, RETRY_MS.most);
+    }
+  }
+
+  /** The load, and fates that could not be told when they came. */
+  async #report(session: Session): Promise<void> {
+    const options = { timeout_ms: REPORT_TIMEOUT_MS };
+    try {
+      await session.call('report', [this.#agent.load()], options);
+    } catch (error) {
+      if (isError(error, DeadlineExceeded)) session.close('the core does not answer');
+      return;
+    }
+    const fates = this.#agent.takeUnreported();
+    while (fates.length > 0) {
+      try {
+        await session.call('worker_died', [fates[0]], options);
+        fates.shift();
+      } catch {
+        this.#agent.putBack(fates);
+        return;
+      }
     }
   }
 
@@ -99,11 +130,17 @@ export class Link {
     });
     this.#session = session;
     const core = remote<CoreForNode>(session);
-    const { keys } = await core.register(agent.info(), agent.load(), agent.workers());
-    this.#keys = keys;
-    this.#core = core;
-    for (const fate of agent.takeUnreported()) await core.worker_died(fate);
-    return session;
+    const fates = agent.takeUnreported();
+    try {
+      const { keys } = await core.register(agent.info(), agent.load(), agent.workers(), fates);
+      this.#keys = keys;
+      this.#core = core;
+      return session;
+    } catch (error) {
+      agent.putBack(fates);
+      session.close('registering failed');
+      throw error;
+    }
   }
 
   async #splice(worker: string, splice: string): Promise<void> {

@@ -8,7 +8,7 @@ export class LogRing {
   add(line: string): void {
     this.#lines.push(line);
     this.#chars += line.length + 1;
-    while (this.#chars > LIMITS.log_tail_bytes && this.#lines.length > 1)
+    while (this.#chars > LIMITS.log_tail_chars && this.#lines.length > 1)
       this.#chars -= this.#lines.shift()!.length + 1;
   }
 

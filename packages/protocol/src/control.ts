@@ -83,7 +83,13 @@ export interface Fate {
 
 /** The core, as an agent sees it. */
 export interface CoreForNode {
-  register(info: NodeInfo, load: NodeLoad, workers: WorkerInfo[]): Promise<{ keys: object; core: string }>;
+  /** `fates`: of workers that died while the core was away. Once a session. */
+  register(
+    info: NodeInfo,
+    load: NodeLoad,
+    workers: WorkerInfo[],
+    fates: Fate[],
+  ): Promise<{ keys: object; core: string }>;
   report(load: NodeLoad): Promise<void>;
   worker_died(fate: Fate): Promise<void>;
   meshfs_write(pointer: string, content: string, media_type?: string): Promise<object>;
@@ -126,10 +132,22 @@ export interface Setup {
   owner: { jti: string; role: TicketRole; key: string };
 }
 
+/** The answer to a heartbeat. */
+export interface Beat {
+  renewed: boolean;
+  /** Milliseconds since 1970. */
+  lease_until: number;
+  /** What the next beat must be over. */
+  next: string;
+}
+
 /** What the agent does for a shell. Everything here comes from a hostile guest. */
 export interface AgentForShell {
   effect(name: string, args: unknown[]): Promise<unknown>;
-  /** `mac` proves that the owner sent it: HMAC of worker, epoch, counter with the lease key. */
-  heartbeat(counter: number, mac: string): Promise<{ lease_until: number }>;
+  /**
+   * `mac` is the owner's over `challenge`, with the lease key. A beat over the present challenge renews and gets the
+   * next one; an honest beat over an older one does not, and learns the present one. So a guest can hold no beats back.
+   */
+  heartbeat(challenge: string, mac: string): Promise<Beat>;
   destruct(mac: string): Promise<void>;
 }

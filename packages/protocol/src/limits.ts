@@ -8,16 +8,18 @@ export const LIMITS = {
   calls_in_flight: 4096,
   /** Requests in one JSON-RPC batch of a plain client. */
   batch: 1000,
-  /** Nesting of values: JSON.parse recurses natively and a hostile depth must not overflow the stack. */
-  depth: 256,
+  /** Methods that a worker may offer. */
+  methods: 1_000,
   /** A worker's source after bundling. */
   source_bytes: 4 * 1024 * 1024,
   /** An HTTP request body of the core; a source of full size with its JSON escapes fits. */
   body_bytes: 12 * 1024 * 1024,
   /** From connect to a redeemed session. */
   handshake_ms: 10_000,
-  /** A connection to a worker that has not been redeemed may send this much before it is cut. */
+  /** One message on a connection that has not been redeemed; a longer one cuts it. */
   handshake_bytes: 64 * 1024,
+  /** Connections to one worker that have not redeemed a ticket yet; the oldest gives way. */
+  strangers: 64,
   /** Connections to one worker at once, visitors included. */
   connections: 256,
   /** How long a worker's module may take to load, its constructor included. */
@@ -30,10 +32,10 @@ export const LIMITS = {
   call_ms: 60_000,
   /** A clone as the caller sees it: placement, vault, load. */
   clone_ms: 45_000,
-  /** What is kept of a vault's last words. */
-  log_tail_bytes: 8 * 1024,
-  /** One log line of a guest; the rest is cut. */
-  log_line_bytes: 4 * 1024,
+  /** What is kept of a vault's last words, in characters. */
+  log_tail_chars: 8 * 1024,
+  /** One log line of a guest, in characters; the rest is cut. */
+  log_line_chars: 4 * 1024,
   /** Fetched bodies pass through the control channel: they must fit a message, also in base64. */
   fetch_body_bytes: 5 * 1024 * 1024,
   fetch_ms: 30_000,
@@ -44,9 +46,16 @@ export const LIMITS = {
   grants: 64,
   /** Vaults of one node. */
   vaults_per_node: 1024,
+  /** Nodes report every second; one that is silent for so long is away. */
+  node_silence_ms: 15_000,
+  /** Workers of a node that is away so long are counted dead. */
+  node_grace_ms: 120_000,
   /** Fates of dead workers that an agent and the core remember, to tell late callers why. */
   fates: 10_000,
 } as const;
+
+/** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */
+export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4 };
 
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {
@@ -55,6 +64,8 @@ export const LEASE = {
   /** Bounds for what a request may ask for. */
   min_ms: 500,
   max_ms: 24 * 3600 * 1000,
+  /** More often than this a heartbeat is only load. */
+  min_heartbeat_ms: 50,
   /** How long a ticket may wait for its redemption. */
   ticket_ms: 60_000,
 } as const;

@@ -84,9 +84,9 @@ export function transcript(side: 'caller' | 'worker', jti: string, worker_nonce:
   return `hauki/1 ${side}\n${jti}\n${worker_nonce}\n${caller_nonce}`;
 }
 
-/** What a heartbeat's MAC covers. */
-export const heartbeatText = (worker: string, epoch: number, counter: number) =>
-  `hauki/1 heartbeat\n${worker}\n${epoch}\n${counter}`;
+/** What a heartbeat's MAC covers. The challenge came with the answer to the beat before; the first is the ticket's id. */
+export const heartbeatText = (worker: string, epoch: number, challenge: string) =>
+  `hauki/1 heartbeat\n${worker}\n${epoch}\n${challenge}`;
 /** What the MAC of a destruct over the session covers. */
 export const destructText = (worker: string, epoch: number) => `hauki/1 destruct\n${worker}\n${epoch}`;
 

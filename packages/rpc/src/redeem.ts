@@ -1,5 +1,5 @@
 /** The caller's side of the handshake: `rpc.hello`, then `rpc.redeem`, then the worker's own proof is checked. */
-import { ProtocolViolation, type Ticket, type TicketBody, TicketForged } from '@hauki/protocol';
+import { LIMITS, ProtocolViolation, type Ticket, type TicketBody, TicketForged } from '@hauki/protocol';
 import {
   type CallerKey,
   type Hello,
@@ -37,5 +37,8 @@ export async function redeemTicket(session: Session, ticket: Ticket, key: Caller
     !(await macHolds(shared, transcript('worker', jti, hello.nonce, nonce), answer.proof))
   )
     throw new ProtocolViolation({ why: 'whoever answers is not the worker that the ticket names' });
-  return answer.methods;
+  const { methods } = answer;
+  if (!Array.isArray(methods) || !methods.every((m) => typeof m === 'string') || methods.length > LIMITS.methods)
+    throw new ProtocolViolation({ why: 'the worker does not say which methods it has' });
+  return methods;
 }

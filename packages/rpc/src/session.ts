@@ -29,6 +29,8 @@ export type Dispatch = (method: string, params: unknown, session: Session) => un
 export interface CallOptions {
   /** How long to wait for the answer. */
   timeout_ms?: number;
+  /** Waiting for this answer does not keep the process alive. */
+  background?: boolean;
 }
 
 export interface SessionOptions {
@@ -44,6 +46,7 @@ export interface SessionOptions {
 }
 
 interface Pending {
+  background: boolean;
   method: string;
   timeout_ms: number;
   deadline: number;
@@ -64,6 +67,7 @@ export class Session {
   readonly #pending = new Map<number, Pending>();
   #next_id = 1;
   #serving = 0;
+  #holding = 0;
   #end: { reason: string; error?: MeshError } | undefined;
   #explained: Promise<void> = Promise.resolve();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -114,8 +118,9 @@ export class Session {
       checkSize('A message', text);
       const timeout_ms = options.timeout_ms ?? this.#timeout_ms;
       const deadline = Date.now() + timeout_ms;
-      if (this.#idle_lets_exit && this.#pending.size === 0) this.#transport.hold?.(true);
-      this.#pending.set(id, { method, timeout_ms, deadline, resolve, reject });
+      const background = options.background ?? false;
+      if (!background && this.#idle_lets_exit && this.#holding++ === 0) this.#transport.hold?.(true);
+      this.#pending.set(id, { background, method, timeout_ms, deadline, resolve, reject });
       this.#watch(deadline);
       this.#transport.send(text);
     });
@@ -165,8 +170,9 @@ export class Session {
   }
 
   #drop(id: number): void {
+    const pending = this.#pending.get(id);
     this.#pending.delete(id);
-    if (this.#idle_lets_exit && this.#pending.size === 0) this.#transport.hold?.(false);
+    if (pending && !pending.background && this.#idle_lets_exit && --this.#holding === 0) this.#transport.hold?.(false);
   }
 
   async #serve(message: { id?: unknown; method: string; params?: unknown }): Promise<void> {

@@ -26,7 +26,7 @@ export interface VaultExit {
   cause: 'killed' | 'exited' | 'out_of_memory' | 'failed_to_start' | 'misbehaved';
   /** For a person: what happened, with the code or signal. */
   reason: string;
-  /** The last of what the guest or its container wrote, at most `LIMITS.log_tail_bytes`. */
+  /** The last of what the guest or its container wrote, at most `LIMITS.log_tail_chars`. */
   log_tail: string;
 }
 

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { text } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import { type Common, common, withMesh } from '../context.ts';
-import { table } from '../output.ts';
+import { printable, table } from '../output.ts';
 import { renderMarkdown } from '../render-markdown.ts';
 
 async function read(pointer: string, flags: Common & { raw?: boolean }): Promise<void> {
@@ -11,7 +11,8 @@ async function read(pointer: string, flags: Common & { raw?: boolean }): Promise
     const found = await mesh.meshfs.resolve(pointer);
     if (flags.json) return console.log(JSON.stringify(found));
     const pretty = process.stdout.isTTY && !flags.raw && found.media_type.startsWith('text/markdown');
-    process.stdout.write(pretty ? renderMarkdown(found.content) : found.content);
+    const text = pretty ? renderMarkdown(found.content) : found.content;
+    process.stdout.write(process.stdout.isTTY && !pretty ? printable(text) : text);
     if (process.stdout.isTTY && !found.content.endsWith('\n')) process.stdout.write('\n');
   });
 }

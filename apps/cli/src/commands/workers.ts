@@ -4,9 +4,13 @@ import { existsSync } from 'node:fs';
 import { BadInput, type Mesh, NoSuchMethod } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { type CloneFlags, cloneOptions, collect, common, milliseconds, openMesh, withMesh } from '../context.ts';
-import { duration, paint, table } from '../output.ts';
+import { duration, paint, printable, table } from '../output.ts';
 
-const show = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value, undefined, 2));
+/** A result: on a terminal without what would steer it, in a pipe as it is. */
+const show = (value: unknown) => {
+  const text = typeof value === 'string' ? value : JSON.stringify(value, undefined, 2);
+  return process.stdout.isTTY ? printable(text) : text;
+};
 
 /** An argument of the command line: JSON where it is JSON, else text. */
 function argument(text: string): unknown {
@@ -32,8 +36,8 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
     console.log(
       `${paint('bold', worker)} lives in a ${driver} vault on ${node}, reached over the ${route} route (${took})`,
     );
-    console.log(`  methods  ${methods.join(', ')}`);
-    console.log(`  call it  hauki call ${worker} ${methods[0]} …`);
+    console.log(`  methods  ${printable(methods.join(', '))}`);
+    console.log(`  call it  hauki call ${worker} ${printable(methods[0] ?? '')} …`);
   }
   if (options.ttl_ms) {
     if (!flags.json) console.log(`  it ends  in ${duration(options.ttl_ms)}, or with: hauki kill ${worker}`);

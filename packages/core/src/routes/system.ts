@@ -1,6 +1,6 @@
 /** Health, keys, schemas, and the picture of the mesh. */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
-import { TICKET_BODY_SCHEMA, TICKET_SCHEMA } from '@hauki/protocol';
+import { TICKET_BODY_SCHEMA, TICKET_SCHEMA, type WorkerInfo } from '@hauki/protocol';
 import { loadOf } from '../matchmaker.ts';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -45,10 +45,10 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
     // Leases and processes are the nodes' to know; a node that does not answer leaves its workers as last seen.
     await Promise.allSettled(
       registry.candidates().map(async (node) => {
-        for (const info of await node.rpc.workers()) {
-          const known = registry.workers.get(info.worker);
-          if (known) registry.workers.set(info.worker, { ...known, ...info });
-        }
+        const workers = await node.session.call('workers', [], { timeout_ms: 1_000 });
+        // Also one whose birth the core never heard of: its answer was lost.
+        for (const info of workers as WorkerInfo[])
+          if (!registry.fate(info.worker)) registry.workers.set(info.worker, { ...info, node: node.info.node });
       }),
     );
     return {

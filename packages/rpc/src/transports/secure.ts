@@ -8,8 +8,8 @@ import type { TLSSocket } from 'node:tls';
 import { ConnectionLost } from '@hauki/protocol';
 import { fromBase64url } from '../handshake.ts';
 
-/** ECDHE with a pre-shared key: RFC 7905 and RFC 8442 suites. Both ends offer exactly these. */
-const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:ECDHE-PSK-AES128-GCM-SHA256';
+/** ECDHE with a pre-shared key (RFC 7905): the one such suite with an AEAD that Node's OpenSSL has. */
+const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305';
 
 /** Wraps a connection to a worker in TLS. `jti` names the ticket, `key` is its session key. */
 export async function secureStream(stream: Duplex, jti: string, key: string, timeout_ms: number): Promise<TLSSocket> {

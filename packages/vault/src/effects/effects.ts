@@ -29,12 +29,16 @@ export interface EffectPowers {
 
 /** Log lines that a guest may write in a second; more are dropped and counted. */
 const LOG_LINES_PER_S = 200;
+/** Fetches of one vault under way. */
+const FETCHES = 6;
 const LEVELS = new Set(['debug', 'info', 'warn', 'error']);
 
 /** A vault's effects. The function performs one or throws a typed error. */
 export function createEffects(powers: EffectPowers): (name: string, args: unknown[]) => Promise<unknown> {
   const { grants, meshfs } = powers;
   let running = 0;
+  let fetching = 0;
+  const waiting: (() => void)[] = [];
   let window_s = 0;
   let lines = 0;
 
@@ -47,7 +51,22 @@ export function createEffects(powers: EffectPowers): (name: string, args: unknow
       lines = 0;
     }
     if (++lines > LOG_LINES_PER_S) return;
-    powers.log(LEVELS.has(String(level)) ? String(level) : 'info', String(text).slice(0, LIMITS.log_line_bytes));
+    powers.log(
+      LEVELS.has(String(level)) ? String(level) : 'info',
+      String(text).slice(0, LIMITS.log_line_chars).replaceAll('\n', '\n  '),
+    );
+  };
+
+  // Bodies are held whole: a few at a time, the rest waits its turn (bounded by the effects in flight).
+  const fetchInTurn = async (args: unknown[]) => {
+    if (fetching >= FETCHES) await new Promise<void>((resolve) => waiting.push(resolve));
+    fetching++;
+    try {
+      return await performFetch(args, grants);
+    } finally {
+      fetching--;
+      waiting.shift()?.();
+    }
   };
 
   const pointer = (right: 'read' | 'write', given: unknown): string => {
@@ -59,7 +78,7 @@ export function createEffects(powers: EffectPowers): (name: string, args: unknow
   const perform = async (name: string, args: unknown[]): Promise<unknown> => {
     switch (name) {
       case 'fetch':
-        return performFetch(args, grants);
+        return fetchInTurn(args);
       case 'meshfs.resolve':
         return meshfs.resolve(pointer('read', args[0]));
       case 'meshfs.write': {

@@ -49,7 +49,7 @@ export async function performFetch(args: unknown[], grants: Grants): Promise<Fet
   let method = String(init?.method ?? 'GET').toUpperCase();
   if (!METHOD.test(method)) throw new BadInput({ what: 'fetch', why: 'that is not a method' });
   const given = Array.isArray(init?.headers) ? init.headers.slice(0, 100) : [];
-  const headers: [string, string][] = given
+  let headers: [string, string][] = given
     .filter((pair) => Array.isArray(pair) && !STEERING.test(String(pair[0])))
     .map((pair) => [String(pair[0]), String(pair[1])]);
   let body = typeof init?.body === 'string' ? init.body : undefined;
@@ -69,10 +69,14 @@ export async function performFetch(args: unknown[], grants: Grants): Promise<Fet
         };
       }
       await response.body?.cancel();
-      url = checked(location, url.href, grants);
+      const next = checked(location, url.href, grants);
+      // Secrets meant for one origin are not another's.
+      if (next.origin !== url.origin) headers = headers.filter(([name]) => !/^(?:authorization|cookie)$/i.test(name));
+      url = next;
       if (response.status === 303 || (method === 'POST' && response.status < 303)) {
         method = 'GET';
         body = undefined;
+        headers = headers.filter(([name]) => !/^content-/i.test(name));
       }
     }
     throw new BadInput({ what: 'fetch', why: `more than ${LIMITS.fetch_redirects} redirects` });

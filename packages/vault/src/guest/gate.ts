@@ -24,6 +24,8 @@ export interface GateOptions {
 export function openGate(options: GateOptions): void {
   const { server, worker, redeemer, inside, methods } = options;
   let connections = 0;
+  /** Those that have not redeemed a ticket, the oldest first: strangers make room for strangers, never for guests. */
+  const strangers = new Set<Socket>();
 
   /** The two calls before redemption. Gives the role once, when redeemed. */
   const handshake = () => {
@@ -49,6 +51,8 @@ export function openGate(options: GateOptions): void {
     const transport = streamTransport(stream, () => (role ? LIMITS.message_bytes : LIMITS.handshake_bytes));
     const step = handshake();
     const receive = async (text: string) => {
+      if (!role && transport.carried_bytes > LIMITS.handshake_bytes)
+        return transport.close('too much before redemption');
       let id: unknown = null;
       try {
         const request = JSON.parse(text);
@@ -109,12 +113,23 @@ export function openGate(options: GateOptions): void {
     socket.on('error', () => socket.destroy());
     if (connections >= LIMITS.connections) return socket.destroy();
     connections++;
+    strangers.add(socket);
+    if (strangers.size > LIMITS.strangers)
+      for (const oldest of strangers) {
+        oldest.destroy();
+        break;
+      }
     socket.setNoDelay(true);
     const timer = setTimeout(() => socket.destroy(), LIMITS.handshake_ms);
     socket.on('close', () => {
       connections--;
+      strangers.delete(socket);
       clearTimeout(timer);
     });
-    accept(socket, false, () => clearTimeout(timer)).catch(() => socket.destroy());
+    const admitted = () => {
+      clearTimeout(timer);
+      strangers.delete(socket);
+    };
+    accept(socket, false, admitted).catch(() => socket.destroy());
   });
 }

@@ -10,7 +10,7 @@ import { type WorkerObject, workerObject } from './worker-object.ts';
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
 export interface Outside {
   effect(name: string, args: unknown[]): Promise<unknown>;
-  heartbeat(counter: number, mac: string): Promise<unknown>;
+  heartbeat(challenge: string, mac: string): Promise<unknown>;
   destruct(mac: string): Promise<unknown>;
 }
 

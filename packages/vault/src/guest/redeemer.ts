@@ -4,6 +4,7 @@
  * so a forger cannot burn it, and among any number of redemptions at once one wins.
  */
 import {
+  LEASE,
   TicketAudience,
   type TicketBody,
   TicketExpired,
@@ -25,13 +26,15 @@ export interface Expected {
 
 /** Redeemed tickets that are remembered, to tell a replay from a forgery. */
 const REMEMBERED = 4096;
+/** A ticket is void some time before it is forgotten, so that a late one hears that it expired. */
+const KEPT_MS = 2 * LEASE.ticket_ms;
 
 export class Redeemer {
   readonly #self: { worker: string; node: string; epoch: number };
   readonly #key_set: object;
   #keys: ReturnType<typeof verifyKeys> | undefined;
   readonly #now: () => number;
-  readonly #expected = new Map<string, Expected>();
+  readonly #expected = new Map<string, Expected & { until: number }>();
   readonly #redeemed = new Set<string>();
 
   constructor(
@@ -51,12 +54,19 @@ export class Redeemer {
 
   /** Makes a ticket redeemable, once. */
   expect(ticket: Expected): void {
-    this.#expected.set(ticket.jti, ticket);
+    const now = this.#now();
+    // In the order in which they came: the front is the oldest.
+    for (const [jti, { until }] of this.#expected) {
+      if (until > now) break;
+      this.#expected.delete(jti);
+    }
+    this.#expected.set(ticket.jti, { ...ticket, until: now + KEPT_MS });
   }
 
   /** The session key of a ticket not yet redeemed, for TLS with pre-shared keys. */
   pskOf(jti: string): string | undefined {
-    return this.#expected.get(jti)?.key;
+    const expected = this.#expected.get(jti);
+    return expected && expected.until > this.#now() ? expected.key : undefined;
   }
 
   /** Redeems, or throws one of the ticket errors. `nonce` is what this side sent to this connection alone. */

@@ -2,7 +2,7 @@
  * The shell at a vault's edge: it answers the agent over the control transport, keeps the gate, and passes the guest's
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
-import type { Server } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import { type AgentForShell, LIMITS, type Setup } from '@hauki/protocol';
 import { remote, Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
@@ -23,6 +23,12 @@ export function runShell(powers: ShellPowers): Promise<string> {
   let inside: Inside | undefined;
   let redeemer: Redeemer | undefined;
   let methods: string[] = [];
+  // Nobody comes in before the worker is loaded.
+  const tooEarly = (socket: Socket) => {
+    socket.on('error', () => {});
+    socket.destroy();
+  };
+  powers.server.on('connection', tooEarly);
 
   const shell = {
     async load(setup: Setup): Promise<string[]> {
@@ -32,6 +38,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
       redeemer.expect(setup.owner);
       const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
       methods = await inside.load(source, setup);
+      powers.server.off('connection', tooEarly);
       openGate({
         server: powers.server,
         worker: setup.worker,
@@ -65,7 +72,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
       // Log lines want no answer; where there is no room for them they are dropped.
       session.notify('effect', [name, args]);
     },
-    heartbeat: (counter, mac) => agent.heartbeat(counter, mac),
+    heartbeat: (challenge, mac) => agent.heartbeat(challenge, mac),
     destruct: (mac) => agent.destruct(mac),
   };
   return session.closed;

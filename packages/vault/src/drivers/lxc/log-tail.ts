@@ -24,14 +24,14 @@ export class LogTail {
   }
 
   text(): string {
-    return Buffer.concat(this.#chunks).subarray(-LIMITS.log_tail_bytes).toString('utf8');
+    return Buffer.concat(this.#chunks).subarray(-LIMITS.log_tail_chars).toString('utf8');
   }
 
   #add(chunk: Buffer): void {
     // Copied, because a small slice would keep its whole pool alive.
-    this.#chunks.push(Buffer.from(chunk.subarray(-LIMITS.log_tail_bytes)));
+    this.#chunks.push(Buffer.from(chunk.subarray(-LIMITS.log_tail_chars)));
     this.#bytes += this.#chunks.at(-1)!.length;
-    while (this.#chunks.length > 1 && this.#bytes - this.#chunks[0]!.length >= LIMITS.log_tail_bytes) {
+    while (this.#chunks.length > 1 && this.#bytes - this.#chunks[0]!.length >= LIMITS.log_tail_chars) {
       this.#bytes -= this.#chunks.shift()!.length;
     }
     if (this.#chunks.length > 64) this.#chunks = [Buffer.concat(this.#chunks)];

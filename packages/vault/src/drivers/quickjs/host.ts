@@ -6,6 +6,7 @@
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
+import { LIMITS } from '@hauki/protocol';
 import { QuickJS } from 'quickjs-wasi';
 import type { Down, StartMessage, ThreadData, Up } from './messages.ts';
 
@@ -30,7 +31,33 @@ interface Thread {
 
 const threads = new Set<Thread>();
 const homes = new Map<string, { thread: Thread; doom: Int32Array }>();
-const up = (message: Up) => process.send?.(message);
+/** Text that a vault has sent up and the agent has not taken yet. */
+const unsent = new Map<string, number>();
+
+function up(message: Up): void {
+  if (message.op !== 'text') {
+    if (message.op === 'gone') unsent.delete(message.id);
+    process.send?.(message, () => {});
+    return;
+  }
+  const { id, text } = message;
+  const waiting = (unsent.get(id) ?? 0) + text.length;
+  unsent.set(id, waiting);
+  if (waiting > LIMITS.unsent_bytes) return doomVault(id);
+  process.send?.(message, () => {
+    const left = (unsent.get(id) ?? 0) - text.length;
+    if (left > 0) unsent.set(id, left);
+    else unsent.delete(id);
+  });
+}
+
+/** Ends a vault, also in the middle of its turn: a VM that spins hears no message, but sees the flag. */
+function doomVault(id: string): void {
+  const home = homes.get(id);
+  if (!home) return;
+  Atomics.store(home.doom, 0, 1);
+  home.thread.worker.postMessage({ op: 'kill', id });
+}
 
 const wasm = await WebAssembly.compile(await readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'))));
 const script = await new Promise<string>((resolve) => process.once('message', (m) => resolve(m as string)));
@@ -113,9 +140,8 @@ process.on('message', (message: Down) => {
   if (message.op === 'start') return start(message);
   const home = homes.get(message.id);
   if (!home) return;
-  // A VM that spins hears no message: the flag reaches it in the middle of its turn.
-  if (message.op === 'kill') Atomics.store(home.doom, 0, 1);
-  home.thread.worker.postMessage(message);
+  if (message.op === 'kill') doomVault(message.id);
+  else home.thread.worker.postMessage(message);
 });
 process.on('disconnect', () => process.exit(0));
 startThread();

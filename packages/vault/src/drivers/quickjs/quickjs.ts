@@ -21,8 +21,8 @@ interface Host {
   send(message: Down): void;
 }
 
-/** Memory that a VM needs before the worker's own. */
-export const QUICKJS_MIN_MEMORY_MIB = 4;
+/** Longer than the watchdog needs to end a thread. */
+const KILL_MS = 8_000;
 
 export function createQuickjsDriver(): Driver {
   const vaults = new Map<string, Held>();
@@ -58,18 +58,23 @@ export function createQuickjsDriver(): Driver {
     });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => child.kill('SIGKILL'), LIMITS.vault_start_ms);
-      child.once('exit', (code, signal) => {
+      const over = (reason: string) => {
         clearTimeout(timer);
-        const reason = `the vault host ended (${signal ?? `code ${code}`})`;
         lost(reason);
         reject(new VaultFailed({ driver: 'quickjs', reason }));
+      };
+      child.once('exit', (code, signal) => over(`the vault host ended (${signal ?? `code ${code}`})`));
+      child.on('error', (error) => {
+        // Also raised for messages to a host that is just ending; then its exit follows.
+        if (child.pid === undefined) over(`the vault host could not be started: ${error.message}`);
       });
       child.once('message', () => {
         clearTimeout(timer);
         child.on('message', hear as (message: unknown) => void);
-        resolve({ child, send: (message) => void (child.connected && child.send(message)) });
+        // A message that cannot be sent is told by the host's end, not by an exception.
+        resolve({ child, send: (message) => void (child.connected && child.send(message, () => {})) });
       });
-      child.send(script);
+      child.send(script, () => {});
     });
   };
 
@@ -116,8 +121,7 @@ export function createQuickjsDriver(): Driver {
             reject(new VaultFailed({ driver: 'quickjs', reason: exit.reason }));
           },
         });
-        const memory_mib = Math.max(QUICKJS_MIN_MEMORY_MIB, spec.memory_mib);
-        send({ op: 'start', id, owner, listen_host, memory_mib });
+        send({ op: 'start', id, owner, listen_host, memory_mib: spec.memory_mib });
       });
       return {
         id,
@@ -127,7 +131,10 @@ export function createQuickjsDriver(): Driver {
         exited,
         async kill() {
           send({ op: 'kill', id });
+          // A thread that answers nobody takes its whole host with it.
+          const timer = setTimeout(() => child.kill('SIGKILL'), KILL_MS);
           await exited;
+          clearTimeout(timer);
         },
       };
     },

@@ -23,7 +23,16 @@ const vaults = new Map<string, Held>();
 /** Long enough for the vault that took the last spare to have loaded its worker. */
 const SPARE_AFTER_MS = 10;
 
-const prepare = (source: string, language: string) => (language === 'typescript' ? stripTypes(source) : source);
+/** The parser sees a stranger's text: the watchdog's clock runs for it too. */
+function prepare(source: string, language: string): string {
+  if (language !== 'typescript') return source;
+  busyAt(true);
+  try {
+    return stripTypes(source);
+  } finally {
+    busyAt(false);
+  }
+}
 
 function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: string): void {
   const held = vaults.get(id);
@@ -71,9 +80,15 @@ async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promi
     ]);
     const misbehaved = (reason: string) =>
       doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, 'misbehaved', reason);
+    if (doomed[0] === 1) {
+      vm.dispose();
+      server.close(() => up({ op: 'gone', id, cause: 'killed', reason: 'killed' }));
+      return;
+    }
     if (!vm.own({ doom: doomed, misbehaved })) throw new Error('its VM failed before it was used');
     const sockets = new Set<Socket>();
     server.on('connection', (socket) => {
+      socket.on('error', () => socket.destroy());
       sockets.add(socket);
       socket.on('close', () => sockets.delete(socket));
     });
@@ -88,6 +103,9 @@ async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promi
     up({ op: 'gone', id, cause: 'failed_to_start', reason: describe(error) });
   }
 }
+
+// One vault's mishap must not end the thread of all.
+process.on('unhandledRejection', () => {});
 
 parentPort!.on('message', (message: Down) => {
   if (message.op === 'start') void start(message);

@@ -29,6 +29,8 @@ export interface VmOwner {
 
 /** The handler is asked very often; the clock is looked at every so many times. */
 const CLOCK_EVERY = 256;
+/** A little above what the guest allows itself. */
+const TIMERS = 11_000;
 /** Depth of native stack for the VM; deep recursion must end inside it as a RangeError, not in the host. */
 const STACK_BYTES = 256 * 1024;
 
@@ -51,6 +53,7 @@ export class Vm {
   #overran = false;
   #source = '';
   #next_channel = 1;
+  #queued_chars = 0;
   readonly #timers = new Map<number, NodeJS.Timeout>();
   readonly #channels = new Map<number, Transport>();
   readonly #control = portTransport((text) => this.#enter('deliver', 0, text));
@@ -202,8 +205,26 @@ export class Vm {
   }
 
   #post(channel: number, text: string): void {
-    if (channel === 0) setImmediate(() => this.#control.deliver(text));
-    else this.#channels.get(channel)?.send(text);
+    // The guest's own bounds are the guest's to remove: these are not.
+    if (text.length > LIMITS.message_bytes) return this.#discardLater('it sent a message beyond all bounds');
+    if (channel !== 0) {
+      const transport = this.#channels.get(channel);
+      if (transport && transport.buffered_bytes > LIMITS.unsent_bytes)
+        return transport.close('the caller does not read what it asked for');
+      return transport?.send(text);
+    }
+    this.#queued_chars += text.length;
+    if (this.#queued_chars > LIMITS.unsent_bytes) return this.#discardLater('it flooded its control channel');
+    setImmediate(() => {
+      this.#queued_chars -= text.length;
+      this.#control.deliver(text);
+    });
+  }
+
+  // Called from within a turn: the VM is let go of when the turn has ended.
+  #discardLater(reason: string): void {
+    this.#owner.doom[0] = 1;
+    setImmediate(() => this.#discard(reason));
   }
 
   #shut(channel: number): void {
@@ -213,12 +234,17 @@ export class Vm {
   }
 
   #arm(id: number, delay_ms: number): void {
+    if (this.#timers.size >= TIMERS) return this.#discardLater('it set too many timers');
+    clearTimeout(this.#timers.get(id));
     this.#timers.set(
       id,
-      setTimeout(() => {
-        this.#timers.delete(id);
-        this.#enter('fire', id);
-      }, delay_ms),
+      setTimeout(
+        () => {
+          this.#timers.delete(id);
+          this.#enter('fire', id);
+        },
+        Math.max(0, Math.min(Number(delay_ms) || 0, 0x7fffffff)),
+      ),
     );
   }
 

@@ -1,0 +1,212 @@
+/**
+ * What every driver must do, whatever it is made of. A test file calls `driverConformance` with its driver; nothing here
+ * knows which one it is. A skip needs a reason, and in CI there is none.
+ */
+import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { after, before, describe, it } from 'node:test';
+import { type AgentForShell, isError, type Setup, type ShellForAgent, SourceRejected } from '@hauki/protocol';
+import { makeCallerKey, redeemTicket, remote, Session, serve } from '@hauki/rpc';
+import { streamTransport } from '@hauki/rpc/node';
+import type { Driver, Vault } from '../src/driver.ts';
+import { issue, type Office, openOffice } from './ticket-support.ts';
+
+export interface Conformance {
+  skip: string | false;
+  make(): Promise<Driver>;
+  memory_mib: number;
+  /** Asserts that nothing on this machine carries the vault's name. */
+  nothingLeft(vault_id: string): void;
+}
+
+const WORKER = `
+  let calls = 0;
+  export const add = (a, b) => { calls++; return a + b; };
+  export const count = () => calls;
+  export const boom = () => { throw new RangeError('no'); };
+  export const ask = (url) => fetch(url).then((r) => r.text());
+  export const say = (text) => { console.log(text); hauki.log(text); };
+  export const read = (pointer) => hauki.meshfs.resolve(pointer).then((d) => d.content);
+  export const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms, 'waited'));
+  export const powers = () => ['require', 'process', 'Deno', 'Bun'].filter((name) => name in globalThis && globalThis[name]);
+  export const onEnd = (reason) => hauki.log('ended: ' + reason);`;
+
+const answers = (port: number) =>
+  new Promise<boolean>((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+
+export function driverConformance(name: string, { skip, make, memory_mib, nothingLeft }: Conformance): void {
+  describe(`${name} as a driver`, { skip }, () => {
+    let driver: Driver;
+    let office: Office;
+    let serial = 0;
+    const effects: unknown[][] = [];
+    before(async () => {
+      office = await openOffice();
+      driver = await make();
+      assert.deepEqual((await driver.probe()).available, true);
+    });
+    after(async () => {
+      await driver?.close();
+      await office?.close();
+    });
+
+    const start = (owner = 'somebody') =>
+      driver.start({ id: `${name}-${process.pid}-${serial++}`, owner, listen_host: '127.0.0.1', memory_mib });
+
+    const setup = async (vault: Vault, source: string, more: Partial<Setup> = {}) => {
+      const agent: Pick<AgentForShell, 'effect'> = {
+        async effect(effect, args) {
+          effects.push([vault.id, effect, ...args]);
+          if (effect === 'fetch') return { status: 200, status_text: 'OK', url: args[0], headers: [], text: 'fetched' };
+          if (effect === 'meshfs.resolve') return { pointer: args[0], content: 'a document', media_type: 'text/plain' };
+          return undefined;
+        },
+      };
+      const shell = remote<ShellForAgent>(
+        new Session({ transport: vault.control, dispatch: serve(agent, ['effect']), timeout_ms: 20_000 }),
+      );
+      const caller = await makeCallerKey();
+      const { ticket, jti, key } = await issue(office, caller.thumbprint, { worker: vault.id, node: 'n', epoch: 1 });
+      const methods = await shell.load({
+        worker: vault.id,
+        node: 'n',
+        epoch: 1,
+        source,
+        language: 'javascript',
+        load_timeout_ms: 5_000,
+        tls: false,
+        keys: office.keys,
+        owner: { jti, role: 'owner', key },
+        ...more,
+      });
+      const open = async () => {
+        const socket = connect(vault.port, '127.0.0.1');
+        const session = new Session({ transport: streamTransport(socket), timeout_ms: 20_000 });
+        await redeemTicket(session, ticket, caller);
+        return session;
+      };
+      return { shell, methods, open };
+    };
+
+    it('starts a vault that loads a worker, and lets the ticket’s holder call it', async () => {
+      const vault = await start();
+      const { methods, open } = await setup(vault, WORKER);
+      assert.deepEqual(methods.toSorted(), ['add', 'ask', 'boom', 'count', 'powers', 'read', 'say', 'wait']);
+      const session = await open();
+      assert.equal(await session.call('add', [2, 3]), 5);
+      assert.equal(await session.call('wait', [5]), 'waited');
+      await assert.rejects(session.call('boom'), /RangeError: no/);
+      await assert.rejects(open(), /was redeemed before/);
+      await vault.kill('enough');
+    });
+
+    it('gives the worker its effects, decided outside, and no other power', async () => {
+      const vault = await start();
+      const session = await (await setup(vault, WORKER)).open();
+      assert.equal(await session.call('ask', ['http://example.test/']), 'fetched');
+      assert.equal(await session.call('read', ['gem-pointer://wiki/a/b']), 'a document');
+      await session.call('say', ['hello']);
+      const mine = () => effects.filter(([id]) => id === vault.id);
+      for (let i = 0; i < 100 && mine().filter(([, effect]) => effect === 'log').length < 2; i++)
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.deepEqual(
+        mine().map(([, effect]) => effect),
+        ['fetch', 'meshfs.resolve', 'log', 'log'],
+      );
+      await vault.kill('enough');
+    });
+
+    it('takes TypeScript, and says where a source does not parse', async () => {
+      const vault = await start();
+      const { open } = await setup(vault, 'export const twice = (n: number): number => 2 * n;', {
+        language: 'typescript',
+      });
+      assert.equal(await (await open()).call('twice', [21]), 42);
+      await vault.kill('enough');
+      const broken = await start();
+      await assert.rejects(setup(broken, 'export const a = 1;\nexport const b = (;'), (error: Error) => {
+        assert.ok(isError(error, SourceRejected));
+        return /worker\.mjs:2/.test(error.message);
+      });
+      await broken.kill('enough');
+    });
+
+    it('keeps vaults apart: one worker’s state and globals are not another’s', async () => {
+      const [one, other] = [await start(), await start()];
+      const leak = `globalThis.leaked = (globalThis.leaked ?? 0) + 1; export const seen = () => globalThis.leaked;`;
+      const sessions = await Promise.all([one, other].map(async (vault) => (await setup(vault, leak)).open()));
+      for (const session of sessions) assert.equal(await session.call('seen'), 1);
+      assert.notEqual(one.port, other.port);
+      await Promise.all([one.kill('enough'), other.kill('enough')]);
+    });
+
+    it('runs the end hook when asked to', async () => {
+      const vault = await start();
+      const { shell } = await setup(vault, WORKER);
+      await shell.end('time is up');
+      assert.ok(effects.some(([id, , , text]) => id === vault.id && text === 'ended: time is up'));
+      await vault.kill('enough');
+    });
+
+    it('kills at once and leaves nothing, also a vault that never loaded anything or never returns', async () => {
+      const idle = await start();
+      await idle.kill('enough');
+      await idle.kill('twice is harmless');
+      const spinning = await start();
+      const session = await (await setup(spinning, 'export const spin = () => { for (;;) {} };')).open();
+      session.call('spin').catch(() => {});
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      await spinning.kill('enough');
+      for (const vault of [idle, spinning]) {
+        assert.equal((await vault.exited).cause, 'killed');
+        assert.equal(await answers(vault.port), false);
+        nothingLeft(vault.id);
+      }
+    });
+
+    it('ends a vault that takes too much memory, and says so; its neighbours go on', async () => {
+      const bomb = 'export const grow = () => { const all = []; for (;;) all.push(new Array(1e5).fill(all.length)); };';
+      const [vault, neighbour] = [await start(), await start('somebody else')];
+      const session = await (await setup(vault, bomb)).open();
+      const well = await (await setup(neighbour, WORKER)).open();
+      const thrown = session.call('grow').catch((error: Error) => error.message);
+      const exit = vault.exited.then(({ reason }) => reason);
+      // QuickJS throws inside and lives, Node dies: both must say memory.
+      assert.match(
+        String(await Promise.race([exit, thrown.then((t) => (/memory/i.test(String(t)) ? t : exit))])),
+        /memory|heap/i,
+      );
+      assert.equal(await well.call('add', [1, 1]), 2);
+      await Promise.all([vault.kill('enough'), neighbour.kill('enough')]);
+    });
+
+    it('starts and ends twenty vaults at once', async () => {
+      const vaults = await Promise.all(Array.from({ length: 20 }, () => start()));
+      assert.equal(new Set(vaults.map((v) => v.port)).size, 20);
+      await Promise.all(vaults.map((vault) => vault.kill('enough')));
+      for (const vault of vaults) nothingLeft(vault.id);
+    });
+
+    it('ends every vault when it is closed, and starts none afterwards', async () => {
+      const own = await make();
+      const vault = await own.start({
+        id: `${name}-${process.pid}-closing`,
+        owner: 'o',
+        listen_host: '127.0.0.1',
+        memory_mib,
+      });
+      await own.close();
+      await vault.exited;
+      assert.equal(await answers(vault.port), false);
+      await assert.rejects(own.start({ id: 'late', owner: 'o', listen_host: '127.0.0.1', memory_mib }));
+      nothingLeft(vault.id);
+    });
+  });
+}
