@@ -1,7 +1,7 @@
 /** The matchmaker: even loads at scale, constraints always kept, refusals that say why. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { NodeInfo } from '@hauki/protocol';
+import { LEAST_MEMORY_MIB, type NodeInfo } from '@hauki/protocol';
 import fc from 'fast-check';
 import { type Candidate, loadOf, place, type Wanted } from '../src/matchmaker.ts';
 
@@ -113,6 +113,7 @@ describe('where a job may go', () => {
         const fits = ({ info, load }: Candidate, driver: string) =>
           (Object.hasOwn(info.drivers, driver) && info.drivers[driver]!.available) === true &&
           Object.entries(wanted.labels).every(([name, value]) => info.labels[name] === value) &&
+          memory(driver) >= LEAST_MEMORY_MIB[driver]! &&
           info.memory_mib - load.memory_used_mib >= memory(driver);
         const placed = place(wanted, nodes, seeded(seed));
         const choices = asked.driver === undefined ? ['lxc', 'quickjs'] : [asked.driver];
