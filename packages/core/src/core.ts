@@ -91,8 +91,14 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   }).withTypeProvider<TypeBoxTypeProvider>();
   app.setValidatorCompiler(TypeBoxValidatorCompiler);
 
-  app.setErrorHandler((error: FastifyError | MeshError, _request, reply) => {
+  app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
     const typed = typedError(error);
+    if (typed instanceof TooLarge) {
+      // Who is still sending must be heard out, or the connection breaks before the answer is read. HTTP's own time
+      // limit for a request bounds it.
+      reply.removeHeader('connection');
+      request.raw.resume();
+    }
     if (typed instanceof InternalError) logger.error({ err: error }, 'a request failed');
     return reply.status(typed.status).send({ status: 'error', error: toWire(typed) });
   });
