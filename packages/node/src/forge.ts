@@ -47,6 +47,9 @@ export interface Living {
   ending?: { cause: string; reason: string };
 }
 
+/** How long a vault may live without its control channel. */
+const CHANNEL_GRACE_MS = 500;
+
 /** A new ticket: its secret half, for the caller, and what the worker must know to redeem it. */
 export async function makeTicket(role: TicketRole) {
   const ticket: TicketPart = { jti: randomText(16), role, secret: randomText(32) };
@@ -82,7 +85,11 @@ export async function forge(
       timeout_ms: LIMITS.vault_start_ms,
     });
     const shell = remote<ShellForAgent>(session);
-    void session.closed.then((why) => vault.kill(`its control channel ended: ${why}`));
+    void session.closed.then(async (why) => {
+      // A vault that dies closes its channel a moment before it tells why.
+      const exited = await Promise.race([vault.exited, sleep(CHANNEL_GRACE_MS, undefined, { ref: false })]);
+      if (!exited) await vault.kill(`its control channel ended: ${why}`);
+    });
     const { ticket, expected } = await makeTicket('owner');
     await session
       .call(
