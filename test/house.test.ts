@@ -335,9 +335,9 @@ type T = typeof import('in-a-type');
       packages: { '': {}, a: { resolved: 'https://registry.example/a.tgz' }, b: { resolved: 'packages/b' } },
     };
     assert.deepEqual(registryHosts(JSON.stringify(lock)), ['https://registry.example/a.tgz']);
-    assert.ok(mentions('cd /work/main && ls', '/work/main'));
-    assert.ok(mentions('"/work/main/x"', '/work/main'));
-    assert.ok(!mentions('/work/mainland', '/work/main') && !mentions('x/work/main', '/work/main'));
+    assert.ok(mentions('cd /srv/hauki && ls', '/srv/hauki'));
+    assert.ok(mentions('"/srv/hauki/x"', '/srv/hauki'));
+    assert.ok(!mentions('/srv/haukiland', '/srv/hauki') && !mentions('x/srv/hauki', '/srv/hauki'));
   });
 });
 

@@ -17,6 +17,9 @@ export interface LeaseTerms {
   ttl_ms: number;
 }
 
+/** Milliseconds since 1970 as of this process's start, and steady from there: setting the clock ends no lease. */
+const steady = () => performance.timeOrigin + performance.now();
+
 export class Lease {
   readonly #terms: LeaseTerms;
   readonly #expired: () => void;
@@ -26,7 +29,7 @@ export class Lease {
   #timer: NodeJS.Timeout | undefined;
 
   /** `expired` is called once, when nobody has renewed in time. */
-  constructor(terms: LeaseTerms, expired: () => void, now: () => number = () => Date.now()) {
+  constructor(terms: LeaseTerms, expired: () => void, now: () => number = steady) {
     this.#terms = terms;
     this.#expired = expired;
     this.#now = now;

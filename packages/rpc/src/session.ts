@@ -54,6 +54,9 @@ interface Pending {
   reject(error: unknown): void;
 }
 
+/** A steady clock where there is one: setting the wall clock passes no deadline. */
+const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
+
 const nobody: Dispatch = (method) => {
   throw new NoSuchMethod({ method, has: [] });
 };
@@ -117,7 +120,7 @@ export class Session {
       const text = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encode(params)}}`;
       checkSize('A message', text);
       const timeout_ms = options.timeout_ms ?? this.#timeout_ms;
-      const deadline = Date.now() + timeout_ms;
+      const deadline = now_ms() + timeout_ms;
       const background = options.background ?? false;
       if (!background && this.#idle_lets_exit && this.#holding++ === 0) this.#transport.hold?.(true);
       this.#pending.set(id, { background, method, timeout_ms, deadline, resolve, reject });
@@ -217,13 +220,13 @@ export class Session {
     if (deadline >= this.#timer_at) return;
     clearTimeout(this.#timer);
     this.#timer_at = deadline;
-    this.#timer = setTimeout(() => this.#expire(), Math.max(0, Math.min(deadline - Date.now(), 0x7fffffff)));
+    this.#timer = setTimeout(() => this.#expire(), Math.max(0, Math.min(deadline - now_ms(), 0x7fffffff)));
     (this.#timer as { unref?: () => void }).unref?.();
   }
 
   #expire(): void {
     this.#timer_at = Number.POSITIVE_INFINITY;
-    const now = Date.now();
+    const now = now_ms();
     let next = Number.POSITIVE_INFINITY;
     for (const [id, pending] of this.#pending) {
       if (pending.deadline > now) {

@@ -1,11 +1,11 @@
 /** `hauki up`, `hauki node`: a mesh on this machine; a further node for a mesh. */
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { BadInput } from '@hauki/mesh';
+import { BadInput, connect } from '@hauki/mesh';
 import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import { collect, common, pairs } from '../context.ts';
-import { startMesh, startNode } from '../local-mesh.ts';
+import { type LocalMesh, startMesh, startNode } from '../local-mesh.ts';
 import { paint } from '../output.ts';
 
 interface NodeFlags {
@@ -38,12 +38,28 @@ const asked = (...children: { child: import('node:child_process').ChildProcess }
     ...children.map(({ child }) => once(child, 'exit')),
   ]);
 
+/** What is up, what each node offers and why not the rest, and what to do next. */
+async function describeMesh({ url, token, data_dir }: LocalMesh, port: number, logs: boolean): Promise<void> {
+  const mesh = await connect({ core: url, token });
+  const { nodes } = await mesh.registry();
+  await mesh.close();
+  console.log(`${paint('bold', 'The mesh is up')} at ${url}; Ctrl-C ends it`);
+  for (const { node, drivers } of nodes)
+    for (const [name, offer] of Object.entries(drivers))
+      console.log(
+        `  ${node}  ${name}: ${offer.available ? paint('green', 'offered') : `not offered: ${offer.reason}`}`,
+      );
+  console.log(`  API   ${url}/docs`);
+  console.log(`  data  ${data_dir}${logs ? '' : ` (logs in ${join(data_dir, 'hauki.log')})`}`);
+  console.log(`  try   hauki clone examples/workers/greeter.ts${port === 8000 ? '' : ` --core ${url}`}`);
+}
+
 export function upCommands(program: Command): void {
   withNodeFlags(program.command('up'))
     .description('start a core and a node on this machine, as processes of their own; Ctrl-C ends them cleanly')
     .option('--port <number>', 'the core’s port', '8000')
     .option('--nodes <count>', 'how many node agents', '1')
-    .option('--quiet', 'no logs of the processes')
+    .option('--logs', 'show the logs of core and nodes here; else they go to hauki.log in the data folder')
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), json } = common(command);
       const count = Number(flags.nodes);
@@ -59,18 +75,11 @@ export function upCommands(program: Command): void {
           ...nodeOptions(flags),
           name: count === 1 ? 'node' : `node-${i + 1}`,
         })),
-        log: flags.quiet || json ? 'ignore' : 'inherit',
+        log: flags.logs ? 'inherit' : { file: join(data, 'hauki.log') },
       });
       const { url, core, nodes } = mesh;
       if (json) console.log(JSON.stringify({ url, data_dir: data, nodes: nodes.map((n) => n.node), pid: process.pid }));
-      else {
-        console.log(
-          `${paint('bold', 'The mesh is up')} at ${url} with ${nodes.map((n) => n.node).join(', ') || 'no node'}`,
-        );
-        console.log(`  API      ${url}/docs`);
-        console.log(`  data     ${data}`);
-        console.log(`  try      hauki clone examples/workers/greeter.ts${port === 8000 ? '' : ` --core ${url}`}`);
-      }
+      else await describeMesh(mesh, port, flags.logs);
       await asked(core, ...nodes);
       await mesh.stop();
     });
