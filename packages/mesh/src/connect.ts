@@ -93,6 +93,8 @@ export interface Mesh extends AsyncDisposable {
   destruct(worker: object | string): Promise<void>;
   /** Where a ghost's worker is and how it is reached; waits until it is born. */
   details(worker: object): Promise<WorkerDetails>;
+  /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
+  ended(worker: object): Promise<string>;
   registry(): Promise<RegistryView>;
   readonly meshfs: {
     write(
@@ -243,6 +245,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       const { worker, node, driver, lease } = body;
       return { worker, node, driver, lease, route, methods };
     },
+    ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
     meshfs: {
       write: (pointer, content, more = {}) =>

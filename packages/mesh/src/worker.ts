@@ -39,6 +39,7 @@ const DIRECT_MS = 3_000;
 /** How long a lost connection waits for news of the worker. */
 const FATE_TRIES = 20;
 const FATE_EVERY_MS = 50;
+const LEFT = 'this side has left the worker';
 
 export interface OpenPowers {
   core: CoreClient;
@@ -81,7 +82,8 @@ export class RemoteWorker {
     const session = new Session({
       transport,
       idle_lets_exit: true,
-      explain: () => fateOf(body.worker, core),
+      // Who leaves a living worker asks nobody what became of it.
+      explain: async (reason) => (reason === LEFT ? undefined : fateOf(body.worker, core)),
       ...(timeout_ms === undefined ? {} : { timeout_ms }),
     });
     try {
@@ -123,7 +125,7 @@ export class RemoteWorker {
   /** Ends this side's session and leaves the worker as it is. */
   leave(): void {
     clearInterval(this.#heart);
-    this.session.close('left');
+    this.session.close(LEFT);
   }
 
   #beat(): void {

@@ -28,7 +28,8 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   const mesh = await openMesh(flags);
   const options = cloneOptions(flags);
   const started = performance.now();
-  const details = await mesh.details(mesh.clone(origin, options));
+  const ghost = mesh.clone(origin, options);
+  const details = await mesh.details(ghost);
   const took = duration(performance.now() - started);
   const { worker, node, driver, route, methods } = details;
   if (flags.json) console.log(JSON.stringify(details));
@@ -46,21 +47,11 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   if (!flags.json) console.log('  it ends  with this command: Ctrl-C');
   // The heartbeat does not keep a process alive; a person at a terminal does.
   const alive = setInterval(() => {}, 1 << 30);
-  await Promise.race([once(process, 'SIGINT'), once(process, 'SIGTERM'), once(process, 'SIGHUP'), gone(mesh, worker)]);
+  const asked = ['SIGINT', 'SIGTERM', 'SIGHUP'].map((signal) => once(process, signal).then(() => undefined));
+  const ended = await Promise.race([...asked, mesh.ended(ghost)]);
+  if (ended !== undefined) console.error(`hauki: ${worker} has ended: ${ended}`);
   clearInterval(alive);
   await mesh.close();
-}
-
-/** Resolves when the worker is no longer there. */
-async function gone(mesh: Mesh, worker: string): Promise<void> {
-  for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
-    const view = await mesh.registry().catch(() => undefined);
-    if (view && view.nodes.length > 0 && !view.workers.some((w) => w.worker === worker)) {
-      console.error(`hauki: ${worker} has ended`);
-      return;
-    }
-  }
 }
 
 async function ps(mesh: Mesh, json: boolean): Promise<void> {
