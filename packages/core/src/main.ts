@@ -25,7 +25,11 @@ try {
     process.exit(0);
   };
   process.on('SIGTERM', () => void stop('SIGTERM'));
-  process.on('SIGINT', () => void stop('SIGINT'));
+  // Ctrl-C reaches the whole group of processes: one with a parent leaves the order to it.
+  for (const signal of ['SIGINT', 'SIGHUP'] as const)
+    process.on(signal, () => {
+      if (!process.send) void stop(signal);
+    });
   process.on('disconnect', () => void stop('the parent is gone'));
   const url = await core.listen(options.host ?? '127.0.0.1', options.port ?? 8000);
   logger.info(`the core answers at ${url}; its API is described at ${url}/docs`);

@@ -90,7 +90,11 @@ async function stop(reason: string): Promise<void> {
   process.exit(0);
 }
 process.on('SIGTERM', () => void stop('SIGTERM'));
-process.on('SIGINT', () => void stop('SIGINT'));
+// Ctrl-C reaches the whole group of processes: one with a parent leaves the order to it.
+for (const signal of ['SIGINT', 'SIGHUP'] as const)
+  process.on(signal, () => {
+    if (!process.send) void stop(signal);
+  });
 process.on('disconnect', () => void stop('the parent is gone'));
 
 await agent.start();

@@ -29,7 +29,7 @@ const FILE = /^(\d+)\.(\d+)\.(\d+)\.[0-9a-f]+$/;
 /** Claims a free range for `container`. Throws when the machine has none left. */
 export function claimIds(container: string, dir = join(RUN_DIR, 'idmap')): Claim {
   mkdirSync(dir, { recursive: true, mode: 0o755 });
-  const owner = `${process.pid}.${startTime(process.pid)}.${randomBytes(4).toString('hex')}`;
+  const owner = `${ownerOf(process.pid)}.${randomBytes(4).toString('hex')}`;
   const first = randomInt(IDMAP_SLOTS);
   for (let i = 0; i < IDMAP_SLOTS; i++) {
     const slot = (first + i) % IDMAP_SLOTS;
@@ -43,6 +43,9 @@ export function claimIds(container: string, dir = join(RUN_DIR, 'idmap')): Claim
   }
   throw new Error(`all ${IDMAP_SLOTS} id ranges of this machine are in use (see ${dir})`);
 }
+
+/** How a claim names its owner: pid and start time. */
+export const ownerOf = (pid: number): string => `${pid}.${startTime(pid)}`;
 
 /** All claims of containers whose name begins so, and whether their owners live. */
 export function listClaims(prefix: string, dir = join(RUN_DIR, 'idmap')): Held[] {

@@ -17,6 +17,7 @@ import { startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
+import { type Reaper, startReaper } from './reaper.ts';
 import { type Staged, stageRuntime } from './staging.ts';
 
 export interface LxcOptions {
@@ -52,6 +53,7 @@ class LxcDriver implements Driver {
   readonly #vaults = new Map<string, Promise<Vault>>();
   #cgroups: Cgroups | undefined;
   #staged: Promise<Staged> | undefined;
+  #reaper: Reaper | undefined;
   #closed = false;
   #probes = 0;
   #apparmor = appArmorChoices()[0];
@@ -132,6 +134,7 @@ class LxcDriver implements Driver {
       throw error;
     });
     mkdirSync(LXC_DIR, { recursive: true, mode: 0o755 });
+    this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
     return startContainer(`${this.#prefix}${spec.id}`, spec, {
       cgroups: this.#cgroups,
       staged,
@@ -180,6 +183,7 @@ class LxcDriver implements Driver {
     this.#closed = true;
     const all = await Promise.allSettled(this.#vaults.values());
     await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the driver was closed')));
+    this.#reaper?.dismiss();
   }
 }
 
