@@ -4,10 +4,14 @@ import {
   BadInput,
   type CoreForNode,
   type Fate,
+  Forbidden,
+  GrantMissing,
   LIMITS,
   type NodeForCore,
   type NodeInfo,
   type NodeLoad,
+  parsePointer,
+  pointerGranted,
 } from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
@@ -40,6 +44,15 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     if (performance.now() - heard_at > LIMITS.node_silence_ms) session.close('the node has not reported for too long');
   }, LIMITS.node_silence_ms / 4);
   const registerFirst = () => new BadInput({ what: 'link', why: 'a node registers first' });
+  /** The pointer, when a worker that this node has, or is making, may go there. */
+  const granted = (right: 'read' | 'write', worker: string, pointer: string): string => {
+    const of = registry.workers.get(worker) ?? registry.forging.get(worker);
+    if (!node || of?.node !== node.info.node) throw new Forbidden({ why: `${worker} is no worker of this node` });
+    const { text } = parsePointer(pointer);
+    if (!pointerGranted(of.grants.meshfs[right], text))
+      throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
+    return text;
+  };
   const core: CoreForNode = {
     async register(info: NodeInfo, load: NodeLoad, workers, fates) {
       if (node) throw new BadInput({ what: 'register', why: 'a link registers once' });
@@ -68,14 +81,11 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
       const home = registry.workers.get(fate.worker)?.node;
       if (home === undefined || home === node.info.node) registry.died(fate);
     },
-    meshfs_write: async (pointer, content, media_type) => {
-      if (!node) throw registerFirst();
-      return meshfs.write({ pointer, content, ...(media_type ? { media_type } : {}) });
+    meshfs_write: async (worker, pointer, content, media_type) => {
+      const to = granted('write', worker, pointer);
+      return meshfs.write({ pointer: to, content, ...(media_type ? { media_type } : {}) });
     },
-    meshfs_resolve: async (pointer) => {
-      if (!node) throw registerFirst();
-      return meshfs.resolve(pointer);
-    },
+    meshfs_resolve: async (worker, pointer) => meshfs.resolve(granted('read', worker, pointer)),
   };
   const session = new Session({
     transport: streamTransport(stream),

@@ -2,7 +2,15 @@
  * What the core knows of the mesh: nodes, workers, fates. It is a picture, not the truth: agents hold that and tell it
  * again whenever they register, so a core that was killed knows everything again as soon as they are back.
  */
-import { type Fate, LIMITS, type NodeForCore, type NodeInfo, type NodeLoad, type WorkerInfo } from '@hauki/protocol';
+import {
+  type Fate,
+  type Grants,
+  LIMITS,
+  type NodeForCore,
+  type NodeInfo,
+  type NodeLoad,
+  type WorkerInfo,
+} from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
 import type { Candidate } from './matchmaker.ts';
 
@@ -21,6 +29,8 @@ export interface RegisteredWorker extends WorkerInfo {
 export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
+  /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. */
+  readonly forging = new Map<string, { node: string; grants: Grants }>();
   readonly #fates = new Map<string, Fate>();
 
   /** Nodes as the matchmaker takes them. */

@@ -104,11 +104,13 @@ export class Swarm {
         .replaceAll(/[^a-z0-9]/g, 'x')}`;
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
       const release = registry.reserve(node, job.memory_mib);
+      registry.forging.set(job.worker, { node: node.info.node, grants: job.grants });
       let made: Provisioned;
       try {
         made = await node.rpc.provision(job);
       } catch (error) {
         release();
+        registry.forging.delete(job.worker);
         // Its answer may only be late: then nobody waits for the worker any more.
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
@@ -116,7 +118,9 @@ export class Swarm {
         if (again && tried.size < ATTEMPTS) continue;
         throw error;
       }
-      return this.#admit(job, node.info.node, made, request.audience);
+      return this.#admit(job, node.info.node, made, request.audience).finally(() =>
+        registry.forging.delete(job.worker),
+      );
     }
   }
 

@@ -123,8 +123,8 @@ export class Agent {
         tls,
         keys,
         meshfs: {
-          resolve: (pointer) => this.#core().meshfs_resolve(pointer),
-          write: (pointer, content, media_type) => this.#core().meshfs_write(pointer, content, media_type),
+          resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
+          write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
         },
         ended: (worker, cause, reason) => void this.#end(worker, cause, reason),
       });

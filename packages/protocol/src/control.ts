@@ -92,8 +92,9 @@ export interface CoreForNode {
   ): Promise<{ keys: object; core: string }>;
   report(load: NodeLoad): Promise<void>;
   worker_died(fate: Fate): Promise<void>;
-  meshfs_write(pointer: string, content: string, media_type?: string): Promise<object>;
-  meshfs_resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
+  /** MeshFS for a worker of this node; the core checks the worker's grants too, so that a node has no more than its workers. */
+  meshfs_write(worker: string, pointer: string, content: string, media_type?: string): Promise<object>;
+  meshfs_resolve(worker: string, pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
 }
 
 /** An agent, as the core sees it. */
