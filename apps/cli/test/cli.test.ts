@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { descendants, lives, until } from '../../../test/support/mesh.ts';
 
 const BIN = fileURLToPath(new URL('../bin/hauki.js', import.meta.url));
 const GREETER = fileURLToPath(new URL('../../../examples/workers/greeter.ts', import.meta.url));
@@ -166,6 +167,23 @@ describe('the hauki command', () => {
     assert.equal((await run(['clone', GREETER, '--ttl', 'soon'])).code, 2);
     const { code, err } = await run(['call', 'w-nobody', 'x']);
     assert.deepEqual([code, /There is no worker w-nobody/.test(err)], [3, true]);
+  });
+
+  it('takes core and node along when it is killed with -9, and comes back over the same folder', async () => {
+    const other = mkdtempSync(join(tmpdir(), 'hauki-cli-killed-'));
+    const args = ['up', '--port', '0', '--driver', 'quickjs', '--json'];
+    const first = start(args, BIN, { HAUKI_DATA: other });
+    const { nodes, url: before_kill } = await firstLine(first);
+    const children = descendants(first.pid!);
+    assert.ok(children.length >= 3, 'core, node and vault host');
+    first.kill('SIGKILL');
+    await until('its processes are gone', () => children.every((pid) => !lives(pid)));
+    await assert.rejects(fetch(`${before_kill}/health`));
+    const second = start(args, BIN, { HAUKI_DATA: other });
+    assert.deepEqual((await firstLine(second)).nodes, nodes, 'the node keeps its name');
+    second.kill('SIGTERM');
+    assert.equal((await once(second, 'exit'))[0], 0);
+    rmSync(other, { recursive: true, force: true });
   });
 
   it('joins further nodes', async () => {

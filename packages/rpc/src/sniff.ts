@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 export type Speech = 'frames' | 'lines' | 'http' | 'tls' | 'unknown';
 
 /** 0x00: our frames. `{`, `[`, white space: JSON lines. 0x16: a TLS handshake record. A letter: HTTP. */
-export function speechOf(byte: number): Speech {
+function speechOf(byte: number): Speech {
   if (byte === 0x00) return 'frames';
   if (byte === 0x16) return 'tls';
   if (byte === 0x7b || byte === 0x5b || byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09)

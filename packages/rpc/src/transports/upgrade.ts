@@ -45,7 +45,7 @@ export function dialUpgrade(base: string, path: string, token: string, timeout_m
 }
 
 /** The typed error in an HTTP answer of the core. */
-export function readRefusal(body: string, status: number): MeshError {
+function readRefusal(body: string, status: number): MeshError {
   try {
     return fromWire(JSON.parse(body).error);
   } catch {

@@ -26,7 +26,7 @@ export interface Inside {
 /** Evaluates a module and gives its exports. */
 export type Evaluate = (source: string, language: string) => Promise<Record<string, unknown>>;
 
-/** `globals` are set for the worker before its module runs; `context` is also what a class's constructor gets. */
+/** `context` is what a class's constructor gets. */
 export function createGuest(powers: { outside: Outside; evaluate: Evaluate; context: object }): Inside {
   const { outside, evaluate, context } = powers;
   let worker: WorkerObject | undefined;

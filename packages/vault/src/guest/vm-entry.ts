@@ -26,7 +26,8 @@ export interface VmBridge {
 
 /** The guest as the thread sees it over channel 0. */
 export interface VmControl {
-  load(source_ready: true, setup: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
+  /** The source lies ready with the thread's module loader. */
+  load(setup: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   end(reason: string): Promise<void>;
 }
@@ -56,7 +57,7 @@ const channel = (number: number): PortTransport => {
 
 let inside: Inside | undefined;
 const control: VmControl = {
-  async load(_ready, setup) {
+  async load(setup) {
     const outside: Outside = remote<Outside>(session);
     const context = createContext(setup.worker, outside, (fetched) => new VmResponse(fetched));
     Object.assign(scope, {

@@ -121,7 +121,7 @@ export class Vm {
       load: (source) => {
         this.#source = source;
         const { worker, language, load_timeout_ms } = setup;
-        return session.call('load', [true, { worker, language, load_timeout_ms }], {
+        return session.call('load', [{ worker, language, load_timeout_ms }], {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },
