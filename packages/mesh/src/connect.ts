@@ -138,7 +138,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   const token = options.token ?? defaults.token;
   if (!token)
     throw new Unauthorised({ why: 'No token: give connect({ token }), or set HAUKI_TOKEN. `hauki token` prints it' });
-  const core = createCoreClient(base, token);
+  const core = createCoreClient(base, token, powers.http);
   const [key] = await Promise.all([makeCallerKey(), core.request('GET', '/health', undefined, LIMITS.handshake_ms)]);
   const owned = new Set<{ worker: Promise<RemoteWorker>; lasts: boolean }>();
   const done: MeshStats = { direct_bytes: 0, relay_bytes: 0 };

@@ -1,5 +1,7 @@
 /** The SDK's powers in Node: TCP, TLS, the file with the token, the bundler. */
 import { readFileSync } from 'node:fs';
+import { Agent as HttpAgent, request as requestHttp } from 'node:http';
+import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ConnectionLost } from '@hauki/protocol';
@@ -25,7 +27,32 @@ function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket
 const secured = (stream: Duplex, tls: DirectRoute['tls'], timeout_ms: number) =>
   tls ? secureStream(stream, tls.jti, tls.key, timeout_ms) : stream;
 
+/** Connections to cores are kept for the next request; idle ones do not hold the process. */
+const agents = { 'http:': new HttpAgent({ keepAlive: true }), 'https:': new HttpsAgent({ keepAlive: true }) };
+
 export const powers: Powers = {
+  // Not fetch: a clone waits for this, and node:http answers in half the time.
+  http(method, url, headers, body, timeout_ms) {
+    return new Promise((resolve, reject) => {
+      const secure = url.protocol === 'https:';
+      const agent = secure ? agents['https:'] : agents['http:'];
+      const signal = AbortSignal.timeout(timeout_ms);
+      const failed = (error: NodeJS.ErrnoException) =>
+        reject(signal.aborted ? signal.reason : new Error(error.code ?? error.message));
+      const outgoing = (secure ? requestHttps : requestHttp)(url, { method, headers, agent, signal }, (answer) => {
+        let text = '';
+        answer.setEncoding('utf8');
+        answer.on('data', (chunk) => {
+          text += chunk;
+        });
+        answer.on('error', failed);
+        answer.on('end', () => resolve({ status: answer.statusCode ?? 0, body: text }));
+      });
+      outgoing.on('error', failed);
+      outgoing.end(body);
+    });
+  },
+
   defaults() {
     const core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
     if (process.env.HAUKI_TOKEN) return { core, token: process.env.HAUKI_TOKEN };

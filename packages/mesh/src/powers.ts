@@ -8,7 +8,20 @@ export interface DirectRoute {
   tls?: { jti: string; key: string };
 }
 
+export interface HttpAnswer {
+  status: number;
+  body: string;
+}
+
 export interface Powers {
+  /** One HTTP request. Rejects with an error whose message says why; after `timeout_ms` with a TimeoutError. */
+  http(
+    method: string,
+    url: URL,
+    headers: Record<string, string>,
+    body: string | undefined,
+    timeout_ms: number,
+  ): Promise<HttpAnswer>;
   /** Where a core is looked for, and the token for it, when the script names none. */
   defaults(): { core: string; token?: string | undefined };
   /** Route A. Rejects with ConnectionLost when it cannot be opened in time. */
