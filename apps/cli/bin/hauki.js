@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The command under whatever Node the machine has: it goes on under the Node that came with the packages.
 // Plain JavaScript without any syntax that an old Node lacks.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -31,7 +31,9 @@ if (Number(process.versions.node.split('.')[0]) >= WANTED) {
     console.error(`hauki needs Node ${WANTED} or later; this is ${process.version}, and none came with the packages.`);
     process.exit(1);
   }
-  const { status, signal } = spawnSync(binary, process.argv.slice(1), { stdio: 'inherit' });
-  if (signal) process.kill(process.pid, signal);
-  process.exit(status ?? 1);
+  const child = spawn(binary, process.argv.slice(1), { stdio: 'inherit' });
+  // The terminal sends Ctrl-C to both; whoever means this process alone means the command.
+  for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+  process.on('SIGINT', () => {});
+  child.on('exit', (status, signal) => process.exit(signal ? 1 : status));
 }
