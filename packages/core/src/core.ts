@@ -164,7 +164,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
       auth.principal(request);
-      swarm.find(worker);
+      registry.find(worker);
       await relay.splice(worker, socket, () => accept(socket, head));
     } catch (error) {
       refuse(socket, error);

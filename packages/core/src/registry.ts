@@ -9,7 +9,9 @@ import {
   type NodeForCore,
   type NodeInfo,
   type NodeLoad,
+  WorkerDied,
   type WorkerInfo,
+  WorkerUnknown,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
 import type { Candidate } from './matchmaker.ts';
@@ -42,17 +44,7 @@ export class Registry {
   register(node: RegisteredNode, workers: WorkerInfo[]): void {
     const name = node.info.node;
     this.nodes.set(name, node);
-    const alive = new Set(workers.map((w) => w.worker));
-    for (const { worker, owner, node: home } of [...this.workers.values()])
-      if (home === name && !alive.has(worker))
-        this.died({
-          worker,
-          owner,
-          cause: 'node_lost',
-          reason: 'its node was restarted',
-          at: Date.now(),
-          log_tail: '',
-        });
+    this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
     for (const info of workers) this.workers.set(info.worker, { ...info, node: name });
   }
 
@@ -62,17 +54,7 @@ export class Registry {
     if (this.nodes.get(name) !== node) return;
     this.nodes.delete(name);
     const timer = setTimeout(() => {
-      if (this.nodes.has(name)) return;
-      for (const { worker, owner, node: home } of [...this.workers.values()])
-        if (home === name)
-          this.died({
-            worker,
-            owner,
-            cause: 'node_lost',
-            reason: `its node ${name} is gone`,
-            at: Date.now(),
-            log_tail: '',
-          });
+      if (!this.nodes.has(name)) this.#lose(name, `its node ${name} is gone`);
     }, LIMITS.node_grace_ms);
     timer.unref();
   }
@@ -107,5 +89,32 @@ export class Registry {
 
   fate(worker: string): Fate | undefined {
     return this.#fates.get(worker);
+  }
+
+  /** Why a worker is dead, as callers hear it; undefined where no fate is known. */
+  death(worker: string): InstanceType<typeof WorkerDied> | undefined {
+    const fate = this.#fates.get(worker);
+    return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
+  }
+
+  /** A worker that lives as far as is known. Throws WorkerDied, or WorkerUnknown. */
+  find(worker: string): RegisteredWorker {
+    const entry = this.workers.get(worker);
+    if (!entry) throw this.death(worker) ?? new WorkerUnknown({ worker });
+    return entry;
+  }
+
+  /** The node of a living worker. Throws as `find` does, and WorkerDied (`node_lost`) while the node is away. */
+  home(worker: string): RegisteredNode {
+    const { node } = this.find(worker);
+    const home = this.nodes.get(node);
+    if (!home) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is away` });
+    return home;
+  }
+
+  #lose(node: string, reason: string, alive: ReadonlySet<string> = new Set()): void {
+    for (const { worker, owner, node: home } of [...this.workers.values()])
+      if (home === node && !alive.has(worker))
+        this.died({ worker, owner, cause: 'node_lost', reason, at: Date.now(), log_tail: '' });
   }
 }

@@ -4,15 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
-import {
-  DeadlineExceeded,
-  LIMITS,
-  type MeshError,
-  type Ticket,
-  type TicketBody,
-  WorkerDied,
-  WorkerUnknown,
-} from '@hauki/protocol';
+import { DeadlineExceeded, LIMITS, type Ticket, type TicketBody } from '@hauki/protocol';
 import {
   type CallerKey,
   makeCallerKey,
@@ -63,7 +55,7 @@ export class Relay {
 
   /** A byte stream to the worker, dialled by its node. */
   async dial(worker: string): Promise<Socket> {
-    const home = this.#home(worker);
+    const home = this.#powers.registry.home(worker);
     const splice = randomText(16);
     const { promise, resolve, reject } = Promise.withResolvers<Socket>();
     const timeout_ms = LIMITS.handshake_ms;
@@ -111,7 +103,7 @@ export class Relay {
   }
 
   async #session(worker: string): Promise<Session> {
-    this.#home(worker);
+    this.#powers.registry.home(worker);
     const kept = this.#sessions.get(worker);
     this.#sessions.delete(worker);
     const session = kept ?? this.#open(worker);
@@ -145,8 +137,7 @@ export class Relay {
         // The node's word on the death may be a moment behind the connection's end.
         for (let i = 0; i < 20 && this.#powers.registry.workers.has(worker); i++)
           await new Promise((resolve) => setTimeout(resolve, 25));
-        const fate = this.#powers.registry.fate(worker);
-        return fate && (new WorkerDied({ worker, cause: fate.cause, reason: fate.reason }) as MeshError);
+        return this.#powers.registry.death(worker);
       },
     });
     try {
@@ -156,19 +147,6 @@ export class Relay {
       session.close();
       throw error;
     }
-  }
-
-  #home(worker: string) {
-    const { registry } = this.#powers;
-    const entry = registry.workers.get(worker);
-    if (!entry) {
-      const fate = registry.fate(worker);
-      if (fate) throw new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
-      throw new WorkerUnknown({ worker });
-    }
-    const node = registry.nodes.get(entry.node);
-    if (!node) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${entry.node} is away` });
-    return node;
   }
 
   #count(stream: Socket): void {

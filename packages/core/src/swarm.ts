@@ -11,6 +11,7 @@ import {
   type Job,
   type Language,
   LEASE,
+  LEAST_MEMORY_MIB,
   LIMITS,
   NoNodeFits,
   normaliseGrants,
@@ -18,7 +19,6 @@ import {
   type Provisioned,
   type Ticket,
   TooLarge,
-  WorkerDied,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
@@ -56,7 +56,7 @@ export interface SwarmPowers {
 
 /** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
 const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32 };
-const MEMORY_MIB = { least: 4, most: 65_536 };
+const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;
 
@@ -126,28 +126,14 @@ export class Swarm {
 
   /** A further ticket to a living worker, for a visitor: it may call, but neither renew nor end. */
   async visitorTicket(worker: string, audience: string): Promise<Ticket> {
-    const entry = this.find(worker);
-    const node = this.#powers.registry.nodes.get(entry.node);
-    if (!node) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${entry.node} is away` });
-    return this.#powers.office.sign(entry, await node.rpc.mint_ticket(worker), audience);
+    const { registry, office } = this.#powers;
+    const entry = registry.find(worker);
+    return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
   }
 
   /** Kills at once; resolves when nothing is left of it. */
   async destruct(worker: string, principal: Principal): Promise<void> {
-    const { registry } = this.#powers;
-    const { node } = this.find(worker);
-    const home = registry.nodes.get(node);
-    if (!home) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is away` });
-    await home.rpc.destruct(worker, `destructed by ${principal.name}`);
-  }
-
-  /** A living worker, or the error that says what became of it. */
-  find(worker: string): RegisteredWorker {
-    const entry = this.#powers.registry.workers.get(worker);
-    if (entry) return entry;
-    const fate = this.#powers.registry.fate(worker);
-    if (fate) throw new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
-    throw new WorkerUnknown({ worker });
+    await this.#powers.registry.home(worker).rpc.destruct(worker, `destructed by ${principal.name}`);
   }
 
   /** What is known of a worker, dead or alive. */

@@ -155,6 +155,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   /** Wraps a worker that is being opened: the ghost, and the ghost to be. */
   const embody = <T>(label: string, opening: Promise<RemoteWorker>, dispose: () => Promise<void>): PendingGhost<T> => {
     const ready = opening.then((worker) => {
+      source.label = worker.body.worker;
       const made = ghost<T>({
         label: worker.body.worker,
         call: (method, args, call_options) => worker.call(method, args, call_options),
@@ -171,12 +172,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       call: async (method, args, call_options) => (await opening).call(method, args, call_options),
       dispose,
     };
-    opening.then(
-      (worker) => {
-        source.label = worker.body.worker;
-      },
-      () => {},
-    );
     const pending = pendingGhost<T>(source);
     opened.set(sourceOf(pending)!, opening);
     return pending;

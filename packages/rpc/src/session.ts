@@ -90,7 +90,7 @@ export class Session {
     });
     this.#transport.start({
       message: (text) => this.#receive(text),
-      close: (reason) => void this.#ended(reason),
+      close: (reason) => this.#ended(reason),
     });
     if (this.#idle_lets_exit) this.#transport.hold?.(false);
   }
@@ -240,11 +240,10 @@ export class Session {
     if (next !== Number.POSITIVE_INFINITY) this.#watch(next);
   }
 
-  #ended(reason: string): Promise<void> {
-    if (this.#end) return this.#explained;
+  #ended(reason: string): void {
+    if (this.#end) return;
     this.#end = { reason };
     this.#explained = this.#finish(reason);
-    return this.#explained;
   }
 
   async #finish(reason: string): Promise<void> {

@@ -22,7 +22,6 @@ export interface ShellPowers {
 export function runShell(powers: ShellPowers): Promise<string> {
   let inside: Inside | undefined;
   let redeemer: Redeemer | undefined;
-  let methods: string[] = [];
   // Nobody comes in before the worker is loaded.
   const tooEarly = (socket: Socket) => {
     socket.on('error', () => {});
@@ -37,7 +36,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
       redeemer = new Redeemer(setup, setup.keys);
       redeemer.expect(setup.owner);
       const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
-      methods = await inside.load(source, setup);
+      const methods = await inside.load(source, setup);
       powers.server.off('connection', tooEarly);
       openGate({
         server: powers.server,

@@ -1,4 +1,5 @@
 /** The bounds of the lxc driver, each with its reason. They are read back from the kernel or enforced by the agent. */
+import { LEAST_MEMORY_MIB } from '@hauki/protocol';
 
 /** Threads of one vault. Node itself has about 11 (V8 and libuv pools), so this leaves room for worker threads. */
 export const PIDS_MAX = 64;
@@ -6,7 +7,7 @@ export const PIDS_MAX = 64;
 export const CPU_QUOTA_US = 100_000;
 export const CPU_PERIOD_US = 100_000;
 /** Below this Node does not boot reliably, so asking for less is a mistake of the caller. */
-export const MEMORY_MIB_MIN = 48;
+export const MEMORY_MIB_MIN = LEAST_MEMORY_MIB.lxc!;
 /** The share of a vault's memory that V8's old space may take; the rest is for stacks, buffers, code and /tmp. */
 export const HEAP_SHARE = 0.7;
 /** Open files: connections of callers, and a few files. */
