@@ -1,4 +1,7 @@
-/** Sessions: what both ends may rely on, in memory and over real TCP. */
+/**
+ * Sessions: what both ends may rely on, in memory and over real TCP. Over 400 lines, because all parts share the helpers
+ * that join two ends and speak raw frames.
+ */
 import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
