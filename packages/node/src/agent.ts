@@ -126,7 +126,7 @@ export class Agent {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
         },
-        ended: (worker, cause, reason) => void this.#end(worker, cause, reason),
+        ended: (worker, cause, reason) => this.#end(worker, cause, reason),
       });
       this.#living.set(job.worker, living);
       void living.vault.exited.then((exit) => this.#gone(living, exit));

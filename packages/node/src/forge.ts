@@ -30,8 +30,8 @@ export interface ForgePowers {
   /** The core's public keys. */
   keys(): object;
   meshfs: MeshFsClient;
-  /** The lease ran out, or the owner asked through the session. */
-  ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): void;
+  /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
+  ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): Promise<void>;
 }
 
 /** A worker while it lives. */
@@ -76,7 +76,8 @@ export async function forge(
       },
       destruct: async (mac) => {
         if (!(await lease?.mayDestruct(mac))) throw new Unauthorised({ why: 'this is not from the worker’s owner' });
-        powers.ended(worker, 'destructed', 'destructed by its owner');
+        // No answer before the end: the owner would take it for the end itself. Its connection's end is what it hears.
+        await powers.ended(worker, 'destructed', 'destructed by its owner');
       },
     };
     const session = new Session({
@@ -122,7 +123,7 @@ export async function forge(
         lease_ms: job.lease.lease_ms,
         ttl_ms: job.ttl_ms,
       },
-      () => powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
+      () => void powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
     );
     const living: Living = {
       job,

@@ -39,9 +39,10 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   if (!held) return;
   vaults.delete(id);
   held.vm.dispose();
+  // The port first: whose connection has ended finds it closed.
+  held.server.close(() => up({ op: 'gone', id, cause, reason }));
   for (const socket of held.sockets) socket.destroy();
   held.control.closed(reason);
-  held.server.close(() => up({ op: 'gone', id, cause, reason }));
 }
 
 const busyAt = (on: boolean) => {
