@@ -1,4 +1,5 @@
 /** What every command has in common: which core, which token, JSON or not. */
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { BadInput, type CloneOptions, connect, type Mesh } from '@hauki/mesh';
 import { adminTokenFile, defaultDataDir } from '@hauki/mesh/data-dir';
@@ -90,3 +91,7 @@ export function cloneOptions(flags: CloneFlags): CloneOptions {
   };
   return Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined)) as CloneOptions;
 }
+
+/** Resolves when somebody asks this command to end. To be called before the command says that it is ready. */
+export const askedToEnd = (): Promise<undefined> =>
+  Promise.race(['SIGINT', 'SIGTERM', 'SIGHUP'].map((signal) => once(process, signal))).then(() => undefined);

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { BadInput, connect } from '@hauki/mesh';
 import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { collect, common, pairs } from '../context.ts';
-import { type LocalMesh, startMesh, startNode } from '../local-mesh.ts';
+import { askedToEnd, collect, common, pairs } from '../context.ts';
+import { type LocalMesh, type Started, startMesh, startNode } from '../local-mesh.ts';
 import { paint } from '../output.ts';
 
 interface NodeFlags {
@@ -29,14 +29,8 @@ const withNodeFlags = (command: Command) =>
     .option('--memory <MiB>', 'what all vaults of a node may have together')
     .option('--mesh-host <address>', 'the address that workers listen on', '127.0.0.1');
 
-/** Resolves when somebody asks this process to end, or a child ended by itself. */
-const asked = (...children: { child: import('node:child_process').ChildProcess }[]) =>
-  Promise.race([
-    once(process, 'SIGINT'),
-    once(process, 'SIGTERM'),
-    once(process, 'SIGHUP'),
-    ...children.map(({ child }) => once(child, 'exit')),
-  ]);
+/** Resolves when one of the processes has ended by itself. */
+const anyEnded = (...started: Started[]) => Promise.race(started.map(({ child }) => once(child, 'exit')));
 
 /** What is up, what each node offers and why not the rest, and what to do next. */
 async function describeMesh({ url, token, data_dir }: LocalMesh, port: number, logs: boolean): Promise<void> {
@@ -68,6 +62,7 @@ export function upCommands(program: Command): void {
         throw new BadInput({ what: '--nodes', why: 'from 0 to 64' });
       if (!Number.isInteger(port) || port < 0 || port > 65535)
         throw new BadInput({ what: '--port', why: 'from 0 to 65535' });
+      const asked = askedToEnd();
       const mesh = await startMesh({
         data_dir: data,
         port,
@@ -80,7 +75,7 @@ export function upCommands(program: Command): void {
       const { url, core, nodes } = mesh;
       if (json) console.log(JSON.stringify({ url, data_dir: data, nodes: nodes.map((n) => n.node), pid: process.pid }));
       else await describeMesh(mesh, port, flags.logs);
-      await asked(core, ...nodes);
+      await Promise.race([asked, anyEnded(core, ...nodes)]);
       await mesh.stop();
     });
 
@@ -91,6 +86,7 @@ export function upCommands(program: Command): void {
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000' } = common(command);
       if (!/^[a-z0-9][a-z0-9-]*$/.test(flags.name)) throw new BadInput({ what: '--name', why: 'a name is [a-z0-9-]' });
+      const asked = askedToEnd();
       const node = await startNode(
         {
           ...nodeOptions(flags),
@@ -100,7 +96,7 @@ export function upCommands(program: Command): void {
         },
         'inherit',
       );
-      await asked(node);
+      await Promise.race([asked, anyEnded(node)]);
       await node.stop();
     });
 }

@@ -1,9 +1,17 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { BadInput, type Mesh, NoSuchMethod } from '@hauki/mesh';
 import type { Command } from 'commander';
-import { type CloneFlags, cloneOptions, collect, common, milliseconds, openMesh, withMesh } from '../context.ts';
+import {
+  askedToEnd,
+  type CloneFlags,
+  cloneOptions,
+  collect,
+  common,
+  milliseconds,
+  openMesh,
+  withMesh,
+} from '../context.ts';
 import { duration, paint, printable, table } from '../output.ts';
 
 /** A result: on a terminal without what would steer it, in a pipe as it is. */
@@ -30,6 +38,8 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   const started = performance.now();
   const ghost = mesh.clone(origin, options);
   const details = await mesh.details(ghost);
+  // Before the worker is announced: who reads the announcement may end the command at once.
+  const asked = askedToEnd();
   const took = duration(performance.now() - started);
   const { worker, node, driver, route, methods } = details;
   if (flags.json) console.log(JSON.stringify(details));
@@ -47,8 +57,7 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   if (!flags.json) console.log('  it ends  with this command: Ctrl-C');
   // The heartbeat does not keep a process alive; a person at a terminal does.
   const alive = setInterval(() => {}, 1 << 30);
-  const asked = ['SIGINT', 'SIGTERM', 'SIGHUP'].map((signal) => once(process, signal).then(() => undefined));
-  const ended = await Promise.race([...asked, mesh.ended(ghost)]);
+  const ended = await Promise.race([asked, mesh.ended(ghost)]);
   if (ended !== undefined) console.error(`hauki: ${worker} has ended: ${ended}`);
   clearInterval(alive);
   await mesh.close();
