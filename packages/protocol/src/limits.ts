@@ -2,6 +2,8 @@
 export const LIMITS = {
   /** One message. Below 2^24, so that a frame's first byte is always 0x00 and tells our session from other protocols. */
   message_bytes: 8 * 1024 * 1024,
+  /** One message of a WebSocket. It is held whole by whoever receives it, a relay too, and its bounds mean nothing. */
+  websocket_bytes: 1024 * 1024,
   /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
   unsent_bytes: 32 * 1024 * 1024,
   /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
