@@ -124,6 +124,9 @@ function byteStream(socket: WebSocket): Duplex {
   socket.once('close', () => {
     if (!stream.destroyed) stream.push(null);
   });
+  if (socket.readyState === socket.CLOSED) stream.push(null);
+  // Whoever joins it to another listens too; after that nobody has to.
+  stream.on('error', () => {});
   // Nothing follows a close: who has ended reading has nobody to write to.
   stream.once('end', () => stream.end());
   return stream;
