@@ -10,6 +10,8 @@ export const LIMITS = {
   bigint_digits: 10_000,
   /** An error's stack on the wire. */
   stack_chars: 4096,
+  /** One message of a WebSocket. It is held whole by whoever receives it, a relay too, and its bounds mean nothing. */
+  websocket_bytes: 1024 * 1024,
   /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
   unsent_bytes: 32 * 1024 * 1024,
   /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
