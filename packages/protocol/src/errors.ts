@@ -293,8 +293,8 @@ export const StorageFailed = define<{ what: string }>(
   (f) => `The store could not keep this: ${f.what}. Nothing was changed`,
 );
 
-/** A stack without the frames of our guest around it; what is left is the worker's own code. */
-const ownFrames = (stack: string) =>
+/** A stack without the frames of our guest around it; what is left is the worker's own code, at most 4096 characters. */
+export const ownFrames = (stack: string) =>
   stack
     .split('\n')
     .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))

@@ -2,6 +2,14 @@
 export const LIMITS = {
   /** One message. Below 2^24, so that a frame's first byte is always 0x00 and tells our session from other protocols. */
   message_bytes: 8 * 1024 * 1024,
+  /** How deep values may nest; QuickJS recurses on 256 KiB of native stack, and so must whoever reads them. */
+  depth: 128,
+  /** A regular expression's source, in characters: compiling is work that the sender chooses and the receiver does. */
+  regexp_chars: 4096,
+  /** Decimal digits of a bigint: reading one takes more than linear time. Four times an RSA-8192 modulus. */
+  bigint_digits: 10_000,
+  /** An error's stack on the wire. */
+  stack_chars: 4096,
   /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
   unsent_bytes: 32 * 1024 * 1024,
   /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
