@@ -39,6 +39,16 @@ export function quote(text: string): string {
   return `"${text}"`;
 }
 
+/** What is the same in a list of its own, given to JSON.stringify. */
+export const isPlain = (item: unknown): boolean =>
+  typeof item === 'number'
+    ? item - item === 0 && (item !== 0 || 1 / item > 0)
+    : typeof item === 'string' || typeof item === 'boolean' || item === null;
+
+/** Plain items as JSON without the brackets. Where somebody gave all lists a toJSON, it is not called. */
+export const many = (items: unknown[]): string =>
+  'toJSON' in items ? items.map((item) => JSON.stringify(item)).join(',') : JSON.stringify(items).slice(1, -1);
+
 /** Four bits are more than a digit: what does not even fit into these is not written out. */
 const BIGINT_BITS = BigInt(LIMITS.bigint_digits * 4);
 

@@ -6,8 +6,8 @@ import fc from 'fast-check';
 import { decodeValue, encodeValue } from '../src/codec.ts';
 import { attachments, Table } from './codec-support.ts';
 
-const NONE = new Uint8Array(0);
-const decode = (text: string, bytes = NONE) => decodeValue(JSON.parse(text), bytes, new Table());
+const NONE: Uint8Array = new Uint8Array(0);
+const decode = (text: string, bytes: Uint8Array = NONE) => decodeValue(JSON.parse(text), bytes, new Table());
 const tag = (...inside: unknown[]) => ({ $: inside });
 const refused = (value: unknown, pattern: RegExp, bytes = NONE) =>
   assert.throws(
