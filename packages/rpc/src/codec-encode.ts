@@ -6,43 +6,15 @@
  */
 import { describe, LIMITS, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
 import { type Encoded, ERROR_MEMBERS, type Refs } from './codec.ts';
+import { annotated, digits, HINTS, isPlain, many, quote, Refusal } from './codec-text.ts';
 import { isClass, type Lineage, lineageOf } from './methods.ts';
-import { isIterable, isMarked, kindByLineage } from './references.ts';
+import { isAnyError, isIterable, isMarked, kindByLineage } from './references.ts';
 
 /** Up to here a list is searched for an object met before; beyond, a Map. */
 const FEW = 12;
-/** Up to here a text is looked through by hand for what JSON escapes; beyond, the platform is faster. */
-const SHORT = 24;
-
+/** From here on the numbers and texts of a list are handed to the platform together. */
+const MANY = 16;
 const typeName = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag)!.get!;
-
-/** What to do instead, for what a platform has and no message can carry. */
-const HINTS: Record<string, string> = {
-  __proto__: null as never,
-  Promise: 'a promise: await it first',
-  WeakMap: 'a WeakMap, whose content cannot be known',
-  WeakSet: 'a WeakSet, whose content cannot be known',
-  WeakRef: 'a WeakRef: send what it refers to',
-  Symbol: 'a symbol',
-  URL: 'a URL: send its href',
-  URLSearchParams: 'URLSearchParams: send their toString()',
-  Headers: 'Headers: send Object.fromEntries(headers)',
-  Request: 'a Request: send its url, its method and its body',
-  Response: 'a Response: send its status and its body (a stream, or await text(), json() or bytes())',
-  Blob: 'a Blob: send await blob.bytes(), or blob.stream()',
-  File: 'a File: send await file.bytes(), or file.stream()',
-  FormData: 'FormData: send Object.fromEntries(form)',
-};
-
-function quote(text: string): string {
-  if (text.length > SHORT) return JSON.stringify(text);
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    // Lone halves of pairs are escaped too; JSON.stringify tells them from whole pairs.
-    if (code < 0x20 || code === 0x22 || code === 0x5c || code >= 0xd800) return JSON.stringify(text);
-  }
-  return `"${text}"`;
-}
 
 /** Encodes a value; `where` names it in errors. All or nothing. Throws Unserialisable, TooLarge, or what `give` throws. */
 export function encodeValue(value: unknown, refs: Refs, where = 'value'): Encoded {
@@ -68,20 +40,18 @@ export function encodeValue(value: unknown, refs: Refs, where = 'value'): Encode
   }
 }
 
-/** Thrown inside; the place is added where it is caught. */
-class Refusal extends Error {}
-
 class Encoder {
   gave = false;
   readonly #refs: Refs;
   #out = '';
   #tagged = false;
   #depth = 0;
-  /** Where we are: the key at each depth; undefined before the first. */
-  readonly #path: (string | number | undefined)[] = [];
-  /** Objects with an identity, in order of occurrence, and where the text of each begins and ends. */
-  readonly #objects: object[] = [];
-  readonly #spans: number[] = [];
+  /** How many objects with an identity have been met; most values are one. */
+  #count = 0;
+  #root: object | undefined;
+  /** From the second on: objects in order of occurrence, and where the text of each begins and ends. */
+  #objects: object[] | undefined;
+  #spans: number[] | undefined;
   #index: Map<object, number> | undefined;
   /** Later places of objects: position and number of object, in turn. */
   #again: number[] | undefined;
@@ -89,18 +59,27 @@ class Encoder {
   #dollars: number[] | undefined;
   #bytes: Uint8Array[] | undefined;
   #size = 0;
+  /** The keys above what failed, from the inside outwards. */
+  #trail: (string | number)[] | undefined;
 
   constructor(refs: Refs) {
     this.#refs = refs;
   }
 
-  /** Where the encoder stands, for people: `params[0].a.b`. */
+  /** Where encoding failed, for people: `params[0].a.b`. */
   place(where: string): string {
-    const keys = this.#path.slice(0, this.#depth).filter((key) => key !== undefined);
+    const keys = (this.#trail ?? []).reverse();
     return (
       where +
       keys.map((k) => (typeof k === 'number' ? `[${k}]` : /^[\w$]+$/.test(k) ? `.${k}` : `[${quote(k)}]`)).join('')
     );
+  }
+
+  /** Notes the key of what failed and hands the error on. */
+  #below(key: string | number, error: unknown): unknown {
+    this.#trail ??= [];
+    this.#trail.push(key);
+    return error;
   }
 
   value(value: unknown): void {
@@ -145,10 +124,12 @@ class Encoder {
 
   /** Begins an object with an identity: its number, or −1 where a reference to its first place was written instead. */
   #enter(object: object): number {
-    const objects = this.#objects;
-    const number = objects.length;
-    if (number > 0) {
-      const first = this.#index === undefined ? objects.indexOf(object) : (this.#index.get(object) ?? -1);
+    const number = this.#count;
+    if (number === 0) this.#root = object;
+    else {
+      this.#objects ??= [this.#root!];
+      this.#spans ??= [0, 0];
+      const first = this.#index === undefined ? this.#objects.indexOf(object) : (this.#index.get(object) ?? -1);
       if (first !== -1) {
         this.#again ??= [];
         this.#again.push(this.#out.length, first);
@@ -157,18 +138,19 @@ class Encoder {
       }
       if (this.#depth >= LIMITS.depth) throw new Refusal(`nested deeper than ${LIMITS.depth}`);
       if (this.#out.length > LIMITS.message_bytes) throw tooLarge();
+      this.#objects.push(object);
+      this.#spans.push(this.#out.length, 0);
       if (this.#index !== undefined) this.#index.set(object, number);
-      else if (number === FEW) this.#index = new Map([...objects, object].map((known, i) => [known, i]));
+      else if (number === FEW) this.#index = new Map(this.#objects.map((known, i) => [known, i]));
     }
-    objects.push(object);
-    this.#spans.push(this.#out.length, 0);
-    this.#path[this.#depth++] = undefined;
+    this.#count++;
+    this.#depth++;
     return number;
   }
 
   #leave(number: number): void {
     this.#depth--;
-    this.#spans[2 * number + 1] = this.#out.length;
+    if (this.#spans !== undefined) this.#spans[2 * number + 1] = this.#out.length;
   }
 
   #array(array: readonly unknown[]): void {
@@ -184,18 +166,31 @@ class Encoder {
   }
 
   #items(array: readonly unknown[]): void {
-    const depth = this.#depth - 1;
-    const path = this.#path;
     const { length } = array;
     // A proxy may call anything its length. Every item takes two characters at least.
     if (!(length * 2 <= LIMITS.message_bytes)) throw tooLarge();
+    let i = 0;
     this.#out += '[';
-    for (let i = 0; i < length; i++) {
-      path[depth] = i;
-      if (i > 0) this.#out += ',';
-      const item = array[i];
-      if (item === undefined && !(i in array)) this.#tag('"hole"');
-      else this.value(item);
+    try {
+      for (; i < length; i++) {
+        let item = array[i];
+        if (i > 0) this.#out += ',';
+        if (length >= MANY && isPlain(item)) {
+          const run: unknown[] = [];
+          do {
+            run.push(item);
+            if (++i === length) break;
+            item = array[i];
+          } while (isPlain(item));
+          this.#out += many(run);
+          if (i === length) break;
+          this.#out += ',';
+        }
+        if (item === undefined && !(i in array)) this.#tag('"hole"');
+        else this.value(item);
+      }
+    } catch (error) {
+      throw this.#below(i, error);
     }
     this.#out += ']';
   }
@@ -220,18 +215,22 @@ class Encoder {
   }
 
   #members(object: Record<string, unknown>, keys: readonly string[]): void {
-    const depth = this.#depth - 1;
-    const path = this.#path;
-    let before = '{';
-    for (let i = 0; i < keys.length; i++) {
-      const key = keys[i]!;
-      path[depth] = key;
-      const member = object[key];
-      this.#out += `${before}${quote(key)}:`;
-      this.value(member);
-      before = ',';
+    if (keys.length === 0) {
+      this.#out += '{}';
+      return;
     }
-    this.#out += before === '{' ? '{}' : '}';
+    let i = 0;
+    try {
+      for (; i < keys.length; i++) {
+        const key = keys[i]!;
+        const member = object[key];
+        this.#out += `${i === 0 ? '{' : ','}${quote(key)}:`;
+        this.value(member);
+      }
+    } catch (error) {
+      throw this.#below(keys[i]!, error);
+    }
+    this.#out += '}';
   }
 
   /** Whatever is neither a plain object nor an array. */
@@ -239,7 +238,7 @@ class Encoder {
     if (this.#refs.claims?.(object) || isMarked(object)) return this.#give(object);
     if (ArrayBuffer.isView(object)) return this.#view(object);
     const lineage = lineageOf(proto);
-    if (object instanceof Error) return this.#error(object);
+    if (isAnyError(object)) return this.#error(object);
     if (kindByLineage(object, lineage) !== undefined) return this.#give(object);
     switch (lineage.base) {
       case 'Object':
@@ -309,16 +308,18 @@ class Encoder {
   }
 
   #pairs(items: readonly unknown[]): void {
-    const depth = this.#depth - 1;
+    let i = 0;
     this.#out += '"map",[';
-    for (let i = 0; i < items.length; i += 2) {
-      const key = items[i];
-      this.#path[depth] = `entry ${i / 2}`;
-      this.#out += i > 0 ? ',[' : '[';
-      this.value(key);
-      this.#out += ',';
-      this.value(items[i + 1]);
-      this.#out += ']';
+    try {
+      for (; i < items.length; i += 2) {
+        this.#out += i > 0 ? ',[' : '[';
+        this.value(items[i]);
+        this.#out += ',';
+        this.value(items[i + 1]);
+        this.#out += ']';
+      }
+    } catch (error) {
+      throw this.#below(`entry ${i / 2}`, error);
     }
     this.#out += ']';
   }
@@ -344,16 +345,14 @@ class Encoder {
   #error(error: Error): void {
     const number = this.#enter(error);
     if (number === -1) return;
-    const depth = this.#depth - 1;
     const { name, message } = error;
     this.#tagged = true;
     this.#out += `{"$":["error",{"name":${quote(String(name))},"message":${quote(String(message))}`;
     if (error instanceof MeshError) {
       const { code, data } = toWire(error);
+      const { fields } = error;
       this.#out += `,"wire":{"code":${code},"message":${quote(String(message))},"data":{"name":${quote(data!.name)},"retryable":${data!.retryable === true},"fields":`;
-      this.#path[depth] = 'fields';
       this.#depth++;
-      const fields = data!.fields!;
       this.#members(fields, Object.keys(fields));
       this.#depth--;
       this.#out += '}}';
@@ -364,9 +363,12 @@ class Encoder {
         if (!Object.hasOwn(error, key)) continue;
         const member = (error as AggregateError)[key];
         if (key === 'errors' && !Array.isArray(member)) continue;
-        this.#path[depth] = key;
         this.#out += `,"${key}":`;
-        this.value(member);
+        try {
+          this.value(member);
+        } catch (failure) {
+          throw this.#below(key, failure);
+        }
       }
       const keys = Object.keys(error).filter((key) => !ERROR_MEMBERS.has(key));
       if (keys.length > 0) {
@@ -383,43 +385,10 @@ class Encoder {
     if (!this.#tagged) return { text, bytes: undefined };
     const bytes = this.#bytes ?? [];
     if (this.#again === undefined && this.#dollars === undefined) return { text, bytes };
-    return { text: this.#annotated(text), bytes };
+    const spans = this.#spans ?? [0, 0];
+    spans[1] = text.length;
+    return { text: annotated(text, spans, this.#again ?? [], this.#dollars ?? []), bytes };
   }
-
-  /** Writes in what was noted: labels at first places, references at later ones, escapes of what looks like a tag. */
-  #annotated(text: string): string {
-    const spans = this.#spans;
-    const again = this.#again ?? [];
-    const edits: { at: number; text: string }[] = [];
-    // Pushed from the inside outwards at an end, from the outside inwards at a beginning; the sort is stable.
-    const shared = [...new Set(again.filter((_, i) => i % 2 === 1))].sort((a, b) => a - b);
-    const labels = new Map(shared.map((number, label) => [number, label]));
-    for (const [number, label] of labels) edits.push({ at: spans[2 * number]!, text: `{"$":["def",${label},` });
-    for (const number of this.#dollars ?? [])
-      edits.push({ at: spans[2 * number]!, text: '{"$":["object",' }, { at: spans[2 * number + 1]!, text: ']}' });
-    for (const number of shared) edits.push({ at: spans[2 * number + 1]!, text: ']}' });
-    for (let i = 0; i < again.length; i += 2)
-      edits.push({ at: again[i]!, text: `{"$":["ref",${labels.get(again[i + 1]!)}]}` });
-    edits.sort((a, b) => a.at - b.at);
-    let out = '';
-    let done = 0;
-    for (const edit of edits) {
-      out += text.slice(done, edit.at) + edit.text;
-      done = edit.at;
-    }
-    return out + text.slice(done);
-  }
-}
-
-/** Four bits are more than a digit: what does not even fit these is not written out. */
-const BIGINT_BITS = BigInt(LIMITS.bigint_digits * 4);
-
-function digits(value: bigint): string {
-  const size = value < 0n ? -value : value;
-  const text = size >> BIGINT_BITS === 0n ? size.toString() : undefined;
-  if (text === undefined || text.length > LIMITS.bigint_digits)
-    throw new Refusal(`a bigint of more than ${LIMITS.bigint_digits} digits`);
-  return value < 0n ? `-${text}` : text;
 }
 
 const tooLarge = () => new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });

@@ -32,6 +32,13 @@ export function methodsOf(object: object): Map<string, (...args: unknown[]) => u
 export const isClass = (value: unknown): value is new (...args: any[]) => object =>
   typeof value === 'function' && /^class\b/.test(Function.prototype.toString.call(value));
 
+/** The name of a class that is not written in JavaScript: one of another realm, or one like Intl.Collator. */
+function nativeName(prototype: object): string | undefined {
+  const made: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
+  if (typeof made !== 'function' || made.prototype !== prototype) return undefined;
+  return /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(made)) ? String(made.name) : undefined;
+}
+
 /** What a prototype says about the objects below it. */
 export interface Lineage {
   /** The nearest built-in class: 'Object', 'Map', 'URL'…; undefined where the chain ends without one. */
@@ -52,16 +59,9 @@ export function lineageOf(prototype: object | null): Lineage {
   if (known) return known;
   let base: string | undefined;
   let level: object | null = prototype;
-  while (level !== null) {
-    base = builtInName(level);
+  for (; level !== null; level = Object.getPrototypeOf(level)) {
+    base = builtInName(level) ?? nativeName(level);
     if (base !== undefined) break;
-    const above: object | null = Object.getPrototypeOf(level);
-    // The Object.prototype of another realm: nothing above it, and a constructor named Object.
-    if (above === null && Object.getOwnPropertyDescriptor(level, 'constructor')?.value?.name === 'Object') {
-      base = 'Object';
-      break;
-    }
-    level = above;
   }
   let methods = false;
   for (let own: object | null = prototype; own !== level && own !== null; own = Object.getPrototypeOf(own))

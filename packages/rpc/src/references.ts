@@ -24,6 +24,10 @@ export const isIterable = (object: object): boolean =>
   (object as any)[Symbol.asyncIterator] !== undefined ||
   ((object as any)[Symbol.iterator] !== undefined && 'next' in object);
 
+/** Whether a value is an error, of whatever realm where the platform can tell. */
+export const isAnyError = (value: object): value is Error =>
+  value instanceof Error || (Error as { isError?(value: unknown): boolean }).isError?.(value) === true;
+
 /**
  * How a value goes by reference; undefined where it is copied or refused. Ghosts are not known here: ask the session
  * first. May throw what a hostile object throws.
@@ -46,7 +50,7 @@ export function kindByLineage(value: object, { base, methods }: Lineage): RefKin
       return methods ? 'object' : undefined;
   }
   // Bytes and errors are values, whatever class they are of: Buffer has methods, and so have many errors.
-  if (ArrayBuffer.isView(value) || value instanceof Error) return undefined;
+  if (ArrayBuffer.isView(value) || isAnyError(value)) return undefined;
   // Platforms without signals may have been given some.
   if (typeof AbortSignal === 'function' && value instanceof AbortSignal) return 'signal';
   if (isIterable(value)) return 'iterable';
