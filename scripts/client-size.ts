@@ -55,5 +55,7 @@ export async function bundleClient(entry = ENTRY): Promise<ClientBundle> {
 if (import.meta.main) {
   const { bytes, gzip_bytes, parts } = await bundleClient();
   for (const [file, size] of parts) if (size > 0) console.log(`${String(size).padStart(7)}  ${file}`);
-  console.log(`${String(bytes).padStart(7)}  minified\n${String(gzip_bytes).padStart(7)}  of ${CLIENT_LIMIT_BYTES}, gzip`);
+  console.log(
+    `${String(bytes).padStart(7)}  minified\n${String(gzip_bytes).padStart(7)}  of ${CLIENT_LIMIT_BYTES}, gzip`,
+  );
 }

@@ -41,7 +41,7 @@ export class ServedWebSocket {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     const what = 'The first message of the WebSocket';
     let got = 0;
-    // Counted as it comes in, so that no more is held for one who has not said who they are.
+    // Counted as it comes in, before it is parsed: no more is held for one who has not said who they are.
     const count = (chunk: Buffer) => {
       got += chunk.length;
       if (got > limit_bytes) reject(new TooLarge({ what, limit_bytes }));
@@ -53,7 +53,7 @@ export class ServedWebSocket {
     };
     const gone = () => reject(new ConnectionLost({ why: 'the WebSocket was closed before its first message' }));
     const timer = setTimeout(() => reject(new DeadlineExceeded({ what, timeout_ms, may_have_run: false })), timeout_ms);
-    this.#raw.on('data', count);
+    this.#raw.prependListener('data', count);
     this.#socket.off('message', this.#early);
     this.#socket.once('message', take);
     this.#socket.once('close', gone);
