@@ -127,9 +127,7 @@ class Encoder {
     const number = this.#count;
     if (number === 0) this.#root = object;
     else {
-      this.#objects ??= [this.#root!];
-      this.#spans ??= [0, 0];
-      const first = this.#index === undefined ? this.#objects.indexOf(object) : (this.#index.get(object) ?? -1);
+      const first = number === 1 ? (object === this.#root ? 0 : -1) : this.#find(object);
       if (first !== -1) {
         this.#again ??= [];
         this.#again.push(this.#out.length, first);
@@ -138,14 +136,24 @@ class Encoder {
       }
       if (this.#depth >= LIMITS.depth) throw new Refusal(`nested deeper than ${LIMITS.depth}`);
       if (this.#out.length > LIMITS.message_bytes) throw tooLarge();
-      this.#objects.push(object);
-      this.#spans.push(this.#out.length, 0);
-      if (this.#index !== undefined) this.#index.set(object, number);
-      else if (number === FEW) this.#index = new Map(this.#objects.map((known, i) => [known, i]));
+      if (number === 1) {
+        this.#objects = [this.#root!, object];
+        this.#spans = [0, 0, this.#out.length, 0];
+      } else {
+        this.#objects!.push(object);
+        this.#spans!.push(this.#out.length, 0);
+        if (this.#index !== undefined) this.#index.set(object, number);
+        else if (number === FEW) this.#index = new Map(this.#objects!.map((known, i) => [known, i]));
+      }
     }
     this.#count++;
     this.#depth++;
     return number;
+  }
+
+  /** The number of an object that was met before, or −1. */
+  #find(object: object): number {
+    return this.#index === undefined ? this.#objects!.indexOf(object) : (this.#index.get(object) ?? -1);
   }
 
   #leave(number: number): void {
