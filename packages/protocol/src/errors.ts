@@ -156,6 +156,20 @@ export const ProtocolViolation = define<{ why: string }>(
   false,
   (f) => `The peer broke the protocol: ${f.why}`,
 );
+export const RefGone = define<{ what: string; why?: string }>(
+  'RefGone',
+  -32008,
+  410,
+  false,
+  (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
+);
+export const Cancelled = define<{ method: string; why: string }>(
+  'Cancelled',
+  -32009,
+  499,
+  false,
+  (f) => `The call ${f.method}() was cancelled: ${f.why}. It may have run, or be running still`,
+);
 
 // Input
 export const TooLarge = define<{ what: string; limit_bytes: number; got_bytes?: number }>(

@@ -10,10 +10,20 @@ export const LIMITS = {
   bigint_digits: 10_000,
   /** An error's stack on the wire. */
   stack_chars: 4096,
+  /** One message of a WebSocket. It is held whole by whoever receives it, a relay too, and its bounds mean nothing. */
+  websocket_bytes: 1024 * 1024,
   /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
   unsent_bytes: 32 * 1024 * 1024,
   /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
   calls_in_flight: 4096,
+  /** References that one side of a session may have given out, or taken, at once; results kept for pipelining too. */
+  exports: 10_000,
+  /** Streams that one side of a session may have open in each direction. */
+  streams: 128,
+  /** What a stream's producer may be ahead of its reader, in characters and bytes. */
+  stream_bytes: 256 * 1024,
+  /** How long a visitor's cut session waits to be resumed; an owner's waits as long as its lease. */
+  resume_ms: 30_000,
   /** Requests in one JSON-RPC batch of a plain client. */
   batch: 1000,
   /** Methods that a worker may offer. */

@@ -10,4 +10,5 @@ export * from './session.ts';
 export type { Transport, TransportEvents } from './transport.ts';
 export * from './transports/memory.ts';
 export * from './transports/port.ts';
+export * from './transports/websocket.ts';
 export * from './values.ts';
