@@ -4,9 +4,9 @@
  * of things that occur twice, the escape of objects that look like a tag) is noted with its position and written in at
  * the end, if at all.
  */
-import { describe, LIMITS, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
+import { describe, LIMITS, MeshError, ownFrames, toWire, Unserialisable } from '@hauki/protocol';
 import { type Encoded, ERROR_MEMBERS, type Refs } from './codec.ts';
-import { annotated, digits, HINTS, isPlain, many, quote, Refusal } from './codec-text.ts';
+import { annotated, digits, HINTS, isPlain, many, quote, Refusal, tooLarge } from './codec-text.ts';
 import { isClass, type Lineage, lineageOf } from './methods.ts';
 import { isAnyError, isIterable, isMarked, kindByLineage } from './references.ts';
 
@@ -398,5 +398,3 @@ class Encoder {
     return { text: annotated(text, spans, this.#again ?? [], this.#dollars ?? []), bytes };
   }
 }
-
-const tooLarge = () => new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });
