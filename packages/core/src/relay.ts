@@ -139,6 +139,8 @@ export class Relay {
       : raw;
     const session = new Session({
       transport: streamTransport(stream),
+      // Its answers go to plain JSON clients: what JSON cannot say is refused where it is.
+      tagged: false,
       explain: async () => {
         // The node's word on the death may be a moment behind the connection's end.
         for (let i = 0; i < 20 && this.#powers.registry.workers.has(worker); i++)

@@ -9,4 +9,4 @@
 export * from '@hauki/protocol';
 export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc';
 export * from './connect.ts';
-export type { Routing } from './worker.ts';
+export type { Routing } from './route.ts';

@@ -241,6 +241,14 @@ export const TicketUnproven = define<{ why: string }>(
   (f) => `Whoever sent the ticket does not hold its secret: ${f.why}`,
 );
 
+export const SessionLost = define<{ why: string }>(
+  'SessionLost',
+  -32026,
+  410,
+  false,
+  (f) => `The session cannot be resumed: ${f.why}`,
+);
+
 // Placement and provisioning
 export const NoNodeFits = define<{ wanted: object; have: string[] }>(
   'NoNodeFits',

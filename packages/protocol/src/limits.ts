@@ -24,6 +24,8 @@ export const LIMITS = {
   stream_bytes: 256 * 1024,
   /** How long a visitor's cut session waits to be resumed; an owner's waits as long as its lease. */
   resume_ms: 30_000,
+  /** Cut sessions of visitors that a worker keeps for their return. */
+  sessions_waiting: 64,
   /** Requests in one JSON-RPC batch of a plain client. */
   batch: 1000,
   /** Methods that a worker may offer. */

@@ -25,6 +25,7 @@ const NOTHING = '{"jsonrpc":"2.0","method":"rpc.forget","params":[]}';
 
 export class Channel implements Transport {
   readonly #detached: (reason: string) => void;
+  #ended: () => void = () => {};
   #events: TransportEvents | undefined;
   #early: [string, Uint8Array | undefined][] = [];
   #link: FrameTransport | undefined;
@@ -46,6 +47,16 @@ export class Channel implements Transport {
   /** `detached` is called whenever a connection ends that was not replaced; the channel then waits. */
   constructor(detached: (reason: string) => void = () => {}) {
     this.#detached = detached;
+  }
+
+  /** Called once at the end, besides the transport's own listener: for whoever keeps the channel. */
+  onEnd(run: () => void): void {
+    this.#ended = run;
+  }
+
+  /** Whether the other side may have received so many messages. */
+  canResume(count: unknown): count is number {
+    return Number.isSafeInteger(count) && (count as number) >= this.#confirmed && (count as number) <= this.#handed;
   }
 
   get attached(): boolean {
@@ -145,6 +156,7 @@ export class Channel implements Transport {
     const link = this.#link;
     this.#link = undefined;
     link?.close(reason);
+    this.#ended();
     this.#events?.close(reason);
     this.#kept = [];
   }
@@ -210,7 +222,7 @@ export class Channel implements Transport {
   }
 
   #confirm(count: number): void {
-    if (!(Number.isSafeInteger(count) && count >= this.#confirmed && count <= this.#handed))
+    if (!this.canResume(count))
       throw new ProtocolViolation({ why: `it says that it has ${count} of ${this.#handed} messages` });
     for (const { size } of this.#kept.splice(0, count - this.#confirmed)) this.#kept_bytes -= size;
     this.#confirmed = count;
