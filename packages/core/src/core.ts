@@ -12,20 +12,25 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import { openEmbedded } from '@hauki/backplane';
-import { createMeshFs } from '@hauki/meshfs';
+import { createMeshFs, type MeshFs } from '@hauki/meshfs';
 import { BadInput, InternalError, LEASE, LIMITS, MeshError, NoSuchMethod, TooLarge, toWire } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
-import { Auth } from './auth.ts';
+import { Auth, type RouteAccess } from './auth.ts';
+import { Events } from './events.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
+import { demand, type Principal } from './rights.ts';
+import { eventRoutes } from './routes/events.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
+import { tokenRoutes } from './routes/tokens.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
+import { TokenStore } from './tokens.ts';
 
 export interface CoreOptions {
   /** Keys, tokens and MeshFS; made at the first start, mode 0700. */
@@ -37,6 +42,8 @@ export interface CoreOptions {
 }
 
 export interface CoreServer {
+  /** Who may use which route: `open`, a scope, one of several, `any` token; undefined where nobody may. */
+  readonly routes: readonly { method: string; url: string; access: RouteAccess['scope'] | 'open' }[];
   /** Listens; rejects with a clear BadInput when the port is taken. Gives the URL. */
   listen(host: string, port: number): Promise<string>;
   close(): Promise<void>;
@@ -64,22 +71,25 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const { data_dir, logger } = options;
   mkdirSync(data_dir, { recursive: true, mode: 0o700 });
   const first_start = !existsSync(join(data_dir, 'admin.token'));
-  const auth = new Auth(data_dir, options.host_names ?? []);
-  if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const office = await openTicketOffice(data_dir, LEASE.ticket_ms);
   const backplane = await openEmbedded(join(data_dir, 'store'));
-  const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') });
-  const registry = new Registry();
   const log = (line: string, fields: object = {}) => logger.info(fields, line);
+  const core_id = randomText(6);
+  const events = new Events({ core_id, log });
+  events.emit('CORE_STARTED', { core: core_id });
+  const tokens = await TokenStore.open({ kv: backplane.kv('tokens'), emit: events.emit });
+  const auth = new Auth(data_dir, options.host_names ?? [], tokens);
+  if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
+  const meshfs = tellingWrites(await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') }), events.emit);
+  const registry = new Registry(events.emit);
   const swarm = new Swarm({
     registry,
     office,
     meshfs,
     random: options.random ?? Math.random,
-    event: (name, fields) => log(name, fields),
+    event: events.emit,
   });
   const relay = new Relay({ registry, visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience) });
-  const core_id = randomText(6);
   const started_at = Date.now();
 
   const app = Fastify({
@@ -111,8 +121,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   });
   app.addHook('onRequest', async (request) => {
     auth.checkOrigin(request.raw);
-    if (!(request.routeOptions.config as { open?: boolean }).open && request.routeOptions.url)
-      (request as { principal?: unknown }).principal = auth.principal(request.raw);
+    const { config, url } = request.routeOptions;
+    // No URL: there is no such route, which anybody may hear.
+    if (url) request.principal = auth.admit(request.raw, config, `${request.method} ${url}`)!;
   });
 
   await app.register(swagger, {
@@ -122,16 +133,27 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       security: [{ token: [] }],
     },
   });
+  const routes: CoreServer['routes'][number][] = [];
   app.addHook('onRoute', (route) => {
-    if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true } as never;
+    if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true };
+    const { open, scope } = route.config ?? {};
+    for (const method of [route.method].flat()) routes.push({ method, url: route.url, access: open ? 'open' : scope });
   });
   await app.register(swaggerUi, { routePrefix: '/docs' });
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
-  await app.register(swarmRoutes, { swarm, relay, registry });
+  await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
   await app.register(meshfsRoutes, { meshfs });
+  await app.register(tokenRoutes, { tokens });
+  await app.register(eventRoutes, { events, tokens });
 
   /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
   const upgraded = new Set<Socket>();
+
+  /** What is open in a token's name ends with the token. */
+  const heldBy = (principal: Principal, socket: Socket) => {
+    const release = tokens.hold(principal, () => socket.destroy());
+    socket.once('close', release);
+  };
 
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());
@@ -143,10 +165,12 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}` });
       const path = (request.url ?? '').split('?')[0]!;
       if (path === '/api/v2/node/link') {
-        auth.principal(request, 'node');
+        const principal = auth.principal(request, 'node');
+        heldBy(principal, socket);
         accept(socket, head);
         serveLink(socket, {
           registry,
+          principal,
           keys: office.keys,
           core_id,
           log,
@@ -156,15 +180,17 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       }
       const splice = /^\/api\/v2\/node\/splice\/([A-Za-z0-9_-]{1,64})$/.exec(path)?.[1];
       if (splice !== undefined) {
-        auth.principal(request, 'node');
+        heldBy(auth.principal(request, 'node'), socket);
         accept(socket, head);
         if (!relay.arrived(splice, socket)) socket.destroy();
         return;
       }
       const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
-      auth.principal(request);
+      const principal = auth.authenticate(request);
+      demand(principal, { scope: 'call', worker: registry.known(worker) });
       registry.find(worker);
+      heldBy(principal, socket);
       await relay.splice(worker, socket, () => accept(socket, head));
     } catch (error) {
       refuse(socket, error);
@@ -173,6 +199,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   app.server.on('upgrade', (request, socket, head) => void upgrade(request, socket as Socket, head));
 
   return {
+    routes,
     async listen(host, port) {
       try {
         await app.listen({ host, port });
@@ -191,7 +218,21 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       for (const socket of upgraded) socket.destroy();
       app.server.closeAllConnections();
       await app.close();
+      tokens.close();
       await backplane.close();
+    },
+  };
+}
+
+/** MeshFS that tells what was written: pointer, digest and version, never the content. */
+function tellingWrites(meshfs: MeshFs, emit: Events['emit']): MeshFs {
+  return {
+    ...meshfs,
+    async write(request) {
+      const written = await meshfs.write(request);
+      const { pointer, digest, version, bytes, media_type } = written;
+      emit('MESHFS_WRITTEN', { pointer, digest, version, bytes, media_type });
+      return written;
     },
   };
 }
