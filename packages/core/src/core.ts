@@ -22,7 +22,7 @@ import { Events } from './events.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
-import { demand, type Principal } from './rights.ts';
+import { CALL, demand, type Principal } from './rights.ts';
 import { eventRoutes } from './routes/events.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
 import { swarmRoutes } from './routes/swarm.ts';
@@ -187,7 +187,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       }
       const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
-      const principal = auth.authenticate(request);
+      const principal = auth.admit(request, { scope: CALL }, path)!;
       demand(principal, { scope: 'call', worker: registry.known(worker) });
       registry.find(worker);
       heldBy(principal, socket);

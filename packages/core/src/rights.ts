@@ -48,6 +48,8 @@ const EVERYTHING = 'gem-pointer://';
 const ALL = '*';
 /** Who has made a worker holds its owner's ticket, which lets it call and end the worker anyway. */
 const IMPLIED_ON_OWN: readonly Scope[] = ['call', 'destruct'];
+/** The door to calls: whoever may clone may call its own. Whose the worker is must be asked behind it. */
+export const CALL: readonly Scope[] = ['call', 'spawn.pointer'];
 const ID = /^[a-z0-9][a-z0-9-]{0,63}$/;
 export const TOKEN_NAME = /^[a-z0-9][a-z0-9-]{0,31}$/;
 

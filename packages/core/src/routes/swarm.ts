@@ -4,7 +4,7 @@ import { LIMITS } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
-import { demand, may } from '../rights.ts';
+import { CALL, demand, may } from '../rights.ts';
 import type { SpawnRequest, Swarm } from '../swarm.ts';
 
 export interface SwarmRoutesPowers {
@@ -49,8 +49,6 @@ const Spawn = Type.Object(
 );
 
 const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
-/** Whoever may clone may call its own; whose the worker is, is asked with it. */
-const CALL = ['call', 'spawn.pointer'] as const;
 
 export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (app, powers) => {
   const { swarm, relay, registry, emit } = powers;
