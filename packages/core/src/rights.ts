@@ -72,6 +72,11 @@ export const covers = (held: readonly Scope[], scope: Scope): boolean =>
 
 const named = (list: readonly string[], name: string) => list.includes(ALL) || list.includes(name);
 
+/** Agents put six hex digits behind the name that they are given; a target covers its name with and without them. */
+const SUFFIXES = /^(-[0-9a-f]{6})*$/;
+const nodeNamed = (list: readonly string[], node: string) =>
+  named(list, node) || list.some((name) => node.startsWith(name) && SUFFIXES.test(node.slice(name.length)));
+
 /** Whether a worker of `owner` is the principal's own: made with its token, or with one below it. */
 export const owns = (principal: Pick<Principal, 'name'>, owner: string): boolean =>
   owner === principal.name || owner.startsWith(`${principal.name}/`);
@@ -111,7 +116,8 @@ export function refusal(
     return outside('the worker', wish.worker.worker, ['its own', ...targets.workers]);
   if (wish.pointer !== undefined && !reaches(targets.pointers, wish.pointer))
     return outside('the pointer', wish.pointer, targets.pointers);
-  if (wish.node !== undefined && !named(targets.nodes, wish.node)) return outside('the node', wish.node, targets.nodes);
+  if (wish.node !== undefined && !nodeNamed(targets.nodes, wish.node))
+    return outside('the node', wish.node, targets.nodes);
   return undefined;
 }
 
@@ -163,7 +169,7 @@ export function attenuate(maker: Principal, request: TokenRequest): Rights {
     return list;
   };
   const names = (kind: 'workers' | 'nodes', list: string[]) =>
-    within(kind, checkedNames(kind, list), (name) => named(mine[kind], name));
+    within(kind, checkedNames(kind, list), (name) => (kind === 'nodes' ? nodeNamed : named)(mine[kind], name));
   return {
     scopes,
     targets: {

@@ -33,7 +33,7 @@ const refuses = (run: () => unknown, kind: ErrorClass<any>, pattern: RegExp) =>
 
 const scope = fc.constantFrom(...(Object.keys(SCOPES) as Scope[]));
 const worker = fc.constantFrom('w-a', 'w-b', 'w-c');
-const node = fc.constantFrom('north', 'south');
+const node = fc.constantFrom('north', 'south', 'north-0a1b2c', 'north-0a1b2c-3d4e5f', 'north-2', 'north-zzzzzz');
 const host = fc.constantFrom('a.example:443', 'b.example:443', 'A.example:443');
 const prefix = fc.constantFrom(
   ...'gem-pointer:// gem-pointer://wiki/ gem-pointer://wiki/a/ gem-pointer://wiki/A/ gem-pointer://wiki/a/b/'.split(
@@ -255,6 +255,9 @@ describe('a narrower token', () => {
   it('of a node registers as that node, and is nothing else', () => {
     const north = below(ADMIN, { scopes: ['node'], targets: { nodes: ['north'] } });
     assert.ok(may(north, { scope: 'node', node: 'north' }) && !may(north, { scope: 'node', node: 'south' }));
+    assert.ok(may(north, { scope: 'node', node: 'north-0a1b2c' }), 'as agents name themselves');
+    for (const other of ['north-2', 'north-0a1b2cd', 'northern', 'north0a1b2c', 'north-0A1B2C', 'nort'])
+      assert.ok(!may(north, { scope: 'node', node: other }), other);
     assert.ok(may(NODE, { scope: 'node', node: 'south' }));
     for (const other of Object.keys(SCOPES) as Scope[])
       if (other !== 'node') assert.ok(!may(north, { scope: other }), other);

@@ -30,7 +30,10 @@ export interface TokenTargets {
   workers?: string[];
   /** Pointer prefixes, as in grants: `gem-pointer://wiki/a/` covers all below it, without the last `/` that one alone. */
   pointers?: string[];
-  /** Nodes on which its workers may be placed, or as which a node's token may register; `*` for all. */
+  /**
+   * Nodes on which its workers may be placed, or as which a node's token may register; `*` for all. `north` also covers
+   * `north-0a1b2c`, the name that an agent makes of it.
+   */
   nodes?: string[];
   /** `host:port` that its workers may be granted to fetch from; `*` for all. */
   fetch?: string[];
