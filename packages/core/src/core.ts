@@ -132,6 +132,11 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },
+    transform: ({ schema, url, route }) => {
+      const { open, scope } = route.config ?? {};
+      const needs = open ? 'Needs no token.' : `Needs a token with the scope: ${[scope].flat().join(' or ')}.`;
+      return { url, schema: { ...schema, description: needs } };
+    },
   });
   const routes: CoreServer['routes'][number][] = [];
   app.addHook('onRoute', (route) => {
