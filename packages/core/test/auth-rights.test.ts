@@ -202,6 +202,18 @@ describe('a narrower token', () => {
     });
   });
 
+  it('keeps to the nodes and hosts of its maker', () => {
+    const north = below(ADMIN, { scopes: ['spawn'], targets: { nodes: ['north'], fetch: ['a.example:443'] } });
+    const asks = (targets: TokenRequest['targets']) => () =>
+      below(north, { scopes: ['spawn'], ...(targets && { targets }) });
+    for (const other of ['*', 'north-2', 'south', 'northern'])
+      refuses(asks({ nodes: [other] }), Forbidden, /cannot give nodes/);
+    assert.deepEqual(asks({ nodes: ['north-0a1b2c'] })().targets.nodes, ['north-0a1b2c']);
+    refuses(asks({ fetch: ['*'] }), Forbidden, /cannot give fetch \*/);
+    demandGrants(north, normaliseGrants({ fetch: ['A.example:443'] }));
+    refuses(() => demandGrants(north, normaliseGrants({ fetch: ['b.example:443'] })), Forbidden, /beyond this token/);
+  });
+
   it('is refused with words where it cannot be', () => {
     const asks = (wanted: object) => () => below(ADMIN, { scopes: ['read'], ...wanted } as TokenRequest);
     refuses(asks({ scopes: [] }), BadInput, /none is given. There are: read, /);
