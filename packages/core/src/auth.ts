@@ -78,7 +78,7 @@ export class Auth {
   }
 
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
-  whose(token: string): Principal {
+  bearer(token: string): Principal {
     // An empty token file must not let in whoever says nothing.
     const found = token === '' ? undefined : this.#find(token);
     if (!found)
@@ -100,7 +100,7 @@ export class Auth {
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(header)?.[1];
     if (token === undefined) throw new Unauthorised({ why: 'The Authorization header is not "Bearer <token>"' });
-    return this.whose(token);
+    return this.bearer(token);
   }
 
   /** Who sends this request, if its token has the scope. Throws Unauthorised or Forbidden. */

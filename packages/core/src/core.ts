@@ -8,6 +8,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
@@ -18,6 +19,7 @@ import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
+import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
@@ -31,6 +33,7 @@ import { tokenRoutes } from './routes/tokens.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
 import { TokenStore } from './tokens.ts';
+import { WebSocketDoor } from './websockets.ts';
 
 export interface CoreOptions {
   /** Keys, tokens and MeshFS; made at the first start, mode 0700. */
@@ -59,11 +62,12 @@ function refuse(socket: Socket, error: unknown): void {
   socket.destroySoon();
 }
 
-function accept(socket: Socket, head: Buffer): void {
+function accept(socket: Socket, head: Buffer): Socket {
   socket.setNoDelay(true);
   socket.setTimeout(0);
   if (head.length > 0) socket.unshift(head);
   socket.write(`HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ${UPGRADE_PROTOCOL}\r\n\r\n`);
+  return socket;
 }
 
 /** Builds a core over its data folder; `listen` opens its port. */
@@ -119,8 +123,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     );
     return reply.status(404).send({ status: 'error', error: toWire(error) });
   });
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
     auth.checkOrigin(request.raw);
+    if (shareWithPage(request, reply)) return reply;
     const { config, url } = request.routeOptions;
     // No URL: there is no such route, which anybody may hear.
     if (url) request.principal = auth.admit(request.raw, config, `${request.method} ${url}`)!;
@@ -155,10 +160,24 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const upgraded = new Set<Socket>();
 
   /** What is open in a token's name ends with the token. */
-  const heldBy = (principal: Principal, socket: Socket) => {
+  const heldBy = (principal: Principal, socket: Duplex) => {
     const release = tokens.hold(principal, () => socket.destroy());
     socket.once('close', release);
   };
+
+  /** Lets who may call the worker pass, for as long as the token lasts that says so. */
+  const admitCaller = (principal: Principal, worker: string, socket: Duplex) => {
+    demand(principal, { scope: CALL });
+    demand(principal, { scope: 'call', worker: registry.known(worker) });
+    registry.find(worker);
+    heldBy(principal, socket);
+  };
+
+  const websockets = new WebSocketDoor({
+    relay,
+    admit: (worker, by, socket) =>
+      admitCaller(typeof by === 'string' ? auth.bearer(by) : auth.authenticate(by), worker, socket),
+  });
 
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());
@@ -166,9 +185,12 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     socket.once('close', () => upgraded.delete(socket));
     try {
       auth.checkOrigin(request);
-      if (request.headers.upgrade?.toLowerCase() !== UPGRADE_PROTOCOL)
-        throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}` });
       const path = (request.url ?? '').split('?')[0]!;
+      const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
+      const wanted = request.headers.upgrade?.toLowerCase();
+      if (worker !== undefined && wanted === 'websocket') return await websockets.serve(worker, request, socket, head);
+      if (wanted !== UPGRADE_PROTOCOL)
+        throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}; to websocket, for a worker` });
       if (path === '/api/v2/node/link') {
         const principal = auth.principal(request, 'node');
         heldBy(principal, socket);
@@ -190,13 +212,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         if (!relay.arrived(splice, socket)) socket.destroy();
         return;
       }
-      const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
-      const principal = auth.admit(request, { scope: CALL }, path)!;
-      demand(principal, { scope: 'call', worker: registry.known(worker) });
-      registry.find(worker);
-      heldBy(principal, socket);
-      await relay.splice(worker, socket, () => accept(socket, head));
+      admitCaller(auth.authenticate(request), worker, socket);
+      await relay.splice(worker, () => accept(socket, head));
     } catch (error) {
       refuse(socket, error);
     }

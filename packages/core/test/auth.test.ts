@@ -80,7 +80,7 @@ describe('the token files', () => {
     const auth = new Auth(dir, []);
     for (const authorization of ['Bearer ', 'Bearer', 'Bearer  '])
       refuses(() => auth.principal(asks({ authorization })), Unauthorised, /Bearer/);
-    refuses(() => auth.whose(''), Unauthorised, /not known here/);
+    refuses(() => auth.bearer(''), Unauthorised, /not known here/);
   });
 });
 
@@ -90,7 +90,7 @@ describe('a request', () => {
     assert.equal(auth.principal(bearer(admin)), ADMIN);
     assert.equal(auth.principal(asks({ authorization: `bearer ${admin}` })), ADMIN);
     assert.equal(auth.principal(bearer(node), 'node'), NODE);
-    assert.equal(auth.whose(admin), ADMIN, 'also where the token came in a first frame');
+    assert.equal(auth.bearer(admin), ADMIN, 'also where the token came in a first frame');
   });
 
   it('without a token, with a malformed or with a wrong one is refused, each in its own words', () => {

@@ -22,8 +22,9 @@ import {
 import { powers } from '#powers';
 import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
+import type { Routing } from './route.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
-import { RemoteWorker, type Routing } from './worker.ts';
+import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
   /** URL of the core. HAUKI_URL, else http://127.0.0.1:8000. */
@@ -155,7 +156,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     live.add(worker);
     void worker.session.closed.then(() => {
       live.delete(worker);
-      done[`${worker.route}_bytes`] += worker.session.carried_bytes;
+      for (const route of ['direct', 'relay'] as const) done[`${route}_bytes`] += worker.carried_bytes(route);
     });
   };
 
@@ -269,7 +270,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     tokens: meshTokens(core),
     stats() {
       const sum = { ...done };
-      for (const worker of live) sum[`${worker.route}_bytes`] += worker.session.carried_bytes;
+      for (const worker of live)
+        for (const route of ['direct', 'relay'] as const) sum[`${route}_bytes`] += worker.carried_bytes(route);
       return sum;
     },
     close,

@@ -101,6 +101,7 @@ export const eventRoutes: FastifyPluginAsyncTypebox<EventRoutesPowers> = async (
       });
       reply.hijack();
       raw.writeHead(200, {
+        ...(reply.getHeaders() as Record<string, string>),
         'content-type': 'text/event-stream; charset=utf-8',
         'cache-control': 'no-store',
         // For proxies that would gather it.
