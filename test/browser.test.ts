@@ -1,8 +1,7 @@
 /** The SDK in a real browser, against a real mesh: a page clones a worker, calls it and ends it. And what it weighs. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
 import { after, before, describe, it } from 'node:test';
+import { servePage } from '../examples/browser/serve.ts';
 import { bundleClient, CLIENT_LIMIT_BYTES, type ClientBundle } from '../scripts/client-size.ts';
 import { type Browser, missingBrowser, type Page, startBrowser } from './support/browser.ts';
 import { CALCULATOR, processes, useMesh } from './support/mesh.ts';
@@ -36,34 +35,25 @@ describe('what a page loads of the SDK', () => {
 describe('the SDK in a browser', { skip: missingBrowser() }, () => {
   const used = useMesh({ nodes: [{ drivers: ['quickjs'] }] });
   let browser: Browser;
-  let server: Server;
+  let served: Awaited<ReturnType<typeof servePage>>;
   let page: Page;
-  let origin: string;
 
   before(async () => {
-    const { code } = await bundleClient();
-    server = createServer((request, response) => {
-      const [type, body] = request.url === '/sdk.js' ? ['text/javascript', code] : ['text/html', '<!doctype html>'];
-      response.writeHead(200, { 'content-type': type }).end(body);
-    });
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
     // Another port than the core's: another origin.
-    origin = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
+    served = await servePage();
     browser = await startBrowser();
-    page = await browser.open(`${origin}/`);
+    page = await browser.open(served.url);
   });
   after(async () => {
     await browser?.close();
-    server?.closeAllConnections();
-    server?.close();
+    served?.close();
     assert.deepEqual(processes('hauki-browser-'), [], 'a process of the browser is left');
   });
 
   /** Runs a body in the page with the SDK, a mesh, and what stands in `given`. */
   const inPage = (body: string, given: object = {}): Promise<any> =>
     page.evaluate(`(async () => {
-      const { connect, destruct } = await import('${origin}/sdk.js');
+      const { connect, destruct } = await import('/sdk.js');
       const given = ${JSON.stringify({ core: used.local.url, token: used.local.token, source: CALCULATOR, ...given })};
       const mesh = await connect({ core: given.core, token: given.token });
       ${body}
@@ -106,6 +96,20 @@ describe('the SDK in a browser', { skip: missingBrowser() }, () => {
     assert.equal(length, 2_100_000);
   });
 
+  it('answers in the example’s page, as its reader sees it', async () => {
+    const shown = await page.evaluate(`(async () => {
+      const form = document.querySelector('form');
+      form.elements.core.value = ${JSON.stringify(used.local.url)};
+      form.elements.token.value = ${JSON.stringify(used.local.token)};
+      form.querySelector('button').click();
+      const output = document.querySelector('output');
+      for (let i = 0; i < 200 && output.textContent === ''; i++) await new Promise((go) => setTimeout(go, 50));
+      return output.textContent;
+    })()`);
+    assert.equal(shown, 'Hello, browser!');
+    assert.deepEqual(page.said, []);
+  });
+
   it('says what a browser cannot do, and what is wrong with a token', async () => {
     const said = await inPage(`
       const tell = (promise) => promise.then(() => 'nothing', (error) => error.name + ': ' + error.message);
@@ -133,7 +137,7 @@ describe('the SDK in a browser', { skip: missingBrowser() }, () => {
 
   it('is kept out, with every answer, where a page of another host runs it', async () => {
     // The name leads here too, and is none of the core's.
-    const foreign = await browser.open(origin.replace('127.0.0.1', 'elsewhere.localhost'));
+    const foreign = await browser.open(served.url.replace('127.0.0.1', 'elsewhere.localhost'));
     const fetched = await foreign.evaluate(
       `fetch('${used.local.url}/health').then((r) => 'read ' + r.status, (error) => error.name)`,
     );

@@ -3,7 +3,7 @@
  * so no direct route, and no TLS keyed by a ticket.
  */
 import { BadInput, ConnectionLost, fromWire, type MeshError } from '@hauki/protocol';
-import { type Transport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc';
+import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc';
 import type { Powers } from './powers.ts';
 
 export const powers: Powers = {
@@ -37,7 +37,7 @@ export const powers: Powers = {
 };
 
 /** The token goes in the first message, because a browser's WebSocket sends no header and a URL is no place for it. */
-function dial(url: URL, token: string, timeout_ms: number): Promise<Transport> {
+function dial(url: URL, token: string, timeout_ms: number): Promise<FrameTransport> {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(url, WEBSOCKET_PROTOCOL);
     socket.binaryType = 'arraybuffer';

@@ -27,7 +27,13 @@ export interface Powers {
   /** Route A. Rejects with ConnectionLost when it cannot be opened in time. */
   dialDirect(route: DirectRoute, timeout_ms: number): Promise<FrameTransport>;
   /** Route B. */
-  dialRelay(core: string, path: string, token: string, tls: DirectRoute['tls'], timeout_ms: number): Promise<FrameTransport>;
+  dialRelay(
+    core: string,
+    path: string,
+    token: string,
+    tls: DirectRoute['tls'],
+    timeout_ms: number,
+  ): Promise<FrameTransport>;
   /** Makes one module of a worker's files. */
   bundle(file: string, driver: string | undefined): Promise<{ source: string; language: 'javascript' }>;
   /** Calls back when the script has nothing more to do, so that what it owns can be let go of. */

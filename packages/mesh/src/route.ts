@@ -5,7 +5,7 @@
  * What always holds: what is dialled is what the caller's routing allows, the direct route first where both are; a cut
  * session is dialled for as long as its worker may still be there, and not longer; one dial is under way at a time.
  */
-import { isError, LIMITS, SessionLost, type Ticket, type TicketBody } from '@hauki/protocol';
+import { isError, LIMITS, type MeshError, SessionLost, type Ticket, type TicketBody } from '@hauki/protocol';
 import {
   type CallerKey,
   Channel,
@@ -24,6 +24,8 @@ export type Route = 'direct' | 'relay';
 
 /** A direct connection that has not opened by then is left for the relay. */
 const DIRECT_MS = 3_000;
+/** How long a node may be away from the core before its worker is given up. */
+const NODE_BACK_MS = 3_000;
 /** First wait before dialling again, doubled up to the second. */
 const AGAIN_MS = { first: 20, most: 1_000 };
 /** How soon a relayed session tries the direct route, doubled up to the second. */
@@ -34,7 +36,7 @@ export interface RoutePowers {
   powers: Powers;
   routing: Routing;
   /** What became of the worker, where the core knows that it is dead. */
-  fate(): Promise<Error | undefined>;
+  fate(): Promise<MeshError | undefined>;
 }
 
 export class WorkerRoute {
@@ -117,7 +119,8 @@ export class WorkerRoute {
   async #again(reason: string): Promise<void> {
     const { lease, role } = this.#body;
     const lasts_ms = role === 'owner' ? lease.lease_ms : LIMITS.resume_ms;
-    const until = Date.now() + lasts_ms;
+    const began = Date.now();
+    const until = began + lasts_ms;
     let wait_ms = AGAIN_MS.first;
     while (!this.#stopped && !this.channel.attached) {
       try {
@@ -125,8 +128,10 @@ export class WorkerRoute {
       } catch (error) {
         if (isError(error, SessionLost)) return this.channel.fail(error.message);
       }
-      // A worker that is gone is not waited for.
-      if (await this.#given.fate()) return this.channel.fail(reason);
+      // A worker that is gone is not waited for; a node that is away may come back in a moment.
+      const fate = await this.#given.fate();
+      if (fate && (fate.fields.cause !== 'node_lost' || Date.now() > began + NODE_BACK_MS))
+        return this.channel.fail(reason);
       if (Date.now() + wait_ms > until) return this.channel.fail(`${reason}; it could not be made again`);
       await new Promise<void>((resolve) => {
         setTimeout(resolve, wait_ms);

@@ -15,7 +15,16 @@ import {
   WorkerDied,
   WorkerUnknown,
 } from '@hauki/protocol';
-import { type CallerKey, type CallOptions, destructText, heartbeatText, leaseKey, mac, readTicketBody, Session } from '@hauki/rpc';
+import {
+  type CallerKey,
+  type CallOptions,
+  destructText,
+  heartbeatText,
+  leaseKey,
+  mac,
+  readTicketBody,
+  Session,
+} from '@hauki/rpc';
 import type { CoreClient } from './http.ts';
 import type { Powers } from './powers.ts';
 import { type Route, type Routing, WorkerRoute } from './route.ts';
@@ -41,7 +50,14 @@ export class RemoteWorker {
   readonly #secret: string;
   #heart: ReturnType<typeof setInterval> | undefined;
 
-  private constructor(body: TicketBody, secret: string, session: Session, methods: string[], way: WorkerRoute, core: CoreClient) {
+  private constructor(
+    body: TicketBody,
+    secret: string,
+    session: Session,
+    methods: string[],
+    way: WorkerRoute,
+    core: CoreClient,
+  ) {
     this.body = body;
     this.#secret = secret;
     this.session = session;

@@ -36,9 +36,9 @@ export function decodeValue(parsed: unknown, bytes: Uint8Array, refs: Refs): unk
   try {
     return new Decoder(bytes, refs).value(parsed as Node, 0);
   } catch (error) {
-    // The end of the stack: RangeError in most engines.
+    // The end of the stack, or of the memory for bytes: RangeError in most engines.
     if (error instanceof RangeError || (error as Error).name === 'InternalError')
-      return bad('a value nested too deeply');
+      return bad('a value too deep or too large for this platform');
     throw error;
   }
 }

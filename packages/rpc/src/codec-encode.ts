@@ -4,9 +4,9 @@
  * of things that occur twice, the escape of objects that look like a tag) is noted with its position and written in at
  * the end, if at all.
  */
-import { describe, LIMITS, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
+import { describe, LIMITS, MeshError, ownFrames, toWire, Unserialisable } from '@hauki/protocol';
 import { type Encoded, ERROR_MEMBERS, type Refs } from './codec.ts';
-import { annotated, digits, HINTS, isPlain, many, quote, Refusal } from './codec-text.ts';
+import { annotated, digits, HINTS, isPlain, many, quote, Refusal, tooLarge } from './codec-text.ts';
 import { isClass, type Lineage, lineageOf } from './methods.ts';
 import { isAnyError, isIterable, isMarked, kindByLineage } from './references.ts';
 
@@ -127,9 +127,7 @@ class Encoder {
     const number = this.#count;
     if (number === 0) this.#root = object;
     else {
-      this.#objects ??= [this.#root!];
-      this.#spans ??= [0, 0];
-      const first = this.#index === undefined ? this.#objects.indexOf(object) : (this.#index.get(object) ?? -1);
+      const first = number === 1 ? (object === this.#root ? 0 : -1) : this.#find(object);
       if (first !== -1) {
         this.#again ??= [];
         this.#again.push(this.#out.length, first);
@@ -138,14 +136,24 @@ class Encoder {
       }
       if (this.#depth >= LIMITS.depth) throw new Refusal(`nested deeper than ${LIMITS.depth}`);
       if (this.#out.length > LIMITS.message_bytes) throw tooLarge();
-      this.#objects.push(object);
-      this.#spans.push(this.#out.length, 0);
-      if (this.#index !== undefined) this.#index.set(object, number);
-      else if (number === FEW) this.#index = new Map(this.#objects.map((known, i) => [known, i]));
+      if (number === 1) {
+        this.#objects = [this.#root!, object];
+        this.#spans = [0, 0, this.#out.length, 0];
+      } else {
+        this.#objects!.push(object);
+        this.#spans!.push(this.#out.length, 0);
+        if (this.#index !== undefined) this.#index.set(object, number);
+        else if (number === FEW) this.#index = new Map(this.#objects!.map((known, i) => [known, i]));
+      }
     }
     this.#count++;
     this.#depth++;
     return number;
+  }
+
+  /** The number of an object that was met before, or −1. */
+  #find(object: object): number {
+    return this.#index === undefined ? this.#objects!.indexOf(object) : (this.#index.get(object) ?? -1);
   }
 
   #leave(number: number): void {
@@ -390,5 +398,3 @@ class Encoder {
     return { text: annotated(text, spans, this.#again ?? [], this.#dollars ?? []), bytes };
   }
 }
-
-const tooLarge = () => new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });

@@ -2,7 +2,7 @@
  * The smaller parts of encoding, which know no references: how texts and bigints are written, what is said of things
  * that no message can carry, and how notes about a text are written into it.
  */
-import { LIMITS } from '@hauki/protocol';
+import { LIMITS, TooLarge } from '@hauki/protocol';
 
 /** Up to here a text is looked through by hand for what JSON escapes; beyond, the platform is faster. */
 const SHORT = 24;
@@ -27,6 +27,9 @@ export const HINTS: Record<string, string> = {
   File: 'a File: send await file.bytes(), or file.stream()',
   FormData: 'FormData: send Object.fromEntries(form)',
 };
+
+/** Said before the bytes or the text of a message outgrow it, and not only when it is laid. */
+export const tooLarge = () => new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });
 
 /** A text as JSON. */
 export function quote(text: string): string {

@@ -1,13 +1,13 @@
 /** Mesh-RPC for every platform: nothing here imports Node. */
 export * from './channel.ts';
-export * from './codec.ts';
+export { decodeValue, type Encoded, encodeValue, type Refs } from './codec.ts';
 export * from './ghost.ts';
 export * from './handshake.ts';
-export * from './methods.ts';
+export { isClass, methodsOf } from './methods.ts';
 export * from './plain.ts';
 export { RemotePromise } from './promise.ts';
 export * from './redeem.ts';
-export * from './references.ts';
+export { reference } from './references.ts';
 export { Served } from './served.ts';
 export * from './session.ts';
 export { bytesLength, type FrameTransport, joinBytes, type Transport, type TransportEvents } from './transport.ts';

@@ -8,10 +8,9 @@
  */
 import { LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
 import { ghost, sourceOf } from './ghost.ts';
+import { kindOf, type RefKind } from './references.ts';
 import type { CallOptions } from './session.ts';
 import type { Streams } from './streams.ts';
-
-type RefType = 'function' | 'object' | 'iterable' | 'stream' | 'signal';
 
 /** What the table needs of its session. */
 export interface RefPowers {
@@ -27,7 +26,7 @@ export interface RefPowers {
 interface Export {
   value: object;
   count: number;
-  type: RefType;
+  type: RefKind;
   /** Undoes what waits on the value, for a signal. */
   forget?: () => void;
 }
@@ -42,16 +41,6 @@ const collected =
   typeof FinalizationRegistry === 'undefined'
     ? undefined
     : new FinalizationRegistry<{ table: RefTable; label: string }>(({ table, label }) => table.warn(label));
-
-const kindOf = (value: object): RefType => {
-  if (typeof value === 'function') return 'function';
-  if (typeof AbortSignal !== 'undefined' && value instanceof AbortSignal) return 'signal';
-  if (typeof ReadableStream !== 'undefined' && value instanceof ReadableStream) return 'stream';
-  if (sourceOf(value)) return 'object';
-  if (Symbol.asyncIterator in value) return 'iterable';
-  if (Symbol.iterator in value && typeof (value as { next?: unknown }).next === 'function') return 'iterable';
-  return 'object';
-};
 
 export class RefTable {
   readonly #powers: RefPowers;
@@ -97,7 +86,7 @@ export class RefTable {
     }
     const result = this.#powers.resultOf(value);
     if (result) return result;
-    const type = kindOf(value);
+    const type = sourceOf(value) ? 'object' : (kindOf(value) ?? 'object');
     if (type === 'iterable' || type === 'stream') {
       const id = this.#number();
       // Not before its message has been laid: a value that cannot be sent begins nothing.
@@ -135,7 +124,7 @@ export class RefTable {
     return this.#next++;
   }
 
-  #export(id: number, value: object, type: RefType): Export {
+  #export(id: number, value: object, type: RefKind): Export {
     const entry: Export = { value, count: 0, type };
     this.#exports.set(id, entry);
     this.#numbers.set(value, id);

@@ -86,13 +86,13 @@ describe('everything else', () => {
   );
   const kinds = ['array', 'object', 'null', 'map', 'set', 'error', 'date', 'bytes', 'regexp'] as const;
   const link = fc.oneof(
-    { weight: 2, arbitrary: fc.nat(12) },
+    { weight: 2, arbitrary: fc.nat(30) },
     { weight: 1, arbitrary: leaf.map((value) => ({ value })) },
   );
   const node = fc.record({ kind: fc.constantFrom(...kinds), links: fc.array(link, { maxLength: 5 }) });
 
   /** A graph of any shape: every node may link to every other, itself included. */
-  const graph = fc.array(node, { minLength: 1, maxLength: 12 }).map((nodes) => {
+  const graph = fc.array(node, { minLength: 1, maxLength: 30 }).map((nodes) => {
     const made: any[] = nodes.map(({ kind, links }, i) => {
       if (kind === 'array') return [];
       if (kind === 'map') return new Map();
@@ -348,6 +348,8 @@ describe('what cannot be sent', () => {
     refused([{ a: { b: Symbol('s') } }], /params\[0\]\.a\.b is a symbol/);
     refused({ 'odd key': [Room] }, /params\["odd key"\]\[0\] is a class: .*instance/);
     refused([new Map([[1, Promise.resolve()]])], /params\[0\]\["entry 0"\] is a promise: await it first/);
+    refused([[...Array(20).keys(), Symbol('s')]], /params\[0\]\[20\] is a symbol/);
+    refused(new Error('x', { cause: [Room] }), /params\.cause\[0\] is a class/);
     refused(new WeakMap(), /params is a WeakMap/);
     refused([new URL('http://x.example')], /params\[0\] is a URL: send its href/);
     refused(new Response('x'), /a Response: send/);
@@ -441,6 +443,19 @@ describe('reading', () => {
     const hidden = Object.defineProperty({ a: 1 }, 'toJSON', { value: never });
     assert.deepStrictEqual(across([hidden]), [{ a: 1 }]);
     assert.deepStrictEqual(across([hidden, undefined]), [{ a: 1 }, undefined]);
+  });
+
+  it('never calls a toJSON that somebody gave to all lists or objects', () => {
+    const value = [Array.from({ length: 30 }, (_, i) => `item ${i}`), { a: 1 }, undefined];
+    for (const prototype of [Array.prototype, Object.prototype]) {
+      const before = text(value);
+      Object.defineProperty(prototype, 'toJSON', { value: () => 'changed', configurable: true });
+      try {
+        assert.equal(text(value), before);
+      } finally {
+        delete (prototype as any).toJSON;
+      }
+    }
   });
 
   it('may be entered again by what it reads', () => {

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { Socket } from 'node:net';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { after, before, describe, it } from 'node:test';
 import { LIMITS } from '@hauki/protocol';
 import fc from 'fast-check';
@@ -257,6 +259,65 @@ describe('frames over WebSockets', () => {
       if (got === sent) break;
     }
     assert.equal(got, sent);
+  });
+});
+
+describe('a stream of bytes over a WebSocket', () => {
+  const make = CLIENTS.ws!;
+
+  it('takes no more than its client reads', async () => {
+    const { client, socket, raw } = await joined(make);
+    const reader = client as unknown as WsSocket;
+    reader.pause();
+    let made = 0;
+    const total = 1024;
+    const source = Readable.from(
+      (function* () {
+        for (; made < total; made++) yield Buffer.alloc(64 * 1024, made);
+      })(),
+      { highWaterMark: 1 },
+    );
+    const sent = pipeline(source, socket.stream());
+    // It stands still once both sides' sockets are full.
+    let before = -1;
+    while (before !== made) {
+      before = made;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    assert.ok(made < total / 2, `${made} of ${total} pieces were taken`);
+    let got = 0;
+    reader.on('message', (data: Buffer) => {
+      got += data.length;
+    });
+    reader.resume();
+    await sent;
+    await until(() => got === total * 64 * 1024, 'all of it');
+    raw.destroy();
+  });
+
+  it('sends what was written before it ends, and ends for both', async () => {
+    const { client, socket } = await joined(make);
+    const chunks: Buffer[] = [];
+    (client as unknown as WsSocket).on('message', (data: Buffer) => chunks.push(data));
+    const closed = new Promise<{ code: number }>((resolve) => client.addEventListener('close', resolve));
+    const stream = socket.stream();
+    const large = Buffer.alloc(3 * LIMITS.websocket_bytes + 5, 7);
+    stream.resume();
+    stream.end(large);
+    assert.equal((await closed).code, 1000);
+    assert.ok(Buffer.concat(chunks).equals(large));
+    assert.ok(chunks.every((chunk) => chunk.length <= LIMITS.websocket_bytes));
+    await until(() => stream.closed, 'its own end');
+  });
+
+  it('ends when the client is gone before it began', async () => {
+    const { client, socket, raw } = await joined(make);
+    client.terminate!();
+    await until(() => raw.destroyed, 'the end of the connection');
+    await settle();
+    const stream = socket.stream();
+    stream.resume();
+    await until(() => stream.closed, 'the end of the stream');
   });
 });
 

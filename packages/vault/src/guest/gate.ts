@@ -5,8 +5,24 @@
  */
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { describe, type ExpectedTicket, LIMITS, NoSuchMethod, type TicketRole, toWire, Unauthorised } from '@hauki/protocol';
-import { type FrameTransport, type Hello, type Redeemed, type Redemption, type Resumed, type Resumption, randomText } from '@hauki/rpc';
+import {
+  describe,
+  type ExpectedTicket,
+  LIMITS,
+  NoSuchMethod,
+  type TicketRole,
+  toWire,
+  Unauthorised,
+} from '@hauki/protocol';
+import {
+  type FrameTransport,
+  type Hello,
+  type Redeemed,
+  type Redemption,
+  type Resumed,
+  type Resumption,
+  randomText,
+} from '@hauki/rpc';
 import { securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
 import type { Inside } from './guest.ts';
 import type { Redeemer } from './redeemer.ts';
@@ -87,8 +103,7 @@ export function openGate(options: GateOptions): void {
       admitted();
     };
     const receive = async (text: string) => {
-      if (!inside_limit && link.carried_bytes > LIMITS.handshake_bytes)
-        return link.close('too much before redemption');
+      if (!inside_limit && link.carried_bytes > LIMITS.handshake_bytes) return link.close('too much before redemption');
       let id: unknown = null;
       try {
         const request = JSON.parse(text);

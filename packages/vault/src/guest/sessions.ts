@@ -7,7 +7,15 @@
  * time; of sessions that wait only so many are kept, the oldest goes first.
  */
 import { type ExpectedTicket, LIMITS, SessionLost } from '@hauki/protocol';
-import { Channel, type FrameTransport, mac, macHolds, type Resumed, type Resumption, resumeTranscript } from '@hauki/rpc';
+import {
+  Channel,
+  type FrameTransport,
+  mac,
+  macHolds,
+  type Resumed,
+  type Resumption,
+  resumeTranscript,
+} from '@hauki/rpc';
 
 interface Held {
   ticket: ExpectedTicket;
@@ -73,6 +81,7 @@ export class CallerSessions {
     for (const { channel } of this.#held.values()) if (!channel.attached) waiting++;
     if (waiting <= LIMITS.sessions_waiting) return;
     for (const [jti, { channel, ticket }] of this.#held)
-      if (!channel.attached && ticket.role !== 'owner') return this.#lose(jti, 'too many sessions wait for their callers');
+      if (!channel.attached && ticket.role !== 'owner')
+        return this.#lose(jti, 'too many sessions wait for their callers');
   }
 }

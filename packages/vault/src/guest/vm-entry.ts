@@ -81,7 +81,11 @@ const control: VmControl = {
     await inside?.end(reason);
   },
 };
-const session = new Session({ transport: channel(0), dispatch: serve(control, ['load', 'call', 'end']), tagged: false });
+const session = new Session({
+  transport: channel(0),
+  dispatch: serve(control, ['load', 'call', 'end']),
+  tagged: false,
+});
 
 const bridge: VmBridge = {
   deliver: (number, text, bytes) => channels.get(number)?.deliver(text, bytes && new Uint8Array(bytes)),

@@ -213,7 +213,8 @@ export class Vm {
 
   #post(channel: number, text: string, bytes: ArrayBuffer | undefined): void {
     // The guest's own bounds are the guest's to remove: these are not.
-    if (text.length + (bytes?.byteLength ?? 0) > LIMITS.message_bytes) return this.#discardLater('it sent a message beyond all bounds');
+    if (text.length + (bytes?.byteLength ?? 0) > LIMITS.message_bytes)
+      return this.#discardLater('it sent a message beyond all bounds');
     if (channel !== 0) {
       const transport = this.#channels.get(channel);
       if (transport && transport.buffered_bytes > LIMITS.unsent_bytes)
