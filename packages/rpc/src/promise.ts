@@ -5,6 +5,7 @@
  * What always holds: `then`, `catch`, `finally` and `await` see an ordinary promise; any other name begins a pipelined
  * call or read. A promise that was only called on and never looked at rejects nobody.
  */
+import { invoke, read } from './invoke.ts';
 import type { CallOptions } from './session.ts';
 
 /** What stands behind such a promise. */
@@ -82,11 +83,13 @@ Object.setPrototypeOf(
 
 /** A path on a result that is not there yet: callable, and awaitable as a read. */
 function place(source: PipelineSource, path: string[]): unknown {
+  let value: any;
   const made: object = new Proxy(function pipelined() {}, {
     get(_, key) {
       if (typeof key === 'symbol' || SILENT.has(key)) return undefined;
       if (key === 'then' || key === 'catch' || key === 'finally') {
-        const value = source.get(path) as any;
+        // However often it is looked at, it is read once.
+        value ??= source.get(path);
         return value[key].bind(value);
       }
       return place(source, [...path, key]);
@@ -118,6 +121,7 @@ export class Deferred implements PipelineSource {
 
   /** Gives it the promise that it stands for. Whatever was recorded happens now, in order, in this turn. */
   become(real: Promise<unknown>): void {
+    if (this.#real) return;
     this.#real = real;
     for (const run of this.#waiting.splice(0)) run(real);
     if (this.#is_observed) real.then(this.#resolve, this.#reject);
@@ -139,14 +143,15 @@ export class Deferred implements PipelineSource {
     return this.#later((real) => {
       const source = RemotePromise.begunBy(real)?.source;
       if (source) return source.call(path, args, options);
-      return real.then(() => Promise.reject(new TypeError('only calls of workers can be called on')));
+      // Nothing to leave together with: it is called on here, once it is there.
+      return real.then((value) => invoke(value, path.slice(0, -1), path.at(-1), args, options));
     });
   }
 
   get(path: string[]): Promise<unknown> {
     return this.#later((real) => {
       const source = RemotePromise.begunBy(real)?.source;
-      return source ? source.get(path) : real.then((value: any) => path.reduce((at, name) => at[name], value));
+      return source ? source.get(path) : real.then((value) => read(value, path));
     });
   }
 
@@ -156,4 +161,11 @@ export class Deferred implements PipelineSource {
     else this.#waiting.push((real) => later.become(run(real)));
     return later.promise;
   }
+}
+
+/** A promise that can be called on, for one that is not of a call: that of a refusal, or of what is done here later. */
+export function pipelined(real: Promise<unknown>): Promise<unknown> {
+  const made = new Deferred();
+  made.become(real);
+  return made.promise;
 }

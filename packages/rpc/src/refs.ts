@@ -6,8 +6,10 @@
  * reference that comes home is the object itself. Letting go is explicit (`using`, `await using`): a registry of what
  * was collected only warns, because when that happens is nobody's to know.
  */
-import { LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import { describe, LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import { decodeValue } from './codec.ts';
 import { ghost, sourceOf } from './ghost.ts';
+import { pipelined } from './promise.ts';
 import { kindOf, type RefKind } from './references.ts';
 import type { CallOptions } from './session.ts';
 import type { Streams } from './streams.ts';
@@ -16,7 +18,8 @@ import type { Streams } from './streams.ts';
 export interface RefPowers {
   streams: Streams;
   call(on: number, method: string, args: unknown[], options?: CallOptions): Promise<unknown>;
-  notify(method: string, params: unknown[]): void;
+  /** False where the parameters cannot be sent. */
+  notify(method: string, params: unknown[]): boolean;
   /** The number and path of a pipelined call of this session, marked to be kept; undefined where it is none. */
   resultOf(value: object): unknown[] | undefined;
   /** The result of the peer's call of that number, which must be settled by now. */
@@ -32,9 +35,13 @@ interface Export {
 }
 
 interface Import {
+  readonly id: number;
   value: WeakRef<object>;
   count: number;
 }
+
+/** In how many sessions' tables an object stands: it is disposed of when it is given up in the last. */
+const holders = new WeakMap<object, number>();
 
 /** One warning for each place would flood; one for each session says it. */
 const collected =
@@ -48,13 +55,16 @@ export class RefTable {
   readonly #numbers = new Map<object, number>();
   readonly #imports = new Map<number, Import>();
   /** Stand-ins of this session, so that they can be told when they go home. */
-  readonly #own = new WeakMap<object, number>();
+  readonly #own = new WeakMap<object, Import>();
   readonly #signals = new Map<number, AbortController>();
   /** While set, streams that are given begin when they are read, not before: others may read the same. */
   lazy = false;
   #next = 1;
   #given: number[] = [];
   #begun: (() => void)[] = [];
+  /** While a value is taken: how to let go again of what it refers to, and what cannot be had. */
+  #taken: (() => void)[] = [];
+  #refused: { error: unknown } | undefined;
   #warned = false;
   #closed = false;
 
@@ -79,19 +89,21 @@ export class RefTable {
 
   /** The tag for a value that goes by reference. */
   give(value: object): unknown[] {
-    const home = this.#own.get(value);
+    const source = sourceOf(value);
+    const home = this.#own.get(source ?? value);
     if (home !== undefined) {
-      if (!this.#imports.has(home)) throw new RefGone({ what: 'the reference that was to be sent' });
-      return ['yours', home];
+      if (this.#imports.get(home.id) !== home) throw new RefGone({ what: 'the reference that was to be sent' });
+      return ['yours', home.id];
     }
     const result = this.#powers.resultOf(value);
     if (result) return result;
-    const type = sourceOf(value) ? 'object' : (kindOf(value) ?? 'object');
+    const type = source ? 'object' : (kindOf(value) ?? 'object');
     if (type === 'iterable' || type === 'stream') {
       const id = this.#number();
       // Not before its message has been laid: a value that cannot be sent begins nothing.
-      if (this.#powers.streams.size + this.#begun.length >= LIMITS.streams)
-        throw new Overloaded({ what: 'streams of this session', limit: LIMITS.streams });
+      if (this.#powers.streams.producing + this.#begun.length >= LIMITS.streams)
+        throw new Overloaded({ what: 'streams given out by this session', limit: LIMITS.streams });
+      this.#given.push(id);
       const credit = this.lazy ? 0 : LIMITS.stream_bytes;
       this.#begun.push(() => this.#powers.streams.produce(id, value as AsyncIterable<unknown>, credit));
       return this.lazy ? ['mine', id, type, 0] : ['mine', id, type];
@@ -118,6 +130,14 @@ export class RefTable {
     for (const id of this.#given.splice(0)) this.#release(id, 1, false);
   }
 
+  /** What these references went out with has never left. */
+  takeBack(given: number[]): void {
+    for (const id of given) {
+      this.#release(id, 1, false);
+      this.#powers.streams.stop(id);
+    }
+  }
+
   #number(): number {
     if (this.#exports.size >= LIMITS.exports)
       throw new Overloaded({ what: 'references given out by this session', limit: LIMITS.exports });
@@ -128,12 +148,15 @@ export class RefTable {
     const entry: Export = { value, count: 0, type };
     this.#exports.set(id, entry);
     this.#numbers.set(value, id);
+    if (type === 'object') holders.set(value, (holders.get(value) ?? 0) + 1);
     if (type !== 'signal') return entry;
     const signal = value as AbortSignal;
     const tell = () => {
       // After the message that names it.
       queueMicrotask(() => {
-        if (!this.#closed) this.#powers.notify('rpc.abort', [id, signal.reason]);
+        if (this.#closed || this.#powers.notify('rpc.abort', [id, signal.reason])) return;
+        // Not every reason can be sent.
+        this.#powers.notify('rpc.abort', [id, new Error(describe(signal.reason))]);
       });
       this.#release(id, Number.POSITIVE_INFINITY, false);
     };
@@ -167,8 +190,11 @@ export class RefTable {
     this.#exports.delete(id);
     this.#numbers.delete(value);
     forget?.();
+    if (type !== 'object') return;
+    const left = (holders.get(value) ?? 1) - 1;
+    holders.set(value, left);
     // Whoever gave an object away for good left it to its own end hook; a ghost still has its holder.
-    if (!dispose || type !== 'object' || sourceOf(value)) return;
+    if (!dispose || left > 0 || sourceOf(value)) return;
     void (async () => {
       const own = value as Partial<AsyncDisposable & Disposable>;
       await (own[Symbol.asyncDispose] ?? own[Symbol.dispose])?.call(value);
@@ -180,87 +206,141 @@ export class RefTable {
     for (const id of given)
       if (this.#exports.get(id)?.type === 'signal') {
         this.#release(id, 1, false);
-        this.#powers.notify('rpc.abort', [id]);
+        // Other calls may still listen to it.
+        if (!this.#exports.has(id)) this.#powers.notify('rpc.abort', [id]);
       }
   }
 
   // ---- Taking
 
-  /** The value for a tag that came in. */
+  /**
+   * Decodes a value that came in. Throws ProtocolViolation, RefGone or Overloaded; whatever else the value refers to has
+   * been let go of then.
+   */
+  decode(parsed: unknown, bytes: Uint8Array): unknown {
+    if (this.#taken.length > 0) this.#taken = [];
+    const value = decodeValue(parsed, bytes, this);
+    const refused = this.#refused;
+    if (!refused) return value;
+    this.#refused = undefined;
+    for (const letGo of this.taken()) letGo();
+    throw refused.error;
+  }
+
+  /** How to let go of what the value decoded last refers to. */
+  taken(): readonly (() => void)[] {
+    const taken = this.#taken;
+    if (taken.length > 0) this.#taken = [];
+    return taken;
+  }
+
+  /** The value for a tag that came in. What cannot be had is noted: the rest is still to be taken, and let go of. */
   take(tag: unknown[]): unknown {
     const [kind, id, type] = tag;
-    if (kind === 'yours') return this.exportOf(id);
-    if (kind === 'result') return this.#powers.result(id, tag[2]);
-    if (typeof id !== 'number') throw new ProtocolViolation({ why: 'a reference without a number' });
-    if (type === 'iterable' || type === 'stream') return this.#powers.streams.read(id, type === 'stream', tag[3] === 0);
+    try {
+      if (kind === 'yours') return this.exportOf(id);
+      if (kind === 'result') return this.#powers.result(id, tag[2]);
+      if (typeof id !== 'number') throw new ProtocolViolation({ why: 'a reference without a number' });
+      return this.#take(id, type, tag[3] === 0);
+    } catch (error) {
+      if (error instanceof ProtocolViolation) throw error;
+      this.#refused ??= { error };
+      if (kind === 'mine') this.#refuse(id, type);
+      // Something with an identity, as a label on it wants.
+      return {};
+    }
+  }
+
+  #take(id: number, type: unknown, lazy: boolean): unknown {
+    if (type === 'iterable' || type === 'stream') {
+      const { value, leave } = this.#powers.streams.read(id, type === 'stream', lazy);
+      this.#taken.push(leave);
+      return value;
+    }
     if (type === 'signal') return this.#signal(id);
     if (type !== 'function' && type !== 'object')
       throw new ProtocolViolation({ why: `a reference of unknown type ${String(type)}` });
     const known = this.#imports.get(id);
-    const there = known?.value.deref();
-    if (known && there) {
-      known.count++;
-      return there;
-    }
-    if (this.#imports.size >= LIMITS.exports)
+    let value = known?.value.deref();
+    if (!known && this.#imports.size >= LIMITS.exports)
       throw new Overloaded({ what: 'references taken by this session', limit: LIMITS.exports });
-    const value = type === 'function' ? this.#function(id) : this.#ghost(id);
-    this.#imports.set(id, { value: new WeakRef(value), count: (known?.count ?? 0) + 1 });
-    this.#own.set(value, id);
+    const entry = known ?? { id, count: 0, value: undefined as never };
+    entry.count++;
+    this.#taken.push(() => this.#letGo(entry, 1));
+    if (value) return value;
+    value = type === 'function' ? this.#function(entry) : this.#ghost(entry);
+    entry.value = new WeakRef(value);
+    this.#imports.set(id, entry);
+    this.#own.set(sourceOf(value) ?? value, entry);
     collected?.register(value, { table: this, label: `${type} ${id}` }, value);
     return value;
   }
 
-  #ghost(id: number): object {
+  #ghost(entry: Import): object {
     return ghost({
-      label: `reference ${id}`,
-      call: (method, args, options) => this.#call(id, method, args, options),
-      dispose: async () => this.#letGo(id),
+      label: `reference ${entry.id}`,
+      call: (method, args, options) => this.#call(entry, method, args, options),
+      dispose: async () => this.#letGo(entry),
     });
   }
 
-  #function(id: number): object {
-    const call = (...args: unknown[]) => this.#call(id, 'rpc.apply', args);
+  #function(entry: Import): object {
+    const call = (...args: unknown[]) => this.#call(entry, 'rpc.apply', args);
     return Object.assign(call, {
-      [Symbol.dispose]: () => this.#letGo(id),
-      [Symbol.asyncDispose]: async () => this.#letGo(id),
+      [Symbol.dispose]: () => this.#letGo(entry),
+      [Symbol.asyncDispose]: async () => this.#letGo(entry),
     });
   }
 
-  #call(id: number, method: string, args: unknown[], options?: CallOptions): Promise<unknown> {
-    if (!this.#imports.has(id) && !this.#closed)
-      return Promise.reject(new RefGone({ what: `reference ${id}`, why: 'it was let go of here' }));
+  #call(entry: Import, method: string, args: unknown[], options?: CallOptions): Promise<unknown> {
+    const { id } = entry;
+    if (this.#imports.get(id) !== entry && !this.#closed)
+      return pipelined(Promise.reject(new RefGone({ what: `reference ${id}`, why: 'it was let go of here' })));
     return this.#powers.call(id, method, args, options);
   }
 
-  #letGo(id: number): void {
-    const entry = this.#imports.get(id);
-    if (!entry) return;
-    this.#imports.delete(id);
-    const value = entry.value.deref();
-    if (value) collected?.unregister(value);
-    if (!this.#closed) this.#powers.notify('rpc.release', [[[id, entry.count]]]);
+  #letGo(entry: Import, count = entry.count): void {
+    const { id } = entry;
+    if (this.#imports.get(id) !== entry) return;
+    entry.count -= count;
+    if (entry.count <= 0) {
+      this.#imports.delete(id);
+      const value = entry.value.deref();
+      if (value) collected?.unregister(value);
+    }
+    if (!this.#closed) this.#powers.notify('rpc.release', [[[id, count]]]);
   }
 
-  /** Takes a value apart only to let go of what it refers to: nobody will have it. */
-  discard(value: unknown): void {
-    if (typeof value !== 'object' || value === null) return;
-    const tag = (value as { $?: unknown }).$;
-    if (!Array.isArray(tag) || tag[0] !== 'mine') {
-      for (const member of Object.values(value)) this.discard(member);
-      return;
-    }
-    const [, id, type] = tag;
+  /**
+   * Takes a value that was not decoded apart only to let go of what it refers to: nobody will have it. False where it
+   * refers to nothing.
+   */
+  discard(value: unknown, depth = 0): boolean {
+    // What is deeper is not well formed.
+    if (typeof value !== 'object' || value === null || depth > 4 * LIMITS.depth) return false;
+    const tag = Object.keys(value).length === 1 ? (value as { $?: unknown }).$ : undefined;
+    if (Array.isArray(tag) && tag[0] === 'mine') return this.#refuse(tag[1], tag[2]);
+    // What stands in it is the user's own, though it may look like a tag.
+    const inside = Array.isArray(tag) && tag[0] === 'object' && typeof tag[1] === 'object' ? (tag[1] ?? []) : value;
+    let found = false;
+    for (const member of Object.values(inside)) found = this.discard(member, depth + 1) || found;
+    return found;
+  }
+
+  /** Lets go of a reference that was not taken. */
+  #refuse(id: unknown, type: unknown): boolean {
     if (type === 'iterable' || type === 'stream') this.#powers.notify('rpc.stop', [id]);
-    else if (type !== 'signal') this.#powers.notify('rpc.release', [[[id, 1]]]);
+    else this.#powers.notify('rpc.release', [[[id, 1]]]);
+    return true;
   }
 
   #signal(id: number): AbortSignal {
     if (typeof AbortController === 'undefined')
       throw new Unserialisable({ why: 'there are no AbortSignals on this platform' });
-    const controller = this.#signals.get(id) ?? new AbortController();
-    if (this.#signals.size >= LIMITS.exports)
+    let controller = this.#signals.get(id);
+    if (!controller && this.#signals.size >= LIMITS.exports)
       throw new Overloaded({ what: 'signals taken by this session', limit: LIMITS.exports });
+    controller ??= new AbortController();
     this.#signals.set(id, controller);
     return controller.signal;
   }
