@@ -206,7 +206,7 @@ export class RefTable {
     for (const id of given)
       if (this.#exports.get(id)?.type === 'signal') {
         this.#release(id, 1, false);
-        // Other calls may still listen to it.
+        // Another call may still have it.
         if (!this.#exports.has(id)) this.#powers.notify('rpc.abort', [id]);
       }
   }
