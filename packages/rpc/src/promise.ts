@@ -127,6 +127,11 @@ export class Deferred implements PipelineSource {
     if (this.#is_observed) real.then(this.#resolve, this.#reject);
   }
 
+  /** Whether it has been given its promise. */
+  get begun(): boolean {
+    return this.#real !== undefined;
+  }
+
   /** What really stands behind it, when that is known. */
   get call_behind(): PipelineSource | undefined {
     const source = this.#real && RemotePromise.begunBy(this.#real)?.source;
