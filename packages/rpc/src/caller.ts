@@ -10,6 +10,7 @@ import {
   DeadlineExceeded,
   describe,
   fromWire,
+  isError,
   LIMITS,
   type MeshError,
   OutcomeUnknown,
@@ -124,8 +125,11 @@ export class Caller implements CallHome {
     if (!background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
     if (signal) {
       const abort = () => {
-        const why = describe(signal.reason);
-        this.#giveUp(call, (may_have_run) => new Cancelled({ method, why, may_have_run }));
+        const { reason } = signal;
+        // A call that is passed on ends with the deadline of the one that it serves.
+        const late = isError(reason, DeadlineExceeded) ? reason : undefined;
+        const why = describe(reason);
+        this.#giveUp(call, (may_have_run) => late ?? new Cancelled({ method, why, may_have_run }));
       };
       signal.addEventListener('abort', abort, { once: true });
       call.unlisten = () => signal.removeEventListener('abort', abort);
@@ -181,7 +185,7 @@ export class Caller implements CallHome {
     const kept = bytes && call.keep ? bytes.slice() : bytes;
     call.settle({
       open: () => {
-        const read = (value: unknown) => (kept ? this.#decoded(value, kept) : value);
+        const read = (value: unknown) => (kept ? this.#decoded(value, kept, call.options.passing) : value);
         if (message.error !== undefined) throw errorFrom(read(message.error));
         return read(message.result);
       },
@@ -194,9 +198,9 @@ export class Caller implements CallHome {
   }
 
   /** A result that breaks the protocol ends the session, and its caller hears why. */
-  #decoded(value: unknown, bytes: Uint8Array): unknown {
+  #decoded(value: unknown, bytes: Uint8Array, passing: boolean | undefined): unknown {
     try {
-      return this.#powers.refs.decode(value, bytes);
+      return this.#powers.refs.decode(value, bytes, passing);
     } catch (error) {
       if (error instanceof ProtocolViolation) this.#powers.violated(describe(error));
       throw error;

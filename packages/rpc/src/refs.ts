@@ -8,7 +8,7 @@
  */
 import { describe, LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
 import { decodeValue } from './codec.ts';
-import { ghost, sourceOf } from './ghost.ts';
+import { functionSource, ghost, sourceOf, standsFor } from './ghost.ts';
 import { pipelined } from './promise.ts';
 import { kindOf, type RefKind } from './references.ts';
 import type { CallOptions } from './session.ts';
@@ -38,7 +38,12 @@ interface Import {
   readonly id: number;
   value: WeakRef<object>;
   count: number;
+  /** Of these, how many came only to be passed on. */
+  passing: number;
 }
+
+/** How to let go of what only came to be passed on, when nobody has it any more. */
+const passers = new WeakMap<object, () => void>();
 
 /** In how many sessions' tables an object stands: it is disposed of when it is given up in the last. */
 const holders = new WeakMap<object, number>();
@@ -65,6 +70,7 @@ export class RefTable {
   /** While a value is taken: how to let go again of what it refers to, and what cannot be had. */
   #taken: (() => void)[] = [];
   #refused: { error: unknown } | undefined;
+  #passing = false;
   #warned = false;
   #closed = false;
 
@@ -148,7 +154,7 @@ export class RefTable {
     const entry: Export = { value, count: 0, type };
     this.#exports.set(id, entry);
     this.#numbers.set(value, id);
-    if (type === 'object') holders.set(value, (holders.get(value) ?? 0) + 1);
+    holders.set(value, (holders.get(value) ?? 0) + 1);
     if (type !== 'signal') return entry;
     const signal = value as AbortSignal;
     const tell = () => {
@@ -173,6 +179,12 @@ export class RefTable {
     return found.value;
   }
 
+  /** Whether an export is itself a reference to something of another side's. */
+  isPassedOn(id: unknown): boolean {
+    const value = this.#exports.get(id as number)?.value;
+    return sourceOf(value) !== undefined || functionSource(value) !== undefined;
+  }
+
   /** The peer lets go. */
   released(list: unknown): void {
     if (!Array.isArray(list)) throw new ProtocolViolation({ why: 'rpc.release names no references' });
@@ -190,11 +202,12 @@ export class RefTable {
     this.#exports.delete(id);
     this.#numbers.delete(value);
     forget?.();
-    if (type !== 'object') return;
     const left = (holders.get(value) ?? 1) - 1;
     holders.set(value, left);
+    if (left > 0) return;
+    passers.get(sourceOf(value) ?? value)?.();
     // Whoever gave an object away for good left it to its own end hook; a ghost still has its holder.
-    if (!dispose || left > 0 || sourceOf(value)) return;
+    if (!dispose || type !== 'object' || sourceOf(value)) return;
     void (async () => {
       const own = value as Partial<AsyncDisposable & Disposable>;
       await (own[Symbol.asyncDispose] ?? own[Symbol.dispose])?.call(value);
@@ -215,10 +228,11 @@ export class RefTable {
 
   /**
    * Decodes a value that came in. Throws ProtocolViolation, RefGone or Overloaded; whatever else the value refers to has
-   * been let go of then.
+   * been let go of then. `passing`: this side only passes it on, and holds it no longer than whoever gets it.
    */
-  decode(parsed: unknown, bytes: Uint8Array): unknown {
+  decode(parsed: unknown, bytes: Uint8Array, passing = false): unknown {
     if (this.#taken.length > 0) this.#taken = [];
+    this.#passing = passing;
     const value = decodeValue(parsed, bytes, this);
     const refused = this.#refused;
     if (!refused) return value;
@@ -264,14 +278,21 @@ export class RefTable {
     let value = known?.value.deref();
     if (!known && this.#imports.size >= LIMITS.exports)
       throw new Overloaded({ what: 'references taken by this session', limit: LIMITS.exports });
-    const entry = known ?? { id, count: 0, value: undefined as never };
+    const entry: Import = known ?? { id, count: 0, passing: 0, value: undefined as never };
     entry.count++;
+    if (this.#passing) entry.passing++;
     this.#taken.push(() => this.#letGo(entry, 1));
     if (value) return value;
     value = type === 'function' ? this.#function(entry) : this.#ghost(entry);
     entry.value = new WeakRef(value);
     this.#imports.set(id, entry);
-    this.#own.set(sourceOf(value) ?? value, entry);
+    const key = sourceOf(value) ?? value;
+    this.#own.set(key, entry);
+    passers.set(key, () => {
+      const { passing } = entry;
+      entry.passing = 0;
+      if (passing > 0) this.#letGo(entry, passing);
+    });
     collected?.register(value, { table: this, label: `${type} ${id}` }, value);
     return value;
   }
@@ -286,10 +307,15 @@ export class RefTable {
 
   #function(entry: Import): object {
     const call = (...args: unknown[]) => this.#call(entry, 'rpc.apply', args);
-    return Object.assign(call, {
-      [Symbol.dispose]: () => this.#letGo(entry),
-      [Symbol.asyncDispose]: async () => this.#letGo(entry),
-    });
+    const dispose = async () => this.#letGo(entry);
+    return standsFor(
+      Object.assign(call, { [Symbol.dispose]: () => this.#letGo(entry), [Symbol.asyncDispose]: dispose }),
+      {
+        label: `function ${entry.id}`,
+        call: (method, args, options) => this.#call(entry, method, args, options),
+        dispose,
+      },
+    );
   }
 
   #call(entry: Import, method: string, args: unknown[], options?: CallOptions): Promise<unknown> {
@@ -303,6 +329,7 @@ export class RefTable {
     const { id } = entry;
     if (this.#imports.get(id) !== entry) return;
     entry.count -= count;
+    entry.passing = Math.min(entry.passing, entry.count);
     if (entry.count <= 0) {
       this.#imports.delete(id);
       const value = entry.value.deref();

@@ -17,6 +17,7 @@ import {
   type WireError,
 } from '@hauki/protocol';
 import type { Encoded } from './codec.ts';
+import { sourceOf } from './ghost.ts';
 import { checkedPath, invoke, read } from './invoke.ts';
 import type { RefTable } from './refs.ts';
 import { Served } from './served.ts';
@@ -138,7 +139,7 @@ export class Server {
     let outcome: any;
     let params: any;
     try {
-      params = bytes ? this.#powers.refs.decode(message.params, bytes) : message.params;
+      params = bytes ? this.#powers.refs.decode(message.params, bytes, this.#passes(rpc)) : message.params;
     } catch (error) {
       if (error instanceof ProtocolViolation) this.#powers.end(`the peer broke the protocol: ${error.message}`);
       return this.#failed(id, error, call, keep);
@@ -160,6 +161,13 @@ export class Server {
     }
     if (keep) this.#kept.set(id, { value: outcome });
     this.#over(id, call, () => this.#answer(id, outcome, keep));
+  }
+
+  /** Whether a call is only passed on, to another side's object. */
+  #passes(rpc: IncomingCall['rpc']): boolean {
+    if (rpc?.on !== undefined) return this.#powers.refs.isPassedOn(rpc.on);
+    const kept = rpc?.of === undefined ? undefined : this.#kept.get(rpc.of);
+    return kept !== undefined && !(kept instanceof Promise) && sourceOf(kept.value) !== undefined;
   }
 
   #failed(id: unknown, error: unknown, call: Served, keep: boolean): void {

@@ -46,6 +46,8 @@ export interface CallOptions {
   traceparent?: string;
   /** Waiting for this answer does not keep the process alive. */
   background?: boolean;
+  /** For sessions: the answer is only passed on, and so held no longer than by whoever gets it. */
+  passing?: boolean;
 }
 
 export interface SessionOptions {

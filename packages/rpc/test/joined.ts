@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { type ErrorClass, isError, type MeshError, NoSuchMethod } from '@hauki/protocol';
 import { ghost } from '../src/ghost.ts';
 import { methodsOf } from '../src/methods.ts';
+import type { Served } from '../src/served.ts';
 import { type Dispatch, Session, type SessionOptions } from '../src/session.ts';
 import { memoryPair } from '../src/transports/memory.ts';
 import { streamTransport } from '../src/transports/stream.ts';
@@ -19,13 +20,17 @@ export interface Joined extends AsyncDisposable {
   on_a: any;
 }
 
-/** Answers with the methods of an object; `this` is the object, and the call's own record comes last. */
+/** The call that is being served, until it first waits. */
+export const now: { call?: Served } = {};
+
+/** Answers with the methods of an object; `this` is the object. */
 export const serving =
   (root: object): Dispatch =>
   (method, params, _session, call) => {
     const found = methodsOf(root).get(method);
     if (!found) throw new NoSuchMethod({ method, has: [...methodsOf(root).keys()] });
-    return Reflect.apply(found, root, [...(params as unknown[]), call]);
+    now.call = call;
+    return Reflect.apply(found, root, params as unknown[]);
   };
 
 /** The other side of a session, with pipelining. */
