@@ -18,12 +18,16 @@ import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth } from './auth.ts';
+import { Lasting } from './lasting/lasting.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
+import { provisionRoutes } from './routes/provision.ts';
+import { spoolRoutes } from './routes/spool.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
+import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
 
@@ -33,6 +37,8 @@ export interface CoreOptions {
   logger: FastifyBaseLogger;
   /** Names, besides loopback's, under which it may be asked for. */
   host_names?: string[];
+  /** After which a node that is away is taken for gone, and its lasting workers are started elsewhere. */
+  node_grace_ms?: number;
   random?: () => number;
 }
 
@@ -69,7 +75,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const office = await openTicketOffice(data_dir, LEASE.ticket_ms);
   const backplane = await openEmbedded(join(data_dir, 'store'));
   const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') });
-  const registry = new Registry();
+  const { node_grace_ms = LIMITS.node_grace_ms } = options;
+  const registry = new Registry(node_grace_ms);
   const log = (line: string, fields: object = {}) => logger.info(fields, line);
   const swarm = new Swarm({
     registry,
@@ -79,6 +86,17 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     event: (name, fields) => log(name, fields),
   });
   const relay = new Relay({ registry, visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience) });
+  const event = (name: string, fields: object) => log(name, fields);
+  const lasting = new Lasting({ kv: backplane.kv('lasting'), registry, swarm, event, node_grace_ms });
+  const spool = new Spool({
+    kv: backplane.kv('spool'),
+    registry,
+    swarm,
+    connect: (worker) => relay.open(worker),
+    event,
+    node_grace_ms: Math.min(node_grace_ms, LIMITS.node_silence_ms),
+  });
+  await Promise.all([lasting.open(), spool.open()]);
   const core_id = randomText(6);
   const started_at = Date.now();
 
@@ -129,6 +147,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
   await app.register(swarmRoutes, { swarm, relay, registry });
   await app.register(meshfsRoutes, { meshfs });
+  await app.register(provisionRoutes, { lasting });
+  await app.register(spoolRoutes, { spool });
 
   /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
   const upgraded = new Set<Socket>();
@@ -188,6 +208,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       return `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`;
     },
     async close() {
+      spool.close();
+      await lasting.close();
       for (const socket of upgraded) socket.destroy();
       app.server.closeAllConnections();
       await app.close();

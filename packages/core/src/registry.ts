@@ -11,6 +11,7 @@ import {
   type NodeLoad,
   WorkerDied,
   type WorkerInfo,
+  WorkerRestarting,
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
@@ -28,12 +29,33 @@ export interface RegisteredWorker extends WorkerInfo {
   node: string;
 }
 
+/** Who is told of what changes, as it does. Must not throw. */
+export interface RegistryWatcher {
+  /** A node told what it has. */
+  registered?(node: RegisteredNode, workers: WorkerInfo[]): void;
+  away?(node: string): void;
+  died?(fate: Fate): void;
+}
+
 export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
   /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. */
   readonly forging = new Map<string, { node: string; grants: Grants }>();
+  /** Lasting workers that do not run just now, and why. */
+  readonly restarting = new Map<string, string>();
   readonly #fates = new Map<string, Fate>();
+  readonly #watchers: RegistryWatcher[] = [];
+  readonly #node_grace_ms: number;
+
+  /** `node_grace_ms`: after which the workers of a node that is away are counted dead. */
+  constructor(node_grace_ms: number = LIMITS.node_grace_ms) {
+    this.#node_grace_ms = node_grace_ms;
+  }
+
+  watch(watcher: RegistryWatcher): void {
+    this.#watchers.push(watcher);
+  }
 
   /** Nodes as the matchmaker takes them. */
   candidates(): RegisteredNode[] {
@@ -46,6 +68,14 @@ export class Registry {
     this.nodes.set(name, node);
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
     for (const info of workers) this.workers.set(info.worker, { ...info, node: name });
+    for (const watcher of this.#watchers) watcher.registered?.(node, workers);
+  }
+
+  /** A worker was born, or is seen for the first time. It may be dead already: a fate that came first stands. */
+  born(entry: RegisteredWorker): void {
+    const fate = this.#fates.get(entry.worker);
+    if (fate && (fate.epoch ?? 1) >= entry.epoch) return;
+    this.workers.set(entry.worker, entry);
   }
 
   /** A node's link is lost. Its workers stay listed: with a live agent they go on, and it will tell. */
@@ -53,9 +83,10 @@ export class Registry {
     const name = node.info.node;
     if (this.nodes.get(name) !== node) return;
     this.nodes.delete(name);
+    for (const watcher of this.#watchers) watcher.away?.(name);
     const timer = setTimeout(() => {
       if (!this.nodes.has(name)) this.#lose(name, `its node ${name} is gone`);
-    }, LIMITS.node_grace_ms);
+    }, this.#node_grace_ms);
     timer.unref();
   }
 
@@ -77,6 +108,8 @@ export class Registry {
 
   died(fate: Fate): void {
     const known = this.workers.get(fate.worker);
+    // News of an earlier start of a lasting worker: the present one lives.
+    if (known && (fate.epoch ?? known.epoch) < known.epoch) return;
     const home = known && this.nodes.get(known.node);
     if (home) {
       const { workers, memory_used_mib } = home.load;
@@ -85,6 +118,7 @@ export class Registry {
     this.workers.delete(fate.worker);
     this.#fates.set(fate.worker, fate);
     if (this.#fates.size > LIMITS.fates) for (const oldest of this.#fates.keys()) if (this.#fates.delete(oldest)) break;
+    for (const watcher of this.#watchers) watcher.died?.(fate);
   }
 
   fate(worker: string): Fate | undefined {
@@ -97,9 +131,11 @@ export class Registry {
     return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
   }
 
-  /** A worker that lives as far as is known. Throws WorkerDied, or WorkerUnknown. */
+  /** A worker that lives as far as is known. Throws WorkerRestarting, WorkerDied, or WorkerUnknown. */
   find(worker: string): RegisteredWorker {
     const entry = this.workers.get(worker);
+    const why = this.restarting.get(worker);
+    if (!entry && why !== undefined) throw new WorkerRestarting({ worker, why });
     if (!entry) throw this.death(worker) ?? new WorkerUnknown({ worker });
     return entry;
   }
@@ -113,8 +149,8 @@ export class Registry {
   }
 
   #lose(node: string, reason: string, alive: ReadonlySet<string> = new Set()): void {
-    for (const { worker, owner, node: home } of [...this.workers.values()])
+    for (const { worker, owner, epoch, node: home } of [...this.workers.values()])
       if (home === node && !alive.has(worker))
-        this.died({ worker, owner, cause: 'node_lost', reason, at: Date.now(), log_tail: '' });
+        this.died({ worker, owner, cause: 'node_lost', reason, at: Date.now(), log_tail: '', epoch });
   }
 }

@@ -75,6 +75,7 @@ export class Link {
         const reason = await session.closed;
         clearInterval(reports);
         this.#core = undefined;
+        this.#agent.coreLost();
         if (!this.#stopped) log(`the core is away (${reason}); workers go on, the link is being made again`);
         said = '';
       } catch (error) {
@@ -119,7 +120,7 @@ export class Link {
     const node: NodeForCore = {
       provision: (job) => agent.provision(job),
       mint_ticket: (worker) => agent.mint_ticket(worker),
-      destruct: (worker, reason) => agent.destruct(worker, reason),
+      destruct: (worker, reason, epoch) => agent.destruct(worker, reason, epoch),
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async () => agent.workers(),
     };

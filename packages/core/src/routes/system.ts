@@ -47,8 +47,7 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
       registry.candidates().map(async (node) => {
         const workers = await node.session.call('workers', [], { timeout_ms: 1_000 });
         // Also one whose birth the core never heard of: its answer was lost.
-        for (const info of workers as WorkerInfo[])
-          if (!registry.fate(info.worker)) registry.workers.set(info.worker, { ...info, node: node.info.node });
+        for (const info of workers as WorkerInfo[]) registry.born({ ...info, node: node.info.node });
       }),
     );
     return {
