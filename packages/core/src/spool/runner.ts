@@ -102,8 +102,9 @@ export class Runner {
         .catch((error) => this.#aside(open, describe(error)))
         .finally(() => {
           this.#running--;
+          // One that ended has made room for another.
           const [next] = this.#crowded;
-          if (next) this.#ready(next);
+          if (next && !this.#goesOn(open)) this.#ready(next);
           this.#pump();
         });
     }

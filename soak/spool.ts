@@ -1,0 +1,37 @@
+/**
+ * `npm run soak -- spool [--kills 200] [--agents 2] [--open 24] [--every 150] [--seed N]`: the core and its agents are killed
+ * with -9 under load; every accepted job must end with exactly one recorded result.
+ */
+import { createHash, randomInt } from 'node:crypto';
+import { parseArgs } from 'node:util';
+import { storm } from '../test/support/spool-storm.ts';
+
+/** Numbers in [0, 1) that a seed gives again. */
+function seeded(seed: string): () => number {
+  let count = 0;
+  return () => createHash('sha256').update(`${seed}/${count++}`).digest().readUInt32BE() / 2 ** 32;
+}
+
+export async function run(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      kills: { type: 'string', default: '200' },
+      agents: { type: 'string', default: '2' },
+      open: { type: 'string', default: '24' },
+      every: { type: 'string', default: '150' },
+      seed: { type: 'string', default: String(randomInt(2 ** 31)) },
+    },
+  });
+  console.log(`seed ${values.seed}`);
+  const report = await storm({
+    kills: Number(values.kills),
+    agents: Number(values.agents),
+    open: Number(values.open),
+    every_ms: Number(values.every),
+    random: seeded(values.seed),
+    note: (text) => console.error(`  ${text}`),
+  });
+  console.log(JSON.stringify(report, undefined, 2));
+  console.log('every accepted job ended with exactly one recorded result');
+}
