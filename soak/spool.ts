@@ -1,5 +1,5 @@
 /**
- * `npm run soak -- spool [--kills 200] [--agents 2] [--open 24] [--every 150] [--seed N]`: the core and its agents are killed
+ * `npm run soak -- spool [--kills 200] [--agents 3] [--open 24] [--core 1200] [--agent 800] [--seed N]`: the core and its agents are killed
  * with -9 under load; every accepted job must end with exactly one recorded result.
  */
 import { createHash, randomInt } from 'node:crypto';
@@ -17,9 +17,10 @@ export async function run(args: string[]): Promise<void> {
     args,
     options: {
       kills: { type: 'string', default: '200' },
-      agents: { type: 'string', default: '2' },
+      agents: { type: 'string', default: '3' },
       open: { type: 'string', default: '24' },
-      every: { type: 'string', default: '150' },
+      core: { type: 'string', default: '1200' },
+      agent: { type: 'string', default: '800' },
       seed: { type: 'string', default: String(randomInt(2 ** 31)) },
     },
   });
@@ -28,9 +29,10 @@ export async function run(args: string[]): Promise<void> {
     kills: Number(values.kills),
     agents: Number(values.agents),
     open: Number(values.open),
-    every_ms: Number(values.every),
+    core_ms: Number(values.core),
+    agent_ms: Number(values.agent),
     random: seeded(values.seed),
-    note: (text) => console.error(`  ${text}`),
+    note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
   });
   console.log(JSON.stringify(report, undefined, 2));
   console.log('every accepted job ended with exactly one recorded result');

@@ -29,8 +29,9 @@ export interface StormOptions {
   agents: number;
   /** Jobs that are open at once, as far as acceptance goes. */
   open: number;
-  /** Least pause between kills. */
-  every_ms: number;
+  /** Mean pauses between a restart and the next kill, of the core and of each agent. */
+  core_ms: number;
+  agent_ms: number;
   /** Numbers in [0, 1). */
   random: () => number;
   note?: (text: string) => void;
@@ -127,11 +128,21 @@ export async function storm(options: StormOptions): Promise<StormReport> {
       script.catch((error) => {
         fault ??= error;
       });
-    for (let killed = 0; killed < options.kills && fault === undefined; killed++) {
-      await pause(options.every_ms * (0.5 + random()));
-      await kill(local, names, log, random, report);
-      if ((killed + 1) % 20 === 0) note(`${killed + 1} kills, ${handed.length} jobs accepted`);
-    }
+    let killed = 0;
+    const killing = async (pause_ms: number, kill: () => Promise<void>) => {
+      while (killed < options.kills && fault === undefined) {
+        killed++;
+        if (killed % 20 === 0) note(`${killed} kills, ${handed.length} jobs accepted`);
+        await kill();
+        await pause(pause_ms * 2 * random());
+      }
+    };
+    // Side by side, so that now one, now the other, now both are away.
+    await Promise.all([
+      killing(options.core_ms, () => killCore(local, log, report)),
+      ...names.map((name, at) => killing(options.agent_ms, () => killAgent(local, name, at, log, report))),
+    ]);
+    if (fault !== undefined) throw fault;
     over = true;
     await Promise.all(scripts);
     note(`the storm is over: ${handed.length} jobs to look at`);
@@ -183,39 +194,28 @@ async function watch(mesh: Mesh, handed: Handed): Promise<void> {
   handed.seen = endOf(await patiently(() => job.state()), result);
 }
 
-/** Kills the core, or one agent, and starts it again; sometimes both at once. */
-async function kill(
-  local: LocalMesh,
-  names: string[],
-  log: { file: string },
-  random: () => number,
-  report: StormReport,
-): Promise<void> {
-  const both = random() < 0.1;
-  const core = async () => {
-    await local.core.kill();
-    report.kills.core++;
-    local.core = await startCore(local.data_dir, { port: Number(new URL(local.url).port) }, log);
-  };
-  const agent = async () => {
-    const at = Math.floor(random() * names.length);
-    await local.nodes[at]!.kill();
-    report.kills.agent++;
-    const started = startNode(
-      {
-        core_url: local.url,
-        name: names[at]!,
-        data_dir: join(local.data_dir, names[at]!),
-        token_file: nodeTokenFile(local.data_dir),
-        drivers: ['quickjs'],
-      },
-      log,
-    );
-    local.nodes[at] = await started;
-  };
-  if (both) await Promise.all([core(), agent()]);
-  else if (report.kills.core <= report.kills.agent) await core();
-  else await agent();
+type Log = { file: string };
+
+async function killCore(local: LocalMesh, log: Log, report: StormReport): Promise<void> {
+  await local.core.kill();
+  report.kills.core++;
+  local.core = await startCore(local.data_dir, { port: Number(new URL(local.url).port) }, log);
+}
+
+/** Kills one agent. It is back when the core is. */
+async function killAgent(local: LocalMesh, name: string, at: number, log: Log, report: StormReport): Promise<void> {
+  await local.nodes[at]!.kill();
+  report.kills.agent++;
+  local.nodes[at] = await startNode(
+    {
+      core_url: local.url,
+      name,
+      data_dir: join(local.data_dir, name),
+      token_file: nodeTokenFile(local.data_dir),
+      drivers: ['quickjs'],
+    },
+    log,
+  );
 }
 
 /** Every accepted job has one end, the one that was seen before; and ran as often as it may have. */

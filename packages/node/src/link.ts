@@ -19,7 +19,7 @@ import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import type { Agent } from './agent.ts';
 
 /** First wait after a lost link, doubled up to the second. */
-const RETRY_MS = { first: 100, most: 2_000 };
+const RETRY_MS = { first: 100, most: 1_000 };
 const REPORT_EVERY_MS = 1_000;
 /** A core that does not take a report for so long is away, whatever the connection says. */
 const REPORT_TIMEOUT_MS = 5_000;
