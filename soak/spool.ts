@@ -1,6 +1,7 @@
 /**
- * `npm run soak -- spool [--kills 200] [--agents 3] [--open 24] [--core 1200] [--agent 800] [--seed N]`: the core and its agents are killed
- * with -9 under load; every accepted job must end with exactly one recorded result.
+ * `npm run soak -- spool [--kills 200] [--agents 3] [--scripts 16] [--core 1000] [--agent 800] [--seed N]`: the core and its
+ * agents are killed with -9 under load; every accepted job must end with exactly one recorded result. `--core` and
+ * `--agent` are mean pauses before the next kill, in milliseconds.
  */
 import { createHash, randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
@@ -18,8 +19,8 @@ export async function run(args: string[]): Promise<void> {
     options: {
       kills: { type: 'string', default: '200' },
       agents: { type: 'string', default: '3' },
-      open: { type: 'string', default: '24' },
-      core: { type: 'string', default: '1200' },
+      scripts: { type: 'string', default: '16' },
+      core: { type: 'string', default: '1000' },
       agent: { type: 'string', default: '800' },
       seed: { type: 'string', default: String(randomInt(2 ** 31)) },
     },
@@ -28,7 +29,7 @@ export async function run(args: string[]): Promise<void> {
   const report = await storm({
     kills: Number(values.kills),
     agents: Number(values.agents),
-    open: Number(values.open),
+    scripts: Number(values.scripts),
     core_ms: Number(values.core),
     agent_ms: Number(values.agent),
     random: seeded(values.seed),

@@ -235,7 +235,7 @@ describe('under kill -9 of core and agents', () => {
     const report = await storm({
       kills: 10,
       agents: 2,
-      open: 8,
+      scripts: 4,
       core_ms: 600,
       agent_ms: 300,
       random: Math.random,

@@ -27,8 +27,8 @@ import { until } from './mesh.ts';
 export interface StormOptions {
   kills: number;
   agents: number;
-  /** Jobs that are open at once, as far as acceptance goes. */
-  open: number;
+  /** Scripts that hand in jobs, a few at a time. */
+  scripts: number;
   /** Mean pauses between a restart and the next kill, of the core and of each agent. */
   core_ms: number;
   agent_ms: number;
@@ -52,6 +52,11 @@ export interface StormReport {
 }
 
 const MARKS = 'gem-pointer://storm/';
+/** Jobs that a script hands in before it waits for their ends. */
+const BATCH = 4;
+/** How long a kill waits for new jobs. */
+const LOADED_MS = 3_000;
+
 /** What a job does: rests, leaves its mark, answers with what only it can know. */
 const JOB = `
   export const work = async (name, rest_ms) => {
@@ -115,11 +120,12 @@ export async function storm(options: StormOptions): Promise<StormReport> {
   try {
     const handed: Handed[] = [];
     let over = false;
-    const scripts = Array.from({ length: options.open }, async () => {
+    const scripts = Array.from({ length: options.scripts }, async () => {
       while (!over) {
-        const job = await handIn(mesh, random, report);
-        handed.push(job);
-        await watch(mesh, job);
+        const batch: Handed[] = [];
+        for (let i = 0; i < BATCH && !over; i++) batch.push(await handIn(mesh, random, report));
+        handed.push(...batch);
+        await Promise.all(batch.map((job) => watch(mesh, job)));
       }
     });
     // What a script finds wrong stops the storm.
@@ -133,8 +139,12 @@ export async function storm(options: StormOptions): Promise<StormReport> {
       while (killed < options.kills && fault === undefined) {
         killed++;
         if (killed % 20 === 0) note(`${killed} kills, ${handed.length} jobs accepted`);
+        const before = handed.length;
         await kill();
         await pause(pause_ms * 2 * random());
+        // A kill is worth something where there is work: on a busy machine that takes its time to come.
+        for (let i = 0; i < LOADED_MS / 50 && handed.length < before + options.scripts && fault === undefined; i++)
+          await pause(50);
       }
     };
     // Side by side, so that now one, now the other, now both are away.
