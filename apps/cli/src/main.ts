@@ -2,7 +2,9 @@
 import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { fsCommands, notesVerbs } from './commands/fs.ts';
+import { provisionCommands } from './commands/provision.ts';
 import { runCommands } from './commands/run.ts';
+import { spoolCommands } from './commands/spool.ts';
 import { upCommands } from './commands/up.ts';
 import { workerCommands } from './commands/workers.ts';
 import { EXIT, report } from './output.ts';
@@ -35,6 +37,8 @@ upCommands(program);
 workerCommands(program);
 runCommands(program);
 fsCommands(program);
+provisionCommands(program);
+spoolCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
 // Flags that every verb takes may stand before or after it.
