@@ -67,6 +67,11 @@ export class Auth {
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(header)?.[1];
     if (token === undefined) throw new Unauthorised({ why: 'The Authorization header is not "Bearer <token>"' });
+    return this.whose(token, scope);
+  }
+
+  /** Whose token this is, wherever it came from. Throws Unauthorised or Forbidden; the token is in no message. */
+  whose(token: string, scope: Scope = 'admin'): Principal {
     const hash = digest(token);
     const found = this.#tokens.find((t) => timingSafeEqual(t.hash, hash))?.principal;
     if (!found) throw new Unauthorised({ why: 'This token is not known here. `hauki token` prints the right one' });

@@ -18,6 +18,7 @@ import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth } from './auth.ts';
+import { shareWithPage } from './cors.ts';
 import { Lasting } from './lasting/lasting.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
@@ -30,6 +31,7 @@ import { systemRoutes } from './routes/system.ts';
 import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
+import { WebSocketDoor } from './websockets.ts';
 
 export interface CoreOptions {
   /** Keys, tokens and MeshFS; made at the first start, mode 0700. */
@@ -58,11 +60,12 @@ function refuse(socket: Socket, error: unknown): void {
   socket.destroySoon();
 }
 
-function accept(socket: Socket, head: Buffer): void {
+function accept(socket: Socket, head: Buffer): Socket {
   socket.setNoDelay(true);
   socket.setTimeout(0);
   if (head.length > 0) socket.unshift(head);
   socket.write(`HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ${UPGRADE_PROTOCOL}\r\n\r\n`);
+  return socket;
 }
 
 /** Builds a core over its data folder; `listen` opens its port. */
@@ -127,8 +130,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     );
     return reply.status(404).send({ status: 'error', error: toWire(error) });
   });
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
     auth.checkOrigin(request.raw);
+    if (shareWithPage(request, reply)) return reply;
     if (!(request.routeOptions.config as { open?: boolean }).open && request.routeOptions.url)
       (request as { principal?: unknown }).principal = auth.principal(request.raw);
   });
@@ -153,15 +157,27 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
   const upgraded = new Set<Socket>();
 
+  const websockets = new WebSocketDoor({
+    relay,
+    admit(worker, by) {
+      if (typeof by === 'string') auth.whose(by);
+      else auth.principal(by);
+      registry.find(worker);
+    },
+  });
+
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());
     upgraded.add(socket);
     socket.once('close', () => upgraded.delete(socket));
     try {
       auth.checkOrigin(request);
-      if (request.headers.upgrade?.toLowerCase() !== UPGRADE_PROTOCOL)
-        throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}` });
       const path = (request.url ?? '').split('?')[0]!;
+      const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
+      const wanted = request.headers.upgrade?.toLowerCase();
+      if (worker !== undefined && wanted === 'websocket') return await websockets.serve(worker, request, socket, head);
+      if (wanted !== UPGRADE_PROTOCOL)
+        throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}; to websocket, for a worker` });
       if (path === '/api/v2/node/link') {
         auth.principal(request, 'node');
         accept(socket, head);
@@ -181,11 +197,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         if (!relay.arrived(splice, socket)) socket.destroy();
         return;
       }
-      const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
       auth.principal(request);
       registry.find(worker);
-      await relay.splice(worker, socket, () => accept(socket, head));
+      await relay.splice(worker, () => accept(socket, head));
     } catch (error) {
       refuse(socket, error);
     }

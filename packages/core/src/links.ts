@@ -90,6 +90,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const session = new Session({
     transport: streamTransport(stream),
     dispatch: serve(core, ['register', 'report', 'worker_died', 'meshfs_write', 'meshfs_resolve']),
+    tagged: false,
   });
   void session.closed.then((reason) => {
     clearInterval(watch);

@@ -21,8 +21,9 @@ import {
 import { powers } from '#powers';
 import { createCoreClient } from './http.ts';
 import { type LastingDoor, lastingDoor } from './lasting.ts';
+import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
-import { RemoteWorker, type Routing } from './worker.ts';
+import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
   /** URL of the core. HAUKI_URL, else http://127.0.0.1:8000. */
@@ -156,7 +157,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     live.add(worker);
     void worker.session.closed.then(() => {
       live.delete(worker);
-      done[`${worker.route}_bytes`] += worker.session.carried_bytes;
+      for (const route of ['direct', 'relay'] as const) done[`${route}_bytes`] += worker.carried_bytes(route);
     });
   };
 
@@ -264,7 +265,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     },
     stats() {
       const sum = { ...done };
-      for (const worker of live) sum[`${worker.route}_bytes`] += worker.session.carried_bytes;
+      for (const worker of live)
+        for (const route of ['direct', 'relay'] as const) sum[`${route}_bytes`] += worker.carried_bytes(route);
       return sum;
     },
     close,

@@ -128,6 +128,7 @@ export class Link {
       transport: streamTransport(stream),
       dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers']),
       timeout_ms: LIMITS.handshake_ms,
+      tagged: false,
     });
     this.#session = session;
     const core = remote<CoreForNode>(session);

@@ -121,10 +121,19 @@ export interface NodeForCore {
 export interface ShellForAgent {
   /** Loads the module and answers with the names of its methods. Throws SourceRejected. */
   load(setup: Setup): Promise<string[]>;
-  /** Makes a ticket redeemable. `key` is the session key, base64url. */
-  expect(ticket: { jti: string; role: TicketRole; key: string }): Promise<void>;
+  /** Makes a ticket redeemable. */
+  expect(ticket: ExpectedTicket): Promise<void>;
   /** Runs the end hook. Answers when it has ended or failed. */
   end(reason: string): Promise<void>;
+}
+
+/** What a worker must know to redeem a ticket: the keys derived from its secret, base64url, never the secret. */
+export interface ExpectedTicket {
+  jti: string;
+  role: TicketRole;
+  /** The session key. */
+  key: string;
+  resume_key: string;
 }
 
 export interface Setup {
@@ -139,7 +148,7 @@ export interface Setup {
   /** The core's public signing keys: a JSON Web Key Set. */
   keys: object;
   /** The owner's ticket, redeemable as soon as the worker is loaded. */
-  owner: { jti: string; role: TicketRole; key: string };
+  owner: ExpectedTicket;
 }
 
 /** The answer to a heartbeat. */

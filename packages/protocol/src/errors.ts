@@ -156,6 +156,20 @@ export const ProtocolViolation = define<{ why: string }>(
   false,
   (f) => `The peer broke the protocol: ${f.why}`,
 );
+export const RefGone = define<{ what: string; why?: string }>(
+  'RefGone',
+  -32008,
+  410,
+  false,
+  (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
+);
+export const Cancelled = define<{ method: string; why: string }>(
+  'Cancelled',
+  -32009,
+  499,
+  false,
+  (f) => `The call ${f.method}() was cancelled: ${f.why}. It may have run, or be running still`,
+);
 
 // Input
 export const TooLarge = define<{ what: string; limit_bytes: number; got_bytes?: number }>(
@@ -225,6 +239,14 @@ export const TicketUnproven = define<{ why: string }>(
   401,
   false,
   (f) => `Whoever sent the ticket does not hold its secret: ${f.why}`,
+);
+
+export const SessionLost = define<{ why: string }>(
+  'SessionLost',
+  -32026,
+  410,
+  false,
+  (f) => `The session cannot be resumed: ${f.why}`,
 );
 
 // Placement and provisioning
@@ -337,8 +359,8 @@ export const StorageFailed = define<{ what: string }>(
   (f) => `The store could not keep this: ${f.what}. Nothing was changed`,
 );
 
-/** A stack without the frames of our guest around it; what is left is the worker's own code. */
-const ownFrames = (stack: string) =>
+/** A stack without the frames of our guest around it; what is left is the worker's own code, at most 4096 characters. */
+export const ownFrames = (stack: string) =>
   stack
     .split('\n')
     .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))

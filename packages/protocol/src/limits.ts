@@ -2,10 +2,30 @@
 export const LIMITS = {
   /** One message. Below 2^24, so that a frame's first byte is always 0x00 and tells our session from other protocols. */
   message_bytes: 8 * 1024 * 1024,
+  /** How deep values may nest; QuickJS recurses on 256 KiB of native stack, and so must whoever reads them. */
+  depth: 128,
+  /** A regular expression's source, in characters: compiling is work that the sender chooses and the receiver does. */
+  regexp_chars: 4096,
+  /** Decimal digits of a bigint: reading one takes more than linear time. Four times an RSA-8192 modulus. */
+  bigint_digits: 10_000,
+  /** An error's stack on the wire. */
+  stack_chars: 4096,
+  /** One message of a WebSocket. It is held whole by whoever receives it, a relay too, and its bounds mean nothing. */
+  websocket_bytes: 1024 * 1024,
   /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
   unsent_bytes: 32 * 1024 * 1024,
   /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
   calls_in_flight: 4096,
+  /** References that one side of a session may have given out, or taken, at once; results kept for pipelining too. */
+  exports: 10_000,
+  /** Streams that one side of a session may have open in each direction. */
+  streams: 128,
+  /** What a stream's producer may be ahead of its reader, in characters and bytes. */
+  stream_bytes: 256 * 1024,
+  /** How long a visitor's cut session waits to be resumed; an owner's waits as long as its lease. */
+  resume_ms: 30_000,
+  /** Cut sessions of visitors that a worker keeps for their return. */
+  sessions_waiting: 64,
   /** Requests in one JSON-RPC batch of a plain client. */
   batch: 1000,
   /** Methods that a worker may offer. */

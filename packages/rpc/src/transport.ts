@@ -33,6 +33,8 @@ export interface Transport {
   readonly carried_bytes: number;
   /** Messages at the end of all those accepted that have never left for the other side; asked after the close. */
   readonly unsent?: number;
+  /** Takes back the message that is so many from the newest, if it has never left; its place stays. */
+  retract?(from_newest: number): boolean;
 }
 
 /** A transport that carries frames, those below sessions included. */

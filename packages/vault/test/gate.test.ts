@@ -65,7 +65,7 @@ async function open({ tls = false } = {}) {
       ),
     async ticket(role: TicketRole = 'owner') {
       const issued = await issue(office, caller.thumbprint, { role });
-      redeemer.expect({ jti: issued.jti, role, key: issued.key });
+      redeemer.expect({ jti: issued.jti, role, key: issued.key, resume_key: issued.key });
       return issued;
     },
     async close() {

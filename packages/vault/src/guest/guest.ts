@@ -17,8 +17,8 @@ export interface Outside {
 /** What the shell asks of the guest. */
 export interface Inside {
   load(source: string, context: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
-  /** A redeemed connection: its sessions' calls go to the worker. */
-  open(transport: Transport, role: TicketRole): void;
+  /** A redeemed connection: its session's calls go to the worker. `tagged`: with whole values and references. */
+  open(transport: Transport, role: TicketRole, tagged: boolean): void;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   end(reason: string): Promise<void>;
 }
@@ -70,8 +70,8 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
         clearTimeout(timer);
       }
     },
-    open(transport, role) {
-      new Session({ transport, dispatch: (method, params) => call(method, params, role) });
+    open(transport, role, tagged) {
+      new Session({ transport, tagged, dispatch: (method, params) => call(method, params, role) });
     },
     call,
     async end(reason) {

@@ -3,11 +3,11 @@
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
 import type { Server, Socket } from 'node:net';
-import { type AgentForShell, LIMITS, type Setup } from '@hauki/protocol';
+import { type AgentForShell, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
 import { remote, Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
-import { type Expected, Redeemer } from './redeemer.ts';
+import { Redeemer } from './redeemer.ts';
 
 export interface ShellPowers {
   control: Transport;
@@ -51,7 +51,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
       setTimeout(() => ready.prepare(), 1);
       return methods;
     },
-    async expect(ticket: Expected): Promise<void> {
+    async expect(ticket: ExpectedTicket): Promise<void> {
       redeemer?.expect(ticket);
     },
     async end(reason: string): Promise<void> {
@@ -63,6 +63,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
     transport: powers.control,
     dispatch: serve(shell, ['load', 'expect', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
+    tagged: false,
   });
   const agent = remote<AgentForShell>(session);
   const outside: Outside = {

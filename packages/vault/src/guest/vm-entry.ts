@@ -4,13 +4,13 @@
  * from the global object, so that the worker's code finds none of it.
  */
 import type { TicketRole } from '@hauki/protocol';
-import { type PortTransport, portTransport, remote, Session, serve } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport, remote, Session, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
 import { createTimers, VmResponse } from './vm-globals.ts';
 
 interface HostBridge {
-  post(channel: number, text: string): void;
+  post(channel: number, text: string, bytes?: ArrayBuffer): void;
   shut(channel: number): void;
   arm(id: number, delay_ms: number): void;
   disarm(id: number): void;
@@ -18,8 +18,8 @@ interface HostBridge {
 
 /** What the thread calls; see `drivers/quickjs/vm.ts`. */
 export interface VmBridge {
-  deliver(channel: number, text: string): void;
-  open(channel: number, role: TicketRole): void;
+  deliver(channel: number, text: string, bytes?: ArrayBuffer): void;
+  open(channel: number, role: TicketRole, tagged: number): void;
   closed(channel: number, reason: string): void;
   fire(timer: number): void;
 }
@@ -45,7 +45,12 @@ scope.clearInterval = timers.clearTimeout;
 const channels = new Map<number, PortTransport>();
 const channel = (number: number): PortTransport => {
   const made = portTransport(
-    (text) => host.post(number, text),
+    (text, bytes) => {
+      if (!bytes) return host.post(number, text);
+      const joined = joinBytes(bytes);
+      const whole = joined.byteLength === joined.buffer.byteLength ? joined : joined.slice();
+      host.post(number, text, whole.buffer as ArrayBuffer);
+    },
     () => {
       channels.delete(number);
       host.shut(number);
@@ -76,11 +81,15 @@ const control: VmControl = {
     await inside?.end(reason);
   },
 };
-const session = new Session({ transport: channel(0), dispatch: serve(control, ['load', 'call', 'end']) });
+const session = new Session({
+  transport: channel(0),
+  dispatch: serve(control, ['load', 'call', 'end']),
+  tagged: false,
+});
 
 const bridge: VmBridge = {
-  deliver: (number, text) => channels.get(number)?.deliver(text),
-  open: (number, role) => inside?.open(channel(number), role),
+  deliver: (number, text, bytes) => channels.get(number)?.deliver(text, bytes && new Uint8Array(bytes)),
+  open: (number, role, tagged) => inside?.open(channel(number), role, tagged === 1),
   closed(number, reason) {
     channels.get(number)?.closed(reason);
     channels.delete(number);
