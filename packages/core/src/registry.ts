@@ -67,7 +67,11 @@ export class Registry {
     const name = node.info.node;
     this.nodes.set(name, node);
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
-    for (const info of workers) this.workers.set(info.worker, { ...info, node: name });
+    for (const info of workers) {
+      // A lasting worker that was started elsewhere meanwhile: this one is about to end.
+      const newer = (this.workers.get(info.worker)?.epoch ?? 0) > info.epoch;
+      if (!newer) this.workers.set(info.worker, { ...info, node: name });
+    }
     for (const watcher of this.#watchers) watcher.registered?.(node, workers);
   }
 
@@ -75,6 +79,7 @@ export class Registry {
   born(entry: RegisteredWorker): void {
     const fate = this.#fates.get(entry.worker);
     if (fate && (fate.epoch ?? 1) >= entry.epoch) return;
+    if ((this.workers.get(entry.worker)?.epoch ?? 0) > entry.epoch) return;
     this.workers.set(entry.worker, entry);
   }
 

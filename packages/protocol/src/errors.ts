@@ -1,7 +1,7 @@
 /**
  * The one error table: everything that can go wrong in operation, with its JSON-RPC code, HTTP status, typed fields,
  * and whether trying again can help. A class here is the same on both ends of a wire: `toWire` and `fromWire` are
- * inverse. Bugs are not here: they throw assertions.
+ * inverse. Bugs are not here: they throw assertions. The file is long because it is one table.
  *
  * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
  */

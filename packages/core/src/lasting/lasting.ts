@@ -11,7 +11,6 @@ import {
   ConnectionLost,
   describe,
   type Fate,
-  Forbidden,
   isError,
   LEASE,
   LIMITS,
@@ -22,6 +21,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Principal } from '../auth.ts';
+import { demandOwned, mayHandle } from '../owned.ts';
 import type { RegisteredNode, Registry } from '../registry.ts';
 import { type Order, randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import { Texts } from '../texts.ts';
@@ -179,7 +179,7 @@ export class Lasting {
   /** Those of the principal; all of them for an administrator. */
   list(principal: Principal): LastingView[] {
     return [...this.#entries.values()]
-      .filter(({ record }) => record.state !== 'deleted' && record.confirmed && owns(principal, record.owner))
+      .filter(({ record }) => record.state !== 'deleted' && record.confirmed && mayHandle(principal, record.owner))
       .map((entry) => this.#view(entry));
   }
 
@@ -214,8 +214,7 @@ export class Lasting {
   #find(worker: string, principal: Principal): Entry {
     const entry = this.#entries.get(worker);
     if (!entry || entry.record.state === 'deleted' || !entry.record.confirmed) throw new WorkerUnknown({ worker });
-    if (!owns(principal, entry.record.owner))
-      throw new Forbidden({ why: `${worker} belongs to another: only its owner and an admin may do this` });
+    demandOwned(principal, entry.record.owner, worker);
     return entry;
   }
 
@@ -399,5 +398,3 @@ export class Lasting {
     });
   }
 }
-
-const owns = (principal: Principal, owner: string) => principal.scope === 'admin' || principal.name === owner;

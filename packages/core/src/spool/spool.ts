@@ -7,9 +7,10 @@
  */
 import { createHash } from 'node:crypto';
 import type { KeyValue } from '@hauki/backplane';
-import { BadInput, describe, Forbidden, JobEnded, JobUnknown, LIMITS, Overloaded } from '@hauki/protocol';
+import { BadInput, describe, JobEnded, JobUnknown, LIMITS, Overloaded } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
 import type { Principal } from '../auth.ts';
+import { demandOwned, mayHandle } from '../owned.ts';
 import type { Registry } from '../registry.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
@@ -184,7 +185,7 @@ export class Spool {
     { state, after, limit = 100 }: { state?: JobState | undefined; after?: string | undefined; limit?: number },
   ): Promise<{ jobs: JobView[]; next?: string }> {
     const wanted = inState(state);
-    const passes = (record: JobRecord) => owns(principal, record.owner) && wanted(record);
+    const passes = (record: JobRecord) => mayHandle(principal, record.owner) && wanted(record);
     const { records, next } = await this.#store.list(passes, { after, limit });
     return { jobs: records.map((record) => this.#view(record)), ...(next === undefined ? {} : { next }) };
   }
@@ -214,10 +215,7 @@ export class Spool {
   async #find(job: string, principal: Principal): Promise<JobRecord> {
     const record = await this.#store.read(job);
     if (!record) throw new JobUnknown({ job });
-    if (!owns(principal, record.owner))
-      throw new Forbidden({ why: `${job} belongs to another: only its owner and an admin may do this` });
+    demandOwned(principal, record.owner, job);
     return record;
   }
 }
-
-const owns = (principal: Principal, owner: string) => principal.scope === 'admin' || principal.name === owner;
