@@ -42,14 +42,16 @@ export class Registry {
   readonly workers = new Map<string, RegisteredWorker>();
   /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. */
   readonly forging = new Map<string, { node: string; grants: Grants }>();
-  /** Lasting workers that do not run just now, and why. */
-  readonly restarting = new Map<string, string>();
+  /** Lasting workers that do not run just now, whose they are, and why. */
+  readonly restarting = new Map<string, { owner: string; why: string }>();
   readonly #fates = new Map<string, Fate>();
   readonly #watchers: RegistryWatcher[] = [];
+  readonly #emit: (name: string, fields: object) => void;
   readonly #node_grace_ms: number;
 
   /** `node_grace_ms`: after which the workers of a node that is away are counted dead. */
-  constructor(node_grace_ms: number = LIMITS.node_grace_ms) {
+  constructor(emit: (name: string, fields: object) => void = () => {}, node_grace_ms: number = LIMITS.node_grace_ms) {
+    this.#emit = emit;
     this.#node_grace_ms = node_grace_ms;
   }
 
@@ -67,27 +69,41 @@ export class Registry {
     const name = node.info.node;
     this.nodes.set(name, node);
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
-    for (const info of workers) {
-      // A lasting worker that was started elsewhere meanwhile: this one is about to end.
-      const newer = (this.workers.get(info.worker)?.epoch ?? 0) > info.epoch;
-      if (!newer) this.workers.set(info.worker, { ...info, node: name });
-    }
+    this.#emit('NODE_REGISTERED', { node: name, workers: workers.length, drivers: Object.keys(node.info.drivers) });
+    for (const info of workers) this.learn({ ...info, node: name });
     for (const watcher of this.#watchers) watcher.registered?.(node, workers);
   }
 
-  /** A worker was born, or is seen for the first time. It may be dead already: a fate that came first stands. */
-  born(entry: RegisteredWorker): void {
-    const fate = this.#fates.get(entry.worker);
-    if (fate && (fate.epoch ?? 1) >= entry.epoch) return;
-    if ((this.workers.get(entry.worker)?.epoch ?? 0) > entry.epoch) return;
+  /** A worker that the core itself had made, or knows to be where it is. False where it is known to be dead already. */
+  born(entry: RegisteredWorker): boolean {
+    if (this.isDead(entry) || (this.workers.get(entry.worker)?.epoch ?? 0) > entry.epoch) return false;
     this.workers.set(entry.worker, entry);
+    return true;
+  }
+
+  /** Whether the end of this worker, in this epoch or a later one, has been heard of. */
+  isDead({ worker, epoch }: Pick<WorkerInfo, 'worker' | 'epoch'>): boolean {
+    const fate = this.#fates.get(worker);
+    return fate !== undefined && (fate.epoch ?? 1) >= epoch;
+  }
+
+  /** A node tells of a worker that it has; one that the core does not know outlived it. */
+  learn(entry: RegisteredWorker): void {
+    const { worker, node, driver, owner, epoch } = entry;
+    const known = this.workers.get(worker);
+    // Nobody takes a worker from another node by its name, and an earlier epoch no place from a later one.
+    if (known && (known.node !== node || known.epoch > epoch)) return;
+    const is_news = !known && !this.forging.has(worker);
+    this.workers.set(worker, entry);
+    if (is_news) this.#emit('WORKER_RETURNED', { worker, node, driver, owner, epoch });
   }
 
   /** A node's link is lost. Its workers stay listed: with a live agent they go on, and it will tell. */
-  away(node: RegisteredNode): void {
+  away(node: RegisteredNode, reason = 'its link is lost'): void {
     const name = node.info.node;
     if (this.nodes.get(name) !== node) return;
     this.nodes.delete(name);
+    this.#emit('NODE_AWAY', { node: name, reason });
     for (const watcher of this.#watchers) watcher.away?.(name);
     const timer = setTimeout(() => {
       if (!this.nodes.has(name)) this.#lose(name, `its node ${name} is gone`);
@@ -121,6 +137,11 @@ export class Registry {
       home.load = { ...home.load, workers: workers - 1, memory_used_mib: memory_used_mib - known.memory_mib };
     }
     this.workers.delete(fate.worker);
+    if (!this.isDead({ worker: fate.worker, epoch: fate.epoch ?? 1 })) {
+      const { worker, owner, cause, reason } = fate;
+      const node = known?.node ?? this.forging.get(worker)?.node;
+      this.#emit('WORKER_DIED', { worker, node, owner, cause, reason });
+    }
     this.#fates.set(fate.worker, fate);
     if (this.#fates.size > LIMITS.fates) for (const oldest of this.#fates.keys()) if (this.#fates.delete(oldest)) break;
     for (const watcher of this.#watchers) watcher.died?.(fate);
@@ -136,11 +157,18 @@ export class Registry {
     return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
   }
 
+  /** A worker, living, dead or being started again, and whose it is. Throws WorkerUnknown. */
+  known(worker: string): { worker: string; owner: string } {
+    const entry = this.workers.get(worker) ?? this.restarting.get(worker) ?? this.#fates.get(worker);
+    if (!entry) throw new WorkerUnknown({ worker });
+    return { worker, owner: entry.owner };
+  }
+
   /** A worker that lives as far as is known. Throws WorkerRestarting, WorkerDied, or WorkerUnknown. */
   find(worker: string): RegisteredWorker {
     const entry = this.workers.get(worker);
-    const why = this.restarting.get(worker);
-    if (!entry && why !== undefined) throw new WorkerRestarting({ worker, why });
+    const restarting = this.restarting.get(worker);
+    if (!entry && restarting) throw new WorkerRestarting({ worker, why: restarting.why });
     if (!entry) throw this.death(worker) ?? new WorkerUnknown({ worker });
     return entry;
   }

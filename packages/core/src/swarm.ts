@@ -5,6 +5,7 @@
 import {
   BadInput,
   ConnectionLost,
+  describe,
   type Fate,
   type GrantRequest,
   isError,
@@ -22,9 +23,9 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
-import type { Principal } from './auth.ts';
 import { place } from './matchmaker.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
+import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
 
 export interface SpawnRequest {
@@ -68,6 +69,8 @@ export interface Order {
   labels: Record<string, string>;
   /** Undefined: what the driver's vaults get when nobody said. */
   memory_mib?: number | undefined;
+  /** Nodes that whoever asked may use; `*` for all. */
+  nodes: readonly string[];
 }
 
 export interface PlaceOptions {
@@ -87,30 +90,42 @@ export class Swarm {
   }
 
   async spawn(request: SpawnRequest, principal: Principal): Promise<{ worker: string; node: string; ticket: Ticket }> {
-    const order = await this.order(request, principal.name);
+    const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
     // A name of its own for each try: an answer that was lost must not collide with the next.
     const { entry, made } = await this.place(order, { name: () => `w-${randomName(9)}` });
     const { worker, node } = entry;
     return { worker, node, ticket: await this.#powers.office.sign(entry, made.ticket, request.audience) };
   }
 
-  /** Checks a request and fetches its source. Rejects with BadInput, TooLarge, or as MeshFS does. */
-  async order(request: Omit<SpawnRequest, 'audience'>, owner: string): Promise<Order> {
+  /**
+   * Checks a request, also against what the principal may (`scopes`: needed for source of one's own, and for a pointer),
+   * and fetches its source. Rejects with Forbidden, BadInput, TooLarge, or as MeshFS does.
+   */
+  async order(
+    request: Omit<SpawnRequest, 'audience'>,
+    principal: Principal,
+    scopes: { source: Scope; pointer: Scope },
+  ): Promise<Order> {
     const { memory_mib, driver, labels = {} } = request;
+    const grants = normaliseGrants(request.grants);
+    demandGrants(principal, grants);
+    // Source of one's own is more than what others have kept under a pointer.
+    if (request.source !== undefined) demand(principal, { scope: scopes.source });
+    else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
     const { source, language } = await this.#source(request);
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
     const job = {
-      owner,
+      owner: principal.name,
       source,
       language,
-      grants: normaliseGrants(request.grants),
+      grants,
       lease,
       ttl_ms: request.ttl_ms ?? 0,
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
-    return { job, driver, labels, memory_mib };
+    return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };
   }
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
@@ -120,8 +135,11 @@ export class Swarm {
     const wanted = { driver: order.driver, labels: order.labels, memory_mib: memory };
     const tried = new Set<string>();
     for (;;) {
-      const may = ({ info: { node } }: RegisteredNode) => !tried.has(node) && (options.only ?? node) === node;
-      const placed = place(wanted, registry.candidates().filter(may), random);
+      const candidates = registry
+        .candidates()
+        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node)
+        .filter(({ info: { node } }) => reachesNode(order.nodes, node));
+      const placed = place(wanted, candidates, random);
       if ('refused' in placed) throw refusal(order, memory, placed.refused, tried);
       const { node, driver } = placed;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
@@ -142,6 +160,7 @@ export class Swarm {
         // Its answer may only be late: then nobody waits for the worker any more.
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
+        event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
         if (again && tried.size < ATTEMPTS) continue;
         throw error;
@@ -197,7 +216,7 @@ export class Swarm {
       lease_until: 0,
       ...(lasting ? { lasting } : {}),
     };
-    this.#powers.registry.born(entry);
+    if (this.#powers.registry.born(entry)) this.#powers.event('WORKER_BORN', { worker, node, driver, owner, epoch });
     return entry;
   }
 

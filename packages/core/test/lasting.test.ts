@@ -16,6 +16,7 @@ const record = (change: Partial<LastingRecord> = {}): LastingRecord => ({
   language: 'javascript',
   driver: 'quickjs',
   labels: {},
+  nodes: ['*'],
   memory_mib: null,
   grants: NO_GRANTS,
   load_timeout_ms: 1_000,
@@ -141,7 +142,7 @@ describe('the registry, of lasting workers', () => {
   it('says that it is being started again, which is worth asking again', () => {
     const registry = new Registry();
     registry.register(node('one'), [info(1)]);
-    registry.restarting.set('counter', 'it fell');
+    registry.restarting.set('counter', { owner: 'ada', why: 'it fell' });
     assert.equal(registry.find('counter').epoch, 1, 'while it lives it is found');
     registry.died(fate(1));
     assert.throws(

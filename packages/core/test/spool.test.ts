@@ -162,6 +162,7 @@ describe('over a real store', () => {
     params: { text: '[]' },
     driver: null,
     labels: {},
+    nodes: ['*'],
     memory_mib: null,
     grants: NO_GRANTS,
     timeout_ms: 1,

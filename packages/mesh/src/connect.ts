@@ -3,6 +3,7 @@ import {
   BadInput,
   type GrantRequest,
   LIMITS,
+  type MeshEvent,
   type NodeInfo,
   type NodeLoad,
   type Ticket,
@@ -19,10 +20,12 @@ import {
   sourceOf,
 } from '@hauki/rpc';
 import { powers } from '#powers';
+import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
 import { type LastingDoor, lastingDoor } from './lasting.ts';
 import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
+import { meshTokens, type Tokens } from './tokens.ts';
 import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
@@ -109,6 +112,10 @@ export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
     /** All that is kept under pointers that begin with `prefix`. */
     list(prefix?: string): Promise<{ pointer: string; digest: string; bytes: number; media_type: string }[]>;
   };
+  /** What happens in the mesh: what the core remembers or, with `follow`, as it happens. Leave it with `break`. */
+  events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
+  /** Narrower tokens than this mesh's own. */
+  readonly tokens: Tokens;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -263,6 +270,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
         }
       },
     },
+    events: (given) => meshEvents(core, given),
+    tokens: meshTokens(core),
     stats() {
       const sum = { ...done };
       for (const worker of live)

@@ -36,6 +36,7 @@ const FIELDS = {
   state: 'done',
   key: 'k-1',
   name: 'counter',
+  token: 'ci-0a1b',
 };
 
 const overWire = (thrown: unknown) => fromWire(JSON.parse(JSON.stringify(toWire(thrown))));

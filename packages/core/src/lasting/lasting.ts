@@ -20,9 +20,8 @@ import {
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
-import type { Principal } from '../auth.ts';
-import { demandOwned, mayHandle } from '../owned.ts';
 import type { RegisteredNode, Registry } from '../registry.ts';
+import { demand, may, type Principal } from '../rights.ts';
 import { type Order, randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import { Texts } from '../texts.ts';
 import { afterDeath, type LastingRecord, type LastingView, RESTART, type RestartTerms, viewOf } from './record.ts';
@@ -59,6 +58,7 @@ interface Entry {
 
 const NAME = new RegExp(`^[a-z0-9][a-z0-9-]{0,${LIMITS.lasting_name_chars - 1}}$`);
 const PREFIX = 'worker/';
+const SCOPE = 'provision';
 /** Sources of all lasting workers together, in characters. */
 const SOURCES = LIMITS.spool_bytes;
 /** Errors that say nothing against the worker: the nodes cannot take it now. */
@@ -107,10 +107,8 @@ export class Lasting {
       if (record.state !== 'deleted' && !record.confirmed) await this.#bury(entry);
       if (record.state === 'deleted' || !record.confirmed) continue;
       if (record.node !== null) entry.away_since = this.#now();
-      this.#powers.registry.restarting.set(
-        record.worker,
-        'the mesh has just been started, and its node is not there yet',
-      );
+      const why = 'the mesh has just been started, and its node is not there yet';
+      this.#powers.registry.restarting.set(record.worker, { owner: record.owner, why });
       this.#tendLater(entry, record.node === null ? 0 : this.#powers.node_grace_ms);
     }
   }
@@ -124,7 +122,8 @@ export class Lasting {
         what: 'name',
         why: `${JSON.stringify(name)} is not [a-z0-9-], at most ${LIMITS.lasting_name_chars} long`,
       });
-    const { job, driver, labels, memory_mib } = await swarm.order(spawn, principal.name);
+    const scopes = { source: SCOPE, pointer: SCOPE } as const;
+    const { job, driver, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
     const source = await this.#texts.keep(job.source);
     const before = this.#entries.get(name);
     let alive = 0;
@@ -137,28 +136,21 @@ export class Lasting {
       this.#texts.release(source);
       throw error;
     }
-    const record: LastingRecord = {
+    const record = newRecord({
       worker: name,
       owner: principal.name,
-      state: 'restarting',
-      confirmed: false,
       pointer: request.pointer ?? null,
       source,
       language: job.language,
       driver: driver ?? null,
       labels,
+      nodes: [...nodes],
       memory_mib: memory_mib ?? null,
       grants: job.grants,
       load_timeout_ms: job.load_timeout_ms,
       epoch: before?.record.epoch ?? 0,
-      node: null,
-      failures: 0,
-      deaths: [],
       created_at: this.#now(),
-      started_at: 0,
-      next_try_at: 0,
-      deleted_at: 0,
-    };
+    });
     // Nothing awaits between the look above and this line: the name is taken from here on.
     const entry: Entry = { record, revision: before?.revision ?? 'absent', turn: before?.turn ?? Promise.resolve() };
     this.#entries.set(name, entry);
@@ -176,14 +168,17 @@ export class Lasting {
     });
   }
 
-  /** Those of the principal; all of them for an administrator. */
+  /** Those that the principal may handle: its own and the targeted ones; all of them for an admin. */
   list(principal: Principal): LastingView[] {
     return [...this.#entries.values()]
-      .filter(({ record }) => record.state !== 'deleted' && record.confirmed && mayHandle(principal, record.owner))
+      .filter(
+        ({ record }) =>
+          record.state !== 'deleted' && record.confirmed && may(principal, { scope: SCOPE, worker: record }),
+      )
       .map((entry) => this.#view(entry));
   }
 
-  /** Throws WorkerUnknown, or Forbidden for another's. */
+  /** Throws WorkerUnknown, or Forbidden for one that is out of reach. */
   get(worker: string, principal: Principal): LastingView {
     return this.#view(this.#find(worker, principal));
   }
@@ -214,7 +209,7 @@ export class Lasting {
   #find(worker: string, principal: Principal): Entry {
     const entry = this.#entries.get(worker);
     if (!entry || entry.record.state === 'deleted' || !entry.record.confirmed) throw new WorkerUnknown({ worker });
-    demandOwned(principal, entry.record.owner, worker);
+    demand(principal, { scope: SCOPE, worker: entry.record });
     return entry;
   }
 
@@ -244,8 +239,10 @@ export class Lasting {
       void this.#inTurn(entry, async () => {
         if (entry.record.node !== name || entry.seen_by === node) return;
         entry.away_since = undefined;
-        if (told.get(entry.record.worker)?.epoch === entry.record.epoch) {
+        const info = told.get(entry.record.worker);
+        if (info && info.epoch === entry.record.epoch) {
           entry.seen_by = node;
+          this.#powers.registry.born({ ...info, node: name });
           this.#runs(entry);
           if (entry.record.state !== 'running' && entry.record.state !== 'deleted')
             await this.#note(entry, { state: 'running', started_at: this.#now() });
@@ -297,7 +294,7 @@ export class Lasting {
       if (CROWDED.some((kind) => isError(error, kind as typeof NoNodeFits)) || error instanceof CompareFailed) {
         const times = (entry.waiting?.times ?? 0) + 1;
         entry.waiting = { why, times };
-        this.#powers.registry.restarting.set(record.worker, why);
+        this.#powers.registry.restarting.set(record.worker, { owner: record.owner, why });
         return this.#tendLater(entry, Math.min(first_ms * 2 ** Math.min(times - 1, 30), most_ms));
       }
       const { log_tail } = (error as { fields?: { log_tail?: string } }).fields ?? {};
@@ -322,6 +319,7 @@ export class Lasting {
       },
       driver: record.driver ?? undefined,
       labels: record.labels,
+      nodes: record.nodes,
       memory_mib: record.memory_mib ?? undefined,
     };
     const place = (only?: string) =>
@@ -350,9 +348,9 @@ export class Lasting {
   }
 
   async #dead(entry: Entry, cause: string, reason: string, log_tail = ''): Promise<void> {
-    const { epoch, node, worker } = entry.record;
+    const { epoch, node, worker, owner } = entry.record;
     const death = { epoch, node, at: this.#now(), cause, reason, log_tail };
-    this.#powers.registry.restarting.set(worker, `${reason}; it is being started again`);
+    this.#powers.registry.restarting.set(worker, { owner, why: `${reason}; it is being started again` });
     await this.#note(entry, afterDeath(entry.record, death, this.#powers.restart));
   }
 

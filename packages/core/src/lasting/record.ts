@@ -30,6 +30,8 @@ export interface LastingRecord {
   /** Before the first start what was asked for, then what it got: it is never started with another. */
   driver: string | null;
   labels: Record<string, string>;
+  /** Nodes that its owner may use; `*` for all. */
+  nodes: string[];
   memory_mib: number | null;
   grants: Grants;
   load_timeout_ms: number;
@@ -44,6 +46,18 @@ export interface LastingRecord {
   started_at: number;
   next_try_at: number;
   deleted_at: number;
+}
+
+/** What is settled when a lasting worker is asked for. */
+type Asked = Omit<
+  LastingRecord,
+  'state' | 'confirmed' | 'node' | 'failures' | 'deaths' | 'started_at' | 'next_try_at' | 'deleted_at'
+>;
+
+/** A record before the first start. */
+export function newRecord(asked: Asked): LastingRecord {
+  const none = { started_at: 0, next_try_at: 0, deleted_at: 0 };
+  return { ...asked, ...none, state: 'restarting', confirmed: false, node: null, failures: 0, deaths: [] };
 }
 
 export interface RestartTerms {

@@ -1,7 +1,6 @@
 /** The notes' `omega_spool`: hand in code, fetch the result later. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { LIMITS } from '@hauki/protocol';
-import type { Principal } from '../auth.ts';
 import type { JobState } from '../spool/record.ts';
 import type { Spool, SpoolRequest } from '../spool/spool.ts';
 import { MODULE } from './swarm.ts';
@@ -10,12 +9,13 @@ const strict = { additionalProperties: false };
 const JOB_ID = '^j-[a-z0-9]{1,40}$';
 const Job = Type.Object({ job: Type.String({ pattern: JOB_ID }) });
 const STATES: JobState[] = ['accepted', 'running', 'done', 'failed', 'cancelled'];
-const principalOf = (request: object) => (request as { principal: Principal }).principal;
+const access = { config: { scope: 'spool' } } as const;
 
 export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (app, { spool }) => {
   app.post(
     '/api/v2/omega_spool',
     {
+      ...access,
       schema: {
         tags: ['spool'],
         summary: 'Spool a job: code, one method, its parameters; accepted when it is durable',
@@ -44,7 +44,7 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
       },
     },
     async (request, reply) => {
-      const view = await spool.accept(request.body as SpoolRequest, principalOf(request));
+      const view = await spool.accept(request.body as SpoolRequest, request.principal);
       return reply.status(202).send({ status: 'success', job: view.job, state: view.state });
     },
   );
@@ -52,6 +52,7 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
   app.get(
     '/api/v2/omega_spool',
     {
+      ...access,
       schema: {
         tags: ['spool'],
         summary: 'Jobs, newest first, a page at a time',
@@ -65,12 +66,13 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
         ),
       },
     },
-    async (request) => ({ status: 'success', ...(await spool.list(principalOf(request), request.query)) }),
+    async (request) => ({ status: 'success', ...(await spool.list(request.principal, request.query)) }),
   );
 
   app.get(
     '/api/v2/omega_spool/:job',
     {
+      ...access,
       schema: {
         tags: ['spool'],
         summary: 'A job and, once it is done, its result; with wait_ms the answer waits for its end',
@@ -83,7 +85,7 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
     },
     async (request, reply) => {
       const { job } = request.params;
-      const principal = principalOf(request);
+      const principal = request.principal;
       const gone = new AbortController();
       reply.raw.once('close', () => gone.abort());
       await spool.wait(job, principal, request.query.wait_ms ?? 0, gone.signal);
@@ -98,6 +100,7 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
   app.delete(
     '/api/v2/omega_spool/:job',
     {
+      ...access,
       schema: {
         tags: ['spool'],
         summary: 'Cancel: a waiting job never runs, a running one’s worker is destructed; too late is 409',
@@ -106,7 +109,7 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
     },
     async (request) => ({
       status: 'success',
-      ...(await spool.cancel(request.params.job, principalOf(request))),
+      ...(await spool.cancel(request.params.job, request.principal)),
     }),
   );
 };

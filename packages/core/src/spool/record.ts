@@ -48,6 +48,8 @@ export interface JobRecord {
   params: Kept;
   driver: string | null;
   labels: Record<string, string>;
+  /** Nodes that its owner may use; `*` for all. */
+  nodes: string[];
   memory_mib: number | null;
   grants: Grants;
   timeout_ms: number;

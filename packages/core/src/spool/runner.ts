@@ -206,6 +206,7 @@ export class Runner {
         },
         driver: record.driver ?? undefined,
         labels: record.labels,
+        nodes: record.nodes,
         memory_mib: record.memory_mib ?? undefined,
       },
       {

@@ -9,9 +9,8 @@ import { createHash } from 'node:crypto';
 import type { KeyValue } from '@hauki/backplane';
 import { BadInput, describe, JobEnded, JobUnknown, LIMITS, Overloaded } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
-import type { Principal } from '../auth.ts';
-import { demandOwned, mayHandle } from '../owned.ts';
 import type { Registry } from '../registry.ts';
+import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
 import { type JobRecord, type JobState, type JobView, newJobId, viewOf } from './record.ts';
@@ -46,7 +45,11 @@ export interface SpoolPowers {
 /** Attempts when nobody said otherwise. */
 const ATTEMPTS = 3;
 const SWEEP_EVERY_MS = 60_000;
+const SCOPE = 'spool';
 const KEY = /^[\x21-\x7e]+$/;
+
+/** What handling a job takes: it is its owner's, as a worker is. */
+const wishFor = ({ job, owner }: JobRecord) => ({ scope: SCOPE, worker: { worker: job, owner } }) as const;
 
 export class Spool {
   readonly #powers: SpoolPowers;
@@ -100,7 +103,7 @@ export class Spool {
     this.#accepting++;
     const texts: Kept[] = [];
     try {
-      const order = await this.#powers.swarm.order(request, principal.name);
+      const order = await this.#powers.swarm.order(request, principal, { source: SCOPE, pointer: SCOPE });
       for (const text of [order.job.source, JSON.stringify(request.params ?? [])])
         texts.push(await this.#store.texts.keep(text));
       job ??= newJobId(this.#now(), randomName(6));
@@ -118,6 +121,7 @@ export class Spool {
         params: texts[1]!,
         driver: order.driver ?? null,
         labels: order.labels,
+        nodes: [...order.nodes],
         memory_mib: order.memory_mib ?? null,
         grants: order.job.grants,
         timeout_ms: request.timeout_ms ?? LIMITS.call_ms,
@@ -152,7 +156,7 @@ export class Spool {
     }
   }
 
-  /** Rejects with JobUnknown, or Forbidden for another's. The result is JSON text, of a job that is done. */
+  /** Rejects with JobUnknown, or Forbidden for one that is out of reach. The result is JSON text, of a job that is done. */
   async get(job: string, principal: Principal): Promise<{ view: JobView; result: string | undefined }> {
     const record = await this.#find(job, principal);
     return {
@@ -179,13 +183,13 @@ export class Spool {
     this.#waiters.delete(wake);
   }
 
-  /** A page of the principal's jobs, newest first; an administrator sees all. `next` is the following `after`. */
+  /** A page of the principal's jobs, newest first; an admin sees all. `next` is the following `after`. */
   async list(
     principal: Principal,
     { state, after, limit = 100 }: { state?: JobState | undefined; after?: string | undefined; limit?: number },
   ): Promise<{ jobs: JobView[]; next?: string }> {
     const wanted = inState(state);
-    const passes = (record: JobRecord) => mayHandle(principal, record.owner) && wanted(record);
+    const passes = (record: JobRecord) => may(principal, wishFor(record)) && wanted(record);
     const { records, next } = await this.#store.list(passes, { after, limit });
     return { jobs: records.map((record) => this.#view(record)), ...(next === undefined ? {} : { next }) };
   }
@@ -215,7 +219,7 @@ export class Spool {
   async #find(job: string, principal: Principal): Promise<JobRecord> {
     const record = await this.#store.read(job);
     if (!record) throw new JobUnknown({ job });
-    demandOwned(principal, record.owner, job);
+    demand(principal, wishFor(record));
     return record;
   }
 }
