@@ -6,6 +6,7 @@ import { startCore, startNode } from '@hauki/cli';
 import {
   BadInput,
   connect,
+  Forbidden,
   isError,
   NameTaken,
   NoNodeFits,
@@ -142,6 +143,28 @@ describe('lasting workers', () => {
     await used.mesh.provision(origin, { name: 'stays' });
     await assert.rejects(used.mesh.destruct('stays'), (e) => isError(e, BadInput) && /lxc_provision/.test(e.message));
     await used.mesh.lasting.delete('stays');
+  });
+
+  it('are kept by a token with the scope provision: its own, and those that it names', async () => {
+    const holder = async (workers: string[]) => {
+      const targets = { workers, nodes: ['nowhere-else', used.local.nodes[0]!.node] };
+      const { token } = await used.mesh.tokens.create({ name: 'keeper', scopes: ['provision'], targets });
+      return connect({ core: used.local.url, token });
+    };
+    await using one = await holder([]);
+    await using two = await holder(['shared']);
+    await used.mesh.provision(origin, { name: 'shared' });
+    await one.provision(origin, { name: 'mine' });
+    const names = async (mesh: typeof one) => (await mesh.lasting.list()).map(({ worker }) => worker);
+    assert.deepEqual(await names(one), ['mine']);
+    assert.deepEqual(await names(two), ['shared']);
+    await assert.rejects(one.lasting.delete('shared'), (e) => isError(e, Forbidden));
+    await assert.rejects(two.lasting.get('mine'), (e) => isError(e, Forbidden));
+    const spying = { meshfs: { read: ['gem-pointer://wiki/'] } };
+    await assert.rejects(one.provision(origin, { grants: spying }), (e) => isError(e, Forbidden));
+    await assert.rejects(one.spool(origin, { method: 'next' }), (e) => isError(e, Forbidden));
+    await two.lasting.delete('shared');
+    await used.mesh.lasting.delete('mine');
   });
 
   it('live on while the core is away, and a new core knows them', async () => {

@@ -5,7 +5,9 @@ import { describe, it } from 'node:test';
 import { startCore, startNode } from '@hauki/cli';
 import {
   BadInput,
+  connect,
   DeadlineExceeded,
+  Forbidden,
   isError,
   JobCancelled,
   JobEnded,
@@ -188,6 +190,31 @@ describe('the spool', () => {
     assert.deepEqual(new Set(listed.slice(0, 5)), new Set(jobs));
     assert.deepEqual((await used.mesh.jobs.list({ state: 'accepted' })).jobs, []);
     assert.ok((await used.mesh.jobs.list({ state: 'done' })).jobs.every(({ state }) => state === 'done'));
+  });
+
+  it('shows and cancels a token’s own jobs to it, runs them on its nodes only, and takes a key from each owner', async () => {
+    const holder = async (nodes: string[]) => {
+      const { token } = await used.mesh.tokens.create({ name: 'clerk', scopes: ['spool'], targets: { nodes } });
+      return connect({ core: used.local.url, token });
+    };
+    await using here = await holder([used.local.nodes[0]!.node]);
+    await using nowhere = await holder(['another']);
+    const options = { method: 'add', params: [1, 2], key: 'same' };
+    const mine = await here.spool<number>(origin, options);
+    const theirs = await used.mesh.spool<number>(origin, options);
+    assert.notEqual(mine.job, theirs.job);
+    assert.deepEqual([await ended(mine), await ended(theirs)], [3, 3]);
+    assert.deepEqual(
+      (await here.jobs.list()).jobs.map(({ job }) => job),
+      [mine.job],
+    );
+    for (const ask of [here.jobs.get(theirs.job).result(), here.jobs.get(theirs.job).cancel()])
+      await assert.rejects(ask, (e) => isError(e, Forbidden));
+    assert.equal(await used.mesh.jobs.get(mine.job).result(), 3, 'an admin may');
+    const stuck = await nowhere.spool(origin, options);
+    await until('it waits for its node', async () => /No node fits/.test((await stuck.state()).why ?? ''));
+    await stuck.cancel();
+    await assert.rejects(here.provision(origin), (e) => isError(e, Forbidden));
   });
 
   it('says that the outcome is unknown when the only attempt is cut off by the end of the core', async () => {

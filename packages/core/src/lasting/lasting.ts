@@ -12,7 +12,6 @@ import {
   describe,
   type Fate,
   isError,
-  LEASE,
   LIMITS,
   NameTaken,
   NoNodeFits,
@@ -22,9 +21,18 @@ import {
 } from '@hauki/protocol';
 import type { RegisteredNode, Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
-import { type Order, randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
+import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import { Texts } from '../texts.ts';
-import { afterDeath, type LastingRecord, type LastingView, RESTART, type RestartTerms, viewOf } from './record.ts';
+import {
+  afterDeath,
+  type LastingRecord,
+  type LastingView,
+  newRecord,
+  orderOf,
+  RESTART,
+  type RestartTerms,
+  viewOf,
+} from './record.ts';
 
 export interface LastingRequest extends Omit<SpawnRequest, 'audience' | 'lease_ms' | 'heartbeat_ms' | 'ttl_ms'> {
   /** Chosen by the caller; made up when left out. */
@@ -306,22 +314,7 @@ export class Lasting {
   /** Spends an epoch and starts the worker: on its own node where that can take it, else on any that fits. */
   async #start(entry: Entry, home?: string): Promise<void> {
     const { record } = entry;
-    const order: Order = {
-      job: {
-        owner: record.owner,
-        source: await this.#texts.read(record.source),
-        language: record.language,
-        grants: record.grants,
-        lease: { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms },
-        ttl_ms: 0,
-        load_timeout_ms: record.load_timeout_ms,
-        lasting: true,
-      },
-      driver: record.driver ?? undefined,
-      labels: record.labels,
-      nodes: record.nodes,
-      memory_mib: record.memory_mib ?? undefined,
-    };
+    const order = orderOf(record, await this.#texts.read(record.source));
     const place = (only?: string) =>
       this.#powers.swarm.place(order, {
         name: () => record.worker,

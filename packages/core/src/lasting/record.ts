@@ -2,7 +2,8 @@
  * What the mesh remembers of a lasting worker, and what people are shown of it. Pure: no clock, no store.
  */
 import type { GrantRequest, Grants, Language } from '@hauki/protocol';
-import { LIMITS } from '@hauki/protocol';
+import { LEASE, LIMITS } from '@hauki/protocol';
+import type { Order } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
 
 /** One end of a lasting worker. */
@@ -58,6 +59,19 @@ type Asked = Omit<
 export function newRecord(asked: Asked): LastingRecord {
   const none = { started_at: 0, next_try_at: 0, deleted_at: 0 };
   return { ...asked, ...none, state: 'restarting', confirmed: false, node: null, failures: 0, deaths: [] };
+}
+
+/** What the swarm is asked for when the worker is started. The lease is only what its tickets show. */
+export function orderOf(record: LastingRecord, source: string): Order {
+  const { owner, language, grants, load_timeout_ms, labels, nodes } = record;
+  const lease = { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms };
+  return {
+    job: { owner, source, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+    driver: record.driver ?? undefined,
+    labels,
+    nodes,
+    memory_mib: record.memory_mib ?? undefined,
+  };
 }
 
 export interface RestartTerms {
