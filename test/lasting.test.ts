@@ -184,6 +184,36 @@ describe('lasting workers', () => {
     await assert.rejects(counter.next(), (e) => isError(e, WorkerDied));
   });
 
+  it('that were acknowledged are there after a kill -9 of core and node, once each; others are gone', async () => {
+    const names = Array.from({ length: 12 }, (_, i) => `storm-${i}`);
+    const acknowledged = new Set<string>();
+    const asked = names.map(async (name, i) => {
+      await new Promise((resolve) => setTimeout(resolve, i * 15));
+      await used.mesh.provision(origin, { name });
+      acknowledged.add(name);
+    });
+    await until('some are acknowledged', () => acknowledged.size >= 4);
+    await Promise.all([used.local.core.kill(), used.local.nodes[0]!.kill()]);
+    await Promise.allSettled(asked);
+    used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
+    await restartNode(used, 'quickjs');
+    await until('all of them run', async () => {
+      const listed = await used.mesh.lasting.list();
+      return listed.every(({ state }) => state === 'running');
+    });
+    const listed = (await used.mesh.lasting.list()).map(({ worker }) => worker);
+    for (const name of acknowledged) assert.ok(listed.includes(name), name);
+    await until('what nobody was told of is gone', async () => {
+      const { workers } = await used.mesh.registry();
+      const living = workers.map(({ worker }) => worker).sort();
+      return JSON.stringify(living) === JSON.stringify([...listed].sort());
+    });
+    for (const name of listed) {
+      assert.equal(await used.mesh.visit<Counter>(name).where(), name);
+      await used.mesh.lasting.delete(name);
+    }
+  });
+
   it('that cannot start show why, and start as soon as they can', async () => {
     const pointer = 'gem-pointer://wiki/lasting/switch.md';
     await used.mesh.meshfs.write(pointer, 'on');
