@@ -123,10 +123,11 @@ export class Link {
       destruct: (worker, reason, epoch) => agent.destruct(worker, reason, epoch),
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async () => agent.workers(),
+      sessions: () => agent.sessions(),
     };
     const session = new Session({
       transport: streamTransport(stream),
-      dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers']),
+      dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers', 'sessions']),
       timeout_ms: LIMITS.handshake_ms,
       tagged: false,
     });
