@@ -192,9 +192,10 @@ describe('lasting workers', () => {
       await used.mesh.provision(origin, { name });
       acknowledged.add(name);
     });
+    const settled = Promise.allSettled(asked);
     await until('some are acknowledged', () => acknowledged.size >= 4);
     await Promise.all([used.local.core.kill(), used.local.nodes[0]!.kill()]);
-    await Promise.allSettled(asked);
+    await settled;
     used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
     await restartNode(used, 'quickjs');
     await until('all of them run', async () => {
