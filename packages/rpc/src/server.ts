@@ -74,7 +74,9 @@ export class Server {
     const key = rpc?.on ?? (rpc?.of === undefined ? 'root' : `of ${rpc.of}`);
     const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
     if (!names && !before) return this.#run(message, method, bytes, call);
-    const kept = bytes?.slice();
+    // What comes for its streams and signals may come before its turn: they are taken now.
+    if (bytes && !names) message.params = decodeValue(message.params, bytes, this.#powers.refs);
+    const kept = names && bytes?.slice();
     this.#served.set(id, call);
     const turn = Promise.all([before, names]).then(
       () => this.#run(message, method, kept, call),

@@ -41,6 +41,8 @@ export interface GateOptions {
 interface Step {
   answer: Hello | Redeemed | Resumed;
   ticket?: ExpectedTicket;
+  /** With a ticket: how long its owner's lease is. */
+  lease_ms?: number;
   go?(link: FrameTransport): void;
 }
 
@@ -83,8 +85,8 @@ export function openGate(options: GateOptions): void {
       try {
         const given = Array.isArray(params) ? params[0] : params;
         if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
-        const { ticket, proof } = await redeemer.redeem(given as Redemption, nonce);
-        return { answer: { worker, proof, methods: methods() }, ticket };
+        const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce);
+        return { answer: { worker, proof, methods: methods() }, ticket, lease_ms };
       } finally {
         busy = false;
       }
@@ -112,8 +114,10 @@ export function openGate(options: GateOptions): void {
         answer(id, 'result', done.answer);
         if (!done.go && !done.ticket) return;
         admit();
-        if (done.go) done.go(link);
-        else ticket = done.ticket;
+        if (done.go) return done.go(link);
+        const { role } = done.ticket!;
+        sessions.keep(done.ticket!, done.lease_ms!, (channel) => inside.open(channel, role, true));
+        ticket = done.ticket;
       } catch (error) {
         answer(id, 'error', toWire(error));
         if (!(error instanceof NoSuchMethod)) link.close(describe(error));
@@ -123,8 +127,9 @@ export function openGate(options: GateOptions): void {
       message(text, bytes) {
         if (!ticket) return bytes ? link.close('tagged values before redemption') : void receive(text);
         // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
-        if (!bytes && isOpen(text)) inside.open(sessions.open(ticket, link), ticket.role, true);
-        else inside.open(withFirst(link, text, bytes), ticket.role, false);
+        if (!bytes && isOpen(text)) return sessions.open(ticket.jti, link);
+        sessions.forget(ticket.jti);
+        inside.open(withFirst(link, text, bytes), ticket.role, false);
       },
       close: () => {},
     });
