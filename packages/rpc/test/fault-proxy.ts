@@ -286,7 +286,7 @@ interface Timer {
 const QUIET_TURNS = 12;
 /** By then any work under the clock must be done; and so many turns it may take. */
 const TOO_LONG_MS = 600_000;
-const TOO_MANY_TURNS = 200_000;
+const TOO_MANY_TURNS = 30_000;
 
 /**
  * Runs `work` under a clock that stands in for the process's timers and jumps to the next one when nothing else is going

@@ -104,8 +104,8 @@ function claim(error: unknown): Truth | undefined {
   if (is(RemoteError)) return 'once';
   if (is(OutcomeUnknown) || is(WorkerDied)) return 'perhaps';
   if (is(ConnectionLost) || is(RefGone)) return 'never';
-  if (isError(error, DeadlineExceeded)) return error.fields.may_have_run ? 'perhaps' : 'never';
-  if (is(Cancelled)) return (error as Error).message.includes('never sent') ? 'never' : 'perhaps';
+  if (isError(error, DeadlineExceeded) || isError(error, Cancelled))
+    return error.fields.may_have_run ? 'perhaps' : 'never';
   return undefined;
 }
 
@@ -320,6 +320,7 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
         dispatch: (method, params) => worker.call(method, params as unknown[]),
       });
       inner.push({ session, transport });
+      void session.closed.then((why) => tell(`the worker’s session ended: ${why}`));
     },
   } as unknown as Inside;
   const server = tcp ? createServer() : (new EventEmitter() as Server);
@@ -669,6 +670,8 @@ async function reckless(
     void again();
     if (dice.chance(0.4)) void again();
   });
+  /** Enough to get in each other's way. */
+  let loops = 0;
   const attempt = async (what: string) => {
     under_way++;
     try {
@@ -681,10 +684,14 @@ async function reckless(
     }
   };
   const again = async () => {
+    if (loops >= 2) return;
+    loops++;
     for (let tries = 0; !channel.attached && !channel.ended && !stopped; tries++) {
       await attempt('resume');
-      if (!channel.attached) await wait(dice.int(5, 50 + tries * 20));
+      // Two that take the session from each other come to rest only when they do not keep step.
+      await wait(dice.int(5, 50 + tries * 20));
     }
+    loops--;
   };
   const restless = async () => {
     while (!stopped && !channel.ended && !quiet()) {

@@ -64,7 +64,8 @@ function withFirst(link: FrameTransport, text: string, bytes: Uint8Array | undef
   return link;
 }
 
-export function openGate(options: GateOptions): void {
+/** Gives the sessions that have been opened through it. */
+export function openGate(options: GateOptions): CallerSessions {
   const { server, worker, redeemer, inside, methods } = options;
   let connections = 0;
   /** Those that have not redeemed a ticket, the oldest first: strangers make room for strangers, never for guests. */
@@ -115,8 +116,8 @@ export function openGate(options: GateOptions): void {
         if (!done.go && !done.ticket) return;
         admit();
         if (done.go) return done.go(link);
-        const { role } = done.ticket!;
-        sessions.keep(done.ticket!, done.lease_ms!, (channel) => inside.open(channel, role, true));
+        const { role, jti } = done.ticket!;
+        sessions.keep(done.ticket!, done.lease_ms!, (channel) => inside.open(channel, role, true, jti));
         ticket = done.ticket;
       } catch (error) {
         answer(id, 'error', toWire(error));
@@ -129,7 +130,7 @@ export function openGate(options: GateOptions): void {
         // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
         if (!bytes && isOpen(text)) return sessions.open(ticket.jti, link);
         sessions.forget(ticket.jti);
-        inside.open(withFirst(link, text, bytes), ticket.role, false);
+        inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
       },
       close: () => {},
     });
@@ -197,4 +198,5 @@ export function openGate(options: GateOptions): void {
     };
     accept(socket, false, admitted).catch(() => socket.destroy());
   });
+  return sessions;
 }

@@ -6,7 +6,7 @@
  * more, nor does an older attempt that comes late; a session waits for its caller as long as that tries: an owner for
  * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, the oldest goes first.
  */
-import { ConnectionLost, type ExpectedTicket, LIMITS, SessionLost } from '@hauki/protocol';
+import { ConnectionLost, type ExpectedTicket, LIMITS, type SessionInfo, SessionLost } from '@hauki/protocol';
 import {
   Channel,
   type FrameTransport,
@@ -24,6 +24,7 @@ interface Held {
   timer: ReturnType<typeof setTimeout> | undefined;
   /** Counts those who took it over: the latest wins. */
   turn: number;
+  opened_at: number;
 }
 
 export class CallerSessions {
@@ -46,7 +47,7 @@ export class CallerSessions {
       this.#makeRoom();
     };
     const channel = new Channel(wait);
-    const held: Held = { ticket, channel, begin, timer: undefined, turn: 0 };
+    const held: Held = { ticket, channel, begin, timer: undefined, turn: 0, opened_at: Date.now() };
     this.#held.set(jti, held);
     channel.onEnd(() => {
       clearTimeout(held.timer);
@@ -72,6 +73,23 @@ export class CallerSessions {
     clearTimeout(held.timer);
     if (channel.connections === 0) begin(channel);
     channel.attach(link, received, told);
+  }
+
+  /** What there is, by the ids of the sessions. */
+  list(): Record<string, Omit<SessionInfo, 'worker' | 'session' | 'stats'>> {
+    return Object.fromEntries(
+      [...this.#held].map(([jti, { channel, ticket, opened_at }]) => [
+        jti,
+        {
+          role: ticket.role,
+          opened_at,
+          connected: channel.attached,
+          connections: channel.connections,
+          carried_bytes: channel.carried_bytes,
+          unconfirmed_bytes: channel.buffered_bytes,
+        },
+      ]),
+    );
   }
 
   /** The session key of a session that may be resumed, for TLS with pre-shared keys. */
