@@ -383,7 +383,14 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
   const way =
     kind === 'route'
       ? await routed({ ...given, body, fate: async () => (dead ? died : undefined) })
-      : await reckless({ ...given, jti: issued.jti, resume_key, channel: options.channel, quiet: () => whole });
+      : await reckless({
+          ...given,
+          jti: issued.jti,
+          resume_key,
+          channel: options.channel,
+          quiet: () => whole,
+          gone: () => dead,
+        });
   const session = new Session({ transport: way.channel, timeout_ms: 30_000 });
   const far = () => inner[0];
   tell(`${kind}, ${role}`);
@@ -658,10 +665,13 @@ async function reckless(
     jti: string;
     resume_key: string;
     channel: ScheduleOptions['channel'];
+    /** The network is whole. */
     quiet: () => boolean;
+    /** The worker is dead. */
+    gone: () => boolean;
   },
 ): Promise<Way> {
-  const { ticket, key, dial, dice, jti, resume_key, quiet, tell } = given;
+  const { ticket, key, dial, dice, jti, resume_key, quiet, gone, tell } = given;
   let stopped = false;
   let under_way = 0;
   const made = given.channel ?? ((detached) => new Channel(detached));
@@ -684,10 +694,11 @@ async function reckless(
     }
   };
   const again = async () => {
-    if (loops >= 2) return;
+    if (loops >= (quiet() ? 1 : 2)) return;
     loops++;
     for (let tries = 0; !channel.attached && !channel.ended && !stopped; tries++) {
       await attempt('resume');
+      if (gone() && !channel.attached) return channel.fail('the worker is gone');
       // Two that take the session from each other come to rest only when they do not keep step.
       await wait(dice.int(5, 50 + tries * 20));
     }
