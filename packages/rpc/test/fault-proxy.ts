@@ -170,13 +170,14 @@ export function join(near: Duplex, far: Duplex, plan: Plan, dice: Dice, counted:
 
   const way = (direction: 'up' | 'down', from: Duplex, to: Duplex) => {
     const queue: (Uint8Array | undefined)[] = [];
+    let came = 0;
     let passed = 0;
     let moving = false;
     const move = async () => {
       if (moving) return;
       moving = true;
       while (queue.length > 0) {
-        if (plan.delay_ms > 0) await wait(dice.int(0, plan.delay_ms));
+        if (plan.delay_ms > 0 && dice.chance(plan.piece / 1000)) await wait(dice.int(1, plan.delay_ms));
         const next = queue.shift();
         if (over) return;
         if (!next) {
@@ -198,7 +199,13 @@ export function join(near: Duplex, far: Duplex, plan: Plan, dice: Dice, counted:
       moving = false;
     };
     from.on('data', (chunk: Uint8Array) => {
-      for (let at = 0; at < chunk.length; at += plan.piece) queue.push(chunk.subarray(at, at + plan.piece));
+      for (let at = 0; at < chunk.length; ) {
+        // What is long is torn more coarsely, or it would take all the time there is.
+        const piece = came < 2_000 ? plan.piece : Math.max(plan.piece, 4_000);
+        queue.push(chunk.subarray(at, at + piece));
+        came += piece;
+        at += piece;
+      }
       void move();
     });
     from.on('end', () => {
