@@ -201,7 +201,7 @@ export class Caller implements CallHome {
       if (this.#given_up.size > LIMITS.calls_in_flight)
         for (const oldest of this.#given_up.keys()) if (this.#given_up.delete(oldest)) break;
       this.#watch(at);
-    }
+    } else this.#powers.refs.takeBack(call.given);
     call.settle({
       open: () => {
         throw error;
