@@ -163,8 +163,8 @@ export interface WebSocketOptions {
   port?: number;
   /** Origins whose pages may connect, such as `https://example.org`. Others may not; programs send no origin. */
   origins?: readonly string[];
-  /** How many bytes one incoming message may have, asked for each. */
-  limit?: () => number;
+  /** How many bytes one incoming message of the connection may have, asked for each. */
+  limit?: (request: IncomingMessage) => number;
 }
 
 export interface WebSocketListener {
@@ -189,7 +189,7 @@ export async function serveWebSocket(
     const { origin } = request.headers;
     if (origin !== undefined && !origins.includes(origin)) return refuse(socket, '403 Forbidden');
     acceptWebSocket(request, socket, head).then(
-      (accepted) => serve(accepted.transport(limit), request),
+      (accepted) => serve(accepted.transport(limit && (() => limit(request))), request),
       () => refuse(socket, '400 Bad Request'),
     );
   });
