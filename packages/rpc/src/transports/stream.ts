@@ -33,6 +33,8 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
   let outgoing: Outgoing[] = [];
   let outgoing_bytes = 0;
   let scheduled = false;
+  /** Something came in and nothing has left since. */
+  let answering = false;
   let ended: string | undefined;
   let carried = 0;
 
@@ -80,11 +82,16 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
     outgoing_bytes += text.length + bytesLength(bytes);
     if (scheduled) return;
     scheduled = true;
-    setImmediate(flush);
+    // Who waits for an answer has it as soon as what came in was dealt with, once for each chunk that came in. All else
+    // waits for the end of the turn, so that what is sent for many others leaves together.
+    if (answering) process.nextTick(flush);
+    else setImmediate(flush);
+    answering = false;
   };
 
   const take = (chunk: Buffer) => {
     carried += chunk.length;
+    answering = true;
     try {
       reader.push(chunk);
     } catch (error) {
