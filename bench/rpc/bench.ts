@@ -13,7 +13,9 @@ import { delayProxy } from './delay-proxy.ts';
 import type { Measures, Question } from './side.ts';
 
 const ROUNDS = 15;
-const LATENCY_CALLS = 1_000;
+/** One call is measured in more, shorter turns: on a busy machine that is what makes the medians comparable. */
+const LATENCY_TURNS = 4;
+const LATENCY_CALLS = 250;
 const THROUGHPUT_CALLS = 10_000;
 const IN_FLIGHT = 64;
 const MEBIBYTE = 1024 * 1024;
@@ -22,7 +24,9 @@ const CHAIN = 10;
 const CHAIN_ROUNDS = 15;
 const DELAY_MS = 50;
 /** Before memory is looked at for the first time: what grows once has grown. */
-const SETTLING_CALLS = 300_000;
+const SETTLING_CALLS = 400_000;
+/** The young generation keeps its size, or what is measured is when V8 chose to let it grow. */
+const FIXED_HEAP = ['--min-semi-space-size=4', '--max-semi-space-size=4'];
 const MANY_CALLS = 1_000_000;
 /** For one answer of a process. */
 const ANSWER_MS = 120_000;
@@ -34,9 +38,9 @@ class Side {
   readonly #process: ChildProcess;
   readonly #ended: Promise<never>;
 
-  constructor(...args: string[]) {
+  constructor(args: string[], flags: string[] = []) {
     this.#process = fork(fileURLToPath(new URL('./side.ts', import.meta.url)), args, {
-      execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'],
+      execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning', ...flags],
     });
     this.#ended = once(this.#process, 'exit').then(([code]) => {
       throw new Error(`a measuring process ended with ${code}`);
@@ -70,6 +74,8 @@ class Side {
   }
 }
 
+type Start = (args: string[], flags?: string[]) => Promise<[side: Side, said: string]>;
+
 interface Pair {
   serving: Side;
   calling: Side;
@@ -82,8 +88,8 @@ const figures = (): Figures => ({ 'ours over tcp': [], 'ours over ws': [], 'raw 
 
 export async function run(): Promise<void> {
   const sides: Side[] = [];
-  const start = async (...args: string[]): Promise<[Side, string]> => {
-    const side = new Side(...args);
+  const start: Start = async (args, flags) => {
+    const side = new Side(args, flags);
     sides.push(side);
     return [side, await side.heard()];
   };
@@ -91,8 +97,8 @@ export async function run(): Promise<void> {
   const rows: Row[] = [];
   try {
     for (const name of NAMES) {
-      const [serving, url] = await start('serve', name);
-      const [calling] = await start('call', name, url);
+      const [serving, url] = await start(['serve', name]);
+      const [calling] = await start(['call', name, url]);
       pairs[name] = { serving, calling, url };
     }
 
@@ -104,7 +110,9 @@ export async function run(): Promise<void> {
       // Who comes first differs from round to round.
       const order = NAMES.map((_, i) => NAMES[(i + round + NAMES.length) % NAMES.length]!);
       const keep = (into: Figures, name: Name, value: number) => round >= 0 && into[name].push(value);
-      for (const name of order) keep(call_us, name, median(await pairs[name].calling.ask('latency', LATENCY_CALLS)));
+      for (let turn = 0; turn < LATENCY_TURNS; turn++)
+        for (const name of turn % 2 ? order.toReversed() : order)
+          keep(call_us, name, median(await pairs[name].calling.ask('latency', LATENCY_CALLS)));
       for (const name of order)
         keep(calls_per_s, name, await pairs[name].calling.ask('throughput', THROUGHPUT_CALLS, IN_FLIGHT));
       for (const name of order) {
@@ -143,7 +151,7 @@ export async function run(): Promise<void> {
     rows.push(await pipelined(start, pairs));
 
     note(`${MANY_CALLS} calls in one session`);
-    rows.push(await growth(pairs['ours over tcp']));
+    rows.push(await growth(start));
   } finally {
     await Promise.all(sides.map((side) => side.end()));
   }
@@ -152,11 +160,11 @@ export async function run(): Promise<void> {
 }
 
 /** Ten calls on each other's results through a proxy with a delay, measured in single calls over the same line. */
-async function pipelined(start: (...args: string[]) => Promise<[Side, string]>, pairs: Record<Name, Pair>) {
+async function pipelined(start: Start, pairs: Record<Name, Pair>) {
   const trips = async (name: Name): Promise<number> => {
     const url = new URL(pairs[name].url);
     const proxy = await delayProxy(Number(url.port), DELAY_MS / 2);
-    const [calling] = await start('call', name, `${url.protocol}//127.0.0.1:${proxy.port}`);
+    const [calling] = await start(['call', name, `${url.protocol}//127.0.0.1:${proxy.port}`]);
     const chains: number[] = [];
     const singles: number[] = [];
     for (let round = -2; round < CHAIN_ROUNDS; round++) {
@@ -174,18 +182,21 @@ async function pipelined(start: (...args: string[]) => Promise<[Side, string]>, 
 }
 
 /** What a million calls leave behind, in the worse of the two processes. */
-async function growth({ serving, calling }: Pair) {
+async function growth(start: Start) {
+  const name: Name = 'ours over tcp';
+  const [serving, url] = await start(['serve', name], FIXED_HEAP);
+  const [calling] = await start(['call', name, url], FIXED_HEAP);
   await calling.ask('throughput', SETTLING_CALLS, IN_FLIGHT);
   const look = () => Promise.all([serving.ask('memory'), calling.ask('memory')]);
   const before = await look();
   await calling.ask('throughput', MANY_CALLS, IN_FLIGHT);
   const after = await look();
   const grown = after.map(({ rss_bytes }, i) => (rss_bytes - before[i]!.rss_bytes) / MEBIBYTE);
-  for (const [i, name] of ['serving', 'calling'].entries()) {
+  for (const [i, side] of ['serving', 'calling'].entries()) {
     const left = Object.entries(after[i]!.tables).filter(([table, size]) => size !== (before[i]!.tables[table] ?? 0));
-    if (left.length > 0) throw new Error(`the ${name} side's tables did not return: ${JSON.stringify(left)}`);
+    if (left.length > 0) throw new Error(`the ${side} side's tables did not return: ${JSON.stringify(left)}`);
     note(
-      `RSS of the ${name} side grew by ${grown[i]!.toFixed(1)} MiB; its tables: ${JSON.stringify(after[i]!.tables)}`,
+      `RSS of the ${side} side grew by ${grown[i]!.toFixed(1)} MiB; its tables: ${JSON.stringify(after[i]!.tables)}`,
     );
   }
   return row('rss_growth_mib', 'MiB', Math.max(...grown), undefined, 10);
