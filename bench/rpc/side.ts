@@ -8,8 +8,8 @@ import { connect, type Name, serve } from './contestants.ts';
 export interface Measures {
   /** Microseconds of each of `calls` calls, one after the other. */
   latency(calls: number): number[];
-  /** Calls per second, `in_flight` at a time. */
-  throughput(calls: number, in_flight: number): number;
+  /** Calls per second, `in_flight` at a time: so many calls, or as many as there are in `for_ms`. */
+  throughput(in_flight: number, calls: number, for_ms?: number): number;
   /** Megabytes (10^6) of payload per second, both ways counted, and bytes on the wire for each byte of payload. */
   bytes(size: number, times: number): { mb_per_s: number; wire: number };
   /** Milliseconds of `calls` calls on each other's results, and of a single one. */
@@ -46,14 +46,18 @@ async function caller(name: Name, url: string): Promise<Answers> {
       }
       return took;
     },
-    async throughput(calls, in_flight) {
-      let left = calls;
-      const lane = async () => {
-        while (left-- > 0) check((await client.add(left, 1)) === left + 1 || in_flight > 1);
-      };
+    async throughput(in_flight, calls, for_ms = Number.POSITIVE_INFINITY) {
+      let made = 0;
       const began = performance.now();
+      const until = began + for_ms;
+      const lane = async () => {
+        while (made < calls && performance.now() < until) {
+          const mine = made++;
+          check((await client.add(mine, 1)) === mine + 1);
+        }
+      };
       await Promise.all(Array.from({ length: in_flight }, lane));
-      return (calls / (performance.now() - began)) * 1000;
+      return (made / (performance.now() - began)) * 1000;
     },
     async bytes(size, times) {
       const payload = new Uint8Array(size).map((_, i) => (i * 2654435761) >>> 24);
