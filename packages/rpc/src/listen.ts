@@ -26,7 +26,7 @@ import { mac, macHolds, randomText, sessionKey, toBase64url, transcript } from '
 import { isClass, methodsOf } from './methods.ts';
 import { type Dispatch, Session } from './session.ts';
 import type { FrameTransport } from './transport.ts';
-import { streamTransport } from './transports/stream.ts';
+import { bufferUtf8, streamTransport } from './transports/stream.ts';
 import { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './transports/websocket.ts';
 import { serveWebSocket } from './transports/websocket-server.ts';
 
@@ -304,5 +304,5 @@ async function dialWebSocket(url: string, timeout_ms: number): Promise<FrameTran
   } catch (error) {
     throw new ConnectionLost({ why: describe(error) });
   }
-  return webSocketTransport(socket as unknown as WebSocketLike);
+  return webSocketTransport(socket as unknown as WebSocketLike, undefined, undefined, bufferUtf8);
 }

@@ -4,28 +4,28 @@
  */
 import type { Duplex } from 'node:stream';
 import { LIMITS } from '@hauki/protocol';
-import { FrameReader, KIND, layFrames, type Outgoing } from '../frames.ts';
+import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 
 /** How long a closing side waits for its last bytes to be taken. */
 const LINGER_MS = 1_000;
 const NONE: readonly Uint8Array[] = [];
 
-const powers = {
-  size: (text: string) => Buffer.byteLength(text),
-  write: (into: Uint8Array, text: string, at: number, length: number) => {
+/** UTF-8 by Buffer, several times as fast as what every platform has. */
+export const bufferUtf8: Utf8 = {
+  size: (text) => Buffer.byteLength(text),
+  write(into, text, at, length) {
     (into as Buffer).write(text, at, length, 'utf8');
   },
-  allocate: (length: number) => Buffer.allocUnsafe(length),
+  // Chunks of a socket are Buffers; what was joined of them is not.
+  read: (bytes, from, to) =>
+    (bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).toString(
+      'utf8',
+      from,
+      to,
+    ),
+  allocate: (length) => Buffer.allocUnsafe(length),
 };
-
-/** Chunks of a socket are Buffers; what was joined of them is not. */
-const readText = (bytes: Uint8Array, from: number, to: number) =>
-  (bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).toString(
-    'utf8',
-    from,
-    to,
-  );
 
 /** Frames over `stream`. `limit` tells how many bytes one incoming message may have; it is asked for each. */
 export function streamTransport(stream: Duplex, limit: () => number = () => LIMITS.message_bytes): FrameTransport {
@@ -59,13 +59,13 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
       },
     },
     limit,
-    readText,
+    bufferUtf8,
   );
 
   const flush = () => {
     scheduled = false;
     if (outgoing.length === 0 || stream.destroyed) return;
-    const chunks = layFrames(outgoing, powers);
+    const chunks = layFrames(outgoing, bufferUtf8);
     outgoing = [];
     outgoing_bytes = 0;
     if (chunks.length > 1) stream.cork();

@@ -9,6 +9,7 @@ import { Duplex } from 'node:stream';
 import { BadInput, ConnectionLost, DeadlineExceeded, LIMITS, ProtocolViolation, TooLarge } from '@hauki/protocol';
 import type { WebSocket } from 'ws';
 import type { FrameTransport } from '../transport.ts';
+import { bufferUtf8 } from './stream.ts';
 import { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './websocket.ts';
 
 /** How long the other side may take to answer a close. */
@@ -85,7 +86,7 @@ export class ServedWebSocket {
   transport(limit?: () => number): FrameTransport {
     this.#socket.off('message', this.#early);
     const hold = (on: boolean) => void (on ? this.#raw.ref?.() : this.#raw.unref?.());
-    return webSocketTransport(this.#socket as unknown as WebSocketLike, limit, hold);
+    return webSocketTransport(this.#socket as unknown as WebSocketLike, limit, hold, bufferUtf8);
   }
 }
 
