@@ -206,7 +206,7 @@ export class Agent {
     const asked = [...this.#living.values()].map(async ({ job, shell }) => {
       const late = new Promise<never>((_, reject) => setTimeout(reject, SESSIONS_MS).unref());
       const found = await Promise.race([shell.sessions(), late]);
-      return found.slice(0, LIMITS.connections).map((info) => ({ ...info, worker: job.worker }));
+      return found.slice(0, LIMITS.connections).map((info) => ({ worker: job.worker, ...cleanSession(info) }));
     });
     return (await Promise.allSettled(asked)).flatMap((one) => (one.status === 'fulfilled' ? one.value : []));
   }
@@ -269,6 +269,22 @@ export class Agent {
     for (const { memory_mib } of this.#forging.values()) sum += memory_mib;
     return sum;
   }
+}
+
+/** What a guest says of a session, as far as it can be one: nothing but short names and numbers. */
+function cleanSession(info: Partial<SessionInfo>): Omit<SessionInfo, 'worker'> {
+  const count = (value: unknown) => (typeof value === 'number' && value >= 0 ? value : 0);
+  const stats = Object.entries(info.stats ?? {}).filter(([name]) => /^[a-z_]{1,32}$/.test(name));
+  return {
+    session: /^[\w-]{1,64}$/.exec(String(info.session))?.[0] ?? '?',
+    role: info.role === 'owner' ? 'owner' : 'visitor',
+    opened_at: count(info.opened_at),
+    connected: info.connected === true,
+    connections: count(info.connections),
+    carried_bytes: count(info.carried_bytes),
+    unconfirmed_bytes: count(info.unconfirmed_bytes),
+    stats: Object.fromEntries(stats.slice(0, 32).map(([name, value]) => [name, count(value)])),
+  };
 }
 
 /** What a node promises when nobody said: three quarters of the machine. */
