@@ -94,7 +94,7 @@ _CODES = {
     "ProtocolViolation": -32007, "RefGone": -32008, "Cancelled": -32009, "TooLarge": -32010, "BadInput": -32011,
     "Unauthorised": -32012, "Forbidden": -32013, "GrantMissing": -32014, "TicketForged": -32020,
     "TicketExpired": -32021, "TicketReplayed": -32022, "TicketAudience": -32023, "TicketMisdirected": -32024,
-    "TicketUnproven": -32025, "NoNodeFits": -32030, "VaultFailed": -32031, "SourceRejected": -32032,
+    "TicketUnproven": -32025, "SessionLost": -32026, "NoNodeFits": -32030, "VaultFailed": -32031, "SourceRejected": -32032,
     "WorkerUnknown": -32033, "PointerMissing": -32040, "PointerInvalid": -32041, "PointerUnknown": -32042,
     "PayloadLost": -32043, "StorageFailed": -32044,
 }  # fmt: skip
@@ -1281,7 +1281,10 @@ class _View(RemoteObject):
 
 
 class Pipeline:
-    """Calls on results that are not there yet, sent together: worker.pipeline().a().b(1).result()."""
+    """Calls on results that are not there yet, sent together: worker.pipeline().a().b(1).result().
+
+    It may also be an argument: worker.greet(worker.pipeline().user().name). Each use sends its calls once more.
+    """
 
     def __init__(self, target: RemoteObject, steps: tuple = (), path: tuple = ()):
         self._target, self._steps, self._path = target, steps, path
@@ -1302,19 +1305,31 @@ class Pipeline:
         return self.start().result()
 
     def start(self) -> Pending:
-        target = self._target
+        steps = [*self._steps, (self._path, None)] if self._path else self._steps
+        return self._send(steps, keep_last=False)
+
+    def _argument(self) -> _Result:
+        """Sends the calls; what stands for the part of their result that the path names, in a call that follows."""
+        return _Result(["result", self._send(self._steps, keep_last=True)._id, list(self._path)])
+
+    def _send(self, steps, keep_last: bool) -> Pending:
+        target, pending = self._target, None
         target._check()
-        steps = [*self._steps, (self._path, None)] if self._path else list(self._steps)
-        session, of = target._session, None
-        with session.lock:
+        with target._session.lock:
             for i, (path, args) in enumerate(steps):
-                where = {"on": target._on} if of is None else {"of": of}
+                where = {"of": pending._id} if pending else {"on": target._on}
                 method = "rpc.get" if args is None else path[-1] if path else "rpc.apply"
-                before = path if args is None else path[:-1]
-                keep = i < len(steps) - 1
-                pending = session.begin(method, list(args or ()), path=before, keep=keep, **where, **target._options)
-                of = pending._id
+                where["path"] = path if args is None else path[:-1]
+                keep = keep_last or i < len(steps) - 1
+                pending = target._session.begin(method, list(args or ()), keep=keep, **where, **target._options)
         return pending
+
+
+class _Result:
+    """Stands in arguments for the result of a call that was sent before."""
+
+    def __init__(self, tag: list):
+        self.tag = tag
 
 
 class RemoteStream:
@@ -1539,6 +1554,7 @@ class _Session:
             self._refuse()
             if len(self._pending) >= CALLS_IN_FLIGHT:
                 raise _overloaded("calls in flight on this session", CALLS_IN_FLIGHT)
+            args = [arg._argument() if isinstance(arg, Pipeline) else arg for arg in args]
             id = self._next_id
             members = {"on": on, "of": of, "path": list(path) or None, "keep": keep or None, "timeout_ms": timeout_ms,
                        "traceparent": traceparent}  # fmt: skip
@@ -1603,6 +1619,8 @@ class _Session:
 
     def _give(self, value):
         """The tag for what goes by reference; None for what cannot be sent."""
+        if isinstance(value, _Result):
+            return value.tag
         if isinstance(value, RemoteObject) and value._session is self and value._on is not None:
             value._check()
             return ["yours", value._on]
@@ -1698,8 +1716,7 @@ class _Session:
     def _export_of(self, id):
         if id not in self._exports:
             raise _gone(f"reference {id}")
-        value = self._exports[id][0]
-        return value
+        return self._exports[id][0]
 
     def let_go(self, id: int) -> None:
         with self.lock:
