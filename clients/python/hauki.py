@@ -1688,7 +1688,8 @@ class _Session:
         if not isinstance(id, int) or isinstance(id, bool):
             _bad("a reference without a number")
         if kind == "yours":
-            return self._export_of(id)
+            home = self._export_of(id)
+            return home.target if isinstance(home, Reference) else home
         if kind == "result":
             if id not in self._kept:
                 raise _gone(f"result of call {id}")
