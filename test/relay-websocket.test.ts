@@ -123,11 +123,14 @@ describe('the relay over WebSocket', () => {
     assert.deepEqual(await friend.closed, { code: 4404, reason: 'WorkerUnknown' });
   });
 
-  it('takes nothing more before it has answered the first message', async () => {
+  it('keeps for the worker what comes before it has answered the first message', async () => {
     const client = await opened(dial());
     client.socket.send(first());
     client.socket.send(frame(HELLO));
-    assert.equal((await client.closed).code, 4400);
+    await until('both answers', () => client.heard.length === 2);
+    assert.equal(client.heard[0], '{"status":"success"}');
+    assert.match(new TextDecoder().decode(client.heard[1] as Uint8Array), /"nonce"/);
+    client.socket.close();
   });
 
   it('takes no text afterwards', async () => {

@@ -8,25 +8,31 @@ import { existsSync, mkdirSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import { openEmbedded } from '@hauki/backplane';
-import { createMeshFs } from '@hauki/meshfs';
+import { createMeshFs, type MeshFs } from '@hauki/meshfs';
 import { BadInput, InternalError, LEASE, LIMITS, MeshError, NoSuchMethod, TooLarge, toWire } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
-import { Auth } from './auth.ts';
+import { Auth, type RouteAccess } from './auth.ts';
 import { shareWithPage } from './cors.ts';
+import { Events } from './events.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
+import { CALL, demand, type Principal } from './rights.ts';
+import { eventRoutes } from './routes/events.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
+import { tokenRoutes } from './routes/tokens.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
+import { TokenStore } from './tokens.ts';
 import { WebSocketDoor } from './websockets.ts';
 
 export interface CoreOptions {
@@ -39,6 +45,8 @@ export interface CoreOptions {
 }
 
 export interface CoreServer {
+  /** Who may use which route: `open`, a scope, one of several, `any` token; undefined where nobody may. */
+  readonly routes: readonly { method: string; url: string; access: RouteAccess['scope'] | 'open' }[];
   /** Listens; rejects with a clear BadInput when the port is taken. Gives the URL. */
   listen(host: string, port: number): Promise<string>;
   close(): Promise<void>;
@@ -67,22 +75,25 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const { data_dir, logger } = options;
   mkdirSync(data_dir, { recursive: true, mode: 0o700 });
   const first_start = !existsSync(join(data_dir, 'admin.token'));
-  const auth = new Auth(data_dir, options.host_names ?? []);
-  if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const office = await openTicketOffice(data_dir, LEASE.ticket_ms);
   const backplane = await openEmbedded(join(data_dir, 'store'));
-  const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') });
-  const registry = new Registry();
   const log = (line: string, fields: object = {}) => logger.info(fields, line);
+  const core_id = randomText(6);
+  const events = new Events({ core_id, log });
+  events.emit('CORE_STARTED', { core: core_id });
+  const tokens = await TokenStore.open({ kv: backplane.kv('tokens'), emit: events.emit });
+  const auth = new Auth(data_dir, options.host_names ?? [], tokens);
+  if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
+  const meshfs = tellingWrites(await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') }), events.emit);
+  const registry = new Registry(events.emit);
   const swarm = new Swarm({
     registry,
     office,
     meshfs,
     random: options.random ?? Math.random,
-    event: (name, fields) => log(name, fields),
+    event: events.emit,
   });
   const relay = new Relay({ registry, visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience) });
-  const core_id = randomText(6);
   const started_at = Date.now();
 
   const app = Fastify({
@@ -115,8 +126,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   app.addHook('onRequest', async (request, reply) => {
     auth.checkOrigin(request.raw);
     if (shareWithPage(request, reply)) return reply;
-    if (!(request.routeOptions.config as { open?: boolean }).open && request.routeOptions.url)
-      (request as { principal?: unknown }).principal = auth.principal(request.raw);
+    const { config, url } = request.routeOptions;
+    // No URL: there is no such route, which anybody may hear.
+    if (url) request.principal = auth.admit(request.raw, config, `${request.method} ${url}`)!;
   });
 
   await app.register(swagger, {
@@ -125,25 +137,46 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },
+    transform: ({ schema, url, route }) => {
+      const { open, scope } = route.config ?? {};
+      const needs = open ? 'Needs no token.' : `Needs a token with the scope: ${[scope].flat().join(' or ')}.`;
+      return { url, schema: { ...schema, description: needs } };
+    },
   });
+  const routes: CoreServer['routes'][number][] = [];
   app.addHook('onRoute', (route) => {
-    if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true } as never;
+    if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true };
+    const { open, scope } = route.config ?? {};
+    for (const method of [route.method].flat()) routes.push({ method, url: route.url, access: open ? 'open' : scope });
   });
   await app.register(swaggerUi, { routePrefix: '/docs' });
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
-  await app.register(swarmRoutes, { swarm, relay, registry });
+  await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
   await app.register(meshfsRoutes, { meshfs });
+  await app.register(tokenRoutes, { tokens });
+  await app.register(eventRoutes, { events, tokens });
 
   /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
   const upgraded = new Set<Socket>();
 
+  /** What is open in a token's name ends with the token. */
+  const heldBy = (principal: Principal, socket: Duplex) => {
+    const release = tokens.hold(principal, () => socket.destroy());
+    socket.once('close', release);
+  };
+
+  /** Lets who may call the worker pass, for as long as the token lasts that says so. */
+  const admitCaller = (principal: Principal, worker: string, socket: Duplex) => {
+    demand(principal, { scope: CALL });
+    demand(principal, { scope: 'call', worker: registry.known(worker) });
+    registry.find(worker);
+    heldBy(principal, socket);
+  };
+
   const websockets = new WebSocketDoor({
     relay,
-    admit(worker, by) {
-      if (typeof by === 'string') auth.whose(by);
-      else auth.principal(by);
-      registry.find(worker);
-    },
+    admit: (worker, by, socket) =>
+      admitCaller(typeof by === 'string' ? auth.bearer(by) : auth.authenticate(by), worker, socket),
   });
 
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
@@ -159,10 +192,12 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       if (wanted !== UPGRADE_PROTOCOL)
         throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}; to websocket, for a worker` });
       if (path === '/api/v2/node/link') {
-        auth.principal(request, 'node');
+        const principal = auth.principal(request, 'node');
+        heldBy(principal, socket);
         accept(socket, head);
         serveLink(socket, {
           registry,
+          principal,
           keys: office.keys,
           core_id,
           log,
@@ -172,14 +207,13 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       }
       const splice = /^\/api\/v2\/node\/splice\/([A-Za-z0-9_-]{1,64})$/.exec(path)?.[1];
       if (splice !== undefined) {
-        auth.principal(request, 'node');
+        heldBy(auth.principal(request, 'node'), socket);
         accept(socket, head);
         if (!relay.arrived(splice, socket)) socket.destroy();
         return;
       }
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
-      auth.principal(request);
-      registry.find(worker);
+      admitCaller(auth.authenticate(request), worker, socket);
       await relay.splice(worker, () => accept(socket, head));
     } catch (error) {
       refuse(socket, error);
@@ -188,6 +222,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   app.server.on('upgrade', (request, socket, head) => void upgrade(request, socket as Socket, head));
 
   return {
+    routes,
     async listen(host, port) {
       try {
         await app.listen({ host, port });
@@ -206,7 +241,21 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       for (const socket of upgraded) socket.destroy();
       app.server.closeAllConnections();
       await app.close();
+      tokens.close();
       await backplane.close();
+    },
+  };
+}
+
+/** MeshFS that tells what was written: pointer, digest and version, never the content. */
+function tellingWrites(meshfs: MeshFs, emit: Events['emit']): MeshFs {
+  return {
+    ...meshfs,
+    async write(request) {
+      const written = await meshfs.write(request);
+      const { pointer, digest, version, bytes, media_type } = written;
+      emit('MESHFS_WRITTEN', { pointer, digest, version, bytes, media_type });
+      return written;
     },
   };
 }

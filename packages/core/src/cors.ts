@@ -16,7 +16,7 @@ export function shareWithPage(request: FastifyRequest, reply: FastifyReply): boo
   reply
     .status(204)
     .header('access-control-allow-methods', 'GET, POST, PUT, DELETE')
-    .header('access-control-allow-headers', 'authorization, content-type')
+    .header('access-control-allow-headers', 'authorization, content-type, last-event-id')
     .header('access-control-max-age', REMEMBERED_S)
     .send();
   return true;

@@ -15,8 +15,11 @@ import type { Relay } from './relay.ts';
 
 export interface WebSocketPowers {
   relay: Relay;
-  /** Throws a typed error unless this token, or this request's header, may call the worker, and there is one. */
-  admit(worker: string, by: string | IncomingMessage): void;
+  /**
+   * Throws a typed error unless this token, or this request's header, may call the worker, and there is one. The
+   * connection ends with the token.
+   */
+  admit(worker: string, by: string | IncomingMessage, socket: Duplex): void;
 }
 
 /** Closed to make room for another stranger: "try again later" (IANA's registry of close codes). */
@@ -35,12 +38,12 @@ export class WebSocketDoor {
   async serve(worker: string, request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const { relay, admit } = this.#powers;
     if (request.headers.authorization !== undefined) {
-      admit(worker, request);
+      admit(worker, request, socket);
       return relay.splice(worker, async () => (await acceptWebSocket(request, socket, head)).stream());
     }
     const client = await acceptWebSocket(request, socket, head);
     try {
-      admit(worker, await this.#token(client));
+      admit(worker, await this.#token(client), socket);
       await relay.splice(worker, () => {
         client.say('{"status":"success"}');
         return client.stream();

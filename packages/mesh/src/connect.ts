@@ -3,6 +3,7 @@ import {
   BadInput,
   type GrantRequest,
   LIMITS,
+  type MeshEvent,
   type NodeInfo,
   type NodeLoad,
   type Ticket,
@@ -19,8 +20,10 @@ import {
   sourceOf,
 } from '@hauki/rpc';
 import { powers } from '#powers';
+import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
 import type { Routing } from './route.ts';
+import { meshTokens, type Tokens } from './tokens.ts';
 import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
@@ -107,6 +110,10 @@ export interface Mesh extends AsyncDisposable {
     /** All that is kept under pointers that begin with `prefix`. */
     list(prefix?: string): Promise<{ pointer: string; digest: string; bytes: number; media_type: string }[]>;
   };
+  /** What happens in the mesh: what the core remembers or, with `follow`, as it happens. Leave it with `break`. */
+  events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
+  /** Narrower tokens than this mesh's own. */
+  readonly tokens: Tokens;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -259,6 +266,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
         }
       },
     },
+    events: (given) => meshEvents(core, given),
+    tokens: meshTokens(core),
     stats() {
       const sum = { ...done };
       for (const worker of live)

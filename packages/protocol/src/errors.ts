@@ -188,13 +188,27 @@ export const BadInput = define<{ what: string; why: string }>(
   (f) => `${f.what}: ${f.why}`,
 );
 export const Unauthorised = define<{ why: string }>('Unauthorised', -32012, 401, false, (f) => f.why);
-export const Forbidden = define<{ why: string }>('Forbidden', -32013, 403, false, (f) => f.why);
+/** `scope` and `target`: what the token would have needed. */
+export const Forbidden = define<{ why: string; scope?: string; target?: string }>(
+  'Forbidden',
+  -32013,
+  403,
+  false,
+  (f) => f.why,
+);
 export const GrantMissing = define<{ grant: string; wanted: string }>(
   'GrantMissing',
   -32014,
   403,
   false,
   (f) => `The worker has no grant for this: ${f.grant} ${f.wanted}. Grant it when you clone, or do without`,
+);
+export const TokenUnknown = define<{ token: string }>(
+  'TokenUnknown',
+  -32015,
+  404,
+  false,
+  (f) => `There is no token ${f.token} that you may see. \`hauki token ls\` lists them`,
 );
 
 // Tickets: one error for each way in which a ticket can be wrong

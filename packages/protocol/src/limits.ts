@@ -72,6 +72,34 @@ export const LIMITS = {
   node_grace_ms: 120_000,
   /** Fates of dead workers that an agent and the core remember, to tell late callers why. */
   fates: 10_000,
+  /** Tokens that a core knows: all are held in memory. */
+  tokens: 10_000,
+  /** Tokens below one that an admin made, so that nobody takes the others' room. */
+  tokens_below: 1_000,
+  /** Tokens from the first maker down: the owner's name holds them all. */
+  token_depth: 8,
+  /** Entries of each kind of target of a token. */
+  token_targets: 64,
+  /** Ten years: longer is for ever, which is said by leaving it out. */
+  token_ms: 10 * 365 * 24 * 3600 * 1000,
+  /** Changes of tokens that wait for the disk. */
+  token_changes: 256,
+  /** Events that the core remembers, and their characters: some minutes of a busy mesh, to resume after a cut. */
+  events: 4_096,
+  events_chars: 8 * 1024 * 1024,
+  /** One text in an event; the rest is cut. A pointer fits. */
+  event_text_chars: 1_024,
+  /** All of one event's fields; the longest go first. */
+  event_chars: 8 * 1024,
+  /** Readers of events at once: of a core, and of one token. */
+  event_streams: 256,
+  event_streams_each: 32,
+  /** What a reader may ask to be chosen by. */
+  event_names: 32,
+  /** An idle stream says so often that it lives; a reader that hears nothing for three times so long connects again. */
+  event_idle_ms: 15_000,
+  /** A reader that takes nothing for so long is cut off; it may come back and resume. */
+  event_stall_ms: 300_000,
 } as const;
 
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */

@@ -32,6 +32,7 @@ const FIELDS = {
   stage: 'parse',
   pointer: 'gem-pointer://wiki/a/b',
   digest: 'abc',
+  token: 'ci-0a1b',
 };
 
 const overWire = (thrown: unknown) => fromWire(JSON.parse(JSON.stringify(toWire(thrown))));

@@ -3,14 +3,12 @@
  * on its result.
  */
 import { RefGone } from '@hauki/protocol';
-import type { Encoded } from './codec.ts';
 import { type PipelineSource, RemotePromise } from './promise.ts';
 import type { CallOptions } from './session.ts';
 
 /** What a call needs of its session. */
 export interface CallHome {
   callOn(on: Call, path: string[], args: unknown[] | undefined, options?: CallOptions): Promise<unknown>;
-  /** Which call a promise of this session stands for. */
   readonly steady_ms: () => number;
 }
 
@@ -31,7 +29,7 @@ export class Call implements PipelineSource {
   readonly given: number[];
   readonly promise: RemotePromise<unknown>;
   /** What is not laid into a message yet; undefined once it has left: then it is too late to have its result kept. */
-  unlaid: { head: string; rpc: Record<string, unknown>; params: Encoded } | undefined;
+  unlaid: { head: string; rpc: Record<string, unknown>; bytes: Uint8Array[] | undefined } | undefined;
   /** Its place among all messages sent. */
   ordinal = 0;
   keep = false;

@@ -2,11 +2,14 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs } from '@hauki/meshfs';
 import { PointerMissing } from '@hauki/protocol';
+import { listFor } from '../listing.ts';
+import { demand } from '../rights.ts';
 
 export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async (app, { meshfs }) => {
   app.post(
     '/api/v2/meshfs/write',
     {
+      config: { scope: 'meshfs.write' },
       schema: {
         tags: ['meshfs'],
         summary: 'Write content to a pointer; acknowledged when it is durable',
@@ -24,6 +27,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
     async (request) => {
       const { pointer, ...rest } = request.body;
       if (pointer === undefined || pointer === '') throw new PointerMissing({});
+      demand(request.principal, { scope: 'meshfs.write', pointer });
       return { status: 'success', ...(await meshfs.write({ pointer, ...rest })) };
     },
   );
@@ -31,6 +35,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
   app.get(
     '/api/v2/meshfs/resolve',
     {
+      config: { scope: 'meshfs.read' },
       schema: {
         tags: ['meshfs'],
         summary: 'The content that a pointer points to',
@@ -40,6 +45,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
     async (request) => {
       const { pointer } = request.query;
       if (pointer === undefined || pointer === '') throw new PointerMissing({});
+      demand(request.principal, { scope: 'meshfs.read', pointer });
       return { status: 'success', ...(await meshfs.resolve(pointer)) };
     },
   );
@@ -47,6 +53,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
   app.get(
     '/api/v2/meshfs/list',
     {
+      config: { scope: 'meshfs.read' },
       schema: {
         tags: ['meshfs'],
         summary: 'What is kept under pointers that begin with a prefix, a page at a time',
@@ -59,7 +66,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
     },
     async (request) => {
       const { prefix, ...page } = request.query;
-      return { status: 'success', ...(await meshfs.list(prefix, page)) };
+      return { status: 'success', ...(await listFor(request.principal, meshfs, prefix, page)) };
     },
   );
 };

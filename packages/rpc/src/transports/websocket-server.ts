@@ -9,6 +9,7 @@ import { Duplex } from 'node:stream';
 import { BadInput, ConnectionLost, DeadlineExceeded, LIMITS, ProtocolViolation, TooLarge } from '@hauki/protocol';
 import type { WebSocket } from 'ws';
 import type { FrameTransport } from '../transport.ts';
+import { streamTransport } from './stream.ts';
 import { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './websocket.ts';
 
 /** How long the other side may take to answer a close. */
@@ -22,20 +23,22 @@ type Raw = Duplex & { ref?(): unknown; unref?(): unknown };
 export class ServedWebSocket {
   readonly #socket: WebSocket;
   readonly #raw: Raw;
-  readonly #early = () => this.close(VIOLATION, 'nothing may be sent yet');
+  /** What follows a first text, from then on. */
+  #rest: Duplex | undefined;
 
   constructor(socket: WebSocket, raw: Raw) {
     this.#socket = socket;
     this.#raw = raw;
     // Its close event follows, and says enough.
     socket.on('error', () => {});
-    socket.on('message', this.#early);
+    // Nothing is read before somebody listens.
+    socket.pause();
   }
 
   /**
    * Waits for the first message, which must be text. Rejects, and leaves closing to the caller: TooLarge after
-   * `limit_bytes`, DeadlineExceeded, ProtocolViolation for bytes, ConnectionLost. After it nothing may come before
-   * `stream` or `transport` is asked for.
+   * `limit_bytes`, DeadlineExceeded, ProtocolViolation for bytes, ConnectionLost. What comes after it waits in
+   * the stream, which holds no more than a stream does.
    */
   firstText(limit_bytes: number, timeout_ms: number): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
@@ -47,16 +50,16 @@ export class ServedWebSocket {
       if (got > limit_bytes) reject(new TooLarge({ what, limit_bytes }));
     };
     const take = (data: Buffer, binary: boolean) => {
-      this.#socket.on('message', this.#early);
+      this.#rest = byteStream(this.#socket);
       if (binary) reject(new ProtocolViolation({ why: 'the first message must be text' }));
       else resolve(data.toString('utf8'));
     };
     const gone = () => reject(new ConnectionLost({ why: 'the WebSocket was closed before its first message' }));
     const timer = setTimeout(() => reject(new DeadlineExceeded({ what, timeout_ms, may_have_run: false })), timeout_ms);
     this.#raw.prependListener('data', count);
-    this.#socket.off('message', this.#early);
     this.#socket.once('message', take);
     this.#socket.once('close', gone);
+    this.#socket.resume();
     return promise.finally(() => {
       clearTimeout(timer);
       this.#raw.off('data', count);
@@ -77,13 +80,13 @@ export class ServedWebSocket {
 
   /** The payloads of binary messages as a stream of bytes, with backpressure both ways. Text ends it. */
   stream(): Duplex {
-    this.#socket.off('message', this.#early);
-    return byteStream(this.#socket);
+    return this.#rest ?? byteStream(this.#socket);
   }
 
   /** Our frames. */
   transport(limit?: () => number): FrameTransport {
-    this.#socket.off('message', this.#early);
+    if (this.#rest) return streamTransport(this.#rest, limit);
+    this.#socket.resume();
     const hold = (on: boolean) => void (on ? this.#raw.ref?.() : this.#raw.unref?.());
     return webSocketTransport(this.#socket as unknown as WebSocketLike, limit, hold);
   }
