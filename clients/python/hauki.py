@@ -35,12 +35,11 @@ import ssl
 import struct
 import threading
 import time
-
 import urllib.parse
 import warnings
 import weakref
 
-# ---- Bounds (section 14) ----------------------------------------------------------------------------------------------
+# ---- Bounds (section 14) -------------------------------------------------------------------------------------------
 
 MESSAGE_BYTES = 8 * 1024 * 1024
 HANDSHAKE_BYTES = 64 * 1024
@@ -65,7 +64,7 @@ RESUME_MS = 30_000
 ACK_MESSAGES, ACK_BYTES, ACK_S = 64, 256 * 1024, 0.05
 SAFE_INTEGER = 2**53
 
-# ---- Errors (section 13) ----------------------------------------------------------------------------------------------
+# ---- Errors (section 13) -------------------------------------------------------------------------------------------
 
 
 class MeshError(Exception):
@@ -92,11 +91,11 @@ _CODES = {
     "InternalError": -32603, "RemoteError": -32000, "WorkerDied": -32001, "OutcomeUnknown": -32002,
     "ConnectionLost": -32003, "DeadlineExceeded": -32004, "Overloaded": -32005, "Unserialisable": -32006,
     "ProtocolViolation": -32007, "RefGone": -32008, "Cancelled": -32009, "TooLarge": -32010, "BadInput": -32011,
-    "Unauthorised": -32012, "Forbidden": -32013, "GrantMissing": -32014, "TicketForged": -32020,
-    "TicketExpired": -32021, "TicketReplayed": -32022, "TicketAudience": -32023, "TicketMisdirected": -32024,
-    "TicketUnproven": -32025, "SessionLost": -32026, "NoNodeFits": -32030, "VaultFailed": -32031, "SourceRejected": -32032,
-    "WorkerUnknown": -32033, "PointerMissing": -32040, "PointerInvalid": -32041, "PointerUnknown": -32042,
-    "PayloadLost": -32043, "StorageFailed": -32044,
+    "Unauthorised": -32012, "Forbidden": -32013, "GrantMissing": -32014, "TokenUnknown": -32015,
+    "TicketForged": -32020, "TicketExpired": -32021, "TicketReplayed": -32022, "TicketAudience": -32023,
+    "TicketMisdirected": -32024, "TicketUnproven": -32025, "SessionLost": -32026, "NoNodeFits": -32030,
+    "VaultFailed": -32031, "SourceRejected": -32032, "WorkerUnknown": -32033, "PointerMissing": -32040,
+    "PointerInvalid": -32041, "PointerUnknown": -32042, "PayloadLost": -32043, "StorageFailed": -32044,
 }  # fmt: skip
 _RETRYABLE = {"ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed"}
 _ERRORS = {
@@ -134,7 +133,7 @@ def error_to_wire(error: BaseException) -> dict:
     return wire
 
 
-# ---- Keys and proofs (sections 7, 8) ----------------------------------------------------------------------------------
+# ---- Keys and proofs (sections 7, 8) -------------------------------------------------------------------------------
 
 
 def to_base64url(data: bytes) -> str:
@@ -180,8 +179,8 @@ def destruct_text(worker: str, epoch: int) -> str:
     return f"hauki/1 destruct\n{worker}\n{epoch}"
 
 
-# Ed25519 (RFC 8032, section 5.1). Points are (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z. Not in constant time: the key
-# is used once for each ticket and lives as long as this process.
+# Ed25519 (RFC 8032, section 5.1). Points are (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z. Not in constant time: the
+# key is used once for each ticket and lives as long as this process.
 _P = 2**255 - 19
 _ORDER = 2**252 + 27742317777372353535851937790883648493
 _D = -121665 * pow(121666, -1, _P) % _P
@@ -245,7 +244,7 @@ class CallerKey:
         return to_base64url(point + s.to_bytes(32, "little"))
 
 
-# ---- Values that Python has no type for (section 12) -------------------------------------------------------------------
+# ---- Values that Python has no type for (section 12) ---------------------------------------------------------------
 
 
 class _Only:
@@ -350,7 +349,7 @@ def _same_value(key):
 
 
 class Map(collections.abc.MutableMapping):
-    """JavaScript's Map: keys of any kind, in order, objects by identity. A dict with other keys than texts becomes one."""
+    """JavaScript's Map: keys of any kind, in order, objects by identity. A dict with keys besides texts becomes one."""
 
     def __init__(self, pairs=()):
         self._pairs = {}
@@ -413,7 +412,7 @@ _ERROR_MEMBERS = ("name", "message", "stack", "cause", "errors")
 
 
 class JsError(Exception):
-    """An error that came as a value: `name`, `message`, `stack`, `cause`, `errors`, and its own properties in `props`."""
+    """An error that came as a value: `name`, `message`, `stack`, `cause`, `errors`, its own properties in `props`."""
 
     def __init__(self, name: str, message: str, stack: str | None = None):
         super().__init__(f"{name}: {message}")
@@ -466,7 +465,7 @@ class Signal:
             listener()
 
 
-# ---- The codec (section 12) -------------------------------------------------------------------------------------------
+# ---- The codec (section 12) ----------------------------------------------------------------------------------------
 
 _WITH_IDENTITY = (list, dict, Map, Set, set, frozenset, bytearray, Binary, BaseException, Boxed, Date, RegExp)
 _LONE_HALF = re.compile("[\ud800-\udfff]")
@@ -567,7 +566,8 @@ class _Encoder:
         if isinstance(value, (bytes, memoryview)):
             return self._bytes("Uint8Array", value)
         if isinstance(value, datetime.datetime):
-            return self._tag("date", (value.astimezone(datetime.timezone.utc) - _EPOCH) // datetime.timedelta(milliseconds=1))
+            since = value.astimezone(datetime.timezone.utc) - _EPOCH
+            return self._tag("date", since // datetime.timedelta(milliseconds=1))
         if isinstance(value, re.Pattern):
             return self._tag(*self._pattern(value))
         if isinstance(value, type):
@@ -671,7 +671,7 @@ class _Encoder:
 
 
 def encode_value(value, give=lambda value: None):
-    """A value as (text, attachments); attachments are None where the text is plain JSON. `give` makes references' tags."""
+    """A value as (text, attachments), these None where the text is plain JSON. `give` makes references' tags."""
     return _Encoder(give).encode(value)
 
 
@@ -801,7 +801,8 @@ class _Decoder:
         return self._known(data if type == "Uint8Array" else Binary(type, data), depth, label)
 
     def _error(self, body, depth, label):
-        name, message, stack = (body.get(k) for k in ("name", "message", "stack")) if isinstance(body, dict) else (0, 0, 0)
+        body = body if isinstance(body, dict) else {}
+        name, message, stack = (body.get(k) for k in ("name", "message", "stack"))
         if not isinstance(name, str) or not isinstance(message, str):
             _bad("an error without name and message")
         if not (stack is None or isinstance(stack, str) and len(stack) <= STACK_CHARS):
@@ -860,7 +861,7 @@ def decode_value(tree, attached: bytes, take=lambda tag: _bad("a reference where
         _bad("a value nested too deeply")
 
 
-# ---- Connections and frames (sections 1, 2, 16) ------------------------------------------------------------------------
+# ---- Connections and frames (sections 1, 2, 16) --------------------------------------------------------------------
 
 LITERAL, TAGGED, ACK, BYE = 1, 2, 3, 4
 
@@ -921,7 +922,8 @@ class _Link:
     def ask(self, method: str, params: list):
         """One call before the session: of the handshake, or to resume."""
         self._asked += 1
-        self.write(frame(LITERAL, _json({"jsonrpc": "2.0", "id": self._asked, "method": method, "params": params}).encode()))
+        message = {"jsonrpc": "2.0", "id": self._asked, "method": method, "params": params}
+        self.write(frame(LITERAL, _json(message).encode()))
         text, _ = read_message(*self.read())
         answer = _read_json(text)
         if not isinstance(answer, dict) or answer.get("id") not in (self._asked, None):
@@ -954,7 +956,8 @@ def _secured(sock: socket.socket, tls) -> socket.socket:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not hasattr(context, "set_psk_client_callback"):
         sock.close()
-        raise BadInput("This worker demands TLS with a pre-shared key, which Python has from 3.13 on", {"what": "python"})
+        why = "This worker demands TLS with a pre-shared key, which Python has from 3.13 on"
+        raise BadInput(why, {"what": "python", "why": why})
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -963,7 +966,7 @@ def _secured(sock: socket.socket, tls) -> socket.socket:
     return context.wrap_socket(sock)
 
 
-# ---- The channel (section 5.7): messages that outlive their connection -------------------------------------------------
+# ---- The channel (section 19): messages that outlive their connection ----------------------------------------------
 
 
 class _Channel:
@@ -1076,7 +1079,7 @@ class _Channel:
         return b"".join(parts) if parts else None, self.link
 
 
-# ---- Threads that wait ------------------------------------------------------------------------------------------------
+# ---- Threads that wait ---------------------------------------------------------------------------------------------
 
 _thread = threading.local()
 
@@ -1151,7 +1154,8 @@ class Pending:
             answered = self._event.wait(max(0.0, self._deadline - time.monotonic()))
         if not answered:
             fields = {"what": f"{self._method}()", "timeout_ms": self._timeout_ms, "may_have_run": True}
-            text = f"{self._method}() gave no answer within {self._timeout_ms} ms; it may have run or may be running still"
+            text = f"{self._method}() gave no answer within {self._timeout_ms} ms"
+            text = f"{text}; it may have run or may be running still"
             self._session.give_up(self, DeadlineExceeded(text, fields))
         if self._error is not None:
             raise self._error
@@ -1184,7 +1188,7 @@ def current_call() -> ServedCall | None:
     return getattr(_thread, "call", None)
 
 
-# ---- What stands for things of the other side (section 12.4) -----------------------------------------------------------
+# ---- What stands for things of the other side (sections 12.3 to 12.5) ----------------------------------------------
 
 
 class _Method:
@@ -1204,7 +1208,7 @@ class _Method:
 
 
 class RemoteObject:
-    """Stands for an object of the other side: `thing.method(1, 2)`. Let go of it with `with`, or `hauki.release(thing)`.
+    """Stands for an object of the other side: `thing.method(1, 2)`. Let go of it by `with`, or `hauki.release(thing)`.
 
     A method whose name Python does not allow, or that begins with "_": `thing["name"](1, 2)`.
     """
@@ -1264,7 +1268,7 @@ def release(thing) -> None:
 
 
 def with_options(thing, **options):
-    """The same remote object, with `timeout_ms` or `traceparent` for its calls: with_options(worker, timeout_ms=500)."""
+    """The same remote object, with options for its calls: with_options(worker, timeout_ms=500, traceparent=…)."""
     return _View(thing, {**thing._options, **options})
 
 
@@ -1441,7 +1445,7 @@ class _Producer:
                     close()
 
 
-# ---- The session (sections 5, 6, 11) ----------------------------------------------------------------------------------
+# ---- The session (sections 5, 6, 11) -------------------------------------------------------------------------------
 
 
 def _utf16(text: str) -> int:
@@ -1629,7 +1633,8 @@ class _Session:
         elif hasattr(value, "__next__"):
             return self._give_stream(value)
         else:
-            type = {Reference: "object", Signal: "signal"}.get(value.__class__) or ("function" if callable(value) else None)
+            known = {Reference: "object", Signal: "signal"}
+            type = known.get(value.__class__) or ("function" if callable(value) else None)
         if type is None:
             return None
         key = id(value.target if isinstance(value, Reference) else value)
@@ -1937,10 +1942,10 @@ class _Session:
             self.over.set()
             for pending in self._pending.values():
                 why = {"method": pending._method, "why": reason}
-                lost = ConnectionLost(f"Not connected: {reason}. The call was not sent", why)
-                text = f"The call {pending._method}() was sent but its answer was lost ({reason}). It may or may not have run"
-                sent = pending._ordinal <= self.channel.handed
-                pending.settle(error=error or (OutcomeUnknown(text, why) if sent else lost))
+                text = f"The call {pending._method}() was sent but its answer was lost ({reason})"
+                unknown = OutcomeUnknown(f"{text}. It may or may not have run", why)
+                unsent = ConnectionLost(f"Not connected: {reason}. The call was not sent", why)
+                pending.settle(error=error or (unknown if pending._ordinal <= self.channel.handed else unsent))
             lost = error or ConnectionLost(f"Not connected: {reason}", {"why": reason})
             for reader in self.readers.values():
                 reader.ended(lost)
@@ -1976,14 +1981,14 @@ def _gone(what: str) -> MeshError:
     return RefGone(f"There is no {what} any more: it was let go of", {"what": what})
 
 
-# ---- Workers (sections 7 to 11) ---------------------------------------------------------------------------------------
+# ---- Workers (sections 7 to 11) ------------------------------------------------------------------------------------
 
 
 class Worker(RemoteObject):
     """A worker: `worker.add(1, 2)`. Leaving its `with` destructs it where it was cloned here, else leaves it.
 
-    Names of its own: `name`, `methods`, `route`, `role`, `pipeline`, `destruct`, `leave`. A method so called is reached by
-    `worker["name"]()`.
+    Names of its own: `name`, `methods`, `route`, `role`, `pipeline`, `destruct`, `leave`. A method so called is reached
+    by `worker["name"]()`.
     """
 
     def __init__(self, core: _Core, key: CallerKey, ticket: dict, timeout_ms: float, routing: str):
@@ -2084,7 +2089,7 @@ class Worker(RemoteObject):
         return answer["methods"]
 
     def _resume(self, link: _Link) -> None:
-        """Carries the session on over another connection (section 5.8)."""
+        """Carries the session on over another connection (section 19)."""
         jti, channel = self._jti, self._session.channel
         key = derived_key(self._ticket["secret"], jti, "resume")
         theirs, ours = str((link.ask("rpc.hello", []) or {}).get("nonce")), to_base64url(os.urandom(16))
@@ -2092,7 +2097,8 @@ class Worker(RemoteObject):
         asked = {"session": jti, "nonce": ours, "received": channel.received, "proof": proof}
         answer = link.ask("rpc.resume", [asked]) or {}
         received = answer.get("received")
-        if not hmac.compare_digest(mac(key, resume_text("worker", jti, theirs, ours, received)), str(answer.get("proof"))):
+        right = mac(key, resume_text("worker", jti, theirs, ours, received))
+        if not hmac.compare_digest(right, str(answer.get("proof"))):
             _bad("whoever answers does not hold the session's key")
         link.admitted()
         channel.attach(link, received)
@@ -2186,7 +2192,7 @@ class Worker(RemoteObject):
                 session.over.wait(self._lease["heartbeat_ms"] / 1000)
 
 
-# ---- The core (sections 15, 16) ---------------------------------------------------------------------------------------
+# ---- The core (sections 15, 16) ------------------------------------------------------------------------------------
 
 
 class _Core:
@@ -2262,7 +2268,7 @@ class Mesh:
         """Clones a worker of a pointer or of a module's text.
 
         `options` are those of section 15: driver, labels, memory_mib, grants, lease_ms, heartbeat_ms, ttl_ms,
-        load_timeout_ms. `routing`: p2p_preferred, p2p_only, relay_only. Raises NoNodeFits, SourceRejected, VaultFailed, …
+        load_timeout_ms. `routing`: p2p_preferred, p2p_only, relay_only. Raises NoNodeFits, SourceRejected, …
         """
         body = {"audience": self._key.thumbprint, "pointer": pointer, "source": source, "language": language, **options}
         body = {name: value for name, value in body.items() if value is not None}
@@ -2312,7 +2318,8 @@ def connect(url: str | None = None, token: str | None = None) -> Mesh:
     """Connects to a mesh. `url`: HAUKI_URL, else http://127.0.0.1:8000; `token`: HAUKI_TOKEN."""
     token = token or os.environ.get("HAUKI_TOKEN")
     if not token:
-        raise Unauthorised("No token: give connect(token=…), or set HAUKI_TOKEN. `hauki token` prints it", {"why": "none"})
+        why = "No token: give connect(token=…), or set HAUKI_TOKEN. `hauki token` prints it"
+        raise Unauthorised(why, {"why": why})
     core = _Core(url or os.environ.get("HAUKI_URL") or "http://127.0.0.1:8000", token)
     core.request("GET", "/health", timeout_s=HANDSHAKE_S)
     return Mesh(core)
