@@ -8,6 +8,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import * as protocol from '@hauki/protocol';
 import { DRIVERS, missing, useMesh } from './support/mesh.ts';
 
 const folder = fileURLToPath(new URL('../clients/python/', import.meta.url));
@@ -35,6 +36,18 @@ describe('the Python client', { skip: no_python }, () => {
     const program = `import sys; print([n for n in ${JSON.stringify(imported)} if n not in sys.stdlib_module_names])`;
     assert.ok(imported.length > 10);
     assert.deepEqual(await python(['-c', program]), ['[]']);
+  });
+
+  it('has a class for every error of the table, with its code', async () => {
+    const [line] = await python([
+      '-c',
+      'import hauki, json; print(json.dumps({n: [e.code, e.retryable] for n, e in hauki._ERRORS.items()}))',
+    ]);
+    const rows = Object.values(protocol)
+      .map((made) => (made as { row?: { name: string; code: number; retryable: boolean } }).row)
+      .filter((row) => row !== undefined);
+    const expected = Object.fromEntries(rows.map(({ name, code, retryable }) => [name, [code, retryable]]));
+    assert.deepEqual(JSON.parse(line!), expected);
   });
 
   it('holds to every vector of docs/vectors', async () => {

@@ -3,12 +3,14 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { PassThrough } from 'node:stream';
 import { describe, it } from 'node:test';
-import { isError, LIMITS, ProtocolViolation } from '@hauki/protocol';
+import { isError, LIMITS, ProtocolViolation, TooLarge } from '@hauki/protocol';
 import { Channel } from '../src/channel.ts';
 import { FrameReader, KIND } from '../src/frames.ts';
 import { mac, macHolds, resumeKey, resumeTranscript } from '../src/handshake.ts';
+import { Session } from '../src/session.ts';
 import { memoryPair } from '../src/transports/memory.ts';
 import { streamTransport } from '../src/transports/stream.ts';
+import { tcpPair } from './support.ts';
 
 interface Frame {
   name: string;
@@ -83,6 +85,27 @@ describe('the vectors of frames', () => {
         (thrown) => isError(thrown, ProtocolViolation),
       );
     });
+});
+
+describe('the largest message', () => {
+  it('arrives, and whatever would not is refused by its sender', async (t) => {
+    const pair = await tcpPair();
+    t.after(() => pair.end());
+    const caller = new Session({ transport: streamTransport(pair.a) });
+    const length = (_: string, params: unknown) => (params as Uint8Array[])[0]!.length;
+    const worker = new Session({ transport: streamTransport(pair.b), dispatch: length });
+    let arrived = 0;
+    for (const less of [64 * 1024, 16 * 1024, 4096, 256, 100, 80, 4, 0]) {
+      const size = LIMITS.message_bytes - less;
+      const called = caller.call('length', [new Uint8Array(size)], { timeout_ms: 60_000 });
+      assert.equal(await called.then(Number, (error) => (isError(error, TooLarge) ? size : error)), size);
+      if (await called.catch(() => 0)) arrived++;
+    }
+    assert.ok(arrived > 0 && arrived < 8);
+    assert.equal(worker.open, true);
+    caller.close();
+    worker.close();
+  });
 });
 
 describe('the vector of resuming', () => {
