@@ -96,8 +96,12 @@ _CODES = {
     "TicketMisdirected": -32024, "TicketUnproven": -32025, "SessionLost": -32026, "NoNodeFits": -32030,
     "VaultFailed": -32031, "SourceRejected": -32032, "WorkerUnknown": -32033, "PointerMissing": -32040,
     "PointerInvalid": -32041, "PointerUnknown": -32042, "PayloadLost": -32043, "StorageFailed": -32044,
+    "NameTaken": -32060, "WorkerRestarting": -32061, "JobUnknown": -32062, "JobEnded": -32063, "KeyReused": -32064,
+    "JobCancelled": -32065,
 }  # fmt: skip
-_RETRYABLE = {"ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed"}
+_RETRYABLE = {
+    "ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed", "WorkerRestarting",
+}  # fmt: skip
 _ERRORS = {
     name: type(name, (MeshError,), {"code": code, "retryable": name in _RETRYABLE, "__module__": __name__})
     for name, code in _CODES.items()
@@ -1164,7 +1168,7 @@ class Pending:
     def cancel(self, why: str = "the caller gave up") -> None:
         """Gives the call up: `result()` raises Cancelled at once, and the worker's signal is aborted."""
         text = f"The call {self._method}() was cancelled: {why}. It may have run, or be running still"
-        self._session.give_up(self, Cancelled(text, {"method": self._method, "why": why}))
+        self._session.give_up(self, Cancelled(text, {"method": self._method, "why": why, "may_have_run": True}))
 
     def settle(self, outcome=None, error: BaseException | None = None) -> None:
         self._outcome, self._error = outcome, error
