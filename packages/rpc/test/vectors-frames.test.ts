@@ -9,7 +9,7 @@ import { FrameReader, KIND } from '../src/frames.ts';
 import { mac, macHolds, resumeKey, resumeTranscript } from '../src/handshake.ts';
 import { Session } from '../src/session.ts';
 import { memoryPair } from '../src/transports/memory.ts';
-import { streamTransport } from '../src/transports/stream.ts';
+import { bufferUtf8, streamTransport } from '../src/transports/stream.ts';
 import { tcpPair } from './support.ts';
 
 interface Frame {
@@ -36,7 +36,7 @@ function reader(heard: Heard[]): FrameReader {
       },
     },
     () => LIMITS.message_bytes,
-    (bytes, from, to) => Buffer.from(bytes.subarray(from, to)).toString(),
+    bufferUtf8,
   );
 }
 
