@@ -10,7 +10,7 @@ import { describe, LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisabl
 import { decodeValue } from './codec.ts';
 import { functionSource, ghost, sourceOf, standsFor } from './ghost.ts';
 import { pipelined } from './promise.ts';
-import { kindOf, type RefKind } from './references.ts';
+import { eachGiven, kindOf, type RefKind, warnOfCollected } from './references.ts';
 import type { CallOptions } from './session.ts';
 import type { Streams } from './streams.ts';
 
@@ -30,20 +30,18 @@ interface Export {
   value: object;
   count: number;
   type: RefKind;
-  /** Undoes what waits on the value, for a signal. */
-  forget?: () => void;
+  forget?: () => void; // Undoes what waits on the value, for a signal.
 }
 
 interface Import {
   readonly id: number;
   value: WeakRef<object>;
   count: number;
-  /** Of these, how many came only to be passed on. */
-  passing: number;
+  passing: number; // Of these, how many came only to be passed on.
 }
 
 /** How to let go of what only came to be passed on, when nobody has it any more. */
-const passers = new WeakMap<object, () => void>();
+const passers = new WeakMap<object, () => unknown>();
 
 /** In how many sessions' tables an object stands: it is disposed of when it is given up in the last. */
 const holders = new WeakMap<object, number>();
@@ -67,6 +65,8 @@ export class RefTable {
   #next = 1;
   #given: number[] = [];
   #begun: (() => void)[] = [];
+  /** Streams and signals of messages that wait for their turn. */
+  readonly #expected = new Map<number, { value: object; leave: () => void }>();
   /** While a value is taken: how to let go again of what it refers to, and what cannot be had. */
   #taken: (() => void)[] = [];
   #refused: { error: unknown } | undefined;
@@ -136,11 +136,11 @@ export class RefTable {
     for (const id of this.#given.splice(0)) this.#release(id, 1, false);
   }
 
-  /** What these references went out with has never left. */
+  /** What was given with a call that never left; its signals are over with the call (`callEnded`). */
   takeBack(given: number[]): void {
     for (const id of given) {
-      this.#release(id, 1, false);
       this.#powers.streams.stop(id);
+      if (this.#exports.get(id)?.type !== 'signal') this.#release(id, 1, false);
     }
   }
 
@@ -234,11 +234,11 @@ export class RefTable {
     if (this.#taken.length > 0) this.#taken = [];
     this.#passing = passing;
     const value = decodeValue(parsed, bytes, this);
-    const refused = this.#refused;
-    if (!refused) return value;
+    if (!this.#refused) return value;
+    const { error } = this.#refused;
     this.#refused = undefined;
     for (const letGo of this.taken()) letGo();
-    throw refused.error;
+    throw error;
   }
 
   /** How to let go of what the value decoded last refers to. */
@@ -259,13 +259,18 @@ export class RefTable {
     } catch (error) {
       if (error instanceof ProtocolViolation) throw error;
       this.#refused ??= { error };
-      if (kind === 'mine') this.#refuse(id, type);
-      // Something with an identity, as a label on it wants.
-      return {};
+      if (kind === 'mine') this.#refuse(id as number, type);
+      return {}; // Something with an identity, as a label on it wants.
     }
   }
 
   #take(id: number, type: unknown, lazy: boolean): unknown {
+    const expected = this.#expected.get(id);
+    if (expected) {
+      this.#expected.delete(id);
+      this.#taken.push(expected.leave);
+      return expected.value;
+    }
     if (type === 'iterable' || type === 'stream') {
       const { value, leave } = this.#powers.streams.read(id, type === 'stream', lazy);
       this.#taken.push(leave);
@@ -288,11 +293,7 @@ export class RefTable {
     this.#imports.set(id, entry);
     const key = sourceOf(value) ?? value;
     this.#own.set(key, entry);
-    passers.set(key, () => {
-      const { passing } = entry;
-      entry.passing = 0;
-      if (passing > 0) this.#letGo(entry, passing);
-    });
+    passers.set(key, () => entry.passing > 0 && this.#letGo(entry, entry.passing));
     collected?.register(value, { table: this, label: `${type} ${id}` }, value);
     return value;
   }
@@ -329,7 +330,8 @@ export class RefTable {
     const { id } = entry;
     if (this.#imports.get(id) !== entry) return;
     entry.count -= count;
-    entry.passing = Math.min(entry.passing, entry.count);
+    // Those that came to be passed on go first.
+    entry.passing = Math.max(0, entry.passing - count);
     if (entry.count <= 0) {
       this.#imports.delete(id);
       const value = entry.value.deref();
@@ -338,27 +340,27 @@ export class RefTable {
     if (!this.#closed) this.#powers.notify('rpc.release', [[[id, count]]]);
   }
 
-  /**
-   * Takes a value that was not decoded apart only to let go of what it refers to: nobody will have it. False where it
-   * refers to nothing.
-   */
-  discard(value: unknown, depth = 0): boolean {
-    // What is deeper is not well formed.
-    if (typeof value !== 'object' || value === null || depth > 4 * LIMITS.depth) return false;
-    const tag = Object.keys(value).length === 1 ? (value as { $?: unknown }).$ : undefined;
-    if (Array.isArray(tag) && tag[0] === 'mine') return this.#refuse(tag[1], tag[2]);
-    // What stands in it is the user's own, though it may look like a tag.
-    const inside = Array.isArray(tag) && tag[0] === 'object' && typeof tag[1] === 'object' ? (tag[1] ?? []) : value;
-    let found = false;
-    for (const member of Object.values(inside)) found = this.discard(member, depth + 1) || found;
-    return found;
+  /** Lets go of what a value refers to that was not decoded: nobody will have it. False where it refers to nothing. */
+  discard(value: unknown): boolean {
+    return eachGiven(value, (id, type) => this.#refuse(id, type));
+  }
+
+  /** What comes for a value's streams and signals may come before it is decoded. Throws Overloaded. */
+  expect(value: unknown): void {
+    eachGiven(value, (id, type, lazy) => {
+      if (type === 'iterable' || type === 'stream')
+        this.#expected.set(id, this.#powers.streams.read(id, type === 'stream', lazy));
+      else if (type === 'signal') this.#expected.set(id, { value: this.#signal(id), leave: () => {} });
+    });
   }
 
   /** Lets go of a reference that was not taken. */
-  #refuse(id: unknown, type: unknown): boolean {
-    if (type === 'iterable' || type === 'stream') this.#powers.notify('rpc.stop', [id]);
+  #refuse(id: number, type: unknown): void {
+    const expected = this.#expected.get(id);
+    this.#expected.delete(id);
+    if (expected) expected.leave();
+    else if (type === 'iterable' || type === 'stream') this.#powers.notify('rpc.stop', [id]);
     else this.#powers.notify('rpc.release', [[[id, 1]]]);
-    return true;
   }
 
   #signal(id: number): AbortSignal {
@@ -383,10 +385,7 @@ export class RefTable {
   warn(label: string): void {
     if (this.#warned || this.#closed) return;
     this.#warned = true;
-    const text = `a remote ${label} was collected without being let go of; it stays in the other side's table until the session ends. Use \`using\` or \`await using\``;
-    const { process } = globalThis as { process?: { emitWarning?(text: string, name: string): void } };
-    if (process?.emitWarning) process.emitWarning(text, 'MeshReferenceWarning');
-    else console.warn(`hauki: ${text}`);
+    warnOfCollected(label);
   }
 
   /** The session is over. */

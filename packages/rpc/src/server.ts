@@ -39,6 +39,9 @@ export interface ServerPowers {
   end(why: string): void;
 }
 
+/** What stands before the error in its message, with an id of any length that we give. */
+const HEAD_BYTES = 64;
+
 export class Server {
   readonly #powers: ServerPowers;
   readonly #served = new Map<unknown, Served>();
@@ -46,6 +49,8 @@ export class Server {
   readonly #kept = new Map<unknown, Promise<unknown> | { value: unknown }>();
   /** Calls that wait for a result which they name; the next ones to the same target wait behind them. */
   readonly #delayed = new Map<unknown, Promise<void>>();
+  /** Calls that still run or wait, and whose results nobody needs any more. */
+  readonly #forgotten = new Set<unknown>();
   /** Calls served so far. */
   served = 0;
   /** Calls under way; those without an id too, which nobody can name. */
@@ -61,7 +66,10 @@ export class Server {
 
   /** The caller needs these results no longer. */
   forget(ids: unknown[]): void {
-    for (const id of ids) this.#kept.delete(id);
+    for (const id of ids) {
+      this.#kept.delete(id);
+      if (this.#served.has(id)) this.#forgotten.add(id);
+    }
   }
 
   /** The caller gave a call up. */
@@ -96,7 +104,14 @@ export class Server {
     const key = rpc?.on ?? (rpc?.of === undefined ? own : `of ${rpc.of}`);
     const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
     if (!names && !before) return this.#run(message, method, bytes, call, keep);
-    const kept = bytes?.slice();
+    // What comes for its streams and signals may come before its turn: they are taken now.
+    try {
+      if (bytes && names) this.#powers.refs.expect(message.params);
+      else if (bytes) message.params = this.#decoded(message, bytes);
+    } catch (error) {
+      return this.#fail(id, error);
+    }
+    const kept = names && bytes?.slice();
     this.#begun(id, call);
     const ready = Promise.all([before, names]);
     const turn = ready.then(
@@ -134,14 +149,15 @@ export class Server {
     this.#served.set(id, call);
   }
 
-  #run(message: IncomingCall, method: string, bytes: Uint8Array | undefined, call: Served, keep: boolean): void {
+  #run(message: IncomingCall, method: string, bytes: Uint8Array | undefined, call: Served, wanted: boolean): void {
     const { id, rpc } = message;
+    if (this.#powers.wire.over) return this.#over(id, call, () => {});
+    const keep = wanted && !this.#forgotten.has(id);
     let outcome: any;
     let params: any;
     try {
-      params = bytes ? this.#powers.refs.decode(message.params, bytes, this.#passes(rpc)) : message.params;
+      params = bytes ? this.#decoded(message, bytes) : message.params;
     } catch (error) {
-      if (error instanceof ProtocolViolation) this.#powers.end(`the peer broke the protocol: ${error.message}`);
       return this.#failed(id, error, call, keep);
     }
     try {
@@ -161,6 +177,15 @@ export class Server {
     }
     if (keep) this.#kept.set(id, { value: outcome });
     this.#over(id, call, () => this.#answer(id, outcome, keep));
+  }
+
+  #decoded({ params, rpc }: IncomingCall, bytes: Uint8Array): unknown {
+    try {
+      return this.#powers.refs.decode(params, bytes, this.#passes(rpc));
+    } catch (error) {
+      if (error instanceof ProtocolViolation) this.#powers.end(`the peer broke the protocol: ${error.message}`);
+      throw error;
+    }
   }
 
   /** Whether a call is only passed on, to another side's object. */
@@ -229,6 +254,7 @@ export class Server {
     if (call.counted) {
       this.serving--;
       if (this.#served.get(id) === call) this.#served.delete(id);
+      this.#forgotten.delete(id);
     }
     call.end();
     tell();
@@ -267,7 +293,7 @@ export class Server {
     for (const form of wire.tagged ? [withThrown, toWire] : [toWire])
       try {
         const encoded = wire.encode(form(error), 'error');
-        wire.check('An error', encoded.text, encoded.bytes);
+        wire.check('An error', encoded.text, encoded.bytes, HEAD_BYTES);
         refs.sent();
         return encoded;
       } catch {
@@ -286,6 +312,7 @@ export class Server {
   close(error: MeshError): void {
     for (const served of this.#served.values()) served.abort(error);
     this.#served.clear();
+    this.#forgotten.clear();
     this.#kept.clear();
   }
 }
