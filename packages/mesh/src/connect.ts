@@ -20,6 +20,7 @@ import {
   type Ghost,
   type GhostSource,
   ghost,
+  lookAt,
   makeCallerKey,
   type PendingGhost,
   pendingGhost,
@@ -159,7 +160,11 @@ function callLater(opening: Promise<RemoteWorker>, method: string, args: unknown
     signal?.removeEventListener('abort', abort);
     if (!later.begun) later.become(become());
   };
-  const refuse = (error: Error) => settle(() => Promise.reject(error));
+  const refuse = (error: Error) =>
+    settle(() => {
+      lookAt(args);
+      return Promise.reject(error);
+    });
   const abort = () => refuse(new Cancelled({ method, why: describe(signal!.reason), may_have_run: false }));
   if (signal?.aborted) abort();
   else signal?.addEventListener('abort', abort);

@@ -21,7 +21,7 @@ import {
 import { Call, type CallHome } from './call.ts';
 import type { Encoded } from './codec.ts';
 import { invoke, read } from './invoke.ts';
-import { Deferred, pipelined, RemotePromise } from './promise.ts';
+import { Deferred, lookAt, pipelined, RemotePromise } from './promise.ts';
 import type { RefTable } from './refs.ts';
 import type { CallOptions } from './session.ts';
 import type { Wire } from './wire.ts';
@@ -94,7 +94,7 @@ export class Caller implements CallHome {
 
   /** The promise of a call that does not take place. Those of the calls that it names are looked at by that. */
   #refused(why: Promise<never>, params: unknown[]): Promise<unknown> {
-    for (const param of params) if (param instanceof RemotePromise) param.catch(() => {});
+    lookAt(params);
     return pipelined(why);
   }
 

@@ -10,6 +10,7 @@ import type { CallOptions } from './session.ts';
 
 /** What stands behind such a promise. */
 export interface PipelineSource {
+  readonly promise: Promise<unknown>;
   /** Calls `path` of the result (its last name is the method; an empty path calls the result itself). */
   call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown>;
   /** Reads `path` of the result. */
@@ -166,6 +167,18 @@ export class Deferred implements PipelineSource {
     else this.#waiting.push((real) => later.become(run(real)));
     return later.promise;
   }
+}
+
+/**
+ * Whoever hears that a call is refused hears of what was given to it: promises of calls among its arguments, which
+ * nobody else may be looking at, reject nobody.
+ */
+export function lookAt(args: unknown, depth = 0): void {
+  if ((typeof args !== 'object' && typeof args !== 'function') || args === null || depth > 8) return;
+  const known = RemotePromise.begunBy(args);
+  if (known) known.source.promise.catch(() => {});
+  else if (Array.isArray(args) || Object.getPrototypeOf(args) === Object.prototype)
+    for (const each of Object.values(args)) lookAt(each, depth + 1);
 }
 
 /** A promise that can be called on, for one that is not of a call: that of a refusal, or of what is done here later. */

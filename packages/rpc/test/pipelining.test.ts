@@ -174,6 +174,7 @@ for (const kind of KINDS)
       const heard = await unhandled(async () => {
         await rejectsWith(g.open(Symbol('no')).write().read(), Unserialisable);
         await rejectsWith(g.add(g.one(Symbol('no')), 2), Unserialisable);
+        await rejectsWith(g.add({ at: [g.one(Symbol('no')).x.y] }, 2), Unserialisable);
         const foreign = await rejectsWith(g.add(other.on_b.one(), 2), Unserialisable);
         assert.match(foreign.message, /await it/);
         const old = g.one();
