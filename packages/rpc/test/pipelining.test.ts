@@ -345,6 +345,61 @@ describe('pipelining', () => {
   });
 });
 
+describe('a call that waits for its arguments', () => {
+  class Slow {
+    heard: string[] = [];
+    slow(value: unknown) {
+      return settle(20).then(() => value);
+    }
+    async total(first: number, items: AsyncIterable<number>) {
+      let sum = first;
+      for await (const item of items) sum += item;
+      return sum;
+    }
+    why(_: unknown, signal: AbortSignal) {
+      return String(signal.aborted && signal.reason);
+    }
+    fail() {
+      return settle(5).then(() => {
+        throw new RangeError('no such thing');
+      });
+    }
+  }
+
+  for (const kind of KINDS)
+    it(`has all of the streams and signals that came with it, over ${kind}`, async () => {
+      await using t = await join(new Slow(), {}, { kind });
+      async function* count(to: number) {
+        for (let i = 0; i < to; i++) yield i;
+      }
+      assert.equal(await t.on_b.total(t.on_b.slow(1), count(100)), 4951);
+      const [one, two] = [t.on_b.total(t.on_b.slow(1), count(3)), t.on_b.total(2, count(4))];
+      assert.deepEqual(await Promise.all([one, two]), [4, 8]);
+      const controller = new AbortController();
+      const told = t.on_b.why(t.on_b.slow(1), controller.signal);
+      await settle(2);
+      controller.abort(new Error('meanwhile'));
+      assert.match(await told, /meanwhile/);
+      await atRest(t.a, t.b);
+    });
+
+  it('lets go of what it brought when they fail', async () => {
+    await using t = await join(new Slow());
+    let closed = false;
+    async function* count() {
+      try {
+        for (let i = 0; ; i++) yield i;
+      } finally {
+        closed = true;
+      }
+    }
+    const call = t.on_b.total(t.on_b.fail(), count(), () => 1, new AbortController().signal);
+    await assert.rejects(call, /no such thing/);
+    await atRest(t.a, t.b);
+    assert.ok(closed);
+  });
+});
+
 describe('pipelining on something that is still to come', () => {
   const pending = (t: { on_b: any }) => {
     let born!: () => void;
