@@ -14,11 +14,13 @@ it(`faults on real sockets do no harm: ${OVER_TCP} schedules over TCP`, async ()
   const counted = tally();
   for (let first = 1; first <= OVER_TCP; first += AT_ONCE) {
     const seeds = only ? [Number(only)] : Array.from({ length: AT_ONCE }, (_, i) => first + i);
-    const outcomes = await Promise.all(
-      seeds.map((seed) => runSchedule({ seed, bench, tally: counted, tcp: true })),
-    );
+    const outcomes = await Promise.all(seeds.map((seed) => runSchedule({ seed, bench, tally: counted, tcp: true })));
     for (const { seed, faults, story } of outcomes)
-      assert.deepEqual(faults, [], `Once more: FAULT_SEED=${seed} npm test -- rpc/test/faults-tcp\n${story.join('\n')}`);
+      assert.deepEqual(
+        faults,
+        [],
+        `Once more: FAULT_SEED=${seed} npm test -- rpc/test/faults-tcp\n${story.join('\n')}`,
+      );
     if (only) break;
   }
   assert.ok(only || (counted.cuts > 20 && counted.mid_frame > 0), JSON.stringify(counted));
