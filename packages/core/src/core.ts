@@ -68,7 +68,15 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const office = await openTicketOffice(data_dir, LEASE.ticket_ms);
   const backplane = await openEmbedded(join(data_dir, 'store'));
-  const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') });
+  const meshfs = await createMeshFs(backplane, {
+    wiki_folder: join(data_dir, 'wiki'),
+    report: (problem) => logger.warn(problem),
+  });
+  // Space that a crash left occupied is given back while the core works already.
+  meshfs.collect().then(
+    (swept) => swept.removed > 0 && logger.info(swept, 'content that nothing names was removed'),
+    (error) => logger.warn({ err: error }, 'content that nothing names could not be looked for'),
+  );
   const registry = new Registry();
   const log = (line: string, fields: object = {}) => logger.info(fields, line);
   const swarm = new Swarm({

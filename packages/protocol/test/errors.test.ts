@@ -32,6 +32,17 @@ const FIELDS = {
   stage: 'parse',
   pointer: 'gem-pointer://wiki/a/b',
   digest: 'abc',
+  version: 3,
+  oldest: 1,
+  newest: 2,
+  deleted_at: '2026-01-01T00:00:00.000Z',
+  found: null,
+  after: 7,
+  bytes: 10,
+  got: 'def',
+  media_type: 'image/png',
+  upload: 'u-1234567',
+  offset: 4,
 };
 
 const overWire = (thrown: unknown) => fromWire(JSON.parse(JSON.stringify(toWire(thrown))));

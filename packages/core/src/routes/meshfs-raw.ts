@@ -1,0 +1,197 @@
+/**
+ * Raw content of MeshFS: bytes in and out, of any size, in bounded memory, with ranges and uploads in pieces.
+ *
+ * What always holds: a body is read no faster than the disk takes it, and sent no faster than the reader takes it; a
+ * connection on which nothing moves is cut; who is refused while still sending gets to read why.
+ */
+import type { IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import type { MeshFs, PutRequest, Written } from '@hauki/meshfs';
+import { BadInput, MeshError, PointerMissing, RangeUnsatisfiable } from '@hauki/protocol';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { announcedDigest, contentRangeOf, etagOf, expectOf, isKnown, rangeOf, reprDigest } from './conditions.ts';
+
+/** A transfer on which no byte moves in so long is over. */
+const IDLE_MS = 60_000;
+/** How long a refused sender may go on before its connection is cut. */
+const HEAR_OUT_MS = 10_000;
+/** Held of an answer for a slow reader; with one chunk of the store it is all that a download costs. */
+const SEND_BUFFER_BYTES = 64 * 1024;
+
+const Pointer = Type.Object({
+  pointer: Type.Optional(Type.String()),
+  version: Type.Optional(Type.Integer({ minimum: 1 })),
+  upload: Type.Optional(Type.String({ maxLength: 64 })),
+});
+const Put = Type.Object({
+  pointer: Type.Optional(Type.String()),
+  upload: Type.Optional(Type.String({ maxLength: 64 })),
+  language: Type.Optional(Type.String({ maxLength: 32 })),
+});
+
+function pointerIn({ pointer }: { pointer?: string }): string {
+  if (pointer === undefined || pointer === '') throw new PointerMissing({});
+  return pointer;
+}
+
+/** The request's body. Ends with an error when it breaks off, stops moving, or `signal` aborts. */
+async function* bodyOf(request: IncomingMessage, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  const cut = () => request.destroy();
+  request.setTimeout(IDLE_MS, cut);
+  signal?.addEventListener('abort', cut, { once: true });
+  try {
+    if (signal?.aborted) cut();
+    // Not destroyed when we stop reading: the answer goes over the same connection.
+    yield* request.iterator({ destroyOnReturn: false });
+  } catch (thrown) {
+    if (thrown instanceof MeshError) throw thrown;
+    throw new BadInput({ what: 'the request body', why: 'it broke off' });
+  } finally {
+    signal?.removeEventListener('abort', cut);
+    request.socket?.setTimeout(0);
+  }
+}
+
+/** Lets a sender that was refused finish sending, so that it reads the answer. */
+function hearOut(request: IncomingMessage): void {
+  if (request.complete || request.destroyed) return;
+  request.resume();
+  const timer = setTimeout(() => request.destroy(), HEAR_OUT_MS);
+  request.once('close', () => clearTimeout(timer));
+}
+
+function describeContent(reply: FastifyReply, found: Written): void {
+  void reply.headers({
+    'content-type': found.media_type,
+    etag: etagOf(found),
+    'repr-digest': reprDigest(found.digest),
+    'last-modified': new Date(found.written_at).toUTCString(),
+    'accept-ranges': 'bytes',
+    // It is somebody's content and not a page of the core's.
+    'content-security-policy': 'sandbox',
+    'x-content-type-options': 'nosniff',
+    'hauki-pointer': encodeURI(found.pointer),
+    'hauki-version': found.version,
+    'hauki-revision': found.revision,
+    ...(found.language === undefined ? {} : { 'hauki-language': found.language }),
+  });
+}
+
+/** The content's kind as the request says it; nothing said is for MeshFS to find out. */
+function kindOf(request: FastifyRequest, language: string | undefined): Pick<PutRequest, 'media_type' | 'language'> {
+  const { 'content-type': media_type, 'content-encoding': encoding } = request.headers;
+  if (encoding !== undefined && encoding !== 'identity')
+    throw new BadInput({ what: 'Content-Encoding', why: 'content is kept as it is sent; send it plain' });
+  return { ...(media_type === undefined ? {} : { media_type }), ...(language === undefined ? {} : { language }) };
+}
+
+export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async (app, { meshfs }) => {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', (_request, _body, done) => done(null, undefined)); // handlers read it themselves
+  app.addHook('onError', async (request) => hearOut(request.raw));
+
+  app.put(
+    '/api/v2/meshfs/raw',
+    {
+      schema: {
+        tags: ['meshfs'],
+        summary: 'Write bytes to a pointer. With `upload` and Content-Range: one piece of an upload',
+        querystring: Put,
+      },
+    },
+    async (request, reply) => {
+      const { upload, language } = request.query;
+      const { raw, headers } = request;
+      const common = {
+        pointer: pointerIn(request.query),
+        ...kindOf(request, language),
+        expect: expectOf(headers),
+        digest: announcedDigest(headers),
+      };
+      const range = headers['content-range'];
+      if ((upload === undefined) !== (range === undefined))
+        throw new BadInput({ what: 'an upload', why: 'it needs both: `upload` in the query, and Content-Range' });
+      let written: Written | undefined;
+      if (upload === undefined || range === undefined) written = await meshfs.put({ ...common, content: bodyOf(raw) });
+      else {
+        const piece = { ...common, upload, ...contentRangeOf(range) };
+        if (headers['content-length'] !== undefined && Number(headers['content-length']) !== piece.length)
+          throw new BadInput({ what: 'Content-Range', why: 'it has another length than the body' });
+        const state = await meshfs.uploads.receive({ ...piece, content: (signal) => bodyOf(raw, signal) });
+        void reply.header('upload-offset', state.offset);
+        if (!state.written) return reply.status(202).send({ status: 'accepted', ...state });
+        written = state.written;
+      }
+      void reply.header('etag', etagOf(written));
+      return reply.status(written.version === 1 ? 201 : 200).send({ status: 'success', ...written });
+    },
+  );
+
+  app.get(
+    '/api/v2/meshfs/raw',
+    {
+      exposeHeadRoute: false,
+      schema: { tags: ['meshfs'], summary: 'The bytes that a pointer points to; takes Range', querystring: Pointer },
+    },
+    async (request, reply) => {
+      const found = await meshfs.open(pointerIn(request.query), { version: request.query.version });
+      const range = rangeOf(request.headers, found);
+      if (range === 'none') {
+        void reply.header('content-range', `bytes */${found.bytes}`);
+        throw new RangeUnsatisfiable({ pointer: found.pointer, bytes: found.bytes });
+      }
+      describeContent(reply, found);
+      if (isKnown(request.headers, found)) return reply.status(304).send();
+      const { start, end } = range ?? { start: 0, end: found.bytes };
+      void reply.header('content-length', end - start);
+      if (range) void reply.status(206).header('content-range', `bytes ${start}-${end - 1}/${found.bytes}`);
+      reply.raw.setTimeout(IDLE_MS, () => reply.raw.destroy());
+      const options = { objectMode: false, highWaterMark: SEND_BUFFER_BYTES };
+      return reply.send(Readable.from(found.read({ start, end }), options));
+    },
+  );
+
+  app.head(
+    '/api/v2/meshfs/raw',
+    {
+      schema: {
+        tags: ['meshfs'],
+        summary: 'What a pointer points to, without the bytes. With `upload`: how far that upload is',
+        querystring: Pointer,
+      },
+    },
+    async (request, reply) => {
+      const { upload, version } = request.query;
+      if (upload !== undefined) {
+        const { offset, written } = await meshfs.uploads.state(upload);
+        if (written) describeContent(reply, written);
+        void reply.headers({ 'upload-offset': offset, 'upload-complete': written ? '?1' : '?0' });
+        return reply.header('cache-control', 'no-store').status(204).send();
+      }
+      const found = await meshfs.open(pointerIn(request.query), { version });
+      describeContent(reply, found);
+      return reply.header('content-length', found.bytes).send();
+    },
+  );
+
+  app.delete(
+    '/api/v2/meshfs/raw',
+    {
+      schema: {
+        tags: ['meshfs'],
+        summary: 'Delete a pointer; its history stays readable. With `upload`: give that upload up',
+        querystring: Pointer,
+      },
+    },
+    async (request) => {
+      const { upload } = request.query;
+      if (upload !== undefined) {
+        await meshfs.uploads.discard(upload);
+        return { status: 'success', upload };
+      }
+      const deleted = await meshfs.delete(pointerIn(request.query), { expect: expectOf(request.headers) });
+      return { status: 'success', ...deleted };
+    },
+  );
+};
