@@ -20,6 +20,7 @@ import {
 } from '@hauki/rpc';
 import { powers } from '#powers';
 import { createCoreClient } from './http.ts';
+import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import { RemoteWorker, type Routing } from './worker.ts';
 
 export interface ConnectOptions {
@@ -96,16 +97,7 @@ export interface Mesh extends AsyncDisposable {
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
   ended(worker: object): Promise<string>;
   registry(): Promise<RegistryView>;
-  readonly meshfs: {
-    write(
-      pointer: string,
-      content: string,
-      options?: { media_type?: string; language?: string },
-    ): Promise<{ pointer: string; digest: string }>;
-    resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string; language?: string }>;
-    /** All that is kept under pointers that begin with `prefix`. */
-    list(prefix?: string): Promise<{ pointer: string; digest: string; bytes: number; media_type: string }[]>;
-  };
+  readonly meshfs: MeshFsClient;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -138,7 +130,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   const token = options.token ?? defaults.token;
   if (!token)
     throw new Unauthorised({ why: 'No token: give connect({ token }), or set HAUKI_TOKEN. `hauki token` prints it' });
-  const core = createCoreClient(base, token, powers.http);
+  const core = createCoreClient(base, token, powers);
   const [key] = await Promise.all([makeCallerKey(), core.request('GET', '/health', undefined, LIMITS.handshake_ms)]);
   const owned = new Set<{ worker: Promise<RemoteWorker>; lasts: boolean }>();
   const done: MeshStats = { direct_bytes: 0, relay_bytes: 0 };
@@ -242,22 +234,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
-    meshfs: {
-      write: (pointer, content, more = {}) =>
-        core.request('POST', '/api/v2/meshfs/write', { pointer, content, ...more }),
-      resolve: (pointer) => core.request('GET', `/api/v2/meshfs/resolve?pointer=${encodeURIComponent(pointer)}`),
-      async list(prefix = 'gem-pointer://') {
-        type Entry = Awaited<ReturnType<Mesh['meshfs']['list']>>[number];
-        const all: Entry[] = [];
-        for (let after: string | undefined; ; ) {
-          const query = new URLSearchParams({ prefix, ...(after === undefined ? {} : { after }) });
-          const page = await core.request<{ entries: Entry[]; next?: string }>('GET', `/api/v2/meshfs/list?${query}`);
-          all.push(...page.entries);
-          after = page.next;
-          if (after === undefined) return all;
-        }
-      },
-    },
+    meshfs: meshFsClient(core),
     stats() {
       const sum = { ...done };
       for (const worker of live) sum[`${worker.route}_bytes`] += worker.session.carried_bytes;

@@ -9,4 +9,5 @@
 export * from '@hauki/protocol';
 export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc';
 export * from './connect.ts';
+export * from './meshfs.ts';
 export type { Routing } from './worker.ts';

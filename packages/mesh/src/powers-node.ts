@@ -53,6 +53,29 @@ export const powers: Powers = {
     });
   },
 
+  stream(method, url, headers, body, { idle_ms, signal }) {
+    return new Promise((resolve, reject) => {
+      const secure = url.protocol === 'https:';
+      const agent = secure ? agents['https:'] : agents['http:'];
+      const length = body === undefined ? {} : { 'content-length': String(body.length) };
+      const options = { method, headers: { ...headers, ...length }, agent, signal };
+      const outgoing = (secure ? requestHttps : requestHttp)(url, options, (answer) => {
+        const header = (name: string) => {
+          const value = answer.headers[name];
+          return Array.isArray(value) ? value.join(', ') : value;
+        };
+        resolve({ status: answer.statusCode ?? 0, header, body: answer });
+      });
+      outgoing.setTimeout(idle_ms, () => {
+        outgoing.destroy(Object.assign(new Error(`nothing came for ${idle_ms} ms`), { name: 'TimeoutError' }));
+      });
+      outgoing.on('error', (error: NodeJS.ErrnoException) =>
+        reject(error.name === 'TimeoutError' ? error : new Error(error.code ?? error.message)),
+      );
+      outgoing.end(body);
+    });
+  },
+
   defaults() {
     const core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
     if (process.env.HAUKI_TOKEN) return { core, token: process.env.HAUKI_TOKEN };

@@ -11,6 +11,7 @@ import type { MeshFs, PutRequest, Written } from '@hauki/meshfs';
 import { BadInput, MeshError, PointerMissing, RangeUnsatisfiable } from '@hauki/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { announcedDigest, contentRangeOf, etagOf, expectOf, isKnown, rangeOf, reprDigest } from './conditions.ts';
+import { counted } from './spent.ts';
 
 /** A transfer on which no byte moves in so long is over. */
 const IDLE_MS = 60_000;
@@ -43,7 +44,7 @@ async function* bodyOf(request: IncomingMessage, signal?: AbortSignal): AsyncGen
   try {
     if (signal?.aborted) cut();
     // Not destroyed when we stop reading: the answer goes over the same connection.
-    yield* request.iterator({ destroyOnReturn: false });
+    yield* counted(request.iterator({ destroyOnReturn: false }));
   } catch (thrown) {
     if (thrown instanceof MeshError) throw thrown;
     throw new BadInput({ what: 'the request body', why: 'it broke off' });
@@ -74,6 +75,7 @@ function describeContent(reply: FastifyReply, found: Written): void {
     'hauki-pointer': encodeURI(found.pointer),
     'hauki-version': found.version,
     'hauki-revision': found.revision,
+    'hauki-written-at': found.written_at,
     ...(found.language === undefined ? {} : { 'hauki-language': found.language }),
   });
 }
@@ -148,7 +150,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
       if (range) void reply.status(206).header('content-range', `bytes ${start}-${end - 1}/${found.bytes}`);
       reply.raw.setTimeout(IDLE_MS, () => reply.raw.destroy());
       const options = { objectMode: false, highWaterMark: SEND_BUFFER_BYTES };
-      return reply.send(Readable.from(found.read({ start, end }), options));
+      return reply.send(Readable.from(counted(found.read({ start, end })), options));
     },
   );
 
