@@ -231,9 +231,10 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
       const { size } = await handle.stat();
       const stop = Math.min(end, size);
       const hash = start === 0 && stop === size ? createHash('sha256') : undefined;
+      // One buffer for all: new ones would gather outside of the heap faster than they are collected.
+      const chunk = Buffer.allocUnsafeSlow(Math.max(0, Math.min(BACKPLANE_LIMITS.chunk_bytes, stop - start)));
       for (let at = start; at < stop; ) {
-        const chunk = Buffer.allocUnsafeSlow(Math.min(BACKPLANE_LIMITS.chunk_bytes, stop - at));
-        const { bytesRead } = await handle.read(chunk, 0, chunk.length, at);
+        const { bytesRead } = await handle.read(chunk, 0, Math.min(chunk.length, stop - at), at);
         if (bytesRead === 0) throw new StorageFailed({ what: `the object ${digest} became shorter` });
         at += bytesRead;
         const got = chunk.subarray(0, bytesRead);

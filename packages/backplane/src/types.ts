@@ -67,7 +67,7 @@ export interface Prepared extends Disposable {
   /** SHA-256 in hex. */
   readonly digest: string;
   readonly bytes: number;
-  /** The content again. */
+  /** The content again, as `ObjectStore.read` gives it. */
   read(): AsyncIterable<Uint8Array>;
 }
 
@@ -107,8 +107,8 @@ export interface ObjectStore {
   /** Bytes of an object; undefined when there is none. */
   size(digest: string): Promise<number | undefined>;
   /**
-   * Bytes from `start` up to, not including, `end`, in pieces. Whoever reads all of it gets `StorageFailed` at the end
-   * where they do not have the digest.
+   * Bytes from `start` up to, not including, `end`, in pieces. A piece is its reader's only until the next is asked for.
+   * Whoever reads all of it gets `StorageFailed` at the end where the bytes do not have the digest.
    */
   read(digest: string, range?: { start?: number; end?: number }): AsyncIterable<Uint8Array>;
   part(id: string): Part;

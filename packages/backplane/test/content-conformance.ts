@@ -18,7 +18,7 @@ async function* streamOf(bytes: Uint8Array, chunk = 1000, then?: Error): AsyncGe
 
 async function contentOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const chunks = [];
-  for await (const chunk of stream) chunks.push(chunk);
+  for await (const chunk of stream) chunks.push(Buffer.from(chunk)); // a copy: the next piece may overwrite it
   return Buffer.concat(chunks);
 }
 

@@ -16,6 +16,10 @@ export const MESHFS_LIMITS = {
   waiting_bytes: 256 * 1024 * 1024,
   /** Raw contents coming in at once. Each holds a file and a hundred kilobytes, and may take long. */
   streams_at_once: 64,
+  /** Raw contents that wait for such a place; none of their bytes has been read yet. */
+  waiting_streams: 4096,
+  /** How long one waits, while others may be slow. */
+  stream_wait_ms: 30_000,
   /** Times that a write tries again because another process wrote first; each time somebody else got on. */
   attempts: 100,
   /** Uploads in pieces that may be under way; each may hold the disk of a whole content. */

@@ -13,7 +13,6 @@ import {
   BadInput,
   describe,
   NotText,
-  Overloaded,
   PayloadLost,
   type Pointer,
   PointerDeleted,
@@ -26,7 +25,7 @@ import {
 import { collect } from './collect.ts';
 import { MESHFS_LIMITS } from './limits.ts';
 import { type Described, describeContent, describeRaw } from './media.ts';
-import { queue } from './queue.ts';
+import { places, queue } from './queue.ts';
 import { type MeshRecord, RECORDS, type Version } from './record.ts';
 import { repair } from './repair.ts';
 import { checkExpected, type Expect, type Found, openTable, type Table } from './table.ts';
@@ -73,6 +72,7 @@ export interface Resolved extends Written {
 
 /** Content that is read as a stream. */
 export interface Opened extends Written {
+  /** The bytes, in pieces. A piece is its reader's only until the next is asked for. */
   read(range?: { start?: number; end?: number }): AsyncIterable<Uint8Array>;
 }
 
@@ -134,7 +134,6 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   }
   await repair(backplane.kv(RECORDS), objects, folder, report);
   const inTurn = queue(MESHFS_LIMITS.writes_at_once, MESHFS_LIMITS.waiting_bytes);
-  let streams = 0;
   let collecting: Promise<Swept> | undefined;
 
   const now = () => new Date(clock()).toISOString();
@@ -193,17 +192,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
     return aimed;
   }
 
-  /** Streams take their place among few, from before their first byte to their commit. */
-  async function streaming<T>(work: () => Promise<T>): Promise<T> {
-    const limit = MESHFS_LIMITS.streams_at_once;
-    if (streams >= limit) throw new Overloaded({ what: 'contents coming in', limit });
-    streams += 1;
-    try {
-      return await work();
-    } finally {
-      streams -= 1;
-    }
-  }
+  const streaming = places(MESHFS_LIMITS.streams_at_once, MESHFS_LIMITS.waiting_streams, MESHFS_LIMITS.stream_wait_ms);
 
   async function openVersion(text: string, number: number | undefined): Promise<Found> {
     const pointer = parsePointer(text);

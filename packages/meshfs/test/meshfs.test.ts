@@ -17,7 +17,7 @@ import {
   TooLarge,
 } from '@hauki/protocol';
 import { MESHFS_LIMITS } from '../src/index.ts';
-import { queue } from '../src/queue.ts';
+import { places, queue } from '../src/queue.ts';
 import { inPlace, listing } from './support.ts';
 
 const is =
@@ -271,5 +271,28 @@ describe('MeshFS', { concurrency: true }, () => {
     await Promise.all(others);
     assert.deepEqual(seen, [1, 2, 3]);
     await run('b', 10, async () => {});
+  });
+
+  test('places are few: work waits as it came, and is refused when too many wait or it takes too long', async () => {
+    const inPlaceOf = places(1, 2, 50);
+    const open = Promise.withResolvers<void>();
+    const seen: number[] = [];
+    const first = inPlaceOf(() => open.promise.then(() => Promise.reject(new Error('failed'))));
+    const second = inPlaceOf(async () => void seen.push(2));
+    const third = inPlaceOf(async () => void seen.push(3));
+    await assert.rejects(
+      inPlaceOf(async () => {}),
+      is(Overloaded),
+    );
+    open.resolve();
+    await assert.rejects(first, /failed/);
+    await Promise.all([second, third]);
+    assert.deepEqual(seen, [2, 3]);
+    const never = inPlaceOf(() => new Promise<void>(() => {}));
+    void never;
+    await assert.rejects(
+      inPlaceOf(async () => {}),
+      is(Overloaded),
+    );
   });
 });

@@ -53,6 +53,6 @@ export async function listing(folder: string): Promise<Record<string, string>> {
 /** All of a stream. */
 export async function contentOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const chunks = [];
-  for await (const chunk of stream) chunks.push(chunk);
+  for await (const chunk of stream) chunks.push(Buffer.from(chunk)); // a copy: the next piece may overwrite it
   return Buffer.concat(chunks);
 }

@@ -4,8 +4,7 @@
  * What always holds: a body is read no faster than the disk takes it, and sent no faster than the reader takes it; a
  * connection on which nothing moves is cut; who is refused while still sending gets to read why.
  */
-import type { IncomingMessage } from 'node:http';
-import { Readable } from 'node:stream';
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs, PutRequest, Written } from '@hauki/meshfs';
 import { BadInput, MeshError, PointerMissing, RangeUnsatisfiable } from '@hauki/protocol';
@@ -17,8 +16,6 @@ import { counted } from './spent.ts';
 const IDLE_MS = 60_000;
 /** How long a refused sender may go on before its connection is cut. */
 const HEAR_OUT_MS = 10_000;
-/** Held of an answer for a slow reader; with one chunk of the store it is all that a download costs. */
-const SEND_BUFFER_BYTES = 64 * 1024;
 
 const Pointer = Type.Object({
   pointer: Type.Optional(Type.String()),
@@ -52,6 +49,21 @@ async function* bodyOf(request: IncomingMessage, signal?: AbortSignal): AsyncGen
     signal?.removeEventListener('abort', cut);
     request.socket?.setTimeout(0);
   }
+}
+
+/** Sends a body piece by piece: the next is read when the system has taken the one before. Cut off when it fails. */
+async function send(response: ServerResponse, body: AsyncIterable<Uint8Array>): Promise<void> {
+  response.setTimeout(IDLE_MS, () => response.destroy());
+  let fail: (error: Error) => void = () => {};
+  const gone = () => fail(new Error('the reader is gone'));
+  response.once('close', gone);
+  for await (const piece of body)
+    await new Promise<void>((resolve, reject) => {
+      fail = reject;
+      if (response.destroyed) gone();
+      response.write(piece, (error) => (error ? reject(error) : resolve()));
+    });
+  response.end();
 }
 
 /** Lets a sender that was refused finish sending, so that it reads the answer. */
@@ -147,10 +159,15 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
       if (isKnown(request.headers, found)) return reply.status(304).send();
       const { start, end } = range ?? { start: 0, end: found.bytes };
       void reply.header('content-length', end - start);
-      if (range) void reply.status(206).header('content-range', `bytes ${start}-${end - 1}/${found.bytes}`);
-      reply.raw.setTimeout(IDLE_MS, () => reply.raw.destroy());
-      const options = { objectMode: false, highWaterMark: SEND_BUFFER_BYTES };
-      return reply.send(Readable.from(counted(found.read({ start, end })), options));
+      if (range) void reply.header('content-range', `bytes ${start}-${end - 1}/${found.bytes}`);
+      reply.hijack();
+      reply.raw.writeHead(range ? 206 : 200, reply.getHeaders() as OutgoingHttpHeaders);
+      try {
+        await send(reply.raw, found.read({ start, end }));
+      } catch (error) {
+        if (!reply.raw.closed) request.log.error({ err: error }, 'a content could not be sent');
+        reply.raw.destroy(); // the reader sees that it is not whole
+      }
     },
   );
 
