@@ -1,5 +1,13 @@
 /** The core's HTTP API, as the SDK uses it: JSON or streams in and out, typed errors, a deadline on every request. */
-import { ConnectionLost, DeadlineExceeded, fromWire, LIMITS, type MeshError, Unauthorised } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  DeadlineExceeded,
+  fromWire,
+  LIMITS,
+  type MeshError,
+  OutcomeUnknown,
+  Unauthorised,
+} from '@hauki/protocol';
 import type { HttpStream, Powers } from './powers.ts';
 
 type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE';
@@ -37,6 +45,9 @@ export function createCoreClient(base: string, token: string, powers: Pick<Power
   function unanswered(error: unknown, what: string, timeout_ms: number): MeshError {
     const { name, message } = error as Error;
     if (name === 'TimeoutError') return new DeadlineExceeded({ what, timeout_ms, may_have_run: true }) as MeshError;
+    // There was a connection, and it broke: what should change something may have done so.
+    if (/ECONNRESET|EPIPE/.test(message) && !/^(GET|HEAD)/.test(what))
+      return new OutcomeUnknown({ method: what, why: `the connection to ${base} broke` }) as MeshError;
     return new ConnectionLost({
       why: `no core answers at ${base} (${message}). Start one with: hauki up`,
     }) as MeshError;

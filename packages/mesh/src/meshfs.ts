@@ -5,7 +5,16 @@
  * from where it broke off when the connection was cut, and counted once; a watch goes on over cut connections without
  * missing a change, or says that it missed some (`ChangesMissed`).
  */
-import { BadInput, ConnectionLost, DeadlineExceeded, fromWire, isError, LIMITS, UploadOffset } from '@hauki/protocol';
+import {
+  BadInput,
+  ConnectionLost,
+  DeadlineExceeded,
+  fromWire,
+  isError,
+  LIMITS,
+  OutcomeUnknown,
+  UploadOffset,
+} from '@hauki/protocol';
 import type { CoreClient } from './http.ts';
 import type { HttpStream } from './powers.ts';
 import { eventsOf, gathered, PIECE_BYTES, type Piece, pause, piecesOf } from './streams.ts';
@@ -197,7 +206,9 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
         const { status, upload: _u, offset: _o, ...info } = await answered(await core.stream('PUT', path, request));
         return status === 'accepted' ? undefined : info;
       } catch (error) {
-        const cut = isError(error, ConnectionLost) || isError(error, DeadlineExceeded) || isError(error, UploadOffset);
+        const cut = [ConnectionLost, OutcomeUnknown, DeadlineExceeded, UploadOffset].some((kind) =>
+          isError(error, kind as typeof ConnectionLost),
+        );
         if (!cut || attempt === PIECE_ATTEMPTS) throw error;
         await pause(100 * 2 ** attempt, signal);
         sent = (await offsetOf(upload, signal).catch(() => start + sent)) - start;

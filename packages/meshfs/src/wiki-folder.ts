@@ -77,8 +77,11 @@ export async function openWikiFolder(folder: string): Promise<WikiFolder> {
       const parent = at;
       real = join(real, name);
       try {
-        if (make) await makeFolder(parent, name);
-        at = await openFolder(join(parent.path, name), real);
+        at = await openFolder(join(parent.path, name), real).catch(async (thrown) => {
+          if (!make || codeOf(thrown) !== 'ENOENT') throw thrown;
+          await makeFolder(parent, name);
+          return openFolder(join(parent.path, name), real);
+        });
       } finally {
         await parent.close();
       }
