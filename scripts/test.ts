@@ -6,7 +6,10 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
 
 /** What tests need beyond Node: a command to look for, and Debian's package for it. */
-const NEEDED = [{ command: 'lxc-start', packages: ['lxc'] }];
+const NEEDED = [
+  { command: 'lxc-start', packages: ['lxc'] },
+  { command: 'chromium', packages: ['chromium'] },
+];
 
 /** Test files at once. They wait for processes more than they compute. */
 const CONCURRENCY = 3;

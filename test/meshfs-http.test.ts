@@ -284,6 +284,14 @@ describe('MeshFS over HTTP', () => {
     assert.deepEqual(await failed(await ask(`${watch}&after=999999`)), [410, 'ChangesMissed']);
   });
 
+  it('lists all where no prefix is named', async () => {
+    const pointer = fresh();
+    await put(pointer, 'x');
+    const { entries, revision } = (await (await ask('/api/v2/meshfs/list')).json()) as any;
+    assert.ok(entries.some((one: any) => one.pointer === pointer));
+    assert.ok(revision > 0);
+  });
+
   it('collects on demand', async () => {
     const answer = await ask('/api/v2/meshfs/gc', { method: 'POST' });
     const { status, kept, removed } = (await answer.json()) as any;
@@ -303,5 +311,56 @@ describe('MeshFS over HTTP', () => {
       ['POST', '/api/v2/meshfs/gc'],
     ] as const)
       assert.equal((await fetch(new URL(path, used.local.url), { method })).status, 401, `${method} ${path}`);
+  });
+
+  it('lets a narrower token go no further than it reaches, on every route', async () => {
+    const mine = 'gem-pointer://wiki/mine/';
+    const other = 'gem-pointer://wiki/mine-not/page';
+    await put(`${mine}page`, 'mine');
+    await put(other, 'not mine');
+    await ask(raw(other, '&upload=others-upload'), {
+      method: 'PUT',
+      body: 'ab',
+      headers: { 'content-range': 'bytes 0-1/9' },
+    });
+    const { mesh } = used;
+    const make = async (scopes: ('meshfs.read' | 'meshfs.write')[]) =>
+      (await mesh.tokens.create({ name: 'narrow', scopes, targets: { pointers: [mine] } })).token;
+    const [reader, writer] = [await make(['meshfs.read']), await make(['meshfs.write'])];
+    const status = async (token: string, method: string, path: string, body?: string) => {
+      const headers = { authorization: `Bearer ${token}` };
+      const answer = await fetch(new URL(path, used.local.url), { method, headers, ...(body && { body }) });
+      await answer.body?.cancel();
+      return answer.status;
+    };
+    const page = encodeURIComponent(`${mine}page`);
+    for (const [token, method, path, expected] of [
+      [reader, 'GET', raw(`${mine}page`), 200],
+      [reader, 'HEAD', raw(`${mine}page`), 200],
+      [reader, 'GET', `/api/v2/meshfs/history?pointer=${page}`, 200],
+      [reader, 'GET', `/api/v2/meshfs/watch?prefix=${encodeURIComponent(mine)}`, 200],
+      [reader, 'GET', raw(other), 403],
+      [reader, 'HEAD', raw(other), 403],
+      [reader, 'GET', `/api/v2/meshfs/history?pointer=${encodeURIComponent(other)}`, 403],
+      [reader, 'GET', '/api/v2/meshfs/watch', 403],
+      [reader, 'PUT', raw(`${mine}page`), 403],
+      [reader, 'DELETE', raw(`${mine}page`), 403],
+      [reader, 'HEAD', raw(other, '&upload=others-upload'), 403],
+      [writer, 'GET', raw(`${mine}page`), 403],
+      [writer, 'PUT', raw(other), 403],
+      [writer, 'DELETE', raw(other), 403],
+      [writer, 'HEAD', raw(other, '&upload=others-upload'), 403],
+      [writer, 'DELETE', raw(other, '&upload=others-upload'), 403],
+      [writer, 'POST', '/api/v2/meshfs/gc', 403],
+      [writer, 'PUT', raw(`${mine}page`), 200],
+      [writer, 'DELETE', raw(`${mine}page`), 200],
+    ] as const)
+      assert.equal(
+        await status(token, method, path, method === 'PUT' ? 'x' : undefined),
+        expected,
+        `${method} ${path}`,
+      );
+    const state = await ask(raw(other, '&upload=others-upload'), { method: 'HEAD' });
+    assert.equal(state.headers.get('upload-offset'), '2', 'strangers changed nothing');
   });
 });

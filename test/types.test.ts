@@ -50,7 +50,12 @@ holds<Equal<Ghost<Scout>['nothing'], () => Promise<void>>>();
 holds<Equal<ReturnType<Ghost<Scout>['maybe']>, Promise<string | number>>>();
 holds<Equal<Parameters<Ghost<Scout>['many']>, number[]>>();
 // No fields, getters, statics or what is not public; and it can be disposed of.
-holds<Equal<keyof Ghost<Scout>, 'look' | 'later' | 'nothing' | 'maybe' | 'many' | typeof Symbol.asyncDispose>>();
+holds<
+  Equal<
+    keyof Ghost<Scout>,
+    'look' | 'later' | 'nothing' | 'maybe' | 'many' | typeof Symbol.asyncDispose | typeof Symbol.dispose
+  >
+>();
 
 // What awaiting gives is a ghost that is no thenable, in every way of awaiting.
 holds<Equal<Awaited<PendingGhost<Scout>>, Ghost<Scout>>>();
@@ -65,7 +70,7 @@ interface Shop {
   buy(what: string): { price: number };
   readonly open: boolean;
 }
-holds<Equal<keyof Ghost<Shop>, 'buy' | typeof Symbol.asyncDispose>>();
+holds<Equal<keyof Ghost<Shop>, 'buy' | typeof Symbol.asyncDispose | typeof Symbol.dispose>>();
 const plain = { add: (a: number, b: number) => a + b, n: 5 };
 holds<Equal<Ghost<typeof plain>['add'], (a: number, b: number) => Promise<number>>>();
 

@@ -1,8 +1,10 @@
 /** The command: `hauki`, and by its second name `x-hauki-core` with the notes' verbs beside. */
 import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
+import { eventCommands } from './commands/events.ts';
 import { fsCommands, notesVerbs } from './commands/fs.ts';
 import { runCommands } from './commands/run.ts';
+import { tokenCommands } from './commands/tokens.ts';
 import { upCommands } from './commands/up.ts';
 import { workerCommands } from './commands/workers.ts';
 import { EXIT, report } from './output.ts';
@@ -35,13 +37,16 @@ upCommands(program);
 workerCommands(program);
 runCommands(program);
 fsCommands(program);
+eventCommands(program);
+tokenCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
 // Flags that every verb takes may stand before or after it.
 const everywhere = (command: Command) => {
   command.exitOverride();
   for (const sub of command.commands) {
-    if (sub.commands.length === 0)
+    // A verb that does something by itself takes them, whether it has verbs below it or not.
+    if (sub.commands.length === 0 || sub.name() === 'token')
       sub
         .option('--core <url>', 'the core')
         .option('--data <folder>', 'the data folder')

@@ -84,6 +84,7 @@ const EXIT_OF: Record<string, number> = {
   VersionUnknown: EXIT.not_found,
   PayloadLost: EXIT.not_found,
   NoSuchMethod: EXIT.not_found,
+  TokenUnknown: EXIT.not_found,
   Unauthorised: EXIT.refused,
   Forbidden: EXIT.refused,
   ConnectionLost: EXIT.unreachable,

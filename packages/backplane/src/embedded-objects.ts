@@ -8,11 +8,12 @@
  * `embedded.ts`), so a counter makes temporary names unique.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
-import { BadInput, DigestMismatch, Overloaded, StorageFailed, TooLarge } from '@hauki/protocol';
+import { BadInput, Overloaded, StorageFailed, TooLarge } from '@hauki/protocol';
 import type { CommitQueue } from './commit-queue.ts';
+import { chained, checkDigest, checkWanted, once, sha256, sizeOf } from './content.ts';
 import { openNew, syncFolder, writeNew } from './durable.ts';
 import { storageFailed } from './errors.ts';
 import { BACKPLANE_LIMITS } from './limits.ts';
@@ -361,46 +362,4 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
       await parts.close();
     },
   };
-}
-
-async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes;
-}
-
-/** What was read ahead, then the rest; who ends early ends the rest too. */
-async function* chained(first: Uint8Array[], rest: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  try {
-    yield* first;
-    for (;;) {
-      const { done, value } = await rest.next();
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    await rest.return?.();
-  }
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
-}
-
-function checkWanted(wanted: string | undefined, got: string): void {
-  if (wanted !== undefined && wanted !== got) throw new DigestMismatch({ wanted, got });
-}
-
-/** A digest becomes a path: nothing but 64 hex digits may. */
-function checkDigest(digest: string): void {
-  if (typeof digest !== 'string' || !/^[0-9a-f]{64}$/.test(digest)) {
-    throw new BadInput({ what: 'digest', why: 'it is not 64 small hex digits' });
-  }
-}
-
-async function sizeOf(path: string): Promise<number | undefined> {
-  try {
-    return (await stat(path)).size;
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw storageFailed('looking for an object', thrown);
-  }
 }

@@ -1,26 +1,41 @@
 /**
- * Who may do what (design, decision 14). Two tokens are made at the first start, each in a file of mode 0600 in the data
- * folder: `admin.token` for people and their scripts, `node.token` for agents, which may do nothing but be nodes.
+ * Who asks (design, decision 14). Two tokens are made at the first start, each in a file of mode 0600 in the data
+ * folder: `admin.token` for people and their scripts, `node.token` for agents, which may do nothing but be nodes. All
+ * others are made from these and narrower (`tokens.ts`); what a token may do says `rights.ts`.
  * Host and Origin are checked too, so that a web page cannot reach the core through its visitor's browser.
  */
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { timingSafeEqual } from 'node:crypto';
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { Forbidden, Unauthorised } from '@hauki/protocol';
+import { ADMIN, demand, NODE, type Principal, type Scope } from './rights.ts';
+import { hashOf, newSecret, type TokenStore } from './tokens.ts';
 
-export type Scope = 'admin' | 'node';
+export type { Principal, Scope } from './rights.ts';
 
-export interface Principal {
-  name: string;
-  scope: Scope;
+/** What a route's `config` says about who may use it; one that says nothing is refused to everybody. */
+export interface RouteAccess {
+  /** Needs no token. */
+  open?: boolean;
+  /** Needs a token with this scope, or with one of these; `any`: any token. Targets are the route's own to check. */
+  scope?: Scope | readonly Scope[] | 'any';
 }
 
-const digest = (token: string) => createHash('sha256').update(token).digest();
+declare module 'fastify' {
+  interface FastifyContextConfig extends RouteAccess {
+    /** The body comes as text. */
+    raw?: boolean;
+  }
+  interface FastifyRequest {
+    /** Who asks; unset on open routes. */
+    principal: Principal;
+  }
+}
 
 function loadToken(file: string): string {
   if (existsSync(file)) return readFileSync(file, 'utf8').trim();
-  const token = `hauki_${randomBytes(32).toString('base64url')}`;
+  const token = newSecret();
   const temporary = `${file}.${process.pid}.tmp`;
   // What a crashed start of the same process id left: in a container that id is always the same.
   rmSync(temporary, { force: true });
@@ -33,16 +48,18 @@ function loadToken(file: string): string {
 }
 
 export class Auth {
-  readonly #tokens: { hash: Buffer; principal: Principal }[];
+  readonly #first: { hash: Buffer; principal: Principal }[];
   readonly #hosts: Set<string>;
+  readonly #tokens: TokenStore | undefined;
 
-  /** `hosts`: names under which the core may be asked for, besides loopback's. */
-  constructor(data_dir: string, hosts: readonly string[]) {
-    this.#tokens = (['admin', 'node'] as const).map((scope) => ({
-      hash: digest(loadToken(join(data_dir, `${scope}.token`))),
-      principal: { name: scope, scope },
+  /** `hosts`: names under which the core may be asked for, besides loopback's. `tokens`: those made from the first two. */
+  constructor(data_dir: string, hosts: readonly string[], tokens?: TokenStore) {
+    this.#first = [ADMIN, NODE].map((principal) => ({
+      hash: Buffer.from(hashOf(loadToken(join(data_dir, `${principal.id}.token`)))),
+      principal,
     }));
     this.#hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...hosts.map((h) => h.toLowerCase())]);
+    this.#tokens = tokens;
   }
 
   /** Refuses requests that name another host, or come from a page of another origin. */
@@ -60,17 +77,51 @@ export class Auth {
       throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
   }
 
+  /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
+  bearer(token: string): Principal {
+    // An empty token file must not let in whoever says nothing.
+    const found = token === '' ? undefined : this.#find(token);
+    if (!found)
+      throw new Unauthorised({
+        why: 'This token is not known here: it is wrong, was revoked, or has expired. `hauki token` prints the right one',
+      });
+    return found;
+  }
+
+  #find(token: string): Principal | undefined {
+    const hash = Buffer.from(hashOf(token));
+    return this.#first.find((t) => timingSafeEqual(t.hash, hash))?.principal ?? this.#tokens?.find(token);
+  }
+
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */
-  principal(request: IncomingMessage, scope: Scope = 'admin'): Principal {
+  authenticate(request: IncomingMessage): Principal {
     const header = request.headers.authorization;
     if (header === undefined)
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(header)?.[1];
     if (token === undefined) throw new Unauthorised({ why: 'The Authorization header is not "Bearer <token>"' });
-    const hash = digest(token);
-    const found = this.#tokens.find((t) => timingSafeEqual(t.hash, hash))?.principal;
-    if (!found) throw new Unauthorised({ why: 'This token is not known here. `hauki token` prints the right one' });
-    if (found.scope !== scope) throw new Forbidden({ why: `A ${found.scope} token may not do this` });
-    return found;
+    return this.bearer(token);
+  }
+
+  /** Who sends this request, if its token has the scope. Throws Unauthorised or Forbidden. */
+  principal(request: IncomingMessage, scope: Scope = 'admin'): Principal {
+    const principal = this.authenticate(request);
+    // An admin may make a node's token, but its own is too mighty to lie on nodes.
+    if (scope === 'node' && !principal.scopes.includes('node'))
+      throw new Forbidden({
+        why: `A token with the scope ${principal.scopes.join(', ')} may not be a node: \`hauki token create --name … --scope node\` makes one that may`,
+        scope,
+      });
+    demand(principal, { scope });
+    return principal;
+  }
+
+  /** Who may pass the door of a route, by what the route declares; undefined at an open one. */
+  admit(request: IncomingMessage, { open, scope }: RouteAccess, route: string): Principal | undefined {
+    if (open) return undefined;
+    const principal = this.authenticate(request);
+    if (scope === undefined) throw new Forbidden({ why: `${route} declares no scope, so nobody may use it` });
+    if (scope !== 'any') demand(principal, { scope });
+    return principal;
   }
 }

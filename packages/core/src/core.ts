@@ -8,24 +8,32 @@ import { existsSync, mkdirSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import { openEmbedded } from '@hauki/backplane';
-import { createMeshFs } from '@hauki/meshfs';
+import { createMeshFs, type Written } from '@hauki/meshfs';
 import { BadInput, InternalError, LEASE, LIMITS, MeshError, NoSuchMethod, TooLarge, toWire } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
-import { Auth } from './auth.ts';
+import { Auth, type RouteAccess } from './auth.ts';
+import { shareWithPage } from './cors.ts';
+import { Events } from './events.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
+import { CALL, demand, type Principal } from './rights.ts';
+import { eventRoutes } from './routes/events.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
+import { tokenRoutes } from './routes/tokens.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
+import { TokenStore } from './tokens.ts';
+import { WebSocketDoor } from './websockets.ts';
 
 export interface CoreOptions {
   /** Keys, tokens and MeshFS; made at the first start, mode 0700. */
@@ -37,6 +45,8 @@ export interface CoreOptions {
 }
 
 export interface CoreServer {
+  /** Who may use which route: `open`, a scope, one of several, `any` token; undefined where nobody may. */
+  readonly routes: readonly { method: string; url: string; access: RouteAccess['scope'] | 'open' }[];
   /** Listens; rejects with a clear BadInput when the port is taken. Gives the URL. */
   listen(host: string, port: number): Promise<string>;
   close(): Promise<void>;
@@ -52,11 +62,12 @@ function refuse(socket: Socket, error: unknown): void {
   socket.destroySoon();
 }
 
-function accept(socket: Socket, head: Buffer): void {
+function accept(socket: Socket, head: Buffer): Socket {
   socket.setNoDelay(true);
   socket.setTimeout(0);
   if (head.length > 0) socket.unshift(head);
   socket.write(`HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ${UPGRADE_PROTOCOL}\r\n\r\n`);
+  return socket;
 }
 
 /** Builds a core over its data folder; `listen` opens its port. */
@@ -64,30 +75,34 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const { data_dir, logger } = options;
   mkdirSync(data_dir, { recursive: true, mode: 0o700 });
   const first_start = !existsSync(join(data_dir, 'admin.token'));
-  const auth = new Auth(data_dir, options.host_names ?? []);
-  if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const office = await openTicketOffice(data_dir, LEASE.ticket_ms);
   const backplane = await openEmbedded(join(data_dir, 'store'));
+  const log = (line: string, fields: object = {}) => logger.info(fields, line);
+  const core_id = randomText(6);
+  const events = new Events({ core_id, log });
+  events.emit('CORE_STARTED', { core: core_id });
+  const tokens = await TokenStore.open({ kv: backplane.kv('tokens'), emit: events.emit });
+  const auth = new Auth(data_dir, options.host_names ?? [], tokens);
+  if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const meshfs = await createMeshFs(backplane, {
     wiki_folder: join(data_dir, 'wiki'),
     report: (problem) => logger.warn(problem),
+    onWrite: (written) => tellWrite(written, events.emit),
   });
   // Space that a crash left occupied is given back while the core works already.
   meshfs.collect().then(
     (swept) => swept.removed > 0 && logger.info(swept, 'content that nothing names was removed'),
     (error) => logger.warn({ err: error }, 'content that nothing names could not be looked for'),
   );
-  const registry = new Registry();
-  const log = (line: string, fields: object = {}) => logger.info(fields, line);
+  const registry = new Registry(events.emit);
   const swarm = new Swarm({
     registry,
     office,
     meshfs,
     random: options.random ?? Math.random,
-    event: (name, fields) => log(name, fields),
+    event: events.emit,
   });
   const relay = new Relay({ registry, visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience) });
-  const core_id = randomText(6);
   const started_at = Date.now();
 
   const app = Fastify({
@@ -117,10 +132,12 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     );
     return reply.status(404).send({ status: 'error', error: toWire(error) });
   });
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
     auth.checkOrigin(request.raw);
-    if (!(request.routeOptions.config as { open?: boolean }).open && request.routeOptions.url)
-      (request as { principal?: unknown }).principal = auth.principal(request.raw);
+    if (shareWithPage(request, reply)) return reply;
+    const { config, url } = request.routeOptions;
+    // No URL: there is no such route, which anybody may hear.
+    if (url) request.principal = auth.admit(request.raw, config, `${request.method} ${url}`)!;
   });
 
   await app.register(swagger, {
@@ -129,17 +146,47 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },
+    transform: ({ schema, url, route }) => {
+      const { open, scope } = route.config ?? {};
+      const needs = open ? 'Needs no token.' : `Needs a token with the scope: ${[scope].flat().join(' or ')}.`;
+      return { url, schema: { ...schema, description: needs } };
+    },
   });
+  const routes: CoreServer['routes'][number][] = [];
   app.addHook('onRoute', (route) => {
-    if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true } as never;
+    if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true };
+    const { open, scope } = route.config ?? {};
+    for (const method of [route.method].flat()) routes.push({ method, url: route.url, access: open ? 'open' : scope });
   });
   await app.register(swaggerUi, { routePrefix: '/docs' });
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
-  await app.register(swarmRoutes, { swarm, relay, registry });
-  await app.register(meshfsRoutes, { meshfs });
+  await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
+  await app.register(meshfsRoutes, { meshfs, tokens });
+  await app.register(tokenRoutes, { tokens });
+  await app.register(eventRoutes, { events, tokens });
 
   /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
   const upgraded = new Set<Socket>();
+
+  /** What is open in a token's name ends with the token. */
+  const heldBy = (principal: Principal, socket: Duplex) => {
+    const release = tokens.hold(principal, () => socket.destroy());
+    socket.once('close', release);
+  };
+
+  /** Lets who may call the worker pass, for as long as the token lasts that says so. */
+  const admitCaller = (principal: Principal, worker: string, socket: Duplex) => {
+    demand(principal, { scope: CALL });
+    demand(principal, { scope: 'call', worker: registry.known(worker) });
+    registry.find(worker);
+    heldBy(principal, socket);
+  };
+
+  const websockets = new WebSocketDoor({
+    relay,
+    admit: (worker, by, socket) =>
+      admitCaller(typeof by === 'string' ? auth.bearer(by) : auth.authenticate(by), worker, socket),
+  });
 
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());
@@ -147,14 +194,19 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     socket.once('close', () => upgraded.delete(socket));
     try {
       auth.checkOrigin(request);
-      if (request.headers.upgrade?.toLowerCase() !== UPGRADE_PROTOCOL)
-        throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}` });
       const path = (request.url ?? '').split('?')[0]!;
+      const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
+      const wanted = request.headers.upgrade?.toLowerCase();
+      if (worker !== undefined && wanted === 'websocket') return await websockets.serve(worker, request, socket, head);
+      if (wanted !== UPGRADE_PROTOCOL)
+        throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}; to websocket, for a worker` });
       if (path === '/api/v2/node/link') {
-        auth.principal(request, 'node');
+        const principal = auth.principal(request, 'node');
+        heldBy(principal, socket);
         accept(socket, head);
         serveLink(socket, {
           registry,
+          principal,
           keys: office.keys,
           core_id,
           log,
@@ -164,16 +216,14 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       }
       const splice = /^\/api\/v2\/node\/splice\/([A-Za-z0-9_-]{1,64})$/.exec(path)?.[1];
       if (splice !== undefined) {
-        auth.principal(request, 'node');
+        heldBy(auth.principal(request, 'node'), socket);
         accept(socket, head);
         if (!relay.arrived(splice, socket)) socket.destroy();
         return;
       }
-      const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
       if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
-      auth.principal(request);
-      registry.find(worker);
-      await relay.splice(worker, socket, () => accept(socket, head));
+      admitCaller(auth.authenticate(request), worker, socket);
+      await relay.splice(worker, () => accept(socket, head));
     } catch (error) {
       refuse(socket, error);
     }
@@ -181,6 +231,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   app.server.on('upgrade', (request, socket, head) => void upgrade(request, socket as Socket, head));
 
   return {
+    routes,
     async listen(host, port) {
       try {
         await app.listen({ host, port });
@@ -199,9 +250,16 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       for (const socket of upgraded) socket.destroy();
       app.server.closeAllConnections();
       await app.close();
+      tokens.close();
       await backplane.close();
     },
   };
+}
+
+/** What was written, or deleted: pointer, digest and version, never the content. */
+function tellWrite({ pointer, digest, version, bytes, media_type, deleted }: Written, emit: Events['emit']): void {
+  if (deleted) emit('MESHFS_DELETED', { pointer, version });
+  else emit('MESHFS_WRITTEN', { pointer, digest, version, bytes, media_type });
 }
 
 /** Fastify's own errors as ours; what is unknown tells nothing of the inside. */

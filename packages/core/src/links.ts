@@ -16,6 +16,7 @@ import {
 import { remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { RegisteredNode, Registry } from './registry.ts';
+import { demand, type Principal } from './rights.ts';
 
 /** MeshFS as the links pass it on. */
 export interface NodeMeshFs {
@@ -26,6 +27,8 @@ export interface NodeMeshFs {
 export interface LinkPowers {
   registry: Registry;
   meshfs: NodeMeshFs;
+  /** Whose token the link came with: it says as which node it may register. */
+  principal: Principal;
   keys: object;
   core_id: string;
   log(line: string, fields?: object): void;
@@ -53,11 +56,17 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
       throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
     return text;
   };
+  /** Whether a fate is this node's to tell. */
+  const isMine = ({ worker }: Fate): boolean => {
+    const home = registry.workers.get(worker)?.node ?? registry.forging.get(worker)?.node;
+    return home === undefined || home === node?.info.node;
+  };
   const core: CoreForNode = {
     async register(info: NodeInfo, load: NodeLoad, workers, fates) {
       if (node) throw new BadInput({ what: 'register', why: 'a link registers once' });
       if (!NODE_NAME.test(info?.node))
         throw new BadInput({ what: 'node', why: 'a name is [a-z0-9-], at most 64 long' });
+      demand(powers.principal, { scope: 'node', node: info.node });
       if (!plain(info.drivers) || !plain(info.labels) || !plain(load) || !Array.isArray(workers))
         throw new BadInput({ what: 'node', why: 'it does not say what it is' });
       node = {
@@ -67,7 +76,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
         session,
         since: Date.now(),
       };
-      for (const fate of fates ?? []) registry.died(fate);
+      for (const fate of fates ?? []) if (isMine(fate)) registry.died(fate);
       registry.register(node, workers);
       log(`node ${info.node} registered with ${workers.length} workers`);
       return { keys: powers.keys, core: powers.core_id };
@@ -78,8 +87,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     },
     async worker_died(fate: Fate) {
       if (!node) throw registerFirst();
-      const home = registry.workers.get(fate.worker)?.node;
-      if (home === undefined || home === node.info.node) registry.died(fate);
+      if (isMine(fate)) registry.died(fate);
     },
     meshfs_write: async (worker, pointer, content, media_type) => {
       const to = granted('write', worker, pointer);
@@ -90,11 +98,12 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const session = new Session({
     transport: streamTransport(stream),
     dispatch: serve(core, ['register', 'report', 'worker_died', 'meshfs_write', 'meshfs_resolve']),
+    tagged: false,
   });
   void session.closed.then((reason) => {
     clearInterval(watch);
     if (!node) return;
-    registry.away(node);
+    registry.away(node, reason);
     log(`node ${node.info.node} is away: ${reason}`);
   });
   return session;

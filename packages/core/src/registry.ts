@@ -34,6 +34,11 @@ export class Registry {
   /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. */
   readonly forging = new Map<string, { node: string; grants: Grants }>();
   readonly #fates = new Map<string, Fate>();
+  readonly #emit: (name: string, fields: object) => void;
+
+  constructor(emit: (name: string, fields: object) => void = () => {}) {
+    this.#emit = emit;
+  }
 
   /** Nodes as the matchmaker takes them. */
   candidates(): RegisteredNode[] {
@@ -45,14 +50,27 @@ export class Registry {
     const name = node.info.node;
     this.nodes.set(name, node);
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
-    for (const info of workers) this.workers.set(info.worker, { ...info, node: name });
+    this.#emit('NODE_REGISTERED', { node: name, workers: workers.length, drivers: Object.keys(node.info.drivers) });
+    for (const info of workers) this.learn({ ...info, node: name });
+  }
+
+  /** A node tells of a worker that it has; one that the core does not know outlived it. */
+  learn(entry: RegisteredWorker): void {
+    const { worker, node, driver, owner, epoch } = entry;
+    const known = this.workers.get(worker);
+    // Nobody takes a worker from another node by its name.
+    if (known && known.node !== node) return;
+    const is_news = !known && !this.forging.has(worker);
+    this.workers.set(worker, entry);
+    if (is_news) this.#emit('WORKER_RETURNED', { worker, node, driver, owner, epoch });
   }
 
   /** A node's link is lost. Its workers stay listed: with a live agent they go on, and it will tell. */
-  away(node: RegisteredNode): void {
+  away(node: RegisteredNode, reason = 'its link is lost'): void {
     const name = node.info.node;
     if (this.nodes.get(name) !== node) return;
     this.nodes.delete(name);
+    this.#emit('NODE_AWAY', { node: name, reason });
     const timer = setTimeout(() => {
       if (!this.nodes.has(name)) this.#lose(name, `its node ${name} is gone`);
     }, LIMITS.node_grace_ms);
@@ -83,6 +101,11 @@ export class Registry {
       home.load = { ...home.load, workers: workers - 1, memory_used_mib: memory_used_mib - known.memory_mib };
     }
     this.workers.delete(fate.worker);
+    if (!this.#fates.has(fate.worker)) {
+      const { worker, owner, cause, reason } = fate;
+      const node = known?.node ?? this.forging.get(worker)?.node;
+      this.#emit('WORKER_DIED', { worker, node, owner, cause, reason });
+    }
     this.#fates.set(fate.worker, fate);
     if (this.#fates.size > LIMITS.fates) for (const oldest of this.#fates.keys()) if (this.#fates.delete(oldest)) break;
   }
@@ -95,6 +118,13 @@ export class Registry {
   death(worker: string): InstanceType<typeof WorkerDied> | undefined {
     const fate = this.#fates.get(worker);
     return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
+  }
+
+  /** A worker, living or dead, and whose it is. Throws WorkerUnknown. */
+  known(worker: string): { worker: string; owner: string } {
+    const entry = this.workers.get(worker) ?? this.#fates.get(worker);
+    if (!entry) throw new WorkerUnknown({ worker });
+    return { worker, owner: entry.owner };
   }
 
   /** A worker that lives as far as is known. Throws WorkerDied, or WorkerUnknown. */

@@ -7,6 +7,7 @@ import { type Duplex, pipeline } from 'node:stream';
 import { DeadlineExceeded, LIMITS, type Ticket, type TicketBody } from '@hauki/protocol';
 import {
   type CallerKey,
+  type CallOptions,
   makeCallerKey,
   randomText,
   readTicketBody,
@@ -82,10 +83,16 @@ export class Relay {
     }
   }
 
-  /** Joins a client's connection to the worker until either side ends. `ready` runs once the worker is reached. */
-  async splice(worker: string, client: Duplex, ready: () => void): Promise<void> {
+  /** Joins a client's connection, opened by `open` once the worker is reached, to the worker until either side ends. */
+  async splice(worker: string, open: () => Duplex | Promise<Duplex>): Promise<void> {
     const stream = await this.dial(worker);
-    ready();
+    let client: Duplex;
+    try {
+      client = await open();
+    } catch (error) {
+      stream.destroy();
+      throw error;
+    }
     const end = () => {
       client.destroy();
       stream.destroy();
@@ -95,11 +102,11 @@ export class Relay {
   }
 
   /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */
-  async call(worker: string, method: string, params: unknown, timeout_ms: number): Promise<unknown> {
+  async call(worker: string, method: string, params: unknown, options: CallOptions): Promise<unknown> {
     const session = await this.#session(worker);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];
-    return session.call(method, list, { timeout_ms });
+    return session.call(method, list, options);
   }
 
   async #session(worker: string): Promise<Session> {
@@ -133,6 +140,8 @@ export class Relay {
       : raw;
     const session = new Session({
       transport: streamTransport(stream),
+      // Its answers go to plain JSON clients: what JSON cannot say is refused where it is.
+      tagged: false,
       explain: async () => {
         // The node's word on the death may be a moment behind the connection's end.
         for (let i = 0; i < 20 && this.#powers.registry.workers.has(worker); i++)

@@ -5,6 +5,7 @@
 import {
   BadInput,
   ConnectionLost,
+  describe,
   type Fate,
   type GrantRequest,
   isError,
@@ -22,9 +23,9 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
-import type { Principal } from './auth.ts';
 import { place } from './matchmaker.ts';
 import type { RegisteredWorker, Registry } from './registry.ts';
+import { demand, demandGrants, may, type Principal } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
 
 export interface SpawnRequest {
@@ -69,6 +70,11 @@ export class Swarm {
 
   async spawn(request: SpawnRequest, principal: Principal): Promise<{ worker: string; node: string; ticket: Ticket }> {
     const { registry, event, random } = this.#powers;
+    const grants = normaliseGrants(request.grants);
+    demandGrants(principal, grants);
+    // Source of one's own is more than what others have kept under a pointer.
+    if (request.source !== undefined) demand(principal, { scope: 'spawn' });
+    else if (request.pointer) demand(principal, { scope: 'spawn.pointer', pointer: request.pointer });
     const { source, language } = await this.#source(request);
     const { heartbeat_ms, lease_ms } = leaseOf(request);
     const memory = (driver: string) => request.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
@@ -84,7 +90,7 @@ export class Swarm {
       source,
       language,
       memory_mib: 0,
-      grants: normaliseGrants(request.grants),
+      grants,
       lease: { heartbeat_ms, lease_ms },
       ttl_ms: request.ttl_ms ?? 0,
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
@@ -92,7 +98,9 @@ export class Swarm {
     const wanted = { driver: request.driver, labels: request.labels ?? {}, memory_mib: memory };
     const tried = new Set<string>();
     for (;;) {
-      const candidates = registry.candidates().filter((n) => !tried.has(n.info.node));
+      const candidates = registry
+        .candidates()
+        .filter(({ info: { node } }) => !tried.has(node) && may(principal, { scope: 'spawn.pointer', node }));
       const placed = place(wanted, candidates, random);
       if ('refused' in placed) throw refusal(request, memory, placed.refused, tried);
       const { node, driver } = placed;
@@ -114,6 +122,7 @@ export class Swarm {
         // Its answer may only be late: then nobody waits for the worker any more.
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
+        event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
         if (again && tried.size < ATTEMPTS) continue;
         throw error;
@@ -149,7 +158,7 @@ export class Swarm {
   }
 
   async #admit(job: Job, node: string, made: Provisioned, audience: string) {
-    const { registry, office } = this.#powers;
+    const { registry, office, event } = this.#powers;
     const { worker, epoch, driver, direct } = made;
     const { owner, memory_mib, grants, lease } = job;
     const entry: RegisteredWorker = {
@@ -167,7 +176,10 @@ export class Swarm {
       lease_until: 0,
     };
     // It may have died between its birth and this line; a fate that came first stands.
-    if (!registry.fate(worker)) registry.workers.set(worker, entry);
+    if (!registry.fate(worker)) {
+      registry.workers.set(worker, entry);
+      event('WORKER_BORN', { worker, node, driver, owner, epoch });
+    }
     return { worker, node, ticket: await office.sign(entry, made.ticket, audience) };
   }
 

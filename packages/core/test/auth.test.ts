@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { type ErrorClass, Forbidden, isError, Unauthorised } from '@hauki/protocol';
 import { Auth } from '../src/auth.ts';
+import { ADMIN, NODE } from '../src/rights.ts';
 
 const folders: string[] = [];
 const folder = () => {
@@ -60,7 +61,7 @@ describe('the token files', () => {
     const { dir, admin } = open();
     chmodSync(join(dir, 'admin.token'), 0o400);
     const again = new Auth(dir, []);
-    assert.equal(again.principal(bearer(admin)).scope, 'admin');
+    assert.equal(again.principal(bearer(admin)).id, 'admin');
     assert.equal(readFileSync(join(dir, 'admin.token'), 'utf8').trim(), admin);
   });
 
@@ -70,7 +71,7 @@ describe('the token files', () => {
     const auth = new Auth(dir, []);
     const token = readFileSync(join(dir, 'admin.token'), 'utf8').trim();
     assert.match(token, /^hauki_/);
-    assert.equal(auth.principal(bearer(token)).scope, 'admin');
+    assert.equal(auth.principal(bearer(token)).id, 'admin');
   });
 
   it('that are empty let nobody in', () => {
@@ -79,15 +80,17 @@ describe('the token files', () => {
     const auth = new Auth(dir, []);
     for (const authorization of ['Bearer ', 'Bearer', 'Bearer  '])
       refuses(() => auth.principal(asks({ authorization })), Unauthorised, /Bearer/);
+    refuses(() => auth.bearer(''), Unauthorised, /not known here/);
   });
 });
 
 describe('a request', () => {
   it('with the right token is its principal’s, however the scheme is written', () => {
     const { auth, admin, node } = open();
-    assert.deepEqual(auth.principal(bearer(admin)), { name: 'admin', scope: 'admin' });
-    assert.deepEqual(auth.principal(asks({ authorization: `bearer ${admin}` })), { name: 'admin', scope: 'admin' });
-    assert.deepEqual(auth.principal(bearer(node), 'node'), { name: 'node', scope: 'node' });
+    assert.equal(auth.principal(bearer(admin)), ADMIN);
+    assert.equal(auth.principal(asks({ authorization: `bearer ${admin}` })), ADMIN);
+    assert.equal(auth.principal(bearer(node), 'node'), NODE);
+    assert.equal(auth.bearer(admin), ADMIN, 'also where the token came in a first frame');
   });
 
   it('without a token, with a malformed or with a wrong one is refused, each in its own words', () => {
@@ -124,9 +127,13 @@ describe('a request', () => {
 
   it('with a node’s token does nothing but what nodes do, and an admin is no node', () => {
     const { auth, admin, node } = open();
-    refuses(() => auth.principal(bearer(node)), Forbidden, /node token may not/);
-    refuses(() => auth.principal(bearer(node), 'admin'), Forbidden, /node token may not/);
-    refuses(() => auth.principal(bearer(admin), 'node'), Forbidden, /admin token may not/);
+    refuses(() => auth.principal(bearer(node)), Forbidden, /needs a token with the scope admin; this one has node/);
+    refuses(
+      () => auth.principal(bearer(node), 'admin'),
+      Forbidden,
+      /needs a token with the scope admin; this one has node/,
+    );
+    refuses(() => auth.principal(bearer(admin), 'node'), Forbidden, /may not be a node/);
   });
 });
 

@@ -16,6 +16,7 @@ import { remote, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { serveLink } from '../src/links.ts';
 import { Registry } from '../src/registry.ts';
+import { NODE } from '../src/rights.ts';
 
 const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>) =>
   assert.rejects(promise, (error: Error) => isError(error, kind) || assert.fail(`${error.name}: ${error.message}`));
@@ -28,6 +29,7 @@ describe('a node’s link', () => {
       registry,
       keys: { keys: [] },
       core_id: 'c',
+      principal: NODE,
       log: () => {},
       meshfs: {
         write: async ({ pointer }) => ({ pointer: asked.push(pointer) }),

@@ -3,8 +3,10 @@ import {
   BadInput,
   type GrantRequest,
   LIMITS,
+  type MeshEvent,
   type NodeInfo,
   type NodeLoad,
+  type SessionInfo,
   type Ticket,
   Unauthorised,
   type WorkerInfo,
@@ -19,9 +21,12 @@ import {
   sourceOf,
 } from '@hauki/rpc';
 import { powers } from '#powers';
+import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
 import { type MeshFsClient, meshFsClient } from './meshfs.ts';
-import { RemoteWorker, type Routing } from './worker.ts';
+import type { Routing } from './route.ts';
+import { meshTokens, type Tokens } from './tokens.ts';
+import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
   /** URL of the core. HAUKI_URL, else http://127.0.0.1:8000. */
@@ -57,6 +62,8 @@ export interface RegistryView {
   workers: (WorkerInfo & { node: string })[];
   relay_bytes: number;
 }
+
+export type SessionView = SessionInfo & { node: string };
 
 export interface MeshStats {
   /** Bytes of Mesh-RPC that went straight to workers, and over the core, since `connect`. */
@@ -97,7 +104,13 @@ export interface Mesh extends AsyncDisposable {
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
   ended(worker: object): Promise<string>;
   registry(): Promise<RegistryView>;
+  /** Callers' sessions with workers: how each is connected, and what it has done. */
+  sessions(): Promise<SessionView[]>;
   readonly meshfs: MeshFsClient;
+  /** What happens in the mesh: what the core remembers or, with `follow`, as it happens. Leave it with `break`. */
+  events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
+  /** Narrower tokens than this mesh's own. */
+  readonly tokens: Tokens;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -140,7 +153,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     live.add(worker);
     void worker.session.closed.then(() => {
       live.delete(worker);
-      done[`${worker.route}_bytes`] += worker.session.carried_bytes;
+      for (const route of ['direct', 'relay'] as const) done[`${route}_bytes`] += worker.carried_bytes(route);
     });
   };
 
@@ -234,10 +247,14 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
+    sessions: async () => (await core.request<{ sessions: SessionView[] }>('GET', '/api/v2/sessions')).sessions,
     meshfs: meshFsClient(core),
+    events: (given) => meshEvents(core, given),
+    tokens: meshTokens(core),
     stats() {
       const sum = { ...done };
-      for (const worker of live) sum[`${worker.route}_bytes`] += worker.session.carried_bytes;
+      for (const worker of live)
+        for (const route of ['direct', 'relay'] as const) sum[`${route}_bytes`] += worker.carried_bytes(route);
       return sum;
     },
     close,

@@ -9,5 +9,7 @@
 export * from '@hauki/protocol';
 export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc';
 export * from './connect.ts';
+export type { EventsOptions } from './events.ts';
 export * from './meshfs.ts';
-export type { Routing } from './worker.ts';
+export type { Routing } from './route.ts';
+export type { Tokens } from './tokens.ts';

@@ -1,8 +1,10 @@
-/** The SDK's powers in a browser. There is no TCP there; route B over WebSocket is not built yet, and says so. */
-import { BadInput } from '@hauki/protocol';
+/**
+ * The SDK's powers in a browser: HTTP by `fetch`, and workers over the core's relay by WebSocket. There is no TCP there,
+ * so no direct route, and no TLS keyed by a ticket.
+ */
+import { BadInput, ConnectionLost, fromWire, type MeshError } from '@hauki/protocol';
+import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc';
 import type { Powers } from './powers.ts';
-
-const missing = (what: string) => Promise.reject(new BadInput({ what, why: 'not available in a browser yet' }));
 
 /** Reads a body by hand: not every browser can loop over it. */
 async function* chunksOf(body: ReadableStream<Uint8Array> | null, moved: () => void): AsyncGenerator<Uint8Array> {
@@ -53,8 +55,57 @@ export const powers: Powers = {
   },
 
   defaults: () => ({ core: globalThis.location?.origin ?? 'http://127.0.0.1:8000' }),
-  dialDirect: () => missing('The direct route'),
-  dialRelay: () => missing('The relay'),
-  bundle: () => missing('Bundling'),
+
+  dialDirect: async () => {
+    throw new ConnectionLost({
+      why: 'a browser has no direct route to a worker; leave it to p2p_preferred or relay_only',
+    });
+  },
+
+  async dialRelay(core, path, token, tls, timeout_ms) {
+    if (tls)
+      throw new BadInput({
+        what: 'the worker',
+        why: 'its node asks for TLS keyed by the ticket, which browsers cannot do. A page reaches workers of nodes on loopback or in a VPN',
+      });
+    return dial(new URL(path, core.replace(/^http/, 'ws')), token, timeout_ms);
+  },
+
+  bundle: async () => {
+    throw new BadInput({ what: 'file', why: 'a browser cannot bundle files: give a pointer, or the source' });
+  },
   onIdle: () => () => {},
 };
+
+/** The token goes in the first message, because a browser's WebSocket sends no header and a URL is no place for it. */
+function dial(url: URL, token: string, timeout_ms: number): Promise<FrameTransport> {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(url, WEBSOCKET_PROTOCOL);
+    socket.binaryType = 'arraybuffer';
+    const fail = (error: MeshError<any>) => {
+      clearTimeout(timer);
+      reject(error);
+      socket.close();
+    };
+    const timer = setTimeout(
+      () => fail(new ConnectionLost({ why: `the core's relay did not answer within ${timeout_ms} ms` })),
+      timeout_ms,
+    );
+    socket.onopen = () => socket.send(JSON.stringify({ token }));
+    socket.onclose = ({ code }) =>
+      fail(new ConnectionLost({ why: `the core's relay closed the connection (${code})` }));
+    socket.onmessage = ({ data }) => {
+      let answer: any;
+      try {
+        answer = JSON.parse(data);
+      } catch {
+        // Told below.
+      }
+      if (answer?.error) return fail(fromWire(answer.error));
+      if (answer?.status !== 'success') return fail(new ConnectionLost({ why: 'whoever answers is no core' }));
+      clearTimeout(timer);
+      socket.onclose = socket.onmessage = null;
+      resolve(webSocketTransport(socket as unknown as WebSocketLike));
+    };
+  });
+}

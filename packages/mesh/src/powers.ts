@@ -1,5 +1,5 @@
 /** What the SDK needs of its platform. `powers-node.ts` and `powers-browser.ts` provide it; nothing else differs. */
-import type { Transport } from '@hauki/rpc';
+import type { FrameTransport } from '@hauki/rpc';
 
 export interface DirectRoute {
   host: string;
@@ -43,9 +43,15 @@ export interface Powers {
   /** Where a core is looked for, and the token for it, when the script names none. */
   defaults(): { core: string; token?: string | undefined };
   /** Route A. Rejects with ConnectionLost when it cannot be opened in time. */
-  dialDirect(route: DirectRoute, timeout_ms: number): Promise<Transport>;
+  dialDirect(route: DirectRoute, timeout_ms: number): Promise<FrameTransport>;
   /** Route B. */
-  dialRelay(core: string, path: string, token: string, tls: DirectRoute['tls'], timeout_ms: number): Promise<Transport>;
+  dialRelay(
+    core: string,
+    path: string,
+    token: string,
+    tls: DirectRoute['tls'],
+    timeout_ms: number,
+  ): Promise<FrameTransport>;
   /** Makes one module of a worker's files. */
   bundle(file: string, driver: string | undefined): Promise<{ source: string; language: 'javascript' }>;
   /** Calls back when the script has nothing more to do, so that what it owns can be let go of. */

@@ -23,20 +23,13 @@ import {
   leaseKey,
   mac,
   readTicketBody,
-  redeemTicket,
   Session,
-  sessionKey,
-  type Transport,
 } from '@hauki/rpc';
 import type { CoreClient } from './http.ts';
 import type { Powers } from './powers.ts';
+import { type Route, type Routing, WorkerRoute } from './route.ts';
 
-/** `p2p_preferred`: direct, else relayed. */
-export type Routing = 'p2p_preferred' | 'p2p_only' | 'relay_only';
-
-/** A direct connection that has not opened by then is left for the relay. */
-const DIRECT_MS = 3_000;
-/** How long a lost connection waits for news of the worker. */
+/** How long a lost session waits for news of the worker. */
 const FATE_TRIES = 20;
 const FATE_EVERY_MS = 50;
 const LEFT = 'this side has left the worker';
@@ -51,9 +44,8 @@ export interface OpenPowers {
 export class RemoteWorker {
   readonly body: TicketBody;
   readonly methods: string[];
-  /** The route that was taken. */
-  readonly route: 'direct' | 'relay';
   readonly session: Session;
+  readonly #way: WorkerRoute;
   readonly #core: CoreClient;
   readonly #secret: string;
   #heart: ReturnType<typeof setInterval> | undefined;
@@ -63,38 +55,50 @@ export class RemoteWorker {
     secret: string,
     session: Session,
     methods: string[],
-    route: 'direct' | 'relay',
+    way: WorkerRoute,
     core: CoreClient,
   ) {
     this.body = body;
     this.#secret = secret;
     this.session = session;
     this.methods = methods;
-    this.route = route;
+    this.#way = way;
     this.#core = core;
   }
 
   /** Opens a session by the ticket, over the route wanted, and begins the heartbeat where the ticket is an owner's. */
   static async open(ticket: Ticket, routing: Routing, given: OpenPowers): Promise<RemoteWorker> {
-    const { core, key, timeout_ms } = given;
+    const { core, key, powers, timeout_ms } = given;
     const body = readTicketBody<TicketBody>(ticket.signed);
-    const { transport, route } = await dial(body, ticket, routing, given);
+    const fate = () => fateNow(body.worker, core).catch(() => undefined);
+    const way = new WorkerRoute(ticket, body, { core, powers, routing, fate });
+    const methods = await way.open(key);
     const session = new Session({
-      transport,
+      transport: way.channel,
       idle_lets_exit: true,
       // Who leaves a living worker asks nobody what became of it.
       explain: async (reason) => (reason === LEFT ? undefined : fateOf(body.worker, core)),
+      kill: () => void worker.destruct().catch(() => {}),
       ...(timeout_ms === undefined ? {} : { timeout_ms }),
     });
-    try {
-      const methods = await redeemTicket(session, ticket, key);
-      const worker = new RemoteWorker(body, ticket.secret, session, methods, route, core);
-      if (body.role === 'owner') worker.#beat();
-      return worker;
-    } catch (error) {
-      session.close();
-      throw error;
-    }
+    const worker = new RemoteWorker(body, ticket.secret, session, methods, way, core);
+    if (body.role === 'owner') worker.#beat();
+    return worker;
+  }
+
+  /** The route that was taken last. */
+  get route(): Route {
+    return this.#way.taken;
+  }
+
+  /** Connections that the session has had. */
+  get connections(): number {
+    return this.#way.channel.connections;
+  }
+
+  /** Bytes carried over a route, both ways. */
+  carried_bytes(route: Route): number {
+    return this.#way.carried_bytes(route);
   }
 
   call(method: string, args: unknown[], options?: CallOptions): Promise<unknown> {
@@ -149,38 +153,24 @@ export class RemoteWorker {
   }
 }
 
-async function dial(
-  body: TicketBody,
-  ticket: Ticket,
-  routing: Routing,
-  { core, powers }: OpenPowers,
-): Promise<{ transport: Transport; route: 'direct' | 'relay' }> {
-  const { direct, relay } = body.routes;
-  const tls = direct.tls ? { tls: { jti: body.jti, key: await sessionKey(ticket.secret, body.jti) } } : {};
-  if (routing !== 'relay_only') {
-    try {
-      const { host, port } = direct;
-      return { transport: await powers.dialDirect({ host, port, ...tls }, DIRECT_MS), route: 'direct' };
-    } catch (error) {
-      if (routing === 'p2p_only') throw error;
-    }
-  }
-  const transport = await powers.dialRelay(core.base, relay.path, core.token, tls.tls, LIMITS.handshake_ms);
-  return { transport, route: 'relay' };
-}
-
-/** What the core knows of a worker whose connection was lost; undefined while it is alive, or nobody knows. */
-async function fateOf(worker: string, core: CoreClient): Promise<MeshError | undefined> {
+/** Why a worker is gone, where the core knows that it is; undefined while it is alive. */
+async function fateNow(worker: string, core: CoreClient): Promise<MeshError | undefined> {
   interface State {
     state: 'alive' | 'dead' | 'node_lost';
     node?: string;
     fate?: { cause: string; reason: string };
   }
+  const { state, fate, node } = await core.request<State>('GET', `/api/v2/ephemeral/${worker}`, undefined, 2_000);
+  if (fate) return new WorkerDied({ worker, cause: fate.cause, reason: fate.reason }) as MeshError;
+  if (state !== 'node_lost') return undefined;
+  return new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is gone` }) as MeshError;
+}
+
+/** The same, with a little patience: the node's word on a death may be behind the connection's end. */
+async function fateOf(worker: string, core: CoreClient): Promise<MeshError | undefined> {
   for (let i = 0; i < FATE_TRIES; i++) {
-    const { state, fate, node } = await core.request<State>('GET', `/api/v2/ephemeral/${worker}`, undefined, 2_000);
-    if (fate) return new WorkerDied({ worker, cause: fate.cause, reason: fate.reason }) as MeshError;
-    if (state === 'node_lost')
-      return new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is gone` }) as MeshError;
+    const fate = await fateNow(worker, core);
+    if (fate) return fate;
     await new Promise((resolve) => setTimeout(resolve, FATE_EVERY_MS));
   }
   return undefined;

@@ -6,7 +6,7 @@
  * file is ready under a temporary name, so that a full disk or a planted link fails the write while the old version
  * stays. The file gets its name after the commit: it may lag behind the truth, never lead it. What it lacks is repaired
  * at the next open. A deletion is a version too; what was before it stays readable. One process serves one wiki folder;
- * the table itself may have many writers.
+ * the table itself may have many writers. A little over 400 lines long, because all that writes takes the same turn.
  */
 import type { Backplane, Content, Prepared, Swept, Write } from '@hauki/backplane';
 import {
@@ -113,6 +113,8 @@ export interface MeshFsOptions {
   /** Where the wiki's readable files go: `<wiki_folder>/<project>/<path>`. */
   wiki_folder: string;
   clock?: () => number;
+  /** Told of each write and deletion, once, when it is committed. */
+  onWrite?: (written: Written) => void;
   /** Told what a person should know although no call failed: a file of the wiki that could not be kept up to date. */
   report?: (problem: string) => void;
 }
@@ -122,6 +124,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   const {
     wiki_folder,
     clock = Date.now,
+    onWrite = () => {},
     report = (problem) => process.emitWarning(problem, 'MeshFsWarning'),
   } = options;
   const { objects } = backplane;
@@ -170,6 +173,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
     await file
       ?.place()
       .catch((thrown) => report(`${written.pointer} is written, but not its file: ${describe(thrown)}`));
+    onWrite(written);
     return written;
   }
 
@@ -272,7 +276,9 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
           await folder
             .remove(file)
             .catch((thrown) => report(`${found.record.pointer} is deleted, but not its file: ${describe(thrown)}`));
-        return answer(found);
+        const deleted = answer(found);
+        onWrite(deleted);
+        return deleted;
       });
     },
 
@@ -335,8 +341,11 @@ function checkRival(pointer: Pointer, place: WikiPlace, key: string, there: Mesh
     throw new PointerInvalid({ pointer: pointer.text, why }, `${pointer.text} cannot be written so: ${why}`);
   };
   const file = there.file ?? '';
-  if (there.deleted || (file === place.file && there.pointer === place.pointer)) return;
   const is_own = key === keyOf(pointer);
+  // Also of what was deleted: its history must not become that of a name which others may read.
+  if (is_own && parsePointer(there.pointer).name !== pointer.name)
+    refuse(`it is spelled ${there.pointer}. Write to that pointer, or choose another name`);
+  if (there.deleted || (file === place.file && there.pointer === place.pointer)) return;
   if (fold(file) === fold(place.file)) {
     refuse(`its file would be that of ${there.pointer}. Write to that pointer, or choose another name`);
   }

@@ -49,10 +49,13 @@ export interface Uploads {
    * `DigestMismatch`, or what a put rejects with. What came of a piece that broke off is kept.
    */
   receive(piece: Piece): Promise<UploadState>;
-  /** How far an upload is. Cuts off a piece that is still coming in: who asks means to go on. */
-  state(upload: string): Promise<UploadState>;
+  /**
+   * How far an upload is. Cuts off a piece that is still coming in: who asks means to go on. `allow` throws where the
+   * asker has no business with the upload's pointer; nothing was done then.
+   */
+  state(upload: string, allow?: (pointer: string) => void): Promise<UploadState>;
   /** Gives an upload up. */
-  discard(upload: string): Promise<void>;
+  discard(upload: string, allow?: (pointer: string) => void): Promise<void>;
   /** Forgets what is too old. Runs by itself whenever an upload begins. */
   sweep(): Promise<void>;
 }
@@ -74,6 +77,15 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
   async function find(id: string): Promise<Upload | undefined> {
     const stored = await uploads.get(id);
     return stored && (JSON.parse(stored.value) as Upload);
+  }
+
+  /** An upload that there is. Throws `UploadUnknown`, or what `allow` throws for its pointer. */
+  async function known(id: string, allow?: (pointer: string) => void): Promise<Upload> {
+    objects.part(id); // checks the name
+    const there = await find(id);
+    if (!there) throw new UploadUnknown({ upload: id });
+    allow?.(there.pointer);
+    return there;
   }
 
   /** Has an upload for oneself; whoever had it before is cut off. */
@@ -113,8 +125,8 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
   }
 
   async function forget(id: string): Promise<void> {
-    await uploads.delete(id);
     await objects.part(id).discard();
+    await uploads.delete(id);
   }
 
   async function begin({ upload, pointer }: Piece): Promise<Upload> {
@@ -163,22 +175,22 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
   return {
     receive: (piece) => alone(piece.upload, (signal) => powers.streaming(() => take(piece, signal))),
 
-    state: (upload) =>
-      alone(upload, async () => {
-        const part = objects.part(upload); // checks the name
-        const there = await find(upload);
-        if (!there) throw new UploadUnknown({ upload });
+    async state(upload, allow) {
+      await known(upload, allow);
+      return alone(upload, async () => {
+        const there = await known(upload);
         if (there.done !== undefined) return finished(upload, there);
-        return { upload, pointer: there.pointer, offset: await part.size() };
-      }),
+        return { upload, pointer: there.pointer, offset: await objects.part(upload).size() };
+      });
+    },
 
-    discard: (upload) =>
-      alone(upload, async () => {
-        const part = objects.part(upload);
-        if (!(await find(upload))) throw new UploadUnknown({ upload });
-        await part.discard();
-        await uploads.delete(upload);
-      }),
+    async discard(upload, allow) {
+      await known(upload, allow);
+      await alone(upload, async () => {
+        await known(upload);
+        await forget(upload);
+      });
+    },
 
     sweep,
   };

@@ -18,12 +18,16 @@ import {
   NoNodeFits,
   Overloaded,
   type Provisioned,
+  type SessionInfo,
   type TicketPart,
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Driver, Offer } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
+
+/** How long a worker may take to tell of its sessions. */
+const SESSIONS_MS = 700;
 
 export interface AgentOptions {
   node: string;
@@ -178,6 +182,16 @@ export class Agent {
       born_at,
       lease_until: lease.until,
     }));
+  }
+
+  /** Callers' sessions with all workers; of a worker that does not answer in time, none. */
+  async sessions(): Promise<SessionInfo[]> {
+    const asked = [...this.#living.values()].map(async ({ job, shell }) => {
+      const late = new Promise<never>((_, reject) => setTimeout(reject, SESSIONS_MS).unref());
+      const found = await Promise.race([shell.sessions(), late]);
+      return found.slice(0, LIMITS.connections).map((info) => ({ ...info, worker: job.worker }));
+    });
+    return (await Promise.allSettled(asked)).flatMap((one) => (one.status === 'fulfilled' ? one.value : []));
   }
 
   /** Ends every worker, gracefully within the hook's bound, and every driver. */

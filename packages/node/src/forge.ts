@@ -18,7 +18,7 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { leaseKey, randomText, remote, Session, serve, sessionKey } from '@hauki/rpc';
+import { leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
 import { createEffects, type Driver, type MeshFsClient, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
@@ -53,7 +53,9 @@ const CHANNEL_GRACE_MS = 500;
 /** A new ticket: its secret half, for the caller, and what the worker must know to redeem it. */
 export async function makeTicket(role: TicketRole) {
   const ticket: TicketPart = { jti: randomText(16), role, secret: randomText(32) };
-  return { ticket, expected: { jti: ticket.jti, role, key: await sessionKey(ticket.secret, ticket.jti) } };
+  const { jti, secret } = ticket;
+  const [key, resume_key] = await Promise.all([sessionKey(secret, jti), resumeKey(secret, jti)]);
+  return { ticket, expected: { jti, role, key, resume_key } };
 }
 
 /** Provisions a worker. Rejects with SourceRejected, VaultFailed or Overloaded; then nothing of it is left. */
@@ -84,6 +86,7 @@ export async function forge(
       transport: vault.control,
       dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
       timeout_ms: LIMITS.vault_start_ms,
+      tagged: false,
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {

@@ -1,7 +1,7 @@
 /**
  * The one error table: everything that can go wrong in operation, with its JSON-RPC code, HTTP status, typed fields,
  * and whether trying again can help. A class here is the same on both ends of a wire: `toWire` and `fromWire` are
- * inverse. Bugs are not here: they throw assertions.
+ * inverse. Bugs are not here: they throw assertions. Over 400 lines, because it is one table.
  *
  * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
  */
@@ -156,6 +156,20 @@ export const ProtocolViolation = define<{ why: string }>(
   false,
   (f) => `The peer broke the protocol: ${f.why}`,
 );
+export const RefGone = define<{ what: string; why?: string }>(
+  'RefGone',
+  -32008,
+  410,
+  false,
+  (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
+);
+export const Cancelled = define<{ method: string; why: string }>(
+  'Cancelled',
+  -32009,
+  499,
+  false,
+  (f) => `The call ${f.method}() was cancelled: ${f.why}. It may have run, or be running still`,
+);
 
 // Input
 export const TooLarge = define<{ what: string; limit_bytes: number; got_bytes?: number }>(
@@ -174,13 +188,27 @@ export const BadInput = define<{ what: string; why: string }>(
   (f) => `${f.what}: ${f.why}`,
 );
 export const Unauthorised = define<{ why: string }>('Unauthorised', -32012, 401, false, (f) => f.why);
-export const Forbidden = define<{ why: string }>('Forbidden', -32013, 403, false, (f) => f.why);
+/** `scope` and `target`: what the token would have needed. */
+export const Forbidden = define<{ why: string; scope?: string; target?: string }>(
+  'Forbidden',
+  -32013,
+  403,
+  false,
+  (f) => f.why,
+);
 export const GrantMissing = define<{ grant: string; wanted: string }>(
   'GrantMissing',
   -32014,
   403,
   false,
   (f) => `The worker has no grant for this: ${f.grant} ${f.wanted}. Grant it when you clone, or do without`,
+);
+export const TokenUnknown = define<{ token: string }>(
+  'TokenUnknown',
+  -32015,
+  404,
+  false,
+  (f) => `There is no token ${f.token} that you may see. \`hauki token ls\` lists them`,
 );
 
 // Tickets: one error for each way in which a ticket can be wrong
@@ -225,6 +253,14 @@ export const TicketUnproven = define<{ why: string }>(
   401,
   false,
   (f) => `Whoever sent the ticket does not hold its secret: ${f.why}`,
+);
+
+export const SessionLost = define<{ why: string }>(
+  'SessionLost',
+  -32026,
+  410,
+  false,
+  (f) => `The session cannot be resumed: ${f.why}`,
 );
 
 // Placement and provisioning
@@ -369,8 +405,8 @@ export const NotText = define<{ pointer: string; media_type: string }>(
   (f) => `The content of ${f.pointer} (${f.media_type}) is not UTF-8 text. Read its bytes: GET /api/v2/meshfs/raw`,
 );
 
-/** A stack without the frames of our guest around it; what is left is the worker's own code. */
-const ownFrames = (stack: string) =>
+/** A stack without the frames of our guest around it; what is left is the worker's own code, at most 4096 characters. */
+export const ownFrames = (stack: string) =>
   stack
     .split('\n')
     .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))

@@ -1,4 +1,5 @@
 /** The words on the wire. */
+export * from './access.ts';
 export * from './control.ts';
 export * from './errors.ts';
 export * from './grants.ts';

@@ -2,10 +2,30 @@
 export const LIMITS = {
   /** One message. Below 2^24, so that a frame's first byte is always 0x00 and tells our session from other protocols. */
   message_bytes: 8 * 1024 * 1024,
+  /** How deep values may nest; QuickJS recurses on 256 KiB of native stack, and so must whoever reads them. */
+  depth: 128,
+  /** A regular expression's source, in characters: compiling is work that the sender chooses and the receiver does. */
+  regexp_chars: 4096,
+  /** Decimal digits of a bigint: reading one takes more than linear time. Four times an RSA-8192 modulus. */
+  bigint_digits: 10_000,
+  /** An error's stack on the wire. */
+  stack_chars: 4096,
+  /** One message of a WebSocket. It is held whole by whoever receives it, a relay too, and its bounds mean nothing. */
+  websocket_bytes: 1024 * 1024,
   /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
   unsent_bytes: 32 * 1024 * 1024,
   /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
   calls_in_flight: 4096,
+  /** References that one side of a session may have given out, or taken, at once; results kept for pipelining too. */
+  exports: 10_000,
+  /** Streams that one side of a session may have open in each direction. */
+  streams: 128,
+  /** What a stream's producer may be ahead of its reader, in characters and bytes. */
+  stream_bytes: 256 * 1024,
+  /** How long a visitor's cut session waits to be resumed; an owner's waits as long as its lease. */
+  resume_ms: 30_000,
+  /** Cut sessions of visitors that a worker keeps for their return. */
+  sessions_waiting: 64,
   /** Requests in one JSON-RPC batch of a plain client. */
   batch: 1000,
   /** Methods that a worker may offer. */
@@ -52,6 +72,34 @@ export const LIMITS = {
   node_grace_ms: 120_000,
   /** Fates of dead workers that an agent and the core remember, to tell late callers why. */
   fates: 10_000,
+  /** Tokens that a core knows: all are held in memory. */
+  tokens: 10_000,
+  /** Tokens below one that an admin made, so that nobody takes the others' room. */
+  tokens_below: 1_000,
+  /** Tokens from the first maker down: the owner's name holds them all. */
+  token_depth: 8,
+  /** Entries of each kind of target of a token. */
+  token_targets: 64,
+  /** Ten years: longer is for ever, which is said by leaving it out. */
+  token_ms: 10 * 365 * 24 * 3600 * 1000,
+  /** Changes of tokens that wait for the disk. */
+  token_changes: 256,
+  /** Events that the core remembers, and their characters: some minutes of a busy mesh, to resume after a cut. */
+  events: 4_096,
+  events_chars: 8 * 1024 * 1024,
+  /** One text in an event; the rest is cut. A pointer fits. */
+  event_text_chars: 1_024,
+  /** All of one event's fields; the longest go first. */
+  event_chars: 8 * 1024,
+  /** Readers of events at once: of a core, and of one token. */
+  event_streams: 256,
+  event_streams_each: 32,
+  /** What a reader may ask to be chosen by. */
+  event_names: 32,
+  /** An idle stream says so often that it lives; a reader that hears nothing for three times so long connects again. */
+  event_idle_ms: 15_000,
+  /** A reader that takes nothing for so long is cut off; it may come back and resume. */
+  event_stall_ms: 300_000,
 } as const;
 
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */

@@ -43,6 +43,7 @@ const FIELDS = {
   media_type: 'image/png',
   upload: 'u-1234567',
   offset: 4,
+  token: 'ci-0a1b',
 };
 
 const overWire = (thrown: unknown) => fromWire(JSON.parse(JSON.stringify(toWire(thrown))));

@@ -1,11 +1,73 @@
 /**
- * The ghost: a local stand-in for a remote worker. `ghost.method(…)` is a call; nothing else is.
+ * The ghost: a local stand-in for a remote object, a worker first of all. `ghost.method(…)` is a call; nothing else is.
  *
  * What always holds: inspecting, logging, awaiting, comparing, stringifying or enumerating a ghost makes no call and
  * throws nothing. A ghost is no thenable, so it passes through `await` and promises unharmed; only the pending ghost
- * that `clone()` returns at once can be awaited. This file holds the only `new Proxy` that users meet.
+ * that `clone()` returns at once can be awaited. This file and `promise.ts` hold the only proxies that users meet.
  */
+import { SILENT } from './promise.ts';
 import type { CallOptions } from './session.ts';
+
+/** A value as it looks after its journey: functions call back, objects with methods are ghosts, data is data. */
+export type Received<T> = 0 extends 1 & T ? any : ReceivedKnown<T>;
+type ReceivedKnown<T> = T extends (...args: infer A) => infer R
+  ? RemoteFunction<A, R>
+  : T extends
+        | string
+        | number
+        | boolean
+        | bigint
+        | null
+        | undefined
+        | Date
+        | RegExp
+        | Error
+        | ArrayBuffer
+        | ArrayBufferView
+        | AsyncIterable<unknown>
+        | AbortSignal
+    ? T
+    : T extends Map<infer K, infer V>
+      ? Map<Received<K>, Received<V>>
+      : T extends Set<infer V>
+        ? Set<Received<V>>
+        : T extends Generator<infer V>
+          ? AsyncIterableIterator<Received<V>>
+          : T extends object
+            ? { [K in keyof T]: Received<T[K]> }
+            : T;
+
+/** A function of the other side. Let go of it with `using`, or it stays in both tables until the session ends. */
+export type RemoteFunction<A extends unknown[], R> = ((...args: A) => Called<R>) & AsyncDisposable & Disposable;
+
+/** Data without members that one would call on before it is there. */
+type Flat =
+  | string
+  | number
+  | boolean
+  | bigint
+  | symbol
+  | null
+  | undefined
+  // biome-ignore lint/suspicious/noConfusingVoidType: a method that returns nothing.
+  | void
+  | readonly unknown[]
+  | ReadonlyMap<unknown, unknown>
+  | ReadonlySet<unknown>
+  | Date
+  | ArrayBuffer
+  | ArrayBufferView
+  | AsyncIterable<unknown>;
+
+/** The promise of a call: also what can be called on before it is there. */
+export type Called<R> = 0 extends 1 & R ? Promise<any> & Record<string, any> : CalledKnown<Awaited<R>>;
+type CalledKnown<T> = [T] extends [Flat] ? Promise<Received<T>> : Promise<Received<T>> & Pipelined<T>;
+type Pipelined<T> = { readonly [K in Exclude<keyof T, keyof Promise<unknown> | symbol>]: PipelinedMember<T[K]> };
+type PipelinedMember<T> = T extends (...args: infer A) => infer R
+  ? (...args: A) => Called<R>
+  : [T] extends [Flat]
+    ? PromiseLike<Received<T>>
+    : PromiseLike<Received<T>> & Pipelined<T>;
 
 /** The methods of T as they look from afar: each returns a promise. */
 export type Ghost<T> = {
@@ -13,8 +75,9 @@ export type Ghost<T> = {
     ? T[K] extends (...args: any[]) => any
       ? K
       : never
-    : never]: T[K] extends (...args: infer A) => infer R ? (...args: A) => Promise<Awaited<R>> : never;
-} & AsyncDisposable;
+    : never]: T[K] extends (...args: infer A) => infer R ? (...args: A) => Called<R> : never;
+} & AsyncDisposable &
+  Disposable;
 
 /** What `clone()` returns at once: call it (the calls wait for the worker) or await it (to the ghost). */
 export type PendingGhost<T> = Ghost<T> & PromiseLike<Ghost<T>> & Pick<Promise<Ghost<T>>, 'catch' | 'finally'>;
@@ -40,8 +103,6 @@ Object.defineProperty(GhostTarget, 'name', { value: 'Ghost' });
 
 const sources = new WeakMap<object, GhostSource>();
 
-/** Names that the language or its tools look up on any object: never calls. */
-const SILENT = new Set(['constructor', 'prototype', '__proto__', 'inspect', 'asymmetricMatch', 'nodeType', '$$typeof']);
 const PROMISE = new Set(['then', 'catch', 'finally']);
 
 function make(source: GhostSource, options?: CallOptions): object {
@@ -60,6 +121,7 @@ function make(source: GhostSource, options?: CallOptions): object {
     get(_, key) {
       if (typeof key === 'symbol') {
         if (key === Symbol.asyncDispose) return dispose;
+        if (key === Symbol.dispose) return () => void dispose().catch(() => {});
         if (key === Symbol.toStringTag) return 'Ghost';
         if (key === Symbol.toPrimitive) return silent;
         return undefined;
@@ -78,7 +140,7 @@ function make(source: GhostSource, options?: CallOptions): object {
       }
       return method;
     },
-    has: (_, key) => key === Symbol.asyncDispose,
+    has: (_, key) => key === Symbol.asyncDispose || key === Symbol.dispose,
     set: (_, key) => {
       throw new TypeError(
         `A ghost has no properties to set: [Ghost ${source.label}].${String(key)}. Call a method of the worker`,

@@ -4,3 +4,4 @@ export * from './transports/lines.ts';
 export * from './transports/secure.ts';
 export * from './transports/stream.ts';
 export * from './transports/upgrade.ts';
+export * from './transports/websocket-server.ts';

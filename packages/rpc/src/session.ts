@@ -2,33 +2,49 @@
  * One end of a Mesh-RPC session: JSON-RPC 2.0 in both directions over one transport. It knows no socket.
  *
  * What always holds:
- * - every call settles: by its answer, its deadline, or the end of the session;
+ * - every call settles: by its answer, its deadline, its signal, or the end of the session;
  * - a call that never left says so (retryable), a call whose answer was lost says that its outcome is unknown;
- * - what waits is bounded: calls out, calls in, bytes unsent. At a bound a call is refused, never queued;
- * - a message that is not JSON-RPC ends this session and touches no other.
+ * - messages leave in the order in which they were given; calls begin in the order in which they came, for each target;
+ * - what waits is bounded: calls out, calls in, bytes unsent, references, streams. At a bound a call is refused;
+ * - a message that breaks the protocol ends this session and touches no other.
  *
- * It stands apart from `plain.ts`, which answers clients that speak literal JSON-RPC and nothing of ours.
+ * It stands apart from `plain.ts`, which answers clients that speak literal JSON-RPC and nothing of ours. References are
+ * in `refs.ts`, streams in `streams.ts`, values in `codec.ts`, what a peer may reach in `invoke.ts`.
  */
 import {
   ConnectionLost,
-  DeadlineExceeded,
+  describe,
   fromWire,
   LIMITS,
   type MeshError,
   NoSuchMethod,
-  OutcomeUnknown,
-  Overloaded,
+  ProtocolViolation,
   toWire,
 } from '@hauki/protocol';
+import { Caller, errorFrom } from './caller.ts';
+import { decodeValue } from './codec.ts';
+import { RefTable } from './refs.ts';
+import type { Served } from './served.ts';
+import { type IncomingCall, Server } from './server.ts';
+import { Streams } from './streams.ts';
 import type { Transport } from './transport.ts';
-import { checkSize, encode } from './values.ts';
+import { Wire } from './wire.ts';
 
-/** Answers calls that come in. `params` is an array for positional parameters, an object for named ones. */
-export type Dispatch = (method: string, params: unknown, session: Session) => unknown;
+/**
+ * Answers calls to this side's root. `params` is an array for positional parameters, an object for named ones; `call`
+ * tells of the call itself: its signal, its deadline, its trace.
+ */
+export type Dispatch = (method: string, params: unknown, session: Session, call: Served) => unknown;
 
 export interface CallOptions {
-  /** How long to wait for the answer. */
+  /** How long to wait for the answer; the other side is told. */
   timeout_ms?: number;
+  /** Cancels the call: it rejects at once, and the other side's signal is aborted. */
+  signal?: AbortSignal;
+  /** After its deadline or cancellation the call has so long to end by itself; then the worker is killed. */
+  kill_after_ms?: number;
+  /** W3C trace context, carried along. */
+  traceparent?: string;
   /** Waiting for this answer does not keep the process alive. */
   background?: boolean;
 }
@@ -43,56 +59,97 @@ export interface SessionOptions {
   explain?: (reason: string) => Promise<MeshError | undefined>;
   /** Keep the process alive only while a call waits for its answer. */
   idle_lets_exit?: boolean;
+  /** False for a peer that has not said `rpc.open`: values are literal JSON, and nothing goes by reference. */
+  tagged?: boolean;
+  /** Called when a call with `kill_after_ms` did not end in time. */
+  kill?: (why: string) => void;
 }
 
-interface Pending {
-  background: boolean;
-  method: string;
-  timeout_ms: number;
-  deadline: number;
-  resolve(value: unknown): void;
-  reject(error: unknown): void;
+export interface SessionStats {
+  calls_sent: number;
+  calls_served: number;
+  in_flight: number;
+  serving: number;
+  exported: number;
+  imported: number;
+  kept: number;
+  streams: number;
+  carried_bytes: number;
+  buffered_bytes: number;
 }
-
-/** A steady clock where there is one: setting the wall clock passes no deadline. */
-const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
 
 const nobody: Dispatch = (method) => {
   throw new NoSuchMethod({ method, has: [] });
 };
 
+/** Notifications that sessions send each other. */
+const OURS = new Set(
+  ['item', 'end', 'fail', 'credit', 'stop', 'release', 'abort', 'forget', 'cancel'].map((name) => `rpc.${name}`),
+);
+
+interface Message extends IncomingCall {
+  method?: unknown;
+  result?: unknown;
+  error?: any;
+}
+
 export class Session {
   readonly #transport: Transport;
-  readonly #dispatch: Dispatch;
-  readonly #timeout_ms: number;
+  readonly #wire: Wire;
+  readonly #streams: Streams;
+  readonly #refs: RefTable;
+  readonly #caller: Caller;
+  readonly #server: Server;
   readonly #explain: SessionOptions['explain'];
-  readonly #idle_lets_exit: boolean;
-  readonly #pending = new Map<number, Pending>();
-  #next_id = 1;
-  #serving = 0;
-  #holding = 0;
   #end: { reason: string; error?: MeshError } | undefined;
   #explained: Promise<void> = Promise.resolve();
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #timer_at = Number.POSITIVE_INFINITY;
   #tell_closed!: (reason: string) => void;
   /** Resolves with the reason when the session has ended; never rejects. */
   readonly closed: Promise<string>;
 
   constructor(options: SessionOptions) {
-    this.#transport = options.transport;
-    this.#dispatch = options.dispatch ?? nobody;
-    this.#timeout_ms = options.timeout_ms ?? LIMITS.call_ms;
+    const { transport, dispatch = nobody, timeout_ms = LIMITS.call_ms, tagged = true, kill } = options;
+    const idle_lets_exit = options.idle_lets_exit ?? false;
+    this.#transport = transport;
     this.#explain = options.explain;
-    this.#idle_lets_exit = options.idle_lets_exit ?? false;
     this.closed = new Promise((resolve) => {
       this.#tell_closed = resolve;
     });
-    this.#transport.start({
-      message: (text) => this.#receive(text),
+    const wire = new Wire(transport, tagged);
+    this.#wire = wire;
+    this.#streams = new Streams({
+      item: (id, value) => (wire.over ? 0 : wire.notify('rpc.item', [id, value])),
+      fail: (id, error) => wire.tell('rpc.fail', [id, toWire(error)]),
+      notify: (method, params) => wire.tell(method, params),
+    });
+    this.#refs = new RefTable({
+      streams: this.#streams,
+      call: (on, method, args, call_options) => this.#caller.call({ on }, method, args, call_options ?? {}),
+      notify: (method, params) => wire.tell(method, params),
+      resultOf: (value) => this.#caller.resultOf(value),
+      result: (id, path) => this.#server.resultFor(id, path),
+    });
+    wire.refs = this.#refs;
+    this.#caller = new Caller({
+      wire,
+      refs: this.#refs,
+      timeout_ms,
+      idle_lets_exit,
+      kill,
+      over: () => (this.#end ? this.#explained.then(() => this.#refusal()!) : undefined),
+      violated: (why) => this.close(why),
+    });
+    this.#server = new Server({
+      wire,
+      refs: this.#refs,
+      dispatch: (method, params, call) => dispatch(method, params, this, call),
+      flooded: (why) => this.close(why),
+    });
+    transport.start({
+      message: (text, bytes) => this.#receive(text, bytes),
       close: (reason) => this.#ended(reason),
     });
-    if (this.#idle_lets_exit) this.#transport.hold?.(false);
+    if (idle_lets_exit) transport.hold?.(false);
   }
 
   get open(): boolean {
@@ -104,149 +161,116 @@ export class Session {
     return this.#transport.carried_bytes;
   }
 
+  stats(): SessionStats {
+    return {
+      calls_sent: this.#caller.made,
+      calls_served: this.#server.served,
+      in_flight: this.#caller.in_flight,
+      serving: this.#server.serving,
+      exported: this.#refs.exported,
+      imported: this.#refs.imported,
+      kept: this.#server.kept,
+      streams: this.#streams.size,
+      carried_bytes: this.#transport.carried_bytes,
+      buffered_bytes: this.#transport.buffered_bytes,
+    };
+  }
+
   /**
-   * Calls the other side. Rejects with what it threw (RemoteError or a typed error), or with ConnectionLost (not sent),
-   * OutcomeUnknown, WorkerDied, DeadlineExceeded, Overloaded, Unserialisable, TooLarge.
+   * Calls the other side. The promise can be called on before it settles (`promise.ts`). Rejects with what the other
+   * side threw (RemoteError or a typed error), or with ConnectionLost (not sent), OutcomeUnknown, WorkerDied,
+   * DeadlineExceeded, Cancelled, Overloaded, Unserialisable, TooLarge, RefGone.
    */
   call(method: string, params: unknown[] = [], options: CallOptions = {}): Promise<unknown> {
-    // A session that is over answers with the reason, as soon as that is known.
-    if (this.#end) return this.#explained.then(() => Promise.reject(this.#refusal()));
-    return new Promise((resolve, reject) => {
-      const refusal = this.#refusal();
-      if (refusal) throw refusal;
-      if (this.#pending.size >= LIMITS.calls_in_flight)
-        throw new Overloaded({ what: 'calls in flight on this session', limit: LIMITS.calls_in_flight });
-      const id = this.#next_id++;
-      const text = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encode(params)}}`;
-      checkSize('A message', text);
-      const timeout_ms = options.timeout_ms ?? this.#timeout_ms;
-      const deadline = now_ms() + timeout_ms;
-      const background = options.background ?? false;
-      if (!background && this.#idle_lets_exit && this.#holding++ === 0) this.#transport.hold?.(true);
-      this.#pending.set(id, { background, method, timeout_ms, deadline, resolve, reject });
-      this.#watch(deadline);
-      this.#transport.send(text);
-    });
+    return this.#caller.call(undefined, method, params, options);
   }
 
   /** Sends a call that nobody answers. Throws what `call` would reject with before sending. */
   notify(method: string, params: unknown[] = []): void {
-    const refusal = this.#refusal();
+    const refusal = this.#refusal() ?? this.#wire.refusal();
     if (refusal) throw refusal;
-    const text = `{"jsonrpc":"2.0","method":${JSON.stringify(method)},"params":${encode(params)}}`;
-    checkSize('A message', text);
-    this.#transport.send(text);
+    this.#wire.notify(method, params);
   }
 
   /** Ends the session; calls that wait are told. Safe to call twice. */
   close(reason = 'closed by this side'): void {
+    this.#wire.flush();
     this.#transport.close(reason);
   }
 
   #refusal(): Error | undefined {
-    if (this.#end) return this.#end.error ?? new ConnectionLost({ why: this.#end.reason });
-    if (this.#transport.buffered_bytes > LIMITS.unsent_bytes)
-      return new Overloaded({ what: 'unsent bytes of this session', limit: LIMITS.unsent_bytes });
-    return undefined;
+    return this.#end && (this.#end.error ?? new ConnectionLost({ why: this.#end.reason }));
   }
 
-  #receive(text: string): void {
-    let message: any;
+  #receive(text: string, bytes: Uint8Array | undefined): void {
+    if (bytes && !this.#wire.tagged) return this.close('the peer sent tagged values without rpc.open');
+    let message: Message;
     try {
       message = JSON.parse(text);
     } catch {
       return this.close('the peer sent something that is not JSON');
     }
     if (typeof message !== 'object' || message === null) return this.close('the peer sent a message that is no object');
-    if (typeof message.method === 'string') void this.#serve(message);
-    else if (typeof message.id === 'number') this.#settle(message);
-    else if (message.error !== undefined) this.close(`the peer reported: ${fromWire(message.error).message}`);
-    else this.close('the peer sent neither a call nor an answer');
-  }
-
-  #settle(message: { id: number; result?: unknown; error?: unknown }): void {
-    const pending = this.#pending.get(message.id);
-    if (!pending) return; // Its deadline has passed: the answer comes too late for anyone.
-    this.#drop(message.id);
-    if (message.error === undefined) pending.resolve(message.result);
-    else pending.reject(fromWire(message.error));
-  }
-
-  #drop(id: number): void {
-    const pending = this.#pending.get(id);
-    this.#pending.delete(id);
-    if (pending && !pending.background && this.#idle_lets_exit && --this.#holding === 0) this.#transport.hold?.(false);
-  }
-
-  async #serve(message: { id?: unknown; method: string; params?: unknown }): Promise<void> {
     const { id, method } = message;
-    const answerable = typeof id === 'number' || typeof id === 'string';
-    if (this.#serving >= LIMITS.calls_in_flight) {
-      if (answerable)
-        this.#answer(
-          id,
-          'error',
-          toWire(new Overloaded({ what: 'calls being served', limit: LIMITS.calls_in_flight })),
-        );
-      return;
-    }
-    this.#serving++;
     try {
-      const result = await this.#dispatch(method, message.params ?? [], this);
-      if (answerable) this.#answer(id, 'result', result);
+      if (typeof method === 'string') {
+        const ours = id === undefined && this.#wire.tagged && method.startsWith('rpc.');
+        if (!ours || !this.#notified(message, method, text, bytes)) this.#server.serve(message, method, text, bytes);
+      } else if (typeof id === 'number') this.#caller.settle(id, message, bytes);
+      else if (message.error !== undefined) this.close(`the peer reported: ${fromWire(message.error).message}`);
+      else this.close('the peer sent neither a call nor an answer');
     } catch (error) {
-      if (answerable) this.#answer(id, 'error', toWire(error));
-    } finally {
-      this.#serving--;
+      this.close(`the peer broke the protocol: ${describe(error)}`);
     }
   }
 
-  #answer(id: unknown, member: 'result' | 'error', value: unknown): void {
-    if (this.#end) return;
-    if (this.#transport.buffered_bytes > LIMITS.unsent_bytes)
-      return this.close('the peer reads more slowly than it asks, and its answers no longer fit in memory');
-    let text: string;
-    try {
-      text = `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"${member}":${encode(value)}}`;
-      checkSize('An answer', text);
-    } catch (error) {
-      text = `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"error":${JSON.stringify(toWire(error))}}`;
+  /** Our own notifications; false for what is none of them. */
+  #notified(message: Message, method: string, text: string, bytes: Uint8Array | undefined): boolean {
+    if (!OURS.has(method)) return false;
+    const params = bytes ? decodeValue(message.params, bytes, this.#refs) : message.params;
+    if (!Array.isArray(params)) throw new ProtocolViolation({ why: `${method} has a list of parameters` });
+    const [id, more] = params;
+    switch (method) {
+      case 'rpc.item':
+        if (!this.#streams.item(id, more, text.length + (bytes?.length ?? 0)) && bytes)
+          this.#refs.discard(message.params);
+        break;
+      case 'rpc.end':
+        this.#streams.end(id);
+        break;
+      case 'rpc.fail':
+        this.#streams.end(id, errorFrom(more));
+        break;
+      case 'rpc.credit':
+        this.#streams.credit(id, more);
+        break;
+      case 'rpc.stop':
+        this.#streams.stop(id);
+        break;
+      case 'rpc.release':
+        this.#refs.released(id);
+        break;
+      case 'rpc.abort':
+        this.#refs.aborted(params);
+        break;
+      case 'rpc.forget':
+        this.#server.forget(params);
+        break;
+      case 'rpc.cancel':
+        this.#server.cancel(id, more);
     }
-    this.#transport.send(text);
-  }
-
-  // One timer for all deadlines: set for the earliest, moved only when an earlier one comes.
-  #watch(deadline: number): void {
-    if (deadline >= this.#timer_at) return;
-    clearTimeout(this.#timer);
-    this.#timer_at = deadline;
-    this.#timer = setTimeout(() => this.#expire(), Math.max(0, Math.min(deadline - now_ms(), 0x7fffffff)));
-    (this.#timer as { unref?: () => void }).unref?.();
-  }
-
-  #expire(): void {
-    this.#timer_at = Number.POSITIVE_INFINITY;
-    const now = now_ms();
-    let next = Number.POSITIVE_INFINITY;
-    for (const [id, pending] of this.#pending) {
-      if (pending.deadline > now) {
-        next = Math.min(next, pending.deadline);
-        continue;
-      }
-      this.#drop(id);
-      const { method, timeout_ms } = pending;
-      pending.reject(new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run: true }));
-    }
-    if (next !== Number.POSITIVE_INFINITY) this.#watch(next);
+    return true;
   }
 
   #ended(reason: string): void {
     if (this.#end) return;
     this.#end = { reason };
+    this.#wire.over = true;
     this.#explained = this.#finish(reason);
   }
 
   async #finish(reason: string): Promise<void> {
+    const left = this.#wire.sent - (this.#transport.unsent ?? 0);
     let error: MeshError | undefined;
     try {
       error = await this.#explain?.(reason);
@@ -254,10 +278,11 @@ export class Session {
       // Nobody could say why; the outcome stays unknown.
     }
     if (error) this.#end = { reason, error };
-    clearTimeout(this.#timer);
-    for (const pending of this.#pending.values())
-      pending.reject(error ?? new OutcomeUnknown({ method: pending.method, why: reason }));
-    this.#pending.clear();
+    const lost = error ?? (new ConnectionLost({ why: reason }) as MeshError);
+    this.#caller.close(reason, left, error);
+    this.#streams.close(lost);
+    this.#refs.close(lost);
+    this.#server.close(lost);
     this.#tell_closed(reason);
   }
 }

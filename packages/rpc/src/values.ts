@@ -48,11 +48,11 @@ function utf8Bytes(text: string): number {
   return bytes;
 }
 
-/** Throws TooLarge where a text has more UTF-8 bytes than a message may; counted only where that could be. */
-export function checkSize(what: string, text: string): void {
+/** Throws TooLarge where a text (and attachments) has more UTF-8 bytes than a message may; counted only where that could be. */
+export function checkSize(what: string, text: string, attached_bytes = 0): void {
   const limit_bytes = LIMITS.message_bytes;
-  if (text.length * 3 <= limit_bytes) return;
-  const got_bytes = text.length > limit_bytes ? text.length : utf8Bytes(text);
+  if (text.length * 3 + attached_bytes <= limit_bytes) return;
+  const got_bytes = attached_bytes + (text.length > limit_bytes ? text.length : utf8Bytes(text));
   if (got_bytes > limit_bytes) throw new TooLarge({ what, limit_bytes, got_bytes });
 }
 

@@ -126,7 +126,7 @@ describe('a ghost', () => {
           if (typeof symbol !== 'symbol') continue;
           const value = g[symbol];
           if (symbol === Symbol.toStringTag) assert.equal(value, 'Ghost');
-          else if (symbol === Symbol.asyncDispose || symbol === Symbol.toPrimitive)
+          else if ([Symbol.asyncDispose, Symbol.dispose, Symbol.toPrimitive].includes(symbol))
             assert.equal(typeof value, 'function');
           else assert.equal(value, undefined);
         }

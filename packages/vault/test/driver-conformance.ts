@@ -83,7 +83,7 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
         load_timeout_ms: 5_000,
         tls: false,
         keys: office.keys,
-        owner: { jti, role: 'owner', key },
+        owner: { jti, role: 'owner', key, resume_key: key },
         ...more,
       });
       const open = async () => {

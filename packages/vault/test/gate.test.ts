@@ -39,6 +39,7 @@ async function open({ tls = false } = {}) {
       if (method === 'role') return role;
       throw new NoSuchMethod({ method, has: METHODS });
     },
+    stats: async () => ({}),
     end: async () => {},
   };
   const server = createServer();
@@ -65,7 +66,7 @@ async function open({ tls = false } = {}) {
       ),
     async ticket(role: TicketRole = 'owner') {
       const issued = await issue(office, caller.thumbprint, { role });
-      redeemer.expect({ jti: issued.jti, role, key: issued.key });
+      redeemer.expect({ jti: issued.jti, role, key: issued.key, resume_key: issued.key });
       return issued;
     },
     async close() {

@@ -54,10 +54,10 @@ describe('a ticket that is right', () => {
     const { office, caller, redeemer } = await bench();
     for (const role of ['owner', 'visitor'] as const) {
       const { ticket, jti, key } = await issue(office, caller.thumbprint, { role });
-      redeemer.expect({ jti, role, key });
+      redeemer.expect({ jti, role, key, resume_key: key });
       const redemption = await redemptionOf(ticket.signed, jti, key, caller, NONCE);
       const redeemed = await redeemer.redeem(redemption, NONCE);
-      assert.equal(redeemed.role, role);
+      assert.equal(redeemed.ticket.role, role);
       assert.ok(await macHolds(key, transcript('worker', jti, NONCE, redemption.nonce), redeemed.proof));
     }
     await office.close();
@@ -67,7 +67,7 @@ describe('a ticket that is right', () => {
     const { office, caller, redeemer } = await bench();
     const { ticket, jti, key } = await issue(office, caller.thumbprint);
     assert.equal(redeemer.pskOf(jti), undefined);
-    redeemer.expect({ jti, role: 'owner', key });
+    redeemer.expect({ jti, role: 'owner', key, resume_key: key });
     assert.equal(redeemer.pskOf(jti), key);
     await redeemer.redeem(await redemptionOf(ticket.signed, jti, key, caller, NONCE), NONCE);
     assert.equal(redeemer.pskOf(jti), undefined);
@@ -77,7 +77,7 @@ describe('a ticket that is right', () => {
   it('is redeemed through a session by redeemTicket, which refuses a worker that cannot prove itself', async () => {
     const { office, caller, redeemer } = await bench();
     const { ticket, jti, key } = await issue(office, caller.thumbprint);
-    redeemer.expect({ jti, role: 'owner', key });
+    redeemer.expect({ jti, role: 'owner', key, resume_key: key });
     const serveWith = (spoil: (answer: any) => unknown) => {
       const [a, b] = memoryPair();
       new Session({
@@ -105,7 +105,7 @@ describe('a ticket that is right', () => {
       () => null,
     ]) {
       const next = await issue(office, caller.thumbprint);
-      redeemer.expect({ jti: next.jti, role: 'owner', key: next.key });
+      redeemer.expect({ jti: next.jti, role: 'owner', key: next.key, resume_key: next.key });
       await refuses(redeemTicket(serveWith(spoil), next.ticket, caller), ProtocolViolation);
     }
     const foreign = await issue(office, caller.thumbprint);
@@ -129,7 +129,7 @@ describe('a ticket that is wrong', () => {
       await body(given);
       // A failed redemption burns nothing.
       const redemption = await redemptionOf(given.ticket.signed, given.jti, given.key, given.caller, NONCE);
-      assert.equal((await given.redeemer.redeem(redemption, NONCE)).role, 'owner');
+      assert.equal((await given.redeemer.redeem(redemption, NONCE)).ticket.role, 'owner');
     } finally {
       await given.office.close();
     }
@@ -137,7 +137,7 @@ describe('a ticket that is wrong', () => {
   const setUp = async (now?: () => number) => {
     const { office, caller, redeemer } = await bench(now);
     const { ticket, jti, key } = await issue(office, caller.thumbprint);
-    redeemer.expect({ jti, role: 'owner', key });
+    redeemer.expect({ jti, role: 'owner', key, resume_key: key });
     const redeem = async (signed: unknown, change: Partial<Redemption> = {}, nonce = NONCE) =>
       redeemer.redeem(
         { ...(await redemptionOf(signed as string, jti, key, caller, NONCE)), ...change } as Redemption,
@@ -246,14 +246,14 @@ describe('a ticket that is wrong', () => {
       async ({ office, caller, redeemer }) => {
         const start = now;
         const late = await issue(office, caller.thumbprint);
-        redeemer.expect({ jti: late.jti, role: 'owner', key: late.key });
+        redeemer.expect({ jti: late.jti, role: 'owner', key: late.key, resume_key: late.key });
         now = bodyOf(late.ticket.signed).exp * 1000;
         const redemption = await redemptionOf(late.ticket.signed, late.jti, late.key, caller, NONCE);
         const error = await refuses(redeemer.redeem(redemption, NONCE), TicketExpired);
         assert.equal((error as any).fields.expired_at, new Date(now).toISOString());
         // A moment earlier it is good.
         now -= 1;
-        assert.equal((await redeemer.redeem(redemption, NONCE)).role, 'owner');
+        assert.equal((await redeemer.redeem(redemption, NONCE)).ticket.role, 'owner');
         assert.ok(now - start <= LEASE.ticket_ms);
         now = start;
       },
@@ -264,7 +264,7 @@ describe('a ticket that is wrong', () => {
   it('is replayed when it was redeemed before, on any connection and by any message', () =>
     withGood(async ({ office, caller, redeemer }) => {
       const once = await issue(office, caller.thumbprint);
-      redeemer.expect({ jti: once.jti, role: 'owner', key: once.key });
+      redeemer.expect({ jti: once.jti, role: 'owner', key: once.key, resume_key: once.key });
       const redemption = await redemptionOf(once.ticket.signed, once.jti, once.key, caller, NONCE);
       await redeemer.redeem(redemption, NONCE);
       await refuses(redeemer.redeem(redemption, NONCE), TicketReplayed);
@@ -303,7 +303,7 @@ describe('a ticket that is wrong', () => {
       for (const named of [{ worker: 'w-two' }, { node: 'node-two' }, { epoch: 2 }, { epoch: 4 }, {}]) {
         const other = await issue(office, caller.thumbprint, named);
         const known = Object.keys(named).length > 0;
-        if (known) redeemer.expect({ jti: other.jti, role: 'owner', key: other.key });
+        if (known) redeemer.expect({ jti: other.jti, role: 'owner', key: other.key, resume_key: other.key });
         const redemption = await redemptionOf(other.ticket.signed, other.jti, other.key, caller, NONCE);
         await refuses(redeemer.redeem(redemption, NONCE), TicketMisdirected, JSON.stringify(named));
       }
@@ -353,7 +353,7 @@ describe('redeemed by several at once', () => {
       await Promise.all(
         Array.from({ length: CHUNK }, async (_, i) => {
           const { ticket, jti, key } = await issue(office, caller.thumbprint);
-          redeemer.expect({ jti, role: 'owner', key });
+          redeemer.expect({ jti, role: 'owner', key, resume_key: key });
           const racers = i % 10 === 0 ? 3 : 2;
           const redemptions = await Promise.all(
             Array.from({ length: racers }, (_, at) => redemptionOf(ticket.signed, jti, key, caller, `nonce ${at}`)),
@@ -378,7 +378,7 @@ describe('forged or altered', () => {
     const { office, caller, redeemer } = await bench();
     const stranger = await openOffice();
     const { ticket, jti, key } = await issue(office, caller.thumbprint);
-    redeemer.expect({ jti, role: 'owner', key });
+    redeemer.expect({ jti, role: 'owner', key, resume_key: key });
     const good = await redemptionOf(ticket.signed, jti, key, caller, NONCE);
     const genuine = ticket.signed;
     const [header, payload, signature] = genuine.split('.') as [string, string, string];
@@ -462,7 +462,7 @@ describe('forged or altered', () => {
         await redeemer.redeem({ ...good, ticket: altered }, NONCE);
         accepted.push(altered);
         // So that the next that gets through is seen too.
-        redeemer.expect({ jti, role: 'owner', key });
+        redeemer.expect({ jti, role: 'owner', key, resume_key: key });
       } catch (thrown) {
         // Once one got through, the ticket counts as redeemed: whatever gets as far as that was verified.
         if (isError(thrown, TicketForged)) return;
@@ -480,7 +480,7 @@ describe('forged or altered', () => {
       `accepted ${accepted.length}; genuine ends ${signature.slice(-12)}; e.g. ${shown.join('\n')}`,
     );
     assert.deepEqual([...wrong_error.keys()], []);
-    assert.equal((await redeemer.redeem(good, NONCE)).role, 'owner');
+    assert.equal((await redeemer.redeem(good, NONCE)).ticket.role, 'owner');
     await Promise.all([office.close(), stranger.close()]);
   });
 });

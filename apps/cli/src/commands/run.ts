@@ -1,4 +1,4 @@
-/** `hauki run`, `hauki token`. */
+/** `hauki run`. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
@@ -56,14 +56,5 @@ export function runCommands(program: Command): void {
         await own?.stop();
         if (data_dir) rmSync(data_dir, { recursive: true, force: true });
       }
-    });
-
-  program
-    .command('token')
-    .description('print the admin token of the core on this machine')
-    .action((_flags, command: Command) => {
-      const { data, json } = common(command);
-      const token = findToken(data);
-      console.log(json ? JSON.stringify({ token }) : token);
     });
 }

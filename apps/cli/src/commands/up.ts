@@ -82,7 +82,11 @@ export function upCommands(program: Command): void {
   withNodeFlags(program.command('node'))
     .description('join this machine to a mesh as a node')
     .option('--token-file <file>', 'the core’s node.token; default: that of a core on this machine')
-    .option('--name <name>', 'folder of this node below the data folder', 'node')
+    .option(
+      '--name <name>',
+      'what this node is called, and its folder below the data folder; default: as this machine',
+      'node',
+    )
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000' } = common(command);
       if (!/^[a-z0-9][a-z0-9-]*$/.test(flags.name)) throw new BadInput({ what: '--name', why: 'a name is [a-z0-9-]' });
@@ -90,6 +94,7 @@ export function upCommands(program: Command): void {
       const node = await startNode(
         {
           ...nodeOptions(flags),
+          ...(flags.name === 'node' ? {} : { name: flags.name }),
           core_url: core,
           data_dir: join(data, flags.name),
           token_file: flags.tokenFile ?? nodeTokenFile(data),

@@ -9,6 +9,8 @@ import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typ
 import type { MeshFs, PutRequest, Written } from '@hauki/meshfs';
 import { BadInput, MeshError, PointerMissing, RangeUnsatisfiable } from '@hauki/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { demand } from '../rights.ts';
+import type { TokenStore } from '../tokens.ts';
 import { announcedDigest, contentRangeOf, etagOf, expectOf, isKnown, rangeOf, reprDigest } from './conditions.ts';
 import { counted } from './spent.ts';
 
@@ -100,14 +102,35 @@ function kindOf(request: FastifyRequest, language: string | undefined): Pick<Put
   return { ...(media_type === undefined ? {} : { media_type }), ...(language === undefined ? {} : { language }) };
 }
 
-export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async (app, { meshfs }) => {
+export interface MeshFsRawPowers {
+  meshfs: MeshFs;
+  tokens: Pick<TokenStore, 'hold'>;
+}
+
+export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async (app, { meshfs, tokens }) => {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, _body, done) => done(null, undefined)); // handlers read it themselves
   app.addHook('onError', async (request) => hearOut(request.raw));
+  // A transfer may take long; it ends with its token.
+  app.addHook('preHandler', async (request, reply) => {
+    const release = tokens.hold(request.principal, () => reply.raw.destroy());
+    reply.raw.once('close', release);
+  });
+  /** The pointer of a request whose token may do this with it. */
+  const allowed = ({ principal, query }: FastifyRequest, scope: 'meshfs.read' | 'meshfs.write'): string => {
+    const pointer = pointerIn(query as { pointer?: string });
+    demand(principal, { scope, pointer });
+    return pointer;
+  };
+  const writing =
+    ({ principal }: FastifyRequest) =>
+    (pointer: string) =>
+      demand(principal, { scope: 'meshfs.write', pointer });
 
   app.put(
     '/api/v2/meshfs/raw',
     {
+      config: { scope: 'meshfs.write' },
       schema: {
         tags: ['meshfs'],
         summary: 'Write bytes to a pointer. With `upload` and Content-Range: one piece of an upload',
@@ -118,7 +141,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
       const { upload, language } = request.query;
       const { raw, headers } = request;
       const common = {
-        pointer: pointerIn(request.query),
+        pointer: allowed(request, 'meshfs.write'),
         ...kindOf(request, language),
         expect: expectOf(headers),
         digest: announcedDigest(headers),
@@ -145,11 +168,12 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
   app.get(
     '/api/v2/meshfs/raw',
     {
+      config: { scope: 'meshfs.read' },
       exposeHeadRoute: false,
       schema: { tags: ['meshfs'], summary: 'The bytes that a pointer points to; takes Range', querystring: Pointer },
     },
     async (request, reply) => {
-      const found = await meshfs.open(pointerIn(request.query), { version: request.query.version });
+      const found = await meshfs.open(allowed(request, 'meshfs.read'), { version: request.query.version });
       const range = rangeOf(request.headers, found);
       if (range === 'none') {
         void reply.header('content-range', `bytes */${found.bytes}`);
@@ -174,6 +198,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
   app.head(
     '/api/v2/meshfs/raw',
     {
+      config: { scope: ['meshfs.read', 'meshfs.write'] },
       schema: {
         tags: ['meshfs'],
         summary: 'What a pointer points to, without the bytes. With `upload`: how far that upload is',
@@ -183,12 +208,12 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
     async (request, reply) => {
       const { upload, version } = request.query;
       if (upload !== undefined) {
-        const { offset, written } = await meshfs.uploads.state(upload);
+        const { offset, written } = await meshfs.uploads.state(upload, writing(request));
         if (written) describeContent(reply, written);
         void reply.headers({ 'upload-offset': offset, 'upload-complete': written ? '?1' : '?0' });
         return reply.header('cache-control', 'no-store').status(204).send();
       }
-      const found = await meshfs.open(pointerIn(request.query), { version });
+      const found = await meshfs.open(allowed(request, 'meshfs.read'), { version });
       describeContent(reply, found);
       return reply.header('content-length', found.bytes).send();
     },
@@ -197,6 +222,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
   app.delete(
     '/api/v2/meshfs/raw',
     {
+      config: { scope: 'meshfs.write' },
       schema: {
         tags: ['meshfs'],
         summary: 'Delete a pointer; its history stays readable. With `upload`: give that upload up',
@@ -206,10 +232,10 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = as
     async (request) => {
       const { upload } = request.query;
       if (upload !== undefined) {
-        await meshfs.uploads.discard(upload);
+        await meshfs.uploads.discard(upload, writing(request));
         return { status: 'success', upload };
       }
-      const deleted = await meshfs.delete(pointerIn(request.query), { expect: expectOf(request.headers) });
+      const deleted = await meshfs.delete(allowed(request, 'meshfs.write'), { expect: expectOf(request.headers) });
       return { status: 'success', ...deleted };
     },
   );

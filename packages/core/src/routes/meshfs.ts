@@ -7,13 +7,17 @@ import { Readable } from 'node:stream';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs, Written } from '@hauki/meshfs';
 import { PointerMissing, toWire } from '@hauki/protocol';
+import { demandPrefix, listFor } from '../listing.ts';
+import { demand, reaches } from '../rights.ts';
+import type { TokenStore } from '../tokens.ts';
 import { etagOf, expectOf } from './conditions.ts';
 import { meshfsRawRoutes } from './meshfs-raw.ts';
 
 /** A silent connection may be dead: this often a watcher hears something. */
 const PING_MS = 15_000;
 
-const Prefix = Type.String({ default: 'gem-pointer://', maxLength: 2048 });
+const EVERYTHING = 'gem-pointer://';
+const Prefix = Type.Optional(Type.String({ maxLength: 2048, description: `without it ${EVERYTHING}: all` }));
 const VersionNumber = Type.Integer({ minimum: 1 });
 
 /** The pointer of a request; the notes answer `PointerMissing` where there is none. */
@@ -22,12 +26,18 @@ export function pointerIn(given: { pointer?: string }): string {
   return given.pointer;
 }
 
-export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async (app, { meshfs }) => {
-  await app.register(meshfsRawRoutes, { meshfs });
+export interface MeshFsRoutesPowers {
+  meshfs: MeshFs;
+  tokens: Pick<TokenStore, 'hold'>;
+}
+
+export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async (app, { meshfs, tokens }) => {
+  await app.register(meshfsRawRoutes, { meshfs, tokens });
 
   app.post(
     '/api/v2/meshfs/write',
     {
+      config: { scope: 'meshfs.write' },
       schema: {
         tags: ['meshfs'],
         summary: 'Write text to a pointer; acknowledged when it is durable. Takes If-Match and If-None-Match: *',
@@ -44,6 +54,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
     },
     async (request, reply) => {
       const pointer = pointerIn(request.body);
+      demand(request.principal, { scope: 'meshfs.write', pointer });
       const written = await meshfs.write({ ...request.body, pointer, expect: expectOf(request.headers) });
       void reply.header('etag', etagOf(written));
       return { status: 'success', ...written };
@@ -53,6 +64,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
   app.get(
     '/api/v2/meshfs/resolve',
     {
+      config: { scope: 'meshfs.read' },
       schema: {
         tags: ['meshfs'],
         summary: 'The text that a pointer points to, now or in an earlier version',
@@ -60,7 +72,9 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
       },
     },
     async (request, reply) => {
-      const found = await meshfs.resolve(pointerIn(request.query), { version: request.query.version });
+      const pointer = pointerIn(request.query);
+      demand(request.principal, { scope: 'meshfs.read', pointer });
+      const found = await meshfs.resolve(pointer, { version: request.query.version });
       void reply.header('etag', etagOf(found));
       return { status: 'success', ...found };
     },
@@ -69,6 +83,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
   app.get(
     '/api/v2/meshfs/history',
     {
+      config: { scope: 'meshfs.read' },
       schema: {
         tags: ['meshfs'],
         summary: 'The versions of a pointer, the newest first, a page at a time',
@@ -81,13 +96,16 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
     },
     async (request) => {
       const { pointer: _, ...page } = request.query;
-      return { status: 'success', ...(await meshfs.history(pointerIn(request.query), page)) };
+      const pointer = pointerIn(request.query);
+      demand(request.principal, { scope: 'meshfs.read', pointer });
+      return { status: 'success', ...(await meshfs.history(pointer, page)) };
     },
   );
 
   app.get(
     '/api/v2/meshfs/list',
     {
+      config: { scope: 'meshfs.read' },
       schema: {
         tags: ['meshfs'],
         summary: 'What is kept under pointers that begin with a prefix, a page at a time',
@@ -99,14 +117,17 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
       },
     },
     async (request) => {
-      const { prefix, ...page } = request.query;
-      return { status: 'success', ...(await meshfs.list(prefix, page)) };
+      const { prefix = EVERYTHING, ...page } = request.query;
+      const revision = await meshfs.revision();
+      return { status: 'success', revision, ...(await listFor(request.principal, meshfs, prefix, page)) };
     },
   );
 
   app.get(
     '/api/v2/meshfs/watch',
     {
+      config: { scope: 'meshfs.read' },
+      exposeHeadRoute: false,
       schema: {
         tags: ['meshfs'],
         summary: 'Changes under a prefix as server-sent events: from now, from `after`, or from Last-Event-ID',
@@ -114,20 +135,32 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
       },
     },
     async (request, reply) => {
+      const { principal, query } = request;
+      const { prefix = EVERYTHING } = query;
+      demandPrefix(principal, prefix);
       const last = request.headers['last-event-id'];
       const seen = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Number(last) : undefined;
-      const after = seen ?? request.query.after ?? (await meshfs.revision());
+      const after = seen ?? query.after ?? (await meshfs.revision());
       const gone = new AbortController();
-      const changes = meshfs.watch(request.query.prefix, { after, signal: gone.signal });
+      const changes = meshfs.watch(prefix, { after, signal: gone.signal });
       reply.raw.once('close', () => gone.abort());
+      reply.raw.once(
+        'close',
+        tokens.hold(principal, () => reply.raw.destroy()),
+      );
+      // `wiki/a` begins `wiki/ab` too, and the store folds letter case.
+      const visible = ({ pointer }: Written) => reaches(principal.targets.pointers, pointer);
       void reply.headers({ 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
-      return reply.send(Readable.from(events(changes, after), { objectMode: false }));
+      return reply.send(Readable.from(events(changes, after, visible), { objectMode: false }));
     },
   );
 
   app.post(
     '/api/v2/meshfs/gc',
-    { schema: { tags: ['meshfs'], summary: 'Remove content that no kept version names; says how much' } },
+    {
+      config: { scope: 'admin' },
+      schema: { tags: ['meshfs'], summary: 'Remove content that no kept version names; says how much' },
+    },
     async () => {
       await meshfs.uploads.sweep();
       return { status: 'success', ...(await meshfs.collect()) };
@@ -136,7 +169,11 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<{ meshfs: MeshFs }> = async
 };
 
 /** Changes as server-sent events. The first says from where; an error is the last. */
-async function* events(changes: AsyncIterableIterator<Written>, after: number): AsyncGenerator<string> {
+async function* events(
+  changes: AsyncIterableIterator<Written>,
+  after: number,
+  visible: (change: Written) => boolean,
+): AsyncGenerator<string> {
   const event = (name: string, data: object, id?: number) =>
     `${id === undefined ? '' : `id: ${id}\n`}event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
   try {
@@ -151,7 +188,7 @@ async function* events(changes: AsyncIterableIterator<Written>, after: number): 
       if (got === 'silence') yield ': still here\n\n';
       else if (got.done) return;
       else {
-        yield event('change', got.value, got.value.revision);
+        if (visible(got.value)) yield event('change', got.value, got.value.revision);
         next = changes.next();
       }
     }

@@ -2,15 +2,16 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { LIMITS } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
-import type { Principal } from '../auth.ts';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
+import { CALL, demand, may } from '../rights.ts';
 import type { SpawnRequest, Swarm } from '../swarm.ts';
 
 export interface SwarmRoutesPowers {
   swarm: Swarm;
   relay: Relay;
   registry: Registry;
+  emit(name: string, fields: object): void;
 }
 
 const strict = { additionalProperties: false };
@@ -47,10 +48,12 @@ const Spawn = Type.Object(
   strict,
 );
 
+/** https://www.w3.org/TR/trace-context/#traceparent-header */
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
-const principalOf = (request: object) => (request as { principal: Principal }).principal;
 
-export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (app, { swarm, relay, registry }) => {
+export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (app, powers) => {
+  const { swarm, relay, registry, emit } = powers;
   // JSON-RPC text is parsed by JSON-RPC's own rules, batches and parse errors included.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
@@ -63,6 +66,7 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
   app.post(
     '/api/v2/swarm_spawn_ephemeral',
     {
+      config: { scope: 'spawn.pointer' },
       schema: {
         tags: ['swarm'],
         summary: 'Clone a worker: place it, provision its vault, load it, and get the ticket',
@@ -71,14 +75,14 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
     },
     async (request) => ({
       status: 'success',
-      ...(await swarm.spawn(request.body as SpawnRequest, principalOf(request))),
+      ...(await swarm.spawn(request.body as SpawnRequest, request.principal)),
     }),
   );
 
   app.post(
     '/api/v2/ephemeral/:worker',
     {
-      config: { raw: true } as never,
+      config: { raw: true, scope: CALL },
       schema: {
         tags: ['swarm'],
         summary: 'Call a worker over the relay: a JSON-RPC 2.0 request or batch, answered as JSON-RPC',
@@ -87,8 +91,12 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
     },
     async (request, reply) => {
       const { worker } = request.params;
+      demand(request.principal, { scope: 'call', worker: registry.known(worker) });
+      const { traceparent } = request.headers;
+      const traced = typeof traceparent === 'string' && TRACEPARENT.test(traceparent) ? { traceparent } : {};
+      const options = { timeout_ms: LIMITS.call_ms, ...traced };
       const text = await answerPlain(request.body as string, (method, params) =>
-        relay.call(worker, method, params, LIMITS.call_ms),
+        relay.call(worker, method, params, options),
       );
       if (text === undefined) return reply.status(204).send();
       return reply.type('application/json').send(text);
@@ -97,9 +105,14 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
 
   app.get(
     '/api/v2/ephemeral/:worker',
-    { schema: { tags: ['swarm'], summary: 'What became of a worker', params: Worker } },
+    {
+      config: { scope: ['read', ...CALL] },
+      schema: { tags: ['swarm'], summary: 'What became of a worker', params: Worker },
+    },
     async (request) => {
       const { worker } = request.params;
+      if (!may(request.principal, { scope: 'read' }))
+        demand(request.principal, { scope: 'call', worker: registry.known(worker) });
       return { status: 'success', worker, ...swarm.state(worker), info: registry.workers.get(worker) ?? null };
     },
   );
@@ -107,6 +120,7 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
   app.post(
     '/api/v2/ephemeral/:worker/ticket',
     {
+      config: { scope: CALL },
       schema: {
         tags: ['swarm'],
         summary: 'A visitor’s ticket to a living worker: it may call, but neither renew nor end',
@@ -114,19 +128,27 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
         body: Type.Object({ audience: Audience }, strict),
       },
     },
-    async (request) => ({
-      status: 'success',
-      worker: request.params.worker,
-      ticket: await swarm.visitorTicket(request.params.worker, request.body.audience),
-    }),
+    async (request) => {
+      const { worker } = request.params;
+      const { owner } = registry.known(worker);
+      demand(request.principal, { scope: 'call', worker: { worker, owner } });
+      const ticket = await swarm.visitorTicket(worker, request.body.audience);
+      emit('VISITOR_TICKET', { worker, owner, by: request.principal.name });
+      return { status: 'success', worker, ticket };
+    },
   );
 
   app.delete(
     '/api/v2/ephemeral/:worker',
-    { schema: { tags: ['swarm'], summary: 'Destruct: kill at once', params: Worker } },
+    {
+      config: { scope: ['destruct', 'spawn.pointer'] },
+      schema: { tags: ['swarm'], summary: 'Destruct: kill at once', params: Worker },
+    },
     async (request) => {
-      await swarm.destruct(request.params.worker, principalOf(request));
-      return { status: 'success', worker: request.params.worker };
+      const { worker } = request.params;
+      demand(request.principal, { scope: 'destruct', worker: registry.known(worker) });
+      await swarm.destruct(worker, request.principal);
+      return { status: 'success', worker };
     },
   );
 };

@@ -15,7 +15,7 @@ export interface SystemPowers {
 
 export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app, powers) => {
   const { registry, relay, keys, core_id, started_at } = powers;
-  const open = { config: { open: true } as never };
+  const open = { config: { open: true } };
 
   app.get(
     '/health',
@@ -41,14 +41,18 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
     () => ({ delivered: TICKET_SCHEMA, signed_body: TICKET_BODY_SCHEMA }),
   );
 
-  app.get('/api/v2/service_registry', { schema: { tags: ['swarm'], summary: 'Nodes and workers' } }, async () => {
+  const registry_route = {
+    config: { scope: 'read' as const },
+    schema: { tags: ['swarm'], summary: 'Nodes and workers' },
+  };
+  app.get('/api/v2/service_registry', registry_route, async () => {
     // Leases and processes are the nodes' to know; a node that does not answer leaves its workers as last seen.
     await Promise.allSettled(
       registry.candidates().map(async (node) => {
         const workers = await node.session.call('workers', [], { timeout_ms: 1_000 });
         // Also one whose birth the core never heard of: its answer was lost.
         for (const info of workers as WorkerInfo[])
-          if (!registry.fate(info.worker)) registry.workers.set(info.worker, { ...info, node: node.info.node });
+          if (!registry.fate(info.worker)) registry.learn({ ...info, node: node.info.node });
       }),
     );
     return {
@@ -63,4 +67,20 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
       relay_bytes: relay.carried_bytes,
     };
   });
+
+  app.get(
+    '/api/v2/sessions',
+    {
+      config: { scope: 'read' as const },
+      schema: { tags: ['swarm'], summary: 'Callers’ sessions with workers, as their nodes tell' },
+    },
+    async () => {
+      const asked = registry.candidates().map(async ({ rpc, info }) => {
+        const found = await rpc.sessions();
+        return found.map((session) => ({ ...session, node: info.node }));
+      });
+      const told = await Promise.allSettled(asked);
+      return { status: 'success', sessions: told.flatMap((one) => (one.status === 'fulfilled' ? one.value : [])) };
+    },
+  );
 };

@@ -1,10 +1,10 @@
 /** Two transports joined in memory: a session's two ends without a network. Messages arrive on a later turn, as always. */
-import type { Transport, TransportEvents } from '../transport.ts';
+import { bytesLength, type FrameTransport, joinBytes, type TransportEvents } from '../transport.ts';
 
-class MemoryEnd implements Transport {
+class MemoryEnd implements FrameTransport {
   peer!: MemoryEnd;
   #events: TransportEvents | undefined;
-  #early: string[] = [];
+  #early: ((events: TransportEvents) => void)[] = [];
   #closed: string | undefined;
   buffered_bytes = 0;
   carried_bytes = 0;
@@ -13,17 +13,19 @@ class MemoryEnd implements Transport {
     const over = this.#closed;
     this.#events = events;
     // The listener may close while it hears: then it hears no more, and was told of the end by that.
-    for (const text of this.#early.splice(0)) if (this.#closed === over) events.message(text);
+    for (const deliver of this.#early.splice(0)) if (this.#closed === over) deliver(events);
     if (over !== undefined) events.close(over);
   }
 
-  send(text: string): void {
-    if (this.#closed !== undefined) return;
-    this.buffered_bytes += text.length;
-    this.carried_bytes += text.length;
-    queueMicrotask(() => {
-      this.buffered_bytes -= text.length;
-      this.peer.#deliver(text);
+  send(text: string, bytes?: readonly Uint8Array[]): void {
+    const joined = bytes && joinBytes(bytes);
+    this.#carry(text.length + (bytes ? bytesLength(bytes) : 0), (events) => events.message(text, joined));
+  }
+
+  control(kind: number, payload: Uint8Array): void {
+    this.#carry(payload.length, (events) => {
+      if (events.control) events.control(kind, payload);
+      else this.peer.close('a control frame has no meaning here');
     });
   }
 
@@ -33,11 +35,21 @@ class MemoryEnd implements Transport {
     this.#shut(reason);
   }
 
-  #deliver(text: string): void {
+  #carry(size: number, deliver: (events: TransportEvents) => void): void {
     if (this.#closed !== undefined) return;
-    this.carried_bytes += text.length;
-    if (this.#events) this.#events.message(text);
-    else this.#early.push(text);
+    this.buffered_bytes += size;
+    this.carried_bytes += size;
+    queueMicrotask(() => {
+      this.buffered_bytes -= size;
+      this.peer.#deliver(size, deliver);
+    });
+  }
+
+  #deliver(size: number, deliver: (events: TransportEvents) => void): void {
+    if (this.#closed !== undefined) return;
+    this.carried_bytes += size;
+    if (this.#events) deliver(this.#events);
+    else this.#early.push(deliver);
   }
 
   #shut(reason: string): void {
@@ -48,7 +60,7 @@ class MemoryEnd implements Transport {
 }
 
 /** A joined pair. */
-export function memoryPair(): [Transport, Transport] {
+export function memoryPair(): [FrameTransport, FrameTransport] {
   const a = new MemoryEnd();
   const b = new MemoryEnd();
   a.peer = b;

@@ -1,60 +1,46 @@
 /**
- * Our frames over any Node duplex stream: TCP, TLS, a Unix socket, an upgraded HTTP connection.
- *
- * A frame is a 4-byte big-endian length, one byte of kind, and the payload; the length counts kind and payload. It is
- * below 2^24, so a frame begins with 0x00, which tells it from JSON, HTTP and TLS. Kind 1 is one JSON-RPC text (UTF-8).
- * What is sent during one turn of the event loop leaves in one write.
+ * Our frames (`frames.ts`) over any Node duplex stream: TCP, TLS, a Unix socket, an upgraded HTTP connection. What is
+ * sent during one turn of the event loop leaves in one write.
  */
 import type { Duplex } from 'node:stream';
 import { LIMITS } from '@hauki/protocol';
-import type { Transport, TransportEvents } from '../transport.ts';
+import { FrameReader, KIND, layFrames, type Outgoing } from '../frames.ts';
+import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 
-const HEADER = 5;
-const KIND_TEXT = 1;
 /** How long a closing side waits for its last bytes to be taken. */
 const LINGER_MS = 1_000;
+const NONE: readonly Uint8Array[] = [];
+
+const powers = {
+  size: (text: string) => Buffer.byteLength(text),
+  write: (into: Uint8Array, text: string, at: number, length: number) => {
+    (into as Buffer).write(text, at, length, 'utf8');
+  },
+  allocate: (length: number) => Buffer.allocUnsafe(length),
+};
+
+/** Chunks of a socket are Buffers; what was joined of them is not. */
+const readText = (bytes: Uint8Array, from: number, to: number) =>
+  (bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).toString(
+    'utf8',
+    from,
+    to,
+  );
 
 /** Frames over `stream`. `limit` tells how many bytes one incoming message may have; it is asked for each. */
-export function streamTransport(stream: Duplex, limit: () => number = () => LIMITS.message_bytes): Transport {
+export function streamTransport(stream: Duplex, limit: () => number = () => LIMITS.message_bytes): FrameTransport {
   let events: TransportEvents | undefined;
-  let outgoing: string[] = [];
-  let outgoing_chars = 0;
+  let outgoing: Outgoing[] = [];
+  let outgoing_bytes = 0;
   let scheduled = false;
   let ended: string | undefined;
   let carried = 0;
-  let held: Buffer[] = [];
-  let held_bytes = 0;
-  let wanted = HEADER;
 
   const end = (reason: string) => {
     if (ended !== undefined) return;
     ended = reason;
-    held = [];
+    reader.stop();
     events?.close(reason);
-  };
-
-  const flush = () => {
-    scheduled = false;
-    if (outgoing.length === 0 || stream.destroyed) return;
-    let size = 0;
-    const lengths: number[] = [];
-    for (const text of outgoing) {
-      const length = Buffer.byteLength(text);
-      lengths.push(length);
-      size += length + HEADER;
-    }
-    const bytes = Buffer.allocUnsafe(size);
-    let at = 0;
-    for (let i = 0; i < outgoing.length; i++) {
-      bytes.writeUInt32BE(lengths[i]! + 1, at);
-      bytes[at + 4] = KIND_TEXT;
-      bytes.write(outgoing[i]!, at + HEADER, 'utf8');
-      at += lengths[i]! + HEADER;
-    }
-    outgoing = [];
-    outgoing_chars = 0;
-    carried += size;
-    stream.write(bytes);
   };
 
   const fail = (reason: string) => {
@@ -62,28 +48,48 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
     stream.destroy();
   };
 
+  const reader = new FrameReader(
+    {
+      message: (text, bytes) => events!.message(text, bytes),
+      control: (kind, payload) => {
+        if (events!.control) events!.control(kind, payload);
+        else fail(`the peer sent a frame of kind ${kind}, which has no meaning here`);
+      },
+    },
+    limit,
+    readText,
+  );
+
+  const flush = () => {
+    scheduled = false;
+    if (outgoing.length === 0 || stream.destroyed) return;
+    const chunks = layFrames(outgoing, powers);
+    outgoing = [];
+    outgoing_bytes = 0;
+    if (chunks.length > 1) stream.cork();
+    for (const chunk of chunks) {
+      carried += chunk.length;
+      stream.write(chunk);
+    }
+    if (chunks.length > 1) stream.uncork();
+  };
+
+  const queue = (kind: number, text: string, bytes: readonly Uint8Array[]) => {
+    if (ended !== undefined) return;
+    outgoing.push({ kind, text, bytes });
+    outgoing_bytes += text.length + bytesLength(bytes);
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(flush);
+  };
+
   const take = (chunk: Buffer) => {
     carried += chunk.length;
-    held.push(chunk);
-    held_bytes += chunk.length;
-    if (held_bytes < wanted) return;
-    const bytes = held.length === 1 ? chunk : Buffer.concat(held, held_bytes);
-    let at = 0;
-    wanted = HEADER;
-    while (ended === undefined && bytes.length - at >= HEADER) {
-      const length = bytes.readUInt32BE(at);
-      if (length < 1 || length > limit() + 1)
-        return fail(`the peer sent a frame of ${length} bytes; at most ${limit()} are taken`);
-      if (bytes.length - at < 4 + length) {
-        wanted = 4 + length;
-        break;
-      }
-      if (bytes[at + 4] !== KIND_TEXT) return fail(`the peer sent a frame of unknown kind ${bytes[at + 4]}`);
-      events!.message(bytes.toString('utf8', at + HEADER, at + 4 + length));
-      at += 4 + length;
+    try {
+      reader.push(chunk);
+    } catch (error) {
+      fail((error as Error).message);
     }
-    held = at < bytes.length ? [bytes.subarray(at)] : [];
-    held_bytes = bytes.length - at;
   };
 
   stream.on('error', (error) => end(error.message));
@@ -100,14 +106,11 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
       if (ended !== undefined) return given.close(ended);
       if (first) stream.on('data', take);
     },
-    send(text) {
-      if (ended !== undefined) return;
-      outgoing.push(text);
-      outgoing_chars += text.length;
-      if (scheduled) return;
-      scheduled = true;
-      setImmediate(flush);
+    send(text, bytes) {
+      if (bytes === undefined) queue(KIND.literal, text, NONE);
+      else queue(KIND.tagged, text, bytes);
     },
+    control: (kind, payload) => queue(kind, '', [payload]),
     close(reason = 'closed by this side') {
       if (ended !== undefined) return;
       flush();
@@ -121,7 +124,7 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
       else socket.unref?.();
     },
     get buffered_bytes() {
-      return outgoing_chars + stream.writableLength;
+      return outgoing_bytes + stream.writableLength;
     },
     get carried_bytes() {
       return carried;

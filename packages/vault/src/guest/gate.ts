@@ -5,11 +5,28 @@
  */
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { describe, LIMITS, NoSuchMethod, type TicketRole, toWire, Unauthorised } from '@hauki/protocol';
-import { type Hello, type Redeemed, type Redemption, randomText } from '@hauki/rpc';
+import {
+  describe,
+  type ExpectedTicket,
+  LIMITS,
+  NoSuchMethod,
+  type TicketRole,
+  toWire,
+  Unauthorised,
+} from '@hauki/protocol';
+import {
+  type FrameTransport,
+  type Hello,
+  type Redeemed,
+  type Redemption,
+  type Resumed,
+  type Resumption,
+  randomText,
+} from '@hauki/rpc';
 import { securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
 import type { Inside } from './guest.ts';
 import type { Redeemer } from './redeemer.ts';
+import { CallerSessions } from './sessions.ts';
 
 export interface GateOptions {
   server: Server;
@@ -21,25 +38,54 @@ export interface GateOptions {
   tls: boolean;
 }
 
-export function openGate(options: GateOptions): void {
+interface Step {
+  answer: Hello | Redeemed | Resumed;
+  ticket?: ExpectedTicket;
+  go?(link: FrameTransport): void;
+}
+
+/** Whether a message asks for a session with whole values, references and resume. */
+function isOpen(text: string): boolean {
+  if (!text.includes('"rpc.open"')) return false;
+  const { id, method } = JSON.parse(text);
+  return method === 'rpc.open' && id === undefined;
+}
+
+/** A transport whose first message has been heard already. */
+function withFirst(link: FrameTransport, text: string, bytes: Uint8Array | undefined): FrameTransport {
+  const { start } = link;
+  link.start = (events) => {
+    link.start = start;
+    events.message(text, bytes);
+    start(events);
+  };
+  return link;
+}
+
+/** Gives the sessions that have been opened through it. */
+export function openGate(options: GateOptions): CallerSessions {
   const { server, worker, redeemer, inside, methods } = options;
   let connections = 0;
   /** Those that have not redeemed a ticket, the oldest first: strangers make room for strangers, never for guests. */
   const strangers = new Set<Socket>();
 
-  /** The two calls before redemption. Gives the role once, when redeemed. */
+  const sessions = new CallerSessions();
+
+  /** The calls before a connection is let in. Gives the ticket once, when redeemed, or what goes on, when resumed. */
   const handshake = () => {
     const nonce = randomText(16);
     let busy = false;
-    return async (method: string, params: unknown): Promise<{ answer: Hello | Redeemed; role?: TicketRole }> => {
+    return async (method: string, params: unknown): Promise<Step> => {
       if (method === 'rpc.hello') return { answer: { nonce } };
-      if (method !== 'rpc.redeem') throw new Unauthorised({ why: 'Redeem a ticket first: rpc.hello, then rpc.redeem' });
+      if (method !== 'rpc.redeem' && method !== 'rpc.resume')
+        throw new Unauthorised({ why: 'Redeem a ticket first: rpc.hello, then rpc.redeem' });
       if (busy) throw new Unauthorised({ why: 'One redemption at a time' });
       busy = true;
       try {
-        const redemption = (Array.isArray(params) ? params[0] : params) as Redemption;
-        const { role, proof } = await redeemer.redeem(redemption, nonce);
-        return { answer: { worker, proof, methods: methods() }, role };
+        const given = Array.isArray(params) ? params[0] : params;
+        if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
+        const { ticket, proof } = await redeemer.redeem(given as Redemption, nonce);
+        return { answer: { worker, proof, methods: methods() }, ticket };
       } finally {
         busy = false;
       }
@@ -47,28 +93,42 @@ export function openGate(options: GateOptions): void {
   };
 
   const frames = (stream: Duplex, admitted: () => void) => {
-    let role: TicketRole | undefined;
-    const transport = streamTransport(stream, () => (role ? LIMITS.message_bytes : LIMITS.handshake_bytes));
+    let ticket: ExpectedTicket | undefined;
+    let inside_limit = false;
+    const link = streamTransport(stream, () => (inside_limit ? LIMITS.message_bytes : LIMITS.handshake_bytes));
     const step = handshake();
+    const answer = (id: unknown, member: 'result' | 'error', value: object) =>
+      link.send(JSON.stringify({ jsonrpc: '2.0', id, [member]: value }));
+    const admit = () => {
+      inside_limit = true;
+      admitted();
+    };
     const receive = async (text: string) => {
-      if (!role && transport.carried_bytes > LIMITS.handshake_bytes)
-        return transport.close('too much before redemption');
+      if (!inside_limit && link.carried_bytes > LIMITS.handshake_bytes) return link.close('too much before redemption');
       let id: unknown = null;
       try {
         const request = JSON.parse(text);
         id = request.id ?? null;
-        const { answer, role: given } = await step(String(request.method), request.params);
-        transport.send(JSON.stringify({ jsonrpc: '2.0', id, result: answer }));
-        if (!given) return;
-        role = given;
-        admitted();
-        inside.open(transport, given);
+        const done = await step(String(request.method), request.params);
+        answer(id, 'result', done.answer);
+        if (!done.go && !done.ticket) return;
+        admit();
+        if (done.go) done.go(link);
+        else ticket = done.ticket;
       } catch (error) {
-        transport.send(JSON.stringify({ jsonrpc: '2.0', id, error: toWire(error) }));
-        if (!(error instanceof NoSuchMethod)) transport.close(describe(error));
+        answer(id, 'error', toWire(error));
+        if (!(error instanceof NoSuchMethod)) link.close(describe(error));
       }
     };
-    transport.start({ message: (text) => void receive(text), close: () => {} });
+    link.start({
+      message(text, bytes) {
+        if (!ticket) return bytes ? link.close('tagged values before redemption') : void receive(text);
+        // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
+        if (!bytes && isOpen(text)) inside.open(sessions.open(ticket, link), ticket.role, true, ticket.jti);
+        else inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
+      },
+      close: () => {},
+    });
   };
 
   const lines = (stream: Duplex, admitted: () => void) => {
@@ -76,9 +136,10 @@ export function openGate(options: GateOptions): void {
     const step = handshake();
     const call = async (method: string, params: unknown) => {
       if (role) return inside.call(method, params, role);
-      const { answer, role: given } = await step(method, params);
-      if (given) {
-        role = given;
+      if (method === 'rpc.resume') throw new Unauthorised({ why: 'JSON lines cannot resume a session' });
+      const { answer, ticket } = await step(method, params);
+      if (ticket) {
+        role = ticket.role;
         admitted();
       }
       return answer;
@@ -98,7 +159,7 @@ export function openGate(options: GateOptions): void {
   const accept = async (stream: Duplex, encrypted: boolean, admitted: () => void): Promise<void> => {
     const speech = await sniff(stream, LIMITS.handshake_ms);
     if (speech === 'tls' && !encrypted) {
-      const inner = await securedServerStream(stream as Socket, (jti) => redeemer.pskOf(jti));
+      const inner = await securedServerStream(stream as Socket, (jti) => redeemer.pskOf(jti) ?? sessions.keyOf(jti));
       inner.on('error', () => stream.destroy());
       return accept(inner, true, admitted);
     }
@@ -132,4 +193,5 @@ export function openGate(options: GateOptions): void {
     };
     accept(socket, false, admitted).catch(() => socket.destroy());
   });
+  return sessions;
 }

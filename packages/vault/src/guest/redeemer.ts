@@ -4,6 +4,7 @@
  * so a forger cannot burn it, and among any number of redemptions at once one wins.
  */
 import {
+  type ExpectedTicket,
   LEASE,
   TicketAudience,
   type TicketBody,
@@ -11,18 +12,10 @@ import {
   TicketForged,
   TicketMisdirected,
   TicketReplayed,
-  type TicketRole,
   TicketUnproven,
 } from '@hauki/protocol';
 import { mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
 import { verifyCompact, verifyKeys } from './jws.ts';
-
-export interface Expected {
-  jti: string;
-  role: TicketRole;
-  /** The session key, base64url. */
-  key: string;
-}
 
 /** Redeemed tickets that are remembered, to tell a replay from a forgery. */
 const REMEMBERED = 4096;
@@ -34,7 +27,7 @@ export class Redeemer {
   readonly #key_set: object;
   #keys: ReturnType<typeof verifyKeys> | undefined;
   readonly #now: () => number;
-  readonly #expected = new Map<string, Expected & { until: number }>();
+  readonly #expected = new Map<string, ExpectedTicket & { until: number }>();
   readonly #redeemed = new Set<string>();
 
   constructor(
@@ -53,7 +46,7 @@ export class Redeemer {
   }
 
   /** Makes a ticket redeemable, once. */
-  expect(ticket: Expected): void {
+  expect(ticket: ExpectedTicket): void {
     const now = this.#now();
     // In the order in which they came: the front is the oldest.
     for (const [jti, { until }] of this.#expected) {
@@ -70,7 +63,7 @@ export class Redeemer {
   }
 
   /** Redeems, or throws one of the ticket errors. `nonce` is what this side sent to this connection alone. */
-  async redeem(redemption: Redemption, nonce: string): Promise<{ role: TicketRole; proof: string }> {
+  async redeem(redemption: Redemption, nonce: string): Promise<{ ticket: ExpectedTicket; proof: string }> {
     const body = this.#verified(redemption?.ticket);
     const { worker, node, epoch } = this.#self;
     if (body.worker !== worker || body.node !== node || body.epoch !== epoch)
@@ -96,7 +89,7 @@ export class Redeemer {
     if (!this.#expected.delete(body.jti)) throw new TicketReplayed({ ticket: body.jti });
     this.#redeemed.add(body.jti);
     if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
-    return { role: expected.role, proof };
+    return { ticket: expected, proof };
   }
 
   #verified(ticket: unknown): TicketBody {

@@ -3,11 +3,12 @@
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
 import type { Server, Socket } from 'node:net';
-import { type AgentForShell, LIMITS, type Setup } from '@hauki/protocol';
+import { type AgentForShell, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
 import { remote, Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
-import { type Expected, Redeemer } from './redeemer.ts';
+import { Redeemer } from './redeemer.ts';
+import type { CallerSessions } from './sessions.ts';
 
 export interface ShellPowers {
   control: Transport;
@@ -22,6 +23,7 @@ export interface ShellPowers {
 export function runShell(powers: ShellPowers): Promise<string> {
   let inside: Inside | undefined;
   let redeemer: Redeemer | undefined;
+  let callers: CallerSessions | undefined;
   // Nobody comes in before the worker is loaded.
   const tooEarly = (socket: Socket) => {
     socket.on('error', () => {});
@@ -38,7 +40,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
       const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
       const methods = await inside.load(source, setup);
       powers.server.off('connection', tooEarly);
-      openGate({
+      callers = openGate({
         server: powers.server,
         worker: setup.worker,
         redeemer,
@@ -51,8 +53,16 @@ export function runShell(powers: ShellPowers): Promise<string> {
       setTimeout(() => ready.prepare(), 1);
       return methods;
     },
-    async expect(ticket: Expected): Promise<void> {
+    async expect(ticket: ExpectedTicket): Promise<void> {
       redeemer?.expect(ticket);
+    },
+    async sessions() {
+      const stats = (await inside?.stats()) ?? {};
+      return Object.entries(callers?.list() ?? {}).map(([session, info]) => ({
+        session,
+        ...info,
+        ...(stats[session] ? { stats: { ...stats[session] } } : {}),
+      }));
     },
     async end(reason: string): Promise<void> {
       await inside?.end(reason);
@@ -61,8 +71,9 @@ export function runShell(powers: ShellPowers): Promise<string> {
 
   const session = new Session({
     transport: powers.control,
-    dispatch: serve(shell, ['load', 'expect', 'end']),
+    dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
+    tagged: false,
   });
   const agent = remote<AgentForShell>(session);
   const outside: Outside = {

@@ -4,13 +4,13 @@
  * from the global object, so that the worker's code finds none of it.
  */
 import type { TicketRole } from '@hauki/protocol';
-import { type PortTransport, portTransport, remote, Session, serve } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport, remote, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
-import { createTimers, VmResponse } from './vm-globals.ts';
+import { createTimers, VmAbortController, VmAbortSignal, VmResponse } from './vm-globals.ts';
 
 interface HostBridge {
-  post(channel: number, text: string): void;
+  post(channel: number, text: string, bytes?: ArrayBuffer): void;
   shut(channel: number): void;
   arm(id: number, delay_ms: number): void;
   disarm(id: number): void;
@@ -18,8 +18,8 @@ interface HostBridge {
 
 /** What the thread calls; see `drivers/quickjs/vm.ts`. */
 export interface VmBridge {
-  deliver(channel: number, text: string): void;
-  open(channel: number, role: TicketRole): void;
+  deliver(channel: number, text: string, bytes?: ArrayBuffer): void;
+  open(channel: number, role: TicketRole, tagged: number, session: string): void;
   closed(channel: number, reason: string): void;
   fire(timer: number): void;
 }
@@ -29,6 +29,7 @@ export interface VmControl {
   /** The source lies ready with the thread's module loader. */
   load(setup: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
+  stats(): Promise<Record<string, SessionStats>>;
   end(reason: string): Promise<void>;
 }
 
@@ -41,11 +42,18 @@ scope.setTimeout = timers.setTimeout;
 scope.setInterval = timers.setInterval;
 scope.clearTimeout = timers.clearTimeout;
 scope.clearInterval = timers.clearTimeout;
+scope.AbortController = VmAbortController;
+scope.AbortSignal = VmAbortSignal;
 
 const channels = new Map<number, PortTransport>();
 const channel = (number: number): PortTransport => {
   const made = portTransport(
-    (text) => host.post(number, text),
+    (text, bytes) => {
+      if (!bytes) return host.post(number, text);
+      const joined = joinBytes(bytes);
+      const whole = joined.byteLength === joined.buffer.byteLength ? joined : joined.slice();
+      host.post(number, text, whole.buffer as ArrayBuffer);
+    },
     () => {
       channels.delete(number);
       host.shut(number);
@@ -72,15 +80,20 @@ const control: VmControl = {
   async call(method, params, role) {
     return inside!.call(method, params, role);
   },
+  stats: async () => inside?.stats() ?? {},
   async end(reason) {
     await inside?.end(reason);
   },
 };
-const session = new Session({ transport: channel(0), dispatch: serve(control, ['load', 'call', 'end']) });
+const session = new Session({
+  transport: channel(0),
+  dispatch: serve(control, ['load', 'call', 'stats', 'end']),
+  tagged: false,
+});
 
 const bridge: VmBridge = {
-  deliver: (number, text) => channels.get(number)?.deliver(text),
-  open: (number, role) => inside?.open(channel(number), role),
+  deliver: (number, text, bytes) => channels.get(number)?.deliver(text, bytes && new Uint8Array(bytes)),
+  open: (number, role, tagged, session) => inside?.open(channel(number), role, tagged === 1, session),
   closed(number, reason) {
     channels.get(number)?.closed(reason);
     channels.delete(number);

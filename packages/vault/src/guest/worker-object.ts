@@ -4,6 +4,7 @@
  * Names that begin with `_` stay private; `onEnd(reason)` is the end hook.
  */
 import { NoSuchMethod, SourceRejected } from '@hauki/protocol';
+import { isClass, methodsOf } from '@hauki/rpc';
 
 export interface WorkerObject {
   readonly methods: string[];
@@ -12,31 +13,6 @@ export interface WorkerObject {
 }
 
 const END_HOOK = 'onEnd';
-
-/** Names alone, as they stand before any worker's code runs: looking at the values would load half of the platform. */
-const PLATFORM = new Set(Object.getOwnPropertyNames(globalThis));
-
-/** Whether an object is the prototype of a class of the language or the platform: its methods are not the worker's. */
-function isBuiltIn(prototype: object): boolean {
-  const made: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
-  if (typeof made !== 'function' || made.prototype !== prototype) return false;
-  return PLATFORM.has(made.name) && (globalThis as Record<string, unknown>)[made.name] === made;
-}
-
-function methodsOf(object: object): Map<string, (...args: unknown[]) => unknown> {
-  const found = new Map<string, (...args: unknown[]) => unknown>();
-  const seen = new Set(['constructor']);
-  for (let level = object; level && !isBuiltIn(level); level = Object.getPrototypeOf(level))
-    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
-      // What stands nearest counts, also where it is no method.
-      if (typeof value === 'function' && !seen.has(name)) found.set(name, value);
-      seen.add(name);
-    }
-  return found;
-}
-
-const isClass = (value: unknown): value is new (context: object) => object =>
-  typeof value === 'function' && /^class\b/.test(Function.prototype.toString.call(value));
 
 /** Instantiates the module's worker. Throws SourceRejected when it has none; what a constructor throws passes through. */
 export function workerObject(module: Record<string, unknown>, context: object): WorkerObject {

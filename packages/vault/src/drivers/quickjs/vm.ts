@@ -87,7 +87,9 @@ export class Vm {
       });
       vm.setProp(host, name, made);
     };
-    give('post', (channel, text) => this.#post(channel!.toNumber(), text!.toString()));
+    give('post', (channel, text, bytes) =>
+      this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
+    );
     give('shut', (channel) => this.#shut(channel!.toNumber()));
     give('arm', (id, delay) => this.#arm(id!.toNumber(), delay!.toNumber()));
     give('disarm', (id) => this.#disarm(id!.toNumber()));
@@ -115,6 +117,7 @@ export class Vm {
       transport: this.#control,
       dispatch: serve(outside, ['effect', 'heartbeat', 'destruct']),
       timeout_ms: LIMITS.call_ms,
+      tagged: false,
     });
     const guest = remote<VmControl>(session);
     return {
@@ -125,18 +128,20 @@ export class Vm {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },
-      open: (transport, role) => {
+      open: (transport, role, tagged, session_id) => {
         const channel = this.#next_channel++;
         this.#channels.set(channel, transport);
-        this.#enter('open', channel, role);
+        this.#enter('open', channel, role, tagged ? 1 : 0, session_id);
         transport.start({
-          message: (text) => this.#enter('deliver', channel, text),
+          message: (text, bytes) =>
+            bytes ? this.#enter('deliver', channel, text, bytes) : this.#enter('deliver', channel, text),
           close: (reason) => {
             if (this.#channels.delete(channel)) this.#enter('closed', channel, reason);
           },
         });
       },
       call: (method, params, role) => guest.call(method, params, role),
+      stats: () => guest.stats(),
       end: (reason) => guest.end(reason),
     };
   }
@@ -160,11 +165,14 @@ export class Vm {
     return true;
   }
 
-  #enter(entry: 'deliver' | 'open' | 'closed' | 'fire', ...args: (number | string)[]): void {
+  #enter(entry: 'deliver' | 'open' | 'closed' | 'fire', ...args: (number | string | Uint8Array)[]): void {
     if (this.#over) return;
     const vm = this.#vm;
     this.#turn(() => {
-      const handles = args.map((arg) => (typeof arg === 'number' ? vm.newNumber(arg) : vm.newString(arg)));
+      const handles = args.map((arg) => {
+        if (typeof arg === 'number') return vm.newNumber(arg);
+        return typeof arg === 'string' ? vm.newString(arg) : vm.newArrayBuffer(arg);
+      });
       try {
         vm.callFunction(this.#bridge[entry], vm.undefined, ...handles).dispose();
       } finally {
@@ -204,14 +212,15 @@ export class Vm {
     this.#owner.misbehaved(reason);
   }
 
-  #post(channel: number, text: string): void {
+  #post(channel: number, text: string, bytes: ArrayBuffer | undefined): void {
     // The guest's own bounds are the guest's to remove: these are not.
-    if (text.length > LIMITS.message_bytes) return this.#discardLater('it sent a message beyond all bounds');
+    if (text.length + (bytes?.byteLength ?? 0) > LIMITS.message_bytes)
+      return this.#discardLater('it sent a message beyond all bounds');
     if (channel !== 0) {
       const transport = this.#channels.get(channel);
       if (transport && transport.buffered_bytes > LIMITS.unsent_bytes)
         return transport.close('the caller does not read what it asked for');
-      return transport?.send(text);
+      return transport?.send(text, bytes && [new Uint8Array(bytes)]);
     }
     this.#queued_chars += text.length;
     if (this.#queued_chars > LIMITS.unsent_bytes) return this.#discardLater('it flooded its control channel');

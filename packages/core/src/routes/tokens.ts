@@ -1,0 +1,85 @@
+/** Tokens over HTTP: narrower ones made, listed, revoked. A secret is in one answer only, that of its making. */
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import { LIMITS, SCOPES, type Scope, type TokenRequest } from '@hauki/protocol';
+import type { TokenStore } from '../tokens.ts';
+
+const strict = { additionalProperties: false };
+const Targets = Type.Array(Type.String({ maxLength: 1024 }), { maxItems: LIMITS.token_targets });
+const scopes_described = Object.entries(SCOPES)
+  .map(([scope, what]) => `${scope}: ${what}`)
+  .join('; ');
+
+export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore }> = async (app, { tokens }) => {
+  app.post(
+    '/api/v2/tokens',
+    {
+      config: { scope: 'tokens' },
+      schema: {
+        tags: ['tokens'],
+        summary: 'Make a token with no more rights than this one; it is shown this once',
+        body: Type.Object(
+          {
+            name: Type.String({ maxLength: 64 }),
+            scopes: Type.Array(Type.String({ maxLength: 32 }), {
+              maxItems: Object.keys(SCOPES).length,
+              description: scopes_described,
+            }),
+            targets: Type.Optional(
+              Type.Object(
+                {
+                  workers: Type.Optional(Targets),
+                  pointers: Type.Optional(Targets),
+                  nodes: Type.Optional(Targets),
+                  fetch: Type.Optional(Targets),
+                },
+                strict,
+              ),
+            ),
+            expires_in_ms: Type.Optional(
+              Type.Integer({ description: 'left out: it ends with the token it is made from' }),
+            ),
+          },
+          strict,
+        ),
+      },
+    },
+    async (request, reply) => {
+      // An answer with a secret is nobody's to keep.
+      reply.header('cache-control', 'no-store');
+      const wanted = { ...request.body, scopes: request.body.scopes as Scope[] } as TokenRequest;
+      return { status: 'success', ...(await tokens.create(request.principal, wanted)) };
+    },
+  );
+
+  app.get(
+    '/api/v2/tokens',
+    {
+      config: { scope: 'tokens' },
+      schema: { tags: ['tokens'], summary: 'This token and those below it, without secrets; all of them for an admin' },
+    },
+    async (request) => ({ status: 'success', tokens: tokens.list(request.principal) }),
+  );
+
+  app.get(
+    '/api/v2/tokens/self',
+    { config: { scope: 'any' }, schema: { tags: ['tokens'], summary: 'What this token may do' } },
+    async (request) => {
+      const { id, name: owner, scopes, targets } = request.principal;
+      const { name = id, expires_at = null } = tokens.info(request.principal) ?? {};
+      return { status: 'success', id, name, owner, scopes, targets, expires_at };
+    },
+  );
+
+  app.delete(
+    '/api/v2/tokens/:id',
+    {
+      config: { scope: 'tokens' },
+      schema: {
+        tags: ['tokens'],
+        summary: 'Revoke a token and all below it: they end at once, with what is open in their name',
+        params: Type.Object({ id: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) }),
+      },
+    },
+    async (request) => ({ status: 'success', revoked: await tokens.revoke(request.principal, request.params.id) }),
+  );
+};

@@ -1,0 +1,252 @@
+/**
+ * The tokens that were made from others: a table in memory, loaded from the backplane, where each lies under its id
+ * with the hash of its secret. Secrets are shown once, to whoever made them, and are kept nowhere.
+ *
+ * What always holds: a token that was answered survives a kill -9, and one whose revocation was answered is gone for
+ * good. With a token go all below it, in one commit, so a token that is there has all above it. Changes happen one
+ * after another. Whoever keeps something open in a token's name `hold`s it and is called when the token ends.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import type { KeyValue } from '@hauki/backplane';
+import {
+  BadInput,
+  Forbidden,
+  LIMITS,
+  Overloaded,
+  type TokenInfo,
+  type TokenRequest,
+  TokenUnknown,
+  Unauthorised,
+} from '@hauki/protocol';
+import { ADMIN, attenuate, covers, demand, NODE, owns, type Principal, TOKEN_NAME } from './rights.ts';
+
+interface Kept extends TokenInfo {
+  format: 1;
+  /** SHA-256 of the token, in hex. It is 256 random bits, so one round is enough. */
+  hash: string;
+}
+
+interface Known extends Kept {
+  principal: Principal;
+}
+
+export interface TokenPowers {
+  kv: KeyValue;
+  emit(name: string, fields: object): void;
+  /** Milliseconds since 1970. */
+  now?: () => number;
+}
+
+/** setTimeout takes no more; a later expiry is looked at again. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** After a store that could not forget the expired ones. They are refused all the same. */
+const AGAIN_MS = 60_000;
+
+export const hashOf = (token: string): string => createHash('sha256').update(token).digest('hex');
+export const newSecret = (): string => `hauki_${randomBytes(32).toString('base64url')}`;
+
+export class TokenStore {
+  readonly #powers: Required<TokenPowers>;
+  readonly #by_id = new Map<string, Known>();
+  readonly #by_hash = new Map<string, Known>();
+  /** What is open in a token's name, by the token's id. */
+  readonly #holds = new Map<string, Set<(why: string) => void>>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #closed = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  private constructor(powers: TokenPowers) {
+    this.#powers = { now: Date.now, ...powers };
+  }
+
+  /** Loads the table. */
+  static async open(powers: TokenPowers): Promise<TokenStore> {
+    const store = new TokenStore(powers);
+    for (let after: string | undefined; ; ) {
+      const page = await powers.kv.list('', after === undefined ? {} : { after });
+      for (const { value } of page.entries) store.#know(JSON.parse(value) as Kept);
+      after = page.next;
+      if (after === undefined) break;
+    }
+    // A backplane that deletes one by one may have been stopped between two: what has nothing above it goes too.
+    const orphans = [...store.#by_id.values()].filter((t) => t.owner.split('/').some((id) => !store.#by_id.has(id)));
+    if (orphans.length > 0) await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {});
+    await store.#expire();
+    return store;
+  }
+
+  /** Ends nothing; lets go of the clock. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** Whose token this is; undefined where it is unknown, revoked or expired. */
+  find(token: string): Principal | undefined {
+    const known = this.#by_hash.get(hashOf(token));
+    return known && !this.#isOver(known) ? known.principal : undefined;
+  }
+
+  /** Makes a token with no more rights than its maker's. Resolves when it is durable, with the secret, this once. */
+  async create(maker: Principal, request: TokenRequest): Promise<TokenInfo & { token: string }> {
+    demand(maker, { scope: 'tokens' });
+    if (!TOKEN_NAME.test(request.name))
+      throw new BadInput({ what: 'name', why: `${JSON.stringify(request.name)} is not [a-z0-9-], at most 32 long` });
+    const rights = attenuate(maker, request);
+    const { expires_in_ms } = request;
+    if (expires_in_ms !== undefined && !(expires_in_ms >= 1_000 && expires_in_ms <= LIMITS.token_ms))
+      throw new BadInput({ what: 'expires_in_ms', why: `from 1000 to ${LIMITS.token_ms}` });
+    return this.#inTurn(async () => {
+      const above = this.#by_id.get(maker.id);
+      if (!above && maker.id !== ADMIN.id) throw ended();
+      const now = this.#powers.now();
+      const expires_at = expires_in_ms === undefined ? (above?.expires_at ?? null) : now + expires_in_ms;
+      if (above?.expires_at != null && expires_at !== null && expires_at > above.expires_at)
+        throw new Forbidden({
+          why: `A token cannot outlive its maker, which ends at ${new Date(above.expires_at).toISOString()}`,
+        });
+      const id = `${request.name}-${randomBytes(6).toString('hex')}`;
+      const owner = above ? `${above.owner}/${id}` : id;
+      this.#checkRoom(owner);
+      const token = newSecret();
+      const info: TokenInfo = {
+        id,
+        name: request.name,
+        owner,
+        scopes: [...rights.scopes],
+        targets: structuredClone(rights.targets) as TokenInfo['targets'],
+        created_at: now,
+        expires_at,
+      };
+      const kept: Kept = { format: 1, ...info, hash: hashOf(token) };
+      await this.#powers.kv.put(id, JSON.stringify(kept), { expect: 'absent' });
+      this.#know(kept);
+      this.#arm();
+      this.#powers.emit('TOKEN_CREATED', {
+        token: id,
+        owner,
+        by: maker.name,
+        scopes: info.scopes,
+        expires_at,
+      });
+      return { ...info, token };
+    });
+  }
+
+  /** The tokens below the asker's, and its own; all of them for an admin. */
+  list(asker: Principal): TokenInfo[] {
+    return [...this.#by_id.values()].filter((t) => !this.#isOver(t) && sees(asker, t)).map(infoOf);
+  }
+
+  /** The entry of a principal's own token; undefined for the two of the core's start. */
+  info(principal: Principal): TokenInfo | undefined {
+    const known = this.#by_id.get(principal.id);
+    return known && infoOf(known);
+  }
+
+  /** Ends a token and all below it, at once and for good. Resolves with their ids when that is durable. */
+  revoke(asker: Principal, id: string): Promise<string[]> {
+    demand(asker, { scope: 'tokens' });
+    return this.#inTurn(async () => {
+      const known = this.#by_id.get(id);
+      if (!known || !sees(asker, known)) throw new TokenUnknown({ token: id });
+      const family = [...this.#by_id.values()].filter((t) => owns({ name: known.owner }, t.owner));
+      await this.#end(family, 'TOKEN_REVOKED', 'its token was revoked', { by: asker.name });
+      return family.map((t) => t.id);
+    });
+  }
+
+  /**
+   * Calls `end` when the principal's token ends: whatever stays open in its name must end then. The result lets go.
+   * Throws Unauthorised where it has ended already.
+   */
+  hold(principal: Principal, end: (why: string) => void): () => void {
+    if (principal.id === ADMIN.id || principal.id === NODE.id) return () => {};
+    if (!this.#by_id.has(principal.id)) throw ended();
+    const holds = this.#holds.get(principal.id) ?? new Set();
+    this.#holds.set(principal.id, holds.add(end));
+    return () => {
+      holds.delete(end);
+      if (holds.size === 0 && this.#holds.get(principal.id) === holds) this.#holds.delete(principal.id);
+    };
+  }
+
+  #isOver = (t: TokenInfo) => t.expires_at !== null && t.expires_at <= this.#powers.now();
+
+  #know(kept: Kept): void {
+    const { id, owner: name, scopes, targets } = kept;
+    const known = { ...kept, principal: { id, name, scopes, targets } };
+    this.#by_id.set(id, known);
+    this.#by_hash.set(kept.hash, known);
+  }
+
+  #checkRoom(owner: string): void {
+    if (owner.split('/').length > LIMITS.token_depth)
+      throw new BadInput({ what: 'token', why: `there are ${LIMITS.token_depth} above one another at most` });
+    if (this.#by_id.size >= LIMITS.tokens) throw new Overloaded({ what: 'the number of tokens', limit: LIMITS.tokens });
+    const first = { name: owner.split('/')[0]! };
+    let below = 0;
+    for (const t of this.#by_id.values()) if (owns(first, t.owner)) below += 1;
+    if (below > LIMITS.tokens_below)
+      throw new Overloaded({ what: 'the number of tokens below one', limit: LIMITS.tokens_below });
+  }
+
+  async #end(family: Known[], event: string, why: string, fields: object): Promise<void> {
+    // Begun in one turn of the loop, they are one commit.
+    await Promise.all(family.map((t) => this.#powers.kv.delete(t.id)));
+    for (const t of family) {
+      this.#by_id.delete(t.id);
+      this.#by_hash.delete(t.hash);
+      this.#powers.emit(event, { token: t.id, owner: t.owner, ...fields });
+    }
+    this.#cut(family, why);
+  }
+
+  #cut(family: Known[], why: string): void {
+    for (const { id } of family) {
+      const holds = this.#holds.get(id);
+      this.#holds.delete(id);
+      for (const end of holds ?? []) end(why);
+    }
+  }
+
+  /** Removes what has expired, and sets the clock for the next. */
+  async #expire(): Promise<void> {
+    const why = 'its token has expired';
+    const over = [...this.#by_id.values()].filter(this.#isOver);
+    // Also where the store cannot forget them now.
+    this.#cut(over, why);
+    if (over.length > 0) await this.#end(over, 'TOKEN_EXPIRED', why, {});
+    this.#arm();
+  }
+
+  #arm(least_ms = 1): void {
+    clearTimeout(this.#timer);
+    if (this.#closed) return;
+    let next = Number.POSITIVE_INFINITY;
+    for (const t of this.#by_id.values()) next = Math.min(next, t.expires_at ?? next);
+    if (next === Number.POSITIVE_INFINITY) return;
+    const wait_ms = Math.min(Math.max(next - this.#powers.now(), least_ms), LONGEST_TIMER_MS);
+    this.#timer = setTimeout(() => this.#inTurn(() => this.#expire()).catch(() => this.#arm(AGAIN_MS)), wait_ms);
+    this.#timer.unref();
+  }
+
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    if (this.#waiting >= LIMITS.token_changes)
+      return Promise.reject(new Overloaded({ what: 'changes of tokens', limit: LIMITS.token_changes }));
+    this.#waiting += 1;
+    const done = this.#turn.then(change).finally(() => {
+      this.#waiting -= 1;
+    });
+    this.#turn = done.catch(() => {});
+    return done;
+  }
+}
+
+const ended = () => new Unauthorised({ why: 'This token has just ended' });
+const sees = (asker: Principal, token: TokenInfo) => covers(asker.scopes, 'admin') || owns(asker, token.owner);
+
+function infoOf({ id, name, owner, scopes, targets, created_at, expires_at }: TokenInfo): TokenInfo {
+  return { id, name, owner, scopes, targets, created_at, expires_at };
+}

@@ -1,0 +1,77 @@
+/** The words of tokens and events, shared by the core, the SDK and the command. */
+
+/**
+ * What a token may be for. A scope covers those that begin with it and a dot (`meshfs` covers `meshfs.read`); `admin`
+ * covers all, though an admin's token is not taken from a node.
+ */
+export const SCOPES = {
+  read: 'see nodes, workers and what became of them, and all events but those of tokens',
+  events: 'follow the events of its own and the targeted workers',
+  spawn: 'clone workers, from pointers and from source; call and end those',
+  'spawn.pointer': 'clone workers from pointers only; call and end those',
+  call: 'call workers through the core and visit them: its own and the targeted ones',
+  destruct: 'end workers: its own and the targeted ones',
+  meshfs: 'read and write pointers',
+  'meshfs.read': 'read pointers',
+  'meshfs.write': 'write and delete pointers',
+  provision: 'keep lasting workers: its own and the targeted ones',
+  spool: 'spool jobs, and see and cancel its own',
+  evolve: 'deploy plugins',
+  tokens: 'make narrower tokens, list and revoke them',
+  node: 'be a node, and nothing else',
+  admin: 'all of these',
+} as const;
+
+export type Scope = keyof typeof SCOPES;
+
+/** To what the scopes reach. What a request leaves out is as its maker's, but `workers`: none besides its own. */
+export interface TokenTargets {
+  /** Names of workers besides its own; `*` for all. */
+  workers?: string[];
+  /** Pointer prefixes, as in grants: `gem-pointer://wiki/a/` covers all below it, without the last `/` that one alone. */
+  pointers?: string[];
+  /**
+   * Nodes on which its workers may be placed, or as which a node's token may register; `*` for all. `north` also covers
+   * `north-0a1b2c`, the name that an agent makes of it.
+   */
+  nodes?: string[];
+  /** `host:port` that its workers may be granted to fetch from; `*` for all. */
+  fetch?: string[];
+}
+
+export interface TokenRequest {
+  /** For people: a word of small letters, digits and hyphens. */
+  name: string;
+  scopes: Scope[];
+  targets?: TokenTargets;
+  /** It ends after so long; left out: with its maker. */
+  expires_in_ms?: number;
+}
+
+/** A token as it is listed: all but the secret. */
+export interface TokenInfo {
+  id: string;
+  name: string;
+  /** Who its workers belong to: the ids from the first maker's token down to it, parted by `/`. */
+  owner: string;
+  scopes: Scope[];
+  targets: Required<TokenTargets>;
+  /** Milliseconds since 1970. */
+  created_at: number;
+  expires_at: number | null;
+}
+
+/** One change of the mesh's state. */
+export interface MeshEvent {
+  /** `<core>-<seq>`: where to resume. `core` is drawn anew at every start of the core. */
+  id: string;
+  /** Counts the core's events from 1 without a gap; a reader that may not see all of them sees gaps. */
+  seq: number;
+  /** Milliseconds since 1970. */
+  at: number;
+  name: string;
+  fields: Record<string, unknown>;
+}
+
+/** In place of events that a reader missed; its `lost` says how many, or is null when the core was restarted. */
+export const EVENTS_LOST = 'EVENTS_LOST';

@@ -1,0 +1,120 @@
+/**
+ * A call that this side has made: from being begun until its answer, and behind its promise as long as somebody may call
+ * on its result.
+ */
+import { RefGone } from '@hauki/protocol';
+import { type PipelineSource, RemotePromise } from './promise.ts';
+import type { CallOptions } from './session.ts';
+
+/** What a call needs of its session. */
+export interface CallHome {
+  callOn(on: Call, path: string[], args: unknown[] | undefined, options?: CallOptions): Promise<unknown>;
+  readonly steady_ms: () => number;
+}
+
+/** What came of it: gives the result or throws. Run at most once. */
+export interface Outcome {
+  open(): unknown;
+  /** Lets go of what the result refers to, without anyone having seen it; undefined where it refers to nothing. */
+  discard?: (() => void) | undefined;
+}
+
+export class Call implements PipelineSource {
+  readonly id: number;
+  readonly method: string;
+  readonly options: CallOptions;
+  readonly timeout_ms: number;
+  readonly deadline: number;
+  /** References that went out with it. */
+  readonly given: number[];
+  readonly promise: RemotePromise<unknown>;
+  /** What is not laid into a message yet; undefined once it has left: then it is too late to have its result kept. */
+  unlaid: { head: string; rpc: Record<string, unknown>; bytes: Uint8Array[] | undefined } | undefined;
+  /** Its place among all messages sent. */
+  ordinal = 0;
+  keep = false;
+  parent: Call | undefined;
+  /** Stops listening to its signal. */
+  unlisten: (() => void) | undefined;
+  readonly #home: CallHome;
+  #dependents = 0;
+  #is_observed = false;
+  #held: Outcome | undefined;
+  #resolve!: (value: unknown) => void;
+  #reject!: (error: unknown) => void;
+
+  constructor(home: CallHome, id: number, method: string, options: CallOptions, timeout_ms: number, given: number[]) {
+    this.#home = home;
+    this.id = id;
+    this.method = method;
+    this.options = options;
+    this.timeout_ms = timeout_ms;
+    this.deadline = home.steady_ms() + timeout_ms;
+    this.given = given;
+    this.promise = new RemotePromise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    }, this);
+  }
+
+  belongsTo(home: CallHome): boolean {
+    return this.#home === home;
+  }
+
+  /** Another call goes on this one's result. */
+  adopt(child: Call): void {
+    child.parent = this;
+    this.#dependents++;
+  }
+
+  /**
+   * Settles the promise. Where it was only called on and nobody looks, what came is held until somebody does, and let
+   * go of when the calls on it are over: a result that nobody looks at must not fill the other side's table.
+   */
+  settle(outcome: Outcome): void {
+    if (!this.keep || this.#is_observed) this.#open(outcome);
+    else this.#held = outcome;
+    this.parent?.childSettled();
+    this.childSettled(0);
+  }
+
+  childSettled(count = 1): void {
+    this.#dependents -= count;
+    if (this.#dependents > 0 || !this.#held?.discard) return;
+    // A turn later: whoever waited for the last of them may look at this one next.
+    setTimeout(() => {
+      const discard = this.#held?.discard;
+      if (!discard) return;
+      discard();
+      this.#held = {
+        open: () => {
+          throw new RefGone({ what: `result of ${this.method}()`, why: 'nobody looked at it while calls on it ran' });
+        },
+      };
+    }, 0);
+  }
+
+  observed(): void {
+    if (this.#is_observed) return;
+    this.#is_observed = true;
+    const held = this.#held;
+    this.#held = undefined;
+    if (held) this.#open(held);
+  }
+
+  call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown> {
+    return this.#home.callOn(this, path, args, options);
+  }
+
+  get(path: string[]): Promise<unknown> {
+    return this.#home.callOn(this, path, undefined);
+  }
+
+  #open(outcome: Outcome): void {
+    try {
+      this.#resolve(outcome.open());
+    } catch (error) {
+      this.#reject(error);
+    }
+  }
+}

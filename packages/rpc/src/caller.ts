@@ -1,0 +1,264 @@
+/**
+ * The calling half of a session: calls from being made until their answer, deadline, cancellation, or the end.
+ *
+ * What always holds: every call settles once; one timer serves all deadlines; what comes for a call that was given up is
+ * let go of; a call whose deadline or signal has passed is cancelled on the other side too, where it may have arrived.
+ */
+import {
+  Cancelled,
+  ConnectionLost,
+  DeadlineExceeded,
+  describe,
+  fromWire,
+  LIMITS,
+  type MeshError,
+  OutcomeUnknown,
+  Overloaded,
+  ProtocolViolation,
+  Unserialisable,
+} from '@hauki/protocol';
+import { Call, type CallHome } from './call.ts';
+import { decodeValue } from './codec.ts';
+import { invoke, read } from './invoke.ts';
+import { Deferred, RemotePromise } from './promise.ts';
+import type { RefTable } from './refs.ts';
+import type { CallOptions } from './session.ts';
+import type { Wire } from './wire.ts';
+
+/** A steady clock where there is one: setting the wall clock passes no deadline. */
+const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
+/** How long a call that was given up is remembered, so that what its answer refers to is let go of. */
+const FORGET_MS = 60_000;
+
+/** What a call is made on: the other side's root, one of its exports, or the result of an earlier call. */
+export interface Target {
+  on?: number;
+  of?: number;
+  path?: string[];
+}
+
+export interface CallerPowers {
+  wire: Wire;
+  refs: RefTable;
+  timeout_ms: number;
+  /** Whether idle connections let the process exit. */
+  idle_lets_exit: boolean;
+  /** Why nothing can be called any more, once that is known; undefined while the session is open. */
+  over(): Promise<Error> | undefined;
+  /** The peer broke the protocol. */
+  violated(why: string): void;
+  kill: ((why: string) => void) | undefined;
+}
+
+export class Caller implements CallHome {
+  readonly steady_ms = now_ms;
+  readonly #powers: CallerPowers;
+  readonly #pending = new Map<number, Call>();
+  /** Calls that this side gave up: until when they are remembered, and which are killed for then. */
+  readonly #given_up = new Map<number, { at: number; method: string | undefined }>();
+  #next_id = 1;
+  #holding = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer_at = Number.POSITIVE_INFINITY;
+
+  constructor(powers: CallerPowers) {
+    this.#powers = powers;
+  }
+
+  get in_flight(): number {
+    return this.#pending.size;
+  }
+
+  /** Calls made so far. */
+  get made(): number {
+    return this.#next_id - 1;
+  }
+
+  call(target: Target | undefined, method: string, params: unknown[], options: CallOptions): Promise<unknown> {
+    // A session that is over answers with the reason, as soon as that is known.
+    const over = this.#powers.over();
+    if (over) return over.then((error) => Promise.reject(error));
+    try {
+      return this.#begin(target, method, params, options).promise;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #begin(target: Target | undefined, method: string, params: unknown[], options: CallOptions): Call {
+    const { signal, timeout_ms = this.#powers.timeout_ms, traceparent, background } = options;
+    const { wire, refs, idle_lets_exit } = this.#powers;
+    const refusal = wire.refusal();
+    if (refusal) throw refusal;
+    if (signal?.aborted) throw new Cancelled({ method, why: describe(signal.reason) }, `${method}() was never sent`);
+    if (this.#pending.size >= LIMITS.calls_in_flight)
+      throw new Overloaded({ what: 'calls in flight on this session', limit: LIMITS.calls_in_flight });
+    const encoded = wire.encode(params);
+    const id = this.#next_id;
+    const head = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encoded.text}`;
+    wire.check('A message', head, encoded.bytes);
+    this.#next_id++;
+    const call = new Call(this, id, method, options, timeout_ms, refs.sent());
+    const rpc: Record<string, unknown> = { ...target };
+    if (options.timeout_ms !== undefined) rpc.timeout_ms = timeout_ms;
+    if (traceparent !== undefined) rpc.traceparent = traceparent;
+    call.unlaid = { head, rpc, bytes: encoded.bytes };
+    if (!background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
+    if (signal) {
+      const abort = () => this.#giveUp(call, () => new Cancelled({ method, why: describe(signal.reason) }));
+      signal.addEventListener('abort', abort, { once: true });
+      call.unlisten = () => signal.removeEventListener('abort', abort);
+    }
+    this.#pending.set(id, call);
+    this.#watch(call.deadline);
+    wire.begin(call);
+    return call;
+  }
+
+  /** A call on the result of another: it leaves with it where that has not left yet, else when the result is there. */
+  callOn(on: Call, path: string[], args: unknown[] | undefined, options: CallOptions = {}): Promise<unknown> {
+    const method = args && path.length > 0 ? path.at(-1) : undefined;
+    const before = method === undefined ? path : path.slice(0, -1);
+    if (!on.unlaid || !this.#powers.wire.tagged)
+      return on.promise.then((value) => (args ? invoke(value, before, method, args, options) : read(value, path)));
+    on.keep = true;
+    const target: Target = before.length > 0 ? { of: on.id, path: before } : { of: on.id };
+    const made = this.call(target, args ? (method ?? 'rpc.apply') : 'rpc.get', args ?? [], options);
+    const call = RemotePromise.begunBy(made)?.source;
+    if (call instanceof Call) on.adopt(call);
+    return made;
+  }
+
+  /** The tag for a promise of this session that is given as an argument, before it is there. */
+  resultOf(value: object): unknown[] | undefined {
+    const begun = RemotePromise.begunBy(value);
+    if (!begun) return undefined;
+    const call = begun.source instanceof Deferred ? begun.source.call_behind : begun.source;
+    if (!(call instanceof Call) || !call.belongsTo(this) || !call.unlaid)
+      throw new Unserialisable({
+        why: 'it is the promise of a call that does not leave together with this one: await it',
+      });
+    call.keep = true;
+    return ['result', call.id, begun.path];
+  }
+
+  /** An answer has come. */
+  settle(id: number, message: { result?: unknown; error?: unknown }, bytes: Uint8Array | undefined): void {
+    const call = this.#pending.get(id);
+    if (!call) {
+      // It was given up: the answer comes too late for anyone.
+      if (this.#given_up.delete(id) && bytes) this.#powers.refs.discard(message.result);
+      return;
+    }
+    this.#drop(call);
+    if (call.keep) this.#powers.wire.tell('rpc.forget', [id]);
+    // What nobody looks at yet outlives the frame that it came in.
+    const kept = bytes && call.keep ? bytes.slice() : bytes;
+    call.settle({
+      open: () => {
+        const read = (value: unknown) => (kept ? decodeValue(value, kept, this.#powers.refs) : value);
+        if (message.error !== undefined) throw errorFrom(read(message.error));
+        return this.#decoded(() => read(message.result));
+      },
+      discard: kept && (() => this.#powers.refs.discard(message.result)),
+    });
+  }
+
+  /** A result that breaks the protocol ends the session, and its caller hears why. */
+  #decoded(decode: () => unknown): unknown {
+    try {
+      return decode();
+    } catch (error) {
+      if (error instanceof ProtocolViolation) this.#powers.violated(describe(error));
+      throw error;
+    }
+  }
+
+  #drop(call: Call): void {
+    this.#pending.delete(call.id);
+    call.unlisten?.();
+    if (call.given.length > 0) this.#powers.refs.callEnded(call.given);
+    if (!call.options.background && this.#powers.idle_lets_exit && --this.#holding === 0)
+      this.#powers.wire.transport.hold?.(false);
+  }
+
+  /** Stops waiting for a call: it rejects now, and the other side is told where it may have heard of it. */
+  #giveUp(call: Call, why: (may_have_run: boolean) => Error): void {
+    if (!this.#pending.has(call.id)) return;
+    this.#drop(call);
+    const { wire } = this.#powers;
+    const left = !wire.retract(call);
+    const error = why(left);
+    if (left) {
+      wire.tell('rpc.cancel', [call.id, describe(error)]);
+      if (call.keep) wire.tell('rpc.forget', [call.id]);
+      const { kill_after_ms } = call.options;
+      const at = now_ms() + (kill_after_ms ?? FORGET_MS);
+      this.#given_up.set(call.id, { at, method: kill_after_ms === undefined ? undefined : call.method });
+      if (this.#given_up.size > LIMITS.calls_in_flight)
+        for (const oldest of this.#given_up.keys()) if (this.#given_up.delete(oldest)) break;
+      this.#watch(at);
+    }
+    call.settle({
+      open: () => {
+        throw error;
+      },
+    });
+  }
+
+  // One timer for all deadlines: set for the earliest, moved only when an earlier one comes.
+  #watch(deadline: number): void {
+    if (deadline >= this.#timer_at) return;
+    clearTimeout(this.#timer);
+    this.#timer_at = deadline;
+    this.#timer = setTimeout(() => this.#expire(), Math.max(0, Math.min(deadline - now_ms(), 0x7fffffff)));
+    (this.#timer as { unref?: () => void }).unref?.();
+  }
+
+  #expire(): void {
+    this.#timer_at = Number.POSITIVE_INFINITY;
+    const now = now_ms();
+    let next = Number.POSITIVE_INFINITY;
+    for (const call of this.#pending.values()) {
+      const { method, timeout_ms, deadline } = call;
+      if (deadline > now) next = Math.min(next, deadline);
+      else
+        this.#giveUp(call, (may_have_run) => new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run }));
+    }
+    for (const [id, { at, method }] of this.#given_up) {
+      if (at > now) {
+        next = Math.min(next, at);
+        continue;
+      }
+      this.#given_up.delete(id);
+      if (method !== undefined) this.#powers.kill?.(`${method}() was given up and did not end`);
+    }
+    if (next !== Number.POSITIVE_INFINITY) this.#watch(next);
+  }
+
+  /** The session is over; `left` messages had left for the other side. `error`: why, where somebody knows. */
+  close(reason: string, left: number, error: MeshError | undefined): void {
+    clearTimeout(this.#timer);
+    for (const call of this.#pending.values()) {
+      const sent = call.unlaid === undefined && call.ordinal <= left;
+      const unknown = () => new OutcomeUnknown({ method: call.method, why: reason });
+      const told = error ?? (sent ? unknown() : new ConnectionLost({ why: reason }));
+      call.unlisten?.();
+      call.settle({
+        open: () => {
+          throw told;
+        },
+      });
+    }
+    this.#pending.clear();
+    this.#given_up.clear();
+  }
+}
+
+/** The error in an `error` member, with what was thrown as its cause where that came along. */
+export function errorFrom(wire: any): MeshError {
+  const error = fromWire(wire);
+  const thrown = wire?.data?.thrown;
+  if (thrown instanceof Error) error.cause = thrown;
+  return error;
+}

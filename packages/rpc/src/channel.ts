@@ -1,0 +1,230 @@
+/**
+ * A channel: a transport that outlives its connections. What one connection did not carry to the end, the next one
+ * carries on, also over another route (design, decisions 5 and 8).
+ *
+ * What always holds: every message is delivered at most once and in order, whatever connections were cut, replaced or
+ * overtaken; messages are numbered by their place, 1, 2, 3…, in each direction, and kept until the other side says that
+ * it has them; what is kept is bounded by whoever sends, who asks `buffered_bytes`. A channel ends by a bye of either
+ * side, or when its owner gives up waiting for a connection.
+ */
+import { ProtocolViolation } from '@hauki/protocol';
+import { KIND, readU32, writeU32 } from './frames.ts';
+import { bytesLength, type FrameTransport, type Transport, type TransportEvents } from './transport.ts';
+
+/** Received messages and bytes after which the other side is told at once; else after a moment. */
+const ACK = { messages: 64, bytes: 256 * 1024, after_ms: 50 };
+
+interface Kept {
+  text: string;
+  bytes: readonly Uint8Array[] | undefined;
+  size: number;
+}
+
+/** Stands for a message that was taken back before it left: its number stays, and means nothing. */
+const NOTHING = '{"jsonrpc":"2.0","method":"rpc.forget","params":[]}';
+
+export class Channel implements Transport {
+  readonly #detached: (reason: string) => void;
+  #ended: () => void = () => {};
+  #events: TransportEvents | undefined;
+  #early: [string, Uint8Array | undefined][] = [];
+  #link: FrameTransport | undefined;
+  #held = true;
+  #end: string | undefined;
+  #received = 0;
+  #told = 0;
+  #untold_bytes = 0;
+  #ack_timer: ReturnType<typeof setTimeout> | undefined;
+  /** Messages that the other side has; `#kept[0]` is the one after. */
+  #confirmed = 0;
+  #kept: Kept[] = [];
+  #kept_bytes = 0;
+  /** Messages that have been handed to some connection. */
+  #handed = 0;
+  #carried = 0;
+  #connections = 0;
+
+  /** `detached` is called whenever a connection ends that was not replaced; the channel then waits. */
+  constructor(detached: (reason: string) => void = () => {}) {
+    this.#detached = detached;
+  }
+
+  /** Called once at the end, besides the transport's own listener: for whoever keeps the channel. */
+  onEnd(run: () => void): void {
+    this.#ended = run;
+  }
+
+  /** Whether the other side may have received so many messages. */
+  canResume(count: unknown): count is number {
+    return Number.isSafeInteger(count) && (count as number) >= this.#confirmed && (count as number) <= this.#handed;
+  }
+
+  get attached(): boolean {
+    return this.#link !== undefined;
+  }
+
+  get ended(): boolean {
+    return this.#end !== undefined;
+  }
+
+  /** Messages received so far: what is told when a connection is made to carry on. */
+  get received(): number {
+    return this.#received;
+  }
+
+  /** Connections so far. */
+  get connections(): number {
+    return this.#connections;
+  }
+
+  start(events: TransportEvents): void {
+    this.#events = events;
+    for (const [text, bytes] of this.#early.splice(0)) events.message(text, bytes);
+    if (this.#end !== undefined) events.close(this.#end);
+  }
+
+  /**
+   * Goes on over `link`. `peer_has` is what the other side said that it has received; `told` what this side said, where
+   * that was while an older connection still carried messages: those that came since are skipped when they come again.
+   * Throws ProtocolViolation for a count that cannot be.
+   */
+  attach(link: FrameTransport, peer_has = 0, told = this.#received): void {
+    if (this.#end !== undefined) return link.close(this.#end);
+    this.#confirm(peer_has);
+    const old = this.#link;
+    this.#link = undefined;
+    old?.close('another connection took over');
+    this.#link = link;
+    this.#connections++;
+    let skip = this.#received - told;
+    this.#told = this.#received;
+    for (const { text, bytes } of this.#kept) link.send(text, bytes);
+    this.#handed = this.#confirmed + this.#kept.length;
+    link.hold?.(this.#held);
+    link.start({
+      message: (text, bytes) => {
+        if (this.#link !== link) return;
+        if (skip > 0) skip--;
+        else this.#take(text, bytes);
+      },
+      control: (kind, payload) => {
+        if (this.#link !== link) return;
+        try {
+          this.#control(kind, payload);
+        } catch (error) {
+          this.close((error as Error).message);
+        }
+      },
+      close: (reason) => {
+        this.#carried += link.carried_bytes;
+        if (this.#link !== link) return;
+        this.#link = undefined;
+        this.#detached(reason);
+      },
+    });
+  }
+
+  /** Lets go of the connection: whatever still comes over it counts no more. */
+  detach(): void {
+    const link = this.#link;
+    this.#link = undefined;
+    link?.close('another connection is taking over');
+  }
+
+  send(text: string, bytes?: readonly Uint8Array[]): void {
+    if (this.#end !== undefined) return;
+    const size = text.length + (bytes ? bytesLength(bytes) : 0);
+    this.#kept.push({ text, bytes, size });
+    this.#kept_bytes += size;
+    if (!this.#link) return;
+    this.#handed++;
+    this.#link.send(text, bytes);
+  }
+
+  /** Ends it on both sides; there is nothing to resume. */
+  close(reason = 'closed by this side'): void {
+    const link = this.#link;
+    link?.control(KIND.bye, new Uint8Array(0));
+    this.fail(reason);
+  }
+
+  /** Ends it on this side: the other was not heard of in time. */
+  fail(reason: string): void {
+    if (this.#end !== undefined) return;
+    this.#end = reason;
+    clearTimeout(this.#ack_timer);
+    const link = this.#link;
+    this.#link = undefined;
+    link?.close(reason);
+    this.#ended();
+    this.#events?.close(reason);
+    this.#kept = [];
+  }
+
+  hold(on: boolean): void {
+    this.#held = on;
+    this.#link?.hold?.(on);
+  }
+
+  get buffered_bytes(): number {
+    return this.#kept_bytes;
+  }
+
+  get carried_bytes(): number {
+    return this.#carried + (this.#link?.carried_bytes ?? 0);
+  }
+
+  get unsent(): number {
+    return this.#sent - this.#handed;
+  }
+
+  retract(from_newest: number): boolean {
+    const at = this.#kept.length - 1 - from_newest;
+    const kept = this.#kept[at];
+    if (!kept || this.#confirmed + at < this.#handed) return false;
+    this.#kept_bytes -= kept.size;
+    this.#kept[at] = { text: NOTHING, bytes: undefined, size: 0 };
+    return true;
+  }
+
+  get #sent(): number {
+    return this.#confirmed + this.#kept.length;
+  }
+
+  #take(text: string, bytes: Uint8Array | undefined): void {
+    this.#received++;
+    this.#untold_bytes += text.length + (bytes?.length ?? 0);
+    if (this.#received - this.#told >= ACK.messages || this.#untold_bytes >= ACK.bytes) this.#tell();
+    else if (this.#ack_timer === undefined) {
+      this.#ack_timer = setTimeout(() => this.#tell(), ACK.after_ms);
+      (this.#ack_timer as { unref?: () => void }).unref?.();
+    }
+    if (this.#events) this.#events.message(text, bytes);
+    else this.#early.push([text, bytes?.slice()]);
+  }
+
+  #tell(): void {
+    clearTimeout(this.#ack_timer);
+    this.#ack_timer = undefined;
+    this.#untold_bytes = 0;
+    if (!this.#link || this.#told === this.#received) return;
+    this.#told = this.#received;
+    const count = new Uint8Array(8);
+    writeU32(count, Math.floor(this.#received / 2 ** 32), 0);
+    writeU32(count, this.#received >>> 0, 4);
+    this.#link.control(KIND.ack, count);
+  }
+
+  #control(kind: number, payload: Uint8Array): void {
+    if (kind === KIND.bye) return this.fail('the other side ended the session');
+    if (payload.length !== 8) throw new ProtocolViolation({ why: 'an acknowledgement that is no number' });
+    this.#confirm(readU32(payload, 0) * 2 ** 32 + readU32(payload, 4));
+  }
+
+  #confirm(count: number): void {
+    if (!this.canResume(count))
+      throw new ProtocolViolation({ why: `it says that it has ${count} of ${this.#handed} messages` });
+    for (const { size } of this.#kept.splice(0, count - this.#confirmed)) this.#kept_bytes -= size;
+    this.#confirmed = count;
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * Values on the wire of Mesh-RPC. Plain JSON travels as it is (literal); what JSON cannot say is tagged
+ * (`{"$": [kind, …]}`), bytes travel beside the text, and what does something goes by reference. Either the same value
+ * arrives, or an error says why not. docs/protocol.md has the tags, docs/vectors/values.json examples of each.
+ */
+export { decodeValue } from './codec-decode.ts';
+export { encodeValue } from './codec-encode.ts';
+
+/** What the codec asks of its session for values that go by reference. */
+export interface Refs {
+  /**
+   * Called for what goes by reference: functions, objects with a `kindOf`, and what `claims` claims. Gives the tag's
+   * list to write, e.g. `['mine', 4, 'function']`, or throws Unserialisable or Overloaded.
+   */
+  give(value: object): unknown[];
+  /** The value for a tag 'mine', 'yours' or 'result' that came in. Throws ProtocolViolation. */
+  take(tag: unknown[]): unknown;
+  /** Asked for functions and everything that is no plain object, before anything else touches it: whether to `give` it. */
+  claims?(value: object): boolean;
+  /** Called when encoding fails after `give` was called: nothing of this message will be sent. */
+  undo?(): void;
+}
+
+export interface Encoded {
+  /** JSON text of the value. */
+  text: string;
+  /** The attachments, to be laid end to end; undefined: the text is literal. */
+  bytes: Uint8Array[] | undefined;
+}
+
+/** Kinds of bytes with the size of an element; the platform's class is looked up when one is needed. */
+export const BYTES_PER_ELEMENT: Readonly<Record<string, number>> = {
+  __proto__: null as never,
+  ArrayBuffer: 1,
+  DataView: 1,
+  Int8Array: 1,
+  Uint8Array: 1,
+  Uint8ClampedArray: 1,
+  Int16Array: 2,
+  Uint16Array: 2,
+  Int32Array: 4,
+  Uint32Array: 4,
+  Float16Array: 2,
+  Float32Array: 4,
+  Float64Array: 8,
+  BigInt64Array: 8,
+  BigUint64Array: 8,
+};
+
+/** Members of an error that have their own place, so that its other properties cannot stand in for them. */
+export const ERROR_MEMBERS: ReadonlySet<string> = new Set(['name', 'message', 'stack', 'cause', 'errors']);

@@ -1,0 +1,159 @@
+/**
+ * What a remote call gives at once: a promise that can also be called on, so that calls which depend on each other leave
+ * together (`ghost.a().b(1).c` takes one round trip).
+ *
+ * What always holds: `then`, `catch`, `finally` and `await` see an ordinary promise; any other name begins a pipelined
+ * call or read. A promise that was only called on and never looked at rejects nobody.
+ */
+import type { CallOptions } from './session.ts';
+
+/** What stands behind such a promise. */
+export interface PipelineSource {
+  /** Calls `path` of the result (its last name is the method; an empty path calls the result itself). */
+  call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown>;
+  /** Reads `path` of the result. */
+  get(path: string[]): Promise<unknown>;
+  /** Somebody waits for the result. */
+  observed(): void;
+}
+
+/** Names that the language or its tools look up on any object: they begin no call. */
+export const SILENT = new Set([
+  'constructor',
+  'prototype',
+  '__proto__',
+  'inspect',
+  'asymmetricMatch',
+  'nodeType',
+  '$$typeof',
+  'toJSON',
+  'toString',
+  'valueOf',
+]);
+
+interface Begun {
+  source: PipelineSource;
+  path: string[];
+}
+/** Paths that were begun and not called yet, so that they can be handed on as arguments. */
+const begun = new WeakMap<object, Begun>();
+
+export class RemotePromise<T> extends Promise<T> {
+  readonly #source: PipelineSource;
+
+  static override get [Symbol.species]() {
+    return Promise;
+  }
+
+  constructor(
+    run: (resolve: (value: T | PromiseLike<T>) => void, reject: (error: unknown) => void) => void,
+    source: PipelineSource,
+  ) {
+    super(run);
+    this.#source = source;
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: it is a promise, and must learn that somebody waits.
+  override then<A = T, B = never>(
+    met?: ((value: T) => A | PromiseLike<A>) | null,
+    failed?: ((error: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    this.#source.observed();
+    return super.then(met, failed);
+  }
+
+  /** What stands behind a promise of a remote call, with the path begun on it; undefined for anything else. */
+  static begunBy(thing: object): Begun | undefined {
+    return #source in thing ? { source: thing.#source, path: [] } : begun.get(thing);
+  }
+}
+
+// One proxy for all promises, at the end of their prototypes: only names that no promise has reach it.
+Object.setPrototypeOf(
+  RemotePromise.prototype,
+  new Proxy(Promise.prototype, {
+    get(target, key, receiver) {
+      if (typeof key === 'symbol' || SILENT.has(key) || key in target) return Reflect.get(target, key, receiver);
+      const known = RemotePromise.begunBy(receiver);
+      return known ? place(known.source, [key]) : undefined;
+    },
+  }),
+);
+
+/** A path on a result that is not there yet: callable, and awaitable as a read. */
+function place(source: PipelineSource, path: string[]): unknown {
+  const made: object = new Proxy(function pipelined() {}, {
+    get(_, key) {
+      if (typeof key === 'symbol' || SILENT.has(key)) return undefined;
+      if (key === 'then' || key === 'catch' || key === 'finally') {
+        const value = source.get(path) as any;
+        return value[key].bind(value);
+      }
+      return place(source, [...path, key]);
+    },
+    apply: (_, __, args) => source.call(path, args),
+    set: () => false,
+    defineProperty: () => false,
+    setPrototypeOf: () => false,
+  });
+  begun.set(made, { source, path });
+  return made;
+}
+
+/** The same pipelining on something that has no promise of its own yet: it is recorded, and done when there is one. */
+export class Deferred implements PipelineSource {
+  readonly promise: RemotePromise<unknown>;
+  #resolve!: (value: unknown) => void;
+  #reject!: (error: unknown) => void;
+  #real: Promise<unknown> | undefined;
+  #waiting: ((real: Promise<unknown>) => void)[] = [];
+  #is_observed = false;
+
+  constructor() {
+    this.promise = new RemotePromise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    }, this);
+  }
+
+  /** Gives it the promise that it stands for. Whatever was recorded happens now, in order, in this turn. */
+  become(real: Promise<unknown>): void {
+    this.#real = real;
+    for (const run of this.#waiting.splice(0)) run(real);
+    if (this.#is_observed) real.then(this.#resolve, this.#reject);
+  }
+
+  /** What really stands behind it, when that is known. */
+  get call_behind(): PipelineSource | undefined {
+    const source = this.#real && RemotePromise.begunBy(this.#real)?.source;
+    return source instanceof Deferred ? source.call_behind : source;
+  }
+
+  observed(): void {
+    if (this.#is_observed) return;
+    this.#is_observed = true;
+    this.#real?.then(this.#resolve, this.#reject);
+  }
+
+  call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown> {
+    return this.#later((real) => {
+      const source = RemotePromise.begunBy(real)?.source;
+      if (source) return source.call(path, args, options);
+      return real.then(() => Promise.reject(new TypeError('only calls of workers can be called on')));
+    });
+  }
+
+  get(path: string[]): Promise<unknown> {
+    return this.#later((real) => {
+      const source = RemotePromise.begunBy(real)?.source;
+      return source ? source.get(path) : real.then((value: any) => path.reduce((at, name) => at[name], value));
+    });
+  }
+
+  #later(run: (real: Promise<unknown>) => Promise<unknown>): Promise<unknown> {
+    const later = new Deferred();
+    if (this.#real) later.become(run(this.#real));
+    else this.#waiting.push((real) => later.become(run(real)));
+    return later.promise;
+  }
+}

@@ -1,0 +1,48 @@
+/** A call that is being served, as the code that serves it may see it: who asked gives up, or sets a time. */
+import { DeadlineExceeded } from '@hauki/protocol';
+
+export class Served {
+  readonly timeout_ms: number | undefined;
+  /** W3C trace context of the caller. */
+  readonly traceparent: string | undefined;
+  readonly #began = Date.now();
+  #controller: AbortController | undefined;
+  #aborted: { reason: unknown } | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(rpc: { timeout_ms?: unknown; traceparent?: unknown } | undefined) {
+    const { timeout_ms, traceparent } = rpc ?? {};
+    this.timeout_ms = typeof timeout_ms === 'number' && timeout_ms >= 0 ? timeout_ms : undefined;
+    this.traceparent = typeof traceparent === 'string' && traceparent.length <= 256 ? traceparent : undefined;
+  }
+
+  /** When the caller stops waiting, in milliseconds since 1970. */
+  get deadline(): number | undefined {
+    return this.timeout_ms === undefined ? undefined : this.#began + this.timeout_ms;
+  }
+
+  /** Aborted when the caller cancels or its deadline passes. Made when it is first asked for: most calls never do. */
+  get signal(): AbortSignal {
+    if (this.#controller) return this.#controller.signal;
+    this.#controller = new AbortController();
+    if (this.#aborted) this.#controller.abort(this.#aborted.reason);
+    else if (this.timeout_ms !== undefined) {
+      const { timeout_ms } = this;
+      const late = new DeadlineExceeded({ what: 'The call', timeout_ms, may_have_run: true });
+      this.#timer = setTimeout(() => this.abort(late), Math.max(0, this.#began + timeout_ms - Date.now()));
+      (this.#timer as { unref?: () => void }).unref?.();
+    }
+    return this.#controller.signal;
+  }
+
+  abort(reason: unknown): void {
+    this.#aborted ??= { reason };
+    this.#controller?.abort(reason);
+    this.end();
+  }
+
+  /** The call is over: nothing waits any more. */
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * Our frames (`frames.ts`) over a WebSocket: a browser's, Node's own, or one of a server in Node.
+ *
+ * The payloads of the binary messages, end to end, are the stream of bytes that TCP would carry; where one message ends
+ * means nothing, so a relay may cut and join as it likes. What is sent during one turn of the event loop leaves in one
+ * message, or in a few where it is large. Nothing here imports Node.
+ */
+import { LIMITS } from '@hauki/protocol';
+import { FrameReader, KIND, layFrames, type Outgoing } from '../frames.ts';
+import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
+
+/** The subprotocol by which client and server know that they mean the same. */
+export const WEBSOCKET_PROTOCOL = 'hauki.v1';
+
+/** What a transport needs of a WebSocket; the WHATWG's has it all. */
+export interface WebSocketLike {
+  readonly readyState: number;
+  readonly bufferedAmount: number;
+  binaryType: string;
+  send(data: Uint8Array<ArrayBuffer>): void;
+  close(code?: number, reason?: string): void;
+  addEventListener(type: 'message', listener: (event: { data: unknown }) => void): void;
+  addEventListener(type: 'close', listener: (event: { code: number; reason: string }) => void): void;
+  addEventListener(type: 'error', listener: () => void): void;
+  /** Of `ws` only: ends at once. */
+  terminate?(): void;
+}
+
+const OPEN = 1;
+/** Close codes: an orderly end, and an end for what the other side sent. */
+const NORMAL = 1000;
+const VIOLATION = 4400;
+/** How long a closing side waits for the other to close too, where it can do something about it. */
+const LINGER_MS = 1_000;
+/** Above so many characters the platform's encoder is quicker than counting. */
+const LONG_TEXT = 2_048;
+const NONE: readonly Uint8Array[] = [];
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+
+/** The length of a text in UTF-8; half a surrogate pair counts as what the encoder puts in its place. */
+function utf8Length(text: string): number {
+  if (text.length > LONG_TEXT) return encoder.encode(text).length;
+  let length = text.length;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit < 0x80) continue;
+    length += unit < 0x800 ? 1 : 2;
+    // A pair is four bytes: two more than its units.
+    if (unit >= 0xd800 && unit < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) i++;
+  }
+  return length;
+}
+
+const powers = {
+  size: utf8Length,
+  write: (into: Uint8Array, text: string, at: number, length: number) => {
+    encoder.encodeInto(text, into.subarray(at, at + length));
+  },
+  allocate: (length: number) => new Uint8Array(length),
+};
+
+/** After the turn of the event loop where there is such a thing to wait for, else after what is queued in it. */
+const afterTurn: (run: () => void) => void =
+  (globalThis as { setImmediate?: (run: () => void) => void }).setImmediate ?? queueMicrotask;
+
+/**
+ * Frames over `socket`, which is open. `limit` tells how many bytes one incoming message may have, asked for each;
+ * `hold` keeps the process alive or lets it go, where the platform has such a thing.
+ */
+export function webSocketTransport(
+  socket: WebSocketLike,
+  limit: () => number = () => LIMITS.message_bytes,
+  hold?: (on: boolean) => void,
+): FrameTransport {
+  let events: TransportEvents | undefined;
+  /** What came before anyone listened. */
+  const early: Uint8Array[] = [];
+  let early_bytes = 0;
+  let outgoing: Outgoing[] = [];
+  let outgoing_bytes = 0;
+  let scheduled = false;
+  let ended: string | undefined;
+  let carried = 0;
+
+  const end = (reason: string) => {
+    if (ended !== undefined) return;
+    ended = reason;
+    events?.close(reason);
+  };
+
+  const shut = (code: number, reason: string) => {
+    // A reason may have 123 bytes; ours are ASCII where they come from here.
+    socket.close(code, reason.slice(0, 100));
+    if (socket.terminate) {
+      const timer: { unref?(): void } | number = setTimeout(() => socket.terminate!(), LINGER_MS);
+      (timer as { unref?(): void }).unref?.();
+    }
+  };
+
+  const fail = (reason: string) => {
+    if (ended !== undefined) return;
+    reader.stop();
+    end(reason);
+    shut(VIOLATION, reason);
+  };
+
+  const reader = new FrameReader(
+    {
+      message: (text, bytes) => events!.message(text, bytes),
+      control: (kind, payload) => {
+        if (events!.control) events!.control(kind, payload);
+        else fail(`the peer sent a frame of kind ${kind}, which has no meaning here`);
+      },
+    },
+    limit,
+    (bytes, from, to) => decoder.decode(bytes.subarray(from, to)),
+  );
+
+  const read = (chunk: Uint8Array) => {
+    try {
+      reader.push(chunk);
+    } catch (error) {
+      fail((error as Error).message);
+    }
+  };
+
+  const flush = () => {
+    scheduled = false;
+    if (outgoing.length === 0) return;
+    const chunks = layFrames(outgoing, powers);
+    outgoing = [];
+    outgoing_bytes = 0;
+    if (socket.readyState !== OPEN) return;
+    for (const chunk of chunks)
+      for (let at = 0; at < chunk.length; at += LIMITS.websocket_bytes) {
+        const part = chunk.subarray(at, at + LIMITS.websocket_bytes);
+        carried += part.length;
+        socket.send(part as Uint8Array<ArrayBuffer>);
+      }
+  };
+
+  const queue = (kind: number, text: string, bytes: readonly Uint8Array[]) => {
+    if (ended !== undefined) return;
+    outgoing.push({ kind, text, bytes });
+    outgoing_bytes += text.length + bytesLength(bytes);
+    if (scheduled) return;
+    scheduled = true;
+    afterTurn(flush);
+  };
+
+  // Where binary messages come as Buffers they may stay so.
+  if (socket.binaryType === 'blob') socket.binaryType = 'arraybuffer';
+  socket.addEventListener('message', ({ data }) => {
+    if (ended !== undefined) return;
+    if (typeof data === 'string') return fail('the peer sent text where only bytes are taken');
+    const chunk = data instanceof Uint8Array ? data : new Uint8Array(data as ArrayBuffer);
+    carried += chunk.length;
+    if (events) return read(chunk);
+    early.push(chunk);
+    early_bytes += chunk.length;
+    if (early_bytes <= LIMITS.unsent_bytes) return;
+    early.length = 0;
+    fail('the peer sent more than is kept for a listener');
+  });
+  // Its close event follows, and says more.
+  socket.addEventListener('error', () => {});
+  socket.addEventListener('close', ({ code, reason }) =>
+    end(reason || (code === NORMAL ? 'the other side closed the connection' : `the connection broke (${code})`)),
+  );
+
+  return {
+    start(given) {
+      const over = ended;
+      events = given;
+      for (const chunk of early.splice(0)) if (ended === over) read(chunk);
+      if (over !== undefined) given.close(over);
+    },
+    send(text, bytes) {
+      if (bytes === undefined) queue(KIND.literal, text, NONE);
+      else queue(KIND.tagged, text, bytes);
+    },
+    control: (kind, payload) => queue(kind, '', [payload]),
+    close(reason = 'closed by this side') {
+      if (ended !== undefined) return;
+      flush();
+      reader.stop();
+      end(reason);
+      shut(NORMAL, '');
+    },
+    ...(hold && { hold }),
+    get buffered_bytes() {
+      return outgoing_bytes + socket.bufferedAmount;
+    },
+    get carried_bytes() {
+      return carried;
+    },
+  };
+}

@@ -1,0 +1,121 @@
+/**
+ * A session's way out: values become messages, and messages leave in the order in which they were given.
+ *
+ * What always holds: a call is laid into its message at the end of the turn that made it, so that calls on its result
+ * can still ask for that to be kept; whatever is sent meanwhile waits behind it; what cannot be sent gives out no
+ * references.
+ */
+import { LIMITS, Overloaded } from '@hauki/protocol';
+import type { Call } from './call.ts';
+import { type Encoded, encodeValue, type Refs } from './codec.ts';
+import { bytesLength, type Transport } from './transport.ts';
+import { checkSize, encode } from './values.ts';
+
+/** What the wire needs of the table of references. */
+export interface WireRefs extends Refs {
+  sent(): number[];
+  undo(): void;
+}
+
+export class Wire {
+  readonly transport: Transport;
+  readonly tagged: boolean;
+  /** Set before anything is sent. */
+  refs!: WireRefs;
+  /** Messages sent so far. */
+  sent = 0;
+  /** Set when nothing more can be sent. */
+  over = false;
+  #outbox: (Call | [string, Uint8Array[] | undefined])[] = [];
+
+  constructor(transport: Transport, tagged: boolean) {
+    this.transport = transport;
+    this.tagged = tagged;
+  }
+
+  /** What stands against another call. */
+  refusal(): Error | undefined {
+    if (this.transport.buffered_bytes > LIMITS.unsent_bytes)
+      return new Overloaded({ what: 'unsent bytes of this session', limit: LIMITS.unsent_bytes });
+    return undefined;
+  }
+
+  /** The text and attachments of a value; literal JSON for a peer that knows nothing else. */
+  encode(value: unknown, what = 'params'): Encoded {
+    return this.tagged ? encodeValue(value, this.refs, what) : { text: encode(value), bytes: undefined };
+  }
+
+  /** Sends a call at the end of this turn. */
+  begin(call: Call): void {
+    if (this.#outbox.push(call) === 1) queueMicrotask(this.flush);
+  }
+
+  /** Sends a message, behind the calls of this turn. */
+  post(text: string, bytes: Uint8Array[] | undefined): void {
+    if (this.#outbox.length > 0) {
+      this.#outbox.push([text, bytes]);
+      return;
+    }
+    this.sent++;
+    this.transport.send(text, bytes);
+  }
+
+  /** Sends a notification. Throws what its parameters cannot be sent for. Gives its cost in characters and bytes. */
+  notify(method: string, params: unknown[]): number {
+    const { text, bytes } = this.encode(params);
+    const message = `{"jsonrpc":"2.0","method":${JSON.stringify(method)},"params":${text}}`;
+    this.check('A message', message, bytes);
+    this.refs.sent();
+    this.post(message, bytes);
+    return message.length + (bytes ? bytesLength(bytes) : 0);
+  }
+
+  /** A notification of our own making; nothing where the session is over. */
+  tell(method: string, params: unknown[]): void {
+    if (this.over) return;
+    try {
+      this.notify(method, params);
+    } catch {
+      // It cannot be sent: the other side learns of it at the session's end.
+    }
+  }
+
+  /** Throws TooLarge for what a message cannot hold; then nothing of it was given out. */
+  check(what: string, text: string, bytes: Uint8Array[] | undefined): void {
+    try {
+      checkSize(what, text, bytes ? bytesLength(bytes) : 0);
+    } catch (error) {
+      this.refs.undo();
+      throw error;
+    }
+  }
+
+  /** Takes a call back. False when it may have reached the other side. */
+  retract(call: Call): boolean {
+    if (call.unlaid === undefined) return this.transport.retract?.(this.sent - call.ordinal) ?? false;
+    call.unlaid = undefined;
+    return true;
+  }
+
+  /** Lays what was begun in this turn into messages, in order. */
+  readonly flush = (): void => {
+    const outbox = this.#outbox;
+    this.#outbox = [];
+    for (const entry of outbox) {
+      if (Array.isArray(entry)) {
+        this.sent++;
+        this.transport.send(entry[0], entry[1]);
+        continue;
+      }
+      const { unlaid } = entry;
+      if (!unlaid) continue; // It was given up before it left.
+      entry.unlaid = undefined;
+      if (entry.keep) unlaid.rpc.keep = true;
+      let plain = true;
+      for (const _ in unlaid.rpc) plain = false;
+      const { head, rpc, bytes } = unlaid;
+      entry.ordinal = ++this.sent;
+      this.transport.send(plain ? `${head}}` : `${head},"rpc":${JSON.stringify(rpc)}}`, bytes);
+    }
+  };
+}
