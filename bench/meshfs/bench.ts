@@ -14,10 +14,10 @@ import { connect, type Mesh } from '@hauki/mesh';
 import { finish, note, percentile, type Row, row, timed } from '../harness.ts';
 import type { Task } from './sqlite.ts';
 
-const ROUNDS = 5;
+const ROUNDS = 3;
 const KEYS = 500;
-const ONE = 1_000;
-const MANY = 4_000;
+const ONE = 500;
+const MANY = 2_000;
 const AT_ONCE = 32;
 /** As a page of a wiki may have. */
 const PAYLOAD = 'x'.repeat(1024);
