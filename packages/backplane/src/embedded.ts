@@ -61,6 +61,8 @@ function openDatabase(root: string, wait_ms: number): DatabaseSync {
     db = new DatabaseSync(join(root, 'kv.sqlite'), { timeout: wait_ms });
     // Exclusive before WAL: the lock then covers the whole life of the connection, and no shared memory is needed.
     db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
+    // A small commit touches pages of several tables: 16 MiB of log between checkpoints keeps those rare.
+    db.exec('PRAGMA wal_autocheckpoint = 4000;');
     db.exec('BEGIN EXCLUSIVE; COMMIT;');
     writeFileSync(owner, `${process.pid}\n`); // only for the message below; the lock is SQLite's
     return db;
