@@ -79,6 +79,7 @@ export function parseDuration(text: string): number | undefined {
 const EXIT_OF: Record<string, number> = {
   WorkerUnknown: EXIT.not_found,
   WorkerDied: EXIT.not_found,
+  JobUnknown: EXIT.not_found,
   PointerUnknown: EXIT.not_found,
   PointerDeleted: EXIT.not_found,
   VersionUnknown: EXIT.not_found,

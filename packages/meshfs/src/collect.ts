@@ -1,6 +1,7 @@
 /**
  * Gives back the space of content that nothing names any more: of versions beyond those kept, of writes that were never
- * committed. What is safe while others write is the object store's business (`ObjectStore.sweep`).
+ * committed. What is safe while others write is the object store's business (`ObjectStore.sweep`). The objects of a
+ * backplane are MeshFS's alone: whoever else kept some there would have to be asked here too.
  */
 import type { ObjectStore, Swept } from '@hauki/backplane';
 import type { Table } from './table.ts';

@@ -43,6 +43,10 @@ const FIELDS = {
   media_type: 'image/png',
   upload: 'u-1234567',
   offset: 4,
+  job: 'j-1',
+  state: 'done',
+  key: 'k-1',
+  name: 'counter',
   token: 'ci-0a1b',
 };
 

@@ -37,6 +37,8 @@ export class Server {
   readonly #kept = new Map<unknown, Promise<unknown> | { value: unknown }>();
   /** Calls that wait for a result which they name; the next ones to the same target wait behind them. */
   readonly #delayed = new Map<unknown, Promise<void>>();
+  /** Calls that still run or wait, and whose results nobody needs any more. */
+  readonly #forgotten = new Set<unknown>();
   /** Calls served so far. */
   served = 0;
 
@@ -54,12 +56,17 @@ export class Server {
 
   /** The caller needs these results no longer. */
   forget(ids: unknown[]): void {
-    for (const id of ids) this.#kept.delete(id);
+    for (const id of ids) {
+      this.#kept.delete(id);
+      if (this.#served.has(id)) this.#forgotten.add(id);
+    }
   }
 
   /** The caller gave a call up. */
   cancel(id: unknown, why: unknown): void {
-    this.#served.get(id)?.abort(new Cancelled({ method: '', why: String(why) }, `The caller gave up: ${why}`));
+    this.#served
+      .get(id)
+      ?.abort(new Cancelled({ method: '', why: String(why), may_have_run: true }, `The caller gave up: ${why}`));
   }
 
   /** A call has come. `text` is its message. */
@@ -74,7 +81,13 @@ export class Server {
     const key = rpc?.on ?? (rpc?.of === undefined ? 'root' : `of ${rpc.of}`);
     const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
     if (!names && !before) return this.#run(message, method, bytes, call);
-    const kept = bytes?.slice();
+    // What comes for its streams and signals may come before its turn: they are taken now.
+    try {
+      if (bytes && !names) message.params = decodeValue(message.params, bytes, this.#powers.refs);
+    } catch (error) {
+      return this.#fail(id, error);
+    }
+    const kept = names && bytes?.slice();
     this.#served.set(id, call);
     const turn = Promise.all([before, names]).then(
       () => this.#run(message, method, kept, call),
@@ -88,7 +101,8 @@ export class Server {
 
   #run(message: IncomingCall, method: string, bytes: Uint8Array | undefined, call: Served): void {
     const { id, rpc } = message;
-    const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined;
+    if (this.#powers.wire.over) return call.end();
+    const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined && !this.#forgotten.has(id);
     let outcome: any;
     try {
       if (keep && this.#kept.size >= LIMITS.exports)
@@ -165,6 +179,7 @@ export class Server {
 
   #over(id: unknown, call: Served, tell: () => void): void {
     this.#served.delete(id);
+    this.#forgotten.delete(id);
     call.end();
     tell();
   }
@@ -223,6 +238,7 @@ export class Server {
   close(error: MeshError): void {
     for (const served of this.#served.values()) served.abort(error);
     this.#served.clear();
+    this.#forgotten.clear();
     this.#kept.clear();
   }
 }
