@@ -1,10 +1,10 @@
 /** MeshFS over plain HTTP, as curl or a browser would use it: raw content, ranges, conditions, pieces, events. */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { describe, it } from 'node:test';
-import { useMesh } from './support/mesh.ts';
+import { until, useMesh } from './support/mesh.ts';
 
 const sha256 = (bytes: Uint8Array | string) => createHash('sha256').update(bytes).digest();
 const reprDigest = (bytes: Uint8Array | string) => `sha-256=:${sha256(bytes).toString('base64')}:`;
@@ -184,14 +184,11 @@ describe('MeshFS over HTTP', () => {
     const sending = httpRequest(new URL(raw(pointer, upload), used.local.url), { method: 'PUT', headers });
     sending.on('error', () => {});
     sending.write(Buffer.alloc(60_000, 1));
-    const offset = async () =>
-      Number((await ask(raw(pointer, upload), { method: 'HEAD' })).headers.get('upload-offset'));
-    // Asking takes the upload over from the connection that hangs.
-    let at = 0;
-    for (let tries = 0; at === 0 && tries < 100; tries++) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      at = await offset();
-    }
+    // Asking takes the upload over from the connection that hangs; so not before its bytes have come.
+    const part = `${used.local.data_dir}/core/store/objects/parts/cut-upload.part`;
+    await until('the first bytes have come', () => existsSync(part) && statSync(part).size === 60_000);
+    const state = await ask(raw(pointer, upload), { method: 'HEAD' });
+    const at = Number(state.headers.get('upload-offset'));
     sending.destroy();
     assert.equal(at, 60_000);
     const rest = { 'content-range': `bytes ${at}-99999/100000`, 'repr-digest': reprDigest(Buffer.alloc(100_000, 1)) };
