@@ -42,7 +42,19 @@ import {
   type Transport,
 } from '../src/index.ts';
 import { streamTransport } from '../src/node.ts';
-import { Dice, type Joined, join, type Plan, rollPlan, streamPair, type Tally, turn, WHOLE, wait, withoutWaiting } from './fault-proxy.ts';
+import {
+  Dice,
+  type Joined,
+  join,
+  type Plan,
+  rollPlan,
+  streamPair,
+  type Tally,
+  turn,
+  WHOLE,
+  wait,
+  withoutWaiting,
+} from './fault-proxy.ts';
 
 export type Bench = Awaited<ReturnType<typeof bench>>;
 
@@ -266,7 +278,8 @@ class Worker {
         next++;
         if (next === leave_at) break;
       }
-      if (leave_at === 0 && next !== whole) this.faults.push(`stream of ${tag} ended quietly after ${next} of ${whole}`);
+      if (leave_at === 0 && next !== whole)
+        this.faults.push(`stream of ${tag} ended quietly after ${next} of ${whole}`);
     } catch {
       // It said that it did not end well.
     }
@@ -560,7 +573,7 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
     far()?.transport.close('killed');
     for (const one of joined) one.cut();
   } else if (ending === 'forget') {
-    (far()?.transport as Channel).fail?.('forgotten');
+    (far()?.transport as Channel | undefined)?.fail?.('forgotten');
     for (const one of joined) one.cut();
   } else if (ending === 'leave') {
     for (const one of joined) if (dice.chance(0.5)) one.cut();
@@ -591,7 +604,8 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
   if (!tcp) await wait(1_000);
   for (let i = 0; i < 30; i++) await turn();
   if (!empty(session)) faults.push(`the caller’s tables are not empty at the end: ${table(session)}`);
-  if (far() && !empty(far()!.session)) faults.push(`the worker’s tables are not empty at the end: ${table(far()!.session)}`);
+  if (far() && !empty(far()!.session))
+    faults.push(`the worker’s tables are not empty at the end: ${table(far()!.session)}`);
   for (const end of ends) end.destroy();
   if (tcp) {
     await new Promise((resolve) => server.close(resolve));
