@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
-import { after, before, describe, it } from 'node:test';
+import { after, afterEach, before, describe, it } from 'node:test';
 import { isError, OutcomeUnknown, WorkerDied } from '@hauki/mesh';
 import { DRIVERS, missing, until, useMesh } from './support/mesh.ts';
 
@@ -72,6 +72,7 @@ for (const driver of DRIVERS)
     const wires = new Wires();
     before(() => wires.watch());
     after(() => wires.end());
+    afterEach(() => wires.unblock());
     const used = useMesh({ nodes: [{ drivers: [driver] }] });
 
     const spawn = async (options: object = {}) => {
@@ -166,10 +167,9 @@ for (const driver of DRIVERS)
       wires.unblock();
       assert.equal(await pending, 2, 'a call made while it was cut ran when it went on');
       wires.block(port, core());
-      // Never sent: whoever knows of the death may say so too.
       const lost = assert.rejects(
         ghost.add(2),
-        (error) => isError(error, WorkerDied) || (error as Error).name === 'ConnectionLost',
+        (error) => isError(error, WorkerDied) || isError(error, OutcomeUnknown),
       );
       await new Promise((resolve) => setTimeout(resolve, 3_500));
       wires.unblock();
@@ -177,7 +177,7 @@ for (const driver of DRIVERS)
       await until('it is dead', async () => !(await used.mesh.registry()).workers.some((w) => w.worker === worker));
     });
 
-    it('waits for a visitor too, and tells one that was sent and lost from one that was not', async () => {
+    it('waits for a visitor too', async () => {
       const { ghost, worker, port } = await spawn();
       const visitor = used.mesh.visit<Counter>(worker);
       assert.equal(await visitor.add(0), 1);
@@ -186,12 +186,6 @@ for (const driver of DRIVERS)
       await new Promise((resolve) => setTimeout(resolve, 300));
       wires.unblock();
       assert.equal(await pending, 2);
-      const sent = assert.rejects(
-        visitor.later(2),
-        (error) => isError(error, WorkerDied) || isError(error, OutcomeUnknown),
-      );
-      await new Promise((resolve) => setImmediate(resolve));
       await used.mesh.destruct(ghost);
-      await sent;
     });
   });
