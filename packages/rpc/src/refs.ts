@@ -50,6 +50,8 @@ export class RefTable {
   /** Stand-ins of this session, so that they can be told when they go home. */
   readonly #own = new WeakMap<object, number>();
   readonly #signals = new Map<number, AbortController>();
+  /** Streams and signals of calls whose turn has not come. */
+  readonly #early = new Map<number, unknown>();
   /** While set, streams that are given begin when they are read, not before: others may read the same. */
   lazy = false;
   #next = 1;
@@ -202,6 +204,11 @@ export class RefTable {
     if (kind === 'yours') return this.exportOf(id);
     if (kind === 'result') return this.#powers.result(id, tag[2]);
     if (typeof id !== 'number') throw new ProtocolViolation({ why: 'a reference without a number' });
+    const early = this.#early.get(id);
+    if (early !== undefined) {
+      this.#early.delete(id);
+      return early;
+    }
     if (type === 'iterable' || type === 'stream') return this.#powers.streams.read(id, type === 'stream', tag[3] === 0);
     if (type === 'signal') return this.#signal(id);
     if (type !== 'function' && type !== 'object')
@@ -252,6 +259,16 @@ export class RefTable {
     if (!this.#closed) this.#powers.notify('rpc.release', [[[id, entry.count]]]);
   }
 
+  /** Takes streams and signals out of parameters that are read later: what comes for them may come before. */
+  expect(params: unknown): void {
+    if (typeof params !== 'object' || params === null) return;
+    const tag = (params as { $?: unknown }).$;
+    if (!Array.isArray(tag)) for (const member of Object.values(params)) this.expect(member);
+    else if (tag[0] !== 'mine') this.expect(tag);
+    else if (tag[2] === 'iterable' || tag[2] === 'stream' || tag[2] === 'signal')
+      this.#early.set(tag[1], this.take(tag));
+  }
+
   /** Takes a value apart only to let go of what it refers to: nobody will have it. */
   discard(value: unknown): void {
     if (typeof value !== 'object' || value === null) return;
@@ -261,7 +278,11 @@ export class RefTable {
       return;
     }
     const [, id, type] = tag;
-    if (type === 'iterable' || type === 'stream') this.#powers.notify('rpc.stop', [id]);
+    const early: any = this.#early.get(id);
+    this.#early.delete(id);
+    if (early && type === 'iterable') void early.return();
+    else if (early && type === 'stream') void early.cancel();
+    else if (type === 'iterable' || type === 'stream') this.#powers.notify('rpc.stop', [id]);
     else if (type !== 'signal') this.#powers.notify('rpc.release', [[[id, 1]]]);
   }
 
@@ -298,6 +319,7 @@ export class RefTable {
     for (const [id, entry] of [...this.#exports]) this.#drop(id, entry, true);
     for (const controller of this.#signals.values()) controller.abort(error);
     this.#signals.clear();
+    this.#early.clear();
     this.#imports.clear();
   }
 }

@@ -81,9 +81,11 @@ export class Server {
     const key = rpc?.on ?? (rpc?.of === undefined ? 'root' : `of ${rpc.of}`);
     const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
     if (!names && !before) return this.#run(message, method, bytes, call);
+    const { refs } = this.#powers;
     // What comes for its streams and signals may come before its turn: they are taken now.
     try {
-      if (bytes && !names) message.params = decodeValue(message.params, bytes, this.#powers.refs);
+      if (names) refs.expect(message.params);
+      else if (bytes) message.params = decodeValue(message.params, bytes, refs);
     } catch (error) {
       return this.#fail(id, error);
     }
@@ -91,8 +93,18 @@ export class Server {
     this.#served.set(id, call);
     const turn = Promise.all([before, names]).then(
       () => this.#run(message, method, kept, call),
-      (error) => this.#over(id, call, () => this.#fail(id, error)),
+      (error) => {
+        if (names) refs.discard(message.params);
+        if (this.#kept.has(id)) this.#keepFailure(id, error);
+        this.#over(id, call, () => this.#fail(id, error));
+      },
     );
+    // Calls on its result may come before its turn too.
+    if (rpc?.keep === true && id !== undefined)
+      this.#keep(
+        id,
+        turn.then(() => this.#laid(id)),
+      );
     const mine = turn.finally(() => {
       if (this.#delayed.get(key) === mine) this.#delayed.delete(key);
     });
@@ -120,15 +132,24 @@ export class Server {
         return;
       }
     } catch (error) {
-      if (keep) {
-        const failed = Promise.reject(error);
-        failed.catch(() => {});
-        this.#kept.set(id, failed);
-      }
+      if (keep) this.#keepFailure(id, error);
       return this.#over(id, call, () => this.#fail(id, error));
     }
     if (keep) this.#kept.set(id, { value: outcome });
     this.#over(id, call, () => this.#answer(id, outcome, keep));
+  }
+
+  #keepFailure(id: unknown, error: unknown): void {
+    const failed = Promise.reject(error);
+    failed.catch(() => {});
+    this.#kept.set(id, failed);
+  }
+
+  /** What a call that waited for its turn has left for calls on its result. */
+  #laid(id: unknown): unknown {
+    const kept = this.#kept.get(id);
+    if (!kept) throw new RefGone({ what: `result of call ${String(id)}` });
+    return kept instanceof Promise ? kept : kept.value;
   }
 
   #keep(id: unknown, promise: Promise<unknown>): void {

@@ -257,6 +257,8 @@ class Worker {
     if (method === 'make') return new Counter(book);
     if (method === 'makeLater') return wait(args[0]).then(() => new Counter(book));
     if (method === 'touch') return (args[0] as Counter).add(args[1], `counter of ${tag}`);
+    if (method === 'same') return args[0];
+    if (method === 'feedAlso') return this.#feed(tag, args[1], args[2], 0);
     if (method === 'give') return this.#give(args[0], args[1], args[2]);
     if (method === 'feed') return this.#feed(tag, args[0], args[1], args[2]);
     if (method === 'back') return this.#back(tag, args[0], args[1], args[2]);
@@ -478,7 +480,26 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
         const mine = next_tag++;
         calls.push(follow(mine, session.call('touch', [mine, made, next_tag++]), 30_000));
       }
-      const counter = await follow(tag, made, how.timeout_ms);
+      const got = follow(tag, made, how.timeout_ms);
+      if (roll.chance(0.3)) {
+        // It waits for a result that it names, while what it is given streams on.
+        const mine = next_tag++;
+        const count = roll.int(0, 10);
+        const items = (async function* () {
+          for (let i = 0; i < count; i++) yield { i };
+        })();
+        calls.push(follow(mine, session.call('feedAlso', [mine, made, items, count]), 30_000, same(mine)));
+      }
+      if (roll.chance(0.3)) {
+        // A call on the result of a call that waits itself.
+        const mine = next_tag++;
+        const its = next_tag++;
+        const again: any = session.call('same', [mine, made]);
+        calls.push(follow(its, again.add(its, `same ${mine}`), 30_000, same(its)));
+        const counter = await follow(mine, again);
+        if (counter) held.push(counter);
+      }
+      const counter = await got;
       if (counter) held.push(counter);
     },
     async stream_down(roll) {
