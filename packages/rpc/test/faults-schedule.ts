@@ -596,7 +596,7 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
     far()?.transport.close('killed');
     for (const one of joined) one.cut();
   } else if (ending === 'forget') {
-    (far()?.transport as Channel | undefined)?.fail('forgotten');
+    (far()?.transport as Channel | undefined)?.fail?.('forgotten');
     for (const one of joined) one.cut();
   } else if (ending === 'leave') {
     for (const one of joined) if (dice.chance(0.5)) one.cut();
@@ -683,7 +683,7 @@ async function routed(given: Given & { body: TicketBody; fate: () => Promise<Mes
   };
   const routing = dice.pick(['p2p_preferred', 'p2p_preferred', 'relay_only'] as const);
   const way = new WorkerRoute(ticket, body, {
-    core: { base: '', token: '', request: async () => assertNever() },
+    core: { base: '', token: '', request: async () => assertNever(), stream: async () => assertNever() },
     powers: { dialDirect: () => reach('direct'), dialRelay: () => reach('relay') } as any,
     routing,
     fate,
