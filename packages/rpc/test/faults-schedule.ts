@@ -575,12 +575,14 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
   /** Waits until `holds`; a fault when that takes longer than anything should. */
   const until = async (what: string, holds: () => boolean, within_ms = tcp ? 10_000 : HEALED_MS) => {
     const last = now() + within_ms;
+    let pause_ms = 5;
     while (!holds()) {
       if (now() > last) {
         faults.push(`not within ${within_ms} ms: ${what}`);
         return;
       }
-      await wait(tcp ? 2 : 20);
+      await wait(tcp ? 2 : pause_ms);
+      pause_ms = Math.min(2 * pause_ms, 2_000);
     }
   };
   const empty = (side: Session) => {
