@@ -24,6 +24,7 @@ import { powers } from '#powers';
 import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
 import { type LastingDoor, lastingDoor } from './lasting.ts';
+import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
@@ -107,16 +108,7 @@ export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
   registry(): Promise<RegistryView>;
   /** Callers' sessions with workers: how each is connected, and what it has done. */
   sessions(): Promise<SessionView[]>;
-  readonly meshfs: {
-    write(
-      pointer: string,
-      content: string,
-      options?: { media_type?: string; language?: string },
-    ): Promise<{ pointer: string; digest: string }>;
-    resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string; language?: string }>;
-    /** All that is kept under pointers that begin with `prefix`. */
-    list(prefix?: string): Promise<{ pointer: string; digest: string; bytes: number; media_type: string }[]>;
-  };
+  readonly meshfs: MeshFsClient;
   /** What happens in the mesh: what the core remembers or, with `follow`, as it happens. Leave it with `break`. */
   events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
   /** Narrower tokens than this mesh's own. */
@@ -159,7 +151,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   const token = options.token ?? defaults.token;
   if (!token)
     throw new Unauthorised({ why: 'No token: give connect({ token }), or set HAUKI_TOKEN. `hauki token` prints it' });
-  const core = createCoreClient(base, token, powers.http);
+  const core = createCoreClient(base, token, powers);
   const [key] = await Promise.all([makeCallerKey(), core.request('GET', '/health', undefined, LIMITS.handshake_ms)]);
   const owned = new Set<{ worker: Promise<RemoteWorker>; lasts: boolean }>();
   const done: MeshStats = { direct_bytes: 0, relay_bytes: 0 };
@@ -260,22 +252,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
     sessions: async () => (await core.request<{ sessions: SessionView[] }>('GET', '/api/v2/sessions')).sessions,
-    meshfs: {
-      write: (pointer, content, more = {}) =>
-        core.request('POST', '/api/v2/meshfs/write', { pointer, content, ...more }),
-      resolve: (pointer) => core.request('GET', `/api/v2/meshfs/resolve?pointer=${encodeURIComponent(pointer)}`),
-      async list(prefix = 'gem-pointer://') {
-        type Entry = Awaited<ReturnType<Mesh['meshfs']['list']>>[number];
-        const all: Entry[] = [];
-        for (let after: string | undefined; ; ) {
-          const query = new URLSearchParams({ prefix, ...(after === undefined ? {} : { after }) });
-          const page = await core.request<{ entries: Entry[]; next?: string }>('GET', `/api/v2/meshfs/list?${query}`);
-          all.push(...page.entries);
-          after = page.next;
-          if (after === undefined) return all;
-        }
-      },
-    },
+    meshfs: meshFsClient(core),
     events: (given) => meshEvents(core, given),
     tokens: meshTokens(core),
     stats() {

@@ -2,7 +2,15 @@
  * The caller's side of the handshakes: `rpc.hello`, then `rpc.redeem` or `rpc.resume`, then the worker's own proof is
  * checked. A caller sends nothing of worth before that.
  */
-import { ConnectionLost, LIMITS, ProtocolViolation, SessionLost, type Ticket, type TicketBody, TicketForged } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  LIMITS,
+  ProtocolViolation,
+  SessionLost,
+  type Ticket,
+  type TicketBody,
+  TicketForged,
+} from '@hauki/protocol';
 import type { Channel } from './channel.ts';
 import {
   type CallerKey,

@@ -30,6 +30,9 @@ export interface ServerPowers {
   flooded(why: string): void;
 }
 
+/** What stands before the error in its message, with an id of any length that we give. */
+const HEAD_BYTES = 64;
+
 export class Server {
   readonly #powers: ServerPowers;
   readonly #served = new Map<unknown, Served>();
@@ -219,7 +222,7 @@ export class Server {
       const more = error instanceof Error && (error.cause !== undefined || Object.keys(error).length > 0);
       if (!wire.tagged || !more || told.data?.name !== 'RemoteError') return { text: encode(told), bytes: undefined };
       const encoded = wire.encode({ ...told, data: { ...told.data, thrown: error } }, 'error');
-      wire.check('An error', encoded.text, encoded.bytes);
+      wire.check('An error', encoded.text, encoded.bytes, HEAD_BYTES);
       refs.sent();
       return encoded;
     } catch {
