@@ -265,7 +265,7 @@ describe('tokens', () => {
   after(() => rmSync(data_dir, { recursive: true, force: true }));
 
   it('that were answered survive kill -9 of the core, and revoked ones stay revoked', async () => {
-    let core = await startCore(data_dir);
+    let core = await startCore(data_dir, { port: 0 });
     const admin = await connect({ core: core.url, token: core.token });
     const kept = await admin.tokens.create({ name: 'kept', scopes: ['tokens', 'read'], targets: { pointers: [] } });
     const gone = await admin.tokens.create({ name: 'gone', scopes: ['read'] });

@@ -7,6 +7,7 @@ import { type Duplex, pipeline } from 'node:stream';
 import { DeadlineExceeded, LIMITS, type Ticket, type TicketBody } from '@hauki/protocol';
 import {
   type CallerKey,
+  type CallOptions,
   makeCallerKey,
   randomText,
   readTicketBody,
@@ -101,11 +102,11 @@ export class Relay {
   }
 
   /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */
-  async call(worker: string, method: string, params: unknown, timeout_ms: number): Promise<unknown> {
+  async call(worker: string, method: string, params: unknown, options: CallOptions): Promise<unknown> {
     const session = await this.#session(worker);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];
-    return session.call(method, list, { timeout_ms });
+    return session.call(method, list, options);
   }
 
   async #session(worker: string): Promise<Session> {

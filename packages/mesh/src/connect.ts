@@ -6,6 +6,7 @@ import {
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
+  type SessionInfo,
   type Ticket,
   Unauthorised,
   type WorkerInfo,
@@ -61,6 +62,8 @@ export interface RegistryView {
   relay_bytes: number;
 }
 
+export type SessionView = SessionInfo & { node: string };
+
 export interface MeshStats {
   /** Bytes of Mesh-RPC that went straight to workers, and over the core, since `connect`. */
   direct_bytes: number;
@@ -100,6 +103,8 @@ export interface Mesh extends AsyncDisposable {
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
   ended(worker: object): Promise<string>;
   registry(): Promise<RegistryView>;
+  /** Callers' sessions with workers: how each is connected, and what it has done. */
+  sessions(): Promise<SessionView[]>;
   readonly meshfs: {
     write(
       pointer: string,
@@ -250,6 +255,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
+    sessions: async () => (await core.request<{ sessions: SessionView[] }>('GET', '/api/v2/sessions')).sessions,
     meshfs: {
       write: (pointer, content, more = {}) =>
         core.request('POST', '/api/v2/meshfs/write', { pointer, content, ...more }),

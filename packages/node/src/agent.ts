@@ -18,12 +18,16 @@ import {
   NoNodeFits,
   Overloaded,
   type Provisioned,
+  type SessionInfo,
   type TicketPart,
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Driver, Offer } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
+
+/** How long a worker may take to tell of its sessions. */
+const SESSIONS_MS = 700;
 
 export interface AgentOptions {
   node: string;
@@ -180,6 +184,16 @@ export class Agent {
     }));
   }
 
+  /** Callers' sessions with all workers; of a worker that does not answer in time, none. */
+  async sessions(): Promise<SessionInfo[]> {
+    const asked = [...this.#living.values()].map(async ({ job, shell }) => {
+      const late = new Promise<never>((_, reject) => setTimeout(reject, SESSIONS_MS).unref());
+      const found = await Promise.race([shell.sessions(), late]);
+      return found.slice(0, LIMITS.connections).map((info) => ({ worker: job.worker, ...cleanSession(info) }));
+    });
+    return (await Promise.allSettled(asked)).flatMap((one) => (one.status === 'fulfilled' ? one.value : []));
+  }
+
   /** Ends every worker, gracefully within the hook's bound, and every driver. */
   async close(): Promise<void> {
     this.#closing = true;
@@ -237,6 +251,22 @@ export class Agent {
     for (const memory of this.#forging.values()) sum += memory;
     return sum;
   }
+}
+
+/** What a guest says of a session, as far as it can be one: nothing but short names and numbers. */
+function cleanSession(info: Partial<SessionInfo>): Omit<SessionInfo, 'worker'> {
+  const count = (value: unknown) => (typeof value === 'number' && value >= 0 ? value : 0);
+  const stats = Object.entries(info.stats ?? {}).filter(([name]) => /^[a-z_]{1,32}$/.test(name));
+  return {
+    session: /^[\w-]{1,64}$/.exec(String(info.session))?.[0] ?? '?',
+    role: info.role === 'owner' ? 'owner' : 'visitor',
+    opened_at: count(info.opened_at),
+    connected: info.connected === true,
+    connections: count(info.connections),
+    carried_bytes: count(info.carried_bytes),
+    unconfirmed_bytes: count(info.unconfirmed_bytes),
+    stats: Object.fromEntries(stats.slice(0, 32).map(([name, value]) => [name, count(value)])),
+  };
 }
 
 /** What a node promises when nobody said: three quarters of the machine. */

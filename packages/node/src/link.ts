@@ -122,10 +122,11 @@ export class Link {
       destruct: (worker, reason) => agent.destruct(worker, reason),
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async () => agent.workers(),
+      sessions: () => agent.sessions(),
     };
     const session = new Session({
       transport: streamTransport(stream),
-      dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers']),
+      dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers', 'sessions']),
       timeout_ms: LIMITS.handshake_ms,
       tagged: false,
     });

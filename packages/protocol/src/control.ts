@@ -54,6 +54,25 @@ export interface WorkerInfo {
   lease_until: number;
 }
 
+/** A caller's session with a worker, as the worker's side sees it. */
+export interface SessionInfo {
+  worker: string;
+  /** The id of the ticket that opened it. */
+  session: string;
+  role: TicketRole;
+  /** Milliseconds since 1970. */
+  opened_at: number;
+  /** False while it waits for its caller to come back. */
+  connected: boolean;
+  /** Connections that it has had. */
+  connections: number;
+  carried_bytes: number;
+  /** What the other side has not said that it has. */
+  unconfirmed_bytes: number;
+  /** What the session has done: the guest's own word. */
+  stats?: Record<string, number>;
+}
+
 export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
@@ -106,6 +125,8 @@ export interface NodeForCore {
   /** Dial the core at the given splice and join it to the worker. */
   splice(worker: string, splice: string): Promise<void>;
   workers(): Promise<WorkerInfo[]>;
+  /** Callers' sessions with this node's workers. */
+  sessions(): Promise<SessionInfo[]>;
 }
 
 /** What the shell at a vault's edge does for the agent. */
@@ -114,6 +135,8 @@ export interface ShellForAgent {
   load(setup: Setup): Promise<string[]>;
   /** Makes a ticket redeemable. */
   expect(ticket: ExpectedTicket): Promise<void>;
+  /** What callers' sessions there are; what the guest itself says of them is in `stats`. */
+  sessions(): Promise<Omit<SessionInfo, 'worker'>[]>;
   /** Runs the end hook. Answers when it has ended or failed. */
   end(reason: string): Promise<void>;
 }

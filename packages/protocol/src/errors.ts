@@ -163,12 +163,13 @@ export const RefGone = define<{ what: string; why?: string }>(
   false,
   (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
 );
-export const Cancelled = define<{ method: string; why: string }>(
+export const Cancelled = define<{ method: string; why: string; may_have_run: boolean }>(
   'Cancelled',
   -32009,
   499,
   false,
-  (f) => `The call ${f.method}() was cancelled: ${f.why}. It may have run, or be running still`,
+  (f) =>
+    `The call ${f.method}() was cancelled: ${f.why}. It ${f.may_have_run ? 'may have run, or be running still' : 'was never sent'}`,
 );
 
 // Input

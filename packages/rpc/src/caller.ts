@@ -90,7 +90,7 @@ export class Caller implements CallHome {
     const { wire, refs, idle_lets_exit } = this.#powers;
     const refusal = wire.refusal();
     if (refusal) throw refusal;
-    if (signal?.aborted) throw new Cancelled({ method, why: describe(signal.reason) }, `${method}() was never sent`);
+    if (signal?.aborted) throw new Cancelled({ method, why: describe(signal.reason), may_have_run: false });
     if (this.#pending.size >= LIMITS.calls_in_flight)
       throw new Overloaded({ what: 'calls in flight on this session', limit: LIMITS.calls_in_flight });
     const encoded = wire.encode(params);
@@ -105,7 +105,10 @@ export class Caller implements CallHome {
     call.unlaid = { head, rpc, bytes: encoded.bytes };
     if (!background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
     if (signal) {
-      const abort = () => this.#giveUp(call, () => new Cancelled({ method, why: describe(signal.reason) }));
+      const abort = () => {
+        const why = describe(signal.reason);
+        this.#giveUp(call, (may_have_run) => new Cancelled({ method, why, may_have_run }));
+      };
       signal.addEventListener('abort', abort, { once: true });
       call.unlisten = () => signal.removeEventListener('abort', abort);
     }

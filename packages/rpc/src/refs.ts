@@ -180,7 +180,8 @@ export class RefTable {
     for (const id of given)
       if (this.#exports.get(id)?.type === 'signal') {
         this.#release(id, 1, false);
-        this.#powers.notify('rpc.abort', [id]);
+        // Another call may still have it.
+        if (!this.#exports.has(id)) this.#powers.notify('rpc.abort', [id]);
       }
   }
 

@@ -59,7 +59,9 @@ export class Server {
 
   /** The caller gave a call up. */
   cancel(id: unknown, why: unknown): void {
-    this.#served.get(id)?.abort(new Cancelled({ method: '', why: String(why) }, `The caller gave up: ${why}`));
+    this.#served
+      .get(id)
+      ?.abort(new Cancelled({ method: '', why: String(why), may_have_run: true }, `The caller gave up: ${why}`));
   }
 
   /** A call has come. `text` is its message. */

@@ -39,6 +39,7 @@ async function open({ tls = false } = {}) {
       if (method === 'role') return role;
       throw new NoSuchMethod({ method, has: METHODS });
     },
+    stats: async () => ({}),
     end: async () => {},
   };
   const server = createServer();

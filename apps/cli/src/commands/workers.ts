@@ -104,6 +104,30 @@ async function ps(mesh: Mesh, json: boolean): Promise<void> {
   );
 }
 
+async function sessions(mesh: Mesh, json: boolean): Promise<void> {
+  const all = await mesh.sessions();
+  if (json) return console.log(JSON.stringify({ sessions: all }));
+  if (all.length === 0) return console.log('No sessions. One begins with: hauki clone, hauki call');
+  const count = (n: number | undefined) => (n === undefined ? '?' : String(n));
+  console.log(
+    table([
+      ['WORKER', 'SESSION', 'ROLE', 'AGE', 'CONNECTIONS', 'BYTES', 'CALLS', 'IN FLIGHT', 'REFERENCES', 'STREAMS'],
+      ...all.map((s) => [
+        s.worker,
+        s.session.slice(0, 8),
+        s.role,
+        duration(Date.now() - s.opened_at),
+        s.connected ? String(s.connections) : `${s.connections}, now cut`,
+        String(s.carried_bytes),
+        count(s.stats?.calls_served),
+        count(s.stats?.serving),
+        count(s.stats && (s.stats.exported ?? 0) + (s.stats.imported ?? 0)),
+        count(s.stats?.streams),
+      ]),
+    ]),
+  );
+}
+
 export function workerCommands(program: Command): void {
   program
     .command('clone')
@@ -148,6 +172,13 @@ export function workerCommands(program: Command): void {
     .command('ps')
     .description('the nodes and workers of the mesh')
     .action((_flags, command: Command) => withMesh(common(command), (mesh) => ps(mesh, common(command).json ?? false)));
+
+  program
+    .command('sessions')
+    .description('callers’ sessions with workers: how each is connected, and what it has done')
+    .action((_flags, command: Command) =>
+      withMesh(common(command), (mesh) => sessions(mesh, common(command).json ?? false)),
+    );
 
   program
     .command('kill')

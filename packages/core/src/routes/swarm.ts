@@ -48,6 +48,8 @@ const Spawn = Type.Object(
   strict,
 );
 
+/** https://www.w3.org/TR/trace-context/#traceparent-header */
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
 
 export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (app, powers) => {
@@ -90,8 +92,11 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
     async (request, reply) => {
       const { worker } = request.params;
       demand(request.principal, { scope: 'call', worker: registry.known(worker) });
+      const { traceparent } = request.headers;
+      const traced = typeof traceparent === 'string' && TRACEPARENT.test(traceparent) ? { traceparent } : {};
+      const options = { timeout_ms: LIMITS.call_ms, ...traced };
       const text = await answerPlain(request.body as string, (method, params) =>
-        relay.call(worker, method, params, LIMITS.call_ms),
+        relay.call(worker, method, params, options),
       );
       if (text === undefined) return reply.status(204).send();
       return reply.type('application/json').send(text);

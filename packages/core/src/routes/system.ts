@@ -67,4 +67,20 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
       relay_bytes: relay.carried_bytes,
     };
   });
+
+  app.get(
+    '/api/v2/sessions',
+    {
+      config: { scope: 'read' as const },
+      schema: { tags: ['swarm'], summary: 'Callers’ sessions with workers, as their nodes tell' },
+    },
+    async () => {
+      const asked = registry.candidates().map(async ({ rpc, info }) => {
+        const found = await rpc.sessions();
+        return found.map((session) => ({ ...session, node: info.node }));
+      });
+      const told = await Promise.allSettled(asked);
+      return { status: 'success', sessions: told.flatMap((one) => (one.status === 'fulfilled' ? one.value : [])) };
+    },
+  );
 };

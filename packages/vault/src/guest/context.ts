@@ -2,6 +2,7 @@
  * What a worker finds: `hauki` (its powers), `fetch`, `console`. All of them only ask; the host decides and performs.
  * A class gets the same `hauki` object as its constructor's argument.
  */
+import type { Served } from '@hauki/rpc';
 import type { Outside } from './guest.ts';
 
 export interface FetchedBody {
@@ -16,6 +17,11 @@ export interface FetchedBody {
 
 export interface HaukiContext {
   worker: string;
+  /**
+   * The call that is being served: its `signal` is aborted when the caller cancels or stops waiting, `deadline` is in
+   * milliseconds since 1970. To be read before the method first waits for anything; later it tells of another call.
+   */
+  call?: Served;
   log(...values: unknown[]): void;
   fetch(url: string, init?: object): Promise<unknown>;
   meshfs: {

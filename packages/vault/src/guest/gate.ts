@@ -62,7 +62,8 @@ function withFirst(link: FrameTransport, text: string, bytes: Uint8Array | undef
   return link;
 }
 
-export function openGate(options: GateOptions): void {
+/** Gives the sessions that have been opened through it. */
+export function openGate(options: GateOptions): CallerSessions {
   const { server, worker, redeemer, inside, methods } = options;
   let connections = 0;
   /** Those that have not redeemed a ticket, the oldest first: strangers make room for strangers, never for guests. */
@@ -123,8 +124,8 @@ export function openGate(options: GateOptions): void {
       message(text, bytes) {
         if (!ticket) return bytes ? link.close('tagged values before redemption') : void receive(text);
         // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
-        if (!bytes && isOpen(text)) inside.open(sessions.open(ticket, link), ticket.role, true);
-        else inside.open(withFirst(link, text, bytes), ticket.role, false);
+        if (!bytes && isOpen(text)) inside.open(sessions.open(ticket, link), ticket.role, true, ticket.jti);
+        else inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
       },
       close: () => {},
     });
@@ -192,4 +193,5 @@ export function openGate(options: GateOptions): void {
     };
     accept(socket, false, admitted).catch(() => socket.destroy());
   });
+  return sessions;
 }

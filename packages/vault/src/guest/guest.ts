@@ -4,7 +4,7 @@
  * tickets are decided elsewhere.
  */
 import { NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
-import { Session, type Transport } from '@hauki/rpc';
+import { type Dispatch, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
@@ -18,7 +18,9 @@ export interface Outside {
 export interface Inside {
   load(source: string, context: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
   /** A redeemed connection: its session's calls go to the worker. `tagged`: with whole values and references. */
-  open(transport: Transport, role: TicketRole, tagged: boolean): void;
+  open(transport: Transport, role: TicketRole, tagged: boolean, session: string): void;
+  /** What the open sessions have done, by their ids. */
+  stats(): Promise<Record<string, SessionStats>>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   end(reason: string): Promise<void>;
 }
@@ -27,14 +29,24 @@ export interface Inside {
 export type Evaluate = (source: string, language: string) => Promise<Record<string, unknown>>;
 
 /** `context` is what a class's constructor gets. */
-export function createGuest(powers: { outside: Outside; evaluate: Evaluate; context: object }): Inside {
+export function createGuest(powers: { outside: Outside; evaluate: Evaluate; context: { call?: Served } }): Inside {
   const { outside, evaluate, context } = powers;
   let worker: WorkerObject | undefined;
 
-  const call = async (method: string, params: unknown, role: TicketRole) => {
+  const sessions = new Map<string, Session>();
+
+  const call = (method: string, params: unknown, role: TicketRole, served: Served): unknown => {
     if (!method.startsWith('rpc.')) {
       if (!worker) throw new NoSuchMethod({ method, has: [] });
-      return worker.call(method, params);
+      // The worker sees which call it serves until it first waits for something.
+      const before = context.call;
+      context.call = served;
+      try {
+        return worker.call(method, params);
+      } finally {
+        if (before) context.call = before;
+        else delete context.call;
+      }
     }
     const list = Array.isArray(params) ? params : [];
     if (method === 'rpc.methods') return worker?.methods ?? [];
@@ -70,10 +82,16 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
         clearTimeout(timer);
       }
     },
-    open(transport, role, tagged) {
-      new Session({ transport, tagged, dispatch: (method, params) => call(method, params, role) });
+    open(transport, role, tagged, id) {
+      const dispatch: Dispatch = (method, params, _session, served) => call(method, params, role, served);
+      const session = new Session({ transport, tagged, dispatch });
+      sessions.set(id, session);
+      void session.closed.then(() => sessions.delete(id));
     },
-    call,
+    call: async (method, params, role) => call(method, params, role, new Served(undefined)),
+    async stats() {
+      return Object.fromEntries([...sessions].map(([id, session]) => [id, session.stats()]));
+    },
     async end(reason) {
       await worker?.end(reason);
     },

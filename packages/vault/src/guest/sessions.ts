@@ -6,7 +6,7 @@
  * more; an owner's session waits for it as long as the worker lives (its lease decides that), a visitor's for a bounded
  * time; of sessions that wait only so many are kept, the oldest goes first.
  */
-import { type ExpectedTicket, LIMITS, SessionLost } from '@hauki/protocol';
+import { type ExpectedTicket, LIMITS, type SessionInfo, SessionLost } from '@hauki/protocol';
 import {
   Channel,
   type FrameTransport,
@@ -21,6 +21,7 @@ interface Held {
   ticket: ExpectedTicket;
   channel: Channel;
   timer: ReturnType<typeof setTimeout> | undefined;
+  opened_at: number;
 }
 
 export class CallerSessions {
@@ -36,7 +37,7 @@ export class CallerSessions {
       held.timer.unref?.();
       this.#makeRoom();
     });
-    const held: Held = { ticket, channel, timer: undefined };
+    const held: Held = { ticket, channel, timer: undefined, opened_at: Date.now() };
     this.#held.set(jti, held);
     channel.onEnd(() => {
       clearTimeout(held.timer);
@@ -44,6 +45,23 @@ export class CallerSessions {
     });
     channel.attach(link);
     return channel;
+  }
+
+  /** What there is, by the ids of the sessions. */
+  list(): Record<string, Omit<SessionInfo, 'worker' | 'session' | 'stats'>> {
+    return Object.fromEntries(
+      [...this.#held].map(([jti, { channel, ticket, opened_at }]) => [
+        jti,
+        {
+          role: ticket.role,
+          opened_at,
+          connected: channel.attached,
+          connections: channel.connections,
+          carried_bytes: channel.carried_bytes,
+          unconfirmed_bytes: channel.buffered_bytes,
+        },
+      ]),
+    );
   }
 
   /** The session key of a session that may be resumed, for TLS with pre-shared keys. */

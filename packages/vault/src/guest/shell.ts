@@ -8,6 +8,7 @@ import { remote, Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
 import { Redeemer } from './redeemer.ts';
+import type { CallerSessions } from './sessions.ts';
 
 export interface ShellPowers {
   control: Transport;
@@ -22,6 +23,7 @@ export interface ShellPowers {
 export function runShell(powers: ShellPowers): Promise<string> {
   let inside: Inside | undefined;
   let redeemer: Redeemer | undefined;
+  let callers: CallerSessions | undefined;
   // Nobody comes in before the worker is loaded.
   const tooEarly = (socket: Socket) => {
     socket.on('error', () => {});
@@ -38,7 +40,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
       const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
       const methods = await inside.load(source, setup);
       powers.server.off('connection', tooEarly);
-      openGate({
+      callers = openGate({
         server: powers.server,
         worker: setup.worker,
         redeemer,
@@ -54,6 +56,14 @@ export function runShell(powers: ShellPowers): Promise<string> {
     async expect(ticket: ExpectedTicket): Promise<void> {
       redeemer?.expect(ticket);
     },
+    async sessions() {
+      const stats = (await inside?.stats()) ?? {};
+      return Object.entries(callers?.list() ?? {}).map(([session, info]) => ({
+        session,
+        ...info,
+        ...(stats[session] ? { stats: { ...stats[session] } } : {}),
+      }));
+    },
     async end(reason: string): Promise<void> {
       await inside?.end(reason);
     },
@@ -61,7 +71,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
 
   const session = new Session({
     transport: powers.control,
-    dispatch: serve(shell, ['load', 'expect', 'end']),
+    dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
     tagged: false,
   });

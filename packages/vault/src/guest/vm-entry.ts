@@ -4,10 +4,10 @@
  * from the global object, so that the worker's code finds none of it.
  */
 import type { TicketRole } from '@hauki/protocol';
-import { joinBytes, type PortTransport, portTransport, remote, Session, serve } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport, remote, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
-import { createTimers, VmResponse } from './vm-globals.ts';
+import { createTimers, VmAbortController, VmAbortSignal, VmResponse } from './vm-globals.ts';
 
 interface HostBridge {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
@@ -19,7 +19,7 @@ interface HostBridge {
 /** What the thread calls; see `drivers/quickjs/vm.ts`. */
 export interface VmBridge {
   deliver(channel: number, text: string, bytes?: ArrayBuffer): void;
-  open(channel: number, role: TicketRole, tagged: number): void;
+  open(channel: number, role: TicketRole, tagged: number, session: string): void;
   closed(channel: number, reason: string): void;
   fire(timer: number): void;
 }
@@ -29,6 +29,7 @@ export interface VmControl {
   /** The source lies ready with the thread's module loader. */
   load(setup: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
+  stats(): Promise<Record<string, SessionStats>>;
   end(reason: string): Promise<void>;
 }
 
@@ -41,6 +42,8 @@ scope.setTimeout = timers.setTimeout;
 scope.setInterval = timers.setInterval;
 scope.clearTimeout = timers.clearTimeout;
 scope.clearInterval = timers.clearTimeout;
+scope.AbortController = VmAbortController;
+scope.AbortSignal = VmAbortSignal;
 
 const channels = new Map<number, PortTransport>();
 const channel = (number: number): PortTransport => {
@@ -77,19 +80,20 @@ const control: VmControl = {
   async call(method, params, role) {
     return inside!.call(method, params, role);
   },
+  stats: async () => inside?.stats() ?? {},
   async end(reason) {
     await inside?.end(reason);
   },
 };
 const session = new Session({
   transport: channel(0),
-  dispatch: serve(control, ['load', 'call', 'end']),
+  dispatch: serve(control, ['load', 'call', 'stats', 'end']),
   tagged: false,
 });
 
 const bridge: VmBridge = {
   deliver: (number, text, bytes) => channels.get(number)?.deliver(text, bytes && new Uint8Array(bytes)),
-  open: (number, role, tagged) => inside?.open(channel(number), role, tagged === 1),
+  open: (number, role, tagged, session) => inside?.open(channel(number), role, tagged === 1, session),
   closed(number, reason) {
     channels.get(number)?.closed(reason);
     channels.delete(number);

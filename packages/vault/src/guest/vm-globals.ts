@@ -40,6 +40,75 @@ export function createTimers(arm: (id: number, delay_ms: number) => void, disarm
   };
 }
 
+type Listener = (event: { type: 'abort'; target: VmAbortSignal }) => void;
+
+/** AbortSignal (DOM standard, section 3.1), as far as it can be without events of any other kind. */
+export class VmAbortSignal {
+  aborted = false;
+  reason: unknown = undefined;
+  onabort: Listener | null = null;
+  readonly #listeners = new Set<Listener>();
+
+  static abort(reason?: unknown): VmAbortSignal {
+    const controller = new VmAbortController();
+    controller.abort(reason);
+    return controller.signal;
+  }
+
+  static timeout(delay_ms: number): VmAbortSignal {
+    const controller = new VmAbortController();
+    const late = Object.assign(new Error('the time is over'), { name: 'TimeoutError' });
+    setTimeout(() => controller.abort(late), delay_ms);
+    return controller.signal;
+  }
+
+  static any(signals: Iterable<VmAbortSignal>): VmAbortSignal {
+    const controller = new VmAbortController();
+    for (const signal of signals) {
+      if (signal.aborted) controller.abort(signal.reason);
+      else signal.addEventListener('abort', () => controller.abort(signal.reason));
+    }
+    return controller.signal;
+  }
+
+  addEventListener(type: string, listener: Listener): void {
+    if (type === 'abort') this.#listeners.add(listener);
+  }
+
+  removeEventListener(type: string, listener: Listener): void {
+    if (type === 'abort') this.#listeners.delete(listener);
+  }
+
+  throwIfAborted(): void {
+    if (this.aborted) throw this.reason;
+  }
+
+  /** For its controller. Once: all listeners of an abort hear of it only once. */
+  static tell(signal: VmAbortSignal, reason: unknown): void {
+    if (signal.aborted) return;
+    signal.aborted = true;
+    signal.reason = reason ?? Object.assign(new Error('it was aborted'), { name: 'AbortError' });
+    const listeners = [...signal.#listeners];
+    signal.#listeners.clear();
+    if (signal.onabort) listeners.unshift(signal.onabort);
+    for (const listener of listeners) {
+      try {
+        listener.call(signal, { type: 'abort', target: signal });
+      } catch (error) {
+        console.error('a listener of an AbortSignal threw:', error);
+      }
+    }
+  }
+}
+
+export class VmAbortController {
+  readonly signal = new VmAbortSignal();
+
+  abort(reason?: unknown): void {
+    VmAbortSignal.tell(this.signal, reason);
+  }
+}
+
 /** The part of Response that reading needs. */
 export class VmResponse {
   readonly status: number;

@@ -128,10 +128,10 @@ export class Vm {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },
-      open: (transport, role, tagged) => {
+      open: (transport, role, tagged, session_id) => {
         const channel = this.#next_channel++;
         this.#channels.set(channel, transport);
-        this.#enter('open', channel, role, tagged ? 1 : 0);
+        this.#enter('open', channel, role, tagged ? 1 : 0, session_id);
         transport.start({
           message: (text, bytes) =>
             bytes ? this.#enter('deliver', channel, text, bytes) : this.#enter('deliver', channel, text),
@@ -141,6 +141,7 @@ export class Vm {
         });
       },
       call: (method, params, role) => guest.call(method, params, role),
+      stats: () => guest.stats(),
       end: (reason) => guest.end(reason),
     };
   }

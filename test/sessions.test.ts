@@ -1,0 +1,98 @@
+/** `mesh.sessions()`, the call that a worker sees, and traces through the core's HTTP door, on real meshes. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { withOptions } from '@hauki/mesh';
+import { DRIVERS, missing, until, useMesh } from './support/mesh.ts';
+
+const TRACE = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+
+const WATCHER = `
+  let seen = 'nothing';
+  export const trace = () => hauki.call.traceparent ?? null;
+  export const time = () => hauki.call.timeout_ms ?? null;
+  export const later = async () => { await null; return hauki.call === undefined; };
+  export const wait = () => {
+    const { signal } = hauki.call;
+    return new Promise((resolve) => signal.addEventListener('abort', () => { seen = String(signal.reason); resolve(); }));
+  };
+  export const told = () => seen;
+  export const open = () => new (class { look() { return 1; } })();
+`;
+
+interface Watcher {
+  trace(): string | null;
+  time(): number | null;
+  later(): boolean;
+  wait(): void;
+  told(): string;
+  open(): { look(): number };
+}
+
+for (const driver of DRIVERS)
+  describe(`a call in a ${driver} vault`, { skip: missing(driver) }, () => {
+    const used = useMesh({ nodes: [{ drivers: [driver] }] });
+
+    it('is seen by the worker with its trace, its time and its signal, until it waits', async () => {
+      const watcher = await used.mesh.clone<Watcher>({ source: WATCHER });
+      assert.equal(await watcher.trace(), null);
+      assert.equal(await withOptions(watcher, { traceparent: TRACE }).trace(), TRACE);
+      assert.equal(await withOptions(watcher, { timeout_ms: 5_000 }).time(), 5_000);
+      assert.equal(await watcher.later(), true);
+      const controller = new AbortController();
+      const waiting = withOptions(watcher, { signal: controller.signal }).wait();
+      // One that leaves in the same turn never arrives: this one has, when the next is answered.
+      await watcher.told();
+      controller.abort(new Error('the user went home'));
+      await assert.rejects(waiting, { name: 'Cancelled', message: /the user went home/ });
+      await until('the worker hears', async () => /the user went home/.test(await watcher.told()));
+      await assert.rejects(withOptions(watcher, { timeout_ms: 30 }).wait(), { name: 'DeadlineExceeded' });
+      await until('the worker hears of time', async () => /30 ms/.test(await watcher.told()));
+      await used.mesh.destruct(watcher);
+    });
+
+    it('that does not end when it is given up is ended with its worker, where that was asked for', async () => {
+      const source = 'export const stubborn = () => new Promise(() => {});';
+      const stubborn = await used.mesh.clone<{ stubborn(): void }>({ source });
+      const call = withOptions(stubborn, { timeout_ms: 30, kill_after_ms: 50 }).stubborn();
+      await assert.rejects(call, { name: 'DeadlineExceeded' });
+      await used.mesh.ended(stubborn);
+      await assert.rejects(stubborn.stubborn(), { name: 'WorkerDied' });
+    });
+
+    it('carries the trace of a plain HTTP client', async () => {
+      const watcher = await used.mesh.clone<Watcher>({ source: WATCHER });
+      const { worker } = await used.mesh.details(watcher);
+      const post = async (traceparent: string) => {
+        const answer = await fetch(new URL(`/api/v2/ephemeral/${worker}`, used.local.url), {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', authorization: `Bearer ${used.local.token}`, traceparent },
+          body: '{"jsonrpc":"2.0","id":1,"method":"trace"}',
+        });
+        return ((await answer.json()) as { result: unknown }).result;
+      };
+      assert.equal(await post(TRACE), TRACE);
+      assert.equal(await post('nonsense'), null);
+      await used.mesh.destruct(watcher);
+    });
+
+    it('shows in the list of sessions, with its references until they are let go of', async () => {
+      const watcher = await used.mesh.clone<Watcher>({ source: WATCHER });
+      const { worker, node } = await used.mesh.details(watcher);
+      const mine = async () => (await used.mesh.sessions()).filter((s) => s.worker === worker);
+      const opened = await watcher.open();
+      assert.equal(await opened.look(), 1);
+      const [session, ...others] = await mine();
+      assert.deepEqual(others, []);
+      assert.ok(session);
+      assert.equal(session.node, node);
+      assert.equal(session.role, 'owner');
+      assert.equal(session.connected, true);
+      assert.equal(session.connections, 1);
+      assert.equal(session.stats?.exported, 1);
+      assert.ok(session.stats.calls_served! >= 2);
+      (opened as unknown as Disposable)[Symbol.dispose]();
+      await until('the reference is gone', async () => (await mine())[0]?.stats?.exported === 0);
+      await used.mesh.destruct(watcher);
+      assert.deepEqual(await mine(), []);
+    });
+  });
