@@ -6,61 +6,9 @@
  * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
  */
 
-/** What travels in a JSON-RPC `error` member. */
-export interface WireError {
-  code: number;
-  message: string;
-  data?: { name: string; retryable?: boolean; fields?: Record<string, unknown>; stack?: string };
-}
+import { byName, define, type ErrorClass, MeshError, type WireError } from './mesh-error.ts';
 
-/** The base of every typed error of Hauki. */
-export class MeshError<Fields extends object = Record<string, unknown>> extends Error {
-  declare readonly code: number;
-  /** HTTP status where the error answers a request. */
-  declare readonly status: number;
-  /** True when the same request may succeed later without any change. */
-  declare readonly retryable: boolean;
-  declare readonly fields: Fields;
-
-  constructor(row: Row, fields: Fields, message: string) {
-    super(message);
-    Object.assign(this, row, { fields });
-  }
-}
-
-interface Row {
-  name: string;
-  code: number;
-  status: number;
-  retryable: boolean;
-}
-
-export interface ErrorClass<Fields extends object> {
-  new (fields: Fields, message?: string): MeshError<Fields>;
-  readonly row: Row;
-}
-
-/** The rows that this program has: a bundle leaves out those that it never names (hence the marks `__PURE__`). */
-const byName = new Map<string, ErrorClass<any>>();
-
-function define<Fields extends object>(
-  name: string,
-  code: number,
-  status: number,
-  retryable: boolean,
-  text: (fields: Fields) => string,
-): ErrorClass<Fields> {
-  const row: Row = { name, code, status, retryable };
-  const made = class extends MeshError<Fields> {
-    static readonly row = row;
-    constructor(fields: Fields, message: string = text(fields)) {
-      super(row, fields, message);
-    }
-  };
-  Object.defineProperty(made, 'name', { value: name });
-  byName.set(name, made);
-  return made;
-}
+export { type ErrorClass, MeshError, type WireError };
 
 // JSON-RPC 2.0, https://www.jsonrpc.org/specification#error_object
 export const ParseError = /* @__PURE__ */ define<{ why: string }>(

@@ -11,7 +11,6 @@ import { decodeValue, type Encoded } from './codec.ts';
 import { checkedPath, invoke, read } from './invoke.ts';
 import type { RefTable } from './refs.ts';
 import { Served } from './served.ts';
-import { encode } from './values.ts';
 import type { Wire } from './wire.ts';
 
 /** A call as it came in. */
@@ -204,8 +203,10 @@ export class Server {
     const told: WireError & { data?: { thrown?: unknown } } = toWire(error);
     try {
       const more = error instanceof Error && (error.cause !== undefined || Object.keys(error).length > 0);
-      if (!wire.tagged || !more || told.data?.name !== 'RemoteError') return { text: encode(told), bytes: undefined };
-      const encoded = wire.encode({ ...told, data: { ...told.data, thrown: error } }, 'error');
+      const encoded: Encoded =
+        wire.tagged && more && told.data?.name === 'RemoteError'
+          ? wire.encode({ ...told, data: { ...told.data, thrown: error } }, 'error')
+          : { text: JSON.stringify(told), bytes: undefined };
       wire.check('An error', encoded.text, encoded.bytes);
       refs.sent();
       return encoded;
