@@ -49,6 +49,7 @@ export function parseDuration(text: string): number | undefined {
 const EXIT_OF: Record<string, number> = {
   WorkerUnknown: EXIT.not_found,
   WorkerDied: EXIT.not_found,
+  JobUnknown: EXIT.not_found,
   PointerUnknown: EXIT.not_found,
   PayloadLost: EXIT.not_found,
   NoSuchMethod: EXIT.not_found,

@@ -60,7 +60,19 @@ describe('the hauki command', () => {
   it('teaches with --help, and exits 2 for wrong usage', async () => {
     const help = await run(['--help']);
     assert.equal(help.code, 0);
-    for (const word of ['hauki up', 'clone', 'call', 'ps', 'kill', 'run', 'fs', 'token', 'Exit codes'])
+    for (const word of [
+      'hauki up',
+      'clone',
+      'call',
+      'ps',
+      'kill',
+      'run',
+      'fs',
+      'provision',
+      'spool',
+      'token',
+      'Exit codes',
+    ])
       assert.ok(help.out.includes(word), word);
     assert.equal((await run(['frobnicate'])).code, 2);
     assert.equal((await run(['call'])).code, 2);
@@ -98,6 +110,49 @@ describe('the hauki command', () => {
     assert.equal((await run(['kill', worker])).out, `${worker}\n`);
     assert.equal(JSON.parse((await run(['ps', '--json'])).out).workers.length, 0);
     assert.equal((await run(['kill', worker])).code, 3);
+  });
+
+  it('makes lasting workers, shows how they are, and deletes them', async () => {
+    const made = JSON.parse((await run(['provision', GREETER, '--name', 'greeter', '--json'])).out);
+    assert.deepEqual([made.worker, made.epoch, made.driver], ['greeter', 1, 'quickjs']);
+    assert.equal((await run(['call', 'greeter', 'greet', 'ada'])).out, 'Hello, Ada!\n');
+    assert.match((await run(['provision', 'ls'])).out, /greeter +running/);
+    assert.match((await run(['ps'])).out, /greeter .* lasts/);
+    const taken = await run(['provision', GREETER, '--name', 'greeter']);
+    assert.equal(taken.code, 1);
+    assert.match(taken.err, /There is a lasting worker greeter already/);
+    assert.match((await run(['kill', 'greeter'])).err, /hauki provision rm/);
+    assert.match((await run(['provision', 'show', 'greeter'])).out, /epoch 1, 0 restarts/);
+    assert.equal((await run(['provision', 'rm', 'greeter'])).out, 'greeter\n');
+    assert.equal((await run(['provision', 'rm', 'greeter'])).code, 3);
+  });
+
+  it('hands in jobs, waits for their results, lists and cancels them', async () => {
+    assert.equal((await run(['spool', 'run', GREETER, 'greet', 'ada', '--wait'])).out, 'Hello, Ada!\n');
+    const { job } = JSON.parse((await run(['spool', 'run', GREETER, 'greet', 'eve', '--key', 'k', '--json'])).out);
+    const again = JSON.parse((await run(['spool', 'run', GREETER, 'greet', 'eve', '--key', 'k', '--json'])).out);
+    assert.equal(again.job, job);
+    assert.equal((await run(['spool', 'wait', job])).out, 'Hello, Eve!\n');
+  });
+
+  it('lists jobs, shows them, and cancels what has not ended', async () => {
+    const { job } = JSON.parse((await run(['spool', 'run', GREETER, 'greet', 'eve', '--key', 'k', '--json'])).out);
+    assert.match((await run(['spool', 'ls', '--state', 'done'])).out, new RegExp(`${job} +done +greet +1 of 3`));
+    assert.match((await run(['spool', 'show', job])).out, /done\n +calls +greet\(\)/);
+    const late = await run(['spool', 'cancel', job]);
+    assert.equal(late.code, 1);
+    assert.match(late.err, /has ended already/);
+    const waits = JSON.parse(
+      (await run(['spool', 'run', GREETER, 'greet', 'x', '--label', 'zone=south', '--json'])).out,
+    );
+    assert.equal((await run(['spool', 'cancel', waits.job])).code, 0);
+    assert.equal(JSON.parse((await run(['spool', 'show', waits.job, '--json'])).out).state, 'cancelled');
+    assert.equal((await run(['spool', 'show', 'j-nobody'])).code, 3);
+    for (const wrong of [
+      ['spool', 'run', GREETER],
+      ['spool', 'run', GREETER, 'greet', '--attempts', 'many'],
+    ])
+      assert.equal((await run(wrong)).code, 2, wrong.join(' '));
   });
 
   it('writes, reads and lists documents', async () => {

@@ -21,15 +21,19 @@ import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
+import { Lasting } from './lasting/lasting.ts';
 import { serveLink } from './links.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
 import { CALL, demand, type Principal } from './rights.ts';
 import { eventRoutes } from './routes/events.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
+import { provisionRoutes } from './routes/provision.ts';
+import { spoolRoutes } from './routes/spool.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
 import { tokenRoutes } from './routes/tokens.ts';
+import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
 import { TokenStore } from './tokens.ts';
@@ -41,6 +45,8 @@ export interface CoreOptions {
   logger: FastifyBaseLogger;
   /** Names, besides loopback's, under which it may be asked for. */
   host_names?: string[];
+  /** After which a node that is away is taken for gone, and its lasting workers are started elsewhere. */
+  node_grace_ms?: number;
   random?: () => number;
 }
 
@@ -85,7 +91,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const auth = new Auth(data_dir, options.host_names ?? [], tokens);
   if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const meshfs = tellingWrites(await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') }), events.emit);
-  const registry = new Registry(events.emit);
+  const { node_grace_ms = LIMITS.node_grace_ms } = options;
+  const registry = new Registry(events.emit, node_grace_ms);
   const swarm = new Swarm({
     registry,
     office,
@@ -94,6 +101,16 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     event: events.emit,
   });
   const relay = new Relay({ registry, visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience) });
+  const lasting = new Lasting({ kv: backplane.kv('lasting'), registry, swarm, event: events.emit, node_grace_ms });
+  const spool = new Spool({
+    kv: backplane.kv('spool'),
+    registry,
+    swarm,
+    connect: (worker) => relay.open(worker),
+    event: events.emit,
+    node_grace_ms: Math.min(node_grace_ms, LIMITS.node_silence_ms),
+  });
+  await Promise.all([lasting.open(), spool.open()]);
   const started_at = Date.now();
 
   const app = Fastify({
@@ -153,6 +170,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
   await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
   await app.register(meshfsRoutes, { meshfs });
+  await app.register(provisionRoutes, { lasting });
+  await app.register(spoolRoutes, { spool });
   await app.register(tokenRoutes, { tokens });
   await app.register(eventRoutes, { events, tokens });
 
@@ -238,6 +257,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       return `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`;
     },
     async close() {
+      spool.close();
+      await lasting.close();
       for (const socket of upgraded) socket.destroy();
       app.server.closeAllConnections();
       await app.close();

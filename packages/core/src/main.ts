@@ -9,6 +9,7 @@ export interface CoreProcessOptions {
   /** 0: a free one. */
   port?: number;
   host_names?: string[];
+  node_grace_ms?: number;
 }
 
 const options = JSON.parse(process.env.HAUKI_CORE_OPTIONS ?? '{}') as CoreProcessOptions;

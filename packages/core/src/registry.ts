@@ -11,6 +11,7 @@ import {
   type NodeLoad,
   WorkerDied,
   type WorkerInfo,
+  WorkerRestarting,
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
@@ -28,16 +29,34 @@ export interface RegisteredWorker extends WorkerInfo {
   node: string;
 }
 
+/** Who is told of what changes, as it does. Must not throw. */
+export interface RegistryWatcher {
+  /** A node told what it has. */
+  registered?(node: RegisteredNode, workers: WorkerInfo[]): void;
+  away?(node: string): void;
+  died?(fate: Fate): void;
+}
+
 export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
   /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. */
   readonly forging = new Map<string, { node: string; grants: Grants }>();
+  /** Lasting workers that do not run just now, whose they are, and why. */
+  readonly restarting = new Map<string, { owner: string; why: string }>();
   readonly #fates = new Map<string, Fate>();
+  readonly #watchers: RegistryWatcher[] = [];
   readonly #emit: (name: string, fields: object) => void;
+  readonly #node_grace_ms: number;
 
-  constructor(emit: (name: string, fields: object) => void = () => {}) {
+  /** `node_grace_ms`: after which the workers of a node that is away are counted dead. */
+  constructor(emit: (name: string, fields: object) => void = () => {}, node_grace_ms: number = LIMITS.node_grace_ms) {
     this.#emit = emit;
+    this.#node_grace_ms = node_grace_ms;
+  }
+
+  watch(watcher: RegistryWatcher): void {
+    this.#watchers.push(watcher);
   }
 
   /** Nodes as the matchmaker takes them. */
@@ -52,14 +71,28 @@ export class Registry {
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
     this.#emit('NODE_REGISTERED', { node: name, workers: workers.length, drivers: Object.keys(node.info.drivers) });
     for (const info of workers) this.learn({ ...info, node: name });
+    for (const watcher of this.#watchers) watcher.registered?.(node, workers);
+  }
+
+  /** A worker that the core itself had made, or knows to be where it is. False where it is known to be dead already. */
+  born(entry: RegisteredWorker): boolean {
+    if (this.isDead(entry) || (this.workers.get(entry.worker)?.epoch ?? 0) > entry.epoch) return false;
+    this.workers.set(entry.worker, entry);
+    return true;
+  }
+
+  /** Whether the end of this worker, in this epoch or a later one, has been heard of. */
+  isDead({ worker, epoch }: Pick<WorkerInfo, 'worker' | 'epoch'>): boolean {
+    const fate = this.#fates.get(worker);
+    return fate !== undefined && (fate.epoch ?? 1) >= epoch;
   }
 
   /** A node tells of a worker that it has; one that the core does not know outlived it. */
   learn(entry: RegisteredWorker): void {
     const { worker, node, driver, owner, epoch } = entry;
     const known = this.workers.get(worker);
-    // Nobody takes a worker from another node by its name.
-    if (known && known.node !== node) return;
+    // Nobody takes a worker from another node by its name, and an earlier epoch no place from a later one.
+    if (known && (known.node !== node || known.epoch > epoch)) return;
     const is_news = !known && !this.forging.has(worker);
     this.workers.set(worker, entry);
     if (is_news) this.#emit('WORKER_RETURNED', { worker, node, driver, owner, epoch });
@@ -71,9 +104,10 @@ export class Registry {
     if (this.nodes.get(name) !== node) return;
     this.nodes.delete(name);
     this.#emit('NODE_AWAY', { node: name, reason });
+    for (const watcher of this.#watchers) watcher.away?.(name);
     const timer = setTimeout(() => {
       if (!this.nodes.has(name)) this.#lose(name, `its node ${name} is gone`);
-    }, LIMITS.node_grace_ms);
+    }, this.#node_grace_ms);
     timer.unref();
   }
 
@@ -95,19 +129,22 @@ export class Registry {
 
   died(fate: Fate): void {
     const known = this.workers.get(fate.worker);
+    // News of an earlier start of a lasting worker: the present one lives.
+    if (known && (fate.epoch ?? known.epoch) < known.epoch) return;
     const home = known && this.nodes.get(known.node);
     if (home) {
       const { workers, memory_used_mib } = home.load;
       home.load = { ...home.load, workers: workers - 1, memory_used_mib: memory_used_mib - known.memory_mib };
     }
     this.workers.delete(fate.worker);
-    if (!this.#fates.has(fate.worker)) {
+    if (!this.isDead({ worker: fate.worker, epoch: fate.epoch ?? 1 })) {
       const { worker, owner, cause, reason } = fate;
       const node = known?.node ?? this.forging.get(worker)?.node;
       this.#emit('WORKER_DIED', { worker, node, owner, cause, reason });
     }
     this.#fates.set(fate.worker, fate);
     if (this.#fates.size > LIMITS.fates) for (const oldest of this.#fates.keys()) if (this.#fates.delete(oldest)) break;
+    for (const watcher of this.#watchers) watcher.died?.(fate);
   }
 
   fate(worker: string): Fate | undefined {
@@ -120,16 +157,18 @@ export class Registry {
     return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
   }
 
-  /** A worker, living or dead, and whose it is. Throws WorkerUnknown. */
+  /** A worker, living, dead or being started again, and whose it is. Throws WorkerUnknown. */
   known(worker: string): { worker: string; owner: string } {
-    const entry = this.workers.get(worker) ?? this.#fates.get(worker);
+    const entry = this.workers.get(worker) ?? this.restarting.get(worker) ?? this.#fates.get(worker);
     if (!entry) throw new WorkerUnknown({ worker });
     return { worker, owner: entry.owner };
   }
 
-  /** A worker that lives as far as is known. Throws WorkerDied, or WorkerUnknown. */
+  /** A worker that lives as far as is known. Throws WorkerRestarting, WorkerDied, or WorkerUnknown. */
   find(worker: string): RegisteredWorker {
     const entry = this.workers.get(worker);
+    const restarting = this.restarting.get(worker);
+    if (!entry && restarting) throw new WorkerRestarting({ worker, why: restarting.why });
     if (!entry) throw this.death(worker) ?? new WorkerUnknown({ worker });
     return entry;
   }
@@ -143,8 +182,8 @@ export class Registry {
   }
 
   #lose(node: string, reason: string, alive: ReadonlySet<string> = new Set()): void {
-    for (const { worker, owner, node: home } of [...this.workers.values()])
+    for (const { worker, owner, epoch, node: home } of [...this.workers.values()])
       if (home === node && !alive.has(worker))
-        this.died({ worker, owner, cause: 'node_lost', reason, at: Date.now(), log_tail: '' });
+        this.died({ worker, owner, cause: 'node_lost', reason, at: Date.now(), log_tail: '', epoch });
   }
 }

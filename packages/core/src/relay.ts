@@ -114,7 +114,7 @@ export class Relay {
     this.#powers.registry.home(worker);
     const kept = this.#sessions.get(worker);
     this.#sessions.delete(worker);
-    const session = kept ?? this.#open(worker);
+    const session = kept ?? this.open(worker);
     this.#sessions.set(worker, session);
     const forget = () => {
       if (this.#sessions.get(worker) === session) this.#sessions.delete(worker);
@@ -131,7 +131,8 @@ export class Relay {
     return this.#session(worker);
   }
 
-  async #open(worker: string): Promise<Session> {
+  /** A session of the core's own with a worker, as a visitor; whoever asks for it closes it. */
+  async open(worker: string): Promise<Session> {
     const key = await this.#key;
     const ticket = await this.#powers.visitorTicket(worker, key.thumbprint);
     const body = readTicketBody<TicketBody>(ticket.signed);

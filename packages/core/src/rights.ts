@@ -74,7 +74,7 @@ const named = (list: readonly string[], name: string) => list.includes(ALL) || l
 
 /** Agents put six hex digits behind the name that they are given; a target covers its name with and without them. */
 const SUFFIXES = /^(-[0-9a-f]{6})*$/;
-const nodeNamed = (list: readonly string[], node: string) =>
+export const reachesNode = (list: readonly string[], node: string) =>
   named(list, node) || list.some((name) => node.startsWith(name) && SUFFIXES.test(node.slice(name.length)));
 
 /** Whether a worker of `owner` is the principal's own: made with its token, or with one below it. */
@@ -116,7 +116,7 @@ export function refusal(
     return outside('the worker', wish.worker.worker, ['its own', ...targets.workers]);
   if (wish.pointer !== undefined && !reaches(targets.pointers, wish.pointer))
     return outside('the pointer', wish.pointer, targets.pointers);
-  if (wish.node !== undefined && !nodeNamed(targets.nodes, wish.node))
+  if (wish.node !== undefined && !reachesNode(targets.nodes, wish.node))
     return outside('the node', wish.node, targets.nodes);
   return undefined;
 }
@@ -169,7 +169,7 @@ export function attenuate(maker: Principal, request: TokenRequest): Rights {
     return list;
   };
   const names = (kind: 'workers' | 'nodes', list: string[]) =>
-    within(kind, checkedNames(kind, list), (name) => (kind === 'nodes' ? nodeNamed : named)(mine[kind], name));
+    within(kind, checkedNames(kind, list), (name) => (kind === 'nodes' ? reachesNode : named)(mine[kind], name));
   return {
     scopes,
     targets: {

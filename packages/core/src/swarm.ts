@@ -24,8 +24,8 @@ import {
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { place } from './matchmaker.ts';
-import type { RegisteredWorker, Registry } from './registry.ts';
-import { demand, demandGrants, may, type Principal } from './rights.ts';
+import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
+import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
 
 export interface SpawnRequest {
@@ -61,6 +61,27 @@ const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;
 
+/** What a request asks for, checked, with its source at hand: all but the worker's name and where it goes. */
+export interface Order {
+  job: Omit<Job, 'worker' | 'driver' | 'memory_mib'>;
+  /** Undefined: the strongest isolation that any fitting node offers. */
+  driver?: string | undefined;
+  labels: Record<string, string>;
+  /** Undefined: what the driver's vaults get when nobody said. */
+  memory_mib?: number | undefined;
+  /** Nodes that whoever asked may use; `*` for all. */
+  nodes: readonly string[];
+}
+
+export interface PlaceOptions {
+  /** The worker's name; called anew for each node that is tried. */
+  name(): string;
+  /** This node and no other. */
+  only?: string | undefined;
+  /** Called when a node is chosen, before it hears of the job; a rejection ends the placement. May set the epoch. */
+  chosen?(worker: string, node: RegisteredNode, driver: string): Promise<{ epoch?: number }>;
+}
+
 export class Swarm {
   readonly #powers: SwarmPowers;
 
@@ -69,56 +90,73 @@ export class Swarm {
   }
 
   async spawn(request: SpawnRequest, principal: Principal): Promise<{ worker: string; node: string; ticket: Ticket }> {
-    const { registry, event, random } = this.#powers;
+    const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
+    // A name of its own for each try: an answer that was lost must not collide with the next.
+    const { entry, made } = await this.place(order, { name: () => `w-${randomName(9)}` });
+    const { worker, node } = entry;
+    return { worker, node, ticket: await this.#powers.office.sign(entry, made.ticket, request.audience) };
+  }
+
+  /**
+   * Checks a request, also against what the principal may (`scopes`: needed for source of one's own, and for a pointer),
+   * and fetches its source. Rejects with Forbidden, BadInput, TooLarge, or as MeshFS does.
+   */
+  async order(
+    request: Omit<SpawnRequest, 'audience'>,
+    principal: Principal,
+    scopes: { source: Scope; pointer: Scope },
+  ): Promise<Order> {
+    const { memory_mib, driver, labels = {} } = request;
     const grants = normaliseGrants(request.grants);
     demandGrants(principal, grants);
     // Source of one's own is more than what others have kept under a pointer.
-    if (request.source !== undefined) demand(principal, { scope: 'spawn' });
-    else if (request.pointer) demand(principal, { scope: 'spawn.pointer', pointer: request.pointer });
+    if (request.source !== undefined) demand(principal, { scope: scopes.source });
+    else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
     const { source, language } = await this.#source(request);
-    const { heartbeat_ms, lease_ms } = leaseOf(request);
-    const memory = (driver: string) => request.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
-    if (
-      request.memory_mib !== undefined &&
-      !(request.memory_mib >= MEMORY_MIB.least && request.memory_mib <= MEMORY_MIB.most)
-    )
+    const lease = leaseOf(request);
+    if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
-    const job: Job = {
-      worker: '',
+    const job = {
       owner: principal.name,
-      driver: '',
       source,
       language,
-      memory_mib: 0,
       grants,
-      lease: { heartbeat_ms, lease_ms },
+      lease,
       ttl_ms: request.ttl_ms ?? 0,
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
-    const wanted = { driver: request.driver, labels: request.labels ?? {}, memory_mib: memory };
+    return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };
+  }
+
+  /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
+  async place(order: Order, options: PlaceOptions): Promise<{ entry: RegisteredWorker; made: Provisioned }> {
+    const { registry, event, random } = this.#powers;
+    const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
+    const wanted = { driver: order.driver, labels: order.labels, memory_mib: memory };
     const tried = new Set<string>();
     for (;;) {
       const candidates = registry
         .candidates()
-        .filter(({ info: { node } }) => !tried.has(node) && may(principal, { scope: 'spawn.pointer', node }));
+        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node)
+        .filter(({ info: { node } }) => reachesNode(order.nodes, node));
       const placed = place(wanted, candidates, random);
-      if ('refused' in placed) throw refusal(request, memory, placed.refused, tried);
+      if ('refused' in placed) throw refusal(order, memory, placed.refused, tried);
       const { node, driver } = placed;
-      job.driver = driver;
-      job.memory_mib = memory(driver);
-      // A name of its own for each try: an answer that was lost must not collide with the next.
-      job.worker = `w-${randomText(9)
-        .toLowerCase()
-        .replaceAll(/[^a-z0-9]/g, 'x')}`;
-      event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
+      const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
       const release = registry.reserve(node, job.memory_mib);
-      registry.forging.set(job.worker, { node: node.info.node, grants: job.grants });
-      let made: Provisioned;
       try {
-        made = await node.rpc.provision(job);
+        Object.assign(job, await options.chosen?.(job.worker, node, driver));
       } catch (error) {
         release();
-        registry.forging.delete(job.worker);
+        throw error;
+      }
+      event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
+      registry.forging.set(job.worker, { node: node.info.node, grants: job.grants });
+      try {
+        const made = await node.rpc.provision(job);
+        return { entry: this.#admit(job, node.info.node, made), made };
+      } catch (error) {
+        release();
         // Its answer may only be late: then nobody waits for the worker any more.
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
@@ -126,10 +164,9 @@ export class Swarm {
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
         if (again && tried.size < ATTEMPTS) continue;
         throw error;
+      } finally {
+        registry.forging.delete(job.worker);
       }
-      return this.#admit(job, node.info.node, made, request.audience).finally(() =>
-        registry.forging.delete(job.worker),
-      );
     }
   }
 
@@ -142,6 +179,11 @@ export class Swarm {
 
   /** Kills at once; resolves when nothing is left of it. */
   async destruct(worker: string, principal: Principal): Promise<void> {
+    if (this.#powers.registry.workers.get(worker)?.lasting)
+      throw new BadInput({
+        what: worker,
+        why: `it lasts, and would only be started again. DELETE /api/v2/lxc_provision/${worker} (hauki provision rm) ends it`,
+      });
     await this.#powers.registry.home(worker).rpc.destruct(worker, `destructed by ${principal.name}`);
   }
 
@@ -157,10 +199,8 @@ export class Swarm {
     return { state: 'dead', fate };
   }
 
-  async #admit(job: Job, node: string, made: Provisioned, audience: string) {
-    const { registry, office, event } = this.#powers;
+  #admit({ owner, memory_mib, grants, lease, lasting }: Job, node: string, made: Provisioned): RegisteredWorker {
     const { worker, epoch, driver, direct } = made;
-    const { owner, memory_mib, grants, lease } = job;
     const entry: RegisteredWorker = {
       worker,
       owner,
@@ -174,16 +214,13 @@ export class Swarm {
       pid: 0,
       born_at: Date.now(),
       lease_until: 0,
+      ...(lasting ? { lasting } : {}),
     };
-    // It may have died between its birth and this line; a fate that came first stands.
-    if (!registry.fate(worker)) {
-      registry.workers.set(worker, entry);
-      event('WORKER_BORN', { worker, node, driver, owner, epoch });
-    }
-    return { worker, node, ticket: await office.sign(entry, made.ticket, audience) };
+    if (this.#powers.registry.born(entry)) this.#powers.event('WORKER_BORN', { worker, node, driver, owner, epoch });
+    return entry;
   }
 
-  async #source(request: SpawnRequest): Promise<{ source: string; language: Language }> {
+  async #source(request: Omit<SpawnRequest, 'audience'>): Promise<{ source: string; language: Language }> {
     const { pointer, source } = request;
     if ((pointer === undefined) === (source === undefined))
       throw new BadInput({ what: 'the request', why: 'give either a pointer or a source' });
@@ -209,7 +246,7 @@ function checkSource(source: string): void {
     throw new TooLarge({ what: 'The source', limit_bytes: LIMITS.source_bytes, got_bytes });
 }
 
-function leaseOf(request: SpawnRequest): { heartbeat_ms: number; lease_ms: number } {
+function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: number; lease_ms: number } {
   const lease_ms = request.lease_ms ?? LEASE.lease_ms;
   const heartbeat_ms = request.heartbeat_ms ?? Math.min(LEASE.heartbeat_ms, Math.ceil(lease_ms / 6));
   const within = (what: string, value: number, least: number, most: number) => {
@@ -221,10 +258,16 @@ function leaseOf(request: SpawnRequest): { heartbeat_ms: number; lease_ms: numbe
   return { heartbeat_ms, lease_ms };
 }
 
-function refusal(request: SpawnRequest, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
+function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
   const wanted: Record<string, unknown> = {};
-  if (request.driver) wanted.driver = request.driver;
-  if (request.labels && Object.keys(request.labels).length > 0) wanted.labels = request.labels;
-  wanted.memory_mib = request.driver ? memory(request.driver) : (request.memory_mib ?? DEFAULT_MEMORY_MIB);
+  if (order.driver) wanted.driver = order.driver;
+  if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
+  wanted.memory_mib = order.driver ? memory(order.driver) : (order.memory_mib ?? DEFAULT_MEMORY_MIB);
   return new NoNodeFits({ wanted, have: [...refused, ...[...tried].map((n) => `${n} (tried: it could not)`)] });
 }
+
+/** Random small letters and digits, for names. `bytes` of randomness go in. */
+export const randomName = (bytes: number): string =>
+  randomText(bytes)
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]/g, 'x');

@@ -23,7 +23,9 @@ import {
 import { powers } from '#powers';
 import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
+import { type LastingDoor, lastingDoor } from './lasting.ts';
 import type { Routing } from './route.ts';
+import { type SpoolDoor, spoolDoor } from './spool.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
 import { RemoteWorker } from './worker.ts';
 
@@ -79,7 +81,7 @@ export interface WorkerDetails {
   lease: { heartbeat_ms: number; lease_ms: number };
 }
 
-export interface Mesh extends AsyncDisposable {
+export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
   readonly core: string;
   /**
    * Clones a worker. Returns at once something to call (calls wait for the worker) or to await (to its ghost).
@@ -144,6 +146,12 @@ export async function destruct(ghost_of_worker: object): Promise<void> {
   await (await workerBehind(ghost_of_worker)).destruct();
 }
 
+/** What of a request tells which module. */
+async function moduleOf(origin: Origin, driver: string | undefined): Promise<object> {
+  if (typeof origin === 'string') return { pointer: origin };
+  return 'file' in origin ? powers.bundle(origin.file, driver) : origin;
+}
+
 /** Connects to a mesh. Rejects with ConnectionLost when no core answers, Unauthorised when no token is found. */
 export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   const defaults = powers.defaults();
@@ -199,13 +207,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   const clone = <T>(origin: Origin, given: CloneOptions = {}): PendingGhost<T> => {
     const spawn = async () => {
       const { routing: _r, timeout_ms: _t, ...wanted } = given;
-      const module =
-        typeof origin === 'string'
-          ? { pointer: origin }
-          : 'file' in origin
-            ? await powers.bundle(origin.file, given.driver)
-            : origin;
-      const body = { ...module, ...wanted, audience: key.thumbprint };
+      const body = { ...(await moduleOf(origin, given.driver)), ...wanted, audience: key.thumbprint };
       const { ticket } = await core.request<Spawned>('POST', '/api/v2/swarm_spawn_ephemeral', body, LIMITS.clone_ms);
       return open(ticket, given);
     };
@@ -235,6 +237,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     core: base,
     clone,
     cloneDistributed: clone,
+    ...lastingDoor(core, moduleOf),
+    ...spoolDoor(core, moduleOf),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
       const opening = (async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });

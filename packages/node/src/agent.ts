@@ -46,7 +46,7 @@ export class Agent {
   readonly #options: AgentOptions;
   readonly #offers = new Map<string, { driver: Driver; offer: Offer }>();
   readonly #living = new Map<string, Living>();
-  readonly #forging = new Map<string, number>();
+  readonly #forging = new Map<string, { memory_mib: number; over: Promise<void> }>();
   readonly #unwanted = new Set<string>();
   #unreported: Fate[] = [];
   #cpu = cpus().map((c) => c.times);
@@ -114,11 +114,18 @@ export class Agent {
     const entry = this.#offers.get(job.driver);
     if (!entry?.offer.available || this.#closing)
       throw new NoNodeFits({ wanted: { driver: job.driver }, have: [`${this.#options.node}, which cannot`] });
+    const { worker: name, epoch = 1 } = job;
+    const before = this.#living.get(name);
+    if (before && before.epoch < epoch) await this.destruct(name, `epoch ${epoch} takes its place`);
+    // From here to its place among the forged nothing awaits: two of one name never live here.
+    if (this.#living.has(name) || this.#forging.has(name))
+      throw new Overloaded({ what: `workers named ${name} on one node`, limit: 1 });
     if (this.#living.size + this.#forging.size >= LIMITS.vaults_per_node)
       throw new Overloaded({ what: 'vaults of this node', limit: LIMITS.vaults_per_node });
     if (this.#promised() + job.memory_mib > this.#options.memory_mib)
       throw new Overloaded({ what: 'memory (MiB) of this node', limit: this.#options.memory_mib });
-    this.#forging.set(job.worker, job.memory_mib);
+    const { promise: over, resolve: done } = Promise.withResolvers<void>();
+    this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
       const { node, listen_host, tls, keys } = this.#options;
       const { living, ticket } = await forge(job, entry.driver, {
@@ -141,6 +148,7 @@ export class Agent {
     } finally {
       this.#forging.delete(job.worker);
       this.#unwanted.delete(job.worker);
+      done();
     }
   }
 
@@ -150,17 +158,25 @@ export class Agent {
     return ticket;
   }
 
-  /** Kills at once. False when there was no such worker. Resolves when nothing of it is left. */
-  async destruct(worker: string, reason: string): Promise<boolean> {
-    const living = this.#living.get(worker);
-    if (!living) {
-      // Still being forged: it ends as soon as it is born.
-      if (this.#forging.has(worker)) this.#unwanted.add(worker);
-      return this.#forging.has(worker);
+  /** Kills at once. False when there was no such worker, or not of this epoch. Resolves when nothing of it is left. */
+  async destruct(worker: string, reason: string, epoch?: number): Promise<boolean> {
+    const forging = this.#forging.get(worker);
+    if (forging) {
+      // It ends as soon as it is born, or fails to be.
+      this.#unwanted.add(worker);
+      await forging.over;
     }
+    const living = this.#living.get(worker);
+    if (!living) return forging !== undefined;
+    if (epoch !== undefined && living.epoch !== epoch) return false;
     living.ending ??= { cause: 'destructed', reason };
     await living.vault.kill(reason);
     return true;
+  }
+
+  /** The core that asked for them will not hear of the workers being forged: nobody can want them. */
+  coreLost(): void {
+    for (const worker of this.#forging.keys()) this.#unwanted.add(worker);
   }
 
   address(worker: string): { host: string; port: number } {
@@ -181,6 +197,7 @@ export class Agent {
       pid: vault.pid,
       born_at,
       lease_until: lease.until,
+      ...(job.lasting ? { lasting: true } : {}),
     }));
   }
 
@@ -217,11 +234,12 @@ export class Agent {
 
   #gone(living: Living, exit: { cause: string; reason: string; log_tail: string }): void {
     const { worker, owner } = living.job;
-    if (!this.#living.delete(worker)) return;
+    if (this.#living.get(worker) !== living) return;
+    this.#living.delete(worker);
     living.lease.stop();
     const { cause, reason } = living.ending ?? exit;
     const log_tail = [living.log.tail(), exit.log_tail].filter(Boolean).join('\n').slice(-LIMITS.log_tail_chars);
-    const fate: Fate = { worker, owner, cause, reason, at: Date.now(), log_tail };
+    const fate: Fate = { worker, owner, cause, reason, at: Date.now(), log_tail, epoch: living.epoch };
     this.#options.log(`worker ${worker} is gone: ${reason}`, { cause });
     const core = this.#options.core();
     if (core) core.worker_died(fate).catch(() => this.#keep(fate));
@@ -248,7 +266,7 @@ export class Agent {
   #promised(): number {
     let sum = 0;
     for (const { job } of this.#living.values()) sum += job.memory_mib;
-    for (const memory of this.#forging.values()) sum += memory;
+    for (const { memory_mib } of this.#forging.values()) sum += memory_mib;
     return sum;
   }
 }

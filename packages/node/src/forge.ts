@@ -65,9 +65,11 @@ export async function forge(
   powers: ForgePowers,
 ): Promise<{ living: Living; ticket: TicketPart }> {
   const { worker, owner, memory_mib, grants } = job;
-  const epoch = 1;
+  const { epoch = 1, lasting } = job;
   const log = new LogRing();
-  const vault = await driver.start({ id: worker, owner, listen_host: powers.listen_host, memory_mib });
+  // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
+  const id = lasting ? `${worker}-${epoch}` : worker;
+  const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib });
   let lease: Lease | undefined;
   try {
     const agent: AgentForShell = {
@@ -125,6 +127,7 @@ export async function forge(
         jti: ticket.jti,
         lease_ms: job.lease.lease_ms,
         ttl_ms: job.ttl_ms,
+        lasting,
       },
       () => void powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
     );

@@ -15,6 +15,8 @@ export interface LeaseTerms {
   lease_ms: number;
   /** Lives at least this long, heartbeats or not. */
   ttl_ms: number;
+  /** Never runs out: the worker lives until it is destructed. */
+  lasting?: boolean | undefined;
 }
 
 /** Milliseconds since 1970 as of this process's start, and steady from there: setting the clock ends no lease. */
@@ -35,12 +37,12 @@ export class Lease {
     this.#now = now;
     this.#challenge = terms.jti;
     this.#until = now() + Math.max(terms.lease_ms, terms.ttl_ms);
-    this.#wait();
+    if (!terms.lasting) this.#wait();
   }
 
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970; 0 where it never runs out. */
   get until(): number {
-    return this.#until;
+    return this.#terms.lasting ? 0 : this.#until;
   }
 
   /**

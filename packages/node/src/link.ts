@@ -19,7 +19,7 @@ import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import type { Agent } from './agent.ts';
 
 /** First wait after a lost link, doubled up to the second. */
-const RETRY_MS = { first: 100, most: 2_000 };
+const RETRY_MS = { first: 100, most: 1_000 };
 const REPORT_EVERY_MS = 1_000;
 /** A core that does not take a report for so long is away, whatever the connection says. */
 const REPORT_TIMEOUT_MS = 5_000;
@@ -75,6 +75,7 @@ export class Link {
         const reason = await session.closed;
         clearInterval(reports);
         this.#core = undefined;
+        this.#agent.coreLost();
         if (!this.#stopped) log(`the core is away (${reason}); workers go on, the link is being made again`);
         said = '';
       } catch (error) {
@@ -119,7 +120,7 @@ export class Link {
     const node: NodeForCore = {
       provision: (job) => agent.provision(job),
       mint_ticket: (worker) => agent.mint_ticket(worker),
-      destruct: (worker, reason) => agent.destruct(worker, reason),
+      destruct: (worker, reason, epoch) => agent.destruct(worker, reason, epoch),
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async () => agent.workers(),
       sessions: () => agent.sessions(),

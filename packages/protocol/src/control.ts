@@ -21,6 +21,10 @@ export interface Job {
   ttl_ms: number;
   /** How long the module may take to load. */
   load_timeout_ms: number;
+  /** Counts the starts of a lasting worker, durably; 1 where it is left out. */
+  epoch?: number;
+  /** Has no lease: it lives until it is destructed. */
+  lasting?: boolean;
 }
 
 /** What a ticket is made of, from the node's side. */
@@ -50,8 +54,10 @@ export interface WorkerInfo {
   pid: number;
   /** Milliseconds since 1970. */
   born_at: number;
-  /** When the lease runs out if nobody renews it. */
+  /** When the lease runs out if nobody renews it; 0 where it never does. */
   lease_until: number;
+  /** It has no lease. */
+  lasting?: boolean;
 }
 
 /** A caller's session with a worker, as the worker's side sees it. */
@@ -98,6 +104,8 @@ export interface Fate {
   /** Milliseconds since 1970. */
   at: number;
   log_tail: string;
+  /** Which start of a lasting worker it was. */
+  epoch?: number;
 }
 
 /** The core, as an agent sees it. */
@@ -121,7 +129,8 @@ export interface NodeForCore {
   provision(job: Job): Promise<Provisioned>;
   /** A further ticket for a living worker; the core signs it. */
   mint_ticket(worker: string): Promise<TicketPart>;
-  destruct(worker: string, reason: string): Promise<boolean>;
+  /** With an epoch: only that start of a lasting worker. */
+  destruct(worker: string, reason: string, epoch?: number): Promise<boolean>;
   /** Dial the core at the given splice and join it to the worker. */
   splice(worker: string, splice: string): Promise<void>;
   workers(): Promise<WorkerInfo[]>;

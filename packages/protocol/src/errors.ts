@@ -1,7 +1,7 @@
 /**
  * The one error table: everything that can go wrong in operation, with its JSON-RPC code, HTTP status, typed fields,
  * and whether trying again can help. A class here is the same on both ends of a wire: `toWire` and `fromWire` are
- * inverse. Bugs are not here: they throw assertions.
+ * inverse. Bugs are not here: they throw assertions. The file is long because it is one table.
  *
  * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
  */
@@ -242,6 +242,50 @@ export const WorkerUnknown = /* @__PURE__ */ define<{ worker: string }>(
   404,
   false,
   (f) => `There is no worker ${f.worker}`,
+);
+
+// Lasting workers and the spool
+export const NameTaken = define<{ name: string }>(
+  'NameTaken',
+  -32060,
+  409,
+  false,
+  (f) => `There is a lasting worker ${f.name} already. Choose another name, or delete that one first`,
+);
+export const WorkerRestarting = define<{ worker: string; why: string }>(
+  'WorkerRestarting',
+  -32061,
+  503,
+  true,
+  (f) => `The lasting worker ${f.worker} is not running just now: ${f.why}. Ask again in a moment`,
+);
+export const JobUnknown = define<{ job: string }>(
+  'JobUnknown',
+  -32062,
+  404,
+  false,
+  (f) => `There is no job ${f.job} in the spool; what has ended is kept for a limited time`,
+);
+export const JobEnded = define<{ job: string; state: string }>(
+  'JobEnded',
+  -32063,
+  409,
+  false,
+  (f) => `Job ${f.job} has ended already: it is ${f.state}, and stays so`,
+);
+export const JobCancelled = define<{ job: string }>(
+  'JobCancelled',
+  -32065,
+  409,
+  false,
+  (f) => `Job ${f.job} was cancelled; it has no result`,
+);
+export const KeyReused = define<{ key: string; job: string }>(
+  'KeyReused',
+  -32064,
+  409,
+  false,
+  (f) => `The key ${JSON.stringify(f.key)} belongs to another request, job ${f.job}. A new job needs a new key`,
 );
 
 // MeshFS

@@ -64,6 +64,8 @@ export const LIMITS = {
   effects_in_flight: 64,
   /** Grants of one kind in one request. */
   grants: 64,
+  /** Labels that one request may ask for. */
+  labels: 64,
   /** Vaults of one node. */
   vaults_per_node: 1024,
   /** Nodes report every second; one that is silent for so long is away. */
@@ -72,6 +74,34 @@ export const LIMITS = {
   node_grace_ms: 120_000,
   /** Fates of dead workers that an agent and the core remember, to tell late callers why. */
   fates: 10_000,
+  /** Lasting workers of a mesh; each takes a vault for good, so a few nodes' worth. */
+  lasting_workers: 4_096,
+  /** A lasting worker's name: with its epoch it still fits a vault's id. */
+  lasting_name_chars: 32,
+  /** Deaths of one lasting worker that are kept, newest last: enough to see a pattern. */
+  lasting_deaths: 10,
+  /** A deleted lasting worker's epoch is remembered so long, so that a new one of its name goes on counting. */
+  lasting_epoch_kept_ms: 24 * 3600 * 1000,
+  /** Jobs that wait or run; beyond it the spool takes no more. */
+  spool_open: 10_000,
+  /** Jobs that run at once; each holds one session of the core. */
+  spool_running: 64,
+  /** Attempts that a job may ask for. */
+  spool_attempts: 100,
+  /** The longest that one attempt's call may take. */
+  spool_timeout_ms: 3600 * 1000,
+  /** An idempotency key. */
+  spool_key_chars: 128,
+  /** The longest that one request may wait for a job's end; whoever wants more asks again. */
+  spool_wait_ms: 60_000,
+  /** Requests that wait for jobs at once. */
+  spool_waiters: 4_096,
+  /** How long a job that has ended is kept with its result. */
+  spool_kept_ms: 24 * 3600 * 1000,
+  /** How many that have ended are kept; the oldest go first. */
+  spool_kept: 10_000,
+  /** Sources, parameters and results that the spool holds on disk, all together; what is the same counts once. */
+  spool_bytes: 1024 * 1024 * 1024,
   /** Tokens that a core knows: all are held in memory. */
   tokens: 10_000,
   /** Tokens below one that an admin made, so that nobody takes the others' room. */

@@ -32,6 +32,10 @@ const FIELDS = {
   stage: 'parse',
   pointer: 'gem-pointer://wiki/a/b',
   digest: 'abc',
+  job: 'j-1',
+  state: 'done',
+  key: 'k-1',
+  name: 'counter',
   token: 'ci-0a1b',
 };
 

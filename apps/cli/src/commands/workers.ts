@@ -98,7 +98,7 @@ async function ps(mesh: Mesh, json: boolean): Promise<void> {
         w.owner,
         `${w.memory_mib} MiB`,
         duration(Date.now() - w.born_at),
-        w.lease_until > 0 ? duration(Math.max(0, w.lease_until - Date.now())) : '?',
+        w.lasting ? 'lasts' : w.lease_until > 0 ? duration(Math.max(0, w.lease_until - Date.now())) : '?',
       ]),
     ])}`,
   );

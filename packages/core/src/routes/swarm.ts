@@ -22,27 +22,34 @@ const Audience = Type.String({
   description: 'RFC 7638 thumbprint of the caller’s Ed25519 key',
 });
 
+/** What to run and what it may do: the part that every way of spawning shares. */
+export const MODULE = {
+  pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
+  source: Type.Optional(Type.String({ description: 'the module itself' })),
+  language: Type.Optional(Type.Union([Type.Literal('javascript'), Type.Literal('typescript')])),
+  driver: Type.Optional(Type.String({ maxLength: 32 })),
+  labels: Type.Optional(
+    Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), { maxProperties: LIMITS.labels }),
+  ),
+  memory_mib: Type.Optional(Type.Integer()),
+  grants: Type.Optional(
+    Type.Object(
+      {
+        fetch: Type.Optional(Texts),
+        meshfs: Type.Optional(Type.Object({ read: Type.Optional(Texts), write: Type.Optional(Texts) }, strict)),
+      },
+      strict,
+    ),
+  ),
+  load_timeout_ms: Type.Optional(Milliseconds),
+};
+
 const Spawn = Type.Object(
   {
-    pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
-    source: Type.Optional(Type.String({ description: 'the module itself' })),
-    language: Type.Optional(Type.Union([Type.Literal('javascript'), Type.Literal('typescript')])),
-    driver: Type.Optional(Type.String({ maxLength: 32 })),
-    labels: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }))),
-    memory_mib: Type.Optional(Type.Integer()),
-    grants: Type.Optional(
-      Type.Object(
-        {
-          fetch: Type.Optional(Texts),
-          meshfs: Type.Optional(Type.Object({ read: Type.Optional(Texts), write: Type.Optional(Texts) }, strict)),
-        },
-        strict,
-      ),
-    ),
+    ...MODULE,
     lease_ms: Type.Optional(Milliseconds),
     heartbeat_ms: Type.Optional(Milliseconds),
     ttl_ms: Type.Optional(Milliseconds),
-    load_timeout_ms: Type.Optional(Milliseconds),
     audience: Audience,
   },
   strict,

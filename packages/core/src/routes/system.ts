@@ -52,7 +52,7 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
         const workers = await node.session.call('workers', [], { timeout_ms: 1_000 });
         // Also one whose birth the core never heard of: its answer was lost.
         for (const info of workers as WorkerInfo[])
-          if (!registry.fate(info.worker)) registry.learn({ ...info, node: node.info.node });
+          if (!registry.isDead(info)) registry.learn({ ...info, node: node.info.node });
       }),
     );
     return {

@@ -1,0 +1,391 @@
+/**
+ * Lasting workers: no heartbeat, started again with their node, or elsewhere when that is gone, under a new epoch.
+ *
+ * What always holds: a worker is acknowledged after it is on disk, and then outlives kills of core and agents until it
+ * is deleted; an epoch is on disk before any node hears of it, and none is used twice; what a node has of an epoch that
+ * is not the present one is ended as soon as the node is there. Whatever happens to one worker happens in turn.
+ */
+import { CompareFailed, type KeyValue } from '@hauki/backplane';
+import {
+  BadInput,
+  ConnectionLost,
+  describe,
+  type Fate,
+  isError,
+  LIMITS,
+  NameTaken,
+  NoNodeFits,
+  Overloaded,
+  type WorkerInfo,
+  WorkerUnknown,
+} from '@hauki/protocol';
+import type { RegisteredNode, Registry } from '../registry.ts';
+import { demand, may, type Principal } from '../rights.ts';
+import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
+import { Texts } from '../texts.ts';
+import {
+  afterDeath,
+  type LastingRecord,
+  type LastingView,
+  newRecord,
+  orderOf,
+  RESTART,
+  type RestartTerms,
+  viewOf,
+} from './record.ts';
+
+export interface LastingRequest extends Omit<SpawnRequest, 'audience' | 'lease_ms' | 'heartbeat_ms' | 'ttl_ms'> {
+  /** Chosen by the caller; made up when left out. */
+  name?: string;
+}
+
+export interface LastingPowers {
+  kv: KeyValue;
+  registry: Registry;
+  swarm: Pick<Swarm, 'order' | 'place'>;
+  event(name: string, fields: object): void;
+  /** A worker whose node is away so long is started on another. */
+  node_grace_ms: number;
+  restart?: RestartTerms;
+  now?: () => number;
+}
+
+interface Entry {
+  record: LastingRecord;
+  revision: number | 'absent';
+  /** What is done to this worker is done in turn. */
+  turn: Promise<unknown>;
+  timer?: NodeJS.Timeout | undefined;
+  /** Since when its node is away; undefined while it is there. */
+  away_since?: number | undefined;
+  /** The node's registration under which the present epoch was started, or seen. */
+  seen_by?: RegisteredNode | undefined;
+  /** Why no node can take it, and how often that was so in a row. */
+  waiting?: { why: string; times: number } | undefined;
+}
+
+const NAME = new RegExp(`^[a-z0-9][a-z0-9-]{0,${LIMITS.lasting_name_chars - 1}}$`);
+const PREFIX = 'worker/';
+const SCOPE = 'provision';
+/** Sources of all lasting workers together, in characters. */
+const SOURCES = LIMITS.spool_bytes;
+/** Errors that say nothing against the worker: the nodes cannot take it now. */
+const CROWDED = [NoNodeFits, Overloaded, ConnectionLost];
+
+export class Lasting {
+  readonly #powers: LastingPowers;
+  readonly #entries = new Map<string, Entry>();
+  readonly #texts: Texts;
+  readonly #now: () => number;
+  #closed = false;
+
+  constructor(powers: LastingPowers) {
+    this.#powers = powers;
+    this.#now = powers.now ?? (() => Date.now());
+    this.#texts = new Texts(powers.kv, SOURCES);
+    powers.registry.watch({
+      registered: (node, workers) => this.#registered(node, workers),
+      away: (node) => {
+        for (const entry of this.#entries.values())
+          if (entry.record.node === node) {
+            entry.away_since = this.#now();
+            this.#tendLater(entry, powers.node_grace_ms);
+          }
+      },
+      died: (fate) => this.#died(fate),
+    });
+  }
+
+  /** Reads what lasts; to be called once, before any node can register. */
+  async open(): Promise<void> {
+    for (let after = ''; ; ) {
+      const page = await this.#powers.kv.list(PREFIX, { after });
+      for (const { value, revision } of page.entries) {
+        const record = JSON.parse(value) as LastingRecord;
+        this.#entries.set(record.worker, { record, revision, turn: Promise.resolve() });
+      }
+      if (page.next === undefined) break;
+      after = page.next;
+    }
+    await this.#texts.open([...this.#entries.values()].map(({ record }) => record.source));
+    await this.#forget();
+    for (const entry of this.#entries.values()) {
+      const { record } = entry;
+      // Whoever asked for it never heard of it.
+      if (record.state !== 'deleted' && !record.confirmed) await this.#bury(entry);
+      if (record.state === 'deleted' || !record.confirmed) continue;
+      if (record.node !== null) entry.away_since = this.#now();
+      const why = 'the mesh has just been started, and its node is not there yet';
+      this.#powers.registry.restarting.set(record.worker, { owner: record.owner, why });
+      this.#tendLater(entry, record.node === null ? 0 : this.#powers.node_grace_ms);
+    }
+  }
+
+  /** Makes a lasting worker; resolves when it runs and is on disk. Rejects with NameTaken, or as a spawn does. */
+  async provision(request: LastingRequest, principal: Principal): Promise<LastingView> {
+    const { registry, event, swarm } = this.#powers;
+    const { name = `l-${randomName(9)}`, ...spawn } = request;
+    if (!NAME.test(name))
+      throw new BadInput({
+        what: 'name',
+        why: `${JSON.stringify(name)} is not [a-z0-9-], at most ${LIMITS.lasting_name_chars} long`,
+      });
+    const scopes = { source: SCOPE, pointer: SCOPE } as const;
+    const { job, driver, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
+    const source = await this.#texts.keep(job.source);
+    const before = this.#entries.get(name);
+    let alive = 0;
+    for (const { record } of this.#entries.values()) if (record.state !== 'deleted') alive++;
+    try {
+      if ((before && before.record.state !== 'deleted') || registry.workers.has(name)) throw new NameTaken({ name });
+      if (alive >= LIMITS.lasting_workers)
+        throw new Overloaded({ what: 'lasting workers', limit: LIMITS.lasting_workers });
+    } catch (error) {
+      this.#texts.release(source);
+      throw error;
+    }
+    const record = newRecord({
+      worker: name,
+      owner: principal.name,
+      pointer: request.pointer ?? null,
+      source,
+      language: job.language,
+      driver: driver ?? null,
+      labels,
+      nodes: [...nodes],
+      memory_mib: memory_mib ?? null,
+      grants: job.grants,
+      load_timeout_ms: job.load_timeout_ms,
+      epoch: before?.record.epoch ?? 0,
+      created_at: this.#now(),
+    });
+    // Nothing awaits between the look above and this line: the name is taken from here on.
+    const entry: Entry = { record, revision: before?.revision ?? 'absent', turn: before?.turn ?? Promise.resolve() };
+    this.#entries.set(name, entry);
+    return this.#inTurn(entry, async () => {
+      try {
+        await this.#start(entry);
+        await this.#commit(entry, { state: 'running', confirmed: true });
+      } catch (error) {
+        await this.#bury(entry).catch(() => {});
+        throw error;
+      }
+      const { node, epoch, driver } = entry.record;
+      event('WORKER_PROVISIONED', { worker: name, node, epoch, driver, owner: principal.name });
+      return this.#view(entry);
+    });
+  }
+
+  /** Those that the principal may handle: its own and the targeted ones; all of them for an admin. */
+  list(principal: Principal): LastingView[] {
+    return [...this.#entries.values()]
+      .filter(
+        ({ record }) =>
+          record.state !== 'deleted' && record.confirmed && may(principal, { scope: SCOPE, worker: record }),
+      )
+      .map((entry) => this.#view(entry));
+  }
+
+  /** Throws WorkerUnknown, or Forbidden for one that is out of reach. */
+  get(worker: string, principal: Principal): LastingView {
+    return this.#view(this.#find(worker, principal));
+  }
+
+  /** Deletes it for good; resolves when that is on disk, and nothing is left of it where its node is there. */
+  async remove(worker: string, principal: Principal): Promise<void> {
+    const entry = this.#find(worker, principal);
+    await this.#inTurn(entry, async () => {
+      if (entry.record.state === 'deleted') throw new WorkerUnknown({ worker });
+      await this.#bury(entry, `deleted by ${principal.name}`);
+      this.#powers.event('WORKER_DELETED', { worker, owner: entry.record.owner, by: principal.name });
+    });
+    await this.#forget();
+  }
+
+  /** Waits for what is under way, and starts nothing more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const entry of this.#entries.values()) clearTimeout(entry.timer);
+    await Promise.allSettled([...this.#entries.values()].map((entry) => entry.turn));
+  }
+
+  #view(entry: Entry): LastingView {
+    const { node } = entry.record;
+    return viewOf(entry.record, node !== null && this.#powers.registry.nodes.has(node), entry.waiting?.why);
+  }
+
+  #find(worker: string, principal: Principal): Entry {
+    const entry = this.#entries.get(worker);
+    if (!entry || entry.record.state === 'deleted' || !entry.record.confirmed) throw new WorkerUnknown({ worker });
+    demand(principal, { scope: SCOPE, worker: entry.record });
+    return entry;
+  }
+
+  #inTurn<T>(entry: Entry, work: () => Promise<T>): Promise<T> {
+    const mine = entry.turn.then(work, work);
+    entry.turn = mine.catch(() => {});
+    return mine;
+  }
+
+  /** A node told what it has: strays end, what it should have and has not is started again. */
+  #registered(node: RegisteredNode, workers: WorkerInfo[]): void {
+    const name = node.info.node;
+    const told = new Map(workers.filter((w) => w.lasting).map((w) => [w.worker, w]));
+    for (const info of told.values()) {
+      const entry = this.#entries.get(info.worker);
+      const stray = () =>
+        entry?.record.epoch !== info.epoch || entry.record.node !== name || entry.record.state === 'deleted';
+      const end = async () => {
+        if (!stray()) return;
+        this.#powers.event('WORKER_STRAY_ENDED', { worker: info.worker, node: name, epoch: info.epoch });
+        await node.rpc.destruct(info.worker, 'another epoch has taken its place', info.epoch);
+      };
+      void (entry ? this.#inTurn(entry, end) : end()).catch(() => {});
+    }
+    for (const entry of this.#entries.values()) {
+      if (entry.record.node !== name) continue;
+      void this.#inTurn(entry, async () => {
+        if (entry.record.node !== name || entry.seen_by === node) return;
+        entry.away_since = undefined;
+        const info = told.get(entry.record.worker);
+        if (info && info.epoch === entry.record.epoch) {
+          entry.seen_by = node;
+          this.#powers.registry.born({ ...info, node: name });
+          this.#runs(entry);
+          if (entry.record.state !== 'running' && entry.record.state !== 'deleted')
+            await this.#note(entry, { state: 'running', started_at: this.#now() });
+        } else if (entry.record.state === 'running') await this.#dead(entry, 'node_lost', 'its node was restarted');
+        await this.#tend(entry);
+      });
+    }
+  }
+
+  #died(fate: Fate): void {
+    const entry = this.#entries.get(fate.worker);
+    if (!entry) return;
+    void this.#inTurn(entry, async () => {
+      if (entry.record.state !== 'running' || fate.epoch !== entry.record.epoch) return;
+      await this.#dead(entry, fate.cause, fate.reason, fate.log_tail);
+      await this.#tend(entry);
+    });
+  }
+
+  #tendLater(entry: Entry, wait_ms: number): void {
+    clearTimeout(entry.timer);
+    if (this.#closed) return;
+    entry.timer = setTimeout(() => void this.#inTurn(entry, () => this.#tend(entry)), wait_ms);
+    entry.timer.unref();
+  }
+
+  /** Does what is due for a worker that ought to run; in turn. Never rejects. */
+  async #tend(entry: Entry): Promise<void> {
+    const { registry, node_grace_ms, event } = this.#powers;
+    const now = this.#now();
+    const { record } = entry;
+    if (this.#closed || record.state === 'deleted' || this.#entries.get(record.worker) !== entry) return;
+    const home = record.node === null ? undefined : registry.nodes.get(record.node);
+    if (record.node !== null && !home) {
+      const left = (entry.away_since ?? now) + node_grace_ms - now;
+      if (left > 0) return this.#tendLater(entry, left);
+      if (record.state === 'running') await this.#dead(entry, 'node_lost', `its node ${record.node} is gone`);
+    } else if (record.state === 'running') return;
+    const wait_ms = entry.record.next_try_at - now;
+    if (wait_ms > 0) return this.#tendLater(entry, wait_ms);
+    try {
+      await this.#start(entry, home?.info.node);
+      await this.#note(entry, { state: 'running' });
+      const { worker, node, epoch, owner } = entry.record;
+      event('WORKER_RESTARTED', { worker, node, epoch, owner });
+    } catch (error) {
+      const why = describe(error);
+      const { first_ms, most_ms } = this.#powers.restart ?? RESTART;
+      if (CROWDED.some((kind) => isError(error, kind as typeof NoNodeFits)) || error instanceof CompareFailed) {
+        const times = (entry.waiting?.times ?? 0) + 1;
+        entry.waiting = { why, times };
+        this.#powers.registry.restarting.set(record.worker, { owner: record.owner, why });
+        return this.#tendLater(entry, Math.min(first_ms * 2 ** Math.min(times - 1, 30), most_ms));
+      }
+      const { log_tail } = (error as { fields?: { log_tail?: string } }).fields ?? {};
+      await this.#dead(entry, (error as Error).name, why, log_tail);
+      this.#tendLater(entry, Math.max(0, entry.record.next_try_at - this.#now()));
+    }
+  }
+
+  /** Spends an epoch and starts the worker: on its own node where that can take it, else on any that fits. */
+  async #start(entry: Entry, home?: string): Promise<void> {
+    const { record } = entry;
+    const order = orderOf(record, await this.#texts.read(record.source));
+    const place = (only?: string) =>
+      this.#powers.swarm.place(order, {
+        name: () => record.worker,
+        only,
+        chosen: async (_worker, node, driver) => {
+          const epoch = entry.record.epoch + 1;
+          await this.#commit(entry, { state: 'starting', epoch, node: node.info.node, driver });
+          entry.seen_by = node;
+          entry.away_since = undefined;
+          return { epoch };
+        },
+      });
+    await place(home).catch((error) => {
+      if (home === undefined || !(isError(error, NoNodeFits) || isError(error, Overloaded))) throw error;
+      return place();
+    });
+    entry.record = { ...entry.record, started_at: this.#now(), next_try_at: 0 };
+    this.#runs(entry);
+  }
+
+  #runs(entry: Entry): void {
+    entry.waiting = undefined;
+    this.#powers.registry.restarting.delete(entry.record.worker);
+  }
+
+  async #dead(entry: Entry, cause: string, reason: string, log_tail = ''): Promise<void> {
+    const { epoch, node, worker, owner } = entry.record;
+    const death = { epoch, node, at: this.#now(), cause, reason, log_tail };
+    this.#powers.registry.restarting.set(worker, { owner, why: `${reason}; it is being started again` });
+    await this.#note(entry, afterDeath(entry.record, death, this.#powers.restart));
+  }
+
+  /** Leaves of it nothing but its epoch, so that a next one of its name goes on counting. */
+  async #bury(entry: Entry, reason = 'nobody wants it'): Promise<void> {
+    const { worker, source, node, epoch } = entry.record;
+    clearTimeout(entry.timer);
+    const rest = { source: { text: '' }, deaths: [], grants: { fetch: [], meshfs: { read: [], write: [] } } };
+    await this.#commit(entry, { ...rest, state: 'deleted', deleted_at: this.#now() });
+    this.#texts.release(source);
+    this.#powers.registry.restarting.delete(worker);
+    const home = node === null ? undefined : this.#powers.registry.nodes.get(node);
+    // A node that is away hears of it when it registers.
+    await home?.rpc.destruct(worker, reason, epoch).catch(() => false);
+  }
+
+  /** Forgets the epochs of what was deleted long ago. */
+  async #forget(): Promise<void> {
+    const deleted = [...this.#entries.values()]
+      .filter(({ record }) => record.state === 'deleted')
+      .sort((a, b) => a.record.deleted_at - b.record.deleted_at);
+    const before = this.#now() - LIMITS.lasting_epoch_kept_ms;
+    for (const [at, { record }] of deleted.entries())
+      if (record.deleted_at < before || at < deleted.length - LIMITS.lasting_workers) {
+        this.#entries.delete(record.worker);
+        await this.#powers.kv.delete(`${PREFIX}${record.worker}`).catch(() => false);
+      }
+  }
+
+  /** On disk first, then here. */
+  async #commit(entry: Entry, change: Partial<LastingRecord>): Promise<void> {
+    const next = { ...entry.record, ...change };
+    const { revision: expect } = entry;
+    entry.revision = await this.#powers.kv.put(`${PREFIX}${next.worker}`, JSON.stringify(next), { expect });
+    entry.record = next;
+  }
+
+  /** Here, and on disk if that can be: what is lost is found out again from the nodes. */
+  async #note(entry: Entry, change: Partial<LastingRecord>): Promise<void> {
+    await this.#commit(entry, change).catch((error) => {
+      entry.record = { ...entry.record, ...change };
+      this.#powers.event('STORAGE_FAILED', { worker: entry.record.worker, why: describe(error) });
+    });
+  }
+}

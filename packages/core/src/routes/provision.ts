@@ -1,0 +1,56 @@
+/** The notes' `lxc_provision`: lasting workers. */
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import { LIMITS } from '@hauki/protocol';
+import type { Lasting, LastingRequest } from '../lasting/lasting.ts';
+import { MODULE } from './swarm.ts';
+
+const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
+const access = { config: { scope: 'provision' } } as const;
+
+export const provisionRoutes: FastifyPluginAsyncTypebox<{ lasting: Lasting }> = async (app, { lasting }) => {
+  app.post(
+    '/api/v2/lxc_provision',
+    {
+      ...access,
+      schema: {
+        tags: ['provision'],
+        summary: 'Make a lasting worker: no heartbeat, started again with its node, until its owner deletes it',
+        body: Type.Object(
+          { ...MODULE, name: Type.Optional(Type.String({ maxLength: LIMITS.lasting_name_chars })) },
+          { additionalProperties: false },
+        ),
+      },
+    },
+    async (request) => {
+      const { worker, node, epoch, driver } = await lasting.provision(
+        request.body as LastingRequest,
+        request.principal,
+      );
+      return { status: 'success', worker, node, epoch, driver };
+    },
+  );
+
+  app.get(
+    '/api/v2/lxc_provision',
+    {
+      ...access,
+      schema: { tags: ['provision'], summary: 'Lasting workers: where and how they are, and why some are not' },
+    },
+    async (request) => ({ status: 'success', workers: lasting.list(request.principal) }),
+  );
+
+  app.get(
+    '/api/v2/lxc_provision/:worker',
+    { ...access, schema: { tags: ['provision'], summary: 'One lasting worker, with its last deaths', params: Worker } },
+    async (request) => ({ status: 'success', ...lasting.get(request.params.worker, request.principal) }),
+  );
+
+  app.delete(
+    '/api/v2/lxc_provision/:worker',
+    { ...access, schema: { tags: ['provision'], summary: 'Delete a lasting worker for good', params: Worker } },
+    async (request) => {
+      await lasting.remove(request.params.worker, request.principal);
+      return { status: 'success', worker: request.params.worker };
+    },
+  );
+};

@@ -1,0 +1,164 @@
+/**
+ * A job of the spool: what is kept of it, what its owner is shown, and what an attempt's failure means. Pure: no clock,
+ * no store, so that the rules can be tested by themselves.
+ */
+import {
+  ConnectionLost,
+  DeadlineExceeded,
+  type Grants,
+  isError,
+  type Language,
+  type MeshError,
+  NoNodeFits,
+  OutcomeUnknown,
+  Overloaded,
+  SourceRejected,
+  toWire,
+  VaultFailed,
+  type WireError,
+  WorkerDied,
+} from '@hauki/protocol';
+import type { Kept } from '../texts.ts';
+
+export type JobState = 'accepted' | 'running' | 'done' | 'failed' | 'cancelled';
+export const ENDED: ReadonlySet<JobState> = new Set(['done', 'failed', 'cancelled']);
+
+/** How an attempt ended. */
+export interface Attempt {
+  attempt: number;
+  node: string | null;
+  /** Milliseconds since 1970. */
+  ended_at: number;
+  why: string;
+}
+
+export interface JobRecord {
+  job: string;
+  owner: string;
+  key: string | null;
+  /** SHA-256 of the request, to tell a repetition from another request under the same key. */
+  request: string;
+  state: JobState;
+  pointer: string | null;
+  /** The source as it was when the job was accepted; held until the job ends, as the parameters are. */
+  source: Kept;
+  language: Language;
+  method: string;
+  /** JSON. */
+  params: Kept;
+  driver: string | null;
+  labels: Record<string, string>;
+  /** Nodes that its owner may use; `*` for all. */
+  nodes: string[];
+  memory_mib: number | null;
+  grants: Grants;
+  timeout_ms: number;
+  load_timeout_ms: number;
+  max_attempts: number;
+  retry_on_error: boolean;
+  /** Attempts begun. While the job is `running`, `worker` on `node` is the last one's. */
+  attempts: number;
+  worker: string | null;
+  node: string | null;
+  /** The last attempts that came to nothing, newest last. */
+  history: Attempt[];
+  /** Milliseconds since 1970; 0: not yet. */
+  accepted_at: number;
+  ended_at: number;
+  /** JSON; of a job that is done. */
+  result: Kept | null;
+  /** Of a job that has failed. */
+  error: WireError | null;
+}
+
+/** A job as its owner sees it; `result` stands beside it where the job is done and was asked for by itself. */
+export interface JobView {
+  job: string;
+  owner: string;
+  key: string | null;
+  state: JobState;
+  pointer: string | null;
+  method: string;
+  attempts: number;
+  max_attempts: number;
+  worker: string | null;
+  node: string | null;
+  /** Why an accepted job does not run yet, where that is known. */
+  why: string | null;
+  history: Attempt[];
+  accepted_at: number;
+  ended_at: number | null;
+  error: WireError | null;
+}
+
+export function viewOf(record: JobRecord, why: string | null = null): JobView {
+  const { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, history } = record;
+  const { accepted_at, ended_at, error } = record;
+  const shown = { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, why, history };
+  return { ...shown, accepted_at, ended_at: ended_at || null, error };
+}
+
+/** Attempts that are remembered of one job. */
+const HISTORY = 10;
+
+/** The history with one more attempt that came to nothing. */
+export const withAttempt = (record: JobRecord, ended_at: number, why: string): Attempt[] =>
+  [...record.history, { attempt: record.attempts, node: record.node, ended_at, why: why.slice(0, 500) }].slice(
+    -HISTORY,
+  );
+
+/** At which step an attempt failed: finding a place and loading, connecting to the worker, or the call itself. */
+export type Step = 'place' | 'connect' | 'call';
+
+/**
+ * What a failure means. `crowded`: no code of the job has run, and the attempt does not count. `interrupted`: it may
+ * have run, and it was not its own fault. `own`: the job's code, or its time, failed.
+ */
+export type Verdict = 'crowded' | 'interrupted' | 'own';
+
+/** Ends of a vault that would only come again. */
+const OWN_DEATHS = new Set(['out_of_memory', 'misbehaved']);
+
+/** `cut`: whether the connection to the worker was over by then, so that the error is no answer of the worker's. */
+export function judge(error: unknown, step: Step, cut: boolean): Verdict {
+  if (isError(error, WorkerDied) && OWN_DEATHS.has(error.fields.cause)) return 'own';
+  if (step === 'place') {
+    if (isError(error, NoNodeFits) || isError(error, Overloaded) || isError(error, ConnectionLost)) return 'crowded';
+    return isError(error, SourceRejected) ? 'own' : 'interrupted';
+  }
+  if (step === 'connect') return 'interrupted';
+  const lost = isError(error, OutcomeUnknown) || isError(error, ConnectionLost) || isError(error, WorkerDied);
+  return cut && lost ? 'interrupted' : 'own';
+}
+
+/** The error with which a job ends whose last attempt was interrupted. */
+export function exhausted(method: string, error: unknown, attempts: number): WireError {
+  // Then none of its code has run, which is better known than unknown.
+  if (isError(error, VaultFailed)) return toWire(error);
+  const times =
+    attempts === 1 ? 'its only attempt was interrupted' : `each of its ${attempts} attempts was interrupted`;
+  return toWire(new OutcomeUnknown({ method, why: `${times}: ${(error as Error).message}` }) as MeshError);
+}
+
+/** The deadline of a call by the words of the job, where the call's own was exceeded. */
+export const ownDeadline = (error: unknown, method: string, timeout_ms: number): unknown =>
+  isError(error, DeadlineExceeded)
+    ? new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run: true })
+    : error;
+
+const WORKER = /^s-([a-z0-9]+)-\d+$/;
+
+/** The worker of one attempt. */
+export const workerOf = (job: string, attempt: number): string => `s-${job.slice(2)}-${attempt}`;
+
+/** The job that a worker's name belongs to; undefined for all other workers. */
+export function jobOf(worker: string): string | undefined {
+  const id = WORKER.exec(worker)?.[1];
+  return id === undefined ? undefined : `j-${id}`;
+}
+
+/** A job's id: of two the later sorts first, so that a list begins with the newest. */
+export function newJobId(now: number, random: string): string {
+  const left = (36 ** 9 - 1 - now).toString(36).padStart(9, '0');
+  return `j-${left}${random}`;
+}

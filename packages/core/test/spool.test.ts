@@ -1,0 +1,277 @@
+/** The spool's rules and its store: what a failure means, names, texts held for as long as somebody needs them, ends. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { type Backplane, openEmbedded } from '@hauki/backplane';
+import {
+  ConnectionLost,
+  DeadlineExceeded,
+  KeyReused,
+  NO_GRANTS,
+  NoNodeFits,
+  OutcomeUnknown,
+  Overloaded,
+  RemoteError,
+  SourceRejected,
+  VaultFailed,
+  WorkerDied,
+} from '@hauki/protocol';
+import fc from 'fast-check';
+import {
+  ENDED,
+  exhausted,
+  type JobRecord,
+  type JobState,
+  jobOf,
+  judge,
+  newJobId,
+  workerOf,
+} from '../src/spool/record.ts';
+import { keyName, type Open, SpoolStore } from '../src/spool/store.ts';
+import { Texts } from '../src/texts.ts';
+
+const died = (cause: string) => new WorkerDied({ worker: 's-a-1', cause, reason: 'r' });
+const unknown = new OutcomeUnknown({ method: 'm', why: 'w' });
+const lost = new ConnectionLost({ why: 'w' });
+
+describe('what a failed attempt means', () => {
+  it('before a node has taken it: nothing, unless its source is wrong', () => {
+    for (const error of [new NoNodeFits({ wanted: {}, have: [] }), new Overloaded({ what: 'vaults', limit: 1 }), lost])
+      assert.equal(judge(error, 'place', false), 'crowded', error.name);
+    assert.equal(judge(new SourceRejected({ stage: 'load', reason: 'r' }), 'place', false), 'own');
+    for (const error of [unknown, new VaultFailed({ driver: 'lxc', reason: 'r' })])
+      assert.equal(judge(error, 'place', false), 'interrupted', error.name);
+  });
+
+  it('in its call: interrupted where the connection is over, its own where it answered', () => {
+    for (const error of [unknown, lost, died('node_lost'), died('exited')]) {
+      assert.equal(judge(error, 'call', true), 'interrupted', error.name);
+      assert.equal(judge(error, 'call', false), 'own', 'a worker can throw anything');
+    }
+    for (const error of [
+      new RemoteError({ error_name: 'Error' }),
+      new DeadlineExceeded({ what: 'm', timeout_ms: 1, may_have_run: true }),
+      new RangeError('ours'),
+    ])
+      assert.equal(judge(error, 'call', true), 'own', error.name);
+    assert.equal(judge(lost, 'connect', true), 'interrupted');
+  });
+
+  it('that would only come again is its own: out of memory, misbehaved', () => {
+    for (const step of ['connect', 'call'] as const)
+      for (const cause of ['out_of_memory', 'misbehaved']) assert.equal(judge(died(cause), step, true), 'own');
+  });
+
+  it('ends a job as unknown after the last attempt, or as what is known better', () => {
+    assert.equal(exhausted('m', unknown, 1).data!.name, 'OutcomeUnknown');
+    assert.match(exhausted('m', unknown, 3).message, /each of its 3 attempts was interrupted/);
+    assert.equal(exhausted('m', new VaultFailed({ driver: 'lxc', reason: 'r' }), 3).data!.name, 'VaultFailed');
+  });
+});
+
+describe('names in the spool', () => {
+  it('lead from a job to its workers and back, and claim nobody else’s', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 4e12 }), fc.integer({ min: 1, max: 100 }), (now, attempt) => {
+        const job = newJobId(now, 'a1b2c3d4');
+        const worker = workerOf(job, attempt);
+        assert.match(worker, /^[a-z0-9-]{1,40}$/, 'it fits a vault’s id');
+        assert.equal(jobOf(worker), job);
+      }),
+    );
+    for (const worker of ['w-abc', 'l-abc', 'counter', 's-abc', 's-a-b', 'xs-abc-1'])
+      assert.equal(jobOf(worker), undefined);
+  });
+
+  it('sort the newer job first', () => {
+    assert.ok(newJobId(2_000_000_000_000, 'zzzz') < newJobId(1_999_999_999_999, 'aaaa'));
+  });
+});
+
+describe('over a real store', () => {
+  let folder: string;
+  let backplane: Backplane;
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'hauki-spool-'));
+    backplane = await openEmbedded(folder);
+  });
+  after(async () => {
+    await backplane.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  let count = 0;
+  const fresh = () => backplane.kv(`spool-${count++}`);
+  const long = (letter: string) => letter.repeat(200_000);
+  const pieces = async (kv: ReturnType<typeof fresh>) => (await kv.list('text/')).entries.length;
+
+  it('texts come back as they were, whatever they are', async () => {
+    const texts = new Texts(fresh(), 1e9);
+    await fc.assert(
+      fc.asyncProperty(fc.string({ unit: 'binary', maxLength: 40 }), fc.nat(9_000), async (unit, times) => {
+        const text = `${unit.repeat(times).slice(0, 300_000)}\ud800`;
+        assert.equal(await texts.read(await texts.keep(text)), text);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  it('texts are kept once, go with their last holder, and are bounded', async () => {
+    const kv = fresh();
+    const texts = new Texts(kv, 500_000);
+    const [one, same] = await Promise.all([texts.keep(long('a')), texts.keep(long('a'))]);
+    assert.deepEqual(one, same);
+    const many = await pieces(kv);
+    assert.equal(texts.chars, 200_000);
+    await texts.keep(long('b'));
+    await assert.rejects(texts.keep(long('c')), Overloaded);
+    const always = await texts.keep(long('c'), true);
+    texts.release(always);
+    texts.release(one);
+    assert.equal(await texts.read(same), long('a'), 'it has a holder still');
+    texts.release(same);
+    const again = await texts.keep(long('a'));
+    assert.equal(await texts.read(again), long('a'), 'kept anew while it was going');
+    texts.release(again);
+    for (let i = 0; i < 100 && (await pieces(kv)) > many; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(await pieces(kv), many, 'only the other one is left');
+  });
+
+  it('texts that a crash left without a holder go at the next start', async () => {
+    const kv = fresh();
+    const before_crash = new Texts(kv, 1e9);
+    const held = await before_crash.keep(long('x'));
+    await before_crash.keep(long('y'));
+    const texts = new Texts(kv, 1e9);
+    await texts.open([held]);
+    assert.equal(texts.chars, 200_000);
+    assert.equal(await texts.read(held), long('x'));
+  });
+
+  const record = (job: string, change: Partial<JobRecord> = {}): JobRecord => ({
+    job,
+    owner: 'ada',
+    key: null,
+    request: 'r',
+    state: 'accepted',
+    pointer: null,
+    source: { text: '' },
+    language: 'javascript',
+    method: 'm',
+    params: { text: '[]' },
+    driver: null,
+    labels: {},
+    nodes: ['*'],
+    memory_mib: null,
+    grants: NO_GRANTS,
+    timeout_ms: 1,
+    load_timeout_ms: 1,
+    max_attempts: 3,
+    retry_on_error: false,
+    attempts: 0,
+    worker: null,
+    node: null,
+    history: [],
+    accepted_at: 0,
+    ended_at: 0,
+    result: null,
+    error: null,
+    ...change,
+  });
+  const storeOver = (kv: ReturnType<typeof fresh>, kept = { jobs: 1_000, ms: 1e12 }, ended: string[] = []) =>
+    new SpoolStore({
+      kv,
+      now: () => 1_000,
+      kept,
+      ended: ({ record: { job } }) => ended.push(job),
+      failed: (_job, error) => assert.fail(String(error)),
+    });
+
+  it('a job has one end, whoever comes first, and it is the one on disk', async () => {
+    const state = fc.constantFrom<JobState>('running', 'accepted', 'done', 'failed', 'cancelled');
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.array(state, { minLength: 1, maxLength: 4 }), { maxLength: 8 }), async (rounds) => {
+        const kv = fresh();
+        const ended: string[] = [];
+        const store = storeOver(kv, undefined, ended);
+        const open = (await store.add(record('j-1')))!;
+        let end: JobState | undefined;
+        for (const wanted of rounds) {
+          const moved = await Promise.all(wanted.map((to) => store.move(open, () => ({ state: to }))));
+          for (const [at, did] of moved.entries()) {
+            assert.equal(did, end === undefined, 'after an end nothing moves it');
+            if (did && ENDED.has(wanted[at]!)) end = wanted[at];
+          }
+        }
+        assert.deepEqual(ended, end === undefined ? [] : ['j-1'], 'one end is told');
+        const again = storeOver(kv);
+        const left = await again.load();
+        assert.deepEqual(
+          left.map(({ record: r }) => r.job),
+          end === undefined ? ['j-1'] : [],
+        );
+        if (end !== undefined) assert.equal((await again.read('j-1'))!.state, end);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it('a store that was changed behind its back is believed', async () => {
+    const kv = fresh();
+    const ended: string[] = [];
+    const store = storeOver(kv, undefined, ended);
+    const open = (await store.add(record('j-1'))) as Open;
+    await kv.put('job/j-1', JSON.stringify(record('j-1', { state: 'done', result: { text: '1' } })));
+    assert.equal(await store.move(open, () => ({ state: 'failed' })), false);
+    assert.deepEqual([open.record.state, ended], ['done', ['j-1']]);
+  });
+
+  it('the oldest that have ended are forgotten, with results and keys; open ones never', async () => {
+    const kv = fresh();
+    const store = storeOver(kv, { jobs: 2, ms: 1e12 });
+    await store.add(record('j-open'));
+    for (let i = 0; i < 4; i++) {
+      const name = keyName('ada', `k${i}`);
+      assert.equal(await store.bind(name, `j-${i}`), `j-${i}`);
+      assert.equal(await store.bind(name, 'j-other'), `j-${i}`, 'a key is bound once');
+      const open = (await store.add(record(`j-${i}`, { key: `k${i}` })))!;
+      const result = await store.texts.keep(long(String(i)));
+      await store.move(open, () => ({ state: 'done', result }));
+    }
+    for (let i = 0; i < 100 && (await kv.list('key/')).entries.length > 2; i++)
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    const known = await Promise.all(['j-open', 'j-0', 'j-1', 'j-2', 'j-3'].map((job) => store.read(job)));
+    assert.deepEqual(
+      known.map((found) => found !== undefined),
+      [true, false, false, true, true],
+    );
+    assert.equal((await kv.list('key/')).entries.length, 2);
+    assert.equal(store.texts.chars, 400_000);
+    assert.equal(await store.keyed(keyName('ada', 'k0')), undefined);
+    await assert.rejects(store.same('j-3', 'another request', 'k3'), KeyReused);
+  });
+
+  it('a key that was bound, and came to no job before a crash, is free again', async () => {
+    const kv = fresh();
+    const name = keyName('ada', 'k');
+    await storeOver(kv).bind(name, 'j-never');
+    const store = storeOver(kv);
+    await store.load();
+    assert.equal(await store.keyed(name), undefined);
+  });
+
+  it('lists page by page what passes, newest first', async () => {
+    const store = storeOver(fresh());
+    const ids = Array.from({ length: 7 }, (_, i) => newJobId(1_000 + i, 'a'));
+    for (const [i, job] of ids.entries()) await store.add(record(job, { owner: i % 2 ? 'eve' : 'ada' }));
+    const seen: string[] = [];
+    for (let after: string | undefined; ; ) {
+      const page = await store.list(({ owner }) => owner === 'ada', { after, limit: 2 });
+      seen.push(...page.records.map(({ job }) => job));
+      after = page.next;
+      if (after === undefined) break;
+    }
+    assert.deepEqual(seen, [ids[6], ids[4], ids[2], ids[0]]);
+  });
+});

@@ -1,0 +1,86 @@
+/** `mesh.provision`: lasting workers, for the SDK. They are called by `mesh.visit(name)`, like anybody else's. */
+import type { GrantRequest } from '@hauki/protocol';
+import type { CloneOptions, Origin } from './connect.ts';
+import type { CoreClient } from './http.ts';
+
+export interface ProvisionOptions
+  extends Pick<CloneOptions, 'driver' | 'labels' | 'memory_mib' | 'grants' | 'load_timeout_ms'> {
+  /** `[a-z0-9-]`, at most 32 long, its own in the mesh; made up when left out. */
+  name?: string;
+}
+
+/** A lasting worker as the mesh sees it. */
+export interface LastingWorker {
+  worker: string;
+  owner: string;
+  state: 'running' | 'starting' | 'restarting' | 'crash_loop' | 'node_away' | 'waiting';
+  /** Why it does not run, where it does not. */
+  why: string | null;
+  node: string | null;
+  /** Counts its starts. */
+  epoch: number;
+  driver: string | null;
+  restarts: number;
+  pointer: string | null;
+  memory_mib: number | null;
+  labels: Record<string, string>;
+  grants: GrantRequest;
+  /** Milliseconds since 1970. */
+  created_at: number;
+  started_at: number;
+  next_try_at: number | null;
+  /** The last few, newest last. */
+  deaths: { epoch: number; node: string | null; at: number; cause: string; reason: string; log_tail: string }[];
+}
+
+export interface LastingDoor {
+  /**
+   * Makes a lasting worker: no heartbeat, started again with its node under a new epoch, until it is deleted. Resolves
+   * when it runs and is durable. Rejects with NameTaken, or as `clone` does.
+   */
+  provision(
+    origin: Origin,
+    options?: ProvisionOptions,
+  ): Promise<{ worker: string; node: string; epoch: number; driver: string }>;
+  readonly lasting: {
+    list(): Promise<LastingWorker[]>;
+    get(worker: string): Promise<LastingWorker>;
+    /** For good. Only its owner and an admin may. */
+    delete(worker: string): Promise<void>;
+  };
+}
+
+export type ModuleOf = (origin: Origin, driver: string | undefined) => Promise<object>;
+
+const PATH = '/api/v2/lxc_provision';
+/** A vault that fails on one node is tried on two more. */
+const PROVISION_MS = 150_000;
+
+/** The part of a mesh that has to do with lasting workers. */
+export function lastingDoor(core: CoreClient, moduleOf: ModuleOf): LastingDoor {
+  return {
+    async provision(origin, options = {}) {
+      const body = { ...(await moduleOf(origin, options.driver)), ...options };
+      const { worker, node, epoch, driver } = await core.request<Awaited<ReturnType<LastingDoor['provision']>>>(
+        'POST',
+        PATH,
+        body,
+        PROVISION_MS,
+      );
+      return { worker, node, epoch, driver };
+    },
+    lasting: {
+      list: async () => (await core.request<{ workers: LastingWorker[] }>('GET', PATH)).workers,
+      async get(worker) {
+        const { status: _status, ...found } = await core.request<LastingWorker & { status: string }>(
+          'GET',
+          `${PATH}/${encodeURIComponent(worker)}`,
+        );
+        return found;
+      },
+      async delete(worker) {
+        await core.request('DELETE', `${PATH}/${encodeURIComponent(worker)}`);
+      },
+    },
+  };
+}

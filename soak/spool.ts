@@ -1,0 +1,40 @@
+/**
+ * `npm run soak -- spool [--kills 200] [--agents 3] [--scripts 16] [--core 1000] [--agent 800] [--seed N]`: the core and its
+ * agents are killed with -9 under load; every accepted job must end with exactly one recorded result. `--core` and
+ * `--agent` are mean pauses before the next kill, in milliseconds.
+ */
+import { createHash, randomInt } from 'node:crypto';
+import { parseArgs } from 'node:util';
+import { storm } from '../test/support/spool-storm.ts';
+
+/** Numbers in [0, 1) that a seed gives again. */
+function seeded(seed: string): () => number {
+  let count = 0;
+  return () => createHash('sha256').update(`${seed}/${count++}`).digest().readUInt32BE() / 2 ** 32;
+}
+
+export async function run(args: string[]): Promise<void> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      kills: { type: 'string', default: '200' },
+      agents: { type: 'string', default: '3' },
+      scripts: { type: 'string', default: '16' },
+      core: { type: 'string', default: '1000' },
+      agent: { type: 'string', default: '800' },
+      seed: { type: 'string', default: String(randomInt(2 ** 31)) },
+    },
+  });
+  console.log(`seed ${values.seed}`);
+  const report = await storm({
+    kills: Number(values.kills),
+    agents: Number(values.agents),
+    scripts: Number(values.scripts),
+    core_ms: Number(values.core),
+    agent_ms: Number(values.agent),
+    random: seeded(values.seed),
+    note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
+  });
+  console.log(JSON.stringify(report, undefined, 2));
+  console.log('every accepted job ended with exactly one recorded result');
+}
