@@ -2,7 +2,6 @@
 import {
   BadInput,
   type GrantRequest,
-  LIMITS,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
@@ -11,6 +10,7 @@ import {
   Unauthorised,
   type WorkerInfo,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type Ghost,
   type GhostSource,

@@ -1,5 +1,6 @@
 /** The core's HTTP API, as the SDK uses it: JSON in and out, typed errors, a deadline on every request. */
-import { ConnectionLost, DeadlineExceeded, fromWire, LIMITS, Unauthorised } from '@hauki/protocol';
+import { ConnectionLost, DeadlineExceeded, fromWire, Unauthorised } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Powers } from './powers.ts';
 
 export interface CoreClient {
@@ -30,9 +31,26 @@ export function createCoreClient(base: string, token: string, http: Powers['http
         throw new ConnectionLost({ why: `no core answers at ${base} (${message}). Start one with: hauki up` });
       }
       if (status >= 200 && status < 300) return answer as T;
-      throw answer?.error
-        ? fromWire(answer.error)
-        : new Unauthorised({ why: `${base} answered ${status} and is perhaps no core` });
+      throw refusal(base, status, answer);
     },
   };
 }
+
+/** What a core said instead of what was asked for. */
+export function refusal(base: string, status: number, answer: any): Error {
+  if (answer?.error) return fromWire(answer.error);
+  return new Unauthorised({ why: `${base} answered ${status} and is perhaps no core` });
+}
+
+/** Waits for `ms`, or until `signal` is aborted. */
+export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener('abort', done);
+    if (signal?.aborted) done();
+  });

@@ -5,7 +5,8 @@
  * What always holds: what is dialled is what the caller's routing allows, the direct route first where both are; a cut
  * session is dialled for as long as its worker may still be there, and not longer; one dial is under way at a time.
  */
-import { isError, LIMITS, type MeshError, SessionLost, type Ticket, type TicketBody } from '@hauki/protocol';
+import { isError, type MeshError, SessionLost, type Ticket, type TicketBody } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type CallerKey,
   Channel,
@@ -15,7 +16,7 @@ import {
   resumeSession,
   sessionKey,
 } from '@hauki/rpc';
-import type { CoreClient } from './http.ts';
+import { type CoreClient, pause } from './http.ts';
 import type { Powers } from './powers.ts';
 
 /** `p2p_preferred`: direct, else relayed. */
@@ -133,9 +134,7 @@ export class WorkerRoute {
       if (fate && (fate.fields.cause !== 'node_lost' || Date.now() > began + NODE_BACK_MS))
         return this.channel.fail(reason);
       if (Date.now() + wait_ms > until) return this.channel.fail(`${reason}; it could not be made again`);
-      await new Promise<void>((resolve) => {
-        setTimeout(resolve, wait_ms);
-      });
+      await pause(wait_ms);
       wait_ms = Math.min(wait_ms * 2, AGAIN_MS.most);
     }
   }

@@ -245,42 +245,42 @@ export const WorkerUnknown = /* @__PURE__ */ define<{ worker: string }>(
 );
 
 // Lasting workers and the spool
-export const NameTaken = define<{ name: string }>(
+export const NameTaken = /* @__PURE__ */ define<{ name: string }>(
   'NameTaken',
   -32060,
   409,
   false,
   (f) => `There is a lasting worker ${f.name} already. Choose another name, or delete that one first`,
 );
-export const WorkerRestarting = define<{ worker: string; why: string }>(
+export const WorkerRestarting = /* @__PURE__ */ define<{ worker: string; why: string }>(
   'WorkerRestarting',
   -32061,
   503,
   true,
   (f) => `The lasting worker ${f.worker} is not running just now: ${f.why}. Ask again in a moment`,
 );
-export const JobUnknown = define<{ job: string }>(
+export const JobUnknown = /* @__PURE__ */ define<{ job: string }>(
   'JobUnknown',
   -32062,
   404,
   false,
   (f) => `There is no job ${f.job} in the spool; what has ended is kept for a limited time`,
 );
-export const JobEnded = define<{ job: string; state: string }>(
+export const JobEnded = /* @__PURE__ */ define<{ job: string; state: string }>(
   'JobEnded',
   -32063,
   409,
   false,
   (f) => `Job ${f.job} has ended already: it is ${f.state}, and stays so`,
 );
-export const JobCancelled = define<{ job: string }>(
+export const JobCancelled = /* @__PURE__ */ define<{ job: string }>(
   'JobCancelled',
   -32065,
   409,
   false,
   (f) => `Job ${f.job} was cancelled; it has no result`,
 );
-export const KeyReused = define<{ key: string; job: string }>(
+export const KeyReused = /* @__PURE__ */ define<{ key: string; job: string }>(
   'KeyReused',
   -32064,
   409,

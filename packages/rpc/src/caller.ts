@@ -10,13 +10,13 @@ import {
   DeadlineExceeded,
   describe,
   fromWire,
-  LIMITS,
   type MeshError,
   OutcomeUnknown,
   Overloaded,
   ProtocolViolation,
   Unserialisable,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { Call, type CallHome } from './call.ts';
 import { decodeValue } from './codec.ts';
 import { invoke, read } from './invoke.ts';

@@ -2,7 +2,8 @@
  * Decoding of tagged values, which a stranger may have written: whatever is not well formed is a ProtocolViolation;
  * work and memory are bounded by the size of the message. What JSON.parse made is changed in place and handed on.
  */
-import { describe, fromWire, LIMITS, MeshError, ProtocolViolation, Unserialisable } from '@hauki/protocol';
+import { describe, fromWire, MeshError, ProtocolViolation, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { ERROR_MEMBERS, put, type Refs } from './codec.ts';
 
 type Node = Record<string, unknown>;

@@ -3,7 +3,8 @@
  * property exactly once, so that what a getter or a proxy answers later cannot matter. What only a tagged text needs
  * (labels of things that occur twice, the escape of objects that look like a tag) is put around the copies at the end.
  */
-import { describe, LIMITS, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
+import { describe, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type Encoded, ERROR_MEMBERS, put, type Refs } from './codec.ts';
 import { lineageOf } from './methods.ts';
 import { isAnyError, kindOf } from './references.ts';

@@ -2,7 +2,8 @@
  * The caller's side of the handshakes: `rpc.hello`, then `rpc.redeem` or `rpc.resume`, then the worker's own proof is
  * checked. A caller sends nothing of worth before that.
  */
-import { LIMITS, ProtocolViolation, SessionLost, type Ticket, type TicketBody, TicketForged } from '@hauki/protocol';
+import { ProtocolViolation, SessionLost, type Ticket, type TicketBody, TicketForged } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Channel } from './channel.ts';
 import {
   type CallerKey,

@@ -6,7 +6,8 @@
  * reference that comes home is the object itself. Letting go is explicit (`using`, `await using`): a registry of what
  * was collected only warns, because when that happens is nobody's to know.
  */
-import { LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import { Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { ghost, sourceOf } from './ghost.ts';
 import { kindOf, type RefKind } from './references.ts';
 import type { CallOptions } from './session.ts';

@@ -15,12 +15,12 @@ import {
   ConnectionLost,
   describe,
   fromWire,
-  LIMITS,
   type MeshError,
   NoSuchMethod,
   ProtocolViolation,
   toWire,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { Caller, errorFrom } from './caller.ts';
 import { decodeValue } from './codec.ts';
 import { RefTable } from './refs.ts';

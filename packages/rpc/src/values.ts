@@ -2,7 +2,8 @@
  * How values become JSON text. What JSON would silently change (functions, NaN, bigint, Map, bytes, cycles) is refused
  * with its place, because a value that arrives as another value is worse than an error. Dates arrive as ISO strings.
  */
-import { LIMITS, TooLarge, Unserialisable } from '@hauki/protocol';
+import { TooLarge, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 
 const REFUSED = [Map, Set, WeakMap, WeakSet, RegExp, ArrayBuffer, Promise, Error] as const;
 

@@ -5,7 +5,8 @@
  * can still ask for that to be kept; whatever is sent meanwhile waits behind it; what cannot be sent gives out no
  * references.
  */
-import { LIMITS, Overloaded } from '@hauki/protocol';
+import { Overloaded } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Call } from './call.ts';
 import { type Encoded, encodeValue, type Refs } from './codec.ts';
 import { bytesLength, type Transport } from './transport.ts';

@@ -5,7 +5,7 @@
  * means nothing, so a relay may cut and join as it likes. What is sent during one turn of the event loop leaves in one
  * message, or in a few where it is large. Nothing here imports Node.
  */
-import { LIMITS } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { FrameReader, KIND, layFrames, type Outgoing } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 
