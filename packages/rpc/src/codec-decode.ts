@@ -142,7 +142,13 @@ class Decoder {
         return set;
       }
       case 'bytes':
-        be(BYTES.test(first) && Number.isSafeInteger(second) && Number.isSafeInteger(third) && second >= 0);
+        be(
+          typeof first === 'string' &&
+            BYTES.test(first) &&
+            Number.isSafeInteger(second) &&
+            Number.isSafeInteger(third) &&
+            second >= 0,
+        );
         this.#taken += third;
         be(third >= 0 && second + third <= this.#bytes.length && this.#taken <= this.#bytes.length);
         return this.#begin(this.#slice(first, second, third));

@@ -40,11 +40,9 @@ const INSTEAD: Record<string, string> = {
   __proto__: null as never,
   Promise: 'await it first',
   URL: 'send its href',
-  Headers: 'send Object.fromEntries(headers)',
-  Request: 'send its url, method and body',
-  Response: 'send its status and its body (a stream, or await text(), json() or bytes())',
-  Blob: 'send await blob.bytes(), or blob.stream()',
-  File: 'send await file.bytes(), or file.stream()',
+  Response: 'send its status and its body',
+  Blob: 'send its stream()',
+  File: 'send its stream()',
 };
 
 class Encoder {
