@@ -27,7 +27,7 @@ export function row(metric: string, unit: string, ours: number, peer?: [string, 
     peer: peer?.[0] ?? null,
     peer_value: peer ? round(peer[1]) : null,
     ratio: peer ? round(ours / peer[1]) : null,
-    ...(goal === undefined ? {} : { goal }),
+    ...(goal === undefined ? {} : { goal: round(goal) }),
   };
 }
 

@@ -9,6 +9,7 @@ import { existsSync, globSync } from 'node:fs';
 const NEEDED = [
   { command: 'lxc-start', packages: ['lxc'] },
   { command: 'chromium', packages: ['chromium'] },
+  { command: 'python3', packages: ['python3'] },
 ];
 
 /** Test files at once. They wait for processes more than they compute. */

@@ -187,14 +187,16 @@ describe('lasting workers', () => {
   it('that were acknowledged are there after a kill -9 of core and node, once each; others are gone', async () => {
     const names = Array.from({ length: 12 }, (_, i) => `storm-${i}`);
     const acknowledged = new Set<string>();
-    const asked = names.map(async (name, i) => {
-      await new Promise((resolve) => setTimeout(resolve, i * 15));
-      await used.mesh.provision(origin, { name });
-      acknowledged.add(name);
-    });
+    const asked = Promise.allSettled(
+      names.map(async (name, i) => {
+        await new Promise((resolve) => setTimeout(resolve, i * 15));
+        await used.mesh.provision(origin, { name });
+        acknowledged.add(name);
+      }),
+    );
     await until('some are acknowledged', () => acknowledged.size >= 4);
     await Promise.all([used.local.core.kill(), used.local.nodes[0]!.kill()]);
-    await Promise.allSettled(asked);
+    await asked;
     used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
     await restartNode(used, 'quickjs');
     await until('all of them run', async () => {

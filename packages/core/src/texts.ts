@@ -70,7 +70,7 @@ export class Texts {
     const digest = digestOf(text);
     const chars = text.length;
     if (!always && !this.#held.has(digest) && this.#chars + chars > this.#limit_chars)
-      throw new Overloaded({ what: 'texts of waiting and finished jobs (characters)', limit: this.#limit_chars });
+      throw new Overloaded({ what: 'stored sources, parameters and results (characters)', limit: this.#limit_chars });
     const held = this.#hold(digest, chars);
     if (held.holders === 1)
       held.last = held.last

@@ -3,7 +3,8 @@
  * route when that is possible again.
  *
  * What always holds: what is dialled is what the caller's routing allows, the direct route first where both are; a cut
- * session is dialled for as long as its worker may still be there, and not longer; one dial is under way at a time.
+ * session is dialled for as long as its worker may still be there, and not longer; one attempt is under way at a time,
+ * because two would take the session from each other.
  */
 import { isError, type MeshError, SessionLost, type Ticket, type TicketBody } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
@@ -32,6 +33,9 @@ const AGAIN_MS = { first: 20, most: 1_000 };
 /** How soon a relayed session tries the direct route, doubled up to the second. */
 const BACK_MS = { first: 2_000, most: 60_000 };
 
+/** Steady: setting the wall clock gives nobody up. */
+const now_ms = () => performance.now();
+
 export interface RoutePowers {
   core: CoreClient;
   powers: Powers;
@@ -50,6 +54,8 @@ export class WorkerRoute {
   #stopped = false;
   #back: ReturnType<typeof setTimeout> | undefined;
   #back_ms = BACK_MS.first;
+  /** The attempt to go back to the direct route, while it is under way; never rejects. */
+  #going_back: Promise<void> | undefined;
   #link: FrameTransport | undefined;
   /** Bytes of connections that were left. */
   readonly #carried: Record<Route, number> = { direct: 0, relay: 0 };
@@ -91,7 +97,11 @@ export class WorkerRoute {
     clearTimeout(this.#back);
     if (route === 'direct') this.#back_ms = BACK_MS.first;
     else if (this.#given.routing === 'p2p_preferred' && !this.#stopped) {
-      this.#back = setTimeout(() => void this.#goBack(), this.#back_ms);
+      this.#back = setTimeout(() => {
+        this.#going_back = this.#goBack().finally(() => {
+          this.#going_back = undefined;
+        });
+      }, this.#back_ms);
       (this.#back as { unref?: () => void }).unref?.();
       this.#back_ms = Math.min(this.#back_ms * 2, BACK_MS.most);
     }
@@ -118,22 +128,35 @@ export class WorkerRoute {
 
   /** The connection was cut: dials until the session goes on, or nothing is left to go on with. */
   async #again(reason: string): Promise<void> {
+    // Going back takes the old connection away before the answer comes; or it fails, and leaves nothing behind.
+    await this.#going_back;
+    await this.#dialAgain(reason);
+    // It was left meanwhile: the worker hears of it, if it can be reached once more.
+    if (this.channel.owes_bye) await this.#resume(this.#given.routing).catch(() => {});
+  }
+
+  async #dialAgain(reason: string): Promise<void> {
     const { lease, role } = this.#body;
     const lasts_ms = role === 'owner' ? lease.lease_ms : LIMITS.resume_ms;
-    const began = Date.now();
+    const began = now_ms();
     const until = began + lasts_ms;
+    let { routing } = this.#given;
     let wait_ms = AGAIN_MS.first;
     while (!this.#stopped && !this.channel.attached) {
       try {
-        return await this.#resume(this.#given.routing);
+        return await this.#resume(routing);
       } catch (error) {
         if (isError(error, SessionLost)) return this.channel.fail(error.message);
+        // A direct route that opens and then says nothing: perhaps the relay does.
+        const both = this.#given.routing === 'p2p_preferred';
+        routing = both && routing === 'p2p_preferred' ? 'relay_only' : this.#given.routing;
       }
+      if (this.#stopped) return;
       // A worker that is gone is not waited for; a node that is away may come back in a moment.
       const fate = await this.#given.fate();
-      if (fate && (fate.fields.cause !== 'node_lost' || Date.now() > began + NODE_BACK_MS))
+      if (fate && (fate.fields.cause !== 'node_lost' || now_ms() > began + NODE_BACK_MS))
         return this.channel.fail(reason);
-      if (Date.now() + wait_ms > until) return this.channel.fail(`${reason}; it could not be made again`);
+      if (now_ms() + wait_ms > until) return this.channel.fail(`${reason}; it could not be made again`);
       await pause(wait_ms);
       wait_ms = Math.min(wait_ms * 2, AGAIN_MS.most);
     }

@@ -29,6 +29,8 @@ import type { Wire } from './wire.ts';
 const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
 /** How long a call that was given up is remembered, so that what its answer refers to is let go of. */
 const FORGET_MS = 60_000;
+/** The member that asks for a result to be kept, which may come later, and the end of the message. */
+const MEMBER_BYTES = ',"rpc":{"keep":true,}}'.length;
 
 /** What a call is made on: the other side's root, one of its exports, or the result of an earlier call. */
 export interface Target {
@@ -96,12 +98,17 @@ export class Caller implements CallHome {
     const encoded = wire.encode(params);
     const id = this.#next_id;
     const head = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encoded.text}`;
-    wire.check('A message', head, encoded.bytes);
-    this.#next_id++;
-    const call = new Call(this, id, method, options, timeout_ms, refs.sent());
     const rpc: Record<string, unknown> = { ...target };
     if (options.timeout_ms !== undefined) rpc.timeout_ms = timeout_ms;
     if (traceparent !== undefined) rpc.traceparent = traceparent;
+    let around_bytes = MEMBER_BYTES;
+    for (const _ in rpc) {
+      around_bytes += JSON.stringify(rpc).length * 3;
+      break;
+    }
+    wire.check('A message', head, encoded.bytes, around_bytes);
+    this.#next_id++;
+    const call = new Call(this, id, method, options, timeout_ms, refs.sent());
     call.unlaid = { head, rpc, bytes: encoded.bytes };
     if (!background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
     if (signal) {
@@ -201,7 +208,7 @@ export class Caller implements CallHome {
       if (this.#given_up.size > LIMITS.calls_in_flight)
         for (const oldest of this.#given_up.keys()) if (this.#given_up.delete(oldest)) break;
       this.#watch(at);
-    }
+    } else this.#powers.refs.takeBack(call.given);
     call.settle({
       open: () => {
         throw error;

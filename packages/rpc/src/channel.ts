@@ -30,9 +30,15 @@ export class Channel implements Transport {
   #early: [string, Uint8Array | undefined][] = [];
   #link: FrameTransport | undefined;
   #held = true;
+  /** The connection that is let go of, until another has taken its place. */
+  #leaving: FrameTransport | undefined;
   #end: string | undefined;
+  /** The other side is to hear that this one has ended it, and there was no connection to say so. */
+  #owes_bye = false;
   #received = 0;
   #told = 0;
+  /** Attempts to go on over another connection that have told how much was received. */
+  #promised = 0;
   #untold_bytes = 0;
   #ack_timer: ReturnType<typeof setTimeout> | undefined;
   /** Messages that the other side has; `#kept[0]` is the one after. */
@@ -59,6 +65,25 @@ export class Channel implements Transport {
     return Number.isSafeInteger(count) && (count as number) >= this.#confirmed && (count as number) <= this.#handed;
   }
 
+  /** Whether the other side has said since that it has more: who says so now was overtaken by another connection. */
+  isOvertaken(count: unknown): boolean {
+    return Number.isSafeInteger(count) && (count as number) >= 0 && (count as number) < this.#confirmed;
+  }
+
+  /**
+   * What is told to go on over another connection: the messages received so far. Until `forgo`, to be called once for
+   * each, nothing is acknowledged: else what was told could be overtaken by it, over the connection that still carries.
+   */
+  promise(): number {
+    this.#promised++;
+    return this.#received;
+  }
+
+  forgo(): void {
+    this.#promised--;
+    this.#tell();
+  }
+
   get attached(): boolean {
     return this.#link !== undefined;
   }
@@ -67,7 +92,12 @@ export class Channel implements Transport {
     return this.#end !== undefined;
   }
 
-  /** Messages received so far: what is told when a connection is made to carry on. */
+  /** Whether this side has ended it without a connection to say so: the next one says it. */
+  get owes_bye(): boolean {
+    return this.#owes_bye;
+  }
+
+  /** Messages received so far. */
   get received(): number {
     return this.#received;
   }
@@ -78,9 +108,11 @@ export class Channel implements Transport {
   }
 
   start(events: TransportEvents): void {
+    const over = this.#end;
     this.#events = events;
-    for (const [text, bytes] of this.#early.splice(0)) events.message(text, bytes);
-    if (this.#end !== undefined) events.close(this.#end);
+    // The listener may close while it hears: then it hears no more, and was told of the end by that.
+    for (const [text, bytes] of this.#early.splice(0)) if (this.#end === over) events.message(text, bytes);
+    if (over !== undefined) events.close(over);
   }
 
   /**
@@ -89,15 +121,19 @@ export class Channel implements Transport {
    * Throws ProtocolViolation for a count that cannot be.
    */
   attach(link: FrameTransport, peer_has = 0, told = this.#received): void {
-    if (this.#end !== undefined) return link.close(this.#end);
+    if (this.#end !== undefined) {
+      if (this.#owes_bye) link.control(KIND.bye, new Uint8Array(0));
+      this.#owes_bye = false;
+      return link.close(this.#end);
+    }
     this.#confirm(peer_has);
-    const old = this.#link;
-    this.#link = undefined;
-    old?.close('another connection took over');
+    this.detach();
+    this.#drop();
     this.#link = link;
     this.#connections++;
     let skip = this.#received - told;
-    this.#told = this.#received;
+    this.#told = told;
+    if (skip > 0) this.#tellSoon();
     for (const { text, bytes } of this.#kept) link.send(text, bytes);
     this.#handed = this.#confirmed + this.#kept.length;
     link.hold?.(this.#held);
@@ -124,11 +160,21 @@ export class Channel implements Transport {
     });
   }
 
-  /** Lets go of the connection: whatever still comes over it counts no more. */
+  /**
+   * Lets go of the connection: whatever still comes over it counts no more. It is closed only when another has taken its
+   * place, or else the other side would see its end before it hears of the other.
+   */
   detach(): void {
-    const link = this.#link;
+    if (!this.#link) return;
+    this.#drop();
+    this.#leaving = this.#link;
     this.#link = undefined;
-    link?.close('another connection is taking over');
+  }
+
+  #drop(): void {
+    const link = this.#leaving;
+    this.#leaving = undefined;
+    link?.close('another connection took over');
   }
 
   send(text: string, bytes?: readonly Uint8Array[]): void {
@@ -143,8 +189,9 @@ export class Channel implements Transport {
 
   /** Ends it on both sides; there is nothing to resume. */
   close(reason = 'closed by this side'): void {
-    const link = this.#link;
-    link?.control(KIND.bye, new Uint8Array(0));
+    if (this.#end !== undefined) return;
+    if (this.#link) this.#link.control(KIND.bye, new Uint8Array(0));
+    else this.#owes_bye = true;
     this.fail(reason);
   }
 
@@ -156,9 +203,12 @@ export class Channel implements Transport {
     const link = this.#link;
     this.#link = undefined;
     link?.close(reason);
+    this.#drop();
     this.#ended();
+    // Whoever listens asks now what has never left.
     this.#events?.close(reason);
     this.#kept = [];
+    this.#kept_bytes = 0;
   }
 
   hold(on: boolean): void {
@@ -195,19 +245,22 @@ export class Channel implements Transport {
     this.#received++;
     this.#untold_bytes += text.length + (bytes?.length ?? 0);
     if (this.#received - this.#told >= ACK.messages || this.#untold_bytes >= ACK.bytes) this.#tell();
-    else if (this.#ack_timer === undefined) {
-      this.#ack_timer = setTimeout(() => this.#tell(), ACK.after_ms);
-      (this.#ack_timer as { unref?: () => void }).unref?.();
-    }
+    else this.#tellSoon();
     if (this.#events) this.#events.message(text, bytes);
     else this.#early.push([text, bytes?.slice()]);
+  }
+
+  #tellSoon(): void {
+    if (this.#ack_timer !== undefined) return;
+    this.#ack_timer = setTimeout(() => this.#tell(), ACK.after_ms);
+    (this.#ack_timer as { unref?: () => void }).unref?.();
   }
 
   #tell(): void {
     clearTimeout(this.#ack_timer);
     this.#ack_timer = undefined;
+    if (!this.#link || this.#promised > 0 || this.#told === this.#received) return;
     this.#untold_bytes = 0;
-    if (!this.#link || this.#told === this.#received) return;
     this.#told = this.#received;
     const count = new Uint8Array(8);
     writeU32(count, Math.floor(this.#received / 2 ** 32), 0);

@@ -21,6 +21,17 @@ export const KIND = {
 /** Length and kind. */
 export const HEADER_BYTES = 5;
 
+/** UTF-8 by the means of a platform. */
+export interface Utf8 {
+  /** The length of a text in bytes. */
+  size(text: string): number;
+  /** Puts a text, `length` bytes of it, into a chunk. */
+  write(into: Uint8Array, text: string, at: number, length: number): void;
+  read(bytes: Uint8Array, from: number, to: number): string;
+  /** A chunk, which may hold anything. */
+  allocate(length: number): Uint8Array;
+}
+
 export interface FrameEvents {
   message(text: string, bytes?: Uint8Array): void;
   control(kind: number, payload: Uint8Array): void;
@@ -30,17 +41,17 @@ export interface FrameEvents {
 export class FrameReader {
   readonly #events: FrameEvents;
   readonly #limit: () => number;
-  readonly #text: (bytes: Uint8Array, from: number, to: number) => string;
+  readonly #utf8: Utf8;
   #held: Uint8Array[] = [];
   #held_bytes = 0;
   #wanted = HEADER_BYTES;
   #stopped = false;
 
-  /** `limit` tells how many bytes one message may have, asked for each; `text` reads UTF-8. */
-  constructor(events: FrameEvents, limit: () => number, text: (bytes: Uint8Array, from: number, to: number) => string) {
+  /** `limit` tells how many bytes one message may have, asked for each. */
+  constructor(events: FrameEvents, limit: () => number, utf8: Utf8) {
     this.#events = events;
     this.#limit = limit;
-    this.#text = text;
+    this.#utf8 = utf8;
   }
 
   /** Nothing more is delivered, also of what is being cut. */
@@ -51,10 +62,14 @@ export class FrameReader {
 
   /** Delivers every frame that is whole by now. Throws ProtocolViolation for what is no frame. */
   push(chunk: Uint8Array): void {
-    this.#held.push(chunk);
-    this.#held_bytes += chunk.length;
-    if (this.#held_bytes < this.#wanted || this.#stopped) return;
-    const bytes = joinBytes(this.#held);
+    if (this.#stopped) return;
+    let bytes = chunk;
+    if (this.#held_bytes > 0 || chunk.length < this.#wanted) {
+      this.#held.push(chunk);
+      this.#held_bytes += chunk.length;
+      if (this.#held_bytes < this.#wanted) return;
+      bytes = joinBytes(this.#held);
+    }
     const end = bytes.length;
     let at = 0;
     this.#wanted = HEADER_BYTES;
@@ -77,12 +92,12 @@ export class FrameReader {
   }
 
   #deliver(bytes: Uint8Array, kind: number, from: number, to: number): void {
-    if (kind === KIND.literal) return this.#events.message(this.#text(bytes, from, to));
+    if (kind === KIND.literal) return this.#events.message(this.#utf8.read(bytes, from, to));
     if (kind === KIND.tagged) {
       const length = to - from < 4 ? Number.NaN : readU32(bytes, from);
       const middle = from + 4 + length;
       if (!(middle <= to)) throw new ProtocolViolation({ why: 'a frame whose text is longer than itself' });
-      return this.#events.message(this.#text(bytes, from + 4, middle), bytes.subarray(middle, to));
+      return this.#events.message(this.#utf8.read(bytes, from + 4, middle), bytes.subarray(middle, to));
     }
     if (kind === KIND.ack || kind === KIND.bye) return this.#events.control(kind, bytes.subarray(from, to));
     throw new ProtocolViolation({ why: `a frame of unknown kind ${kind}` });
@@ -110,27 +125,17 @@ export interface Outgoing {
 /** Attachments at least so large are written from where they lie instead of being copied. */
 const LARGE_BYTES = 16 * 1024;
 
-/**
- * The bytes of frames, as few chunks as pay off. `size` gives a text's length in UTF-8; `write` puts it into a chunk.
- * `allocate` may give bytes that hold anything.
- */
-export function layFrames(
-  frames: readonly Outgoing[],
-  powers: {
-    size(text: string): number;
-    write(into: Uint8Array, text: string, at: number, length: number): void;
-    allocate(length: number): Uint8Array;
-  },
-): Uint8Array[] {
+/** The bytes of frames, as few chunks as pay off. */
+export function layFrames(frames: readonly Outgoing[], utf8: Utf8): Uint8Array[] {
   const lengths: number[] = [];
   let total = 0;
   for (const { kind, text, bytes } of frames) {
-    const length = powers.size(text);
+    const length = utf8.size(text);
     lengths.push(length);
     total += HEADER_BYTES + length + (kind === KIND.tagged ? 4 : 0);
     for (const part of bytes) if (part.length < LARGE_BYTES) total += part.length;
   }
-  const buffer = powers.allocate(total);
+  const buffer = utf8.allocate(total);
   const chunks: Uint8Array[] = [];
   let from = 0;
   let at = 0;
@@ -146,7 +151,7 @@ export function layFrames(
       writeU32(buffer, length, at);
       at += 4;
     }
-    if (length > 0) powers.write(buffer, text, at, length);
+    if (length > 0) utf8.write(buffer, text, at, length);
     at += length;
     for (const part of bytes) {
       if (part.length < LARGE_BYTES) {

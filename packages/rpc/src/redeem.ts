@@ -2,7 +2,14 @@
  * The caller's side of the handshakes: `rpc.hello`, then `rpc.redeem` or `rpc.resume`, then the worker's own proof is
  * checked. A caller sends nothing of worth before that.
  */
-import { ProtocolViolation, SessionLost, type Ticket, type TicketBody, TicketForged } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  ProtocolViolation,
+  SessionLost,
+  type Ticket,
+  type TicketBody,
+  TicketForged,
+} from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Channel } from './channel.ts';
 import {
@@ -88,21 +95,26 @@ export async function resumeSession(
   // Two answers belong to the handshake; behind them frames of the session may follow at once.
   const fresh = firstMessages(link, 2);
   const shaking = new Session({ transport: fresh, literal: JSON.stringify, timeout_ms: LIMITS.handshake_ms });
+  let promised = false;
   try {
     const hello = (await shaking.call('rpc.hello')) as Hello;
     const nonce = randomText(16);
-    const received = channel.received;
+    const received = channel.promise();
+    promised = true;
     const said = (side: 'caller' | 'worker', count: number) =>
       resumeTranscript(side, session, String(hello?.nonce), nonce, count);
     const wanted: Resumption = { session, nonce, received, proof: await mac(resume_key, said('caller', received)) };
     const answer = (await shaking.call('rpc.resume', [wanted])) as Resumed;
     if (!(await macHolds(resume_key, said('worker', answer?.received), answer?.proof)))
       throw new ProtocolViolation({ why: 'whoever answers does not hold the session' });
+    if (channel.isOvertaken(answer.received)) throw new ConnectionLost({ why: 'another connection took over' });
     if (!channel.canResume(answer.received)) throw new SessionLost({ why: 'the worker counts messages never sent' });
     channel.attach(fresh, answer.received, received);
   } catch (error) {
     shaking.close();
     throw error;
+  } finally {
+    if (promised) channel.forgo();
   }
 }
 

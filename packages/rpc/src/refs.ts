@@ -93,6 +93,7 @@ export class RefTable {
       // Not before its message has been laid: a value that cannot be sent begins nothing.
       if (this.#powers.streams.size + this.#begun.length >= LIMITS.streams)
         throw new Overloaded({ what: 'streams of this session', limit: LIMITS.streams });
+      this.#given.push(id);
       const credit = this.lazy ? 0 : LIMITS.stream_bytes;
       this.#begun.push(() => this.#powers.streams.produce(id, value as AsyncIterable<unknown>, credit));
       return this.lazy ? ['mine', id, type, 0] : ['mine', id, type];
@@ -117,6 +118,14 @@ export class RefTable {
   undo(): void {
     this.#begun = [];
     for (const id of this.#given.splice(0)) this.#release(id, 1, false);
+  }
+
+  /** What was given with a call that never left; its signals are over with the call (`callEnded`). */
+  takeBack(given: number[]): void {
+    for (const id of given) {
+      this.#powers.streams.stop(id);
+      if (this.#exports.get(id)?.type !== 'signal') this.#release(id, 1, false);
+    }
   }
 
   #number(): number {

@@ -30,6 +30,9 @@ export interface ServerPowers {
   flooded(why: string): void;
 }
 
+/** What stands before the error in its message, with an id of any length that we give. */
+const HEAD_BYTES = 64;
+
 export class Server {
   readonly #powers: ServerPowers;
   readonly #served = new Map<unknown, Served>();
@@ -37,6 +40,8 @@ export class Server {
   readonly #kept = new Map<unknown, Promise<unknown> | { value: unknown }>();
   /** Calls that wait for a result which they name; the next ones to the same target wait behind them. */
   readonly #delayed = new Map<unknown, Promise<void>>();
+  /** Calls that still run or wait, and whose results nobody needs any more. */
+  readonly #forgotten = new Set<unknown>();
   /** Calls served so far. */
   served = 0;
 
@@ -54,7 +59,10 @@ export class Server {
 
   /** The caller needs these results no longer. */
   forget(ids: unknown[]): void {
-    for (const id of ids) this.#kept.delete(id);
+    for (const id of ids) {
+      this.#kept.delete(id);
+      if (this.#served.has(id)) this.#forgotten.add(id);
+    }
   }
 
   /** The caller gave a call up. */
@@ -76,7 +84,13 @@ export class Server {
     const key = rpc?.on ?? (rpc?.of === undefined ? 'root' : `of ${rpc.of}`);
     const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
     if (!names && !before) return this.#run(message, method, bytes, call);
-    const kept = bytes?.slice();
+    // What comes for its streams and signals may come before its turn: they are taken now.
+    try {
+      if (bytes && !names) message.params = decodeValue(message.params, bytes, this.#powers.refs);
+    } catch (error) {
+      return this.#fail(id, error);
+    }
+    const kept = names && bytes?.slice();
     this.#served.set(id, call);
     const turn = Promise.all([before, names]).then(
       () => this.#run(message, method, kept, call),
@@ -90,7 +104,8 @@ export class Server {
 
   #run(message: IncomingCall, method: string, bytes: Uint8Array | undefined, call: Served): void {
     const { id, rpc } = message;
-    const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined;
+    if (this.#powers.wire.over) return call.end();
+    const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined && !this.#forgotten.has(id);
     let outcome: any;
     try {
       if (keep && this.#kept.size >= LIMITS.exports)
@@ -167,6 +182,7 @@ export class Server {
 
   #over(id: unknown, call: Served, tell: () => void): void {
     this.#served.delete(id);
+    this.#forgotten.delete(id);
     call.end();
     tell();
   }
@@ -208,7 +224,7 @@ export class Server {
         wire.tagged && more && told.data?.name === 'RemoteError'
           ? wire.encode({ ...told, data: { ...told.data, thrown: error } }, 'error')
           : { text: JSON.stringify(told), bytes: undefined };
-      wire.check('An error', encoded.text, encoded.bytes);
+      wire.check('An error', encoded.text, encoded.bytes, HEAD_BYTES);
       refs.sent();
       return encoded;
     } catch {
@@ -227,6 +243,7 @@ export class Server {
   close(error: MeshError): void {
     for (const served of this.#served.values()) served.abort(error);
     this.#served.clear();
+    this.#forgotten.clear();
     this.#kept.clear();
   }
 }

@@ -87,10 +87,14 @@ export class Wire {
     }
   }
 
-  /** Throws TooLarge for what a message cannot hold; then nothing of it was given out. */
-  check(what: string, text: string, bytes: Uint8Array[] | undefined): void {
+  /**
+   * Throws TooLarge for what a message cannot hold; then nothing of it was given out. `around_bytes`: what will be laid
+   * around the text. A message that left and that the other side does not take would end the session.
+   */
+  check(what: string, text: string, bytes: Uint8Array[] | undefined, around_bytes = 0): void {
     try {
-      checkSize(what, text, bytes ? bytesLength(bytes) : 0);
+      // A tagged frame also holds the length of its text.
+      checkSize(what, text, around_bytes + (bytes ? bytesLength(bytes) + 4 : 0));
     } catch (error) {
       this.refs.undo();
       throw error;

@@ -4,28 +4,28 @@
  */
 import type { Duplex } from 'node:stream';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { FrameReader, KIND, layFrames, type Outgoing } from '../frames.ts';
+import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 
 /** How long a closing side waits for its last bytes to be taken. */
 const LINGER_MS = 1_000;
 const NONE: readonly Uint8Array[] = [];
 
-const powers = {
-  size: (text: string) => Buffer.byteLength(text),
-  write: (into: Uint8Array, text: string, at: number, length: number) => {
+/** UTF-8 by Buffer, several times as fast as what every platform has. */
+export const bufferUtf8: Utf8 = {
+  size: (text) => Buffer.byteLength(text),
+  write(into, text, at, length) {
     (into as Buffer).write(text, at, length, 'utf8');
   },
-  allocate: (length: number) => Buffer.allocUnsafe(length),
+  // Chunks of a socket are Buffers; what was joined of them is not.
+  read: (bytes, from, to) =>
+    (bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).toString(
+      'utf8',
+      from,
+      to,
+    ),
+  allocate: (length) => Buffer.allocUnsafe(length),
 };
-
-/** Chunks of a socket are Buffers; what was joined of them is not. */
-const readText = (bytes: Uint8Array, from: number, to: number) =>
-  (bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).toString(
-    'utf8',
-    from,
-    to,
-  );
 
 /** Frames over `stream`. `limit` tells how many bytes one incoming message may have; it is asked for each. */
 export function streamTransport(stream: Duplex, limit: () => number = () => LIMITS.message_bytes): FrameTransport {
@@ -33,6 +33,8 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
   let outgoing: Outgoing[] = [];
   let outgoing_bytes = 0;
   let scheduled = false;
+  /** Something came in and nothing has left since. */
+  let answering = false;
   let ended: string | undefined;
   let carried = 0;
 
@@ -57,13 +59,13 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
       },
     },
     limit,
-    readText,
+    bufferUtf8,
   );
 
   const flush = () => {
     scheduled = false;
     if (outgoing.length === 0 || stream.destroyed) return;
-    const chunks = layFrames(outgoing, powers);
+    const chunks = layFrames(outgoing, bufferUtf8);
     outgoing = [];
     outgoing_bytes = 0;
     if (chunks.length > 1) stream.cork();
@@ -80,11 +82,16 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
     outgoing_bytes += text.length + bytesLength(bytes);
     if (scheduled) return;
     scheduled = true;
-    setImmediate(flush);
+    // Who waits for an answer has it as soon as what came in was dealt with, once for each chunk that came in. All else
+    // waits for the end of the turn, so that what is sent for many others leaves together.
+    if (answering) process.nextTick(flush);
+    else setImmediate(flush);
+    answering = false;
   };
 
   const take = (chunk: Buffer) => {
     carried += chunk.length;
+    answering = true;
     try {
       reader.push(chunk);
     } catch (error) {

@@ -10,7 +10,7 @@ import { BadInput, ConnectionLost, DeadlineExceeded, ProtocolViolation, TooLarge
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { WebSocket } from 'ws';
 import type { FrameTransport } from '../transport.ts';
-import { streamTransport } from './stream.ts';
+import { bufferUtf8, streamTransport } from './stream.ts';
 import { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './websocket.ts';
 
 /** How long the other side may take to answer a close. */
@@ -89,7 +89,7 @@ export class ServedWebSocket {
     if (this.#rest) return streamTransport(this.#rest, limit);
     this.#socket.resume();
     const hold = (on: boolean) => void (on ? this.#raw.ref?.() : this.#raw.unref?.());
-    return webSocketTransport(this.#socket as unknown as WebSocketLike, limit, hold);
+    return webSocketTransport(this.#socket as unknown as WebSocketLike, limit, hold, bufferUtf8);
   }
 }
 
@@ -167,8 +167,8 @@ export interface WebSocketOptions {
   port?: number;
   /** Origins whose pages may connect, such as `https://example.org`. Others may not; programs send no origin. */
   origins?: readonly string[];
-  /** How many bytes one incoming message may have, asked for each. */
-  limit?: () => number;
+  /** How many bytes one incoming message of the connection may have, asked for each. */
+  limit?: (request: IncomingMessage) => number;
 }
 
 export interface WebSocketListener {
@@ -193,7 +193,7 @@ export async function serveWebSocket(
     const { origin } = request.headers;
     if (origin !== undefined && !origins.includes(origin)) return refuse(socket, '403 Forbidden');
     acceptWebSocket(request, socket, head).then(
-      (accepted) => serve(accepted.transport(limit), request),
+      (accepted) => serve(accepted.transport(limit && (() => limit(request))), request),
       () => refuse(socket, '400 Bad Request'),
     );
   });

@@ -6,7 +6,7 @@
  * message, or in a few where it is large. Nothing here imports Node.
  */
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { FrameReader, KIND, layFrames, type Outgoing } from '../frames.ts';
+import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 import { utf8Bytes } from '../values.ts';
 
@@ -40,26 +40,32 @@ const NONE: readonly Uint8Array[] = [];
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
-const powers = {
-  size: (text: string) => (text.length > LONG_TEXT ? encoder.encode(text).length : utf8Bytes(text)),
-  write: (into: Uint8Array, text: string, at: number, length: number) => {
+const platformUtf8: Utf8 = {
+  size: (text) => (text.length > LONG_TEXT ? encoder.encode(text).length : utf8Bytes(text)),
+  write(into, text, at, length) {
     encoder.encodeInto(text, into.subarray(at, at + length));
   },
-  allocate: (length: number) => new Uint8Array(length),
+  read: (bytes, from, to) => decoder.decode(bytes.subarray(from, to)),
+  allocate: (length) => new Uint8Array(length),
 };
 
 /** After the turn of the event loop where there is such a thing to wait for, else after what is queued in it. */
-const afterTurn: (run: () => void) => void =
-  (globalThis as { setImmediate?: (run: () => void) => void }).setImmediate ?? queueMicrotask;
+const node = globalThis as { setImmediate?: After; process?: { nextTick?: After } };
+type After = (run: () => void) => void;
+const afterTurn = node.setImmediate ?? queueMicrotask;
+/** As soon as what came in was dealt with, all that follows from it included. */
+const afterEvent = node.process?.nextTick ?? afterTurn;
 
 /**
  * Frames over `socket`, which is open. `limit` tells how many bytes one incoming message may have, asked for each;
- * `hold` keeps the process alive or lets it go, where the platform has such a thing.
+ * `hold` keeps the process alive or lets it go, where the platform has such a thing; `utf8`: faster means, where there
+ * are some.
  */
 export function webSocketTransport(
   socket: WebSocketLike,
   limit: () => number = () => LIMITS.message_bytes,
   hold?: (on: boolean) => void,
+  utf8: Utf8 = platformUtf8,
 ): FrameTransport {
   let events: TransportEvents | undefined;
   /** What came before anyone listened. */
@@ -68,6 +74,8 @@ export function webSocketTransport(
   let outgoing: Outgoing[] = [];
   let outgoing_bytes = 0;
   let scheduled = false;
+  /** Something came in and nothing has left since: whoever waits for an answer has it at once (see `stream.ts`). */
+  let answering = false;
   let ended: string | undefined;
   let carried = 0;
 
@@ -102,10 +110,11 @@ export function webSocketTransport(
       },
     },
     limit,
-    (bytes, from, to) => decoder.decode(bytes.subarray(from, to)),
+    utf8,
   );
 
   const read = (chunk: Uint8Array) => {
+    answering = true;
     try {
       reader.push(chunk);
     } catch (error) {
@@ -116,7 +125,7 @@ export function webSocketTransport(
   const flush = () => {
     scheduled = false;
     if (outgoing.length === 0) return;
-    const chunks = layFrames(outgoing, powers);
+    const chunks = layFrames(outgoing, utf8);
     outgoing = [];
     outgoing_bytes = 0;
     if (socket.readyState !== OPEN) return;
@@ -134,7 +143,9 @@ export function webSocketTransport(
     outgoing_bytes += text.length + bytesLength(bytes);
     if (scheduled) return;
     scheduled = true;
-    afterTurn(flush);
+    if (answering) afterEvent(flush);
+    else afterTurn(flush);
+    answering = false;
   };
 
   // Where binary messages come as Buffers they may stay so.

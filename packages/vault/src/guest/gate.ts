@@ -41,6 +41,8 @@ export interface GateOptions {
 interface Step {
   answer: Hello | Redeemed | Resumed;
   ticket?: ExpectedTicket;
+  /** With a ticket: how long its owner's lease is. */
+  lease_ms?: number;
   go?(link: FrameTransport): void;
 }
 
@@ -84,8 +86,8 @@ export function openGate(options: GateOptions): CallerSessions {
       try {
         const given = Array.isArray(params) ? params[0] : params;
         if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
-        const { ticket, proof } = await redeemer.redeem(given as Redemption, nonce);
-        return { answer: { worker, proof, methods: methods() }, ticket };
+        const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce);
+        return { answer: { worker, proof, methods: methods() }, ticket, lease_ms };
       } finally {
         busy = false;
       }
@@ -113,8 +115,10 @@ export function openGate(options: GateOptions): CallerSessions {
         answer(id, 'result', done.answer);
         if (!done.go && !done.ticket) return;
         admit();
-        if (done.go) done.go(link);
-        else ticket = done.ticket;
+        if (done.go) return done.go(link);
+        const { role, jti } = done.ticket!;
+        sessions.keep(done.ticket!, done.lease_ms!, (channel) => inside.open(channel, role, true, jti));
+        ticket = done.ticket;
       } catch (error) {
         answer(id, 'error', toWire(error));
         if (!(error instanceof NoSuchMethod)) link.close(describe(error));
@@ -124,8 +128,9 @@ export function openGate(options: GateOptions): CallerSessions {
       message(text, bytes) {
         if (!ticket) return bytes ? link.close('tagged values before redemption') : void receive(text);
         // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
-        if (!bytes && isOpen(text)) inside.open(sessions.open(ticket, link), ticket.role, true, ticket.jti);
-        else inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
+        if (!bytes && isOpen(text)) return sessions.open(ticket.jti, link);
+        sessions.forget(ticket.jti);
+        inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
       },
       close: () => {},
     });

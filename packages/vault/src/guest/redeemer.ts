@@ -63,7 +63,10 @@ export class Redeemer {
   }
 
   /** Redeems, or throws one of the ticket errors. `nonce` is what this side sent to this connection alone. */
-  async redeem(redemption: Redemption, nonce: string): Promise<{ ticket: ExpectedTicket; proof: string }> {
+  async redeem(
+    redemption: Redemption,
+    nonce: string,
+  ): Promise<{ ticket: ExpectedTicket; proof: string; lease_ms: number }> {
     const body = this.#verified(redemption?.ticket);
     const { worker, node, epoch } = this.#self;
     if (body.worker !== worker || body.node !== node || body.epoch !== epoch)
@@ -89,7 +92,7 @@ export class Redeemer {
     if (!this.#expected.delete(body.jti)) throw new TicketReplayed({ ticket: body.jti });
     this.#redeemed.add(body.jti);
     if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
-    return { ticket: expected, proof };
+    return { ticket: expected, proof, lease_ms: body.lease.lease_ms };
   }
 
   #verified(ticket: unknown): TicketBody {

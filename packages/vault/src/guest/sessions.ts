@@ -3,10 +3,10 @@
  * connection was cut goes on over another one, on either route.
  *
  * What always holds: only who proves the session's resume key takes it over, and then the older connection counts no
- * more; an owner's session waits for it as long as the worker lives (its lease decides that), a visitor's for a bounded
- * time; of sessions that wait only so many are kept, the oldest goes first.
+ * more, nor does an older attempt that comes late; a session waits for its caller as long as that tries: an owner for
+ * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, the oldest goes first.
  */
-import { type ExpectedTicket, LIMITS, type SessionInfo, SessionLost } from '@hauki/protocol';
+import { ConnectionLost, type ExpectedTicket, LIMITS, type SessionInfo, SessionLost } from '@hauki/protocol';
 import {
   Channel,
   type FrameTransport,
@@ -20,31 +20,59 @@ import {
 interface Held {
   ticket: ExpectedTicket;
   channel: Channel;
+  begin(channel: Channel): void;
   timer: ReturnType<typeof setTimeout> | undefined;
+  /** Counts those who took it over: the latest wins. */
+  turn: number;
   opened_at: number;
 }
 
 export class CallerSessions {
   readonly #held = new Map<string, Held>();
 
-  /** Opens the session of a ticket that has been redeemed, over its first connection. */
-  open(ticket: ExpectedTicket, link: FrameTransport): Channel {
+  /**
+   * Keeps the session of a ticket that has been redeemed: from now on it may be resumed, also when its first connection
+   * is cut before `open`. `begin` is called once, when it goes over its first connection. `lease_ms`: for how long an
+   * owner tries to come back.
+   */
+  keep(ticket: ExpectedTicket, lease_ms: number, begin: (channel: Channel) => void): void {
     const { jti, role } = ticket;
-    const channel = new Channel(() => {
-      if (channel.ended) return void this.#held.delete(jti);
-      if (role === 'owner') return;
-      held.timer = setTimeout(() => this.#lose(jti, 'its caller did not come back'), LIMITS.resume_ms);
+    const waits_ms = Math.max(LIMITS.resume_ms, role === 'owner' ? lease_ms : 0);
+    const wait = () => {
+      clearTimeout(held.timer);
+      held.timer = setTimeout(() => {
+        if (!channel.attached) channel.fail('its caller did not come back');
+      }, waits_ms);
       held.timer.unref?.();
       this.#makeRoom();
-    });
-    const held: Held = { ticket, channel, timer: undefined, opened_at: Date.now() };
+    };
+    const channel = new Channel(wait);
+    const held: Held = { ticket, channel, begin, timer: undefined, turn: 0, opened_at: Date.now() };
     this.#held.set(jti, held);
     channel.onEnd(() => {
       clearTimeout(held.timer);
       this.#held.delete(jti);
     });
-    channel.attach(link);
-    return channel;
+    wait();
+  }
+
+  /** Opens it over its first connection, unless it has gone on over another by now. */
+  open(jti: string, link: FrameTransport): void {
+    const held = this.#held.get(jti);
+    if (held && held.channel.connections === 0 && held.turn === 0) this.#go(held, link, 0, 0);
+    else link.close('the session goes on elsewhere');
+  }
+
+  /** Its caller wants no session, but literal JSON for as long as its connection. */
+  forget(jti: string): void {
+    this.#held.get(jti)?.channel.fail('its caller wants no session');
+  }
+
+  #go(held: Held, link: FrameTransport, received: number, told: number): void {
+    const { channel, begin } = held;
+    clearTimeout(held.timer);
+    if (channel.connections === 0) begin(channel);
+    channel.attach(link, received, told);
   }
 
   /** What there is, by the ids of the sessions. */
@@ -71,35 +99,36 @@ export class CallerSessions {
 
   /**
    * Checks who wants to go on, and lets go of the older connection. Gives the answer, and what goes on over `link` once
-   * that has been sent. Rejects with SessionLost.
+   * that has been sent. Rejects with SessionLost, or with ConnectionLost where it was overtaken by another.
    */
   async resume(wanted: Resumption, nonce: string): Promise<{ answer: Resumed; go(link: FrameTransport): void }> {
     const { session, received } = wanted ?? {};
     const held = this.#held.get(String(session));
     if (!held) throw new SessionLost({ why: 'it is not known here: it has ended, or waited too long' });
-    const { channel, ticket, timer } = held;
+    const { channel, ticket } = held;
     const said = (side: 'caller' | 'worker', count: number) =>
       resumeTranscript(side, ticket.jti, nonce, String(wanted.nonce), count);
     if (!(await macHolds(ticket.resume_key, said('caller', received), wanted.proof)))
       throw new SessionLost({ why: 'the proof does not hold' });
-    if (!channel.canResume(received)) throw new SessionLost({ why: 'its count of messages cannot be' });
-    clearTimeout(timer);
+    if (channel.isOvertaken(received)) throw new ConnectionLost({ why: 'another connection took over' });
+    if (channel.ended || !channel.canResume(received))
+      throw new SessionLost({ why: channel.ended ? 'it has just ended' : 'its count of messages cannot be' });
+    const turn = ++held.turn;
     channel.detach();
     const told = channel.received;
     const proof = await mac(ticket.resume_key, said('worker', told));
-    return { answer: { received: told, proof }, go: (link) => channel.attach(link, received, told) };
-  }
-
-  #lose(jti: string, why: string): void {
-    this.#held.get(jti)?.channel.fail(why);
+    return {
+      answer: { received: told, proof },
+      go: (link) =>
+        held.turn === turn ? this.#go(held, link, received, told) : link.close('another connection took over'),
+    };
   }
 
   #makeRoom(): void {
     let waiting = 0;
     for (const { channel } of this.#held.values()) if (!channel.attached) waiting++;
     if (waiting <= LIMITS.sessions_waiting) return;
-    for (const [jti, { channel, ticket }] of this.#held)
-      if (!channel.attached && ticket.role !== 'owner')
-        return this.#lose(jti, 'too many sessions wait for their callers');
+    for (const { channel, ticket } of this.#held.values())
+      if (!channel.attached && ticket.role !== 'owner') return channel.fail('too many sessions wait for their callers');
   }
 }
