@@ -3,7 +3,7 @@
  * sent during one turn of the event loop leaves in one write; what follows from bytes that came in, before that.
  */
 import type { Duplex } from 'node:stream';
-import { LIMITS } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 
