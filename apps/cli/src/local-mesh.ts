@@ -38,11 +38,12 @@ async function start(
   entry: string,
   env: Record<string, string>,
   log: LogTo,
+  flags: string[] = [],
 ): Promise<Started & { said: ReadyMessage }> {
   const child = fork(fileURLToPath(import.meta.resolve(entry)), [], {
     env: { ...process.env, ...env },
     // Options of this process (a test runner's, a debugger's) are not the children's.
-    execArgv: ['--disable-warning=ExperimentalWarning'],
+    execArgv: ['--disable-warning=ExperimentalWarning', ...flags],
     stdio: ['ignore', 'ignore', typeof log === 'string' ? log : 'pipe', 'ipc'],
   });
   if (typeof log === 'object') child.stderr!.pipe(createWriteStream(log.file, { flags: 'a', mode: 0o600 }));
@@ -86,6 +87,15 @@ export interface StartedCore extends Started {
   token: string;
 }
 
+/**
+ * Where Node keeps what it has compiled, beside what is installed. Reading that, instead of stripping types again,
+ * saves a core a third of its memory and of its start. Where the folder cannot be written it does without.
+ */
+const COMPILED = fileURLToPath(new URL('../../../node_modules/.cache/hauki', import.meta.url));
+
+/** A request of a core leaves little behind; with the default of 16 MiB its young heap alone would take 50. */
+const CORE_FLAGS = ['--max-semi-space-size=4'];
+
 /** Starts a core over `<data_dir>/core`. */
 export async function startCore(
   data_dir: string,
@@ -95,7 +105,12 @@ export async function startCore(
   mkdirSync(data_dir, { recursive: true });
   chmodSync(data_dir, 0o711);
   const all: CoreProcessOptions = { ...options, data_dir: join(data_dir, 'core') };
-  const { said, ...started } = await start('@hauki/core/main', { HAUKI_CORE_OPTIONS: JSON.stringify(all) }, log);
+  const { said, ...started } = await start(
+    '@hauki/core/main',
+    { NODE_COMPILE_CACHE: COMPILED, HAUKI_CORE_OPTIONS: JSON.stringify(all) },
+    log,
+    CORE_FLAGS,
+  );
   return { ...started, url: said.url!, data_dir, token: readFileSync(adminTokenFile(data_dir), 'utf8').trim() };
 }
 

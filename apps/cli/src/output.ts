@@ -32,6 +32,36 @@ export function table(rows: string[][]): string {
     .join('\n');
 }
 
+/** Bytes as a person says them. */
+export function size(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let at = 0;
+  for (; bytes >= 1024 && at < units.length - 1; at++) bytes /= 1024;
+  return `${at === 0 ? bytes : bytes.toFixed(1)} ${units[at]}`;
+}
+
+/** From here on a copy shows how far it is. */
+const PROGRESS_BYTES = 8 * 1024 * 1024;
+
+/** Shows on a terminal how far a copy is; called without bytes, it clears its line. `total` may be unknown. */
+export function progress(what: string, total: number | undefined): (bytes?: number) => void {
+  if (!process.stderr.isTTY || (total !== undefined && total < PROGRESS_BYTES)) return () => {};
+  const began = performance.now();
+  let shown = 0;
+  return (bytes) => {
+    const now = performance.now();
+    if (bytes === undefined) {
+      if (shown > 0) process.stderr.write('\r\x1b[K');
+      return;
+    }
+    if (now - shown < 100) return;
+    shown = now;
+    const part = total ? `${Math.floor((100 * bytes) / total)} % of ${size(total)}` : size(bytes);
+    const speed = `${size((1000 * bytes) / (now - began))}/s`;
+    process.stderr.write(`\r\x1b[K${printable(what)}  ${part}  ${speed}`);
+  };
+}
+
 /** Milliseconds as a person says them. */
 export function duration(ms: number): string {
   if (ms < 1_000) return `${Math.round(ms)} ms`;
@@ -51,6 +81,8 @@ const EXIT_OF: Record<string, number> = {
   WorkerDied: EXIT.not_found,
   JobUnknown: EXIT.not_found,
   PointerUnknown: EXIT.not_found,
+  PointerDeleted: EXIT.not_found,
+  VersionUnknown: EXIT.not_found,
   PayloadLost: EXIT.not_found,
   NoSuchMethod: EXIT.not_found,
   TokenUnknown: EXIT.not_found,

@@ -1,18 +1,18 @@
 /**
  * The few steps that make a file durable, each in one place.
  *
- * What always holds: `placeFile` leaves either the whole file or nothing under the final name, and when it resolves
- * both the bytes and the name are on the disk.
+ * What always holds: `writeNew` leaves the whole file or nothing; after `syncFolder` the names in a folder are on the
+ * disk. What the system throws comes out as it is; callers say what they were doing.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
 
-const NO_FOLLOW = constants.O_NOFOLLOW ?? 0;
+const { O_WRONLY, O_CREAT, O_EXCL, O_RDONLY, O_NOFOLLOW = 0 } = constants;
 
 /** Makes the names in a folder durable. Windows cannot do this with folders and journals them by itself. */
 export async function syncFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return;
-  const handle = await open(folder, constants.O_RDONLY);
+  const handle = await open(folder, O_RDONLY);
   try {
     await handle.sync();
   } finally {
@@ -20,38 +20,31 @@ export async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/** Writes a new file and makes its bytes durable. A file that could not be finished is removed. */
-export async function writeNew(path: string, bytes: Uint8Array, mode: number): Promise<void> {
-  const handle: FileHandle = await open(
-    path,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | NO_FOLLOW,
-    mode,
-  );
+/** Opens a file for writing that must not be there yet. A link in its place is not followed. */
+export function openNew(path: string, mode: number): Promise<FileHandle> {
+  return open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+}
+
+/** Writes all of the bytes: the system may take fewer at a time, as on a disk that is nearly full. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length; ) at += (await handle.write(bytes, at)).bytesWritten;
+}
+
+/** Writes a new file; `sync` makes its bytes durable. A file that could not be finished is removed. */
+export async function writeNew(
+  path: string,
+  content: Uint8Array | AsyncIterable<Uint8Array>,
+  { mode, sync }: { mode: number; sync: boolean },
+): Promise<void> {
+  const handle = await openNew(path, mode);
   try {
-    await handle.writeFile(bytes);
-    await handle.sync();
+    if (content instanceof Uint8Array) await writeAll(handle, content);
+    else for await (const chunk of content) await writeAll(handle, chunk);
+    if (sync) await handle.sync();
   } catch (thrown) {
     await unlink(path).catch(() => {}); // the next open removes it then
     throw thrown;
   } finally {
     await handle.close();
   }
-}
-
-/** Writes `bytes` under `temporary`, then names it `final`, which must lie in the folder `folder`. */
-export async function placeFile(
-  folder: string,
-  temporary: string,
-  final: string,
-  bytes: Uint8Array,
-  mode: number,
-): Promise<void> {
-  await writeNew(temporary, bytes, mode);
-  try {
-    await rename(temporary, final);
-  } catch (thrown) {
-    await unlink(temporary).catch(() => {});
-    throw thrown;
-  }
-  await syncFolder(folder);
 }

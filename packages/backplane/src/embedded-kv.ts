@@ -1,16 +1,16 @@
 /**
- * The embedded key-value store: one SQLite table, and one commit for all writes of a turn of the event loop.
+ * The embedded key-value store: one SQLite table. Commits are `commit-queue.ts`, watching is `feed.ts`.
  *
- * What always holds: a write resolves after the commit that holds it has returned (WAL, synchronous=FULL: after its
- * fsync); the writes of one commit take effect in the order they were called, all or none of them, except those whose
- * expectation failed. Committing together is what makes many small durable writes affordable; it blocks the process
- * for one fsync per turn.
+ * What always holds: a group of writes checks all its expectations before it changes anything; watchers hear of a
+ * change after its commit, in the order of revisions.
  */
 import type { DatabaseSync } from 'node:sqlite';
-import { BadInput, Overloaded, StorageFailed } from '@hauki/protocol';
+import { BadInput } from '@hauki/protocol';
+import type { CommitQueue } from './commit-queue.ts';
 import { CompareFailed, checkExpectation, checkKey, checkNamespace, checkText, storageFailed } from './errors.ts';
+import { type Feed, openFeed } from './feed.ts';
 import { BACKPLANE_LIMITS } from './limits.ts';
-import type { Entry, Expectation, KeyValue } from './types.ts';
+import type { Entry, KeyValue, Write } from './types.ts';
 
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS entry (
@@ -19,84 +19,83 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS counter (namespace TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;
   PRAGMA user_version = 1;`;
 
-interface Write {
-  run(): number;
-  resolve(result: number): void;
-  reject(thrown: Error): void;
-}
-
 export interface SqliteKeyValues {
   kv(namespace: string): KeyValue;
-  /** Commits what waits. The database stays open. */
+  /** Writes all or nothing, together with what `also` does in the same commit. */
+  commit(writes: readonly Write[], also?: () => void): Promise<number[]>;
   close(): void;
 }
 
 /** Puts the key-value interface over an open database. */
-export function openSqliteKeyValues(db: DatabaseSync): SqliteKeyValues {
+export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): SqliteKeyValues {
   db.exec(SCHEMA);
   const read = db.prepare('SELECT value, revision FROM entry WHERE namespace = ? AND key = ?');
+  const look = db.prepare('SELECT revision FROM entry WHERE namespace = ? AND key = ?');
   const page = db.prepare('SELECT key, value, revision FROM entry WHERE namespace = ? AND key >= ? ORDER BY key');
+  const counted = db.prepare('SELECT revision FROM counter WHERE namespace = ?');
   const count = db.prepare(
     `INSERT INTO counter VALUES (?, 1) ON CONFLICT DO UPDATE SET revision = revision + 1 RETURNING revision`,
   );
   const write = db.prepare('INSERT OR REPLACE INTO entry (namespace, key, value, revision) VALUES (?, ?, ?, ?)');
   const remove = db.prepare('DELETE FROM entry WHERE namespace = ? AND key = ?');
+  const feeds = new Map<string, Feed>();
 
-  let waiting: Write[] = [];
-  let closed = false;
+  const newest = (namespace: string) => (counted.get(namespace)?.revision as number | undefined) ?? 0;
 
-  function checkOpen(): void {
-    if (closed) throw new StorageFailed({ what: 'the key-value store is closed' });
-  }
-
-  function enqueue(run: () => number): Promise<number> {
-    const limit = BACKPLANE_LIMITS.waiting_writes;
-    if (waiting.length >= limit) throw new Overloaded({ what: 'key-value writes', limit });
-    return new Promise((resolve, reject) => {
-      if (waiting.length === 0) setImmediate(flush);
-      waiting.push({ run, resolve, reject });
-    });
-  }
-
-  function flush(): void {
-    const writes = waiting;
-    waiting = [];
-    if (writes.length === 0) return;
-    const settle: (() => void)[] = [];
-    try {
-      db.exec('BEGIN IMMEDIATE');
-      for (const { run, resolve, reject } of writes) {
-        try {
-          const result = run();
-          settle.push(() => resolve(result));
-        } catch (thrown) {
-          if (!(thrown instanceof CompareFailed)) throw thrown;
-          settle.push(() => reject(thrown)); // it changed nothing; the others go on
-        }
-      }
-      db.exec('COMMIT');
-    } catch (thrown) {
-      // On a full disk SQLite may have rolled back by itself.
-      if (db.isTransaction) db.exec('ROLLBACK');
-      const failed = storageFailed('writing a key', thrown);
-      for (const { reject } of writes) reject(failed);
-      return;
+  function feedOf(namespace: string): Feed {
+    let feed = feeds.get(namespace);
+    if (!feed) {
+      feed = openFeed(newest(namespace));
+      feeds.set(namespace, feed);
     }
-    for (const tell of settle) tell();
+    return feed;
   }
 
-  function compare(namespace: string, key: string, expect: Expectation | undefined): boolean {
-    const found = (read.get(namespace, key)?.revision as number | undefined) ?? 'absent';
-    if (expect !== undefined && expect !== found) throw new CompareFailed(key, expect, found);
-    return found !== 'absent';
+  /** The entry's revision, where it is as expected. */
+  function compare({ namespace, key, expect }: Write): number | undefined {
+    const found = look.get(namespace, key)?.revision as number | undefined;
+    if (expect !== undefined && expect !== (found ?? 'absent')) throw new CompareFailed(key, expect, found ?? 'absent');
+    return found;
+  }
+
+  function apply({ namespace, key, value }: Write, found: number | undefined): number {
+    if (value === undefined && found === undefined) return 0;
+    const revision = count.get(namespace)!.revision as number;
+    if (value === undefined) remove.run(namespace, key);
+    else write.run(namespace, key, value, revision);
+    return revision;
+  }
+
+  async function commit(writes: readonly Write[], also?: () => void): Promise<number[]> {
+    if (writes.length > BACKPLANE_LIMITS.commit_entries)
+      throw new BadInput({ what: 'commit', why: `it has more than ${BACKPLANE_LIMITS.commit_entries} entries` });
+    for (const { namespace, key, value, expect } of writes) {
+      checkNamespace(namespace);
+      checkKey(key);
+      if (value !== undefined) checkText('value', value, BACKPLANE_LIMITS.value_bytes);
+      checkExpectation(expect);
+      feedOf(namespace); // before the first change that it has to remember
+    }
+    return queue.run(
+      () => {
+        const found = writes.map(compare);
+        also?.();
+        return writes.map((one, at) => apply(one, found[at]));
+      },
+      (revisions) => {
+        revisions.forEach((revision, at) => {
+          const { namespace, key, value } = writes[at]!;
+          if (revision > 0) feedOf(namespace).add(value === undefined ? { key, revision } : { key, revision, value });
+        });
+      },
+    );
   }
 
   function kv(namespace: string): KeyValue {
     checkNamespace(namespace);
-    const next = () => count.get(namespace)!.revision as number;
     return {
       async get(key) {
-        checkOpen();
+        queue.checkOpen();
         checkKey(key);
         return reading(() => {
           const row = read.get(namespace, key);
@@ -105,32 +104,18 @@ export function openSqliteKeyValues(db: DatabaseSync): SqliteKeyValues {
       },
 
       async put(key, value, { expect } = {}) {
-        checkOpen();
-        checkKey(key);
-        checkText('value', value, BACKPLANE_LIMITS.value_bytes);
-        checkExpectation(expect);
-        return enqueue(() => {
-          compare(namespace, key, expect);
-          const revision = next();
-          write.run(namespace, key, value, revision);
-          return revision;
-        });
+        if (typeof value !== 'string') throw new BadInput({ what: 'value', why: 'it is not a text' });
+        const [revision] = await commit([{ namespace, key, value, ...(expect !== undefined && { expect }) }]);
+        return revision!;
       },
 
       async delete(key, { expect } = {}) {
-        checkOpen();
-        checkKey(key);
-        checkExpectation(expect);
-        const deleted = await enqueue(() => {
-          if (!compare(namespace, key, expect)) return 0;
-          remove.run(namespace, key);
-          return next();
-        });
-        return deleted > 0;
+        const [revision] = await commit([{ namespace, key, ...(expect !== undefined && { expect }) }]);
+        return revision! > 0;
       },
 
       async list(prefix, { limit = BACKPLANE_LIMITS.page_entries, after = '' } = {}) {
-        checkOpen();
+        queue.checkOpen();
         if (prefix !== '') checkKey(prefix);
         if (after !== '') checkKey(after);
         if (!Number.isSafeInteger(limit) || limit < 1) throw new BadInput({ what: 'limit', why: 'it is not above 0' });
@@ -154,14 +139,25 @@ export function openSqliteKeyValues(db: DatabaseSync): SqliteKeyValues {
           return { entries };
         });
       },
+
+      async revision() {
+        queue.checkOpen();
+        return reading(() => newest(namespace));
+      },
+
+      watch(prefix, options = {}) {
+        queue.checkOpen();
+        if (prefix !== '') checkKey(prefix);
+        return feedOf(namespace).watch(prefix, options);
+      },
     };
   }
 
   return {
     kv,
+    commit,
     close() {
-      flush();
-      closed = true;
+      for (const feed of feeds.values()) feed.close();
     },
   };
 }

@@ -1,5 +1,6 @@
 /**
- * The embedded backend: one folder, opened by one process alone (the core). `node:sqlite` for keys, files for objects.
+ * The embedded backend: one folder, opened by one process alone (the core). `node:sqlite` for keys and
+ * small objects, files for larger ones.
  *
  * What always holds: SQLite's exclusive lock on `kv.sqlite` is the folder's lock; the kernel lets go of it when the
  * process ends, however it ends, so no lock is ever stale. The objects are touched only by who holds it.
@@ -8,9 +9,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { StorageFailed } from '@hauki/protocol';
+import { openCommitQueue } from './commit-queue.ts';
 import { syncFolder } from './durable.ts';
 import { openSqliteKeyValues } from './embedded-kv.ts';
-import { openFileObjects } from './embedded-objects.ts';
+import { openObjects } from './embedded-objects.ts';
 import { storageFailed } from './errors.ts';
 import { BACKPLANE_LIMITS } from './limits.ts';
 import type { Backplane } from './types.ts';
@@ -26,15 +28,18 @@ export async function openEmbedded(
   const root = resolve(folder);
   const db = openDatabase(root, wait_ms);
   try {
-    const keys = openSqliteKeyValues(db);
-    const objects = await openFileObjects(join(root, 'objects'));
+    const queue = openCommitQueue(db);
+    const keys = openSqliteKeyValues(db, queue);
+    const objects = await openObjects(join(root, 'objects'), db, queue);
     await syncFolder(root);
     let closing: Promise<void> | undefined;
     return {
       kv: keys.kv,
       objects,
+      commit: (writes, prepared = []) => keys.commit(writes, () => objects.keep(prepared)),
       close() {
         closing ??= (async () => {
+          queue.close();
           keys.close();
           await objects.close();
           db.close();
@@ -56,6 +61,8 @@ function openDatabase(root: string, wait_ms: number): DatabaseSync {
     db = new DatabaseSync(join(root, 'kv.sqlite'), { timeout: wait_ms });
     // Exclusive before WAL: the lock then covers the whole life of the connection, and no shared memory is needed.
     db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
+    // A small commit touches pages of several tables: 16 MiB of log between checkpoints keeps those rare.
+    db.exec('PRAGMA wal_autocheckpoint = 4000;');
     db.exec('BEGIN EXCLUSIVE; COMMIT;');
     writeFileSync(owner, `${process.pid}\n`); // only for the message below; the lock is SQLite's
     return db;

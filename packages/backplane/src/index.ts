@@ -3,4 +3,19 @@ export { syncFolder, writeNew } from './durable.ts';
 export { openEmbedded } from './embedded.ts';
 export { CompareFailed, storageFailed } from './errors.ts';
 export { BACKPLANE_LIMITS } from './limits.ts';
-export type { Backplane, Entry, Expectation, KeyValue, ObjectStore, Page, Stored } from './types.ts';
+export type {
+  Backplane,
+  Change,
+  Content,
+  ContentOptions,
+  Entry,
+  Expectation,
+  KeyValue,
+  ObjectStore,
+  Page,
+  Part,
+  Prepared,
+  Stored,
+  Swept,
+  Write,
+} from './types.ts';

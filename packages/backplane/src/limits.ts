@@ -6,12 +6,36 @@ export const BACKPLANE_LIMITS = {
   key_bytes: 4 * 1024,
   /** UTF-8 bytes of a value. What is larger belongs in the object store; a NATS message holds 1 MiB. */
   value_bytes: 512 * 1024,
-  /** One object is held in memory whole: the largest document (8 MiB) with room for its successors. */
+  /** One object that is asked for whole, in memory. Larger ones are read as a stream. */
   object_bytes: 16 * 1024 * 1024,
+  /** One object however it comes; far above what one disk of today should take from one request. */
+  stream_bytes: 1024 ** 4,
+  /** Objects up to this size live in the database and cost no fsync of their own; larger ones are written once, as files. */
+  small_object_bytes: 32 * 1024,
+  /** One read of a streamed object. */
+  chunk_bytes: 128 * 1024,
+  /** After so many bytes of one stream they are made durable, so that the sync at its end is short. */
+  sync_bytes: 64 * 1024 * 1024,
+  /** Objects that one pass of a sweep looks at: its set of digests is held in memory (100 bytes each). */
+  sweep_objects: 100_000,
+  /** Small objects that a sweep removes in one commit. */
+  sweep_batch: 256,
+  /** Parts that may be kept at once; each may be as large as an object. */
+  parts: 256,
+  /** A part's name becomes a file's. */
+  part_id: /^[A-Za-z0-9_-]{8,64}$/,
   /** Entries of one page of a list. */
   page_entries: 1000,
   /** Bytes after which a page of a list ends early. */
   page_bytes: 4 * 1024 * 1024,
+  /** Entries of one commit: a record, its version, and what it makes superfluous. */
+  commit_entries: 256,
+  /** Changes of a namespace that are remembered for its watchers. Whoever is further behind has missed some. */
+  remembered_changes: 4096,
+  /** Characters of those changes' keys and values. */
+  remembered_chars: 4 * 1024 * 1024,
+  /** Watchers of one namespace. They share what is remembered, so each costs little more than its connection. */
+  watchers: 1024,
   /** Writes that wait for one commit. Beyond it `put` is refused, since the disk is slower than the callers. */
   waiting_writes: 10_000,
   /** How long opening waits for a predecessor that is just ending. It blocks the process, so it is short. */

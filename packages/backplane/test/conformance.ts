@@ -18,12 +18,16 @@ import fc from 'fast-check';
 import { CompareFailed } from '../src/errors.ts';
 import { BACKPLANE_LIMITS } from '../src/limits.ts';
 import type { Backplane, Entry, Expectation, KeyValue } from '../src/types.ts';
+import { contentConformance } from './content-conformance.ts';
+import { watchConformance } from './watch-conformance.ts';
 
 export type Opener = (folder: string) => Promise<Backplane>;
+/** Opens a backplane in a folder of its own, and removes it afterwards. */
+export type Fresh = (use: (backplane: Backplane, folder: string) => Promise<void>) => Promise<void>;
 
 /** Registers the suite's tests under `name`. */
 export function backplaneConformance(name: string, open: Opener, { writer }: { writer?: URL } = {}): void {
-  const fresh = async (use: (backplane: Backplane, folder: string) => Promise<void>) => {
+  const fresh: Fresh = async (use) => {
     const folder = await mkdtemp(join(tmpdir(), 'hauki-backplane-'));
     const backplane = await open(folder);
     try {
@@ -121,22 +125,52 @@ export function backplaneConformance(name: string, open: Opener, { writer }: { w
         await assert.rejects(kv.put('k', '\udc00'), bad);
         for (const digest of ['', 'x', '../../etc/passwd', 'A'.repeat(64), `${'a'.repeat(64)}/`]) {
           await assert.rejects(backplane.objects.get(digest), bad);
-          await assert.rejects(backplane.objects.has(digest), bad);
+          await assert.rejects(backplane.objects.size(digest), bad);
         }
         for (const namespace of ['', '..', 'A', 'a/b']) assert.throws(() => backplane.kv(namespace), bad);
+      }));
+
+    test('a commit writes all of its entries and objects, or none', () =>
+      fresh(async (backplane) => {
+        const [a, b] = [backplane.kv('a'), backplane.kv('b')];
+        const revision = await a.put('x', '1');
+        using object = await backplane.objects.prepare(Buffer.from('with them'));
+        const writes = [
+          { namespace: 'a', key: 'x', value: '2', expect: revision },
+          { namespace: 'b', key: 'y', value: 'new', expect: 'absent' as const },
+          { namespace: 'b', key: 'nothing' },
+        ];
+        const [x, y, nothing] = await backplane.commit(writes, [object]);
+        assert.deepEqual(await a.get('x'), { value: '2', revision: x });
+        assert.deepEqual(await b.get('y'), { value: 'new', revision: y });
+        assert.equal(nothing, 0);
+        assert.equal(Buffer.from((await backplane.objects.get(object.digest))!).toString(), 'with them');
+        using other = await backplane.objects.prepare(Buffer.from('refused'));
+        await assert.rejects(backplane.commit(writes, [other]), conflict);
+        assert.deepEqual(await b.get('y'), { value: 'new', revision: y });
+        assert.equal(await backplane.objects.size(other.digest), undefined);
+        assert.deepEqual(await backplane.commit([{ namespace: 'b', key: 'y' }]), [y! + 1]);
+        assert.equal(await b.get('y'), undefined);
+        assert.equal(await b.revision(), y! + 1);
+        const many = Array.from({ length: BACKPLANE_LIMITS.commit_entries + 1 }, (_, at) => ({
+          namespace: 'a',
+          key: `k${at}`,
+          value: '',
+        }));
+        await assert.rejects(backplane.commit(many), (thrown) => isError(thrown, BadInput));
       }));
 
     test('an object is kept under its SHA-256, also when many put it at once', () =>
       fresh(async ({ objects }) => {
         for (const bytes of [new Uint8Array(), Buffer.from('hello'), Buffer.alloc(300_000, 'x')]) {
           const digest = sha256(bytes);
-          assert.equal(await objects.has(digest), false);
+          assert.equal(await objects.size(digest), undefined);
           assert.equal(await objects.get(digest), undefined);
           assert.deepEqual(
             new Set(await Promise.all(Array.from({ length: 8 }, () => objects.put(bytes)))),
             new Set([digest]),
           );
-          assert.equal(await objects.has(digest), true);
+          assert.equal(await objects.size(digest), bytes.length);
           assert.deepEqual(Buffer.from((await objects.get(digest))!), Buffer.from(bytes));
         }
       }));
@@ -219,6 +253,9 @@ export function backplaneConformance(name: string, open: Opener, { writer }: { w
           { numRuns: 40 },
         );
       }));
+
+    watchConformance(fresh);
+    contentConformance(fresh, open);
 
     const no_writer = writer === undefined ? 'this backend gave no writer script' : false;
     test(

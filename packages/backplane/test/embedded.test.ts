@@ -9,7 +9,7 @@ import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { isError, StorageFailed } from '@hauki/protocol';
-import { openEmbedded } from '../src/index.ts';
+import { BACKPLANE_LIMITS, openEmbedded } from '../src/index.ts';
 import { backplaneConformance } from './conformance.ts';
 
 const writer = new URL('./writer.ts', import.meta.url);
@@ -22,6 +22,15 @@ async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** Kept as a file, not as a row. */
+const LARGE = BACKPLANE_LIMITS.small_object_bytes + 1;
+
+async function contentOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const chunks = [];
+  for await (const chunk of stream) chunks.push(Buffer.from(chunk)); // a copy: the next piece may overwrite it
+  return Buffer.concat(chunks);
 }
 
 const filesIn = async (folder: string) =>
@@ -55,9 +64,10 @@ describe('the embedded backend', { concurrency: true }, () => {
   test('after a kill the next open removes what was half written', () =>
     inFolder(async (folder) => {
       const first = await openEmbedded(folder);
-      const digest = await first.objects.put(Buffer.from('whole'));
+      const digest = await first.objects.put(Buffer.alloc(LARGE, 'whole'));
       await first.close();
-      await writeFile(join(folder, 'objects', digest.slice(0, 2), '.tmp-17'), 'hal');
+      for (const shelf of [digest.slice(0, 2), 'parts'])
+        await writeFile(join(folder, 'objects', shelf, '.tmp-17'), 'hal');
       const again = await openEmbedded(folder);
       assert.deepEqual(await filesIn(join(folder, 'objects')), [
         join(folder, 'objects', digest.slice(0, 2), digest.slice(2)),
@@ -68,11 +78,12 @@ describe('the embedded backend', { concurrency: true }, () => {
   test('a damaged object is never given out, and putting it again heals it', () =>
     inFolder(async (folder) => {
       const backplane = await openEmbedded(folder);
-      const content = Buffer.from('the right content');
+      const content = Buffer.alloc(LARGE, 'the right content');
       const digest = await backplane.objects.put(content);
       const file = join(folder, 'objects', digest.slice(0, 2), digest.slice(2));
-      for (const damage of ['the wrong content', 'short', '']) {
+      for (const damage of [Buffer.alloc(LARGE, 'the wrong content'), 'short', '']) {
         await writeFile(file, damage);
+        await assert.rejects(contentOf(backplane.objects.read(digest)), (thrown) => isError(thrown, StorageFailed));
         if (damage.length === content.length) assert.equal(await backplane.objects.get(digest), undefined);
         assert.equal(await backplane.objects.put(content), digest);
         assert.deepEqual(await readFile(file), content);
@@ -93,7 +104,10 @@ describe('the embedded backend', { concurrency: true }, () => {
       }
       const args = ['-rm', 'sh', '-c', mount, 'sh', folder, process.execPath, script];
       const { stdout } = await promisify(execFile)('unshare', args);
-      assert.match(stdout, /objects refused, kept [1-9]\d*\nkeys refused, kept [1-9]\d*\nreopened/);
+      assert.match(
+        stdout,
+        /objects refused, kept [1-9]\d*\nstreams refused, nothing left of them\nkeys refused, kept [1-9]\d*\nreopened/,
+      );
     });
   });
 });

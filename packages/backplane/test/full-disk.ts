@@ -1,6 +1,8 @@
 /** Run by embedded.test.ts on a file system of 3 MB: fills it, then checks what was acknowledged before. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { isError, StorageFailed } from '@hauki/protocol';
 import { type Backplane, openEmbedded } from '../src/index.ts';
 
@@ -38,6 +40,19 @@ const objects = await untilFull(
 );
 console.log(`objects refused, kept ${objects}`);
 await check(backplane);
+/** A stream of one megabyte, which cannot fit any more. */
+async function* large(): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < 20; at++) yield randomBytes(50_000);
+}
+await assert.rejects(
+  backplane.objects.put(large()),
+  (thrown) => isError(thrown, StorageFailed) && /full/.test(`${thrown}`),
+);
+const part = backplane.objects.part('an-upload');
+await assert.rejects(part.append(large()), (thrown) => isError(thrown, StorageFailed) && /full/.test(`${thrown}`));
+await part.discard();
+assert.deepEqual(await readdir(join(folder, 'objects', 'parts')), []);
+console.log('streams refused, nothing left of them');
 const before = values.size;
 const keys = await untilFull('keys', put);
 await check(backplane);

@@ -13,7 +13,7 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import { openEmbedded } from '@hauki/backplane';
-import { createMeshFs, type MeshFs } from '@hauki/meshfs';
+import { createMeshFs, type Written } from '@hauki/meshfs';
 import { BadInput, InternalError, LEASE, LIMITS, MeshError, NoSuchMethod, TooLarge, toWire } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
@@ -90,7 +90,16 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const tokens = await TokenStore.open({ kv: backplane.kv('tokens'), emit: events.emit });
   const auth = new Auth(data_dir, options.host_names ?? [], tokens);
   if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
-  const meshfs = tellingWrites(await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki') }), events.emit);
+  const meshfs = await createMeshFs(backplane, {
+    wiki_folder: join(data_dir, 'wiki'),
+    report: (problem) => logger.warn(problem),
+    onWrite: (written) => tellWrite(written, events.emit),
+  });
+  // Space that a crash left occupied is given back while the core works already.
+  meshfs.collect().then(
+    (swept) => swept.removed > 0 && logger.info(swept, 'content that nothing names was removed'),
+    (error) => logger.warn({ err: error }, 'content that nothing names could not be looked for'),
+  );
   const { node_grace_ms = LIMITS.node_grace_ms } = options;
   const registry = new Registry(events.emit, node_grace_ms);
   const swarm = new Swarm({
@@ -169,7 +178,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(swaggerUi, { routePrefix: '/docs' });
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
   await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
-  await app.register(meshfsRoutes, { meshfs });
+  await app.register(meshfsRoutes, { meshfs, tokens });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
   await app.register(tokenRoutes, { tokens });
@@ -268,17 +277,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   };
 }
 
-/** MeshFS that tells what was written: pointer, digest and version, never the content. */
-function tellingWrites(meshfs: MeshFs, emit: Events['emit']): MeshFs {
-  return {
-    ...meshfs,
-    async write(request) {
-      const written = await meshfs.write(request);
-      const { pointer, digest, version, bytes, media_type } = written;
-      emit('MESHFS_WRITTEN', { pointer, digest, version, bytes, media_type });
-      return written;
-    },
-  };
+/** What was written, or deleted: pointer, digest and version, never the content. */
+function tellWrite({ pointer, digest, version, bytes, media_type, deleted }: Written, emit: Events['emit']): void {
+  if (deleted) emit('MESHFS_DELETED', { pointer, version });
+  else emit('MESHFS_WRITTEN', { pointer, digest, version, bytes, media_type });
 }
 
 /** Fastify's own errors as ours; what is unknown tells nothing of the inside. */

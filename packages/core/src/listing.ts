@@ -11,6 +11,16 @@ interface Asked {
   after?: string;
 }
 
+/** Throws Forbidden unless the principal's pointers cover the prefix. */
+export function demandPrefix({ targets }: Pick<Principal, 'targets'>, prefix: string): void {
+  const folder = prefix.endsWith('/') ? prefix : `${prefix}/`;
+  if (!pointerGranted(targets.pointers, prefix) && !pointerGranted(targets.pointers, folder))
+    throw new Forbidden({
+      why: `This token does not reach all that begins with ${prefix}; it reaches ${targets.pointers.join(', ') || 'none'}`,
+      target: prefix,
+    });
+}
+
 /** A page of what the principal reaches below a prefix. Throws Forbidden unless its pointers cover the prefix. */
 export async function listFor<Entry extends { pointer: string }>(
   { targets }: Principal,
@@ -18,12 +28,7 @@ export async function listFor<Entry extends { pointer: string }>(
   prefix: string,
   page: Asked,
 ): Promise<Page<Entry>> {
-  const folder = prefix.endsWith('/') ? prefix : `${prefix}/`;
-  if (!pointerGranted(targets.pointers, prefix) && !pointerGranted(targets.pointers, folder))
-    throw new Forbidden({
-      why: `This token does not reach all that begins with ${prefix}; it reaches ${targets.pointers.join(', ') || 'none'}`,
-      target: prefix,
-    });
+  demandPrefix({ targets }, prefix);
   let { entries, next } = await store.list(prefix, page);
   // `wiki/a` begins `wiki/ab` too, and the store folds letter case: others' pointers may be among them. A page ends at
   // one that may be told, since `next` names the last.

@@ -1,6 +1,9 @@
 /** `connect`: a mesh as a script sees it. */
 import {
   BadInput,
+  Cancelled,
+  DeadlineExceeded,
+  describe,
   type GrantRequest,
   type MeshEvent,
   type NodeInfo,
@@ -12,9 +15,12 @@ import {
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
+  type CallOptions,
+  Deferred,
   type Ghost,
   type GhostSource,
   ghost,
+  lookAt,
   makeCallerKey,
   type PendingGhost,
   pendingGhost,
@@ -24,6 +30,7 @@ import { powers } from '#powers';
 import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
 import { type LastingDoor, lastingDoor } from './lasting.ts';
+import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
@@ -107,16 +114,7 @@ export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
   registry(): Promise<RegistryView>;
   /** Callers' sessions with workers: how each is connected, and what it has done. */
   sessions(): Promise<SessionView[]>;
-  readonly meshfs: {
-    write(
-      pointer: string,
-      content: string,
-      options?: { media_type?: string; language?: string },
-    ): Promise<{ pointer: string; digest: string }>;
-    resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string; language?: string }>;
-    /** All that is kept under pointers that begin with `prefix`. */
-    list(prefix?: string): Promise<{ pointer: string; digest: string; bytes: number; media_type: string }[]>;
-  };
+  readonly meshfs: MeshFsClient;
   /** What happens in the mesh: what the core remembers or, with `follow`, as it happens. Leave it with `break`. */
   events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
   /** Narrower tokens than this mesh's own. */
@@ -141,6 +139,44 @@ const workerBehind = (thing: object): Promise<RemoteWorker> => {
   return worker;
 };
 
+/**
+ * A call of a worker that is still being opened, which can be called on at once: all calls that wait leave together when
+ * the worker is there, in their order. Its signal and its deadline count from now.
+ */
+function callLater(opening: Promise<RemoteWorker>, method: string, args: unknown[], options: CallOptions = {}) {
+  const later = new Deferred();
+  const { signal, timeout_ms } = options;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const settle = (become: () => Promise<unknown>) => {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', abort);
+    if (!later.begun) later.become(become());
+  };
+  const refuse = (error: Error) =>
+    settle(() => {
+      lookAt(args);
+      return Promise.reject(error);
+    });
+  const abort = () => refuse(new Cancelled({ method, why: describe(signal!.reason), may_have_run: false }));
+  if (signal?.aborted) abort();
+  else signal?.addEventListener('abort', abort);
+  const began = Date.now();
+  if (timeout_ms !== undefined && timeout_ms <= 0x7fffffff)
+    timer = setTimeout(
+      () => refuse(new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run: false })),
+      timeout_ms,
+    );
+  opening.then(
+    (worker) =>
+      settle(() => {
+        const left = timeout_ms === undefined ? {} : { timeout_ms: Math.max(0, timeout_ms - (Date.now() - began)) };
+        return worker.call(method, args, { ...options, ...left });
+      }),
+    refuse,
+  );
+  return later.promise;
+}
+
 /** Kills the worker behind a ghost at once. Resolves when nothing of it is left on its node. */
 export async function destruct(ghost_of_worker: object): Promise<void> {
   await (await workerBehind(ghost_of_worker)).destruct();
@@ -159,7 +195,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   const token = options.token ?? defaults.token;
   if (!token)
     throw new Unauthorised({ why: 'No token: give connect({ token }), or set HAUKI_TOKEN. `hauki token` prints it' });
-  const core = createCoreClient(base, token, powers.http);
+  const core = createCoreClient(base, token, powers);
   const [key] = await Promise.all([makeCallerKey(), core.request('GET', '/health', undefined, LIMITS.handshake_ms)]);
   const owned = new Set<{ worker: Promise<RemoteWorker>; lasts: boolean }>();
   const done: MeshStats = { direct_bytes: 0, relay_bytes: 0 };
@@ -190,7 +226,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     const source: GhostSource & { ready: Promise<Ghost<T>> } = {
       label,
       ready,
-      call: async (method, args, call_options) => (await opening).call(method, args, call_options),
+      call: (method, args, call_options) => callLater(opening, method, args, call_options),
       dispose,
     };
     const pending = pendingGhost<T>(source);
@@ -260,22 +296,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
     sessions: async () => (await core.request<{ sessions: SessionView[] }>('GET', '/api/v2/sessions')).sessions,
-    meshfs: {
-      write: (pointer, content, more = {}) =>
-        core.request('POST', '/api/v2/meshfs/write', { pointer, content, ...more }),
-      resolve: (pointer) => core.request('GET', `/api/v2/meshfs/resolve?pointer=${encodeURIComponent(pointer)}`),
-      async list(prefix = 'gem-pointer://') {
-        type Entry = Awaited<ReturnType<Mesh['meshfs']['list']>>[number];
-        const all: Entry[] = [];
-        for (let after: string | undefined; ; ) {
-          const query = new URLSearchParams({ prefix, ...(after === undefined ? {} : { after }) });
-          const page = await core.request<{ entries: Entry[]; next?: string }>('GET', `/api/v2/meshfs/list?${query}`);
-          all.push(...page.entries);
-          after = page.next;
-          if (after === undefined) return all;
-        }
-      },
-    },
+    meshfs: meshFsClient(core),
     events: (given) => meshEvents(core, given),
     tokens: meshTokens(core),
     stats() {

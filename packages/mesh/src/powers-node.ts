@@ -36,19 +36,49 @@ export const powers: Powers = {
     return new Promise((resolve, reject) => {
       const secure = url.protocol === 'https:';
       const agent = secure ? agents['https:'] : agents['http:'];
-      const signal = AbortSignal.timeout(timeout_ms);
-      const failed = (error: NodeJS.ErrnoException) =>
-        reject(signal.aborted ? signal.reason : new Error(error.code ?? error.message));
-      const outgoing = (secure ? requestHttps : requestHttp)(url, { method, headers, agent, signal }, (answer) => {
-        let text = '';
-        answer.setEncoding('utf8');
-        answer.on('data', (chunk) => {
-          text += chunk;
-        });
+      const failed = (error: NodeJS.ErrnoException) => {
+        clearTimeout(timer);
+        reject(error.name === 'TimeoutError' ? error : new Error(error.code ?? error.message));
+      };
+      const outgoing = (secure ? requestHttps : requestHttp)(url, { method, headers, agent }, (answer) => {
+        const chunks: Buffer[] = [];
+        answer.on('data', (chunk) => chunks.push(chunk));
         answer.on('error', failed);
-        answer.on('end', () => resolve({ status: answer.statusCode ?? 0, body: text }));
+        answer.on('end', () => {
+          clearTimeout(timer);
+          resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') });
+        });
       });
+      // Not a signal: those cost more than the request.
+      const timer = setTimeout(() => {
+        const error = Object.assign(new Error(`no answer within ${timeout_ms} ms`), { name: 'TimeoutError' });
+        failed(error);
+        outgoing.destroy(error);
+      }, timeout_ms);
       outgoing.on('error', failed);
+      outgoing.end(body);
+    });
+  },
+
+  stream(method, url, headers, body, { idle_ms, signal }) {
+    return new Promise((resolve, reject) => {
+      const secure = url.protocol === 'https:';
+      const agent = secure ? agents['https:'] : agents['http:'];
+      const length = body === undefined ? {} : { 'content-length': String(body.length) };
+      const options = { method, headers: { ...headers, ...length }, agent, signal };
+      const outgoing = (secure ? requestHttps : requestHttp)(url, options, (answer) => {
+        const header = (name: string) => {
+          const value = answer.headers[name];
+          return Array.isArray(value) ? value.join(', ') : value;
+        };
+        resolve({ status: answer.statusCode ?? 0, header, body: answer });
+      });
+      outgoing.setTimeout(idle_ms, () => {
+        outgoing.destroy(Object.assign(new Error(`nothing came for ${idle_ms} ms`), { name: 'TimeoutError' }));
+      });
+      outgoing.on('error', (error: NodeJS.ErrnoException) =>
+        reject(error.name === 'TimeoutError' ? error : new Error(error.code ?? error.message)),
+      );
       outgoing.end(body);
     });
   },

@@ -5,7 +5,12 @@ export {
   createMeshFs,
   type MeshFs,
   type MeshFsOptions,
+  type Opened,
+  type PutRequest,
   type Resolved,
   type WriteRequest,
   type Written,
 } from './meshfs.ts';
+export type { Version } from './record.ts';
+export type { Expect } from './table.ts';
+export type { Piece, UploadState, Uploads } from './uploads.ts';

@@ -6,6 +6,36 @@
 import { BadInput, endingOf, type Pointer } from '@hauki/protocol';
 import { MESHFS_LIMITS } from './limits.ts';
 
+const BINARY = 'application/octet-stream';
+
+/** Other kinds that an ending tells, for raw content whose writer said nothing. */
+const MEDIA: Readonly<Record<string, string>> = {
+  '.md': 'text/markdown',
+  '.txt': 'text/plain; charset=utf-8',
+  '.json': 'application/json',
+  '.html': 'text/html; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.csv': 'text/csv; charset=utf-8',
+  '.xml': 'application/xml',
+  '.svg': 'image/svg+xml',
+  '.yaml': 'application/yaml',
+  '.yml': 'application/yaml',
+  '.toml': 'application/toml',
+  '.png': 'image/png',
+  '.jpg': 'image/jpeg',
+  '.jpeg': 'image/jpeg',
+  '.gif': 'image/gif',
+  '.webp': 'image/webp',
+  '.pdf': 'application/pdf',
+  '.zip': 'application/zip',
+  '.gz': 'application/gzip',
+  '.tar': 'application/x-tar',
+  '.wasm': 'application/wasm',
+  '.mp3': 'audio/mpeg',
+  '.mp4': 'video/mp4',
+  '.webm': 'video/webm',
+};
+
 const PLAIN = 'text/plain; charset=utf-8';
 
 /** The languages of workers and plugins. The first ending is the one that a readable file gets. */
@@ -37,6 +67,13 @@ export function describeContent(pointer: Pointer, given: { media_type?: string; 
   const media_type =
     said ?? (language !== undefined && Object.hasOwn(LANGUAGES, language) ? LANGUAGES[language]!.media_type : usual);
   return language === undefined ? { media_type, is_document } : { media_type, language, is_document };
+}
+
+/** What raw content of `pointer` is when its writer says nothing: as its ending tells, else bytes. */
+export function describeRaw(pointer: Pointer): Described {
+  const ending = endingOf(pointer.segments.at(-1)!);
+  const by_language = languageOf((of) => of.endings.includes(ending)) !== undefined;
+  return describeContent(pointer, by_language ? {} : { media_type: MEDIA[ending] ?? BINARY });
 }
 
 function languageOf(fits: (language: { media_type: string; endings: readonly string[] }) => boolean) {

@@ -2,29 +2,34 @@
  * MeshFS: a table of pointers, each naming content in the object store. Wiki pointers are readable files besides.
  *
  * What always holds: a write has happened when its record is committed in the key-value store, and it is answered only
- * then; before that, the content is durable in the object store and the wiki's new file is ready under a temporary
- * name, so that a full disk or a planted link fails the write while the old version stays. The file gets its name
- * after the commit: it may lag behind the truth, never lead it. What it lacks is repaired at the next open. Versions of
- * one pointer are counted without a gap by compare-and-set: the last one committed is read, the content of all is kept.
- * One process serves one wiki folder; the table itself may have many writers.
+ * then; before that, the content is durable in the object store (small contents: in the same commit) and the wiki's new
+ * file is ready under a temporary name, so that a full disk or a planted link fails the write while the old version
+ * stays. The file gets its name after the commit: it may lag behind the truth, never lead it. What it lacks is repaired
+ * at the next open. A deletion is a version too; what was before it stays readable. One process serves one wiki folder;
+ * the table itself may have many writers. A little over 400 lines long, because all that writes takes the same turn.
  */
-import { type Backplane, CompareFailed, type KeyValue } from '@hauki/backplane';
+import type { Backplane, Content, Prepared, Swept, Write } from '@hauki/backplane';
 import {
   BadInput,
   describe,
+  NotText,
   PayloadLost,
   type Pointer,
+  PointerDeleted,
   PointerInvalid,
   PointerUnknown,
   parsePointer,
   StorageFailed,
   TooLarge,
 } from '@hauki/protocol';
+import { collect } from './collect.ts';
 import { MESHFS_LIMITS } from './limits.ts';
-import { type Described, describeContent } from './media.ts';
-import { queue } from './queue.ts';
-import { type MeshRecord, type PastVersion, readRecord } from './record.ts';
+import { type Described, describeContent, describeRaw } from './media.ts';
+import { places, queue } from './queue.ts';
+import { type MeshRecord, RECORDS, type Version } from './record.ts';
 import { repair } from './repair.ts';
+import { checkExpected, type Expect, type Found, openTable, type Table } from './table.ts';
+import { openUploads, type Uploads } from './uploads.ts';
 import { fold, keyOf, keysThatMayHave, placeInWiki, stemOf, type WikiPlace } from './wiki.ts';
 import { openWikiFolder, type WikiFolder } from './wiki-folder.ts';
 
@@ -34,40 +39,82 @@ export interface WriteRequest {
   media_type?: string;
   /** `typescript`, `javascript`, `python`, `lpc`; makes the content a source and not a document. */
   language?: string;
+  expect?: Expect | undefined;
 }
 
+/** Content as bytes. Without media type and language it stays what the pointer holds, or is told by its ending. */
+export interface PutRequest extends Omit<WriteRequest, 'content'> {
+  content: Content;
+  /** SHA-256 in hex that the content must have. */
+  digest?: string | undefined;
+}
+
+/** A version of a pointer as callers are told of it. */
 export interface Written {
   /** The canonical pointer. */
   pointer: string;
-  /** SHA-256 of the content's UTF-8, in hex. */
+  /** SHA-256 of the content, in hex; empty for a deletion. */
   digest: string;
-  /** Counts this pointer's writes from 1. */
+  /** Counts this pointer's writes and deletions from 1. */
   version: number;
-  /** The record's revision in the key-value store: what a later compare-and-set expects. */
+  /** The record's revision in the key-value store: where a watch of what comes after begins. */
   revision: number;
   bytes: number;
   media_type: string;
   language?: string;
+  written_at: string;
+  deleted?: true;
 }
 
 export interface Resolved extends Written {
   content: string;
-  written_at: string;
+}
+
+/** Content that is read as a stream. */
+export interface Opened extends Written {
+  /** The bytes, in pieces. A piece is its reader's only until the next is asked for. */
+  read(range?: { start?: number; end?: number }): AsyncIterable<Uint8Array>;
 }
 
 export interface MeshFs {
-  /** Keeps the content under the pointer; resolves when it is durable. */
+  /** Keeps the text under the pointer; resolves when it is durable. */
   write(request: WriteRequest): Promise<Written>;
-  /** The pointer's newest content. Rejects with `PointerMissing`, `PointerInvalid`, `PointerUnknown` or `PayloadLost`. */
-  resolve(pointer: string): Promise<Resolved>;
+  /** Keeps bytes under the pointer, in bounded memory; resolves when they are durable. */
+  put(request: PutRequest): Promise<Written>;
+  /**
+   * The pointer's content as text, of its newest version or of `version`. Rejects with `PointerMissing`,
+   * `PointerInvalid`, `PointerUnknown`, `PointerDeleted`, `VersionUnknown`, `PayloadLost`, `NotText` or `TooLarge`.
+   */
+  resolve(pointer: string, options?: { version?: number | undefined }): Promise<Resolved>;
+  /** The same without a bound on size or kind: what it is, and its bytes on demand. */
+  open(pointer: string, options?: { version?: number | undefined }): Promise<Opened>;
   /** What is kept under pointers that begin with `prefix`, a page at a time; `next` is the following page's `after`. */
-  list(prefix: string, options?: { limit?: number; after?: string }): Promise<{ entries: Written[]; next?: string }>;
+  list(
+    prefix: string,
+    options?: { limit?: number; after?: string },
+  ): Promise<{ entries: Written[]; revision: number; next?: string }>;
+  /** A pointer's versions, the newest first, a page at a time; `next` is the following page's `before`. */
+  history(
+    pointer: string,
+    options?: { limit?: number; before?: number },
+  ): Promise<{ pointer: string; versions: Version[]; next?: number }>;
+  /** Deletes: a version without content. Rejects with `PointerUnknown` or `PointerDeleted` where there is nothing. */
+  delete(pointer: string, options?: { expect?: Expect | undefined }): Promise<Written>;
+  /** The newest revision of all pointers together: where a watch from now on begins. */
+  revision(): Promise<number>;
+  /** Changes under a prefix, as `KeyValue.watch` of the backplane gives them. */
+  watch(prefix: string, options?: { after?: number; signal?: AbortSignal }): AsyncIterableIterator<Written>;
+  /** Removes content that no kept version names. Two who ask at once share one run. */
+  collect(): Promise<Swept>;
+  readonly uploads: Uploads;
 }
 
 export interface MeshFsOptions {
   /** Where the wiki's readable files go: `<wiki_folder>/<project>/<path>`. */
   wiki_folder: string;
   clock?: () => number;
+  /** Told of each write and deletion, once, when it is committed. */
+  onWrite?: (written: Written) => void;
   /** Told what a person should know although no call failed: a file of the wiki that could not be kept up to date. */
   report?: (problem: string) => void;
 }
@@ -77,77 +124,215 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   const {
     wiki_folder,
     clock = Date.now,
+    onWrite = () => {},
     report = (problem) => process.emitWarning(problem, 'MeshFsWarning'),
   } = options;
-  const records = backplane.kv('meshfs');
+  const { objects } = backplane;
+  const table = openTable(backplane);
   let folder: WikiFolder;
   try {
     folder = await openWikiFolder(wiki_folder);
   } catch (thrown) {
     throw new StorageFailed({ what: `the wiki folder ${wiki_folder} cannot be opened: ${describe(thrown)}` });
   }
-  await repair(records, backplane.objects, folder, report);
+  await repair(backplane.kv(RECORDS), objects, folder, report);
   const inTurn = queue(MESHFS_LIMITS.writes_at_once, MESHFS_LIMITS.waiting_bytes);
+  let collecting: Promise<Swept> | undefined;
+
+  const now = () => new Date(clock()).toISOString();
+  const turnOf = (pointer: Pointer, place: { file: string } | undefined) =>
+    place ? fold(stemOf(place.file)) : pointer.name;
+
+  /** Commits prepared content as the pointer's next version, in its turn. */
+  async function store(
+    { pointer, place, content, expect }: Target,
+    prepared: Prepared,
+    more?: (found: Found) => Write[],
+  ): Promise<Written> {
+    await checkPlace(table, pointer, place);
+    const file = place && (await folder.prepare(place.file, prepared.read()));
+    let found: Found;
+    try {
+      const make = (before: MeshRecord | undefined) => {
+        if (before && place) checkRival(pointer, place, keyOf(pointer), before);
+        const { digest, bytes } = prepared;
+        const { media_type, language } = content;
+        return {
+          pointer: place?.pointer ?? pointer.text,
+          ...{ digest, bytes, media_type, written_at: now() },
+          ...(language !== undefined && { language }),
+          ...(place && { file: place.file }),
+        };
+      };
+      found = await table.commit(pointer, expect, make, { objects: [prepared], more });
+    } catch (thrown) {
+      await file?.discard();
+      throw thrown;
+    }
+    const written = answer(found);
+    await file
+      ?.place()
+      .catch((thrown) => report(`${written.pointer} is written, but not its file: ${describe(thrown)}`));
+    onWrite(written);
+    return written;
+  }
+
+  function target(request: Omit<WriteRequest, 'content'>, content: Described): Target {
+    const pointer = parsePointer(request.pointer);
+    const place = pointer.space === 'wiki' ? placeInWiki(pointer, content) : undefined;
+    return { pointer, place, content, expect: request.expect };
+  }
+
+  /** Where raw content goes and what it is. Refuses what is not as expected, before anything is sent or kept. */
+  async function aim(request: Omit<PutRequest, 'content'>): Promise<Target> {
+    const pointer = parsePointer(request.pointer);
+    const record = (await table.find(keyOf(pointer)))?.record;
+    checkExpected(pointer, request.expect, record);
+    const says = request.media_type !== undefined || request.language !== undefined;
+    const as_before = record?.deleted ? undefined : record;
+    const content = says || as_before ? describeContent(pointer, says ? request : as_before!) : describeRaw(pointer);
+    const aimed = target(request, content);
+    await checkPlace(table, pointer, aimed.place);
+    return aimed;
+  }
+
+  const streaming = places(MESHFS_LIMITS.streams_at_once, MESHFS_LIMITS.waiting_streams, MESHFS_LIMITS.stream_wait_ms);
+
+  async function openVersion(text: string, number: number | undefined): Promise<Found> {
+    const pointer = parsePointer(text);
+    const found = await table.ask(pointer);
+    const { record } = found;
+    const version = number === undefined ? record : await table.version(pointer, record, number);
+    const name = record.pointer;
+    if (version.deleted)
+      throw new PointerDeleted({ pointer: name, version: version.version, deleted_at: version.written_at });
+    return { record: { ...version, format: 2, pointer: name }, revision: found.revision };
+  }
+
+  const lost = ({ pointer, digest }: MeshRecord) => new PayloadLost({ pointer, digest });
 
   return {
     async write(request) {
-      const pointer = parsePointer(request.pointer);
-      const content = describeContent(pointer, request);
+      const aimed = target(request, describeContent(parsePointer(request.pointer), request));
       const bytes = checkedContent(request.content);
-      const place = pointer.space === 'wiki' ? placeInWiki(pointer, content) : undefined;
-      const turn = place ? fold(stemOf(place.file)) : pointer.name;
-      return inTurn(turn, bytes.length, async () => {
-        await checkPlace(records, pointer, place);
-        const digest = await backplane.objects.put(bytes);
-        const prepared = place && (await folder.prepare(place.file, bytes));
-        let written: Written;
-        try {
-          const now: PastVersion = {
-            version: 0, digest, bytes: bytes.length, media_type: content.media_type,
-            written_at: new Date(clock()).toISOString(),
-          }; // biome-ignore format: one row
-          written = await commit(records, pointer, place, content, now);
-        } catch (thrown) {
-          await prepared?.discard();
-          throw thrown;
-        }
-        await prepared
-          ?.place()
-          .catch((thrown) => report(`${written.pointer} is written, but not its file: ${describe(thrown)}`));
-        return written;
+      return inTurn(turnOf(aimed.pointer, aimed.place), bytes.length, async () => {
+        using prepared = await objects.prepare(bytes);
+        return await store(aimed, prepared);
       });
     },
 
-    async resolve(text) {
-      const pointer = parsePointer(text);
-      const stored = await records.get(keyOf(pointer));
-      if (stored === undefined) throw new PointerUnknown({ pointer: pointer.text });
-      const record = readRecord(stored.value);
-      checkAsked(pointer, record);
-      const { digest } = record;
-      const bytes = await backplane.objects.get(digest);
-      if (bytes === undefined) throw new PayloadLost({ pointer: record.pointer, digest });
-      const content = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
-      return { ...answer(record, stored.revision), content, written_at: record.written_at };
+    put: (request) =>
+      streaming(async () => {
+        const aimed = await aim(request);
+        const { content, digest } = request;
+        using prepared = await objects.prepare(content, { limit_bytes: MESHFS_LIMITS.raw_bytes, digest });
+        return await inTurn(turnOf(aimed.pointer, aimed.place), 0, () => store(aimed, prepared));
+      }),
+
+    async resolve(text, { version } = {}) {
+      const found = await openVersion(text, version);
+      const { record } = found;
+      const limit_bytes = MESHFS_LIMITS.content_bytes;
+      if (record.bytes > limit_bytes)
+        throw new TooLarge({ what: `${record.pointer}, as text`, limit_bytes, got_bytes: record.bytes });
+      const bytes = await objects.get(record.digest);
+      if (bytes === undefined) throw lost(record);
+      return { ...answer(found), content: textOf(bytes, record) };
+    },
+
+    async open(text, { version } = {}) {
+      const found = await openVersion(text, version);
+      const { record } = found;
+      if ((await objects.size(record.digest)) !== record.bytes) throw lost(record);
+      return { ...answer(found), read: (range) => objects.read(record.digest, range) };
     },
 
     async list(prefix, options = {}) {
-      if (typeof prefix !== 'string' || !prefix.startsWith(SCHEME))
-        throw new PointerInvalid({ pointer: String(prefix), why: `a prefix begins with ${SCHEME}` });
-      const name = prefix.slice(SCHEME.length);
-      const page = await records.list(name.startsWith('wiki/') ? fold(name) : name, options);
-      const entries = page.entries.map(({ value, revision }) => answer(readRecord(value), revision));
-      return page.next === undefined ? { entries } : { entries, next: page.next };
+      const page = await table.list(prefix, options);
+      return { ...page, entries: page.entries.map(answer) };
     },
+
+    async history(text, options = {}) {
+      return table.history(parsePointer(text), options);
+    },
+
+    async delete(text, { expect } = {}) {
+      const pointer = parsePointer(text);
+      const { record } = await table.ask(pointer);
+      return inTurn(turnOf(pointer, record.file === undefined ? undefined : { file: record.file }), 0, async () => {
+        await table.ask(pointer);
+        const found = await table.commit(pointer, expect, (before) => {
+          if (!before) throw new PointerUnknown({ pointer: pointer.text });
+          const { pointer: name, version, written_at, media_type, language, file, digest, bytes } = before;
+          if (before.deleted) throw new PointerDeleted({ pointer: name, version, deleted_at: written_at });
+          return {
+            ...{ pointer: name, digest: '', bytes: 0, media_type, written_at: now(), deleted: true as const },
+            ...(language !== undefined && { language }),
+            ...(file !== undefined && { file, last: { digest, bytes } }),
+          };
+        });
+        const { file } = found.record;
+        if (file !== undefined)
+          await folder
+            .remove(file)
+            .catch((thrown) => report(`${found.record.pointer} is deleted, but not its file: ${describe(thrown)}`));
+        const deleted = answer(found);
+        onWrite(deleted);
+        return deleted;
+      });
+    },
+
+    watch(prefix, watching = {}) {
+      const changes = table.watch(prefix, watching);
+      return {
+        async next() {
+          const { done, value } = await changes.next();
+          return done ? { done, value } : { done: false, value: answer(value) };
+        },
+        async return() {
+          await changes.return?.();
+          return { done: true, value: undefined };
+        },
+        [Symbol.asyncIterator]() {
+          return this;
+        },
+      };
+    },
+
+    revision: () => table.revision(),
+
+    collect() {
+      collecting ??= collect(table, objects).finally(() => {
+        collecting = undefined;
+      });
+      return collecting;
+    },
+
+    uploads: openUploads(backplane, {
+      clock,
+      streaming,
+      aim,
+      answer: async (text, version) => answer(await openVersion(text, version)),
+      store: (aimed, prepared, more) =>
+        inTurn(turnOf(aimed.pointer, aimed.place), 0, () => store(aimed, prepared, more)),
+    }),
   };
 }
 
+/** Where content goes, and what it is. */
+export interface Target {
+  pointer: Pointer;
+  place: WikiPlace | undefined;
+  content: Described;
+  expect: Expect | undefined;
+}
+
 /** Refuses a write that would hide something: another kind in this slot, another spelling, or another slot's file. */
-async function checkPlace(records: KeyValue, pointer: Pointer, place: WikiPlace | undefined): Promise<void> {
+async function checkPlace(table: Table, pointer: Pointer, place: WikiPlace | undefined): Promise<void> {
   if (place === undefined) return;
   for (const key of new Set([keyOf(pointer), ...keysThatMayHave(place.file)])) {
-    const stored = await records.get(key);
-    if (stored !== undefined) checkRival(pointer, place, key, readRecord(stored.value));
+    const found = await table.find(key);
+    if (found !== undefined) checkRival(pointer, place, key, found.record);
   }
 }
 
@@ -156,8 +341,11 @@ function checkRival(pointer: Pointer, place: WikiPlace, key: string, there: Mesh
     throw new PointerInvalid({ pointer: pointer.text, why }, `${pointer.text} cannot be written so: ${why}`);
   };
   const file = there.file ?? '';
-  if (file === place.file && there.pointer === place.pointer) return;
   const is_own = key === keyOf(pointer);
+  // Also of what was deleted: its history must not become that of a name which others may read.
+  if (is_own && parsePointer(there.pointer).name !== pointer.name)
+    refuse(`it is spelled ${there.pointer}. Write to that pointer, or choose another name`);
+  if (there.deleted || (file === place.file && there.pointer === place.pointer)) return;
   if (fold(file) === fold(place.file)) {
     refuse(`its file would be that of ${there.pointer}. Write to that pointer, or choose another name`);
   }
@@ -168,56 +356,22 @@ function checkRival(pointer: Pointer, place: WikiPlace, key: string, there: Mesh
   );
 }
 
-async function commit(
-  records: KeyValue,
-  pointer: Pointer,
-  place: WikiPlace | undefined,
-  { language }: Described,
-  now: PastVersion,
-): Promise<Written> {
-  const key = keyOf(pointer);
-  for (let attempt = 0; attempt < MESHFS_LIMITS.attempts; attempt++) {
-    const stored = await records.get(key);
-    const before = stored && readRecord(stored.value);
-    if (before && place) checkRival(pointer, place, key, before);
-    const { version = 0, digest, bytes, media_type, written_at, past = [] } = before ?? {};
-    const record: MeshRecord = {
-      format: 1,
-      pointer: place?.pointer ?? pointer.text,
-      ...now,
-      version: version + 1,
-      past: before ? [{ version, digest, bytes, media_type, written_at } as PastVersion, ...past] : [],
-    };
-    record.past.length = Math.min(record.past.length, MESHFS_LIMITS.past_versions);
-    if (language !== undefined) record.language = language;
-    if (place) record.file = place.file;
-    try {
-      const revision = await records.put(key, JSON.stringify(record), { expect: stored?.revision ?? 'absent' });
-      return answer(record, revision);
-    } catch (thrown) {
-      if (!(thrown instanceof CompareFailed)) throw thrown;
-    }
+function answer({ record, revision }: Found): Written {
+  const { pointer, digest, version, bytes, media_type, language, written_at, deleted } = record;
+  const told: Written = { pointer, digest, version, revision, bytes, media_type, written_at };
+  if (language !== undefined) told.language = language;
+  if (deleted) told.deleted = true;
+  return told;
+}
+
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function textOf(bytes: Uint8Array, { pointer, media_type }: MeshRecord): string {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw new NotText({ pointer, media_type });
   }
-  throw new StorageFailed({ what: `${pointer.text} is written by others without a pause` });
-}
-
-/** A record answers only to its own spelling, and a source not to the `.md` of a document. */
-function checkAsked(pointer: Pointer, record: MeshRecord): void {
-  const is_spelled = parsePointer(record.pointer).name === pointer.name;
-  const wants_document = pointer.space === 'wiki' && pointer.text.endsWith('.md');
-  if (is_spelled && (!wants_document || record.pointer === pointer.text)) return;
-  throw new PointerUnknown(
-    { pointer: pointer.text },
-    `Nothing was ever written to ${pointer.text}. There is ${record.pointer}`,
-  );
-}
-
-const SCHEME = 'gem-pointer://';
-
-function answer(record: MeshRecord, revision: number): Written {
-  const { pointer, digest, version, bytes, media_type, language } = record;
-  const told = { pointer, digest, version, revision, bytes, media_type };
-  return language === undefined ? told : { ...told, language };
 }
 
 function checkedContent(content: unknown): Uint8Array {

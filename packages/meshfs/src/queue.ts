@@ -1,5 +1,6 @@
 /**
- * The order of writes: those of one name run one after another as they came, and of all only so many at once.
+ * The order of writes: those of one name run one after another as they came, and of all only so many at once; and the
+ * few places for contents that stream in, which may take long.
  *
  * What always holds: a name that waits does not hold up another; work that fails lets the next one run; what waits is
  * bounded in bytes, and beyond that refused with `Overloaded` before anything was done.
@@ -40,5 +41,47 @@ export function queue(at_once: number, limit: number): Queue {
     };
     mine.then(done, done);
     return mine;
+  };
+}
+
+/**
+ * Makes `at_once` places. Work waits for one as it came, among at most `limit` others and for at most `wait_ms`; beyond
+ * either it is refused with `Overloaded` before it began.
+ */
+export function places(at_once: number, limit: number, wait_ms: number): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting = new Set<() => void>();
+  let running = 0;
+
+  function place(): Promise<void> {
+    if (running < at_once) {
+      running += 1;
+      return Promise.resolve();
+    }
+    const refused = () => new Overloaded({ what: 'contents coming in', limit: at_once });
+    if (waiting.size >= limit) return Promise.reject(refused());
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        waiting.delete(go);
+        reject(refused());
+      }, wait_ms);
+      const go = () => {
+        clearTimeout(timer);
+        waiting.delete(go);
+        resolve();
+      };
+      waiting.add(go);
+    });
+  }
+
+  return async (work) => {
+    await place();
+    try {
+      return await work();
+    } finally {
+      const [next] = waiting;
+      if (next)
+        next(); // it takes over the place
+      else running -= 1;
+    }
   };
 }

@@ -4,17 +4,20 @@
  * What always holds: nothing is written, read or removed outside the folder, whoever plants links in it. On Linux each
  * folder is opened from its opened parent without following links, and files are reached through that open folder, so
  * that swapping a folder for a link at any moment gains nothing. Elsewhere each folder is looked at (lstat) and its
- * real path compared just before use. A file changes by one rename of a synced temporary file. A link that stands where
- * a file belongs is replaced, never followed.
+ * real path compared just before use. A file changes by one rename of a complete temporary file. A link that stands
+ * where a file belongs is replaced, never followed. Nothing is synced here: the table is the truth, and a file that a
+ * power cut took or spoiled is written again at the next opening.
  */
+import { createHash } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
 import { lstat, mkdir, open, readdir, realpath, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { storageFailed, syncFolder, writeNew } from '@hauki/backplane';
+import { type Content, storageFailed, writeNew } from '@hauki/backplane';
 import { StorageFailed } from '@hauki/protocol';
-import { MESHFS_LIMITS } from './limits.ts';
 
 const TEMPORARY = /^\.hauki-[0-9]+-[0-9]+\.tmp$/;
+/** What says that no plain file stands there. */
+const NOTHING = ['ENOENT', 'ELOOP', 'ENXIO', 'EISDIR'];
 const BY_HANDLE = process.platform === 'linux' && existsSync('/proc/self/fd');
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants;
 
@@ -24,18 +27,20 @@ interface Folder {
   close(): Promise<void>;
 }
 
-/** A new version of a file, synced under a temporary name. */
-export interface Prepared {
-  /** Gives it its name, durably. */
+/** A new version of a file, complete under a temporary name. */
+export interface NewFile {
+  /** Gives it its name. */
   place(): Promise<void>;
   discard(): Promise<void>;
 }
 
 export interface WikiFolder {
-  /** Writes the bytes beside `file`. Rejects with `StorageFailed`, leaving nothing. */
-  prepare(file: string, bytes: Uint8Array): Promise<Prepared>;
-  /** What stands there now; undefined for nothing, or for what is no plain file of a document's size. */
-  read(file: string): Promise<Uint8Array | undefined>;
+  /** Writes the content beside `file`. Rejects with `StorageFailed`, leaving nothing. */
+  prepare(file: string, content: Content): Promise<NewFile>;
+  /** Whether a plain file stands there with exactly this content. */
+  holds(file: string, content: { digest: string; bytes: number }): Promise<boolean>;
+  /** Removes what stands there, where it is a file or a link. */
+  remove(file: string): Promise<void>;
   /** Removes what a crash left half written. */
   sweep(): Promise<void>;
 }
@@ -72,8 +77,11 @@ export async function openWikiFolder(folder: string): Promise<WikiFolder> {
       const parent = at;
       real = join(real, name);
       try {
-        if (make) await makeFolder(parent, name);
-        at = await openFolder(join(parent.path, name), real);
+        at = await openFolder(join(parent.path, name), real).catch(async (thrown) => {
+          if (!make || codeOf(thrown) !== 'ENOENT') throw thrown;
+          await makeFolder(parent, name);
+          return openFolder(join(parent.path, name), real);
+        });
       } finally {
         await parent.close();
       }
@@ -91,19 +99,18 @@ export async function openWikiFolder(folder: string): Promise<WikiFolder> {
   }
 
   return {
-    async prepare(file, bytes) {
+    async prepare(file, content) {
       const doing = `writing ${file} in the wiki folder`;
       let folder: Folder | undefined;
       try {
         const [found, name] = await folderOf(file, true);
         folder = found;
         const temporary = join(found.path, `.hauki-${process.pid}-${++count}.tmp`);
-        await writeNew(temporary, bytes, 0o644);
+        await writeNew(temporary, content, { mode: 0o644, sync: false });
         return {
           async place() {
             try {
               await rename(temporary, join(found.path, name));
-              await syncFolder(found.path);
             } catch (thrown) {
               await unlink(temporary).catch(() => {});
               throw storageFailed(doing, thrown);
@@ -122,23 +129,37 @@ export async function openWikiFolder(folder: string): Promise<WikiFolder> {
       }
     },
 
-    async read(file) {
+    async holds(file, { digest, bytes }) {
       let folder: Folder | undefined;
       try {
         const [found, name] = await folderOf(file, false);
         folder = found;
         // Not blocking: opening a planted pipe would wait for ever.
         const handle = await open(join(found.path, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-        try {
-          const { size } = await handle.stat();
-          const is_file = (await handle.stat()).isFile();
-          return is_file && size <= MESHFS_LIMITS.content_bytes ? await handle.readFile() : undefined;
-        } finally {
+        const info = await handle.stat();
+        if (!info.isFile() || info.size !== bytes) {
           await handle.close();
+          return false;
         }
+        const hash = createHash('sha256');
+        for await (const chunk of handle.createReadStream()) hash.update(chunk); // closes the handle
+        return hash.digest('hex') === digest;
       } catch (thrown) {
-        if (['ENOENT', 'ELOOP', 'ENXIO', 'EISDIR'].includes(codeOf(thrown))) return undefined;
+        if (NOTHING.includes(codeOf(thrown))) return false;
         throw storageFailed(`reading ${file} in the wiki folder`, thrown);
+      } finally {
+        await folder?.close();
+      }
+    },
+
+    async remove(file) {
+      let folder: Folder | undefined;
+      try {
+        const [found, name] = await folderOf(file, false);
+        folder = found;
+        await unlink(join(found.path, name));
+      } catch (thrown) {
+        if (codeOf(thrown) !== 'ENOENT') throw storageFailed(`removing ${file} from the wiki folder`, thrown);
       } finally {
         await folder?.close();
       }
@@ -154,7 +175,6 @@ export async function openWikiFolder(folder: string): Promise<WikiFolder> {
 async function makeFolder(parent: Folder, name: string): Promise<void> {
   try {
     await mkdir(join(parent.path, name));
-    await syncFolder(parent.path);
   } catch (thrown) {
     if (codeOf(thrown) !== 'EEXIST') throw thrown;
   }

@@ -5,7 +5,8 @@
  * for ever; the first write decides which:
  *   - a document: `notes` → `notes.md`; `notes.txt` stays. Its canonical pointer is that of the file.
  *   - a source: `web_scout` in TypeScript → file `web_scout.ts`, canonical pointer `…/web_scout`, exactly as written.
- *   - other data: its own ending where the wiki knows it (`.json`, …), else `.txt` is added; pointer as written.
+ *   - other data: its own ending where the wiki knows it (`.json`, …), else `.txt` is added, or `.bin` to
+ *     what is no text; pointer as written.
  * So no two things can shadow one another. In one slot a later write of another kind is refused, since it would want
  * another file. Two slots that want the same file (`web_scout` in TypeScript and `web_scout.ts`) are refused too: the
  * later one is told of the earlier. Names that differ in letter case alone are the same file on many machines, so they
@@ -50,7 +51,8 @@ function sourceFile(pointer: Pointer, page: string, { language, media_type }: De
       why: `it ends in ${ending}, as ${other} does, and not ${language}`,
     });
   }
-  return WIKI_ENDINGS.has(ending) ? page : `${page}.txt`;
+  if (WIKI_ENDINGS.has(ending)) return page;
+  return `${page}${/^(text\/|application\/(json|xml|yaml|toml)\b|[^;]*\+(json|xml)\b)/.test(media_type) ? '.txt' : '.bin'}`;
 }
 
 /** The key of a pointer's record. */

@@ -17,7 +17,7 @@ import {
   TooLarge,
 } from '@hauki/protocol';
 import { MESHFS_LIMITS } from '../src/index.ts';
-import { queue } from '../src/queue.ts';
+import { places, queue } from '../src/queue.ts';
 import { inPlace, listing } from './support.ts';
 
 const is =
@@ -35,12 +35,11 @@ describe('MeshFS', { concurrency: true }, () => {
       assert.ok(revision > 0);
       assert.deepEqual(rest, {
         pointer: 'gem-pointer://wiki/p/notes.md', digest: sha256(content), version: 1,
-        bytes: Buffer.byteLength(content), media_type: 'text/markdown',
+        bytes: Buffer.byteLength(content), media_type: 'text/markdown', written_at: '1970-01-01T00:00:00.000Z',
       }); // biome-ignore format: one value
       assert.deepEqual(await mesh.resolve('gem-pointer://wiki/p/notes'), {
         ...written,
         content,
-        written_at: '1970-01-01T00:00:00.000Z',
       });
       assert.deepEqual(await listing(wiki), { 'p/notes.md': content });
     }));
@@ -198,15 +197,16 @@ describe('MeshFS', { concurrency: true }, () => {
       await assert.rejects(mesh.resolve('gem-pointer://wiki/p/nothing'), is(PointerUnknown));
       await assert.rejects(mesh.resolve('gem-pointer://other/nothing'), is(PointerUnknown));
       const pointer = 'gem-pointer://wiki/p/lost.md';
-      const { digest } = await mesh.write({ pointer, content: 'lost' });
+      const content = 'lost '.repeat(10_000); // too large for a row: kept as a file
+      const { digest } = await mesh.write({ pointer, content });
       await unlink(join(root, 'data', 'objects', digest.slice(0, 2), digest.slice(2)));
       await assert.rejects(mesh.resolve(pointer), (thrown) => {
         assert.ok(isError(thrown, PayloadLost));
         assert.deepEqual(thrown.fields, { pointer, digest });
         return true;
       });
-      await mesh.write({ pointer, content: 'lost' });
-      assert.equal((await mesh.resolve(pointer)).content, 'lost');
+      await mesh.write({ pointer, content });
+      assert.equal((await mesh.resolve(pointer)).content, content);
     }));
 
   test('content is a text of at most 8 MiB', () =>
@@ -235,7 +235,7 @@ describe('MeshFS', { concurrency: true }, () => {
       );
       const last = all.find((one) => one.version === all.length)!;
       assert.equal((await mesh.resolve(pointer)).digest, last.digest);
-      for (const { digest } of all) assert.ok(await backplane.objects.has(digest));
+      for (const { digest } of all) assert.ok(await backplane.objects.size(digest));
       const { content } = await (await reopen()).resolve(pointer);
       assert.deepEqual(await listing(wiki), { 'p/busy.md': content });
     }));
@@ -247,9 +247,8 @@ describe('MeshFS', { concurrency: true }, () => {
       const full = async () => {
         throw new StorageFailed({ what: 'the disk is full' });
       };
-      const without_objects = await reopen({ ...backplane, objects: { ...backplane.objects, put: full } });
-      const kv = (name: string) => ({ ...backplane.kv(name), put: full });
-      const without_keys = await reopen({ ...backplane, kv });
+      const without_objects = await reopen({ ...backplane, objects: { ...backplane.objects, prepare: full } });
+      const without_keys = await reopen({ ...backplane, commit: full });
       for (const broken of [without_objects, without_keys]) {
         await assert.rejects(broken.write({ pointer, content: 'new' }), is(StorageFailed));
         assert.equal((await broken.resolve(pointer)).content, 'old');
@@ -272,5 +271,28 @@ describe('MeshFS', { concurrency: true }, () => {
     await Promise.all(others);
     assert.deepEqual(seen, [1, 2, 3]);
     await run('b', 10, async () => {});
+  });
+
+  test('places are few: work waits as it came, and is refused when too many wait or it takes too long', async () => {
+    const inPlaceOf = places(1, 2, 50);
+    const open = Promise.withResolvers<void>();
+    const seen: number[] = [];
+    const first = inPlaceOf(() => open.promise.then(() => Promise.reject(new Error('failed'))));
+    const second = inPlaceOf(async () => void seen.push(2));
+    const third = inPlaceOf(async () => void seen.push(3));
+    await assert.rejects(
+      inPlaceOf(async () => {}),
+      is(Overloaded),
+    );
+    open.resolve();
+    await assert.rejects(first, /failed/);
+    await Promise.all([second, third]);
+    assert.deepEqual(seen, [2, 3]);
+    const never = inPlaceOf(() => new Promise<void>(() => {}));
+    void never;
+    await assert.rejects(
+      inPlaceOf(async () => {}),
+      is(Overloaded),
+    );
   });
 });

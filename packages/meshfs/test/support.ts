@@ -11,6 +11,8 @@ export interface Place {
   backplane: Backplane;
   mesh: MeshFs;
   reports: string[];
+  /** Sets the clock. */
+  at(ms: number): void;
   /** Opens MeshFS once more over the same backplane, as after a restart. */
   reopen(backplane?: Backplane): Promise<MeshFs>;
 }
@@ -22,10 +24,14 @@ export async function inPlace(use: (place: Place) => Promise<void>): Promise<voi
   await writeFile(join(root, 'area', 'outside', 'secret.md'), 'not of the wiki');
   const backplane = await openEmbedded(join(root, 'data'));
   const reports: string[] = [];
+  let now = 0;
+  const at = (ms: number) => {
+    now = ms;
+  };
   const reopen = (over = backplane) =>
-    createMeshFs(over, { wiki_folder: wiki, clock: () => 0, report: (problem) => reports.push(problem) });
+    createMeshFs(over, { wiki_folder: wiki, clock: () => now, report: (problem) => reports.push(problem) });
   try {
-    await use({ root, wiki, backplane, mesh: await reopen(), reports, reopen });
+    await use({ root, wiki, backplane, mesh: await reopen(), reports, reopen, at });
   } finally {
     await backplane.close();
     await rm(root, { recursive: true, force: true });
@@ -42,4 +48,11 @@ export async function listing(folder: string): Promise<Record<string, string>> {
     else if (entry.isSymbolicLink()) found[name] = `-> ${await readlink(path)}`;
   }
   return found;
+}
+
+/** All of a stream. */
+export async function contentOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const chunks = [];
+  for await (const chunk of stream) chunks.push(Buffer.from(chunk)); // a copy: the next piece may overwrite it
+  return Buffer.concat(chunks);
 }

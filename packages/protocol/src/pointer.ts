@@ -24,7 +24,12 @@ export const POINTER_LIMITS = {
 
 /** Endings that a readable file of the wiki may have. A folder may not have one: a file could want its place. */
 export const WIKI_ENDINGS = new Set(
-  'md txt ts js mjs py c lpc json html css csv xml svg yaml yml toml'.split(' ').map((ending) => `.${ending}`),
+  (
+    'md txt ts js mjs py c lpc json html css csv xml svg yaml yml toml ' +
+    'png jpg jpeg gif webp ico pdf zip gz tar wasm woff2 mp3 mp4 webm bin'
+  )
+    .split(' ')
+    .map((ending) => `.${ending}`),
 );
 
 export interface Pointer {

@@ -77,13 +77,14 @@ export class Wire {
     return message.length + (bytes ? bytesLength(bytes) : 0);
   }
 
-  /** A notification of our own making; nothing where the session is over. */
-  tell(method: string, params: unknown[]): void {
-    if (this.over) return;
+  /** A notification of our own making; nothing where the session is over. False where it cannot be sent. */
+  tell(method: string, params: unknown[]): boolean {
+    if (this.over) return true;
     try {
       this.notify(method, params);
+      return true;
     } catch {
-      // It cannot be sent: the other side learns of it at the session's end.
+      return false;
     }
   }
 

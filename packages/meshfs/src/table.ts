@@ -1,0 +1,223 @@
+/**
+ * The table of pointers: what each holds now and held before, in two namespaces of the key-value store.
+ *
+ * What always holds: a pointer's record and the entry of its newest version are written in one commit, by
+ * compare-and-set, so that versions have no gap and none is lost or told twice; the newest `kept_versions` are kept, a
+ * deletion being one of them. Whoever sees a record has its content.
+ */
+import { type Backplane, type Change, CompareFailed, type Prepared, type Write } from '@hauki/backplane';
+import {
+  type Pointer,
+  PointerInvalid,
+  PointerUnknown,
+  PreconditionFailed,
+  parsePointer,
+  StorageFailed,
+  VersionUnknown,
+} from '@hauki/protocol';
+import { MESHFS_LIMITS } from './limits.ts';
+import {
+  type MeshRecord,
+  RECORDS,
+  readRecord,
+  readVersion,
+  VERSIONS,
+  type Version,
+  versionKey,
+  versionOf,
+} from './record.ts';
+import { fold, keyOf } from './wiki.ts';
+
+/**
+ * What a write expects: `absent` (nothing, or deleted), `present`, or one of these versions (numbers) or digests (hex).
+ */
+export type Expect = 'absent' | 'present' | readonly (number | string)[];
+
+export interface Found {
+  record: MeshRecord;
+  /** The record's revision in the key-value store. */
+  revision: number;
+}
+
+const SCHEME = 'gem-pointer://';
+
+/** Throws `PreconditionFailed` where the record is not as expected. */
+export function checkExpected(pointer: Pointer, expect: Expect | undefined, record: MeshRecord | undefined): void {
+  if (expect === undefined) return;
+  const live = record?.deleted ? undefined : record;
+  const is_met =
+    expect === 'absent'
+      ? !live
+      : live && (expect === 'present' || expect.some((e) => e === live.version || e === live.digest));
+  if (is_met) return;
+  const wanted = typeof expect === 'string' ? `to be ${expect}` : `one of ${expect.join(', ')}`;
+  const found = live ? { version: live.version, digest: live.digest } : null;
+  throw new PreconditionFailed({ pointer: record?.pointer ?? pointer.text, wanted, found });
+}
+
+export type Table = ReturnType<typeof openTable>;
+
+export function openTable(backplane: Backplane) {
+  const records = backplane.kv(RECORDS);
+  const versions = backplane.kv(VERSIONS);
+
+  async function find(key: string): Promise<Found | undefined> {
+    const stored = await records.get(key);
+    return stored && { record: readRecord(stored.value), revision: stored.revision };
+  }
+
+  /** The record that this very spelling names; a deletion's too. Throws `PointerUnknown`. */
+  async function ask(pointer: Pointer): Promise<Found> {
+    const found = await find(keyOf(pointer));
+    if (found === undefined) throw new PointerUnknown({ pointer: pointer.text });
+    checkAsked(pointer, found.record);
+    return found;
+  }
+
+  /** One version of a record's pointer. Throws `VersionUnknown`. */
+  async function version(pointer: Pointer, record: MeshRecord, number: number): Promise<Version> {
+    if (number === record.version) return versionOf(record);
+    const oldest = oldestOf(record);
+    if (Number.isSafeInteger(number) && number >= oldest && number < record.version) {
+      const stored = await versions.get(versionKey(keyOf(pointer), number));
+      const found = stored ? readVersion(stored.value) : record.past?.find((one) => one.version === number);
+      if (found) return found;
+    }
+    throw new VersionUnknown({ pointer: record.pointer, version: number, oldest, newest: record.version });
+  }
+
+  /** Versions before `before`, the newest first; `next` is the following page's `before`. */
+  async function history(pointer: Pointer, { limit = 100, before }: { limit?: number; before?: number }) {
+    const { record } = await ask(pointer);
+    const key = keyOf(pointer);
+    const from = Math.min(before ?? Infinity, record.version + 1) - 1;
+    const to = Math.max(oldestOf(record), from - Math.min(limit, MESHFS_LIMITS.history_page) + 1);
+    const found = new Map((record.past ?? []).map((one) => [one.version, one]));
+    for (let after = versionKey(key, to - 1), more = from >= to; more; ) {
+      const page = await versions.list(`${key}//`, { after, limit: from - to + 1 });
+      for (const { value } of page.entries) {
+        const one = readVersion(value);
+        found.set(one.version, one);
+      }
+      const last = page.entries.at(-1);
+      more = page.next !== undefined && last !== undefined && last.key < versionKey(key, from);
+      if (last) after = last.key;
+    }
+    const list = [...found.values()].filter((one) => one.version >= to && one.version <= from);
+    list.sort((a, b) => b.version - a.version);
+    const next = list.length > 0 && to > oldestOf(record) ? { next: to } : {};
+    return { pointer: record.pointer, versions: list, ...next };
+  }
+
+  /**
+   * Commits the pointer's next version. `make` gives it from the record before, and may throw; what is expected is
+   * checked first, each time that another writer came between. `more` is written in the same commit.
+   */
+  async function commit(
+    pointer: Pointer,
+    expect: Expect | undefined,
+    make: (before: MeshRecord | undefined) => Omit<MeshRecord, 'format' | 'version'>,
+    { objects = [], more }: { objects?: readonly Prepared[]; more?: ((found: Found) => Write[]) | undefined } = {},
+  ): Promise<Found> {
+    const key = keyOf(pointer);
+    for (let attempt = 0; attempt < MESHFS_LIMITS.attempts; attempt++) {
+      const found = await find(key);
+      checkExpected(pointer, expect, found?.record);
+      const version = (found?.record.version ?? 0) + 1;
+      const record: MeshRecord = { format: 2, ...make(found?.record), version };
+      const entry = (one: Version): Write => ({
+        namespace: VERSIONS,
+        key: versionKey(key, one.version),
+        value: JSON.stringify(one),
+      });
+      const writes: Write[] = [
+        { namespace: RECORDS, key, value: JSON.stringify(record), expect: found?.revision ?? 'absent' },
+        entry(versionOf(record)),
+        ...(found?.record.past ?? []).map(entry),
+      ];
+      const superfluous = version - MESHFS_LIMITS.kept_versions;
+      if (superfluous > 0) writes.push({ namespace: VERSIONS, key: versionKey(key, superfluous) });
+      try {
+        const [revision] = await backplane.commit([...writes, ...(more?.({ record, revision: 0 }) ?? [])], objects);
+        return { record, revision: revision! };
+      } catch (thrown) {
+        if (!(thrown instanceof CompareFailed)) throw thrown;
+      }
+    }
+    throw new StorageFailed({ what: `${pointer.text} is written by others without a pause` });
+  }
+
+  /** A page of living pointers that begin with the prefix, and the revision from which to watch what comes after. */
+  async function list(
+    prefix: string,
+    { deleted = false, ...options }: { limit?: number; after?: string; deleted?: boolean },
+  ) {
+    const start = keyPrefix(prefix);
+    const revision = await records.revision();
+    const page = await records.list(start, options);
+    const found = page.entries.map(({ value, revision }): Found => ({ record: readRecord(value), revision }));
+    const entries = deleted ? found : found.filter(({ record }) => !record.deleted);
+    return { entries, revision, ...(page.next === undefined ? {} : { next: page.next }) };
+  }
+
+  function watch(prefix: string, options: { after?: number; signal?: AbortSignal }): AsyncIterableIterator<Found> {
+    const changes = records.watch(keyPrefix(prefix), options);
+    const found = ({ value, revision }: Change): Found => ({ record: readRecord(value!), revision }); // none is removed
+    return {
+      async next() {
+        const { done, value } = await changes.next();
+        return done ? { done, value } : { done: false, value: found(value) };
+      },
+      async return() {
+        await changes.return?.();
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  /** Every digest that a record or a kept version names. */
+  async function* reachable(): AsyncGenerator<string> {
+    for await (const value of all(RECORDS)) {
+      const record = readRecord(value);
+      if (!record.deleted) yield record.digest;
+      for (const { digest } of record.past ?? []) yield digest;
+    }
+    for await (const value of all(VERSIONS)) yield readVersion(value).digest;
+  }
+
+  async function* all(namespace: string): AsyncGenerator<string> {
+    const kv = backplane.kv(namespace);
+    for (let after: string | undefined = ''; after !== undefined; ) {
+      const page: Awaited<ReturnType<typeof kv.list>> = await kv.list('', { after });
+      for (const { value } of page.entries) yield value;
+      after = page.next;
+    }
+  }
+
+  return { find, ask, version, history, commit, list, watch, reachable, revision: () => records.revision() };
+}
+
+/** The oldest version that is kept of what a record tells of. */
+const oldestOf = ({ version }: MeshRecord) => Math.max(1, version - MESHFS_LIMITS.kept_versions + 1);
+
+function keyPrefix(prefix: string): string {
+  if (typeof prefix !== 'string' || !prefix.startsWith(SCHEME))
+    throw new PointerInvalid({ pointer: String(prefix), why: `a prefix begins with ${SCHEME}` });
+  const name = prefix.slice(SCHEME.length);
+  // A document's key has no `.md`.
+  return name.startsWith('wiki/') ? fold(name).replace(/\.md$/, '') : name;
+}
+
+/** A record answers only to its own spelling, and a source not to the `.md` of a document. */
+function checkAsked(pointer: Pointer, record: MeshRecord): void {
+  const is_spelled = parsePointer(record.pointer).name === pointer.name;
+  const wants_document = pointer.space === 'wiki' && pointer.text.endsWith('.md');
+  if (is_spelled && (!wants_document || record.pointer === pointer.text)) return;
+  throw new PointerUnknown(
+    { pointer: pointer.text },
+    `Nothing was ever written to ${pointer.text}. There is ${record.pointer}`,
+  );
+}

@@ -1,0 +1,208 @@
+/**
+ * Uploads in pieces, which go on where they broke off: after a cut connection, a restart or kill -9 of the core.
+ *
+ * What always holds: an upload is named by its caller and belongs to one pointer; its bytes are taken in order, each
+ * once; who comes back cuts off a predecessor that may still hang in a dead connection; the last piece commits content,
+ * record and the upload's end together, so that asking again after a lost answer tells what happened and writes nothing
+ * twice. Uploads are bounded in number, and given up when nothing comes for a day.
+ */
+import type { Backplane, Prepared, Write } from '@hauki/backplane';
+import { BadInput, Overloaded, TooLarge, UploadOffset, UploadUnknown } from '@hauki/protocol';
+import { MESHFS_LIMITS } from './limits.ts';
+import type { PutRequest, Target, Written } from './meshfs.ts';
+import type { Found } from './table.ts';
+
+const NAMESPACE = 'meshfs-uploads';
+
+interface Upload {
+  format: 1;
+  pointer: string;
+  /** Of its last start; its part's file knows when the last byte came. */
+  at: number;
+  /** The version that it became. */
+  done?: number;
+}
+
+export interface Piece extends Omit<PutRequest, 'content'> {
+  /** Opens the piece's bytes. They end with an error when the signal aborts: another request has taken over. */
+  content(signal: AbortSignal): AsyncIterable<Uint8Array>;
+  upload: string;
+  /** Where this piece begins. */
+  start: number;
+  /** Bytes of this piece. */
+  length: number;
+  /** Bytes of the whole, where it is known; the piece that reaches it ends the upload. */
+  total: number | undefined;
+}
+
+/** `written` is there when the upload is complete. */
+export interface UploadState {
+  upload: string;
+  pointer: string;
+  offset: number;
+  written?: Written;
+}
+
+export interface Uploads {
+  /**
+   * Takes a piece in. Rejects with `UploadUnknown`, `UploadOffset` (saying where to go on), `TooLarge`, `Overloaded`,
+   * `DigestMismatch`, or what a put rejects with. What came of a piece that broke off is kept.
+   */
+  receive(piece: Piece): Promise<UploadState>;
+  /**
+   * How far an upload is. Cuts off a piece that is still coming in: who asks means to go on. `allow` throws where the
+   * asker has no business with the upload's pointer; nothing was done then.
+   */
+  state(upload: string, allow?: (pointer: string) => void): Promise<UploadState>;
+  /** Gives an upload up. */
+  discard(upload: string, allow?: (pointer: string) => void): Promise<void>;
+  /** Forgets what is too old. Runs by itself whenever an upload begins. */
+  sweep(): Promise<void>;
+}
+
+export interface UploadPowers {
+  clock(): number;
+  streaming<T>(work: () => Promise<T>): Promise<T>;
+  aim(request: Omit<PutRequest, 'content'>): Promise<Target>;
+  store(target: Target, prepared: Prepared, more: (found: Found) => Write[]): Promise<Written>;
+  answer(pointer: string, version: number): Promise<Written>;
+}
+
+export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads {
+  const { objects } = backplane;
+  const uploads = backplane.kv(NAMESPACE);
+  /** Uploads with a piece coming in, and how to cut it off. Resolves when it has let go. */
+  const busy = new Map<string, { cut: AbortController; over: Promise<unknown> }>();
+
+  async function find(id: string): Promise<Upload | undefined> {
+    const stored = await uploads.get(id);
+    return stored && (JSON.parse(stored.value) as Upload);
+  }
+
+  /** An upload that there is. Throws `UploadUnknown`, or what `allow` throws for its pointer. */
+  async function known(id: string, allow?: (pointer: string) => void): Promise<Upload> {
+    objects.part(id); // checks the name
+    const there = await find(id);
+    if (!there) throw new UploadUnknown({ upload: id });
+    allow?.(there.pointer);
+    return there;
+  }
+
+  /** Has an upload for oneself; whoever had it before is cut off. */
+  async function alone<T>(id: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    for (let before = busy.get(id); before; before = busy.get(id)) {
+      before.cut.abort();
+      await before.over;
+    }
+    const cut = new AbortController();
+    const running = work(cut.signal);
+    const over = running.then(
+      () => busy.delete(id),
+      () => busy.delete(id),
+    );
+    busy.set(id, { cut, over });
+    return running;
+  }
+
+  async function sweep(): Promise<void> {
+    const parts = new Map((await objects.parts()).map((part) => [part.id, part.touched_at]));
+    const { entries } = await uploads.list('');
+    const now = powers.clock();
+    const finished: { key: string; at: number }[] = [];
+    for (const { key, value } of entries) {
+      const { at, done } = JSON.parse(value) as Upload;
+      const touched = Math.max(at, parts.get(key) ?? 0);
+      parts.delete(key);
+      if (busy.has(key)) continue;
+      if (now - touched > MESHFS_LIMITS.upload_ms) await forget(key);
+      else if (done !== undefined) finished.push({ key, at });
+    }
+    // A part without an upload: the process ended just before it was noted, or just after it was forgotten.
+    for (const id of parts.keys()) if (!busy.has(id)) await objects.part(id).discard();
+    finished.sort((a, b) => a.at - b.at);
+    const room = MESHFS_LIMITS.remembered_uploads - MESHFS_LIMITS.uploads;
+    for (const { key } of finished.slice(0, Math.max(0, finished.length - room))) await uploads.delete(key);
+  }
+
+  async function forget(id: string): Promise<void> {
+    await objects.part(id).discard();
+    await uploads.delete(id);
+  }
+
+  async function begin({ upload, pointer }: Piece): Promise<Upload> {
+    await sweep();
+    const open = (await uploads.list('')).entries.filter(
+      ({ value }) => (JSON.parse(value) as Upload).done === undefined,
+    );
+    const limit = MESHFS_LIMITS.uploads;
+    if (open.length >= limit) throw new Overloaded({ what: 'uploads under way', limit });
+    const begun: Upload = { format: 1, pointer, at: powers.clock() };
+    await uploads.put(upload, JSON.stringify(begun), { expect: 'absent' });
+    return begun;
+  }
+
+  async function take(piece: Piece, signal: AbortSignal): Promise<UploadState> {
+    const { upload, start, length, total, digest } = piece;
+    const part = objects.part(upload);
+    const limit_bytes = MESHFS_LIMITS.raw_bytes;
+    if ((total ?? start + length) > limit_bytes) throw new TooLarge({ what: 'content', limit_bytes });
+    const there = await find(upload);
+    if (there?.done !== undefined) return finished(upload, there);
+    const target = await powers.aim(piece);
+    const { text } = target.pointer;
+    if (there === undefined && start > 0) throw new UploadUnknown({ upload });
+    if (there && there.pointer !== text)
+      throw new BadInput({ what: 'upload', why: `${upload} is of another pointer, ${there.pointer}` });
+    const offset = await part.size();
+    if (start !== offset) throw new UploadOffset({ upload, offset });
+    if (!there) await begin({ ...piece, pointer: text });
+    const size = length === 0 ? offset : await part.append(pieceOf(piece, signal), { limit_bytes });
+    if (total === undefined || size < total) return { upload, pointer: text, offset: size };
+    using prepared = await part.finish({ digest });
+    const done = ({ record }: Found): Write[] => {
+      const ended: Upload = { format: 1, pointer: text, at: powers.clock(), done: record.version };
+      return [{ namespace: NAMESPACE, key: upload, value: JSON.stringify(ended) }];
+    };
+    const written = await powers.store(target, prepared, done);
+    return { upload, pointer: text, offset: size, written };
+  }
+
+  async function finished(upload: string, { pointer, done }: Upload): Promise<UploadState> {
+    const written = await powers.answer(pointer, done!);
+    return { upload, pointer, offset: written.bytes, written };
+  }
+
+  return {
+    receive: (piece) => alone(piece.upload, (signal) => powers.streaming(() => take(piece, signal))),
+
+    async state(upload, allow) {
+      await known(upload, allow);
+      return alone(upload, async () => {
+        const there = await known(upload);
+        if (there.done !== undefined) return finished(upload, there);
+        return { upload, pointer: there.pointer, offset: await objects.part(upload).size() };
+      });
+    },
+
+    async discard(upload, allow) {
+      await known(upload, allow);
+      await alone(upload, async () => {
+        await known(upload);
+        await forget(upload);
+      });
+    },
+
+    sweep,
+  };
+}
+
+/** The piece's bytes: exactly as many as were announced. */
+async function* pieceOf({ content, length }: Piece, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  let left = length;
+  for await (const chunk of content(signal)) {
+    left -= chunk.length;
+    if (left < 0) throw new BadInput({ what: 'content', why: 'it is longer than its Content-Range' });
+    yield chunk;
+  }
+  if (left > 0) throw new BadInput({ what: 'content', why: `it broke off ${left} bytes before its end` });
+}
