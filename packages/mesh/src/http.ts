@@ -107,6 +107,25 @@ export function createCoreClient(base: string, token: string, powers: Pick<Power
   };
 }
 
+/** What a core said instead of what was asked for. */
+export function refusal(base: string, status: number, answer: any): MeshError {
+  if (answer?.error) return fromWire(answer.error);
+  return new Unauthorised({ why: `${base} answered ${status} and is perhaps no core` }) as MeshError;
+}
+
+/** Waits for `ms`, or until `signal` is aborted. */
+export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener('abort', done);
+    if (signal?.aborted) done();
+  });
+
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -133,22 +152,3 @@ async function* translated(
     await chunks.return?.();
   }
 }
-
-/** What a core said instead of what was asked for. */
-export function refusal(base: string, status: number, answer: any): Error {
-  if (answer?.error) return fromWire(answer.error);
-  return new Unauthorised({ why: `${base} answered ${status} and is perhaps no core` });
-}
-
-/** Waits for `ms`, or until `signal` is aborted. */
-export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener('abort', done);
-    if (signal?.aborted) done();
-  });

@@ -326,7 +326,7 @@ export const StorageFailed = /* @__PURE__ */ define<{ what: string }>(
 );
 
 /** The pointer's newest version is a deletion. `version` is the deletion's own; earlier ones stay readable. */
-export const PointerDeleted = define<{ pointer: string; version: number; deleted_at: string }>(
+export const PointerDeleted = /* @__PURE__ */ define<{ pointer: string; version: number; deleted_at: string }>(
   'PointerDeleted',
   -32045,
   410,
@@ -335,7 +335,7 @@ export const PointerDeleted = define<{ pointer: string; version: number; deleted
     `${f.pointer} was deleted at ${f.deleted_at} (version ${f.version}). Earlier versions can still be read: ask for its history`,
 );
 /** A compare-and-set found something else. `found` is what is there now; null for nothing, or for what was deleted. */
-export const PreconditionFailed = define<{
+export const PreconditionFailed = /* @__PURE__ */ define<{
   pointer: string;
   wanted: string;
   found: { version: number; digest: string } | null;
@@ -347,7 +347,12 @@ export const PreconditionFailed = define<{
   (f) =>
     `${f.pointer} is not as expected (${f.wanted}): ${!f.found ? 'there is nothing' : `there is version ${f.found.version}, sha256 ${f.found.digest}`}. Nothing was changed`,
 );
-export const VersionUnknown = define<{ pointer: string; version: number; oldest: number; newest: number }>(
+export const VersionUnknown = /* @__PURE__ */ define<{
+  pointer: string;
+  version: number;
+  oldest: number;
+  newest: number;
+}>(
   'VersionUnknown',
   -32047,
   404,
@@ -355,7 +360,7 @@ export const VersionUnknown = define<{ pointer: string; version: number; oldest:
   (f) => `${f.pointer} has no version ${f.version}; kept are ${f.oldest} to ${f.newest}`,
 );
 /** A watcher fell too far behind, or begins before what is remembered: list again, then watch from there. */
-export const ChangesMissed = define<{ after: number; oldest: number }>(
+export const ChangesMissed = /* @__PURE__ */ define<{ after: number; oldest: number }>(
   'ChangesMissed',
   -32048,
   410,
@@ -363,7 +368,7 @@ export const ChangesMissed = define<{ after: number; oldest: number }>(
   (f) =>
     `Changes after revision ${f.after} are no longer all known; the oldest known is ${f.oldest}. Read the list again and watch from its revision`,
 );
-export const RangeUnsatisfiable = define<{ pointer: string; bytes: number }>(
+export const RangeUnsatisfiable = /* @__PURE__ */ define<{ pointer: string; bytes: number }>(
   'RangeUnsatisfiable',
   -32049,
   416,
@@ -371,21 +376,21 @@ export const RangeUnsatisfiable = define<{ pointer: string; bytes: number }>(
   (f) => `${f.pointer} has ${f.bytes} bytes; the range asked for lies behind them`,
 );
 /** `wanted` and `got` are SHA-256 in hex. */
-export const DigestMismatch = define<{ wanted: string; got: string }>(
+export const DigestMismatch = /* @__PURE__ */ define<{ wanted: string; got: string }>(
   'DigestMismatch',
   -32090,
   400,
   false,
   (f) => `The content's sha256 is ${f.got}, but ${f.wanted} was announced. Nothing was changed; send it again`,
 );
-export const UploadUnknown = define<{ upload: string }>(
+export const UploadUnknown = /* @__PURE__ */ define<{ upload: string }>(
   'UploadUnknown',
   -32091,
   404,
   false,
   (f) => `There is no upload ${f.upload}: it was finished, given up, or too old. Begin again at byte 0`,
 );
-export const UploadOffset = define<{ upload: string; offset: number }>(
+export const UploadOffset = /* @__PURE__ */ define<{ upload: string; offset: number }>(
   'UploadOffset',
   -32092,
   409,
@@ -393,7 +398,7 @@ export const UploadOffset = define<{ upload: string; offset: number }>(
   (f) => `Upload ${f.upload} goes on at byte ${f.offset}`,
 );
 /** Binary content was asked for as text. */
-export const NotText = define<{ pointer: string; media_type: string }>(
+export const NotText = /* @__PURE__ */ define<{ pointer: string; media_type: string }>(
   'NotText',
   -32093,
   415,
