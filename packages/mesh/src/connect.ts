@@ -1,8 +1,10 @@
 /** `connect`: a mesh as a script sees it. */
 import {
   BadInput,
+  Cancelled,
+  DeadlineExceeded,
+  describe,
   type GrantRequest,
-  LIMITS,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
@@ -11,10 +13,14 @@ import {
   Unauthorised,
   type WorkerInfo,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
+  type CallOptions,
+  Deferred,
   type Ghost,
   type GhostSource,
   ghost,
+  lookAt,
   makeCallerKey,
   type PendingGhost,
   pendingGhost,
@@ -133,6 +139,44 @@ const workerBehind = (thing: object): Promise<RemoteWorker> => {
   return worker;
 };
 
+/**
+ * A call of a worker that is still being opened, which can be called on at once: all calls that wait leave together when
+ * the worker is there, in their order. Its signal and its deadline count from now.
+ */
+function callLater(opening: Promise<RemoteWorker>, method: string, args: unknown[], options: CallOptions = {}) {
+  const later = new Deferred();
+  const { signal, timeout_ms } = options;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const settle = (become: () => Promise<unknown>) => {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', abort);
+    if (!later.begun) later.become(become());
+  };
+  const refuse = (error: Error) =>
+    settle(() => {
+      lookAt(args);
+      return Promise.reject(error);
+    });
+  const abort = () => refuse(new Cancelled({ method, why: describe(signal!.reason), may_have_run: false }));
+  if (signal?.aborted) abort();
+  else signal?.addEventListener('abort', abort);
+  const began = Date.now();
+  if (timeout_ms !== undefined && timeout_ms <= 0x7fffffff)
+    timer = setTimeout(
+      () => refuse(new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run: false })),
+      timeout_ms,
+    );
+  opening.then(
+    (worker) =>
+      settle(() => {
+        const left = timeout_ms === undefined ? {} : { timeout_ms: Math.max(0, timeout_ms - (Date.now() - began)) };
+        return worker.call(method, args, { ...options, ...left });
+      }),
+    refuse,
+  );
+  return later.promise;
+}
+
 /** Kills the worker behind a ghost at once. Resolves when nothing of it is left on its node. */
 export async function destruct(ghost_of_worker: object): Promise<void> {
   await (await workerBehind(ghost_of_worker)).destruct();
@@ -182,7 +226,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     const source: GhostSource & { ready: Promise<Ghost<T>> } = {
       label,
       ready,
-      call: async (method, args, call_options) => (await opening).call(method, args, call_options),
+      call: (method, args, call_options) => callLater(opening, method, args, call_options),
       dispose,
     };
     const pending = pendingGhost<T>(source);

@@ -9,14 +9,19 @@ import type { CallOptions } from './session.ts';
 /** What a call needs of its session. */
 export interface CallHome {
   callOn(on: Call, path: string[], args: unknown[] | undefined, options?: CallOptions): Promise<unknown>;
+  /** The kept result of a call is needed no longer: it is settled, and so are the calls on it. */
+  forget(call: Call): void;
   readonly steady_ms: () => number;
 }
 
 /** What came of it: gives the result or throws. Run at most once. */
 export interface Outcome {
   open(): unknown;
-  /** Lets go of what the result refers to, without anyone having seen it; undefined where it refers to nothing. */
-  discard?: (() => void) | undefined;
+  /**
+   * Lets go of what the result refers to, without anyone having seen it; false where it refers to nothing. Undefined
+   * where it cannot refer to anything.
+   */
+  discard?: (() => boolean) | undefined;
 }
 
 export class Call implements PipelineSource {
@@ -33,11 +38,13 @@ export class Call implements PipelineSource {
   /** Its place among all messages sent. */
   ordinal = 0;
   keep = false;
-  parent: Call | undefined;
+  /** Calls whose results this one is made on, or names as arguments. */
+  #parents: Call[] | undefined;
   /** Stops listening to its signal. */
   unlisten: (() => void) | undefined;
   readonly #home: CallHome;
   #dependents = 0;
+  #is_settled = false;
   #is_observed = false;
   #held: Outcome | undefined;
   #resolve!: (value: unknown) => void;
@@ -61,9 +68,10 @@ export class Call implements PipelineSource {
     return this.#home === home;
   }
 
-  /** Another call goes on this one's result. */
+  /** Another call goes on this one's result, or names it. */
   adopt(child: Call): void {
-    child.parent = this;
+    child.#parents ??= [];
+    child.#parents.push(this);
     this.#dependents++;
   }
 
@@ -74,18 +82,26 @@ export class Call implements PipelineSource {
   settle(outcome: Outcome): void {
     if (!this.keep || this.#is_observed) this.#open(outcome);
     else this.#held = outcome;
-    this.parent?.childSettled();
-    this.childSettled(0);
+    this.#is_settled = true;
+    const parents = this.#parents;
+    this.#parents = undefined;
+    if (parents) for (const parent of parents) parent.#childSettled();
+    if (this.keep) this.#rest();
   }
 
-  childSettled(count = 1): void {
-    this.#dependents -= count;
-    if (this.#dependents > 0 || !this.#held?.discard) return;
+  #childSettled(): void {
+    this.#dependents--;
+    this.#rest();
+  }
+
+  /** Once it and all that goes on it are settled, neither side needs the result any longer. */
+  #rest(): void {
+    if (this.#dependents > 0 || !this.#is_settled) return;
+    this.#home.forget(this);
+    if (!this.#held?.discard) return;
     // A turn later: whoever waited for the last of them may look at this one next.
     setTimeout(() => {
-      const discard = this.#held?.discard;
-      if (!discard) return;
-      discard();
+      if (!this.#held?.discard?.()) return;
       this.#held = {
         open: () => {
           throw new RefGone({ what: `result of ${this.method}()`, why: 'nobody looked at it while calls on it ran' });

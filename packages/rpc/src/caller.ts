@@ -10,25 +10,24 @@ import {
   DeadlineExceeded,
   describe,
   fromWire,
-  LIMITS,
+  isError,
   type MeshError,
   OutcomeUnknown,
   Overloaded,
   ProtocolViolation,
   Unserialisable,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { Call, type CallHome } from './call.ts';
-import { decodeValue } from './codec.ts';
+import type { Encoded } from './codec.ts';
 import { invoke, read } from './invoke.ts';
-import { Deferred, RemotePromise } from './promise.ts';
+import { Deferred, lookAt, pipelined, RemotePromise } from './promise.ts';
 import type { RefTable } from './refs.ts';
 import type { CallOptions } from './session.ts';
 import type { Wire } from './wire.ts';
 
 /** A steady clock where there is one: setting the wall clock passes no deadline. */
 const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
-/** How long a call that was given up is remembered, so that what its answer refers to is let go of. */
-const FORGET_MS = 60_000;
 /** The member that asks for a result to be kept, which may come later, and the end of the message. */
 const MEMBER_BYTES = ',"rpc":{"keep":true,}}'.length;
 
@@ -56,8 +55,10 @@ export class Caller implements CallHome {
   readonly steady_ms = now_ms;
   readonly #powers: CallerPowers;
   readonly #pending = new Map<number, Call>();
-  /** Calls that this side gave up: until when they are remembered, and which are killed for then. */
-  readonly #given_up = new Map<number, { at: number; method: string | undefined }>();
+  /** Calls that this side gave up, and when they are killed for if they have not ended by themselves. */
+  readonly #given_up = new Map<number, { at: number; method: string }>();
+  /** While the parameters of a call are laid: the calls whose results they name. */
+  #named: Call[] | undefined;
   #next_id = 1;
   #holding = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -79,12 +80,22 @@ export class Caller implements CallHome {
   call(target: Target | undefined, method: string, params: unknown[], options: CallOptions): Promise<unknown> {
     // A session that is over answers with the reason, as soon as that is known.
     const over = this.#powers.over();
-    if (over) return over.then((error) => Promise.reject(error));
+    if (over)
+      return this.#refused(
+        over.then((error) => Promise.reject(error)),
+        params,
+      );
     try {
       return this.#begin(target, method, params, options).promise;
     } catch (error) {
-      return Promise.reject(error);
+      return this.#refused(Promise.reject(error), params);
     }
+  }
+
+  /** The promise of a call that does not take place. Those of the calls that it names are looked at by that. */
+  #refused(why: Promise<never>, params: unknown[]): Promise<unknown> {
+    lookAt(params);
+    return pipelined(why);
   }
 
   #begin(target: Target | undefined, method: string, params: unknown[], options: CallOptions): Call {
@@ -95,7 +106,14 @@ export class Caller implements CallHome {
     if (signal?.aborted) throw new Cancelled({ method, why: describe(signal.reason), may_have_run: false });
     if (this.#pending.size >= LIMITS.calls_in_flight)
       throw new Overloaded({ what: 'calls in flight on this session', limit: LIMITS.calls_in_flight });
-    const encoded = wire.encode(params);
+    const named: Call[] = [];
+    let encoded: Encoded;
+    try {
+      this.#named = named;
+      encoded = wire.encode(params);
+    } finally {
+      this.#named = undefined;
+    }
     const id = this.#next_id;
     const head = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encoded.text}`;
     const rpc: Record<string, unknown> = { ...target };
@@ -110,11 +128,15 @@ export class Caller implements CallHome {
     this.#next_id++;
     const call = new Call(this, id, method, options, timeout_ms, refs.sent());
     call.unlaid = { head, rpc, bytes: encoded.bytes };
+    for (const each of named) each.adopt(call);
     if (!background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
     if (signal) {
       const abort = () => {
-        const why = describe(signal.reason);
-        this.#giveUp(call, (may_have_run) => new Cancelled({ method, why, may_have_run }));
+        const { reason } = signal;
+        // A call that is passed on ends with the deadline of the one that it serves.
+        const late = isError(reason, DeadlineExceeded) ? reason : undefined;
+        const why = describe(reason);
+        this.#giveUp(call, (may_have_run) => late ?? new Cancelled({ method, why, may_have_run }));
       };
       signal.addEventListener('abort', abort, { once: true });
       call.unlisten = () => signal.removeEventListener('abort', abort);
@@ -130,7 +152,9 @@ export class Caller implements CallHome {
     const method = args && path.length > 0 ? path.at(-1) : undefined;
     const before = method === undefined ? path : path.slice(0, -1);
     if (!on.unlaid || !this.#powers.wire.tagged)
-      return on.promise.then((value) => (args ? invoke(value, before, method, args, options) : read(value, path)));
+      return pipelined(
+        on.promise.then((value) => (args ? invoke(value, before, method, args, options) : read(value, path))),
+      );
     on.keep = true;
     const target: Target = before.length > 0 ? { of: on.id, path: before } : { of: on.id };
     const made = this.call(target, args ? (method ?? 'rpc.apply') : 'rpc.get', args ?? [], options);
@@ -144,11 +168,13 @@ export class Caller implements CallHome {
     const begun = RemotePromise.begunBy(value);
     if (!begun) return undefined;
     const call = begun.source instanceof Deferred ? begun.source.call_behind : begun.source;
-    if (!(call instanceof Call) || !call.belongsTo(this) || !call.unlaid)
+    const named = this.#named;
+    if (!named || !(call instanceof Call) || !call.belongsTo(this) || !call.unlaid)
       throw new Unserialisable({
         why: 'it is the promise of a call that does not leave together with this one: await it',
       });
     call.keep = true;
+    if (!named.includes(call)) named.push(call);
     return ['result', call.id, begun.path];
   }
 
@@ -157,27 +183,31 @@ export class Caller implements CallHome {
     const call = this.#pending.get(id);
     if (!call) {
       // It was given up: the answer comes too late for anyone.
-      if (this.#given_up.delete(id) && bytes) this.#powers.refs.discard(message.result);
+      this.#given_up.delete(id);
+      if (bytes) this.#powers.refs.discard(message);
       return;
     }
     this.#drop(call);
-    if (call.keep) this.#powers.wire.tell('rpc.forget', [id]);
     // What nobody looks at yet outlives the frame that it came in.
     const kept = bytes && call.keep ? bytes.slice() : bytes;
     call.settle({
       open: () => {
-        const read = (value: unknown) => (kept ? decodeValue(value, kept, this.#powers.refs) : value);
+        const read = (value: unknown) => (kept ? this.#decoded(value, kept, call.options.passing) : value);
         if (message.error !== undefined) throw errorFrom(read(message.error));
-        return this.#decoded(() => read(message.result));
+        return read(message.result);
       },
-      discard: kept && (() => this.#powers.refs.discard(message.result)),
+      discard: kept && (() => this.#powers.refs.discard(message)),
     });
   }
 
+  forget(call: Call): void {
+    this.#powers.wire.tell('rpc.forget', [call.id]);
+  }
+
   /** A result that breaks the protocol ends the session, and its caller hears why. */
-  #decoded(decode: () => unknown): unknown {
+  #decoded(value: unknown, bytes: Uint8Array, passing: boolean | undefined): unknown {
     try {
-      return decode();
+      return this.#powers.refs.decode(value, bytes, passing);
     } catch (error) {
       if (error instanceof ProtocolViolation) this.#powers.violated(describe(error));
       throw error;
@@ -196,19 +226,21 @@ export class Caller implements CallHome {
   #giveUp(call: Call, why: (may_have_run: boolean) => Error): void {
     if (!this.#pending.has(call.id)) return;
     this.#drop(call);
-    const { wire } = this.#powers;
-    const left = !wire.retract(call);
+    const { wire, refs } = this.#powers;
+    // What others go on leaves with them: they are to hear what became of it.
+    const left = call.keep || !wire.retract(call);
     const error = why(left);
     if (left) {
       wire.tell('rpc.cancel', [call.id, describe(error)]);
-      if (call.keep) wire.tell('rpc.forget', [call.id]);
       const { kill_after_ms } = call.options;
-      const at = now_ms() + (kill_after_ms ?? FORGET_MS);
-      this.#given_up.set(call.id, { at, method: kill_after_ms === undefined ? undefined : call.method });
-      if (this.#given_up.size > LIMITS.calls_in_flight)
-        for (const oldest of this.#given_up.keys()) if (this.#given_up.delete(oldest)) break;
-      this.#watch(at);
-    } else this.#powers.refs.takeBack(call.given);
+      if (kill_after_ms !== undefined) {
+        const at = now_ms() + kill_after_ms;
+        this.#given_up.set(call.id, { at, method: call.method });
+        if (this.#given_up.size > LIMITS.calls_in_flight)
+          for (const oldest of this.#given_up.keys()) if (this.#given_up.delete(oldest)) break;
+        this.#watch(at);
+      }
+    } else refs.takeBack(call.given);
     call.settle({
       open: () => {
         throw error;
@@ -241,7 +273,7 @@ export class Caller implements CallHome {
         continue;
       }
       this.#given_up.delete(id);
-      if (method !== undefined) this.#powers.kill?.(`${method}() was given up and did not end`);
+      this.#powers.kill?.(`${method}() was given up and did not end`);
     }
     if (next !== Number.POSITIVE_INFINITY) this.#watch(next);
   }

@@ -164,6 +164,17 @@ export function pendingGhost<T>(source: GhostSource & { ready: Promise<Ghost<T>>
   return make(source) as PendingGhost<T>;
 }
 
+/** Says what stands behind a function of the other side: `source.call('rpc.apply', …)` calls it. */
+export function standsFor<F extends object>(fn: F, source: GhostSource): F {
+  sources.set(fn, source);
+  return fn;
+}
+
+/** The source behind a function of the other side, or undefined for anything else. Makes no call. */
+export function functionSource(thing: unknown): GhostSource | undefined {
+  return typeof thing === 'function' ? sources.get(thing) : undefined;
+}
+
 /** The source behind a ghost, or undefined for anything else. Makes no call. */
 export function sourceOf(thing: unknown): GhostSource | undefined {
   return typeof thing === 'object' && thing !== null ? sources.get(thing) : undefined;

@@ -5,7 +5,7 @@ export * from './ghost.ts';
 export * from './handshake.ts';
 export { isClass, methodsOf } from './methods.ts';
 export * from './plain.ts';
-export { RemotePromise } from './promise.ts';
+export { Deferred, lookAt, RemotePromise } from './promise.ts';
 export * from './redeem.ts';
 export { reference } from './references.ts';
 export { Served } from './served.ts';

@@ -6,7 +6,7 @@
  * function nothing but itself.
  */
 import { NoSuchMethod, Unserialisable } from '@hauki/protocol';
-import { sourceOf } from './ghost.ts';
+import { functionSource, type GhostSource, sourceOf } from './ghost.ts';
 import { methodsOf } from './methods.ts';
 import type { CallOptions } from './session.ts';
 
@@ -54,13 +54,29 @@ export function invoke(
   const object = read(target, path);
   if (method === undefined) {
     if (typeof object !== 'function') throw new NoSuchMethod({ method: path.at(-1) ?? 'it', has: [] });
-    return object(...args);
+    return apply(object, undefined, args, options);
   }
   const source = sourceOf(object);
-  // A ghost that was passed on: its holder calls for the third party.
-  if (source) return source.call(method, args, options);
+  if (source) return passOn(source, method, args, options);
   const callable = typeof object === 'object' && object !== null && !method.startsWith('_');
   const found = callable ? methodsOf(object).get(method) : undefined;
   if (!found) throw new NoSuchMethod({ method });
-  return Reflect.apply(found, object, args);
+  return apply(found, object, args, options);
+}
+
+function apply(fn: object, self: unknown, args: unknown[], options: CallOptions | undefined): unknown {
+  const source = functionSource(fn);
+  return source ? passOn(source, 'rpc.apply', args, options) : Reflect.apply(fn as () => unknown, self, args);
+}
+
+/** What was passed on by its holder: it calls for the third party, with that one's signal, deadline and trace. */
+function passOn(source: GhostSource, method: string, args: unknown[], options: CallOptions | undefined): unknown {
+  if (!options) return source.call(method, args);
+  const { signal, timeout_ms, traceparent } = options;
+  return source.call(method, args, {
+    passing: true,
+    ...(signal && { signal }),
+    ...(timeout_ms !== undefined && { timeout_ms }),
+    ...(traceparent !== undefined && { traceparent }),
+  });
 }

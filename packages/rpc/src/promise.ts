@@ -5,10 +5,12 @@
  * What always holds: `then`, `catch`, `finally` and `await` see an ordinary promise; any other name begins a pipelined
  * call or read. A promise that was only called on and never looked at rejects nobody.
  */
+import { invoke, read } from './invoke.ts';
 import type { CallOptions } from './session.ts';
 
 /** What stands behind such a promise. */
 export interface PipelineSource {
+  readonly promise: Promise<unknown>;
   /** Calls `path` of the result (its last name is the method; an empty path calls the result itself). */
   call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown>;
   /** Reads `path` of the result. */
@@ -82,11 +84,13 @@ Object.setPrototypeOf(
 
 /** A path on a result that is not there yet: callable, and awaitable as a read. */
 function place(source: PipelineSource, path: string[]): unknown {
+  let value: any;
   const made: object = new Proxy(function pipelined() {}, {
     get(_, key) {
       if (typeof key === 'symbol' || SILENT.has(key)) return undefined;
       if (key === 'then' || key === 'catch' || key === 'finally') {
-        const value = source.get(path) as any;
+        // However often it is looked at, it is read once.
+        value ??= source.get(path);
         return value[key].bind(value);
       }
       return place(source, [...path, key]);
@@ -118,9 +122,15 @@ export class Deferred implements PipelineSource {
 
   /** Gives it the promise that it stands for. Whatever was recorded happens now, in order, in this turn. */
   become(real: Promise<unknown>): void {
+    if (this.#real) return;
     this.#real = real;
     for (const run of this.#waiting.splice(0)) run(real);
     if (this.#is_observed) real.then(this.#resolve, this.#reject);
+  }
+
+  /** Whether it has been given its promise. */
+  get begun(): boolean {
+    return this.#real !== undefined;
   }
 
   /** What really stands behind it, when that is known. */
@@ -139,14 +149,15 @@ export class Deferred implements PipelineSource {
     return this.#later((real) => {
       const source = RemotePromise.begunBy(real)?.source;
       if (source) return source.call(path, args, options);
-      return real.then(() => Promise.reject(new TypeError('only calls of workers can be called on')));
+      // Nothing to leave together with: it is called on here, once it is there.
+      return real.then((value) => invoke(value, path.slice(0, -1), path.at(-1), args, options));
     });
   }
 
   get(path: string[]): Promise<unknown> {
     return this.#later((real) => {
       const source = RemotePromise.begunBy(real)?.source;
-      return source ? source.get(path) : real.then((value: any) => path.reduce((at, name) => at[name], value));
+      return source ? source.get(path) : real.then((value) => read(value, path));
     });
   }
 
@@ -156,4 +167,23 @@ export class Deferred implements PipelineSource {
     else this.#waiting.push((real) => later.become(run(real)));
     return later.promise;
   }
+}
+
+/**
+ * Whoever hears that a call is refused hears of what was given to it: promises of calls among its arguments, which
+ * nobody else may be looking at, reject nobody.
+ */
+export function lookAt(args: unknown, depth = 0): void {
+  if ((typeof args !== 'object' && typeof args !== 'function') || args === null || depth > 8) return;
+  const known = RemotePromise.begunBy(args);
+  if (known) known.source.promise.catch(() => {});
+  else if (Array.isArray(args) || Object.getPrototypeOf(args) === Object.prototype)
+    for (const each of Object.values(args)) lookAt(each, depth + 1);
+}
+
+/** A promise that can be called on, for one that is not of a call: that of a refusal, or of what is done here later. */
+export function pipelined(real: Promise<unknown>): Promise<unknown> {
+  const made = new Deferred();
+  made.become(real);
+  return made.promise;
 }

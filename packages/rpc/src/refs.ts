@@ -6,9 +6,12 @@
  * reference that comes home is the object itself. Letting go is explicit (`using`, `await using`): a registry of what
  * was collected only warns, because when that happens is nobody's to know.
  */
-import { LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
-import { ghost, sourceOf } from './ghost.ts';
-import { kindOf, type RefKind } from './references.ts';
+import { describe, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
+import { decodeValue } from './codec.ts';
+import { functionSource, ghost, sourceOf, standsFor } from './ghost.ts';
+import { pipelined } from './promise.ts';
+import { eachGiven, kindOf, type RefKind, warnOfCollected } from './references.ts';
 import type { CallOptions } from './session.ts';
 import type { Streams } from './streams.ts';
 
@@ -16,7 +19,8 @@ import type { Streams } from './streams.ts';
 export interface RefPowers {
   streams: Streams;
   call(on: number, method: string, args: unknown[], options?: CallOptions): Promise<unknown>;
-  notify(method: string, params: unknown[]): void;
+  /** False where the parameters cannot be sent. */
+  notify(method: string, params: unknown[]): boolean;
   /** The number and path of a pipelined call of this session, marked to be kept; undefined where it is none. */
   resultOf(value: object): unknown[] | undefined;
   /** The result of the peer's call of that number, which must be settled by now. */
@@ -27,14 +31,21 @@ interface Export {
   value: object;
   count: number;
   type: RefKind;
-  /** Undoes what waits on the value, for a signal. */
-  forget?: () => void;
+  forget?: () => void; // Undoes what waits on the value, for a signal.
 }
 
 interface Import {
+  readonly id: number;
   value: WeakRef<object>;
   count: number;
+  passing: number; // Of these, how many came only to be passed on.
 }
+
+/** How to let go of what only came to be passed on, when nobody has it any more. */
+const passers = new WeakMap<object, () => unknown>();
+
+/** In how many sessions' tables an object stands: it is disposed of when it is given up in the last. */
+const holders = new WeakMap<object, number>();
 
 /** One warning for each place would flood; one for each session says it. */
 const collected =
@@ -48,15 +59,19 @@ export class RefTable {
   readonly #numbers = new Map<object, number>();
   readonly #imports = new Map<number, Import>();
   /** Stand-ins of this session, so that they can be told when they go home. */
-  readonly #own = new WeakMap<object, number>();
+  readonly #own = new WeakMap<object, Import>();
   readonly #signals = new Map<number, AbortController>();
-  /** Streams and signals of calls whose turn has not come. */
-  readonly #early = new Map<number, unknown>();
   /** While set, streams that are given begin when they are read, not before: others may read the same. */
   lazy = false;
   #next = 1;
   #given: number[] = [];
   #begun: (() => void)[] = [];
+  /** Streams and signals of messages that wait for their turn. */
+  readonly #expected = new Map<number, { value: object; leave: () => void }>();
+  /** While a value is taken: how to let go again of what it refers to, and what cannot be had. */
+  #taken: (() => void)[] = [];
+  #refused: { error: unknown } | undefined;
+  #passing = false;
   #warned = false;
   #closed = false;
 
@@ -81,19 +96,20 @@ export class RefTable {
 
   /** The tag for a value that goes by reference. */
   give(value: object): unknown[] {
-    const home = this.#own.get(value);
+    const source = sourceOf(value);
+    const home = this.#own.get(source ?? value);
     if (home !== undefined) {
-      if (!this.#imports.has(home)) throw new RefGone({ what: 'the reference that was to be sent' });
-      return ['yours', home];
+      if (this.#imports.get(home.id) !== home) throw new RefGone({ what: 'the reference that was to be sent' });
+      return ['yours', home.id];
     }
     const result = this.#powers.resultOf(value);
     if (result) return result;
-    const type = sourceOf(value) ? 'object' : (kindOf(value) ?? 'object');
+    const type = source ? 'object' : (kindOf(value) ?? 'object');
     if (type === 'iterable' || type === 'stream') {
       const id = this.#number();
       // Not before its message has been laid: a value that cannot be sent begins nothing.
-      if (this.#powers.streams.size + this.#begun.length >= LIMITS.streams)
-        throw new Overloaded({ what: 'streams of this session', limit: LIMITS.streams });
+      if (this.#powers.streams.producing + this.#begun.length >= LIMITS.streams)
+        throw new Overloaded({ what: 'streams given out by this session', limit: LIMITS.streams });
       this.#given.push(id);
       const credit = this.lazy ? 0 : LIMITS.stream_bytes;
       this.#begun.push(() => this.#powers.streams.produce(id, value as AsyncIterable<unknown>, credit));
@@ -139,12 +155,15 @@ export class RefTable {
     const entry: Export = { value, count: 0, type };
     this.#exports.set(id, entry);
     this.#numbers.set(value, id);
+    holders.set(value, (holders.get(value) ?? 0) + 1);
     if (type !== 'signal') return entry;
     const signal = value as AbortSignal;
     const tell = () => {
       // After the message that names it.
       queueMicrotask(() => {
-        if (!this.#closed) this.#powers.notify('rpc.abort', [id, signal.reason]);
+        if (this.#closed || this.#powers.notify('rpc.abort', [id, signal.reason])) return;
+        // Not every reason can be sent.
+        this.#powers.notify('rpc.abort', [id, new Error(describe(signal.reason))]);
       });
       this.#release(id, Number.POSITIVE_INFINITY, false);
     };
@@ -159,6 +178,12 @@ export class RefTable {
     const found = this.#exports.get(id as number);
     if (!found) throw new RefGone({ what: `reference ${String(id)}` });
     return found.value;
+  }
+
+  /** Whether an export is itself a reference to something of another side's. */
+  isPassedOn(id: unknown): boolean {
+    const value = this.#exports.get(id as number)?.value;
+    return sourceOf(value) !== undefined || functionSource(value) !== undefined;
   }
 
   /** The peer lets go. */
@@ -178,6 +203,10 @@ export class RefTable {
     this.#exports.delete(id);
     this.#numbers.delete(value);
     forget?.();
+    const left = (holders.get(value) ?? 1) - 1;
+    holders.set(value, left);
+    if (left > 0) return;
+    passers.get(sourceOf(value) ?? value)?.();
     // Whoever gave an object away for good left it to its own end hook; a ghost still has its holder.
     if (!dispose || type !== 'object' || sourceOf(value)) return;
     void (async () => {
@@ -198,100 +227,150 @@ export class RefTable {
 
   // ---- Taking
 
-  /** The value for a tag that came in. */
+  /**
+   * Decodes a value that came in. Throws ProtocolViolation, RefGone or Overloaded; whatever else the value refers to has
+   * been let go of then. `passing`: this side only passes it on, and holds it no longer than whoever gets it.
+   */
+  decode(parsed: unknown, bytes: Uint8Array, passing = false): unknown {
+    if (this.#taken.length > 0) this.#taken = [];
+    this.#passing = passing;
+    const value = decodeValue(parsed, bytes, this);
+    if (!this.#refused) return value;
+    const { error } = this.#refused;
+    this.#refused = undefined;
+    for (const letGo of this.taken()) letGo();
+    throw error;
+  }
+
+  /** How to let go of what the value decoded last refers to. */
+  taken(): readonly (() => void)[] {
+    const taken = this.#taken;
+    if (taken.length > 0) this.#taken = [];
+    return taken;
+  }
+
+  /** The value for a tag that came in. What cannot be had is noted: the rest is still to be taken, and let go of. */
   take(tag: unknown[]): unknown {
     const [kind, id, type] = tag;
-    if (kind === 'yours') return this.exportOf(id);
-    if (kind === 'result') return this.#powers.result(id, tag[2]);
-    if (typeof id !== 'number') throw new ProtocolViolation({ why: 'a reference without a number' });
-    const early = this.#early.get(id);
-    if (early !== undefined) {
-      this.#early.delete(id);
-      return early;
+    try {
+      if (kind === 'yours') return this.exportOf(id);
+      if (kind === 'result') return this.#powers.result(id, tag[2]);
+      if (typeof id !== 'number') throw new ProtocolViolation({ why: 'a reference without a number' });
+      return this.#take(id, type, tag[3] === 0);
+    } catch (error) {
+      if (error instanceof ProtocolViolation) throw error;
+      this.#refused ??= { error };
+      if (kind === 'mine') this.#refuse(id as number, type);
+      return {}; // Something with an identity, as a label on it wants.
     }
-    if (type === 'iterable' || type === 'stream') return this.#powers.streams.read(id, type === 'stream', tag[3] === 0);
+  }
+
+  #take(id: number, type: unknown, lazy: boolean): unknown {
+    const expected = this.#expected.get(id);
+    if (expected) {
+      this.#expected.delete(id);
+      this.#taken.push(expected.leave);
+      return expected.value;
+    }
+    if (type === 'iterable' || type === 'stream') {
+      const { value, leave } = this.#powers.streams.read(id, type === 'stream', lazy);
+      this.#taken.push(leave);
+      return value;
+    }
     if (type === 'signal') return this.#signal(id);
     if (type !== 'function' && type !== 'object')
       throw new ProtocolViolation({ why: `a reference of unknown type ${String(type)}` });
     const known = this.#imports.get(id);
-    const there = known?.value.deref();
-    if (known && there) {
-      known.count++;
-      return there;
-    }
-    if (this.#imports.size >= LIMITS.exports)
+    let value = known?.value.deref();
+    if (!known && this.#imports.size >= LIMITS.exports)
       throw new Overloaded({ what: 'references taken by this session', limit: LIMITS.exports });
-    const value = type === 'function' ? this.#function(id) : this.#ghost(id);
-    this.#imports.set(id, { value: new WeakRef(value), count: (known?.count ?? 0) + 1 });
-    this.#own.set(value, id);
+    const entry: Import = known ?? { id, count: 0, passing: 0, value: undefined as never };
+    entry.count++;
+    if (this.#passing) entry.passing++;
+    this.#taken.push(() => this.#letGo(entry, 1));
+    if (value) return value;
+    value = type === 'function' ? this.#function(entry) : this.#ghost(entry);
+    entry.value = new WeakRef(value);
+    this.#imports.set(id, entry);
+    const key = sourceOf(value) ?? value;
+    this.#own.set(key, entry);
+    passers.set(key, () => entry.passing > 0 && this.#letGo(entry, entry.passing));
     collected?.register(value, { table: this, label: `${type} ${id}` }, value);
     return value;
   }
 
-  #ghost(id: number): object {
+  #ghost(entry: Import): object {
     return ghost({
-      label: `reference ${id}`,
-      call: (method, args, options) => this.#call(id, method, args, options),
-      dispose: async () => this.#letGo(id),
+      label: `reference ${entry.id}`,
+      call: (method, args, options) => this.#call(entry, method, args, options),
+      dispose: async () => this.#letGo(entry),
     });
   }
 
-  #function(id: number): object {
-    const call = (...args: unknown[]) => this.#call(id, 'rpc.apply', args);
-    return Object.assign(call, {
-      [Symbol.dispose]: () => this.#letGo(id),
-      [Symbol.asyncDispose]: async () => this.#letGo(id),
-    });
+  #function(entry: Import): object {
+    const call = (...args: unknown[]) => this.#call(entry, 'rpc.apply', args);
+    const dispose = async () => this.#letGo(entry);
+    return standsFor(
+      Object.assign(call, { [Symbol.dispose]: () => this.#letGo(entry), [Symbol.asyncDispose]: dispose }),
+      {
+        label: `function ${entry.id}`,
+        call: (method, args, options) => this.#call(entry, method, args, options),
+        dispose,
+      },
+    );
   }
 
-  #call(id: number, method: string, args: unknown[], options?: CallOptions): Promise<unknown> {
-    if (!this.#imports.has(id) && !this.#closed)
-      return Promise.reject(new RefGone({ what: `reference ${id}`, why: 'it was let go of here' }));
+  #call(entry: Import, method: string, args: unknown[], options?: CallOptions): Promise<unknown> {
+    const { id } = entry;
+    if (this.#imports.get(id) !== entry && !this.#closed)
+      return pipelined(Promise.reject(new RefGone({ what: `reference ${id}`, why: 'it was let go of here' })));
     return this.#powers.call(id, method, args, options);
   }
 
-  #letGo(id: number): void {
-    const entry = this.#imports.get(id);
-    if (!entry) return;
-    this.#imports.delete(id);
-    const value = entry.value.deref();
-    if (value) collected?.unregister(value);
-    if (!this.#closed) this.#powers.notify('rpc.release', [[[id, entry.count]]]);
-  }
-
-  /** Takes streams and signals out of parameters that are read later: what comes for them may come before. */
-  expect(params: unknown): void {
-    if (typeof params !== 'object' || params === null) return;
-    const tag = (params as { $?: unknown }).$;
-    if (!Array.isArray(tag)) for (const member of Object.values(params)) this.expect(member);
-    else if (tag[0] !== 'mine') this.expect(tag);
-    else if (tag[2] === 'iterable' || tag[2] === 'stream' || tag[2] === 'signal')
-      this.#early.set(tag[1], this.take(tag));
-  }
-
-  /** Takes a value apart only to let go of what it refers to: nobody will have it. */
-  discard(value: unknown): void {
-    if (typeof value !== 'object' || value === null) return;
-    const tag = (value as { $?: unknown }).$;
-    if (!Array.isArray(tag) || tag[0] !== 'mine') {
-      for (const member of Object.values(value)) this.discard(member);
-      return;
+  #letGo(entry: Import, count = entry.count): void {
+    const { id } = entry;
+    if (this.#imports.get(id) !== entry) return;
+    entry.count -= count;
+    // Those that came to be passed on go first.
+    entry.passing = Math.max(0, entry.passing - count);
+    if (entry.count <= 0) {
+      this.#imports.delete(id);
+      const value = entry.value.deref();
+      if (value) collected?.unregister(value);
     }
-    const [, id, type] = tag;
-    const early: any = this.#early.get(id);
-    this.#early.delete(id);
-    if (early && type === 'iterable') void early.return();
-    else if (early && type === 'stream') void early.cancel();
+    if (!this.#closed) this.#powers.notify('rpc.release', [[[id, count]]]);
+  }
+
+  /** Lets go of what a value refers to that was not decoded: nobody will have it. False where it refers to nothing. */
+  discard(value: unknown): boolean {
+    return eachGiven(value, (id, type) => this.#refuse(id, type));
+  }
+
+  /** What comes for a value's streams and signals may come before it is decoded. Throws Overloaded. */
+  expect(value: unknown): void {
+    eachGiven(value, (id, type, lazy) => {
+      if (type === 'iterable' || type === 'stream')
+        this.#expected.set(id, this.#powers.streams.read(id, type === 'stream', lazy));
+      else if (type === 'signal') this.#expected.set(id, { value: this.#signal(id), leave: () => {} });
+    });
+  }
+
+  /** Lets go of a reference that was not taken. */
+  #refuse(id: number, type: unknown): void {
+    const expected = this.#expected.get(id);
+    this.#expected.delete(id);
+    if (expected) expected.leave();
     else if (type === 'iterable' || type === 'stream') this.#powers.notify('rpc.stop', [id]);
-    else if (type !== 'signal') this.#powers.notify('rpc.release', [[[id, 1]]]);
+    else this.#powers.notify('rpc.release', [[[id, 1]]]);
   }
 
   #signal(id: number): AbortSignal {
     if (typeof AbortController === 'undefined')
       throw new Unserialisable({ why: 'there are no AbortSignals on this platform' });
-    const controller = this.#signals.get(id) ?? new AbortController();
-    if (this.#signals.size >= LIMITS.exports)
+    let controller = this.#signals.get(id);
+    if (!controller && this.#signals.size >= LIMITS.exports)
       throw new Overloaded({ what: 'signals taken by this session', limit: LIMITS.exports });
+    controller ??= new AbortController();
     this.#signals.set(id, controller);
     return controller.signal;
   }
@@ -307,10 +386,7 @@ export class RefTable {
   warn(label: string): void {
     if (this.#warned || this.#closed) return;
     this.#warned = true;
-    const text = `a remote ${label} was collected without being let go of; it stays in the other side's table until the session ends. Use \`using\` or \`await using\``;
-    const { process } = globalThis as { process?: { emitWarning?(text: string, name: string): void } };
-    if (process?.emitWarning) process.emitWarning(text, 'MeshReferenceWarning');
-    else console.warn(`hauki: ${text}`);
+    warnOfCollected(label);
   }
 
   /** The session is over. */
@@ -319,7 +395,6 @@ export class RefTable {
     for (const [id, entry] of [...this.#exports]) this.#drop(id, entry, true);
     for (const controller of this.#signals.values()) controller.abort(error);
     this.#signals.clear();
-    this.#early.clear();
     this.#imports.clear();
   }
 }

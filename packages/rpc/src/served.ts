@@ -5,6 +5,8 @@ export class Served {
   readonly timeout_ms: number | undefined;
   /** W3C trace context of the caller. */
   readonly traceparent: string | undefined;
+  /** For its server: whether it is among those under way. */
+  counted = false;
   readonly #began = Date.now();
   #controller: AbortController | undefined;
   #aborted: { reason: unknown } | undefined;

@@ -6,12 +6,13 @@
  * it names; each call with an id is answered once; a result is kept exactly as long as its caller asked; how many calls
  * run and how many results are kept is bounded.
  */
-import { Cancelled, LIMITS, type MeshError, Overloaded, RefGone, toWire, type WireError } from '@hauki/protocol';
-import { decodeValue, type Encoded } from './codec.ts';
+import { Cancelled, MeshError, Overloaded, ProtocolViolation, RefGone, toWire, type WireError } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
+import type { Encoded } from './codec.ts';
+import { sourceOf } from './ghost.ts';
 import { checkedPath, invoke, read } from './invoke.ts';
 import type { RefTable } from './refs.ts';
 import { Served } from './served.ts';
-import { encode } from './values.ts';
 import type { Wire } from './wire.ts';
 
 /** A call as it came in. */
@@ -26,8 +27,8 @@ export interface ServerPowers {
   refs: RefTable;
   /** Calls on the root. */
   dispatch(method: string, params: unknown, call: Served): unknown;
-  /** The peer does not read what it asks for. */
-  flooded(why: string): void;
+  /** The peer does not read what it asks for, or breaks the protocol: the session ends. */
+  end(why: string): void;
 }
 
 /** What stands before the error in its message, with an id of any length that we give. */
@@ -44,13 +45,11 @@ export class Server {
   readonly #forgotten = new Set<unknown>();
   /** Calls served so far. */
   served = 0;
+  /** Calls under way; those without an id too, which nobody can name. */
+  serving = 0;
 
   constructor(powers: ServerPowers) {
     this.#powers = powers;
-  }
-
-  get serving(): number {
-    return this.#served.size;
   }
 
   get kept(): number {
@@ -76,56 +75,87 @@ export class Server {
   serve(message: IncomingCall, method: string, text: string, bytes: Uint8Array | undefined): void {
     const { id, rpc } = message;
     this.served++;
-    if (this.#served.size >= LIMITS.calls_in_flight)
-      return this.#fail(id, new Overloaded({ what: 'calls being served', limit: LIMITS.calls_in_flight }));
+    if (this.serving >= LIMITS.calls_in_flight)
+      return this.#refuse(
+        message,
+        bytes,
+        new Overloaded({ what: 'calls being served', limit: LIMITS.calls_in_flight }),
+      );
+    const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined;
+    if (keep && this.#kept.size >= LIMITS.exports)
+      return this.#refuse(
+        message,
+        bytes,
+        new Overloaded({ what: 'results kept for this session', limit: LIMITS.exports }),
+      );
     const call = new Served(rpc);
     // Only a tagged text of a peer that has something kept can name results.
     const names = bytes && this.#kept.size > 0 && text.includes('["result",') ? this.#named(message.params) : undefined;
-    const key = rpc?.on ?? (rpc?.of === undefined ? 'root' : `of ${rpc.of}`);
+    // What the session itself asks, a heartbeat first of all, waits for no call.
+    const own = method.startsWith('rpc.') ? method : 'root';
+    const key = rpc?.on ?? (rpc?.of === undefined ? own : `of ${rpc.of}`);
     const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
-    if (!names && !before) return this.#run(message, method, bytes, call);
-    const { refs } = this.#powers;
+    if (!names && !before) return this.#run(message, method, bytes, call, keep);
     // What comes for its streams and signals may come before its turn: they are taken now.
     try {
-      if (names) refs.expect(message.params);
-      else if (bytes) message.params = decodeValue(message.params, bytes, refs);
+      if (bytes && names) this.#powers.refs.expect(message.params);
+      else if (bytes) message.params = this.#decoded(message, bytes);
     } catch (error) {
       return this.#fail(id, error);
     }
     const kept = names && bytes?.slice();
-    this.#served.set(id, call);
-    const turn = Promise.all([before, names]).then(
-      () => this.#run(message, method, kept, call),
+    this.#begun(id, call);
+    const ready = Promise.all([before, names]);
+    const turn = ready.then(
+      () => this.#run(message, method, kept, call, keep),
       (error) => {
-        if (names) refs.discard(message.params);
-        if (this.#kept.has(id)) this.#keepFailure(id, error);
+        if (kept) this.#powers.refs.discard(message.params);
         this.#over(id, call, () => this.#fail(id, error));
       },
     );
-    // Calls on its result may come before its turn too.
-    if (rpc?.keep === true && id !== undefined)
-      this.#keep(
-        id,
-        turn.then(() => this.#laid(id)),
-      );
+    if (keep) {
+      // Calls on its result wait until there is one, or fail as it does.
+      const result: Promise<unknown> = ready.then(() => {
+        const now = this.#kept.get(id);
+        return now && now !== result ? (now instanceof Promise ? now : now.value) : Promise.reject(forgotten(id));
+      });
+      result.catch(() => {});
+      this.#kept.set(id, result);
+    }
     const mine = turn.finally(() => {
       if (this.#delayed.get(key) === mine) this.#delayed.delete(key);
     });
     this.#delayed.set(key, mine);
   }
 
-  #run(message: IncomingCall, method: string, bytes: Uint8Array | undefined, call: Served): void {
+  /** A call that does not begin: what it brought is let go of. */
+  #refuse(message: IncomingCall, bytes: Uint8Array | undefined, why: Error): void {
+    if (bytes) this.#powers.refs.discard(message.params);
+    this.#fail(message.id, why);
+  }
+
+  #begun(id: unknown, call: Served): void {
+    if (call.counted) return;
+    call.counted = true;
+    this.serving++;
+    this.#served.set(id, call);
+  }
+
+  #run(message: IncomingCall, method: string, bytes: Uint8Array | undefined, call: Served, wanted: boolean): void {
     const { id, rpc } = message;
-    if (this.#powers.wire.over) return call.end();
-    const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined && !this.#forgotten.has(id);
+    if (this.#powers.wire.over) return this.#over(id, call, () => {});
+    const keep = wanted && !this.#forgotten.has(id);
     let outcome: any;
+    let params: any;
     try {
-      if (keep && this.#kept.size >= LIMITS.exports)
-        throw new Overloaded({ what: 'results kept for this session', limit: LIMITS.exports });
-      const params = bytes ? decodeValue(message.params, bytes, this.#powers.refs) : message.params;
+      params = bytes ? this.#decoded(message, bytes) : message.params;
+    } catch (error) {
+      return this.#failed(id, error, call, keep);
+    }
+    try {
       outcome = this.#perform(method, params ?? [], rpc, call);
       if (outcome !== null && (typeof outcome === 'object' || typeof outcome === 'function') && isThenable(outcome)) {
-        this.#served.set(id, call);
+        this.#begun(id, call);
         const promise = Promise.resolve(outcome);
         if (keep) this.#keep(id, promise);
         promise.then(
@@ -135,24 +165,35 @@ export class Server {
         return;
       }
     } catch (error) {
-      if (keep) this.#keepFailure(id, error);
-      return this.#over(id, call, () => this.#fail(id, error));
+      return this.#failed(id, error, call, keep);
     }
     if (keep) this.#kept.set(id, { value: outcome });
     this.#over(id, call, () => this.#answer(id, outcome, keep));
   }
 
-  #keepFailure(id: unknown, error: unknown): void {
-    const failed = Promise.reject(error);
-    failed.catch(() => {});
-    this.#kept.set(id, failed);
+  #decoded({ params, rpc }: IncomingCall, bytes: Uint8Array): unknown {
+    try {
+      return this.#powers.refs.decode(params, bytes, this.#passes(rpc));
+    } catch (error) {
+      if (error instanceof ProtocolViolation) this.#powers.end(`the peer broke the protocol: ${error.message}`);
+      throw error;
+    }
   }
 
-  /** What a call that waited for its turn has left for calls on its result. */
-  #laid(id: unknown): unknown {
-    const kept = this.#kept.get(id);
-    if (!kept) throw new RefGone({ what: `result of call ${String(id)}` });
-    return kept instanceof Promise ? kept : kept.value;
+  /** Whether a call is only passed on, to another side's object. */
+  #passes(rpc: IncomingCall['rpc']): boolean {
+    if (rpc?.on !== undefined) return this.#powers.refs.isPassedOn(rpc.on);
+    const kept = rpc?.of === undefined ? undefined : this.#kept.get(rpc.of);
+    return kept !== undefined && !(kept instanceof Promise) && sourceOf(kept.value) !== undefined;
+  }
+
+  #failed(id: unknown, error: unknown, call: Served, keep: boolean): void {
+    if (keep) {
+      const failed = Promise.reject(error);
+      failed.catch(() => {});
+      this.#kept.set(id, failed);
+    }
+    this.#over(id, call, () => this.#fail(id, error));
   }
 
   #keep(id: unknown, promise: Promise<unknown>): void {
@@ -176,7 +217,7 @@ export class Server {
         : invoke(value, path, method === 'rpc.apply' ? undefined : method, args, call);
     if (rpc.on !== undefined) return go(this.#powers.refs.exportOf(rpc.on));
     const kept = this.#kept.get(rpc.of);
-    if (!kept) throw new RefGone({ what: `result of call ${String(rpc.of)}` });
+    if (!kept) throw forgotten(rpc.of);
     return kept instanceof Promise ? kept.then(go) : go(kept.value);
   }
 
@@ -197,13 +238,16 @@ export class Server {
   /** The result that a tag names. */
   resultFor(id: unknown, path: unknown): unknown {
     const kept = this.#kept.get(id);
-    if (!kept || kept instanceof Promise) throw new RefGone({ what: `result of call ${String(id)}` });
+    if (!kept || kept instanceof Promise) throw forgotten(id);
     return read(kept.value, checkedPath(path));
   }
 
   #over(id: unknown, call: Served, tell: () => void): void {
-    this.#served.delete(id);
-    this.#forgotten.delete(id);
+    if (call.counted) {
+      this.serving--;
+      if (this.#served.get(id) === call) this.#served.delete(id);
+      this.#forgotten.delete(id);
+    }
     call.end();
     tell();
   }
@@ -238,23 +282,21 @@ export class Server {
   /** The error member; with the thrown error itself where that says more: its cause, its own properties. */
   #wireError(error: unknown): Encoded {
     const { wire, refs } = this.#powers;
-    const told: WireError & { data?: { thrown?: unknown } } = toWire(error);
-    try {
-      const more = error instanceof Error && (error.cause !== undefined || Object.keys(error).length > 0);
-      if (!wire.tagged || !more || told.data?.name !== 'RemoteError') return { text: encode(told), bytes: undefined };
-      const encoded = wire.encode({ ...told, data: { ...told.data, thrown: error } }, 'error');
-      wire.check('An error', encoded.text, encoded.bytes, HEAD_BYTES);
-      refs.sent();
-      return encoded;
-    } catch {
-      const { code, message, data } = told;
-      return { text: JSON.stringify({ code, message, data: { name: data?.name } }), bytes: undefined };
-    }
+    for (const form of wire.tagged ? [withThrown, toWire] : [toWire])
+      try {
+        const encoded = wire.encode(form(error), 'error');
+        wire.check('An error', encoded.text, encoded.bytes, HEAD_BYTES);
+        refs.sent();
+        return encoded;
+      } catch {
+        // In fewer words, then.
+      }
+    return { text: JSON.stringify(briefly(error)), bytes: undefined };
   }
 
   #reply(text: string, bytes: Uint8Array[] | undefined): void {
-    const { wire, flooded } = this.#powers;
-    if (wire.refusal()) flooded('the peer reads more slowly than it asks, and its answers no longer fit in memory');
+    const { wire, end } = this.#powers;
+    if (wire.refusal()) end('the peer reads more slowly than it asks, and its answers no longer fit in memory');
     else wire.post(text, bytes);
   }
 
@@ -268,3 +310,25 @@ export class Server {
 }
 
 const isThenable = (value: { then?: unknown }): boolean => typeof value.then === 'function';
+
+const forgotten = (id: unknown) => new RefGone({ what: `result of call ${String(id)}` });
+
+/** An error as it travels, with what was thrown itself where that says more: its cause, its own properties. */
+export function withThrown(error: unknown): WireError {
+  const told = toWire(error);
+  // Errors of the table are told by their fields; one that was passed on brings what it was thrown for as its cause.
+  try {
+    const thrown = error instanceof MeshError ? error.cause : error;
+    if (!(thrown instanceof Error)) return told;
+    const more = thrown !== error || thrown.cause !== undefined || 'errors' in thrown || Object.keys(thrown).length > 0;
+    return more ? ({ ...told, data: { ...told.data, thrown } } as WireError) : told;
+  } catch {
+    return told; // A hostile getter threw.
+  }
+}
+
+/** The same in so few words that they can always be sent. */
+export function briefly(error: unknown): WireError {
+  const { code, message, data } = toWire(error);
+  return { code, message: message.slice(0, 4096), data: { name: data!.name } };
+}

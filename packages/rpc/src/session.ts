@@ -15,17 +15,16 @@ import {
   ConnectionLost,
   describe,
   fromWire,
-  LIMITS,
   type MeshError,
   NoSuchMethod,
   ProtocolViolation,
   toWire,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { Caller, errorFrom } from './caller.ts';
-import { decodeValue } from './codec.ts';
 import { RefTable } from './refs.ts';
 import type { Served } from './served.ts';
-import { type IncomingCall, Server } from './server.ts';
+import { briefly, type IncomingCall, Server, withThrown } from './server.ts';
 import { Streams } from './streams.ts';
 import type { Transport } from './transport.ts';
 import { Wire } from './wire.ts';
@@ -47,6 +46,8 @@ export interface CallOptions {
   traceparent?: string;
   /** Waiting for this answer does not keep the process alive. */
   background?: boolean;
+  /** For sessions: the answer is only passed on, and so held no longer than by whoever gets it. */
+  passing?: boolean;
 }
 
 export interface SessionOptions {
@@ -59,8 +60,8 @@ export interface SessionOptions {
   explain?: (reason: string) => Promise<MeshError | undefined>;
   /** Keep the process alive only while a call waits for its answer. */
   idle_lets_exit?: boolean;
-  /** False for a peer that has not said `rpc.open`: values are literal JSON, and nothing goes by reference. */
-  tagged?: boolean;
+  /** Writes values for a peer that has not said `rpc.open`: as literal JSON (`values.ts`), nothing goes by reference. */
+  literal?: (value: unknown) => string;
   /** Called when a call with `kill_after_ms` did not end in time. */
   kill?: (why: string) => void;
 }
@@ -108,19 +109,21 @@ export class Session {
   readonly closed: Promise<string>;
 
   constructor(options: SessionOptions) {
-    const { transport, dispatch = nobody, timeout_ms = LIMITS.call_ms, tagged = true, kill } = options;
+    const { transport, dispatch = nobody, timeout_ms = LIMITS.call_ms, literal, kill } = options;
     const idle_lets_exit = options.idle_lets_exit ?? false;
     this.#transport = transport;
     this.#explain = options.explain;
     this.closed = new Promise((resolve) => {
       this.#tell_closed = resolve;
     });
-    const wire = new Wire(transport, tagged);
+    const wire = new Wire(transport, literal);
     this.#wire = wire;
     this.#streams = new Streams({
       item: (id, value) => (wire.over ? 0 : wire.notify('rpc.item', [id, value])),
-      fail: (id, error) => wire.tell('rpc.fail', [id, toWire(error)]),
-      notify: (method, params) => wire.tell(method, params),
+      fail: (id, error) => {
+        for (const form of [withThrown, toWire, briefly]) if (wire.tell('rpc.fail', [id, form(error)])) return;
+      },
+      notify: (method, params) => void wire.tell(method, params),
     });
     this.#refs = new RefTable({
       streams: this.#streams,
@@ -143,7 +146,7 @@ export class Session {
       wire,
       refs: this.#refs,
       dispatch: (method, params, call) => dispatch(method, params, this, call),
-      flooded: (why) => this.close(why),
+      end: (why) => this.close(why),
     });
     transport.start({
       message: (text, bytes) => this.#receive(text, bytes),
@@ -227,19 +230,30 @@ export class Session {
   /** Our own notifications; false for what is none of them. */
   #notified(message: Message, method: string, text: string, bytes: Uint8Array | undefined): boolean {
     if (!OURS.has(method)) return false;
-    const params = bytes ? decodeValue(message.params, bytes, this.#refs) : message.params;
+    let { params } = message;
     if (!Array.isArray(params)) throw new ProtocolViolation({ why: `${method} has a list of parameters` });
+    const of_nobody = method === 'rpc.item' && !this.#streams.reads(params[0]);
+    if (of_nobody && bytes) this.#refs.discard(params);
+    if (of_nobody) return true;
+    let refused = false;
+    try {
+      if (bytes) params = this.#refs.decode(params, bytes);
+    } catch (error) {
+      if (error instanceof ProtocolViolation) throw error;
+      refused = true;
+      params = [params[0], error];
+    }
     const [id, more] = params;
     switch (method) {
       case 'rpc.item':
-        if (!this.#streams.item(id, more, text.length + (bytes?.length ?? 0)) && bytes)
-          this.#refs.discard(message.params);
+        if (refused) this.#streams.refuse(id, more);
+        else this.#streams.item(id, more, text.length + (bytes?.length ?? 0), bytes ? this.#refs.taken() : []);
         break;
       case 'rpc.end':
         this.#streams.end(id);
         break;
       case 'rpc.fail':
-        this.#streams.end(id, errorFrom(more));
+        this.#streams.end(id, refused ? more : errorFrom(more));
         break;
       case 'rpc.credit':
         this.#streams.credit(id, more);

@@ -6,7 +6,8 @@
  * iterator is closed. Credit counts characters and bytes of items, and something for each item, so that empty ones are
  * bounded too.
  */
-import { LIMITS, type MeshError, Overloaded, ProtocolViolation } from '@hauki/protocol';
+import { type MeshError, Overloaded, ProtocolViolation } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 
 /** What an item costs besides its content. */
 const ITEM_COST = 64;
@@ -22,11 +23,12 @@ interface Producer {
   credit: number;
   wake: (() => void) | undefined;
   stopped: boolean;
+  readonly source: any;
   iterator: AsyncIterator<unknown> | Iterator<unknown> | undefined;
 }
 
 interface Reader {
-  items: { value: unknown; cost: number }[];
+  items: { value: unknown; cost: number; taken: readonly (() => void)[] }[];
   waiting: { resolve(result: IteratorResult<unknown>): void; reject(error: unknown): void }[];
   /** What the producer may still send; below zero by at most one item. */
   granted: number;
@@ -49,17 +51,24 @@ export class Streams {
     return this.#producers.size + this.#readers.size;
   }
 
+  /** Streams that this side sends. */
+  get producing(): number {
+    return this.#producers.size;
+  }
+
   /** Sends what `source` gives, as stream `id`, from the turn after this; without credit it waits for a reader. */
   produce(id: number, source: AsyncIterable<unknown> | Iterable<unknown> | ReadableStream, credit: number): void {
     if (this.#producers.size >= LIMITS.streams)
       throw new Overloaded({ what: 'streams of this session', limit: LIMITS.streams });
-    const producer: Producer = { credit, wake: undefined, stopped: false, iterator: undefined };
+    const producer: Producer = { credit, wake: undefined, stopped: false, source, iterator: undefined };
     this.#producers.set(id, producer);
-    queueMicrotask(() => void this.#run(id, producer, source));
+    queueMicrotask(() => void this.#run(id, producer));
   }
 
-  async #run(id: number, producer: Producer, source: any): Promise<void> {
+  async #run(id: number, producer: Producer): Promise<void> {
     try {
+      const { source } = producer;
+      const each = source[Symbol.asyncIterator] as (() => AsyncIterator<unknown>) | undefined;
       let iterator: AsyncIterator<unknown> | undefined;
       for (;;) {
         while (producer.credit <= 0 && !producer.stopped)
@@ -67,9 +76,11 @@ export class Streams {
             producer.wake = resolve;
           });
         if (producer.stopped) return;
-        iterator ??= (source[Symbol.asyncIterator] ?? source[Symbol.iterator]).call(source) as AsyncIterator<unknown>;
+        iterator ??= (each ?? source[Symbol.iterator]).call(source) as AsyncIterator<unknown>;
         producer.iterator = iterator;
-        const { done, value } = await iterator.next();
+        const { done, value: given } = await iterator.next();
+        // As `for await` does: what a plain iterator promises is waited for.
+        const value = each ? given : await given;
         if (producer.stopped) return;
         if (done) {
           this.#producers.delete(id);
@@ -106,19 +117,30 @@ export class Streams {
     this.#producers.delete(id);
     producer.wake?.();
     // A generator that is in the middle of its work closes when that is done.
-    void (async () => producer.iterator?.return?.())().catch(() => {});
+    const { iterator, source } = producer;
+    void (async () => {
+      if (iterator) return iterator.return?.();
+      // It never began: what it holds is let go of in its own way.
+      const end = source.return ?? source.cancel ?? source.destroy;
+      return typeof end === 'function' ? end.call(source) : undefined;
+    })().catch(() => {});
   }
 
-  /** A stream that the other side produces. */
-  read(id: number, as_stream: boolean, lazy: boolean): AsyncIterableIterator<unknown> | ReadableStream {
+  /** Whether anybody reads this stream of the other side's. */
+  reads(id: unknown): boolean {
+    return this.#readers.has(id as number);
+  }
+
+  /** A stream that the other side produces, and how to leave it. */
+  read(id: number, as_stream: boolean, lazy: boolean): { value: object; leave: () => void } {
     if (this.#readers.size >= LIMITS.streams)
-      throw new Overloaded({ what: 'streams of this session', limit: LIMITS.streams });
+      throw new Overloaded({ what: 'streams taken by this session', limit: LIMITS.streams });
     const granted = lazy ? 0 : LIMITS.stream_bytes;
     const reader: Reader = { items: [], waiting: [], granted, consumed: 0, end: undefined };
     this.#readers.set(id, reader);
     const leave = () => {
       if (this.#readers.delete(id)) this.#powers.notify('rpc.stop', [id]);
-      reader.items = [];
+      for (const { taken } of reader.items.splice(0)) for (const letGo of taken) letGo();
       this.#finish(reader, {});
     };
     const iterator: AsyncIterableIterator<unknown> & AsyncDisposable = {
@@ -130,8 +152,8 @@ export class Streams {
       [Symbol.asyncIterator]: () => iterator,
       [Symbol.asyncDispose]: async () => leave(),
     };
-    if (!as_stream || typeof ReadableStream === 'undefined') return iterator;
-    return new ReadableStream(
+    if (!as_stream || typeof ReadableStream === 'undefined') return { value: iterator, leave };
+    const value = new ReadableStream(
       {
         async pull(controller) {
           const { done, value } = await iterator.next();
@@ -142,6 +164,7 @@ export class Streams {
       },
       { highWaterMark: 0 },
     );
+    return { value, leave };
   }
 
   #next(id: number, reader: Reader): Promise<IteratorResult<unknown>> {
@@ -167,17 +190,25 @@ export class Streams {
     return new Promise((resolve, reject) => reader.waiting.push({ resolve, reject }));
   }
 
-  /** An item came in, of the given size. Throws ProtocolViolation where it was sent without credit. */
-  item(id: unknown, value: unknown, size: number): boolean {
+  /**
+   * An item came in, of the given size; `taken` lets go of what it refers to. Throws ProtocolViolation where it was sent
+   * without credit.
+   */
+  item(id: unknown, value: unknown, size: number, taken: readonly (() => void)[]): void {
     const reader = this.#readers.get(id as number);
-    if (!reader) return false; // The reader has left, and its word is on the way.
+    if (!reader) return; // The reader has left, and its word is on the way.
     if (reader.granted <= 0) throw new ProtocolViolation({ why: 'an item of a stream without credit' });
     const cost = size + ITEM_COST;
     reader.granted -= cost;
-    reader.items.push({ value, cost });
+    reader.items.push({ value, cost, taken });
     const waiting = reader.waiting.shift();
     if (waiting) this.#next(id as number, reader).then(waiting.resolve, waiting.reject);
-    return true;
+  }
+
+  /** An item came in that this side cannot take: its reader hears why, and the producer that nobody reads. */
+  refuse(id: unknown, error: unknown): void {
+    this.#powers.notify('rpc.stop', [id]);
+    this.end(id, error);
   }
 
   /** The producer has ended, or failed. */
