@@ -619,6 +619,11 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
     if (!empty(session) || !empty(far()!.session)) tell(`${table(session)} | ${table(far()!.session)}`);
     session.close('left');
   } else if (ending === 'heal') faults.push(`the session ended: ${await session.closed}`);
+  // It was to be forgotten before it had begun.
+  if (session.open) {
+    if (tcp) await until('it goes on', () => way.channel.attached || !session.open);
+    session.close('left');
+  }
   await until(
     'the worker’s side has ended',
     () => far() === undefined || !far()!.session.open,
