@@ -36,7 +36,9 @@ export async function run(args: string[]): Promise<void> {
     if (outcome.faults.length === 0) return true;
     console.error(`Seed ${outcome.seed}, ${where}:\n  ${outcome.faults.join('\n  ')}\nIts story:`);
     console.error(`  ${outcome.story.join('\n  ')}`);
-    console.error(`Once more: FAULT_SEED=${outcome.seed} npm test -- rpc/test/faults`);
+    console.error(
+      `Once more: FAULT_SEED=${outcome.seed} npm test -- rpc/test/faults${where === 'over TCP' ? '-tcp' : '.test'}`,
+    );
     process.exitCode = 1;
     return false;
   };

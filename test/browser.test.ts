@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { servePage } from '../examples/browser/serve.ts';
-import { bundleClient, CLIENT_LIMIT_BYTES, type ClientBundle } from '../scripts/client-size.ts';
+import { bundleClient, CLIENT_GOAL_BYTES, CLIENT_LIMIT_BYTES, type ClientBundle } from '../scripts/client-size.ts';
 import { type Browser, missingBrowser, type Page, startBrowser } from './support/browser.ts';
 import { CALCULATOR, processes, useMesh } from './support/mesh.ts';
 
@@ -16,7 +16,7 @@ describe('what a page loads of the SDK', () => {
     assert.deepEqual(bundle.imports, []);
     assert.equal(/\b(?:from|import|require)\s*\(?\s*["'`]/.exec(bundle.code)?.[0], undefined);
     assert.deepEqual(
-      bundle.parts.filter(([file]) => file.includes('node_modules') || /-node\.ts$|powers-node/.test(file)),
+      bundle.parts.filter(({ file }) => file.includes('node_modules') || /-node\.ts$|powers-node/.test(file)),
       [],
     );
   });
@@ -26,9 +26,9 @@ describe('what a page loads of the SDK', () => {
     assert.deepEqual(imports, ['node:fs']);
   });
 
-  it(`is under ${CLIENT_LIMIT_BYTES} bytes, compressed`, () => {
+  it(`is under ${CLIENT_LIMIT_BYTES} bytes, compressed (the goal is ${CLIENT_GOAL_BYTES})`, () => {
     assert.ok(bundle.gzip_bytes < CLIENT_LIMIT_BYTES, `${bundle.gzip_bytes} bytes: npm run client-size says of what`);
-    assert.ok(bundle.parts.some(([file]) => file.endsWith('packages/mesh/src/connect.ts')));
+    assert.ok(bundle.parts.some(({ file }) => file.endsWith('packages/mesh/src/connect.ts')));
   });
 });
 

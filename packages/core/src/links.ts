@@ -13,7 +13,7 @@ import {
   parsePointer,
   pointerGranted,
 } from '@hauki/protocol';
-import { remote, Session, serve } from '@hauki/rpc';
+import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { demand, type Principal } from './rights.ts';
@@ -98,7 +98,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const session = new Session({
     transport: streamTransport(stream),
     dispatch: serve(core, ['register', 'report', 'worker_died', 'meshfs_write', 'meshfs_resolve']),
-    tagged: false,
+    literal: encode,
   });
   void session.closed.then((reason) => {
     clearInterval(watch);

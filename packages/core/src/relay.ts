@@ -8,6 +8,7 @@ import { DeadlineExceeded, LIMITS, type Ticket, type TicketBody } from '@hauki/p
 import {
   type CallerKey,
   type CallOptions,
+  encode,
   makeCallerKey,
   randomText,
   readTicketBody,
@@ -142,7 +143,7 @@ export class Relay {
     const session = new Session({
       transport: streamTransport(stream),
       // Its answers go to plain JSON clients: what JSON cannot say is refused where it is.
-      tagged: false,
+      literal: encode,
       explain: async () => {
         // The node's word on the death may be a moment behind the connection's end.
         for (let i = 0; i < 20 && this.#powers.registry.workers.has(worker); i++)

@@ -5,7 +5,6 @@ import {
   DeadlineExceeded,
   describe,
   type GrantRequest,
-  LIMITS,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
@@ -14,6 +13,7 @@ import {
   Unauthorised,
   type WorkerInfo,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type CallOptions,
   Deferred,

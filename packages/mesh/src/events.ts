@@ -5,17 +5,9 @@
  * one that it gave out, and what could not be had any more is said by an EVENTS_LOST in its place. A core that is away
  * is waited for; a token that is refused is an error.
  */
-import {
-  ConnectionLost,
-  fromWire,
-  isError,
-  LIMITS,
-  MeshError,
-  type MeshEvent,
-  Overloaded,
-  Unauthorised,
-} from '@hauki/protocol';
-import type { CoreClient } from './http.ts';
+import { ConnectionLost, isError, MeshError, type MeshEvent, Overloaded } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
+import { type CoreClient, pause, refusal } from './http.ts';
 
 export interface EventsOptions {
   /** Goes on as things happen, until it is left (`break`) or aborted. Else: what the core remembers. */
@@ -70,8 +62,9 @@ export async function* meshEvents(core: CoreClient, options: EventsOptions = {})
 }
 
 interface Frame {
-  id?: string;
-  data?: string;
+  id: string | undefined;
+  /** None where the core only says that it is there, and how far its events are. */
+  data: string | undefined;
 }
 
 /** One stream of the core, as long as it lasts. Ends, or rejects with ConnectionLost or what the core said. */
@@ -83,81 +76,38 @@ async function* frames(
 ): AsyncGenerator<Frame, void> {
   const ending = new AbortController();
   const end = () => ending.abort();
-  signal?.addEventListener('abort', end, { once: true });
-  // The core says at least every so often that it is there.
+  signal?.addEventListener('abort', end);
   let silence: ReturnType<typeof setTimeout> | undefined;
-  const heard = (within_ms: number) => {
-    clearTimeout(silence);
-    silence = setTimeout(end, within_ms);
-  };
-  const lost = (why: string) => new ConnectionLost({ why: `the events of ${base}: ${why}` });
   try {
-    heard(LIMITS.handshake_ms);
+    silence = setTimeout(end, LIMITS.handshake_ms);
     const headers: Record<string, string> = { authorization: `Bearer ${token}`, accept: 'text/event-stream' };
     if (last !== undefined) headers['last-event-id'] = last;
     const url = new URL(`/api/v2/events?${query}`, base);
-    const answer = await fetch(url, { headers, signal: ending.signal, redirect: 'error', cache: 'no-store' }).catch(
-      (error: Error) => {
-        throw lost(error.message);
-      },
-    );
-    if (!answer.ok || !answer.body) throw await refused(answer, base);
+    const answer = await fetch(url, { headers, signal: ending.signal, redirect: 'error', cache: 'no-store' });
+    if (!answer.ok || !answer.body) throw refusal(base, answer.status, await answer.json().catch(() => undefined));
+    const reader = answer.body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string>).getReader();
     let text = '';
-    for await (const chunk of chunks(answer.body)) {
+    for (let got = await reader.read(); !got.done; got = await reader.read()) {
       // A slow script is no silent core.
       clearTimeout(silence);
-      text += chunk;
-      for (let at = text.indexOf('\n\n'); at >= 0; at = text.indexOf('\n\n')) {
-        const frame = parseFrame(text.slice(0, at));
-        text = text.slice(at + 2);
-        if (frame) yield frame;
+      const blocks = (text + got.value).split('\n\n');
+      text = blocks.pop()!;
+      for (const block of blocks) {
+        const of = (field: string) => new RegExp(`^${field}: ?(.*)$`, 'm').exec(block)?.[1];
+        yield { id: of('id'), data: of('data') };
       }
-      if (text.length > EVENT_CHARS) throw lost('it sends no events');
-      heard(LIMITS.event_idle_ms * 3);
+      if (text.length > EVENT_CHARS) throw new Error('it sends no events');
+      // The core says at least every so often that it is there.
+      silence = setTimeout(end, LIMITS.event_idle_ms * 3);
     }
   } catch (error) {
     if (error instanceof MeshError) throw error;
-    throw lost(ending.signal.aborted ? 'nothing was heard for too long' : (error as Error).message);
+    const why = ending.signal.aborted ? 'nothing was heard for too long' : (error as Error).message;
+    throw new ConnectionLost({ why: `the events of ${base}: ${why}` });
   } finally {
     clearTimeout(silence);
     signal?.removeEventListener('abort', end);
+    // Ends the request too.
     end();
   }
 }
-
-async function* chunks(body: ReadableStream<Uint8Array>): AsyncGenerator<string, void> {
-  const reader = body.pipeThrough(new TextDecoderStream() as never).getReader() as ReadableStreamDefaultReader<string>;
-  try {
-    for (let got = await reader.read(); !got.done; got = await reader.read()) yield got.value;
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
-function parseFrame(text: string): Frame | undefined {
-  const frame: Frame = {};
-  for (const line of text.split('\n')) {
-    const [, field, value] = /^(id|data): ?(.*)$/.exec(line) ?? [];
-    if (field === 'id') frame.id = value!;
-    if (field === 'data') frame.data = frame.data === undefined ? value! : `${frame.data}\n${value}`;
-  }
-  return frame.id === undefined && frame.data === undefined ? undefined : frame;
-}
-
-async function refused(answer: Response, base: string): Promise<Error> {
-  const body = (await answer.json().catch(() => undefined)) as { error?: unknown } | undefined;
-  if (body?.error) return fromWire(body.error);
-  return new Unauthorised({ why: `${base} answered ${answer.status} and is perhaps no core` });
-}
-
-const pause = (ms: number, signal: AbortSignal | undefined): Promise<void> =>
-  new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener('abort', done, { once: true });
-    if (signal?.aborted) done();
-  });

@@ -3,11 +3,11 @@ import {
   ConnectionLost,
   DeadlineExceeded,
   fromWire,
-  LIMITS,
   type MeshError,
   OutcomeUnknown,
   Unauthorised,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { HttpStream, Powers } from './powers.ts';
 
 type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE';
@@ -53,11 +53,6 @@ export function createCoreClient(base: string, token: string, powers: Pick<Power
     }) as MeshError;
   }
 
-  const refused = (status: number, answer: any): MeshError =>
-    answer?.error
-      ? fromWire(answer.error)
-      : (new Unauthorised({ why: `${base} answered ${status} and is perhaps no core` }) as MeshError);
-
   return {
     base,
     token,
@@ -81,7 +76,7 @@ export function createCoreClient(base: string, token: string, powers: Pick<Power
         throw unanswered(error, `${method} ${path.split('?')[0]}`, timeout_ms);
       }
       if (status >= 200 && status < 300) return answer as T;
-      throw refused(status, answer);
+      throw refusal(base, status, answer);
     },
 
     async stream(method, path, { headers = {}, body, idle_ms = LIMITS.call_ms, signal } = {}) {
@@ -107,10 +102,29 @@ export function createCoreClient(base: string, token: string, powers: Pick<Power
       } catch (error) {
         throw unanswered(error, what, idle_ms);
       }
-      throw refused(status, parsed(text));
+      throw refusal(base, status, parsed(text));
     },
   };
 }
+
+/** What a core said instead of what was asked for. */
+export function refusal(base: string, status: number, answer: any): MeshError {
+  if (answer?.error) return fromWire(answer.error);
+  return new Unauthorised({ why: `${base} answered ${status} and is perhaps no core` }) as MeshError;
+}
+
+/** Waits for `ms`, or until `signal` is aborted. */
+export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener('abort', done);
+    if (signal?.aborted) done();
+  });
 
 function parsed(text: string): unknown {
   try {

@@ -11,10 +11,10 @@ import {
   DeadlineExceeded,
   fromWire,
   isError,
-  LIMITS,
   OutcomeUnknown,
   UploadOffset,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CoreClient } from './http.ts';
 import type { HttpStream } from './powers.ts';
 import { eventsOf, gathered, PIECE_BYTES, type Piece, pause, piecesOf } from './streams.ts';

@@ -6,7 +6,8 @@
  * session is dialled for as long as its worker may still be there, and not longer; one attempt is under way at a time,
  * because two would take the session from each other.
  */
-import { isError, LIMITS, type MeshError, SessionLost, type Ticket, type TicketBody } from '@hauki/protocol';
+import { isError, type MeshError, SessionLost, type Ticket, type TicketBody } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type CallerKey,
   Channel,
@@ -16,7 +17,7 @@ import {
   resumeSession,
   sessionKey,
 } from '@hauki/rpc';
-import type { CoreClient } from './http.ts';
+import { type CoreClient, pause } from './http.ts';
 import type { Powers } from './powers.ts';
 
 /** `p2p_preferred`: direct, else relayed. */
@@ -156,9 +157,7 @@ export class WorkerRoute {
       if (fate && (fate.fields.cause !== 'node_lost' || now_ms() > began + NODE_BACK_MS))
         return this.channel.fail(reason);
       if (now_ms() + wait_ms > until) return this.channel.fail(`${reason}; it could not be made again`);
-      await new Promise<void>((resolve) => {
-        setTimeout(resolve, wait_ms);
-      });
+      await pause(wait_ms);
       wait_ms = Math.min(wait_ms * 2, AGAIN_MS.most);
     }
   }

@@ -1,15 +1,8 @@
 /** `mesh.spool`: durable one-shot jobs, for the SDK. A handle holds no connection; another process can make it anew. */
-import {
-  ConnectionLost,
-  DeadlineExceeded,
-  fromWire,
-  isError,
-  JobCancelled,
-  LIMITS,
-  type WireError,
-} from '@hauki/protocol';
+import { ConnectionLost, DeadlineExceeded, fromWire, isError, JobCancelled, type WireError } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CloneOptions, Origin } from './connect.ts';
-import type { CoreClient } from './http.ts';
+import { type CoreClient, pause } from './http.ts';
 import type { ModuleOf } from './lasting.ts';
 
 export interface SpoolOptions
@@ -84,8 +77,6 @@ const PATH = '/api/v2/omega_spool';
 /** One request's wait: short enough for whatever stands between. */
 const WAIT_MS = 25_000;
 const AGAIN_MS = 250;
-
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The part of a mesh that has to do with the spool. */
 export function spoolDoor(core: CoreClient, moduleOf: ModuleOf): SpoolDoor {

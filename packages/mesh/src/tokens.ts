@@ -15,14 +15,16 @@ export interface Tokens {
 
 /** The core's tokens as `mesh.tokens` gives them. They reject with Forbidden, TokenUnknown, BadInput, StorageFailed. */
 export function meshTokens(core: CoreClient): Tokens {
-  type WithStatus<T> = T & { status?: string };
-  const bare = <T extends object>({ status: _status, ...rest }: WithStatus<T>) => rest as unknown as T;
+  const path = '/api/v2/tokens';
+  const bare = async <T>(answer: Promise<T & { status?: string }>): Promise<T> => {
+    const { status: _status, ...rest } = await answer;
+    return rest as T;
+  };
   return {
-    create: async (request) =>
-      bare(await core.request<TokenInfo & { token: string }>('POST', '/api/v2/tokens', request)),
-    list: async () => (await core.request<{ tokens: TokenInfo[] }>('GET', '/api/v2/tokens')).tokens,
+    create: (request) => bare(core.request('POST', path, request)),
+    list: async () => (await core.request<{ tokens: TokenInfo[] }>('GET', path)).tokens,
     revoke: async (id) =>
-      (await core.request<{ revoked: string[] }>('DELETE', `/api/v2/tokens/${encodeURIComponent(id)}`)).revoked,
-    self: async () => bare(await core.request<Omit<TokenInfo, 'created_at'>>('GET', '/api/v2/tokens/self')),
+      (await core.request<{ revoked: string[] }>('DELETE', `${path}/${encodeURIComponent(id)}`)).revoked,
+    self: () => bare(core.request('GET', `${path}/self`)),
   };
 }

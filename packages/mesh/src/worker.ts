@@ -8,13 +8,13 @@ import {
   type Beat,
   ConnectionLost,
   isError,
-  LIMITS,
   type MeshError,
   type Ticket,
   type TicketBody,
   WorkerDied,
   WorkerUnknown,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type CallerKey,
   type CallOptions,
@@ -25,7 +25,7 @@ import {
   readTicketBody,
   Session,
 } from '@hauki/rpc';
-import type { CoreClient } from './http.ts';
+import { type CoreClient, pause } from './http.ts';
 import type { Powers } from './powers.ts';
 import { type Route, type Routing, WorkerRoute } from './route.ts';
 
@@ -171,7 +171,7 @@ async function fateOf(worker: string, core: CoreClient): Promise<MeshError | und
   for (let i = 0; i < FATE_TRIES; i++) {
     const fate = await fateNow(worker, core);
     if (fate) return fate;
-    await new Promise((resolve) => setTimeout(resolve, FATE_EVERY_MS));
+    await pause(FATE_EVERY_MS);
   }
   return undefined;
 }

@@ -18,7 +18,7 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
+import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
 import { createEffects, type Driver, type MeshFsClient, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
@@ -88,7 +88,7 @@ export async function forge(
       transport: vault.control,
       dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
       timeout_ms: LIMITS.vault_start_ms,
-      tagged: false,
+      literal: encode,
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {

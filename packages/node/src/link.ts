@@ -14,7 +14,7 @@ import {
   LIMITS,
   type NodeForCore,
 } from '@hauki/protocol';
-import { remote, Session, serve } from '@hauki/rpc';
+import { encode, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import type { Agent } from './agent.ts';
 
@@ -129,7 +129,7 @@ export class Link {
       transport: streamTransport(stream),
       dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers', 'sessions']),
       timeout_ms: LIMITS.handshake_ms,
-      tagged: false,
+      literal: encode,
     });
     this.#session = session;
     const core = remote<CoreForNode>(session);

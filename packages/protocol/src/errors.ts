@@ -6,75 +6,26 @@
  * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
  */
 
-/** What travels in a JSON-RPC `error` member. */
-export interface WireError {
-  code: number;
-  message: string;
-  data?: { name: string; retryable?: boolean; fields?: Record<string, unknown>; stack?: string };
-}
+import { byName, define, type ErrorClass, MeshError, type WireError } from './mesh-error.ts';
 
-/** The base of every typed error of Hauki. */
-export class MeshError<Fields extends object = Record<string, unknown>> extends Error {
-  readonly code: number;
-  /** HTTP status where the error answers a request. */
-  readonly status: number;
-  /** True when the same request may succeed later without any change. */
-  readonly retryable: boolean;
-  readonly fields: Fields;
-
-  constructor(row: Row, fields: Fields, message: string) {
-    super(message);
-    this.name = row.name;
-    this.code = row.code;
-    this.status = row.status;
-    this.retryable = row.retryable;
-    this.fields = fields;
-  }
-}
-
-interface Row {
-  name: string;
-  code: number;
-  status: number;
-  retryable: boolean;
-}
-
-export interface ErrorClass<Fields extends object> {
-  new (fields: Fields, message?: string): MeshError<Fields>;
-  readonly row: Row;
-}
-
-const byName = new Map<string, { make(fields: any, message: string): MeshError<any> }>();
-
-function define<Fields extends object>(
-  name: string,
-  code: number,
-  status: number,
-  retryable: boolean,
-  text: (fields: Fields) => string,
-): ErrorClass<Fields> {
-  const row: Row = { name, code, status, retryable };
-  const made = class extends MeshError<Fields> {
-    static readonly row = row;
-    constructor(fields: Fields, message: string = text(fields)) {
-      super(row, fields, message);
-    }
-  };
-  Object.defineProperty(made, 'name', { value: name });
-  byName.set(name, { make: (fields, message) => new made(fields, message) });
-  return made;
-}
+export { type ErrorClass, MeshError, type WireError };
 
 // JSON-RPC 2.0, https://www.jsonrpc.org/specification#error_object
-export const ParseError = define<{ why: string }>('ParseError', -32700, 400, false, (f) => `Parse error: ${f.why}`);
-export const InvalidRequest = define<{ why: string }>(
+export const ParseError = /* @__PURE__ */ define<{ why: string }>(
+  'ParseError',
+  -32700,
+  400,
+  false,
+  (f) => `Parse error: ${f.why}`,
+);
+export const InvalidRequest = /* @__PURE__ */ define<{ why: string }>(
   'InvalidRequest',
   -32600,
   400,
   false,
   (f) => `Invalid Request: ${f.why}`,
 );
-export const NoSuchMethod = define<{ method: string; has?: string[] }>(
+export const NoSuchMethod = /* @__PURE__ */ define<{ method: string; has?: string[] }>(
   'NoSuchMethod',
   -32601,
   404,
@@ -82,14 +33,14 @@ export const NoSuchMethod = define<{ method: string; has?: string[] }>(
   (f) =>
     `Method not found: ${f.method}${f.has === undefined ? '' : f.has.length > 0 ? `. There is: ${f.has.join(', ')}` : '. There are no methods'}`,
 );
-export const InvalidParams = define<{ why: string }>(
+export const InvalidParams = /* @__PURE__ */ define<{ why: string }>(
   'InvalidParams',
   -32602,
   400,
   false,
   (f) => `Invalid params: ${f.why}`,
 );
-export const InternalError = define<{ why: string }>(
+export const InternalError = /* @__PURE__ */ define<{ why: string }>(
   'InternalError',
   -32603,
   500,
@@ -99,35 +50,35 @@ export const InternalError = define<{ why: string }>(
 
 // Calls and sessions
 /** What the worker's own code threw. `error_name` is the thrown error's name. */
-export const RemoteError = define<{ error_name: string; remote_stack?: string }>(
+export const RemoteError = /* @__PURE__ */ define<{ error_name: string; remote_stack?: string }>(
   'RemoteError',
   -32000,
   500,
   false,
   (f) => f.error_name,
 );
-export const WorkerDied = define<{ worker: string; cause: string; reason: string }>(
+export const WorkerDied = /* @__PURE__ */ define<{ worker: string; cause: string; reason: string }>(
   'WorkerDied',
   -32001,
   502,
   false,
   (f) => `Worker ${f.worker} is dead: ${f.reason}`,
 );
-export const OutcomeUnknown = define<{ method: string; why: string }>(
+export const OutcomeUnknown = /* @__PURE__ */ define<{ method: string; why: string }>(
   'OutcomeUnknown',
   -32002,
   502,
   false,
   (f) => `The call ${f.method}() was sent but its answer was lost (${f.why}). It may or may not have run`,
 );
-export const ConnectionLost = define<{ why: string }>(
+export const ConnectionLost = /* @__PURE__ */ define<{ why: string }>(
   'ConnectionLost',
   -32003,
   503,
   true,
   (f) => `Not connected: ${f.why}. The call was not sent`,
 );
-export const DeadlineExceeded = define<{ what: string; timeout_ms: number; may_have_run: boolean }>(
+export const DeadlineExceeded = /* @__PURE__ */ define<{ what: string; timeout_ms: number; may_have_run: boolean }>(
   'DeadlineExceeded',
   -32004,
   504,
@@ -135,35 +86,35 @@ export const DeadlineExceeded = define<{ what: string; timeout_ms: number; may_h
   (f) =>
     `${f.what} gave no answer within ${f.timeout_ms} ms; it ${f.may_have_run ? 'may have run or may be running still' : 'was never sent'}`,
 );
-export const Overloaded = define<{ what: string; limit: number }>(
+export const Overloaded = /* @__PURE__ */ define<{ what: string; limit: number }>(
   'Overloaded',
   -32005,
   429,
   true,
   (f) => `Too much at once: ${f.what} is at its limit of ${f.limit}`,
 );
-export const Unserialisable = define<{ why: string }>(
+export const Unserialisable = /* @__PURE__ */ define<{ why: string }>(
   'Unserialisable',
   -32006,
   400,
   false,
   (f) => `This value cannot be sent: ${f.why}`,
 );
-export const ProtocolViolation = define<{ why: string }>(
+export const ProtocolViolation = /* @__PURE__ */ define<{ why: string }>(
   'ProtocolViolation',
   -32007,
   400,
   false,
   (f) => `The peer broke the protocol: ${f.why}`,
 );
-export const RefGone = define<{ what: string; why?: string }>(
+export const RefGone = /* @__PURE__ */ define<{ what: string; why?: string }>(
   'RefGone',
   -32008,
   410,
   false,
   (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
 );
-export const Cancelled = define<{ method: string; why: string; may_have_run: boolean }>(
+export const Cancelled = /* @__PURE__ */ define<{ method: string; why: string; may_have_run: boolean }>(
   'Cancelled',
   -32009,
   499,
@@ -173,7 +124,7 @@ export const Cancelled = define<{ method: string; why: string; may_have_run: boo
 );
 
 // Input
-export const TooLarge = define<{ what: string; limit_bytes: number; got_bytes?: number }>(
+export const TooLarge = /* @__PURE__ */ define<{ what: string; limit_bytes: number; got_bytes?: number }>(
   'TooLarge',
   -32010,
   413,
@@ -181,30 +132,30 @@ export const TooLarge = define<{ what: string; limit_bytes: number; got_bytes?: 
   (f) =>
     `${f.what} is too large: ${f.got_bytes === undefined ? 'more than' : `${f.got_bytes} bytes, but`} ${f.limit_bytes} bytes are allowed`,
 );
-export const BadInput = define<{ what: string; why: string }>(
+export const BadInput = /* @__PURE__ */ define<{ what: string; why: string }>(
   'BadInput',
   -32011,
   400,
   false,
   (f) => `${f.what}: ${f.why}`,
 );
-export const Unauthorised = define<{ why: string }>('Unauthorised', -32012, 401, false, (f) => f.why);
+export const Unauthorised = /* @__PURE__ */ define<{ why: string }>('Unauthorised', -32012, 401, false, (f) => f.why);
 /** `scope` and `target`: what the token would have needed. */
-export const Forbidden = define<{ why: string; scope?: string; target?: string }>(
+export const Forbidden = /* @__PURE__ */ define<{ why: string; scope?: string; target?: string }>(
   'Forbidden',
   -32013,
   403,
   false,
   (f) => f.why,
 );
-export const GrantMissing = define<{ grant: string; wanted: string }>(
+export const GrantMissing = /* @__PURE__ */ define<{ grant: string; wanted: string }>(
   'GrantMissing',
   -32014,
   403,
   false,
   (f) => `The worker has no grant for this: ${f.grant} ${f.wanted}. Grant it when you clone, or do without`,
 );
-export const TokenUnknown = define<{ token: string }>(
+export const TokenUnknown = /* @__PURE__ */ define<{ token: string }>(
   'TokenUnknown',
   -32015,
   404,
@@ -213,42 +164,42 @@ export const TokenUnknown = define<{ token: string }>(
 );
 
 // Tickets: one error for each way in which a ticket can be wrong
-export const TicketForged = define<{ why: string }>(
+export const TicketForged = /* @__PURE__ */ define<{ why: string }>(
   'TicketForged',
   -32020,
   401,
   false,
   (f) => `The ticket was not issued by this mesh, or was altered: ${f.why}`,
 );
-export const TicketExpired = define<{ expired_at: string }>(
+export const TicketExpired = /* @__PURE__ */ define<{ expired_at: string }>(
   'TicketExpired',
   -32021,
   401,
   true,
   (f) => `The ticket expired at ${f.expired_at}. Ask for a new one`,
 );
-export const TicketReplayed = define<{ ticket: string }>(
+export const TicketReplayed = /* @__PURE__ */ define<{ ticket: string }>(
   'TicketReplayed',
   -32022,
   401,
   false,
   (f) => `Ticket ${f.ticket} was redeemed before; a ticket works once`,
 );
-export const TicketAudience = define<{ why: string }>(
+export const TicketAudience = /* @__PURE__ */ define<{ why: string }>(
   'TicketAudience',
   -32023,
   401,
   false,
   (f) => `The ticket was issued to another key: ${f.why}`,
 );
-export const TicketMisdirected = define<{ why: string }>(
+export const TicketMisdirected = /* @__PURE__ */ define<{ why: string }>(
   'TicketMisdirected',
   -32024,
   401,
   false,
   (f) => `The ticket is for another worker: ${f.why}`,
 );
-export const TicketUnproven = define<{ why: string }>(
+export const TicketUnproven = /* @__PURE__ */ define<{ why: string }>(
   'TicketUnproven',
   -32025,
   401,
@@ -256,7 +207,7 @@ export const TicketUnproven = define<{ why: string }>(
   (f) => `Whoever sent the ticket does not hold its secret: ${f.why}`,
 );
 
-export const SessionLost = define<{ why: string }>(
+export const SessionLost = /* @__PURE__ */ define<{ why: string }>(
   'SessionLost',
   -32026,
   410,
@@ -265,7 +216,7 @@ export const SessionLost = define<{ why: string }>(
 );
 
 // Placement and provisioning
-export const NoNodeFits = define<{ wanted: object; have: string[] }>(
+export const NoNodeFits = /* @__PURE__ */ define<{ wanted: object; have: string[] }>(
   'NoNodeFits',
   -32030,
   503,
@@ -273,19 +224,19 @@ export const NoNodeFits = define<{ wanted: object; have: string[] }>(
   (f) =>
     `No node fits. Wanted: ${JSON.stringify(f.wanted)}. ${f.have.length === 0 ? 'There are no nodes; start one with: hauki node' : `There is: ${f.have.join('; ')}`}`,
 );
-export const VaultFailed = define<{ driver: string; reason: string; log_tail?: string }>(
+export const VaultFailed = /* @__PURE__ */ define<{ driver: string; reason: string; log_tail?: string }>(
   'VaultFailed',
   -32031,
   500,
   true,
   (f) => `The ${f.driver} vault could not be started: ${f.reason}${f.log_tail ? `\n${f.log_tail}` : ''}`,
 );
-export const SourceRejected = define<{
+export const SourceRejected = /* @__PURE__ */ define<{
   stage: 'parse' | 'load' | 'exports' | 'bundle';
   reason: string;
   log_tail?: string;
 }>('SourceRejected', -32032, 422, false, (f) => `The worker's source was refused (${f.stage}): ${f.reason}`);
-export const WorkerUnknown = define<{ worker: string }>(
+export const WorkerUnknown = /* @__PURE__ */ define<{ worker: string }>(
   'WorkerUnknown',
   -32033,
   404,
@@ -294,42 +245,42 @@ export const WorkerUnknown = define<{ worker: string }>(
 );
 
 // Lasting workers and the spool
-export const NameTaken = define<{ name: string }>(
+export const NameTaken = /* @__PURE__ */ define<{ name: string }>(
   'NameTaken',
   -32060,
   409,
   false,
   (f) => `There is a lasting worker ${f.name} already. Choose another name, or delete that one first`,
 );
-export const WorkerRestarting = define<{ worker: string; why: string }>(
+export const WorkerRestarting = /* @__PURE__ */ define<{ worker: string; why: string }>(
   'WorkerRestarting',
   -32061,
   503,
   true,
   (f) => `The lasting worker ${f.worker} is not running just now: ${f.why}. Ask again in a moment`,
 );
-export const JobUnknown = define<{ job: string }>(
+export const JobUnknown = /* @__PURE__ */ define<{ job: string }>(
   'JobUnknown',
   -32062,
   404,
   false,
   (f) => `There is no job ${f.job} in the spool; what has ended is kept for a limited time`,
 );
-export const JobEnded = define<{ job: string; state: string }>(
+export const JobEnded = /* @__PURE__ */ define<{ job: string; state: string }>(
   'JobEnded',
   -32063,
   409,
   false,
   (f) => `Job ${f.job} has ended already: it is ${f.state}, and stays so`,
 );
-export const JobCancelled = define<{ job: string }>(
+export const JobCancelled = /* @__PURE__ */ define<{ job: string }>(
   'JobCancelled',
   -32065,
   409,
   false,
   (f) => `Job ${f.job} was cancelled; it has no result`,
 );
-export const KeyReused = define<{ key: string; job: string }>(
+export const KeyReused = /* @__PURE__ */ define<{ key: string; job: string }>(
   'KeyReused',
   -32064,
   409,
@@ -338,35 +289,35 @@ export const KeyReused = define<{ key: string; job: string }>(
 );
 
 // MeshFS
-export const PointerMissing = define<Record<never, never>>(
+export const PointerMissing = /* @__PURE__ */ define<Record<never, never>>(
   'PointerMissing',
   -32040,
   400,
   false,
   () => 'No pointer was given. A pointer looks like gem-pointer://wiki/project/page',
 );
-export const PointerInvalid = define<{ pointer: string; why: string }>(
+export const PointerInvalid = /* @__PURE__ */ define<{ pointer: string; why: string }>(
   'PointerInvalid',
   -32041,
   400,
   false,
   (f) => `Not a pointer: ${JSON.stringify(f.pointer)}: ${f.why}`,
 );
-export const PointerUnknown = define<{ pointer: string }>(
+export const PointerUnknown = /* @__PURE__ */ define<{ pointer: string }>(
   'PointerUnknown',
   -32042,
   404,
   false,
   (f) => `Nothing was ever written to ${f.pointer}`,
 );
-export const PayloadLost = define<{ pointer: string; digest: string }>(
+export const PayloadLost = /* @__PURE__ */ define<{ pointer: string; digest: string }>(
   'PayloadLost',
   -32043,
   410,
   false,
   (f) => `${f.pointer} is known, but its content (sha256 ${f.digest}) is gone from the store`,
 );
-export const StorageFailed = define<{ what: string }>(
+export const StorageFailed = /* @__PURE__ */ define<{ what: string }>(
   'StorageFailed',
   -32044,
   507,
@@ -375,7 +326,7 @@ export const StorageFailed = define<{ what: string }>(
 );
 
 /** The pointer's newest version is a deletion. `version` is the deletion's own; earlier ones stay readable. */
-export const PointerDeleted = define<{ pointer: string; version: number; deleted_at: string }>(
+export const PointerDeleted = /* @__PURE__ */ define<{ pointer: string; version: number; deleted_at: string }>(
   'PointerDeleted',
   -32045,
   410,
@@ -384,7 +335,7 @@ export const PointerDeleted = define<{ pointer: string; version: number; deleted
     `${f.pointer} was deleted at ${f.deleted_at} (version ${f.version}). Earlier versions can still be read: ask for its history`,
 );
 /** A compare-and-set found something else. `found` is what is there now; null for nothing, or for what was deleted. */
-export const PreconditionFailed = define<{
+export const PreconditionFailed = /* @__PURE__ */ define<{
   pointer: string;
   wanted: string;
   found: { version: number; digest: string } | null;
@@ -396,7 +347,12 @@ export const PreconditionFailed = define<{
   (f) =>
     `${f.pointer} is not as expected (${f.wanted}): ${!f.found ? 'there is nothing' : `there is version ${f.found.version}, sha256 ${f.found.digest}`}. Nothing was changed`,
 );
-export const VersionUnknown = define<{ pointer: string; version: number; oldest: number; newest: number }>(
+export const VersionUnknown = /* @__PURE__ */ define<{
+  pointer: string;
+  version: number;
+  oldest: number;
+  newest: number;
+}>(
   'VersionUnknown',
   -32047,
   404,
@@ -404,7 +360,7 @@ export const VersionUnknown = define<{ pointer: string; version: number; oldest:
   (f) => `${f.pointer} has no version ${f.version}; kept are ${f.oldest} to ${f.newest}`,
 );
 /** A watcher fell too far behind, or begins before what is remembered: list again, then watch from there. */
-export const ChangesMissed = define<{ after: number; oldest: number }>(
+export const ChangesMissed = /* @__PURE__ */ define<{ after: number; oldest: number }>(
   'ChangesMissed',
   -32048,
   410,
@@ -412,7 +368,7 @@ export const ChangesMissed = define<{ after: number; oldest: number }>(
   (f) =>
     `Changes after revision ${f.after} are no longer all known; the oldest known is ${f.oldest}. Read the list again and watch from its revision`,
 );
-export const RangeUnsatisfiable = define<{ pointer: string; bytes: number }>(
+export const RangeUnsatisfiable = /* @__PURE__ */ define<{ pointer: string; bytes: number }>(
   'RangeUnsatisfiable',
   -32049,
   416,
@@ -420,21 +376,21 @@ export const RangeUnsatisfiable = define<{ pointer: string; bytes: number }>(
   (f) => `${f.pointer} has ${f.bytes} bytes; the range asked for lies behind them`,
 );
 /** `wanted` and `got` are SHA-256 in hex. */
-export const DigestMismatch = define<{ wanted: string; got: string }>(
+export const DigestMismatch = /* @__PURE__ */ define<{ wanted: string; got: string }>(
   'DigestMismatch',
   -32090,
   400,
   false,
   (f) => `The content's sha256 is ${f.got}, but ${f.wanted} was announced. Nothing was changed; send it again`,
 );
-export const UploadUnknown = define<{ upload: string }>(
+export const UploadUnknown = /* @__PURE__ */ define<{ upload: string }>(
   'UploadUnknown',
   -32091,
   404,
   false,
   (f) => `There is no upload ${f.upload}: it was finished, given up, or too old. Begin again at byte 0`,
 );
-export const UploadOffset = define<{ upload: string; offset: number }>(
+export const UploadOffset = /* @__PURE__ */ define<{ upload: string; offset: number }>(
   'UploadOffset',
   -32092,
   409,
@@ -442,7 +398,7 @@ export const UploadOffset = define<{ upload: string; offset: number }>(
   (f) => `Upload ${f.upload} goes on at byte ${f.offset}`,
 );
 /** Binary content was asked for as text. */
-export const NotText = define<{ pointer: string; media_type: string }>(
+export const NotText = /* @__PURE__ */ define<{ pointer: string; media_type: string }>(
   'NotText',
   -32093,
   415,
@@ -480,28 +436,32 @@ export function toWire(thrown: unknown): WireError {
   return { code: RemoteError.row.code, message: `${name}: ${message}`, data: { name: 'RemoteError', fields } };
 }
 
-/** The error that a peer sent: of its class where we know it, else a RemoteError carrying code and message. */
+/**
+ * The error that a peer sent: of its class where this program has it; else, where it is of another row of the table, a
+ * MeshError with that row's name and code; else a RemoteError.
+ */
 export function fromWire(wire: unknown): MeshError {
   if (typeof wire !== 'object' || wire === null)
     return new ProtocolViolation({ why: 'an error that is not an object' }) as MeshError;
-  const { code, message, data } = wire as Partial<WireError>;
+  const { code, message, data } = wire as { code?: unknown; message?: unknown; data?: any };
   const text = typeof message === 'string' ? message : `error ${typeof code === 'number' ? code : 'without a code'}`;
-  const fields =
-    typeof data === 'object' && data !== null && typeof data.fields === 'object' && data.fields !== null
-      ? data.fields
-      : {};
-  const known = typeof data?.name === 'string' ? byName.get(data.name) : undefined;
+  const name: unknown = data?.name;
+  const fields = typeof data?.fields === 'object' && data.fields !== null ? data.fields : {};
+  const known = byName.get(name as string);
   if (known) {
-    const error = known.make(fields, text);
-    const { remote_stack } = fields as { remote_stack?: unknown };
+    const error = new known(fields, text);
+    const { remote_stack } = fields;
     // The worker's frames tell where it happened; ours would only tell how the news came.
     if (typeof remote_stack === 'string')
       error.stack = `${error.name}: ${text}\n${remote_stack.replace(/^[^\n]*\n(?= +at )/, '')}`;
     return error;
   }
-  for (const plain of [ParseError, InvalidRequest, NoSuchMethod, InvalidParams, InternalError] as const) {
-    if (plain.row.code === code) return byName.get(plain.row.name)!.make({ why: text, method: '?' }, text);
-  }
+  const ours = typeof code === 'number' && code <= -32000 && code > -32100;
+  if (ours && typeof name === 'string' && /^[A-Z]\w{0,63}$/.test(name))
+    return new MeshError({ name, code, status: 500, retryable: data.retryable === true }, fields, text);
+  // Peers that speak JSON-RPC and nothing of ours.
+  for (const plain of byName.values())
+    if (plain.row.code === code && code < -32100) return new plain({ why: text, method: '?' }, text);
   return new RemoteError({ error_name: 'Error' }, text) as MeshError;
 }
 

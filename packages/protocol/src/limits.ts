@@ -1,41 +1,15 @@
 /** Every bound of the wire and of provisioning, with its reason. Nothing in Hauki grows without one. */
+import * as callers from './caller-limits.ts';
+
+/** All of them; those that callers keep too stand in `caller-limits.ts`. */
 export const LIMITS = {
-  /** One message. Below 2^24, so that a frame's first byte is always 0x00 and tells our session from other protocols. */
-  message_bytes: 8 * 1024 * 1024,
-  /** How deep values may nest; QuickJS recurses on 256 KiB of native stack, and so must whoever reads them. */
-  depth: 128,
-  /** A regular expression's source, in characters: compiling is work that the sender chooses and the receiver does. */
-  regexp_chars: 4096,
-  /** Decimal digits of a bigint: reading one takes more than linear time. Four times an RSA-8192 modulus. */
-  bigint_digits: 10_000,
-  /** An error's stack on the wire. */
-  stack_chars: 4096,
-  /** One message of a WebSocket. It is held whole by whoever receives it, a relay too, and its bounds mean nothing. */
-  websocket_bytes: 1024 * 1024,
-  /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
-  unsent_bytes: 32 * 1024 * 1024,
-  /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
-  calls_in_flight: 4096,
-  /** References that one side of a session may have given out, or taken, at once; results kept for pipelining too. */
-  exports: 10_000,
-  /** Streams that one side of a session may have open in each direction. */
-  streams: 128,
-  /** What a stream's producer may be ahead of its reader, in characters and bytes. */
-  stream_bytes: 256 * 1024,
-  /** How long a visitor's cut session waits to be resumed; an owner's waits as long as its lease. */
-  resume_ms: 30_000,
+  ...callers,
   /** Cut sessions of visitors that a worker keeps for their return. */
   sessions_waiting: 64,
-  /** Requests in one JSON-RPC batch of a plain client. */
-  batch: 1000,
-  /** Methods that a worker may offer. */
-  methods: 1_000,
   /** A worker's source after bundling. */
   source_bytes: 4 * 1024 * 1024,
   /** An HTTP request body of the core; a source of full size with its JSON escapes fits. */
   body_bytes: 12 * 1024 * 1024,
-  /** From connect to a redeemed session. */
-  handshake_ms: 10_000,
   /** One message on a connection that has not been redeemed; a longer one cuts it. */
   handshake_bytes: 64 * 1024,
   /** Connections to one worker that have not redeemed a ticket yet; the oldest gives way. */
@@ -48,10 +22,6 @@ export const LIMITS = {
   vault_start_ms: 20_000,
   /** The graceful end hook; after it the vault is killed. */
   end_hook_ms: 2_000,
-  /** What a call waits for when nobody said otherwise. */
-  call_ms: 60_000,
-  /** A clone as the caller sees it: placement, vault, load. */
-  clone_ms: 45_000,
   /** What is kept of a vault's last words, in characters. */
   log_tail_chars: 8 * 1024,
   /** One log line of a guest, in characters; the rest is cut. */
@@ -126,8 +96,6 @@ export const LIMITS = {
   event_streams_each: 32,
   /** What a reader may ask to be chosen by. */
   event_names: 32,
-  /** An idle stream says so often that it lives; a reader that hears nothing for three times so long connects again. */
-  event_idle_ms: 15_000,
   /** A reader that takes nothing for so long is cut off; it may come back and resume. */
   event_stall_ms: 300_000,
 } as const;

@@ -11,13 +11,13 @@ import {
   describe,
   fromWire,
   isError,
-  LIMITS,
   type MeshError,
   OutcomeUnknown,
   Overloaded,
   ProtocolViolation,
   Unserialisable,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { Call, type CallHome } from './call.ts';
 import type { Encoded } from './codec.ts';
 import { invoke, read } from './invoke.ts';

@@ -1,400 +1,246 @@
 /**
- * Encoding: one pass over the value writes its text, and reads every property exactly once, so that what a getter or
- * a proxy answers later cannot matter. The same text serves as literal or tagged: what only a tagged text needs (labels
- * of things that occur twice, the escape of objects that look like a tag) is noted with its position and written in at
- * the end, if at all.
+ * Encoding: one pass copies a value into what JSON can write, with tags where JSON has no word for it, and reads every
+ * property exactly once, so that what a getter or a proxy answers later cannot matter. What only a tagged text needs
+ * (labels of things that occur twice, the escape of objects that look like a tag) is put around the copies at the end.
  */
-import { describe, LIMITS, MeshError, ownFrames, toWire, Unserialisable } from '@hauki/protocol';
-import { type Encoded, ERROR_MEMBERS, type Refs } from './codec.ts';
-import { annotated, digits, HINTS, isPlain, many, quote, Refusal, tooLarge } from './codec-text.ts';
-import { isClass, type Lineage, lineageOf } from './methods.ts';
-import { isAnyError, isIterable, isMarked, kindByLineage } from './references.ts';
-
-/** Up to here a list is searched for an object met before; beyond, a Map. */
-const FEW = 12;
-/** From here on the numbers and texts of a list are handed to the platform together. */
-const MANY = 16;
-const typeName = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag)!.get!;
+import { describe, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
+import { type Encoded, ERROR_MEMBERS, put, type Refs } from './codec.ts';
+import { lineageOf } from './methods.ts';
+import { isAnyError, kindOf } from './references.ts';
 
 /** Encodes a value; `where` names it in errors. All or nothing. Throws Unserialisable, TooLarge, or what `give` throws. */
 export function encodeValue(value: unknown, refs: Refs, where = 'value'): Encoded {
-  switch (typeof value) {
-    case 'string':
-      return { text: quote(value), bytes: undefined };
-    case 'boolean':
-      return { text: value ? 'true' : 'false', bytes: undefined };
-    case 'undefined':
-      return { text: '{"$":["undefined"]}', bytes: [] };
-    case 'object':
-      if (value === null) return { text: 'null', bytes: undefined };
-  }
-  const encoder = new Encoder(refs);
+  const encoder = new Encoder(refs, where);
   try {
-    encoder.value(value);
-    return encoder.finish();
+    return encoder.encode(value);
   } catch (error) {
     if (encoder.gave) refs.undo?.();
-    if (error instanceof Refusal) throw new Unserialisable({ why: `${encoder.place(where)} is ${error.message}` });
     if (error instanceof MeshError) throw error;
-    throw new Unserialisable({ why: `${encoder.place(where)} cannot be read: ${describe(error)}` });
+    return encoder.refuse(`cannot be read: ${describe(error)}`);
   }
 }
+
+/** Where the copy of an object stands, so that something can be put around it. */
+interface Place {
+  into: object;
+  key: string | number;
+  /** Tags at the later places of the same object, which want its label. */
+  again: unknown[][];
+  /** The object looks like a tag itself. */
+  dollar: boolean;
+}
+
+const typeName = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag)!.get!;
+/** The bits of the largest bigint that has no more digits than it may. */
+const BIGINT_BITS = Math.floor(LIMITS.bigint_digits * Math.log2(10));
+
+/** What to send in place of what no message can carry. */
+const INSTEAD: Record<string, string> = {
+  __proto__: null as never,
+  Promise: 'await it first',
+  URL: 'send its href',
+  Response: 'send its status and its body',
+  Blob: 'send its stream()',
+  File: 'send its stream()',
+};
 
 class Encoder {
   gave = false;
   readonly #refs: Refs;
-  #out = '';
+  readonly #where: string;
+  /** The keys on the way to what is being read; as many as it lies deep. */
+  readonly #path: (string | number)[] = [];
+  readonly #seen = new Map<object, Place>();
+  readonly #bytes: Uint8Array[] = [];
+  #attached = 0;
   #tagged = false;
-  #depth = 0;
-  /** How many objects with an identity have been met; most values are one. */
-  #count = 0;
-  #root: object | undefined;
-  /** From the second on: objects in order of occurrence, and where the text of each begins and ends. */
-  #objects: object[] | undefined;
-  #spans: number[] | undefined;
-  #index: Map<object, number> | undefined;
-  /** Later places of objects: position and number of object, in turn. */
-  #again: number[] | undefined;
-  /** Numbers of objects that look like a tag. */
-  #dollars: number[] | undefined;
-  #bytes: Uint8Array[] | undefined;
-  #size = 0;
-  /** The keys above what failed, from the inside outwards. */
-  #trail: (string | number)[] | undefined;
+  #room = LIMITS.message_bytes;
 
-  constructor(refs: Refs) {
+  constructor(refs: Refs, where: string) {
     this.#refs = refs;
+    this.#where = where;
   }
 
-  /** Where encoding failed, for people: `params[0].a.b`. */
-  place(where: string): string {
-    const keys = (this.#trail ?? []).reverse();
-    return (
-      where +
-      keys.map((k) => (typeof k === 'number' ? `[${k}]` : /^[\w$]+$/.test(k) ? `.${k}` : `[${quote(k)}]`)).join('')
+  encode(value: unknown): Encoded {
+    const root = [value];
+    root[0] = this.#copy(value, root, 0);
+    if ('toJSON' in root) this.refuse('cannot be sent: somebody gave all objects a toJSON');
+    if (this.#tagged) this.#label();
+    return { text: JSON.stringify(root[0]), bytes: this.#tagged ? this.#bytes : undefined };
+  }
+
+  #label(): void {
+    let label = 0;
+    // In the order in which they were met: what stands inside is put around later.
+    for (const { into, key, again, dollar } of this.#seen.values()) {
+      const holder = into as Record<string | number, unknown>;
+      if (dollar) put(holder, key, { $: ['object', holder[key]] });
+      if (again.length === 0) continue;
+      put(holder, key, { $: ['def', label, holder[key]] });
+      for (const tag of again) tag[1] = label;
+      label++;
+    }
+  }
+
+  /** Throws, with the place where encoding has come to: `params[0].a.b is a symbol`. */
+  refuse(what: string): never {
+    const keys = this.#path.map((key) =>
+      typeof key === 'string' && /^[\w$]+$/.test(key) ? `.${key}` : `[${JSON.stringify(key)}]`,
     );
+    throw new Unserialisable({ why: `${this.#where}${keys.join('')} ${what}` });
   }
 
-  /** Notes the key of what failed and hands the error on. */
-  #below(key: string | number, error: unknown): unknown {
-    this.#trail ??= [];
-    this.#trail.push(key);
-    return error;
+  /** Takes characters and bytes off what a message may have, before they are copied. */
+  #fits(amount: number): void {
+    this.#room -= amount;
+    // Not a number where a proxy calls anything its length.
+    if (!(this.#room >= 0)) throw new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });
   }
 
-  value(value: unknown): void {
+  #tag(...inside: unknown[]): { $: unknown[] } {
+    this.#tagged = true;
+    return { $: inside };
+  }
+
+  /** What stands for a value, which is a member of `into`. */
+  #copy(value: unknown, into: object = [], key: string | number = 0): unknown {
     switch (typeof value) {
       case 'string':
-        this.#out += quote(value);
-        return;
-      case 'number':
-        if (value - value === 0 && (value !== 0 || 1 / value > 0)) this.#out += value;
-        else this.#tag(`"number","${Object.is(value, -0) ? '-0' : value}"`);
-        return;
-      case 'object':
-        if (value === null) this.#out += 'null';
-        else if (Array.isArray(value)) this.#array(value);
-        else this.#object(value);
-        return;
+        this.#fits(value.length);
+        return value;
       case 'boolean':
-        this.#out += value ? 'true' : 'false';
-        return;
+        return value;
+      case 'number':
+        if (value - value === 0 && (value !== 0 || 1 / value > 0)) return value;
+        return this.#tag('number', Object.is(value, -0) ? '-0' : `${value}`);
       case 'undefined':
-        return this.#tag('"undefined"');
+        return this.#tag('undefined');
       case 'bigint':
-        return this.#tag(`"bigint","${digits(value)}"`);
+        if (BigInt.asIntN(BIGINT_BITS + 1, value) !== value)
+          this.refuse(`is a bigint of more than ${LIMITS.bigint_digits} digits`);
+        return this.#tag('bigint', `${value}`);
       case 'symbol':
-        throw new Refusal('a symbol');
-      case 'function':
-        if (!this.#refs.claims?.(value) && isClass(value))
-          throw new Refusal('a class: a class cannot be sent; send an instance');
-        this.#give(value);
+        return this.refuse('is a symbol');
     }
+    return value && this.#object(value, into, key);
   }
 
-  #tag(inside: string): void {
-    this.#out += `{"$":[${inside}]}`;
-    this.#tagged = true;
+  /** Puts what stands for a member into the same place of another object; `name` is its key for people. */
+  #member(into: object, from: any, key: string | number, name = key): void {
+    this.#path.push(name);
+    put(into, key, this.#copy(from[key], into, key));
+    this.#path.pop();
   }
 
-  #give(value: object): void {
-    this.gave = true;
-    this.#tag(JSON.stringify(this.#refs.give(value)).slice(1, -1));
+  #members(from: object, keys: readonly string[]): object {
+    const into = {};
+    for (const key of keys) this.#member(into, from, key);
+    return into;
   }
 
-  /** Begins an object with an identity: its number, or −1 where a reference to its first place was written instead. */
-  #enter(object: object): number {
-    const number = this.#count;
-    if (number === 0) this.#root = object;
-    else {
-      const first = number === 1 ? (object === this.#root ? 0 : -1) : this.#find(object);
-      if (first !== -1) {
-        this.#again ??= [];
-        this.#again.push(this.#out.length, first);
-        this.#tagged = true;
-        return -1;
-      }
-      if (this.#depth >= LIMITS.depth) throw new Refusal(`nested deeper than ${LIMITS.depth}`);
-      if (this.#out.length > LIMITS.message_bytes) throw tooLarge();
-      if (number === 1) {
-        this.#objects = [this.#root!, object];
-        this.#spans = [0, 0, this.#out.length, 0];
-      } else {
-        this.#objects!.push(object);
-        this.#spans!.push(this.#out.length, 0);
-        if (this.#index !== undefined) this.#index.set(object, number);
-        else if (number === FEW) this.#index = new Map(this.#objects!.map((known, i) => [known, i]));
-      }
-    }
-    this.#count++;
-    this.#depth++;
-    return number;
-  }
-
-  /** The number of an object that was met before, or −1. */
-  #find(object: object): number {
-    return this.#index === undefined ? this.#objects!.indexOf(object) : (this.#index.get(object) ?? -1);
-  }
-
-  #leave(number: number): void {
-    this.#depth--;
-    if (this.#spans !== undefined) this.#spans[2 * number + 1] = this.#out.length;
-  }
-
-  #array(array: readonly unknown[]): void {
-    const proto = Object.getPrototypeOf(array);
-    if (proto !== Array.prototype || isMarked(array)) {
-      if (this.#refs.claims?.(array)) return this.#give(array);
-      if (isMarked(array) || kindByLineage(array, lineageOf(proto)) !== undefined) return this.#give(array);
-    }
-    const number = this.#enter(array);
-    if (number === -1) return;
-    this.#items(array);
-    this.#leave(number);
-  }
-
-  #items(array: readonly unknown[]): void {
+  #items(array: readonly unknown[]): unknown[] {
     const { length } = array;
-    // A proxy may call anything its length. Every item takes two characters at least.
-    if (!(length * 2 <= LIMITS.message_bytes)) throw tooLarge();
-    let i = 0;
-    this.#out += '[';
-    try {
-      for (; i < length; i++) {
-        let item = array[i];
-        if (i > 0) this.#out += ',';
-        if (length >= MANY && isPlain(item)) {
-          const run: unknown[] = [];
-          do {
-            run.push(item);
-            if (++i === length) break;
-            item = array[i];
-          } while (isPlain(item));
-          this.#out += many(run);
-          if (i === length) break;
-          this.#out += ',';
-        }
-        if (item === undefined && !(i in array)) this.#tag('"hole"');
-        else this.value(item);
-      }
-    } catch (error) {
-      throw this.#below(i, error);
+    // Every item takes two characters at least.
+    this.#fits(length * 2);
+    const into: unknown[] = [];
+    for (let i = 0; i < length; i++) {
+      this.#path.push(i);
+      const item = array[i];
+      into.push(item === undefined && !(i in array) ? this.#tag('hole') : this.#copy(item, into, i));
+      this.#path.pop();
     }
-    this.#out += ']';
+    return into;
   }
 
-  #object(object: object): void {
-    const proto = Object.getPrototypeOf(object);
-    if (proto !== Object.prototype) return this.#special(object, proto);
-    if (isMarked(object) || isIterable(object)) return this.#give(object);
-    this.#plain(object);
-  }
-
-  #plain(object: object): void {
-    const number = this.#enter(object);
-    if (number === -1) return;
-    const keys = Object.keys(object);
-    if (keys.length === 1 && keys[0] === '$') {
-      this.#dollars ??= [];
-      this.#dollars.push(number);
+  #object(object: object, into: object, key: string | number): unknown {
+    const proto: object | null = Object.getPrototypeOf(object);
+    if ((proto !== Object.prototype && this.#refs.claims?.(object)) || kindOf(object)) {
+      this.gave = true;
+      return this.#tag(...this.#refs.give(object));
     }
-    this.#members(object as Record<string, unknown>, keys);
-    this.#leave(number);
-  }
-
-  #members(object: Record<string, unknown>, keys: readonly string[]): void {
-    if (keys.length === 0) {
-      this.#out += '{}';
-      return;
+    if (typeof object === 'function') this.refuse('is a class: a class cannot be sent; send an instance');
+    const known = this.#seen.get(object);
+    if (known) {
+      const tag = this.#tag('ref');
+      known.again.push(tag.$);
+      return tag;
     }
-    let i = 0;
-    try {
-      for (; i < keys.length; i++) {
-        const key = keys[i]!;
-        const member = object[key];
-        this.#out += `${i === 0 ? '{' : ','}${quote(key)}:`;
-        this.value(member);
-      }
-    } catch (error) {
-      throw this.#below(keys[i]!, error);
+    if (this.#path.length >= LIMITS.depth) this.refuse(`is nested deeper than ${LIMITS.depth}`);
+    const place: Place = { into, key, again: [], dollar: false };
+    this.#seen.set(object, place);
+    if (Array.isArray(object)) return this.#items(object);
+    const { base = 'Object' } = lineageOf(proto);
+    if (base === 'Object') {
+      const keys = Object.keys(object);
+      place.dollar = keys.length === 1 && keys[0] === '$';
+      return this.#members(object, keys);
     }
-    this.#out += '}';
-  }
-
-  /** Whatever is neither a plain object nor an array. */
-  #special(object: object, proto: object | null): void {
-    if (this.#refs.claims?.(object) || isMarked(object)) return this.#give(object);
-    if (ArrayBuffer.isView(object)) return this.#view(object);
-    const lineage = lineageOf(proto);
     if (isAnyError(object)) return this.#error(object);
-    if (kindByLineage(object, lineage) !== undefined) return this.#give(object);
-    switch (lineage.base) {
-      case 'Object':
-      case undefined:
-        return this.#plain(object);
-      case 'ArrayBuffer':
-      case 'SharedArrayBuffer':
-        return this.#attach(object, 'ArrayBuffer', object as ArrayBuffer, 0, (object as ArrayBuffer).byteLength);
-    }
-    const write = this.#writer(object, lineage);
-    const number = this.#enter(object);
-    if (number === -1) return;
-    this.#tagged = true;
-    this.#out += '{"$":[';
-    write();
-    this.#out += ']}';
-    this.#leave(number);
+    if (ArrayBuffer.isView(object))
+      return this.#attach(typeName.call(object) ?? 'DataView', object.buffer, object.byteOffset, object.byteLength);
+    return this.#builtIn(object, base);
   }
 
-  /** How to write an instance of a built-in class. The prototypes' own functions refuse what only looks like one. */
-  #writer(object: object, { base }: Lineage): () => void {
+  /** An instance of a class of the language; their prototypes' own functions refuse what only looks like one. */
+  #builtIn(object: object, base: string): unknown {
     switch (base) {
-      case 'Date': {
-        const ms = Date.prototype.getTime.call(object);
-        return () => {
-          this.#out += `"date",${Number.isNaN(ms) ? 'null' : ms}`;
-        };
-      }
+      case 'Date':
+        return this.#tag('date', Date.prototype.getTime.call(object));
       case 'RegExp': {
-        const { source, flags } = object as RegExp;
-        if (typeof source !== 'string' || typeof flags !== 'string') throw new Refusal('a changed regular expression');
+        const { source, flags } = new RegExp(object as RegExp);
         if (source.length > LIMITS.regexp_chars)
-          throw new Refusal(`a regular expression of more than ${LIMITS.regexp_chars} characters`);
-        return () => {
-          this.#out += `"regexp",${quote(source)},${quote(flags)}`;
-        };
+          this.refuse(`is a regular expression of more than ${LIMITS.regexp_chars} characters`);
+        return this.#tag('regexp', source, flags);
       }
-      case 'Map': {
-        const items: unknown[] = [];
-        Map.prototype.forEach.call(object, (value, key) => items.push(key, value));
-        return () => this.#pairs(items);
-      }
-      case 'Set': {
-        const items: unknown[] = [];
-        Set.prototype.forEach.call(object, (value) => items.push(value));
-        return () => {
-          this.#out += '"set",';
-          this.#items(items);
-        };
-      }
+      case 'Map':
+        return this.#tag(
+          'map',
+          [...Map.prototype.entries.call(object)].map((entry, i) => {
+            const into: unknown[] = [];
+            for (const at of [0, 1]) this.#member(into, entry, at, `entry ${i}`);
+            return into;
+          }),
+        );
+      case 'Set':
+        return this.#tag('set', this.#items([...Set.prototype.values.call(object)]));
       case 'Number':
       case 'String':
       case 'Boolean':
-      case 'BigInt': {
-        const unbox: () => unknown = { Number, String, Boolean, BigInt }[base].prototype.valueOf;
-        const primitive = unbox.call(object);
-        return () => {
-          this.#out += '"boxed",';
-          this.value(primitive);
-        };
-      }
+      case 'BigInt':
+        return this.#tag('boxed', this.#copy((globalThis as any)[base].prototype.valueOf.call(object)));
+      case 'ArrayBuffer':
+      case 'SharedArrayBuffer':
+        return this.#attach('ArrayBuffer', object as ArrayBuffer, 0, (object as ArrayBuffer).byteLength);
     }
-    throw new Refusal(
-      HINTS[base!] ??
-        `of the class ${base}, which cannot be copied: send what you need of it, or mark it with reference()`,
-    );
-  }
-
-  #pairs(items: readonly unknown[]): void {
-    let i = 0;
-    this.#out += '"map",[';
-    try {
-      for (; i < items.length; i += 2) {
-        this.#out += i > 0 ? ',[' : '[';
-        this.value(items[i]);
-        this.#out += ',';
-        this.value(items[i + 1]);
-        this.#out += ']';
-      }
-    } catch (error) {
-      throw this.#below(`entry ${i / 2}`, error);
-    }
-    this.#out += ']';
-  }
-
-  #view(view: ArrayBufferView): void {
-    const type = (typeName.call(view) as string | undefined) ?? 'DataView';
-    this.#attach(view, type, view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
+    return this.refuse(`is a ${base}: ${INSTEAD[base] ?? 'send what you need of it, or mark it with reference()'}`);
   }
 
   /** Copies bytes at once: their owner may go on writing. Elements are little-endian, as on every platform we run on. */
-  #attach(object: object, type: string, buffer: ArrayBuffer, offset: number, length: number): void {
-    const number = this.#enter(object);
-    if (number === -1) return;
-    if (this.#size + length > LIMITS.message_bytes) throw tooLarge();
+  #attach(type: string, buffer: ArrayBufferLike, offset: number, length: number): object {
+    this.#fits(length);
     const copy = new Uint8Array(buffer, offset, length).slice();
-    this.#tag(`"bytes","${type}",${this.#size},${copy.length}`);
-    this.#size += copy.length;
-    this.#bytes ??= [];
+    const tag = this.#tag('bytes', type, this.#attached, copy.length);
+    this.#attached += copy.length;
     this.#bytes.push(copy);
-    this.#leave(number);
+    return tag;
   }
 
-  #error(error: Error): void {
-    const number = this.#enter(error);
-    if (number === -1) return;
-    const { name, message } = error;
-    this.#tagged = true;
-    this.#out += `{"$":["error",{"name":${quote(String(name))},"message":${quote(String(message))}`;
+  #error(error: Error): object {
+    const body: Record<string, unknown> = { name: String(error.name), message: String(error.message) };
     if (error instanceof MeshError) {
-      const { code, data } = toWire(error);
-      const { fields } = error;
-      this.#out += `,"wire":{"code":${code},"message":${quote(String(message))},"data":{"name":${quote(data!.name)},"retryable":${data!.retryable === true},"fields":`;
-      this.#depth++;
-      this.#members(fields, Object.keys(fields));
-      this.#depth--;
-      this.#out += '}}';
+      const { data, ...wire } = toWire(error);
+      body.wire = { ...wire, data: { ...data, fields: this.#members(error.fields, Object.keys(error.fields)) } };
     } else {
       const { stack } = error;
-      if (typeof stack === 'string') this.#out += `,"stack":${quote(ownFrames(stack))}`;
-      for (const key of ['cause', 'errors'] as const) {
-        if (!Object.hasOwn(error, key)) continue;
-        const member = (error as AggregateError)[key];
-        if (key === 'errors' && !Array.isArray(member)) continue;
-        this.#out += `,"${key}":`;
-        try {
-          this.value(member);
-        } catch (failure) {
-          throw this.#below(key, failure);
-        }
-      }
-      const keys = Object.keys(error).filter((key) => !ERROR_MEMBERS.has(key));
-      if (keys.length > 0) {
-        this.#out += ',"props":';
-        this.#members(error as never, keys);
-      }
+      if (typeof stack === 'string') body.stack = ownFrames(stack);
+      const { cause, errors } = error as AggregateError;
+      for (const key of ['cause', 'errors'])
+        if (Object.hasOwn(error, key) && (key === 'cause' || Array.isArray(errors)))
+          this.#member(body, { cause, errors }, key);
+      const keys = Object.keys(error).filter((key) => !ERROR_MEMBERS.includes(key));
+      if (keys.length > 0) body.props = this.#members(error, keys);
     }
-    this.#out += '}]}';
-    this.#leave(number);
-  }
-
-  finish(): Encoded {
-    const text = this.#out;
-    if (!this.#tagged) return { text, bytes: undefined };
-    const bytes = this.#bytes ?? [];
-    if (this.#again === undefined && this.#dollars === undefined) return { text, bytes };
-    const spans = this.#spans ?? [0, 0];
-    spans[1] = text.length;
-    return { text: annotated(text, spans, this.#again ?? [], this.#dollars ?? []), bytes };
+    return this.#tag('error', body);
   }
 }

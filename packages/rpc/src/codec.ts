@@ -28,24 +28,11 @@ export interface Encoded {
   bytes: Uint8Array[] | undefined;
 }
 
-/** Kinds of bytes with the size of an element; the platform's class is looked up when one is needed. */
-export const BYTES_PER_ELEMENT: Readonly<Record<string, number>> = {
-  __proto__: null as never,
-  ArrayBuffer: 1,
-  DataView: 1,
-  Int8Array: 1,
-  Uint8Array: 1,
-  Uint8ClampedArray: 1,
-  Int16Array: 2,
-  Uint16Array: 2,
-  Int32Array: 4,
-  Uint32Array: 4,
-  Float16Array: 2,
-  Float32Array: 4,
-  Float64Array: 8,
-  BigInt64Array: 8,
-  BigUint64Array: 8,
-};
-
 /** Members of an error that have their own place, so that its other properties cannot stand in for them. */
-export const ERROR_MEMBERS: ReadonlySet<string> = new Set(['name', 'message', 'stack', 'cause', 'errors']);
+export const ERROR_MEMBERS: readonly string[] = ['name', 'message', 'stack', 'cause', 'errors'];
+
+/** Sets an own property, also one called `__proto__`; hidden as `message` is on errors where it is not `enumerable`. */
+export function put(object: object, key: string | number, value: unknown, enumerable = true): void {
+  if (enumerable && key !== '__proto__') (object as Record<string | number, unknown>)[key] = value;
+  else Object.defineProperty(object, key, { value, writable: true, enumerable, configurable: true });
+}

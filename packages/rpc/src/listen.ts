@@ -29,6 +29,7 @@ import type { FrameTransport } from './transport.ts';
 import { bufferUtf8, streamTransport } from './transports/stream.ts';
 import { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './transports/websocket.ts';
 import { serveWebSocket } from './transports/websocket-server.ts';
+import { encode } from './values.ts';
 
 /** A shorter secret could be guessed from a proof. */
 const SECRET_CHARS = 16;
@@ -205,7 +206,7 @@ async function admit(link: FrameTransport, key: string | undefined, proven: () =
   let greeted = false;
   const shaking = new Session({
     transport: link,
-    tagged: false,
+    literal: encode,
     async dispatch(method, params) {
       if (method === 'rpc.hello' && !greeted) {
         greeted = true;
@@ -235,7 +236,7 @@ async function admit(link: FrameTransport, key: string | undefined, proven: () =
 
 /** The other side of `admit`. */
 async function introduce(link: FrameTransport, key: string | undefined, timeout_ms: number): Promise<void> {
-  const shaking = new Session({ transport: link, tagged: false, timeout_ms });
+  const shaking = new Session({ transport: link, literal: encode, timeout_ms });
   const hello = (await shaking.call('rpc.hello')) as { nonce?: unknown } | null;
   const theirs = hello?.nonce;
   if (key === undefined) {

@@ -6,13 +6,17 @@
 /** Names alone, as they stand before any worker's code runs: looking at the values would load half of the platform. */
 const PLATFORM = new Set(Object.getOwnPropertyNames(globalThis));
 
-/** The name of the class of the language or the platform whose prototype this is; undefined for all others. */
-export function builtInName(prototype: object): string | undefined {
+/**
+ * The name of the class of the language or the platform whose prototype this is, of another realm too; undefined for
+ * classes that somebody wrote.
+ */
+function builtInName(prototype: object): string | undefined {
   const made: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
   if (typeof made !== 'function' || made.prototype !== prototype) return undefined;
   const name: unknown = Object.getOwnPropertyDescriptor(made, 'name')?.value;
-  if (typeof name !== 'string' || !PLATFORM.has(name)) return undefined;
-  return (globalThis as Record<string, unknown>)[name] === made ? name : undefined;
+  if (typeof name !== 'string') return undefined;
+  const known = PLATFORM.has(name) && (globalThis as Record<string, unknown>)[name] === made;
+  return known || /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(made)) ? name : undefined;
 }
 
 /** All functions of an object and its classes by name, private ones included; what stands nearest counts. */
@@ -32,20 +36,11 @@ export function methodsOf(object: object): Map<string, (...args: unknown[]) => u
 export const isClass = (value: unknown): value is new (...args: any[]) => object =>
   typeof value === 'function' && /^class\b/.test(Function.prototype.toString.call(value));
 
-/** The name of a class that is not written in JavaScript: one of another realm, or one like Intl.Collator. */
-function nativeName(prototype: object): string | undefined {
-  const made: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
-  if (typeof made !== 'function' || made.prototype !== prototype) return undefined;
-  return /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(made)) ? String(made.name) : undefined;
-}
-
 /** What a prototype says about the objects below it. */
 export interface Lineage {
   /** The nearest built-in class: 'Object', 'Map', 'URL'…; undefined where the chain ends without one. */
   readonly base: string | undefined;
-  /** Whether a class of the user's stands before it. */
-  readonly own_class: boolean;
-  /** Whether such a class has a public method. */
+  /** Whether a class of the user's before it has a public method. */
   readonly methods: boolean;
 }
 
@@ -54,21 +49,15 @@ const lineages = new WeakMap<object, Lineage>();
 
 /** Walks up from a prototype to the nearest built-in class. The answer is remembered for each prototype. */
 export function lineageOf(prototype: object | null): Lineage {
-  if (prototype === null) return { base: undefined, own_class: false, methods: false };
+  if (prototype === null) return { base: undefined, methods: false };
   const known = lineages.get(prototype);
   if (known) return known;
-  let base: string | undefined;
-  let level: object | null = prototype;
-  for (; level !== null; level = Object.getPrototypeOf(level)) {
-    base = builtInName(level) ?? nativeName(level);
-    if (base !== undefined) break;
-  }
-  let methods = false;
-  for (let own: object | null = prototype; own !== level && own !== null; own = Object.getPrototypeOf(own))
-    methods ||= Object.entries(Object.getOwnPropertyDescriptors(own)).some(
-      ([name, { value }]) => typeof value === 'function' && name !== 'constructor' && !name.startsWith('_'),
-    );
-  const lineage = { base, own_class: level !== prototype, methods };
+  const base = builtInName(prototype);
+  const above = base === undefined ? lineageOf(Object.getPrototypeOf(prototype)) : { base, methods: false };
+  const own = base === undefined ? Object.entries(Object.getOwnPropertyDescriptors(prototype)) : [];
+  const called = ([name, { value }]: [string, PropertyDescriptor]) =>
+    typeof value === 'function' && name !== 'constructor' && !name.startsWith('_');
+  const lineage = { base: above.base, methods: above.methods || own.some(called) };
   lineages.set(prototype, lineage);
   return lineage;
 }

@@ -2,7 +2,8 @@
  * Answers plain JSON-RPC 2.0 clients, by the letter of https://www.jsonrpc.org/specification: requests, notifications,
  * batches, and an error for whatever is neither. Used wherever text comes in and text goes out: JSON lines, HTTP.
  */
-import { InvalidRequest, LIMITS, ParseError, toWire } from '@hauki/protocol';
+import { InvalidRequest, ParseError, toWire } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { encode } from './values.ts';
 
 export type PlainDispatch = (method: string, params: unknown) => unknown;

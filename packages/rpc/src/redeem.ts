@@ -4,13 +4,13 @@
  */
 import {
   ConnectionLost,
-  LIMITS,
   ProtocolViolation,
   SessionLost,
   type Ticket,
   type TicketBody,
   TicketForged,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Channel } from './channel.ts';
 import {
   type CallerKey,
@@ -69,7 +69,7 @@ export async function openSession(
   ticket: Ticket,
   key: CallerKey,
 ): Promise<string[]> {
-  const shaking = new Session({ transport: link, tagged: false, timeout_ms: LIMITS.handshake_ms });
+  const shaking = new Session({ transport: link, literal: JSON.stringify, timeout_ms: LIMITS.handshake_ms });
   try {
     const methods = await redeemTicket(shaking, ticket, key);
     if (!shaking.open) throw new SessionLost({ why: 'its connection ended when it began' });
@@ -94,7 +94,7 @@ export async function resumeSession(
 ): Promise<void> {
   // Two answers belong to the handshake; behind them frames of the session may follow at once.
   const fresh = firstMessages(link, 2);
-  const shaking = new Session({ transport: fresh, tagged: false, timeout_ms: LIMITS.handshake_ms });
+  const shaking = new Session({ transport: fresh, literal: JSON.stringify, timeout_ms: LIMITS.handshake_ms });
   let promised = false;
   try {
     const hello = (await shaking.call('rpc.hello')) as Hello;

@@ -6,7 +6,8 @@
  * reference that comes home is the object itself. Letting go is explicit (`using`, `await using`): a registry of what
  * was collected only warns, because when that happens is nobody's to know.
  */
-import { describe, LIMITS, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import { describe, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { decodeValue } from './codec.ts';
 import { functionSource, ghost, sourceOf, standsFor } from './ghost.ts';
 import { pipelined } from './promise.ts';

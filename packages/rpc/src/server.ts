@@ -6,16 +6,8 @@
  * it names; each call with an id is answered once; a result is kept exactly as long as its caller asked; how many calls
  * run and how many results are kept is bounded.
  */
-import {
-  Cancelled,
-  LIMITS,
-  MeshError,
-  Overloaded,
-  ProtocolViolation,
-  RefGone,
-  toWire,
-  type WireError,
-} from '@hauki/protocol';
+import { Cancelled, MeshError, Overloaded, ProtocolViolation, RefGone, toWire, type WireError } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Encoded } from './codec.ts';
 import { sourceOf } from './ghost.ts';
 import { checkedPath, invoke, read } from './invoke.ts';

@@ -15,12 +15,12 @@ import {
   ConnectionLost,
   describe,
   fromWire,
-  LIMITS,
   type MeshError,
   NoSuchMethod,
   ProtocolViolation,
   toWire,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { Caller, errorFrom } from './caller.ts';
 import { RefTable } from './refs.ts';
 import type { Served } from './served.ts';
@@ -60,8 +60,8 @@ export interface SessionOptions {
   explain?: (reason: string) => Promise<MeshError | undefined>;
   /** Keep the process alive only while a call waits for its answer. */
   idle_lets_exit?: boolean;
-  /** False for a peer that has not said `rpc.open`: values are literal JSON, and nothing goes by reference. */
-  tagged?: boolean;
+  /** Writes values for a peer that has not said `rpc.open`: as literal JSON (`values.ts`), nothing goes by reference. */
+  literal?: (value: unknown) => string;
   /** Called when a call with `kill_after_ms` did not end in time. */
   kill?: (why: string) => void;
 }
@@ -109,14 +109,14 @@ export class Session {
   readonly closed: Promise<string>;
 
   constructor(options: SessionOptions) {
-    const { transport, dispatch = nobody, timeout_ms = LIMITS.call_ms, tagged = true, kill } = options;
+    const { transport, dispatch = nobody, timeout_ms = LIMITS.call_ms, literal, kill } = options;
     const idle_lets_exit = options.idle_lets_exit ?? false;
     this.#transport = transport;
     this.#explain = options.explain;
     this.closed = new Promise((resolve) => {
       this.#tell_closed = resolve;
     });
-    const wire = new Wire(transport, tagged);
+    const wire = new Wire(transport, literal);
     this.#wire = wire;
     this.#streams = new Streams({
       item: (id, value) => (wire.over ? 0 : wire.notify('rpc.item', [id, value])),

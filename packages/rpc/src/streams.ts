@@ -6,7 +6,8 @@
  * iterator is closed. Credit counts characters and bytes of items, and something for each item, so that empty ones are
  * bounded too.
  */
-import { LIMITS, type MeshError, Overloaded, ProtocolViolation } from '@hauki/protocol';
+import { type MeshError, Overloaded, ProtocolViolation } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 
 /** What an item costs besides its content. */
 const ITEM_COST = 64;

@@ -2,7 +2,8 @@
  * How values become JSON text. What JSON would silently change (functions, NaN, bigint, Map, bytes, cycles) is refused
  * with its place, because a value that arrives as another value is worse than an error. Dates arrive as ISO strings.
  */
-import { LIMITS, TooLarge, Unserialisable } from '@hauki/protocol';
+import { TooLarge, Unserialisable } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 
 const REFUSED = [Map, Set, WeakMap, WeakSet, RegExp, ArrayBuffer, Promise, Error] as const;
 
@@ -34,16 +35,14 @@ function guard(this: any, key: string, shown: unknown): unknown {
 }
 
 /** Length in UTF-8, counted by hand: QuickJS has no TextEncoder. A lone half of a pair counts as its replacement. */
-function utf8Bytes(text: string): number {
+export function utf8Bytes(text: string): number {
   let bytes = text.length;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
     if (code < 0x80) continue;
-    if (code < 0x800) bytes += 1;
-    else if (code >= 0xd800 && code < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) {
-      bytes += 2;
-      i++;
-    } else bytes += 2;
+    bytes += code < 0x800 ? 1 : 2;
+    // A pair is four bytes: two more than its units.
+    if (code >= 0xd800 && code < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) i++;
   }
   return bytes;
 }

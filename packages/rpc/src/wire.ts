@@ -5,11 +5,12 @@
  * can still ask for that to be kept; whatever is sent meanwhile waits behind it; what cannot be sent gives out no
  * references.
  */
-import { LIMITS, Overloaded } from '@hauki/protocol';
+import { Overloaded } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Call } from './call.ts';
 import { type Encoded, encodeValue, type Refs } from './codec.ts';
 import { bytesLength, type Transport } from './transport.ts';
-import { checkSize, encode } from './values.ts';
+import { checkSize } from './values.ts';
 
 /** What the wire needs of the table of references. */
 export interface WireRefs extends Refs {
@@ -19,7 +20,7 @@ export interface WireRefs extends Refs {
 
 export class Wire {
   readonly transport: Transport;
-  readonly tagged: boolean;
+  readonly #literal: ((value: unknown) => string) | undefined;
   /** Set before anything is sent. */
   refs!: WireRefs;
   /** Messages sent so far. */
@@ -28,9 +29,15 @@ export class Wire {
   over = false;
   #outbox: (Call | [string, Uint8Array[] | undefined])[] = [];
 
-  constructor(transport: Transport, tagged: boolean) {
+  /** `literal` writes values for a peer that knows nothing but JSON. */
+  constructor(transport: Transport, literal?: (value: unknown) => string) {
     this.transport = transport;
-    this.tagged = tagged;
+    this.#literal = literal;
+  }
+
+  /** Whether values may be tagged. */
+  get tagged(): boolean {
+    return this.#literal === undefined;
   }
 
   /** What stands against another call. */
@@ -42,7 +49,7 @@ export class Wire {
 
   /** The text and attachments of a value; literal JSON for a peer that knows nothing else. */
   encode(value: unknown, what = 'params'): Encoded {
-    return this.tagged ? encodeValue(value, this.refs, what) : { text: encode(value), bytes: undefined };
+    return this.#literal ? { text: this.#literal(value), bytes: undefined } : encodeValue(value, this.refs, what);
   }
 
   /** Sends a call at the end of this turn. */

@@ -347,14 +347,14 @@ describe('what cannot be sent', () => {
   it('is refused with its place and what to do', () => {
     refused([{ a: { b: Symbol('s') } }], /params\[0\]\.a\.b is a symbol/);
     refused({ 'odd key': [Room] }, /params\["odd key"\]\[0\] is a class: .*instance/);
-    refused([new Map([[1, Promise.resolve()]])], /params\[0\]\["entry 0"\] is a promise: await it first/);
+    refused([new Map([[1, Promise.resolve()]])], /params\[0\]\["entry 0"\] is a Promise: await it first/);
     refused([[...Array(20).keys(), Symbol('s')]], /params\[0\]\[20\] is a symbol/);
     refused(new Error('x', { cause: [Room] }), /params\.cause\[0\] is a class/);
     refused(new WeakMap(), /params is a WeakMap/);
     refused([new URL('http://x.example')], /params\[0\] is a URL: send its href/);
     refused(new Response('x'), /a Response: send/);
-    refused(new Intl.Collator(), /of the class Collator/);
-    refused([new EventTarget()], /EventTarget, which cannot be copied/);
+    refused(new Intl.Collator(), /is a Collator: .*reference\(\)/);
+    refused([new EventTarget()], /a EventTarget: send what you need/);
     refused(new (class extends URL {})('http://x.example'), /a URL/);
     refused(Object.create(Map.prototype), /cannot be read/);
     refused(new RegExp('a'.repeat(5000)), /regular expression of more than/);
@@ -445,13 +445,12 @@ describe('reading', () => {
     assert.deepStrictEqual(across([hidden, undefined]), [{ a: 1 }, undefined]);
   });
 
-  it('never calls a toJSON that somebody gave to all lists or objects', () => {
+  it('is refused where somebody gave all lists or objects a toJSON', () => {
     const value = [Array.from({ length: 30 }, (_, i) => `item ${i}`), { a: 1 }, undefined];
     for (const prototype of [Array.prototype, Object.prototype]) {
-      const before = text(value);
       Object.defineProperty(prototype, 'toJSON', { value: () => 'changed', configurable: true });
       try {
-        assert.equal(text(value), before);
+        refused(value, /toJSON/);
       } finally {
         delete (prototype as any).toJSON;
       }

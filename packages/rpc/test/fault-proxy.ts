@@ -290,7 +290,7 @@ interface Timer {
 }
 
 /** Turns of the event loop without a sign of life after which nothing more happens until a timer. */
-const QUIET_TURNS = 12;
+const QUIET_TURNS = 8;
 /** By then any work under the clock must be done; and so many turns it may take. */
 const TOO_LONG_MS = 600_000;
 const TOO_MANY_TURNS = 30_000;

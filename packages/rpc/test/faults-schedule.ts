@@ -257,6 +257,8 @@ class Worker {
     if (method === 'make') return new Counter(book);
     if (method === 'makeLater') return wait(args[0]).then(() => new Counter(book));
     if (method === 'touch') return (args[0] as Counter).add(args[1], `counter of ${tag}`);
+    if (method === 'same') return args[0];
+    if (method === 'feedAlso') return this.#feed(tag, args[1], args[2], 0);
     if (method === 'give') return this.#give(args[0], args[1], args[2]);
     if (method === 'feed') return this.#feed(tag, args[0], args[1], args[2]);
     if (method === 'back') return this.#back(tag, args[0], args[1], args[2]);
@@ -478,7 +480,26 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
         const mine = next_tag++;
         calls.push(follow(mine, session.call('touch', [mine, made, next_tag++]), 30_000));
       }
-      const counter = await follow(tag, made, how.timeout_ms);
+      const got = follow(tag, made, how.timeout_ms);
+      if (roll.chance(0.3)) {
+        // It waits for a result that it names, while what it is given streams on.
+        const mine = next_tag++;
+        const count = roll.int(0, 10);
+        const items = (async function* () {
+          for (let i = 0; i < count; i++) yield { i };
+        })();
+        calls.push(follow(mine, session.call('feedAlso', [mine, made, items, count]), 30_000, same(mine)));
+      }
+      if (roll.chance(0.3)) {
+        // A call on the result of a call that waits itself.
+        const mine = next_tag++;
+        const its = next_tag++;
+        const again: any = session.call('same', [mine, made]);
+        calls.push(follow(its, again.add(its, `same ${mine}`), 30_000, same(its)));
+        const counter = await follow(mine, again);
+        if (counter) held.push(counter);
+      }
+      const counter = await got;
       if (counter) held.push(counter);
     },
     async stream_down(roll) {
@@ -548,16 +569,20 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
     }
   };
 
-  const ending = dice.pick(['heal', 'heal', 'heal', 'leave', 'leave', 'worker', 'forget'] as const);
+  const rolled = dice.pick(['heal', 'heal', 'heal', 'leave', 'leave', 'worker', 'forget'] as const);
+  // Where time is real nobody waits until the worker has given up a caller whose bye was lost.
+  const ending = tcp && rolled === 'leave' ? 'heal' : rolled;
   /** Waits until `holds`; a fault when that takes longer than anything should. */
   const until = async (what: string, holds: () => boolean, within_ms = tcp ? 10_000 : HEALED_MS) => {
     const last = now() + within_ms;
+    let pause_ms = 5;
     while (!holds()) {
       if (now() > last) {
         faults.push(`not within ${within_ms} ms: ${what}`);
         return;
       }
-      await wait(tcp ? 2 : 20);
+      await wait(tcp ? 2 : pause_ms);
+      pause_ms = Math.min(2 * pause_ms, 2_000);
     }
   };
   const empty = (side: Session) => {
@@ -576,12 +601,11 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
     (far()?.transport as Channel | undefined)?.fail?.('forgotten');
     for (const one of joined) one.cut();
   } else if (ending === 'leave') {
-    // A bye that is lost takes as long as the worker waits.
-    if (!tcp) for (const one of joined) if (dice.chance(0.5)) one.cut();
+    for (const one of joined) if (dice.chance(0.5)) one.cut();
     session.close('left');
   }
   whole = true;
-  if (!tcp || session.open) for (const one of joined) if (dice.chance(0.5)) one.cut();
+  for (const one of joined) if (tcp || dice.chance(0.5)) one.cut();
   const everything = Promise.all(tasks).then(() => {
     settled = true;
   });
@@ -591,9 +615,15 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
   for (const counter of held) await counter[Symbol.asyncDispose]();
   if (session.open && ending === 'heal') {
     await until('the tables are empty', () => empty(session) && empty(far()!.session) && worker.back.open.size === 0);
+    if (tcp) await until('it goes on', () => way.channel.attached);
     if (!empty(session) || !empty(far()!.session)) tell(`${table(session)} | ${table(far()!.session)}`);
     session.close('left');
   } else if (ending === 'heal') faults.push(`the session ended: ${await session.closed}`);
+  // It was to be forgotten before it had begun.
+  if (session.open) {
+    if (tcp) await until('it goes on', () => way.channel.attached || !session.open);
+    session.close('left');
+  }
   await until(
     'the worker’s side has ended',
     () => far() === undefined || !far()!.session.open,

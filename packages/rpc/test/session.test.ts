@@ -442,7 +442,7 @@ describe('limits', () => {
     const session = new Session({ transport: script });
     const bad: [unknown, RegExp][] = [
       [{ deep: { mark: Symbol('x') } }, /deep\.mark.*symbol/],
-      [[1, 2, Promise.resolve(3)], /\[2\].*promise/],
+      [[1, 2, Promise.resolve(3)], /\[2\].*Promise/],
       [{ seen: new WeakMap() }, /seen.*WeakMap/],
       [{ made: class {} }, /made.*class/],
     ];

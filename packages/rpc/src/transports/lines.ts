@@ -1,6 +1,6 @@
 /** JSON lines over a Node stream, for plain JSON-RPC clients: each line in is answered by at most one line out. */
 import type { Duplex } from 'node:stream';
-import { LIMITS } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { answerPlain, type PlainDispatch } from '../plain.ts';
 
 /**

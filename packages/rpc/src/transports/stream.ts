@@ -1,9 +1,9 @@
 /**
  * Our frames (`frames.ts`) over any Node duplex stream: TCP, TLS, a Unix socket, an upgraded HTTP connection. What is
- * sent during one turn of the event loop leaves in one write.
+ * sent during one turn of the event loop leaves in one write; what follows from bytes that came in, before that.
  */
 import type { Duplex } from 'node:stream';
-import { LIMITS } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 

@@ -6,7 +6,8 @@
  */
 import { createServer, type IncomingMessage } from 'node:http';
 import { Duplex } from 'node:stream';
-import { BadInput, ConnectionLost, DeadlineExceeded, LIMITS, ProtocolViolation, TooLarge } from '@hauki/protocol';
+import { BadInput, ConnectionLost, DeadlineExceeded, ProtocolViolation, TooLarge } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { WebSocket } from 'ws';
 import type { FrameTransport } from '../transport.ts';
 import { bufferUtf8, streamTransport } from './stream.ts';

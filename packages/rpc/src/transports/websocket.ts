@@ -5,9 +5,10 @@
  * means nothing, so a relay may cut and join as it likes. What is sent during one turn of the event loop leaves in one
  * message, or in a few where it is large. Nothing here imports Node.
  */
-import { LIMITS } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
+import { utf8Bytes } from '../values.ts';
 
 /** The subprotocol by which client and server know that they mean the same. */
 export const WEBSOCKET_PROTOCOL = 'hauki.v1';
@@ -39,22 +40,8 @@ const NONE: readonly Uint8Array[] = [];
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
-/** The length of a text in UTF-8; half a surrogate pair counts as what the encoder puts in its place. */
-function utf8Length(text: string): number {
-  if (text.length > LONG_TEXT) return encoder.encode(text).length;
-  let length = text.length;
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    if (unit < 0x80) continue;
-    length += unit < 0x800 ? 1 : 2;
-    // A pair is four bytes: two more than its units.
-    if (unit >= 0xd800 && unit < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) i++;
-  }
-  return length;
-}
-
 const platformUtf8: Utf8 = {
-  size: utf8Length,
+  size: (text) => (text.length > LONG_TEXT ? encoder.encode(text).length : utf8Bytes(text)),
   write(into, text, at, length) {
     encoder.encodeInto(text, into.subarray(at, at + length));
   },

@@ -4,7 +4,7 @@
  * tickets are decided elsewhere.
  */
 import { NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
-import { type Dispatch, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
+import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
@@ -84,7 +84,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
     },
     open(transport, role, tagged, id) {
       const dispatch: Dispatch = (method, params, _session, served) => call(method, params, role, served);
-      const session = new Session({ transport, tagged, dispatch });
+      const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
       sessions.set(id, session);
       void session.closed.then(() => sessions.delete(id));
     },

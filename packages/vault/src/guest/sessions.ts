@@ -126,9 +126,11 @@ export class CallerSessions {
 
   #makeRoom(): void {
     let waiting = 0;
-    for (const { channel } of this.#held.values()) if (!channel.attached) waiting++;
+    // One that was never opened is about to be, or soon forgotten.
+    const away = (channel: Channel) => !channel.attached && channel.connections > 0;
+    for (const { channel } of this.#held.values()) if (away(channel)) waiting++;
     if (waiting <= LIMITS.sessions_waiting) return;
     for (const { channel, ticket } of this.#held.values())
-      if (!channel.attached && ticket.role !== 'owner') return channel.fail('too many sessions wait for their callers');
+      if (away(channel) && ticket.role !== 'owner') return channel.fail('too many sessions wait for their callers');
   }
 }

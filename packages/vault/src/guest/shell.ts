@@ -4,7 +4,7 @@
  */
 import type { Server, Socket } from 'node:net';
 import { type AgentForShell, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
-import { remote, Session, serve, type Transport } from '@hauki/rpc';
+import { encode, remote, Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
 import { Redeemer } from './redeemer.ts';
@@ -73,7 +73,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
     transport: powers.control,
     dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
-    tagged: false,
+    literal: encode,
   });
   const agent = remote<AgentForShell>(session);
   const outside: Outside = {

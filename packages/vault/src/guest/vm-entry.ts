@@ -4,7 +4,16 @@
  * from the global object, so that the worker's code finds none of it.
  */
 import type { TicketRole } from '@hauki/protocol';
-import { joinBytes, type PortTransport, portTransport, remote, Session, type SessionStats, serve } from '@hauki/rpc';
+import {
+  encode,
+  joinBytes,
+  type PortTransport,
+  portTransport,
+  remote,
+  Session,
+  type SessionStats,
+  serve,
+} from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
 import { createTimers, VmAbortController, VmAbortSignal, VmResponse } from './vm-globals.ts';
@@ -88,7 +97,7 @@ const control: VmControl = {
 const session = new Session({
   transport: channel(0),
   dispatch: serve(control, ['load', 'call', 'stats', 'end']),
-  tagged: false,
+  literal: encode,
 });
 
 const bridge: VmBridge = {

@@ -3,7 +3,7 @@
  * host's error escape, is not entered again.
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
-import { portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { encode, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
 import { JSException, type JSValueHandle, QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
@@ -117,7 +117,7 @@ export class Vm {
       transport: this.#control,
       dispatch: serve(outside, ['effect', 'heartbeat', 'destruct']),
       timeout_ms: LIMITS.call_ms,
-      tagged: false,
+      literal: encode,
     });
     const guest = remote<VmControl>(session);
     return {

@@ -1,0 +1,161 @@
+/** A worker's sessions with its callers: who may take one over, and how long it waits for whom. */
+import assert from 'node:assert/strict';
+import { describe, it, mock } from 'node:test';
+import { ConnectionLost, type ErrorClass, isError, LIMITS, SessionLost, type TicketRole } from '@hauki/protocol';
+import { Channel, mac, memoryPair, type Resumption, randomText, resumeTranscript } from '@hauki/rpc';
+import { CallerSessions } from '../src/guest/sessions.ts';
+
+const KEY = randomText(32);
+const LEASE_MS = 120_000;
+
+/** A session that was redeemed, and its caller's half, which makes its resumptions by hand. */
+function redeemed(sessions: CallerSessions, jti = randomText(8), role: TicketRole = 'visitor') {
+  const begun: Channel[] = [];
+  sessions.keep({ jti, role, key: KEY, resume_key: KEY }, LEASE_MS, (channel) => begun.push(channel));
+  const wanted = async (received: number, nonce: string, key = KEY): Promise<Resumption> => {
+    const mine = randomText(8);
+    const proof = await mac(key, resumeTranscript('caller', jti, nonce, mine, received));
+    return { session: jti, nonce: mine, received, proof };
+  };
+  return {
+    jti,
+    begun,
+    wanted,
+    open() {
+      const [near, far] = memoryPair();
+      const caller = new Channel();
+      sessions.open(jti, far);
+      caller.attach(near);
+      return { caller, near };
+    },
+    async resume(received = 0) {
+      const nonce = randomText(8);
+      return sessions.resume(await wanted(received, nonce), nonce);
+    },
+  };
+}
+
+const refuses = async (promise: Promise<unknown>, kind: ErrorClass<any>) => {
+  const thrown = await promise.then(
+    () => assert.fail(`expected ${kind.row.name}, but it resolved`),
+    (error) => error,
+  );
+  assert.ok(isError(thrown, kind), `expected ${kind.row.name}, got ${thrown}`);
+};
+
+describe('a worker’s sessions', () => {
+  it('are taken over by who proves the resume key, with a nonce of this connection', async () => {
+    const sessions = new CallerSessions();
+    const { wanted, open, begun, jti } = redeemed(sessions);
+    open();
+    const nonce = randomText(8);
+    await refuses(sessions.resume(await wanted(0, nonce, randomText(32)), nonce), SessionLost);
+    await refuses(sessions.resume(await wanted(0, nonce), randomText(8)), SessionLost);
+    await refuses(sessions.resume({ ...(await wanted(0, nonce)), session: 'another' }, nonce), SessionLost);
+    await refuses(sessions.resume({ ...(await wanted(0, nonce)), received: 1 }, nonce), SessionLost);
+    await refuses(sessions.resume(await wanted(7, nonce), nonce), SessionLost);
+    await refuses(sessions.resume(undefined as never, nonce), SessionLost);
+    assert.equal(begun[0]!.attached, true, 'whoever failed took nothing away');
+    const { answer, go } = await sessions.resume(await wanted(0, nonce), nonce);
+    assert.equal(answer.received, 0);
+    go(memoryPair()[0]);
+    assert.equal(begun[0]!.connections, 2);
+    assert.ok(sessions.keyOf(jti));
+    begun[0]!.fail('over');
+    assert.equal(sessions.keyOf(jti), undefined);
+  });
+
+  it('may be resumed from their redemption on, and begin once', async () => {
+    const sessions = new CallerSessions();
+    const session = redeemed(sessions);
+    // Its connection was cut before rpc.open came.
+    const { go } = await session.resume();
+    go(memoryPair()[0]);
+    assert.equal(session.begun.length, 1);
+    // The open of the first connection comes late: it goes on elsewhere.
+    const { near } = session.open();
+    const ends: string[] = [];
+    near.start({ message: () => {}, close: (reason) => ends.push(reason) });
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(ends, ['the session goes on elsewhere']);
+    assert.equal(session.begun.length, 1);
+    session.begun[0]!.fail('over');
+  });
+
+  it('go to the latest of those who take one over at the same time', async () => {
+    const sessions = new CallerSessions();
+    const session = redeemed(sessions);
+    session.open();
+    const [first, second] = await Promise.all([session.resume(), session.resume()]);
+    const [older, newer] = [memoryPair(), memoryPair()];
+    const ends: string[] = [];
+    older[1].start({ message: () => {}, close: (reason) => ends.push(reason) });
+    second.go(newer[0]);
+    first.go(older[0]);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(ends, ['another connection took over']);
+    assert.equal(session.begun[0]!.attached, true);
+    session.begun[0]!.fail('over');
+  });
+
+  it('tell an attempt that was overtaken that it may try again', async () => {
+    const sessions = new CallerSessions();
+    const session = redeemed(sessions);
+    const { caller } = session.open();
+    caller.start({ message: () => {}, close: () => {} });
+    for (let i = 0; i < 64; i++) session.begun[0]!.send('x');
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(caller.received, 64);
+    // It has acknowledged all of them since it said 3.
+    await refuses(session.resume(3), ConnectionLost);
+    assert.equal(session.begun[0]!.attached, true);
+    caller.close();
+  });
+
+  it('wait for a visitor for a bounded time, for an owner as long as its lease, and not after they are back', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] });
+    try {
+      const sessions = new CallerSessions();
+      const visitor = redeemed(sessions);
+      const back = redeemed(sessions);
+      const owner = redeemed(sessions, randomText(8), 'owner');
+      for (const { near } of [visitor.open(), back.open(), owner.open()]) near.close('cut');
+      await new Promise((resolve) => setImmediate(resolve));
+      const { go } = await back.resume();
+      mock.timers.tick(LIMITS.resume_ms - 1);
+      assert.ok(sessions.keyOf(visitor.jti));
+      go(memoryPair()[0]);
+      mock.timers.tick(1);
+      assert.deepEqual(
+        [visitor, back, owner].map(({ jti }) => sessions.keyOf(jti) !== undefined),
+        [false, true, true],
+      );
+      mock.timers.tick(LEASE_MS);
+      assert.deepEqual(
+        [back, owner].map(({ jti }) => sessions.keyOf(jti) !== undefined),
+        [true, false],
+      );
+      back.begun[0]!.fail('over');
+    } finally {
+      mock.timers.reset();
+    }
+  });
+
+  it('of visitors that are away are kept up to a number, the oldest goes first', async () => {
+    const sessions = new CallerSessions();
+    const owner = redeemed(sessions, randomText(8), 'owner');
+    const visitors = Array.from({ length: LIMITS.sessions_waiting + 3 }, () => redeemed(sessions));
+    assert.ok(
+      visitors.every(({ jti }) => sessions.keyOf(jti)),
+      'who is about to open is not away',
+    );
+    for (const { near } of visitors.map((visitor) => visitor.open())) near.close('cut');
+    await new Promise((resolve) => setImmediate(resolve));
+    const kept = visitors.filter(({ jti }) => sessions.keyOf(jti));
+    assert.equal(kept.length, LIMITS.sessions_waiting);
+    assert.equal(sessions.keyOf(visitors[0]!.jti), undefined);
+    assert.ok(sessions.keyOf(visitors.at(-1)!.jti) && sessions.keyOf(owner.jti));
+    sessions.forget(owner.jti);
+    assert.equal(sessions.keyOf(owner.jti), undefined);
+  });
+});
