@@ -34,7 +34,7 @@ export class Call implements PipelineSource {
   readonly given: number[];
   readonly promise: RemotePromise<unknown>;
   /** What is not laid into a message yet; undefined once it has left: then it is too late to have its result kept. */
-  unlaid: { head: string; rpc: Record<string, unknown>; bytes: Uint8Array[] | undefined } | undefined;
+  unlaid: { head: string; rpc: Record<string, unknown> | undefined; bytes: Uint8Array[] | undefined } | undefined;
   /** Its place among all messages sent. */
   ordinal = 0;
   keep = false;
@@ -82,6 +82,17 @@ export class Call implements PipelineSource {
   settle(outcome: Outcome): void {
     if (!this.keep || this.#is_observed) this.#open(outcome);
     else this.#held = outcome;
+    this.#settled();
+  }
+
+  /** The same for a result that refers to nothing. */
+  settleWith(value: unknown): void {
+    if (!this.keep || this.#is_observed) this.#resolve(value);
+    else this.#held = { open: () => value };
+    this.#settled();
+  }
+
+  #settled(): void {
     this.#is_settled = true;
     const parents = this.#parents;
     this.#parents = undefined;

@@ -116,14 +116,14 @@ export class Caller implements CallHome {
     }
     const id = this.#next_id;
     const head = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encoded.text}`;
-    const rpc: Record<string, unknown> = { ...target };
-    if (options.timeout_ms !== undefined) rpc.timeout_ms = timeout_ms;
-    if (traceparent !== undefined) rpc.traceparent = traceparent;
-    let around_bytes = MEMBER_BYTES;
-    for (const _ in rpc) {
-      around_bytes += JSON.stringify(rpc).length * 3;
-      break;
+    let rpc: Record<string, unknown> | undefined;
+    if (target !== undefined || options.timeout_ms !== undefined || traceparent !== undefined) {
+      rpc = { ...target };
+      if (options.timeout_ms !== undefined) rpc.timeout_ms = timeout_ms;
+      if (traceparent !== undefined) rpc.traceparent = traceparent;
     }
+    let around_bytes = MEMBER_BYTES;
+    if (rpc) around_bytes += JSON.stringify(rpc).length * 3;
     wire.check('A message', head, encoded.bytes, around_bytes);
     this.#next_id++;
     const call = new Call(this, id, method, options, timeout_ms, refs.sent());
@@ -188,6 +188,7 @@ export class Caller implements CallHome {
       return;
     }
     this.#drop(call);
+    if (bytes === undefined && message.error === undefined) return call.settleWith(message.result);
     // What nobody looks at yet outlives the frame that it came in.
     const kept = bytes && call.keep ? bytes.slice() : bytes;
     call.settle({

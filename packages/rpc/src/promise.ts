@@ -33,6 +33,8 @@ export const SILENT = new Set([
   'valueOf',
 ]);
 
+const promiseThen = Promise.prototype.then;
+
 interface Begun {
   source: PipelineSource;
   path: string[];
@@ -61,7 +63,8 @@ export class RemotePromise<T> extends Promise<T> {
     failed?: ((error: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
     this.#source.observed();
-    return super.then(met, failed);
+    // Not by `super`, which would ask the proxy below at every await.
+    return promiseThen.call(this, met, failed) as Promise<A | B>;
   }
 
   /** What stands behind a promise of a remote call, with the path begun on it; undefined for anything else. */

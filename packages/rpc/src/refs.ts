@@ -53,6 +53,8 @@ const collected =
     ? undefined
     : new FinalizationRegistry<{ table: RefTable; label: string }>(({ table, label }) => table.warn(label));
 
+const NOTHING: number[] = [];
+
 export class RefTable {
   readonly #powers: RefPowers;
   readonly #exports = new Map<number, Export>();
@@ -125,9 +127,11 @@ export class RefTable {
 
   /** What was given since the last call of this or of `undo` is on its way. */
   sent(): number[] {
+    // Asked for every message; hardly any gives something.
+    if (this.#begun.length > 0) for (const begin of this.#begun.splice(0)) begin();
+    if (this.#given.length === 0) return NOTHING;
     const given = this.#given;
     this.#given = [];
-    for (const begin of this.#begun.splice(0)) begin();
     return given;
   }
 

@@ -7,13 +7,15 @@ export class Served {
   readonly traceparent: string | undefined;
   /** For its server: whether it is among those under way. */
   counted = false;
-  readonly #began = Date.now();
+  readonly #began: number;
   #controller: AbortController | undefined;
   #aborted: { reason: unknown } | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(rpc: { timeout_ms?: unknown; traceparent?: unknown } | undefined) {
-    const { timeout_ms, traceparent } = rpc ?? {};
+    this.#began = rpc === undefined ? 0 : Date.now();
+    if (rpc === undefined) return;
+    const { timeout_ms, traceparent } = rpc;
     this.timeout_ms = typeof timeout_ms === 'number' && timeout_ms >= 0 ? timeout_ms : undefined;
     this.traceparent = typeof traceparent === 'string' && traceparent.length <= 256 ? traceparent : undefined;
   }
@@ -45,6 +47,6 @@ export class Served {
 
   /** The call is over: nothing waits any more. */
   end(): void {
-    clearTimeout(this.#timer);
+    if (this.#timer !== undefined) clearTimeout(this.#timer);
   }
 }

@@ -168,7 +168,8 @@ export class Server {
       return this.#failed(id, error, call, keep);
     }
     if (keep) this.#kept.set(id, { value: outcome });
-    this.#over(id, call, () => this.#answer(id, outcome, keep));
+    this.#ended(id, call);
+    this.#answer(id, outcome, keep);
   }
 
   #decoded({ params, rpc }: IncomingCall, bytes: Uint8Array): unknown {
@@ -243,13 +244,17 @@ export class Server {
   }
 
   #over(id: unknown, call: Served, tell: () => void): void {
+    this.#ended(id, call);
+    tell();
+  }
+
+  #ended(id: unknown, call: Served): void {
     if (call.counted) {
       this.serving--;
       if (this.#served.get(id) === call) this.#served.delete(id);
       this.#forgotten.delete(id);
     }
     call.end();
-    tell();
   }
 
   #answer(id: unknown, value: unknown, kept: boolean): void {

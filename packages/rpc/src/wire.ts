@@ -122,12 +122,10 @@ export class Wire {
       const { unlaid } = entry;
       if (!unlaid) continue; // It was given up before it left.
       entry.unlaid = undefined;
-      if (entry.keep) unlaid.rpc.keep = true;
-      let plain = true;
-      for (const _ in unlaid.rpc) plain = false;
-      const { head, rpc, bytes } = unlaid;
+      const { head, bytes } = unlaid;
+      const rpc = entry.keep ? { ...unlaid.rpc, keep: true } : unlaid.rpc;
       entry.ordinal = ++this.sent;
-      this.transport.send(plain ? `${head}}` : `${head},"rpc":${JSON.stringify(rpc)}}`, bytes);
+      this.transport.send(rpc === undefined ? `${head}}` : `${head},"rpc":${JSON.stringify(rpc)}}`, bytes);
     }
   };
 }
