@@ -76,9 +76,11 @@ interface Handed {
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Errors that only say that the core is being started again. */
+/** Errors that only say that the core is being started again; whether it heard is no matter, for every job has a key. */
 const away = (error: unknown) =>
-  [ConnectionLost, DeadlineExceeded, Overloaded].some((kind) => isError(error, kind as typeof ConnectionLost));
+  [ConnectionLost, OutcomeUnknown, DeadlineExceeded, Overloaded].some((kind) =>
+    isError(error, kind as typeof ConnectionLost),
+  );
 
 async function patiently<T>(ask: () => Promise<T>, again: () => void = () => {}): Promise<T> {
   for (let times = 1; ; times++) {
