@@ -1,10 +1,10 @@
 /**
  * Our frames (`frames.ts`) over any Node duplex stream: TCP, TLS, a Unix socket, an upgraded HTTP connection. What is
- * sent during one turn of the event loop leaves in one write; what follows from bytes that came in, before that.
+ * sent during one turn of the event loop leaves together; what follows from bytes that came in, before that.
  */
 import type { Duplex } from 'node:stream';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
+import { FRAMES_AT_ONCE, FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 
 /** How long a closing side waits for its last bytes to be taken. */
@@ -63,7 +63,6 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
   );
 
   const flush = () => {
-    scheduled = false;
     if (outgoing.length === 0 || stream.destroyed) return;
     const chunks = layFrames(outgoing, bufferUtf8);
     outgoing = [];
@@ -76,16 +75,22 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
     if (chunks.length > 1) stream.uncork();
   };
 
+  const flushLater = () => {
+    scheduled = false;
+    flush();
+  };
+
   const queue = (kind: number, text: string, bytes: readonly Uint8Array[]) => {
     if (ended !== undefined) return;
     outgoing.push({ kind, text, bytes });
     outgoing_bytes += text.length + bytesLength(bytes);
+    if (outgoing.length >= FRAMES_AT_ONCE) flush();
     if (scheduled) return;
     scheduled = true;
     // Who waits for an answer has it as soon as what came in was dealt with, once for each chunk that came in. All else
     // waits for the end of the turn, so that what is sent for many others leaves together.
-    if (answering) process.nextTick(flush);
-    else setImmediate(flush);
+    if (answering) process.nextTick(flushLater);
+    else setImmediate(flushLater);
     answering = false;
   };
 

@@ -6,7 +6,7 @@
  * message, or in a few where it is large. Nothing here imports Node.
  */
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
+import { FRAMES_AT_ONCE, FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
 import { utf8Bytes } from '../values.ts';
 
@@ -123,7 +123,6 @@ export function webSocketTransport(
   };
 
   const flush = () => {
-    scheduled = false;
     if (outgoing.length === 0) return;
     const chunks = layFrames(outgoing, utf8);
     outgoing = [];
@@ -137,14 +136,20 @@ export function webSocketTransport(
       }
   };
 
+  const flushLater = () => {
+    scheduled = false;
+    flush();
+  };
+
   const queue = (kind: number, text: string, bytes: readonly Uint8Array[]) => {
     if (ended !== undefined) return;
     outgoing.push({ kind, text, bytes });
     outgoing_bytes += text.length + bytesLength(bytes);
+    if (outgoing.length >= FRAMES_AT_ONCE) flush();
     if (scheduled) return;
     scheduled = true;
-    if (answering) afterEvent(flush);
-    else afterTurn(flush);
+    if (answering) afterEvent(flushLater);
+    else afterTurn(flushLater);
     answering = false;
   };
 
