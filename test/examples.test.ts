@@ -28,6 +28,13 @@ const EXPECTED: Record<string, RegExp[]> = {
     /^died: destructed$/m,
   ],
   '05-json-rpc.ts': [/"result":42/],
+  '06-references.ts': [
+    /^balance 42$/m,
+    /^CALLED\nBACK$/m,
+    /^streamed 1\nstreamed 2\nstreamed 3$/m,
+    /^sum 55$/m,
+    /^Cancelled$/m,
+  ],
 };
 
 describe('the examples', () => {
