@@ -211,7 +211,9 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
 
   /** Wraps a worker that is being opened: the ghost, and the ghost to be. */
   const embody = <T>(label: string, opening: Promise<RemoteWorker>, dispose: () => Promise<void>): PendingGhost<T> => {
+    let born: RemoteWorker | undefined;
     const ready = opening.then((worker) => {
+      born = worker;
       source.label = worker.body.worker;
       const made = ghost<T>({
         label: worker.body.worker,
@@ -226,7 +228,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     const source: GhostSource & { ready: Promise<Ghost<T>> } = {
       label,
       ready,
-      call: (method, args, call_options) => callLater(opening, method, args, call_options),
+      call: (method, args, call_options) =>
+        born ? born.call(method, args, call_options) : callLater(opening, method, args, call_options),
       dispose,
     };
     const pending = pendingGhost<T>(source);
