@@ -11,6 +11,7 @@ import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Encoded } from './codec.ts';
 import { sourceOf } from './ghost.ts';
 import { checkedPath, invoke, read } from './invoke.ts';
+import { Kept } from './kept.ts';
 import type { RefTable } from './refs.ts';
 import { Served } from './served.ts';
 import type { Wire } from './wire.ts';
@@ -38,11 +39,11 @@ export class Server {
   readonly #powers: ServerPowers;
   readonly #served = new Map<unknown, Served>();
   /** Results that the peer calls on; a promise until they are there. */
-  readonly #kept = new Map<unknown, Promise<unknown> | { value: unknown }>();
+  readonly #kept = new Map<unknown, Kept>();
   /** Calls that wait for a result which they name; the next ones to the same target wait behind them. */
   readonly #delayed = new Map<unknown, Promise<void>>();
-  /** Calls that still run or wait, and whose results nobody needs any more. */
-  readonly #forgotten = new Set<unknown>();
+  /** While a call is decoded that waited: the results that it names, forgotten since or not. */
+  #named_now: Map<unknown, Kept> | undefined;
   /** Calls served so far. */
   served = 0;
   /** Calls under way; those without an id too, which nobody can name. */
@@ -58,10 +59,7 @@ export class Server {
 
   /** The caller needs these results no longer. */
   forget(ids: unknown[]): void {
-    for (const id of ids) {
-      this.#kept.delete(id);
-      if (this.#served.has(id)) this.#forgotten.add(id);
-    }
+    for (const id of ids) this.#kept.delete(id);
   }
 
   /** The caller gave a call up. */
@@ -95,33 +93,31 @@ export class Server {
     const own = method.startsWith('rpc.') ? method : 'root';
     const key = rpc?.on ?? (rpc?.of === undefined ? own : `of ${rpc.of}`);
     const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
-    if (!names && !before) return this.#run(message, method, bytes, call, keep);
+    // From now on, so that whatever comes next finds it, or forgets it.
+    const result = keep ? new Kept() : undefined;
+    if (result) this.#kept.set(id, result);
+    if (!names && !before) return this.#run(message, method, bytes, call, result);
     // What comes for its streams and signals may come before its turn: they are taken now.
     try {
       if (bytes && names) this.#powers.refs.expect(message.params);
       else if (bytes) message.params = this.#decoded(message, bytes);
     } catch (error) {
-      return this.#fail(id, error);
+      return this.#failed(id, error, call, result);
     }
     const kept = names && bytes?.slice();
+    const named = names?.kept;
     this.#begun(id, call);
-    const ready = Promise.all([before, names]);
-    const turn = ready.then(
-      () => this.#run(message, method, kept, call, keep),
+    const turn = Promise.all([before, names?.there]).then(
+      () => {
+        this.#named_now = named;
+        this.#run(message, method, kept, call, result);
+        this.#named_now = undefined;
+      },
       (error) => {
         if (kept) this.#powers.refs.discard(message.params);
-        this.#over(id, call, () => this.#fail(id, error));
+        this.#failed(id, error, call, result);
       },
     );
-    if (keep) {
-      // Calls on its result wait until there is one, or fail as it does.
-      const result: Promise<unknown> = ready.then(() => {
-        const now = this.#kept.get(id);
-        return now && now !== result ? (now instanceof Promise ? now : now.value) : Promise.reject(forgotten(id));
-      });
-      result.catch(() => {});
-      this.#kept.set(id, result);
-    }
     const mine = turn.finally(() => {
       if (this.#delayed.get(key) === mine) this.#delayed.delete(key);
     });
@@ -141,35 +137,42 @@ export class Server {
     this.#served.set(id, call);
   }
 
-  #run(message: IncomingCall, method: string, bytes: Uint8Array | undefined, call: Served, wanted: boolean): void {
+  #run(
+    message: IncomingCall,
+    method: string,
+    bytes: Uint8Array | undefined,
+    call: Served,
+    result: Kept | undefined,
+  ): void {
     const { id, rpc } = message;
     if (this.#powers.wire.over) return this.#over(id, call, () => {});
-    const keep = wanted && !this.#forgotten.has(id);
     let outcome: any;
     let params: any;
     try {
       params = bytes ? this.#decoded(message, bytes) : message.params;
     } catch (error) {
-      return this.#failed(id, error, call, keep);
+      return this.#failed(id, error, call, result);
     }
     try {
       outcome = this.#perform(method, params ?? [], rpc, call);
       if (outcome !== null && (typeof outcome === 'object' || typeof outcome === 'function') && isThenable(outcome)) {
         this.#begun(id, call);
         const promise = Promise.resolve(outcome);
-        if (keep) this.#keep(id, promise);
         promise.then(
-          (value) => this.#over(id, call, () => this.#answer(id, value, keep)),
-          (error) => this.#over(id, call, () => this.#fail(id, error)),
+          (value) => {
+            result?.settle({ value });
+            this.#over(id, call, () => this.#answer(id, value, result !== undefined));
+          },
+          (error) => this.#failed(id, error, call, result),
         );
         return;
       }
     } catch (error) {
-      return this.#failed(id, error, call, keep);
+      return this.#failed(id, error, call, result);
     }
-    if (keep) this.#kept.set(id, { value: outcome });
+    result?.settle({ value: outcome });
     this.#ended(id, call);
-    this.#answer(id, outcome, keep);
+    this.#answer(id, outcome, result !== undefined);
   }
 
   #decoded({ params, rpc }: IncomingCall, bytes: Uint8Array): unknown {
@@ -185,26 +188,12 @@ export class Server {
   #passes(rpc: IncomingCall['rpc']): boolean {
     if (rpc?.on !== undefined) return this.#powers.refs.isPassedOn(rpc.on);
     const kept = rpc?.of === undefined ? undefined : this.#kept.get(rpc.of);
-    return kept !== undefined && !(kept instanceof Promise) && sourceOf(kept.value) !== undefined;
+    return kept?.there !== undefined && sourceOf(kept.there.value) !== undefined;
   }
 
-  #failed(id: unknown, error: unknown, call: Served, keep: boolean): void {
-    if (keep) {
-      const failed = Promise.reject(error);
-      failed.catch(() => {});
-      this.#kept.set(id, failed);
-    }
+  #failed(id: unknown, error: unknown, call: Served, result: Kept | undefined): void {
+    result?.settle({ error });
     this.#over(id, call, () => this.#fail(id, error));
-  }
-
-  #keep(id: unknown, promise: Promise<unknown>): void {
-    this.#kept.set(id, promise);
-    promise.then(
-      (value) => {
-        if (this.#kept.get(id) === promise) this.#kept.set(id, { value });
-      },
-      () => {},
-    );
   }
 
   #perform(method: string, params: unknown, rpc: IncomingCall['rpc'], call: Served): unknown {
@@ -219,28 +208,30 @@ export class Server {
     if (rpc.on !== undefined) return go(this.#powers.refs.exportOf(rpc.on));
     const kept = this.#kept.get(rpc.of);
     if (!kept) throw forgotten(rpc.of);
-    return kept instanceof Promise ? kept.then(go) : go(kept.value);
+    return kept.when(go);
   }
 
   /** The results that parameters name, when some are still awaited. */
-  #named(params: unknown): Promise<unknown> | undefined {
-    const waiting: Promise<unknown>[] = [];
+  #named(params: unknown): { kept: Map<unknown, Kept>; there: Promise<unknown> } | undefined {
+    const waiting: unknown[] = [];
+    const named = new Map<unknown, Kept>();
     const look = (value: unknown): void => {
       if (typeof value !== 'object' || value === null) return;
       const tag = (value as { $?: unknown }).$;
       const kept = Array.isArray(tag) && tag[0] === 'result' ? this.#kept.get(tag[1]) : undefined;
-      if (kept instanceof Promise) waiting.push(kept);
+      if (kept && Array.isArray(tag)) named.set(tag[1], kept);
+      if (kept?.pending) waiting.push(kept.when(() => {}));
       else for (const member of Object.values(value)) look(member);
     };
     look(params);
-    return waiting.length > 0 ? Promise.all(waiting) : undefined;
+    return waiting.length > 0 ? { kept: named, there: Promise.all(waiting) } : undefined;
   }
 
   /** The result that a tag names. */
   resultFor(id: unknown, path: unknown): unknown {
-    const kept = this.#kept.get(id);
-    if (!kept || kept instanceof Promise) throw forgotten(id);
-    return read(kept.value, checkedPath(path));
+    const kept = this.#named_now?.get(id) ?? this.#kept.get(id);
+    if (!kept || kept.pending) throw forgotten(id);
+    return kept.when((value) => read(value, checkedPath(path)));
   }
 
   #over(id: unknown, call: Served, tell: () => void): void {
@@ -252,7 +243,6 @@ export class Server {
     if (call.counted) {
       this.serving--;
       if (this.#served.get(id) === call) this.#served.delete(id);
-      this.#forgotten.delete(id);
     }
     call.end();
   }
@@ -309,7 +299,6 @@ export class Server {
   close(error: MeshError): void {
     for (const served of this.#served.values()) served.abort(error);
     this.#served.clear();
-    this.#forgotten.clear();
     this.#kept.clear();
   }
 }
