@@ -138,9 +138,9 @@ function firstMessages(link: FrameTransport, count: number): FrameTransport {
           },
         });
       }
-      const missed = waiting ?? [];
+      // What comes while these are heard waits behind them.
+      for (const deliver of waiting ?? []) deliver(events);
       waiting = undefined;
-      for (const deliver of missed) deliver(events);
       link.start(events);
     },
     send: (text, bytes) => link.send(text, bytes),

@@ -145,7 +145,7 @@ export class Server {
     result: Kept | undefined,
   ): void {
     const { id, rpc } = message;
-    if (this.#powers.wire.over) return this.#over(id, call, () => {});
+    if (this.#powers.wire.over) return this.#failed(id, forgotten(id), call, result);
     let outcome: any;
     let params: any;
     try {
@@ -299,6 +299,7 @@ export class Server {
   close(error: MeshError): void {
     for (const served of this.#served.values()) served.abort(error);
     this.#served.clear();
+    for (const kept of this.#kept.values()) kept.settle({ error });
     this.#kept.clear();
   }
 }
