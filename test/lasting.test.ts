@@ -60,21 +60,22 @@ for (const driver of DRIVERS) {
 
     it('lives without its maker, is listed, called by visitors, and gone when it is deleted', async () => {
       const maker = await connect({ core: used.local.url, token: used.local.token });
-      const made = await maker.provision(origin, { name: 'counter', driver });
+      const worker = `counter-${crypto.randomUUID().slice(0, 8)}`;
+      const made = await maker.provision(origin, { name: worker, driver });
       const { node } = used.local.nodes[0]!;
-      assert.deepEqual(made, { worker: 'counter', node, epoch: 1, driver });
+      assert.deepEqual(made, { worker, node, epoch: 1, driver });
       await maker.close();
-      const counter = used.mesh.visit<Counter>('counter');
+      const counter = used.mesh.visit<Counter>(worker);
       assert.deepEqual([await counter.next(), await counter.next()], [1, 2]);
       const [listed] = (await used.mesh.registry()).workers;
       assert.deepEqual([listed!.lasting, listed!.lease_until], [true, 0]);
-      const { state, why, deaths, restarts } = await used.mesh.lasting.get('counter');
+      const { state, why, deaths, restarts } = await used.mesh.lasting.get(worker);
       assert.deepEqual([state, why, deaths, restarts], ['running', null, [], 0]);
-      await used.mesh.lasting.delete('counter');
+      await used.mesh.lasting.delete(worker);
       assert.deepEqual((await used.mesh.registry()).workers, []);
       assert.deepEqual(await used.mesh.lasting.list(), []);
-      assert.deepEqual(traces('counter'), []);
-      await assert.rejects(used.mesh.lasting.delete('counter'), (e) => isError(e, WorkerUnknown));
+      assert.deepEqual(traces(worker), []);
+      await assert.rejects(used.mesh.lasting.delete(worker), (e) => isError(e, WorkerUnknown));
     });
 
     it('is started again with its node under the next epoch, and tickets of the earlier one are void', async () => {

@@ -37,10 +37,21 @@ export function lives(pid: number): boolean {
   }
 }
 
-/** Living processes whose command line has all of the texts. */
+/** This process and those that it stems from: no test started them, whatever texts stand in their command lines. */
+function lineage(): Set<number> {
+  const found = new Set([process.pid]);
+  for (let pid = process.ppid; pid > 0 && !found.has(pid); ) {
+    found.add(pid);
+    pid = Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+  }
+  return found;
+}
+
+/** Living processes whose command line has all of the texts, but for those that this one stems from. */
 export function processes(...texts: string[]): { pid: number; command: string }[] {
+  const own = lineage();
   return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((name) => /^\d+$/.test(name) && !own.has(Number(name)))
     .map((name) => {
       try {
         return { pid: Number(name), command: readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ') };
