@@ -1,5 +1,5 @@
 /** `mesh.provision`: lasting workers, for the SDK. They are called by `mesh.visit(name)`, like anybody else's. */
-import type { GrantRequest } from '@hauki/protocol';
+import type { CodeInfo, GrantRequest } from '@hauki/protocol';
 import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
 
@@ -22,6 +22,8 @@ export interface LastingWorker {
   driver: string | null;
   restarts: number;
   pointer: string | null;
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
+  code: CodeInfo | null;
   memory_mib: number | null;
   labels: Record<string, string>;
   grants: GrantRequest;

@@ -1,5 +1,13 @@
 /** `mesh.spool`: durable one-shot jobs, for the SDK. A handle holds no connection; another process can make it anew. */
-import { ConnectionLost, DeadlineExceeded, fromWire, isError, JobCancelled, type WireError } from '@hauki/protocol';
+import {
+  type CodeInfo,
+  ConnectionLost,
+  DeadlineExceeded,
+  fromWire,
+  isError,
+  JobCancelled,
+  type WireError,
+} from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CloneOptions, Origin } from './connect.ts';
 import { type CoreClient, pause } from './http.ts';
@@ -29,6 +37,8 @@ export interface JobDetails {
   key: string | null;
   state: JobState;
   pointer: string | null;
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
+  code: CodeInfo | null;
   method: string;
   /** Begun so far. */
   attempts: number;

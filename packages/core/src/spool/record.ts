@@ -3,6 +3,7 @@
  * no store, so that the rules can be tested by themselves.
  */
 import {
+  type CodeInfo,
   ConnectionLost,
   DeadlineExceeded,
   type Grants,
@@ -43,6 +44,9 @@ export interface JobRecord {
   /** The source as it was when the job was accepted; held until the job ends, as the parameters are. */
   source: Kept;
   language: Language;
+  /** What it imports by pointers, as that was then: JSON. */
+  modules?: Kept | undefined;
+  code?: CodeInfo | undefined;
   method: string;
   /** JSON. */
   params: Kept;
@@ -78,6 +82,8 @@ export interface JobView {
   key: string | null;
   state: JobState;
   pointer: string | null;
+  /** Which code that was when it was asked for: it runs unchanged ever since. */
+  code: CodeInfo | null;
   method: string;
   attempts: number;
   max_attempts: number;
@@ -92,9 +98,10 @@ export interface JobView {
 }
 
 export function viewOf(record: JobRecord, why: string | null = null): JobView {
-  const { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, history } = record;
+  const { job, owner, key, state, pointer, code = null, method, attempts, max_attempts, worker } = record;
+  const { node, history } = record;
   const { accepted_at, ended_at, error } = record;
-  const shown = { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, why, history };
+  const shown = { job, owner, key, state, pointer, code, method, attempts, max_attempts, worker, node, why, history };
   return { ...shown, accepted_at, ended_at: ended_at || null, error };
 }
 
