@@ -1,7 +1,7 @@
 /**
  * What the mesh remembers of a lasting worker, and what people are shown of it. Pure: no clock, no store.
  */
-import type { CodeInfo, GrantRequest, Grants, Language } from '@hauki/protocol';
+import type { CodeInfo, Grants, IsolationLevel, Language } from '@hauki/protocol';
 import { LEASE, LIMITS } from '@hauki/protocol';
 import { readCode } from '../modules.ts';
 import type { Order } from '../swarm.ts';
@@ -39,6 +39,9 @@ export interface LastingRecord {
   nodes: string[];
   memory_mib: number | null;
   grants: Grants;
+  /** Values of its secrets, kept because it is started again; never in a view. */
+  secrets?: Record<string, string> | undefined;
+  min_isolation?: IsolationLevel | undefined;
   load_timeout_ms: number;
   /** Starts so far. The one under way, or running, is the last. */
   epoch: number;
@@ -67,19 +70,15 @@ export function newRecord(asked: Asked): LastingRecord {
 
 /** What the swarm is asked for when the worker is started. The lease is only what its tickets show. */
 export async function orderOf(record: LastingRecord, texts: Texts): Promise<Order> {
-  const { owner, language, grants, load_timeout_ms, labels, nodes } = record;
+  const { owner, language, grants, secrets, min_isolation, load_timeout_ms, labels, nodes } = record;
   const lease = { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms };
+  const code = await readCode(record, texts);
   return {
     job: {
-      owner,
-      ...(await readCode(record, texts)),
-      language,
-      grants,
-      lease,
-      ttl_ms: 0,
-      load_timeout_ms,
-      lasting: true,
+      ...{ ...code, owner, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+      ...(secrets ? { secrets } : {}),
     },
+    min_isolation,
     driver: record.driver ?? undefined,
     labels,
     nodes,
@@ -135,7 +134,7 @@ export interface LastingView {
   code: CodeInfo | null;
   memory_mib: number | null;
   labels: Record<string, string>;
-  grants: GrantRequest;
+  grants: Grants;
   created_at: number;
   started_at: number;
   next_try_at: number | null;
