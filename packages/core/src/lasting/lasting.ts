@@ -12,6 +12,7 @@ import {
   describe,
   type Fate,
   isError,
+  type LastingWorker,
   LIMITS,
   NameTaken,
   NO_GRANTS,
@@ -25,16 +26,7 @@ import type { RegisteredNode, Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import { Texts } from '../texts.ts';
-import {
-  afterDeath,
-  type LastingRecord,
-  type LastingView,
-  newRecord,
-  orderOf,
-  RESTART,
-  type RestartTerms,
-  viewOf,
-} from './record.ts';
+import { afterDeath, type LastingRecord, newRecord, orderOf, RESTART, type RestartTerms, viewOf } from './record.ts';
 
 export interface LastingRequest extends Omit<SpawnRequest, 'audience' | 'lease_ms' | 'heartbeat_ms' | 'ttl_ms'> {
   /** Chosen by the caller; made up when left out. */
@@ -126,7 +118,7 @@ export class Lasting {
   }
 
   /** Makes a lasting worker; resolves when it runs and is on disk. Rejects with NameTaken, or as a spawn does. */
-  async provision(request: LastingRequest, principal: Principal): Promise<LastingView> {
+  async provision(request: LastingRequest, principal: Principal): Promise<LastingWorker> {
     const { registry, event, swarm } = this.#powers;
     const { name = `l-${randomName(9)}`, ...spawn } = request;
     if (!NAME.test(name))
@@ -185,7 +177,7 @@ export class Lasting {
   }
 
   /** Those that the principal may handle: its own and the targeted ones; all of them for an admin. */
-  list(principal: Principal): LastingView[] {
+  list(principal: Principal): LastingWorker[] {
     return [...this.#entries.values()]
       .filter(
         ({ record }) =>
@@ -195,7 +187,7 @@ export class Lasting {
   }
 
   /** Throws WorkerUnknown, or Forbidden for one that is out of reach. */
-  get(worker: string, principal: Principal): LastingView {
+  get(worker: string, principal: Principal): LastingWorker {
     return this.#view(this.#find(worker, principal));
   }
 
@@ -217,7 +209,7 @@ export class Lasting {
     await Promise.allSettled([...this.#entries.values()].map((entry) => entry.turn));
   }
 
-  #view(entry: Entry): LastingView {
+  #view(entry: Entry): LastingWorker {
     const { node } = entry.record;
     return viewOf(entry.record, node !== null && this.#powers.registry.nodes.has(node), entry.waiting?.why);
   }

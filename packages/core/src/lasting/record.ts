@@ -1,22 +1,11 @@
 /**
  * What the mesh remembers of a lasting worker, and what people are shown of it. Pure: no clock, no store.
  */
-import type { CodeInfo, Grants, IsolationLevel, Language } from '@hauki/protocol';
+import type { CodeInfo, Death, Grants, IsolationLevel, Language, LastingState, LastingWorker } from '@hauki/protocol';
 import { LEASE, LIMITS } from '@hauki/protocol';
 import { readCode } from '../modules.ts';
 import type { Order } from '../swarm.ts';
 import type { Kept, Texts } from '../texts.ts';
-
-/** One end of a lasting worker. */
-export interface Death {
-  epoch: number;
-  node: string | null;
-  /** Milliseconds since 1970. */
-  at: number;
-  cause: string;
-  reason: string;
-  log_tail: string;
-}
 
 export interface LastingRecord {
   worker: string;
@@ -116,34 +105,8 @@ export function afterDeath(record: LastingRecord, death: Death, terms: RestartTe
   };
 }
 
-export type LastingState = 'running' | 'starting' | 'restarting' | 'crash_loop' | 'node_away' | 'waiting';
-
-/** A lasting worker as its owner sees it. */
-export interface LastingView {
-  worker: string;
-  owner: string;
-  state: LastingState;
-  /** Why it does not run, where it does not. */
-  why: string | null;
-  node: string | null;
-  epoch: number;
-  driver: string | null;
-  restarts: number;
-  pointer: string | null;
-  /** Which code that was when it was asked for: it runs unchanged ever since. */
-  code: CodeInfo | null;
-  memory_mib: number | null;
-  labels: Record<string, string>;
-  grants: Grants;
-  created_at: number;
-  started_at: number;
-  next_try_at: number | null;
-  /** The last few, newest last. */
-  deaths: Death[];
-}
-
 /** What is shown of a record. `home_is_there`: whether its node is registered; `waiting`: why no node can take it. */
-export function viewOf(record: LastingRecord, home_is_there: boolean, waiting?: string): LastingView {
+export function viewOf(record: LastingRecord, home_is_there: boolean, waiting?: string): LastingWorker {
   const { worker, owner, pointer, code = null, node, epoch, driver, memory_mib, labels, grants, deaths } = record;
   const { created_at, started_at, next_try_at } = record;
   const last = deaths.at(-1);

@@ -6,9 +6,9 @@
  */
 import { createHash } from 'node:crypto';
 import { CompareFailed, type KeyValue } from '@hauki/backplane';
-import { KeyReused, LIMITS } from '@hauki/protocol';
+import { type JobState, KeyReused, LIMITS } from '@hauki/protocol';
 import { type Kept, Texts } from '../texts.ts';
-import { ENDED, type JobRecord, type JobState } from './record.ts';
+import { ENDED, type JobRecord } from './record.ts';
 
 /** A job that has not ended. */
 export interface Open {
