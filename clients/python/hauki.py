@@ -99,11 +99,13 @@ _CODES = {
     "RangeUnsatisfiable": -32049, "DigestMismatch": -32090, "UploadUnknown": -32091, "UploadOffset": -32092,
     "NotText": -32093,
     "PointerInvalid": -32041, "PointerUnknown": -32042, "PayloadLost": -32043, "StorageFailed": -32044,
+    "VolumeInUse": -32070, "VolumeUnknown": -32071, "VolumeFailed": -32072,
     "NameTaken": -32060, "WorkerRestarting": -32061, "JobUnknown": -32062, "JobEnded": -32063, "KeyReused": -32064,
     "JobCancelled": -32065,
 }  # fmt: skip
 _RETRYABLE = {
     "ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed", "WorkerRestarting",
+    "VolumeInUse",
 }  # fmt: skip
 _ERRORS = {
     name: type(name, (MeshError,), {"code": code, "retryable": name in _RETRYABLE, "__module__": __name__})

@@ -11,6 +11,8 @@ export interface Wanted {
   driver?: string | undefined;
   labels: Record<string, string>;
   memory_mib: (driver: string) => number;
+  /** It has a volume. */
+  volume?: boolean;
 }
 
 export interface Candidate {
@@ -35,6 +37,7 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
   if (!offer.available) return `no ${driver}: ${offer.reason}`;
   for (const [label, value] of Object.entries(wanted.labels))
     if (info.labels[label] !== value) return `label ${label} is ${info.labels[label] ?? 'not set'}`;
+  if (wanted.volume && !info.volumes?.available) return `no volumes: ${info.volumes?.reason ?? 'this node is too old'}`;
   const free = info.memory_mib - load.memory_used_mib;
   const memory_mib = wanted.memory_mib(driver);
   const least = LEAST_MEMORY_MIB[driver] ?? 1;

@@ -31,6 +31,7 @@ import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
+import type { VolumeHomes } from './volumes.ts';
 
 export interface SpawnRequest {
   pointer?: string;
@@ -58,6 +59,7 @@ export interface SwarmPowers {
   registry: Registry;
   office: TicketOffice;
   meshfs: Pick<ModulePowers, 'resolve'>;
+  volumes: VolumeHomes;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: string, fields: object): void;
   random: () => number;
@@ -153,21 +155,31 @@ export class Swarm {
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
   async place(order: Order, options: PlaceOptions): Promise<{ entry: RegisteredWorker; made: Provisioned }> {
-    const { registry, event, random } = this.#powers;
+    const { registry, volumes, event, random } = this.#powers;
+    const { owner, grants } = order.job;
+    const { volume } = grants;
     const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
-    const wanted = { driver: order.driver, labels: order.labels, memory_mib: memory };
+    const wanted = { driver: order.driver, labels: order.labels, memory_mib: memory, volume: volume !== null };
     const tried = new Set<string>();
     for (;;) {
+      // A volume is where it is.
+      const home = volume ? volumes.home(owner, volume) : undefined;
       const candidates = registry
         .candidates()
-        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node)
+        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node && (home ?? node) === node)
         .filter(({ info: { node } }) => reachesNode(order.nodes, node));
       const placed = place(wanted, candidates, random);
       if ('refused' in placed) throw refusal(order, memory, placed.refused, tried);
       const { node, driver } = placed;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
       const release = registry.reserve(node, job.memory_mib);
+      let claim: Awaited<ReturnType<VolumeHomes['claim']>> | undefined;
       try {
+        if (volume) claim = await volumes.claim(owner, volume, node.info.node);
+        if (claim && claim.node !== node.info.node) {
+          release();
+          continue;
+        }
         Object.assign(job, await options.chosen?.(job.worker, node, driver));
       } catch (error) {
         release();
@@ -184,6 +196,8 @@ export class Swarm {
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
         event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
+        // It has no room, so it has made no volume either: another node may.
+        if (volume && claim?.fresh && isError(error, Overloaded)) await volumes.unclaim(owner, volume).catch(() => {});
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
         if (again && tried.size < ATTEMPTS) continue;
         throw error;

@@ -36,6 +36,7 @@ import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
+import { meshVolumes, type Volumes } from './volumes.ts';
 import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
@@ -125,6 +126,8 @@ export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
   events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
   /** Narrower tokens than this mesh's own. */
   readonly tokens: Tokens;
+  /** Private lasting folders of one's workers. */
+  readonly volumes: Volumes;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -308,6 +311,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     meshfs: meshFsClient(core),
     events: (given) => meshEvents(core, given),
     tokens: meshTokens(core),
+    volumes: meshVolumes(core),
     stats() {
       const sum = { ...done };
       for (const worker of live)

@@ -25,6 +25,7 @@ import {
 } from '@hauki/protocol';
 import type { Driver, Offer } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
+import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
 const SESSIONS_MS = 700;
@@ -37,6 +38,7 @@ export interface AgentOptions {
   tls: boolean;
   /** What all vaults together may be promised. */
   memory_mib: number;
+  volumes: Volumes;
   core: () => CoreForNode | undefined;
   keys: () => object;
   log(line: string, fields?: object): void;
@@ -56,6 +58,10 @@ export class Agent {
     this.#options = options;
   }
 
+  get volumes(): Volumes {
+    return this.#options.volumes;
+  }
+
   /** Finds out what this machine can offer, says so, and clears what an earlier run left. */
   async start(): Promise<void> {
     const { drivers, log } = this.#options;
@@ -72,15 +78,24 @@ export class Agent {
         else log(`driver ${driver.name} is not offered: ${offer.reason}`);
       }),
     );
+    // Now nothing of an earlier run holds on to them.
+    await this.#options.volumes.start();
   }
 
   info(): NodeInfo {
-    const { node, labels, memory_mib, drivers } = this.#options;
+    const { node, labels, memory_mib, drivers, volumes } = this.#options;
     const offers = drivers.map((driver) => {
       const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
       return [driver.name, { ...offer, isolation: driver.isolation, level: driver.level }];
     });
-    return { node, labels, drivers: Object.fromEntries(offers), memory_mib, cores: availableParallelism() };
+    return {
+      node,
+      labels,
+      drivers: Object.fromEntries(offers),
+      memory_mib,
+      cores: availableParallelism(),
+      volumes: volumes.offer,
+    };
   }
 
   load(): NodeLoad {
@@ -127,12 +142,13 @@ export class Agent {
     const { promise: over, resolve: done } = Promise.withResolvers<void>();
     this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
-      const { node, listen_host, tls, keys } = this.#options;
+      const { node, listen_host, tls, keys, volumes } = this.#options;
       const { living, ticket } = await forge(job, entry.driver, {
         node,
         listen_host,
         tls,
         keys,
+        volumes,
         meshfs: {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),

@@ -22,6 +22,7 @@ import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessio
 import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
+import { type Volumes, withVolume } from './volumes.ts';
 
 export interface ForgePowers {
   node: string;
@@ -30,6 +31,7 @@ export interface ForgePowers {
   /** The core's public keys. */
   keys(): object;
   meshfs: MeshFsClient;
+  volumes: Volumes;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): Promise<void>;
 }
@@ -48,6 +50,8 @@ export interface Living {
   ending?: { cause: string; reason: string };
 }
 
+/** Where a vault finds its volume. */
+const HOME = '/root';
 /** How long a vault may live without its control channel. */
 const CHANNEL_GRACE_MS = 500;
 
@@ -70,13 +74,23 @@ export async function forge(
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
   const id = lasting ? `${worker}-${epoch}` : worker;
-  const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib });
+  const { listen_host, volumes } = powers;
+  const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker) : undefined;
+  const inside = volume && { path: volume.path, inside: HOME };
+  const vault = withVolume(
+    await driver.start({ id, owner, listen_host, memory_mib, volume: inside }).catch(async (error) => {
+      await volume?.release();
+      throw error;
+    }),
+    volume,
+  );
   let lease: Lease | undefined;
   try {
     const effects = createEffects({
       grants,
       secrets: job.secrets,
       meshfs: powers.meshfs,
+      volume: volume?.path,
       log: (level, line) => log.add(`${level} ${line}`),
     });
     void vault.exited.then(() => effects.close());

@@ -124,10 +124,21 @@ export class Link {
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async () => agent.workers(),
       sessions: () => agent.sessions(),
+      volumes: () => agent.volumes.list(),
+      remove_volume: (owner, name) => agent.volumes.remove(owner, name),
     };
     const session = new Session({
       transport: streamTransport(stream),
-      dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers', 'sessions']),
+      dispatch: serve(node, [
+        'provision',
+        'mint_ticket',
+        'destruct',
+        'splice',
+        'workers',
+        'sessions',
+        'volumes',
+        'remove_volume',
+      ]),
       timeout_ms: LIMITS.handshake_ms,
       literal: encode,
     });

@@ -116,6 +116,19 @@ export interface SessionInfo {
   stats?: Record<string, number>;
 }
 
+/** A private lasting folder, as its node tells of it. */
+export interface VolumeInfo {
+  owner: string;
+  name: string;
+  quota_mib: number;
+  /** As it is, or was when it was last let go of. */
+  used_bytes: number;
+  /** The worker that has it. */
+  worker: string | null;
+  /** Milliseconds since 1970. */
+  created_at: number;
+}
+
 export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
@@ -126,6 +139,8 @@ export interface NodeInfo {
   >;
   memory_mib: number;
   cores: number;
+  /** Whether it can keep volumes, or why not. */
+  volumes?: { available: boolean; reason?: string };
 }
 
 export interface NodeLoad {
@@ -176,6 +191,10 @@ export interface NodeForCore {
   workers(): Promise<WorkerInfo[]>;
   /** Callers' sessions with this node's workers. */
   sessions(): Promise<SessionInfo[]>;
+  /** The volumes that it keeps. */
+  volumes(): Promise<VolumeInfo[]>;
+  /** Deletes a volume for good. False where there is none; rejects with VolumeInUse. */
+  remove_volume(owner: string, name: string): Promise<boolean>;
 }
 
 /** What the shell at a vault's edge does for the agent. */

@@ -42,6 +42,13 @@ export const LIMITS = {
   fetches_per_minute: 100_000,
   /** A private volume. */
   volume_mib: 16 * 1024,
+  /** Volumes that a node keeps, and a mesh knows; each is a file, and a name for good. */
+  volumes_per_node: 1_024,
+  volumes: 10_000,
+  /** One file that passes through the control channel, as `fetch_body_bytes`. */
+  volume_file_bytes: 5 * 1024 * 1024,
+  /** Entries of one folder that are listed. */
+  volume_entries: 10_000,
   /** Children that one worker may have living, and ever; what they may have of memory together. */
   clone_live: 256,
   clone_total: 10_000,

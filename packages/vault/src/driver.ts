@@ -21,6 +21,8 @@ export interface VaultSpec {
   /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
   listen_host: string;
   memory_mib: number;
+  /** A host's folder, mounted with its quota, to be found at `inside`, which is HOME, and owned by the vault's root. */
+  volume?: { path: string; inside: string } | undefined;
 }
 
 export interface VaultExit {
@@ -41,6 +43,11 @@ export interface Vault {
   readonly control: Transport;
   /** Settles once, when the vault is gone, whatever the cause; never rejects. */
   readonly exited: Promise<VaultExit>;
+  /** Stops its code where it stands, until `resume`. A paused vault can be killed. Safe to call twice. */
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
+  /** CPU time since its start, memory that it occupies now. */
+  usage?(): Promise<{ cpu_ms: number; memory_bytes: number }>;
   /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
   kill(reason: string): Promise<void>;
 }

@@ -16,6 +16,8 @@ export interface EffectPowers {
   /** Values of the secrets that the grants name. */
   secrets?: Readonly<Record<string, string>> | undefined;
   meshfs: MeshFsClient;
+  /** Where the vault's volume is mounted, if it has one. */
+  volume?: string | undefined;
   /** Takes one line, already cut to size. */
   log(level: string, line: string): void;
 }

@@ -7,9 +7,10 @@ import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts
 import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
+import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
-const MAKERS: EffectMaker[] = [logEffect, fetchEffect, meshfsEffects];
+const MAKERS: EffectMaker[] = [logEffect, fetchEffect, meshfsEffects, volumeEffects];
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 

@@ -112,6 +112,7 @@ class Container implements Vault {
         ...staged,
         ids: this.#claim,
         memory_mib: this.#spec.memory_mib,
+        volume: this.#spec.volume,
         limits,
         devices_version: cgroups.devicesVersion,
         keep_oom: oom_file === undefined ? undefined : { from: oom_file, to: this.#oom_copy },
