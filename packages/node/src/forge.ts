@@ -19,7 +19,7 @@ import {
   VaultFailed,
 } from '@hauki/protocol';
 import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
+import { createEffects, type Driver, type Effects, type MeshFsClient, type Network, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
 
@@ -30,6 +30,7 @@ export interface ForgePowers {
   /** The core's public keys. */
   keys(): object;
   meshfs: MeshFsClient;
+  network: Network;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): Promise<void>;
 }
@@ -77,6 +78,7 @@ export async function forge(
       grants,
       secrets: job.secrets,
       meshfs: powers.meshfs,
+      network: powers.network,
       log: (level, line) => log.add(`${level} ${line}`),
     });
     void vault.exited.then(() => effects.close());

@@ -10,7 +10,9 @@ export interface FetchedBody {
   status_text: string;
   url: string;
   headers: [string, string][];
-  /** The body when it is UTF-8, else `base64`. */
+  /** The body piece by piece, where that was asked for. */
+  body?: AsyncIterable<Uint8Array>;
+  /** Else whole: as text when it is UTF-8, else as `base64`. */
   text?: string;
   base64?: string;
 }
