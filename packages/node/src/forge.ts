@@ -18,7 +18,7 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
+import { type Dispatch, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
 import { createEffects, type Driver, type Effects, type MeshFsClient, type Network, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
@@ -82,8 +82,7 @@ export async function forge(
       log: (level, line) => log.add(`${level} ${line}`),
     });
     void vault.exited.then(() => effects.close());
-    const agent: AgentForShell = {
-      effect: (name, args) => effects.perform(name, args),
+    const agent: Omit<AgentForShell, 'effect'> = {
       heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
         return lease.renew(challenge, mac);
@@ -94,11 +93,19 @@ export async function forge(
         await powers.ended(worker, 'destructed', 'destructed by its owner');
       },
     };
+    const others = serve(agent, ['heartbeat', 'destruct']);
+    const dispatch: Dispatch = (method, params, from, call) => {
+      if (method !== 'effect' || !Array.isArray(params)) return others(method, params, from, call);
+      const [name, args] = params;
+      // Log lines come without waiting for an answer: nothing can be given up.
+      return effects.perform(name, args, name === 'log' ? undefined : call.signal);
+    };
     const session = new Session({
       transport: vault.control,
-      dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+      dispatch,
       timeout_ms: LIMITS.vault_start_ms,
-      literal: encode,
+      // It sends and gets values and streams; whatever else it wants held would be held here, outside its own limits.
+      bounds: { kept: 0, references: 64 },
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {
@@ -121,6 +128,7 @@ export async function forge(
             tls: powers.tls,
             keys: powers.keys(),
             owner: expected,
+            grants,
           },
         ],
         // The guest keeps its own time; this is for one that cannot, because its code never returns.

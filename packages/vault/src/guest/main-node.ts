@@ -7,6 +7,7 @@ import { createServer, Socket } from 'node:net';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { createGuest } from './guest.ts';
+import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
 import { stripTypes, withPlace } from './typescript.ts';
 
@@ -27,17 +28,7 @@ const reason = await runShell({
   control: streamTransport(control),
   server,
   inside(setup, outside) {
-    const context = createContext(setup.worker, outside, (fetched) => {
-      const body = fetched.base64 === undefined ? fetched.text : Buffer.from(fetched.base64, 'base64');
-      const empty = fetched.status === 204 || fetched.status === 205 || fetched.status === 304;
-      const response = new Response(empty ? null : body, {
-        status: fetched.status,
-        statusText: fetched.status_text,
-        headers: fetched.headers,
-      });
-      Object.defineProperty(response, 'url', { value: fetched.url });
-      return response;
-    });
+    const context = createContext(setup.worker, outside, nodePlatform);
     Object.assign(globalThis, { hauki: context, fetch: context.fetch });
     Object.assign(console, createConsole(context.write_log));
     return createGuest({
