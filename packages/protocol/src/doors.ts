@@ -1,6 +1,6 @@
 /** What the core's doors show of jobs, lasting workers and pointers: what it answers with, and what the SDK gives. */
 import type { WireError } from './errors.ts';
-import type { GrantRequest } from './grants.ts';
+import type { Grants } from './grants.ts';
 
 export const JOB_STATES = ['accepted', 'running', 'done', 'failed', 'cancelled'] as const;
 export type JobState = (typeof JOB_STATES)[number];
@@ -65,7 +65,7 @@ export interface LastingWorker {
   pointer: string | null;
   memory_mib: number | null;
   labels: Record<string, string>;
-  grants: GrantRequest;
+  grants: Grants;
   /** Milliseconds since 1970. */
   created_at: number;
   started_at: number;
