@@ -1,4 +1,5 @@
 /** What the core's doors show of jobs, lasting workers and pointers: what it answers with, and what the SDK gives. */
+import type { CodeInfo } from './control.ts';
 import type { WireError } from './errors.ts';
 import type { Grants } from './grants.ts';
 
@@ -21,6 +22,8 @@ export interface JobDetails {
   key: string | null;
   state: JobState;
   pointer: string | null;
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
+  code: CodeInfo | null;
   method: string;
   /** Begun so far. */
   attempts: number;
@@ -63,6 +66,8 @@ export interface LastingWorker {
   driver: string | null;
   restarts: number;
   pointer: string | null;
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
+  code: CodeInfo | null;
   memory_mib: number | null;
   labels: Record<string, string>;
   grants: Grants;

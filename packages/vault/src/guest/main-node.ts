@@ -7,8 +7,10 @@ import { createServer, Socket } from 'node:net';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { createGuest } from './guest.ts';
+import { namesPointers } from './modules.ts';
+import { hookModules, placed } from './node-modules.ts';
 import { runShell } from './shell.ts';
-import { stripTypes, withPlace } from './typescript.ts';
+import { stripTypes } from './typescript.ts';
 
 const LISTENER = 3;
 const CONTROL = 4;
@@ -44,12 +46,13 @@ const reason = await runShell({
       outside,
       context,
       async evaluate(source, language) {
+        if (namesPointers(source)) hookModules(setup, `file://${HOME}/worker.mjs`);
         const file = `${HOME}/worker.mjs`;
         writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
         try {
           return await import(`file://${file}`);
         } catch (error) {
-          throw withPlace(error, source);
+          throw placed(error, source, setup.modules);
         }
       },
     });
