@@ -3,10 +3,11 @@
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
 import type { Server, Socket } from 'node:net';
-import { type AgentForShell, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
-import { remote, Session, serve, type Transport } from '@hauki/rpc';
+import { type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
+import { Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
+import { outsideOver } from './outside.ts';
 import { Redeemer } from './redeemer.ts';
 import type { CallerSessions } from './sessions.ts';
 
@@ -15,8 +16,8 @@ export interface ShellPowers {
   server: Server;
   /** Makes the guest, given its way out. Called once, at `load`. */
   inside(setup: Setup, outside: Outside): Inside;
-  /** Source as the guest can run it. */
-  prepare?(source: string, language: string): string;
+  /** Source as the guest can run it; `name`: of the module, where it is not the worker's own. */
+  prepare?(source: string, language: string, name?: string): string;
 }
 
 /** Resolves with the reason when the agent is gone: then the vault has no owner and must end. */
@@ -34,11 +35,15 @@ export function runShell(powers: ShellPowers): Promise<string> {
   const shell = {
     async load(setup: Setup): Promise<string[]> {
       if (inside) throw new Error('a vault loads one worker, once');
-      inside = powers.inside(setup, outside);
+      const { prepare = (source) => source } = powers;
+      const modules = (setup.modules ?? []).map((module) => ({
+        ...module,
+        source: prepare(module.source, module.language, module.pointer),
+      }));
+      inside = powers.inside({ ...setup, modules }, outside);
       redeemer = new Redeemer(setup, setup.keys);
       redeemer.expect(setup.owner);
-      const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
-      const methods = await inside.load(source, setup);
+      const methods = await inside.load(prepare(setup.source, setup.language), setup);
       powers.server.off('connection', tooEarly);
       callers = openGate({
         server: powers.server,
@@ -74,18 +79,6 @@ export function runShell(powers: ShellPowers): Promise<string> {
     dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
   });
-  const agent = remote<AgentForShell>(session);
-  const outside: Outside = {
-    async effect(name, args, call) {
-      if (name !== 'log') {
-        const signal = call?.signal;
-        return session.call('effect', [name, args], signal ? { signal } : {});
-      }
-      // Log lines want no answer; where there is no room for them they are dropped.
-      session.notify('effect', [name, args]);
-    },
-    heartbeat: (challenge, mac) => agent.heartbeat(challenge, mac),
-    destruct: (mac) => agent.destruct(mac),
-  };
+  const outside = outsideOver(session);
   return session.closed;
 }

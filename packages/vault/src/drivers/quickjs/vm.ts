@@ -3,9 +3,11 @@
  * host's error escape, is not entered again.
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
-import { type Dispatch, joinBytes, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { joinBytes, portTransport, remote, Session, type Transport } from '@hauki/rpc';
 import { JSException, type JSValueHandle, QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
+import { isPointer, lookUp } from '../../guest/modules.ts';
+import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
 
 export interface VmOptions {
@@ -52,6 +54,7 @@ export class Vm {
   #over = false;
   #overran = false;
   #source = '';
+  #find = lookUp({});
   #next_channel = 1;
   #queued_bytes = 0;
   readonly #timers = new Map<number, NodeJS.Timeout>();
@@ -73,9 +76,15 @@ export class Vm {
       timezoneOffset: 0,
       interruptHandler: () => this.#interrupted(),
       moduleLoader: {
-        normalize: (_base, name) => name,
+        normalize: (base, name) => {
+          if (!isPointer(name)) return name;
+          const found = this.#find(name, base);
+          return found === 'worker' ? 'worker.mjs' : found.pointer;
+        },
         load: (name) => {
           if (name === 'worker.mjs') return this.#source;
+          const found = isPointer(name) ? this.#find(name, name) : 'worker';
+          if (found !== 'worker') return found.source;
           throw new Error(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
         },
       },
@@ -115,21 +124,17 @@ export class Vm {
 
   /** The guest in this VM, as a shell wants it. */
   inside(setup: Setup, outside: Outside): Inside {
-    const others = serve(outside, ['heartbeat', 'destruct']);
-    const dispatch: Dispatch = (method, params, from, call) =>
-      method === 'effect' && Array.isArray(params)
-        ? outside.effect(params[0], params[1], call)
-        : others(method, params, from, call);
     const session = new Session({
       transport: this.#control,
-      dispatch,
+      dispatch: serveOutside(outside),
       timeout_ms: LIMITS.call_ms,
-      bounds: { kept: 0, references: 64 },
+      bounds: GUEST_BOUNDS,
     });
     const guest = remote<VmControl>(session);
     return {
       load: (source) => {
         this.#source = source;
+        this.#find = lookUp(setup);
         const { worker, language, load_timeout_ms } = setup;
         return session.call('load', [{ worker, language, load_timeout_ms }], {
           timeout_ms: load_timeout_ms + 1_000,
