@@ -23,7 +23,7 @@ import {
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
-import type { Driver, Offer } from '@hauki/vault';
+import { createNetwork, type Driver, type Network, type Offer } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -41,6 +41,8 @@ export interface AgentOptions {
   volumes: Volumes;
   core: () => CoreForNode | undefined;
   keys: () => object;
+  /** The machine's own where it is left out. */
+  network?: Network;
   log(line: string, fields?: object): void;
 }
 
@@ -50,12 +52,14 @@ export class Agent {
   readonly #living = new Map<string, Living>();
   readonly #forging = new Map<string, { memory_mib: number; over: Promise<void> }>();
   readonly #unwanted = new Set<string>();
+  readonly #network: Network;
   #unreported: Fate[] = [];
   #cpu = cpus().map((c) => c.times);
   #closing = false;
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.#network = options.network ?? createNetwork();
   }
 
   get volumes(): Volumes {
@@ -149,6 +153,7 @@ export class Agent {
         tls,
         keys,
         volumes,
+        network: this.#network,
         meshfs: {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),

@@ -4,7 +4,6 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  type AgentForShell,
   DeadlineExceeded,
   type Job,
   LIMITS,
@@ -18,8 +17,18 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
+import { leaseKey, randomText, remote, resumeKey, Session, sessionKey } from '@hauki/rpc';
+import {
+  createEffects,
+  type Driver,
+  type Effects,
+  GUEST_BOUNDS,
+  type MeshFsClient,
+  type Network,
+  type Outside,
+  serveOutside,
+  type Vault,
+} from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
 import { type Volumes, withVolume } from './volumes.ts';
@@ -32,6 +41,7 @@ export interface ForgePowers {
   keys(): object;
   meshfs: MeshFsClient;
   volumes: Volumes;
+  network: Network;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): Promise<void>;
 }
@@ -91,11 +101,12 @@ export async function forge(
       secrets: job.secrets,
       meshfs: powers.meshfs,
       volume: volume?.path,
+      network: powers.network,
       log: (level, line) => log.add(`${level} ${line}`),
     });
     void vault.exited.then(() => effects.close());
-    const agent: AgentForShell = {
-      effect: (name, args) => effects.perform(name, args),
+    const agent: Outside = {
+      effect: (name, args, call) => effects.perform(name, args, call),
       heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
         return lease.renew(challenge, mac);
@@ -108,9 +119,9 @@ export async function forge(
     };
     const session = new Session({
       transport: vault.control,
-      dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+      dispatch: serveOutside(agent),
       timeout_ms: LIMITS.vault_start_ms,
-      literal: encode,
+      bounds: GUEST_BOUNDS,
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {
@@ -135,6 +146,7 @@ export async function forge(
             tls: powers.tls,
             keys: powers.keys(),
             owner: expected,
+            grants,
           },
         ],
         // The guest keeps its own time; this is for one that cannot, because its code never returns.

@@ -22,7 +22,7 @@ export interface JobDetails {
   key: string | null;
   state: JobState;
   pointer: string | null;
-  /** Which code that was when it was asked for: it runs unchanged ever since. */
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
   code: CodeInfo | null;
   method: string;
   /** Begun so far. */
@@ -66,7 +66,7 @@ export interface LastingWorker {
   driver: string | null;
   restarts: number;
   pointer: string | null;
-  /** Which code that was when it was asked for: it runs unchanged ever since. */
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
   code: CodeInfo | null;
   memory_mib: number | null;
   labels: Record<string, string>;
