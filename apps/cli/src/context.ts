@@ -68,6 +68,8 @@ export function milliseconds(what: string, text: string | undefined): number | u
 
 export interface CloneFlags extends Common {
   driver?: string;
+  minIsolation?: string;
+  cpu?: string;
   label?: string[];
   memory?: string;
   fetch?: string[];
@@ -82,6 +84,8 @@ export interface CloneFlags extends Common {
 export function cloneOptions(flags: CloneFlags): CloneOptions {
   const wanted: Record<string, unknown> = {
     driver: flags.driver,
+    min_isolation: flags.minIsolation,
+    cpu: flags.cpu === undefined ? undefined : Number(flags.cpu),
     labels: flags.label && pairs('--label', flags.label),
     memory_mib: flags.memory === undefined ? undefined : Number(flags.memory),
     routing: flags.routing,

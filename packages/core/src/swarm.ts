@@ -8,6 +8,8 @@ import {
   describe,
   type Fate,
   type GrantRequest,
+  ISOLATION_LEVELS,
+  type IsolationLevel,
   isError,
   type Job,
   type Language,
@@ -33,8 +35,12 @@ export interface SpawnRequest {
   source?: string;
   language?: Language;
   driver?: string;
+  /** No vault that holds less strongly will do. */
+  min_isolation?: IsolationLevel;
   labels?: Record<string, string>;
   memory_mib?: number;
+  /** Share of a core. */
+  cpu?: number;
   grants?: GrantRequest;
   /** Without a heartbeat for so long the worker ends. */
   lease_ms?: number;
@@ -57,6 +63,7 @@ export interface SwarmPowers {
 
 /** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
 const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32 };
+const CPU = { least: 0.05, most: 1 };
 const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;
@@ -106,7 +113,7 @@ export class Swarm {
     principal: Principal,
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
-    const { memory_mib, driver, labels = {} } = request;
+    const { memory_mib, driver, labels = {}, cpu, min_isolation } = request;
     const grants = normaliseGrants(request.grants);
     demandGrants(principal, grants);
     // Source of one's own is more than what others have kept under a pointer.
@@ -116,12 +123,18 @@ export class Swarm {
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
+    if (cpu !== undefined && !(cpu >= CPU.least && cpu <= CPU.most))
+      throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU.least} to ${CPU.most}` });
+    if (min_isolation !== undefined && !ISOLATION_LEVELS.includes(min_isolation))
+      throw new BadInput({ what: 'min_isolation', why: `one of ${ISOLATION_LEVELS.join(', ')}` });
     const job = {
       owner: principal.name,
       source,
       language,
       grants,
       lease,
+      ...(cpu === undefined ? {} : { cpu }),
+      ...(min_isolation === undefined ? {} : { min_isolation }),
       ttl_ms: request.ttl_ms ?? 0,
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
@@ -132,7 +145,8 @@ export class Swarm {
   async place(order: Order, options: PlaceOptions): Promise<{ entry: RegisteredWorker; made: Provisioned }> {
     const { registry, event, random } = this.#powers;
     const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
-    const wanted = { driver: order.driver, labels: order.labels, memory_mib: memory };
+    const { min_isolation } = order.job;
+    const wanted = { driver: order.driver, min_isolation, labels: order.labels, memory_mib: memory };
     const tried = new Set<string>();
     for (;;) {
       const candidates = registry
@@ -200,12 +214,13 @@ export class Swarm {
   }
 
   #admit({ owner, memory_mib, grants, lease, lasting }: Job, node: string, made: Provisioned): RegisteredWorker {
-    const { worker, epoch, driver, direct } = made;
+    const { worker, epoch, driver, isolation, direct } = made;
     const entry: RegisteredWorker = {
       worker,
       owner,
       node,
       driver,
+      isolation,
       epoch,
       direct,
       memory_mib,
@@ -261,6 +276,7 @@ function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: numbe
 function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
   const wanted: Record<string, unknown> = {};
   if (order.driver) wanted.driver = order.driver;
+  if (order.job.min_isolation) wanted.min_isolation = order.job.min_isolation;
   if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
   wanted.memory_mib = order.driver ? memory(order.driver) : (order.memory_mib ?? DEFAULT_MEMORY_MIB);
   return new NoNodeFits({ wanted, have: [...refused, ...[...tried].map((n) => `${n} (tried: it could not)`)] });

@@ -5,6 +5,7 @@ import {
   DeadlineExceeded,
   describe,
   type GrantRequest,
+  type IsolationLevel,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
@@ -47,10 +48,14 @@ export interface ConnectOptions {
 export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
 
 export interface CloneOptions {
-  driver?: 'lxc' | 'quickjs';
+  driver?: 'lxc' | 'quickjs' | 'process';
+  /** No vault that holds less strongly will do; rejects with NoNodeFits rather than go below it. */
+  min_isolation?: IsolationLevel;
   /** The node must carry these. */
   labels?: Record<string, string>;
   memory_mib?: number;
+  /** Share of a core, from 0.05 to 1. */
+  cpu?: number;
   /** What the worker may do; nothing when left out. */
   grants?: GrantRequest;
   routing?: Routing;
@@ -83,6 +88,7 @@ export interface WorkerDetails {
   worker: string;
   node: string;
   driver: string;
+  isolation: IsolationLevel;
   route: 'direct' | 'relay';
   methods: string[];
   lease: { heartbeat_ms: number; lease_ms: number };
@@ -293,8 +299,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     },
     async details(thing) {
       const { body, route, methods } = await workerBehind(thing);
-      const { worker, node, driver, lease } = body;
-      return { worker, node, driver, lease, route, methods };
+      const { worker, node, driver, isolation, lease } = body;
+      return { worker, node, driver, isolation, lease, route, methods };
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),

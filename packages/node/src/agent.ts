@@ -11,6 +11,7 @@ import {
   type CoreForNode,
   describe,
   type Fate,
+  isAtLeast,
   type Job,
   LIMITS,
   type NodeInfo,
@@ -78,7 +79,7 @@ export class Agent {
     const { node, labels, memory_mib, drivers } = this.#options;
     const offers = drivers.map((driver) => {
       const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [driver.name, { ...offer, isolation: driver.isolation }];
+      return [driver.name, { ...offer, level: driver.level, isolation: driver.isolation }];
     });
     return { node, labels, drivers: Object.fromEntries(offers), memory_mib, cores: availableParallelism() };
   }
@@ -114,6 +115,13 @@ export class Agent {
     const entry = this.#offers.get(job.driver);
     if (!entry?.offer.available || this.#closing)
       throw new NoNodeFits({ wanted: { driver: job.driver }, have: [`${this.#options.node}, which cannot`] });
+    const { level } = entry.driver;
+    // The core has asked for no less; what it knows of this node may be old.
+    if (job.min_isolation !== undefined && !isAtLeast(level, job.min_isolation))
+      throw new NoNodeFits({
+        wanted: { driver: job.driver, min_isolation: job.min_isolation },
+        have: [`${this.#options.node}, where ${job.driver} is of isolation ${level}`],
+      });
     const { worker: name, epoch = 1 } = job;
     const before = this.#living.get(name);
     if (before && before.epoch < epoch) await this.destruct(name, `epoch ${epoch} takes its place`);
@@ -144,7 +152,7 @@ export class Agent {
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
       else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
       const direct = { host: listen_host, port: living.vault.port, tls };
-      return { worker: job.worker, epoch: living.epoch, driver: job.driver, direct, ticket };
+      return { worker: job.worker, epoch: living.epoch, driver: job.driver, isolation: level, direct, ticket };
     } finally {
       this.#forging.delete(job.worker);
       this.#unwanted.delete(job.worker);
@@ -189,6 +197,7 @@ export class Agent {
       worker: job.worker,
       owner: job.owner,
       driver: job.driver,
+      isolation: this.#offers.get(job.driver)!.driver.level,
       epoch,
       direct: { host, port: vault.port, tls },
       memory_mib: job.memory_mib,

@@ -64,12 +64,12 @@ export async function forge(
   driver: Driver,
   powers: ForgePowers,
 ): Promise<{ living: Living; ticket: TicketPart }> {
-  const { worker, owner, memory_mib, grants } = job;
+  const { worker, owner, memory_mib, cpu = 1, grants } = job;
   const { epoch = 1, lasting } = job;
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
   const id = lasting ? `${worker}-${epoch}` : worker;
-  const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib });
+  const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib, cpu });
   let lease: Lease | undefined;
   try {
     const agent: AgentForShell = {

@@ -3,6 +3,7 @@
  * Each is an object whose methods are called over a session; a method that is not listed here cannot be called.
  */
 import type { Grants } from './grants.ts';
+import type { IsolationLevel } from './isolation.ts';
 import type { TicketRole } from './ticket.ts';
 
 export type Language = 'javascript' | 'typescript';
@@ -12,9 +13,13 @@ export interface Job {
   worker: string;
   owner: string;
   driver: string;
+  /** A node whose driver holds less strongly refuses. */
+  min_isolation?: IsolationLevel;
   source: string;
   language: Language;
   memory_mib: number;
+  /** Share of a core; 1 where it is left out. */
+  cpu?: number;
   grants: Grants;
   lease: { heartbeat_ms: number; lease_ms: number };
   /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
@@ -38,6 +43,7 @@ export interface Provisioned {
   worker: string;
   epoch: number;
   driver: string;
+  isolation: IsolationLevel;
   direct: { host: string; port: number; tls: boolean };
   ticket: TicketPart;
 }
@@ -46,6 +52,8 @@ export interface WorkerInfo {
   worker: string;
   owner: string;
   driver: string;
+  /** How strongly its vault holds it in. */
+  isolation: IsolationLevel;
   epoch: number;
   direct: { host: string; port: number; tls: boolean };
   memory_mib: number;
@@ -82,8 +90,11 @@ export interface SessionInfo {
 export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
-  /** Drivers by name: offered, or why not. */
-  drivers: Record<string, { available: boolean; note?: string; reason?: string; isolation: string }>;
+  /** Drivers by name: offered, or why not. `isolation` says in one sentence what it protects against, and what not. */
+  drivers: Record<
+    string,
+    { available: boolean; note?: string; reason?: string; level: IsolationLevel; isolation: string }
+  >;
   memory_mib: number;
   cores: number;
 }

@@ -5,6 +5,7 @@
  * never sent again: both ends prove by challenge that they hold the key derived from it (`rpc/handshake.ts`).
  */
 import type { Grants } from './grants.ts';
+import { ISOLATION_LEVELS, type IsolationLevel } from './isolation.ts';
 
 export type TicketRole = 'owner' | 'visitor';
 
@@ -21,6 +22,8 @@ export interface TicketBody {
   /** RFC 7638 thumbprint (SHA-256) of the key that the caller made and proves at redemption. */
   audience: string;
   driver: string;
+  /** How strongly the worker's vault holds it in. */
+  isolation: IsolationLevel;
   routes: {
     /** Route A. `tls` is required off loopback and off a VPN. */
     direct: { host: string; port: number; tls: boolean };
@@ -67,7 +70,8 @@ export const TICKET_BODY_SCHEMA = {
     node: id,
     epoch: { type: 'integer', minimum: 1 },
     audience: base64url(32),
-    driver: { enum: ['lxc', 'quickjs'] },
+    driver: { enum: ['lxc', 'quickjs', 'process'] },
+    isolation: { enum: ISOLATION_LEVELS },
     routes: strict({
       direct: strict({
         host: { type: 'string', minLength: 1, maxLength: 255 },

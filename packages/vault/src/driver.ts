@@ -5,6 +5,7 @@
  * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
  * Every driver passes `test/driver-conformance.ts`.
  */
+import type { IsolationLevel } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
 export type DriverName = 'lxc' | 'quickjs';
@@ -20,6 +21,8 @@ export interface VaultSpec {
   /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
   listen_host: string;
   memory_mib: number;
+  /** Share of a core, read back where the driver can limit it; 1 when left out. */
+  cpu?: number;
 }
 
 export interface VaultExit {
@@ -40,12 +43,19 @@ export interface Vault {
   readonly control: Transport;
   /** Settles once, when the vault is gone, whatever the cause; never rejects. */
   readonly exited: Promise<VaultExit>;
+  /** Stops its code where it stands, until `resume`. A paused vault can be killed. Safe to call twice. */
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
+  /** CPU time since its start, memory that it occupies now. */
+  usage?(): Promise<{ cpu_ms: number; memory_bytes: number }>;
   /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
   kill(reason: string): Promise<void>;
 }
 
 export interface Driver {
   readonly name: DriverName;
+  /** How strongly its vaults hold; settled by `probe`, where it depends on the machine. */
+  readonly level: IsolationLevel;
   /** What it protects against, and what not, in one sentence for the caller. */
   readonly isolation: string;
   probe(): Promise<Offer>;

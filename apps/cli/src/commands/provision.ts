@@ -16,9 +16,11 @@ export function originOf(what: string): string | { file: string } {
 /** The flags that say what a worker gets and may do, the same for all that make one. */
 export const withModuleFlags = (command: Command): Command =>
   command
-    .option('--driver <name>', 'lxc or quickjs; default: the strongest that a node offers')
+    .option('--driver <name>', 'lxc, quickjs or process; default: the strongest that a node offers')
+    .option('--min-isolation <level>', 'refuse rather than use less: process, vm or container (weakest first)')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
     .option('--memory <MiB>', 'memory of the vault')
+    .option('--cpu <share>', 'share of a core, from 0.05 to 1')
     .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
     .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
     .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect);

@@ -31,9 +31,9 @@ function print(result: unknown, json: boolean | undefined): void {
 async function run(what: string, method: string, args: string[], flags: RunFlags): Promise<void> {
   const origin = originOf(what);
   const timeout_ms = milliseconds('--timeout', flags.timeout);
-  const { driver, labels, memory_mib, grants } = cloneOptions(flags);
+  const { driver, min_isolation, labels, memory_mib, cpu, grants } = cloneOptions(flags);
   const options = {
-    ...{ driver, labels, memory_mib, grants, timeout_ms },
+    ...{ driver, min_isolation, labels, memory_mib, cpu, grants, timeout_ms },
     method,
     params: args.map(argument),
     attempts: flags.attempts === undefined ? undefined : Number(flags.attempts),

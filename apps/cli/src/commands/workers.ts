@@ -41,11 +41,11 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   // Before the worker is announced: who reads the announcement may end the command at once.
   const asked = askedToEnd();
   const took = duration(performance.now() - started);
-  const { worker, node, driver, route, methods } = details;
+  const { worker, node, driver, isolation, route, methods } = details;
   if (flags.json) console.log(JSON.stringify(details));
   else {
     console.log(
-      `${paint('bold', worker)} lives in a ${driver} vault on ${node}, reached over the ${route} route (${took})`,
+      `${paint('bold', worker)} lives in a ${driver} vault (isolation: ${isolation}) on ${node}, reached over the ${route} route (${took})`,
     );
     console.log(`  methods  ${printable(methods.join(', '))}`);
     console.log(`  call it  hauki call ${worker} ${printable(methods[0] ?? '')} …`);
@@ -68,7 +68,7 @@ async function ps(mesh: Mesh, json: boolean): Promise<void> {
   if (json) return console.log(JSON.stringify({ nodes, workers }));
   const drivers = (n: (typeof nodes)[number]) =>
     Object.entries(n.drivers)
-      .map(([name, offer]) => (offer.available ? name : `${name}: no`))
+      .map(([name, offer]) => (offer.available ? `${name} (${offer.level})` : `${name}: no`))
       .join(', ');
   const labels = (n: (typeof nodes)[number]) =>
     Object.entries(n.labels)
@@ -94,7 +94,7 @@ async function ps(mesh: Mesh, json: boolean): Promise<void> {
       ...workers.map((w) => [
         w.worker,
         w.node,
-        w.driver,
+        `${w.driver} (${w.isolation})`,
         w.owner,
         `${w.memory_mib} MiB`,
         duration(Date.now() - w.born_at),
@@ -134,9 +134,11 @@ export function workerCommands(program: Command): void {
     .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
     .description('make a worker and say how to call it; it ends with the command, or after --ttl')
     .option('--ttl <duration>', 'outlive this command by so long, as in 10m')
-    .option('--driver <name>', 'lxc or quickjs; default: the strongest that a node offers')
+    .option('--driver <name>', 'lxc, quickjs or process; default: the strongest that a node offers')
+    .option('--min-isolation <level>', 'refuse rather than use less: process, vm or container (weakest first)')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
     .option('--memory <MiB>', 'memory of the vault')
+    .option('--cpu <share>', 'share of a core, from 0.05 to 1')
     .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
     .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
     .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)

@@ -146,6 +146,8 @@ export class Lasting {
       labels,
       nodes: [...nodes],
       memory_mib: memory_mib ?? null,
+      min_isolation: job.min_isolation ?? (driver === undefined ? 'process' : undefined),
+      cpu: job.cpu,
       grants: job.grants,
       load_timeout_ms: job.load_timeout_ms,
       epoch: before?.record.epoch ?? 0,

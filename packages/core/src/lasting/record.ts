@@ -1,7 +1,7 @@
 /**
  * What the mesh remembers of a lasting worker, and what people are shown of it. Pure: no clock, no store.
  */
-import type { Death, Grants, Language, LastingState, LastingWorker } from '@hauki/protocol';
+import type { Death, Grants, IsolationLevel, Language, LastingState, LastingWorker } from '@hauki/protocol';
 import { LEASE, LIMITS } from '@hauki/protocol';
 import type { Order } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
@@ -23,6 +23,9 @@ export interface LastingRecord {
   /** Nodes that its owner may use; `*` for all. */
   nodes: string[];
   memory_mib: number | null;
+  /** Left out in records of older cores. A driver that was not asked for by name stays one that isolates. */
+  min_isolation?: IsolationLevel | undefined;
+  cpu?: number | undefined;
   grants: Grants;
   load_timeout_ms: number;
   /** Starts so far. The one under way, or running, is the last. */
@@ -52,10 +55,14 @@ export function newRecord(asked: Asked): LastingRecord {
 
 /** What the swarm is asked for when the worker is started. The lease is only what its tickets show. */
 export function orderOf(record: LastingRecord, source: string): Order {
-  const { owner, language, grants, load_timeout_ms, labels, nodes } = record;
+  const { owner, language, grants, load_timeout_ms, labels, nodes, min_isolation, cpu } = record;
   const lease = { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms };
   return {
-    job: { owner, source, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+    job: {
+      ...{ owner, source, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+      ...(min_isolation === undefined ? {} : { min_isolation }),
+      ...(cpu === undefined ? {} : { cpu }),
+    },
     driver: record.driver ?? undefined,
     labels,
     nodes,

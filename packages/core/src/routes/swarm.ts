@@ -1,6 +1,6 @@
 /** Cloning, calling over the relay, asking after a worker, ending it. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { LIMITS } from '@hauki/protocol';
+import { ISOLATION, ISOLATION_LEVELS, LIMITS } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -31,7 +31,14 @@ export const MODULE = {
   labels: Type.Optional(
     Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), { maxProperties: LIMITS.labels }),
   ),
+  min_isolation: Type.Optional(
+    Type.Union(
+      ISOLATION_LEVELS.map((level) => Type.Literal(level)),
+      { description: `weakest first: ${ISOLATION_LEVELS.map((level) => `${level}: ${ISOLATION[level]}`).join('; ')}` },
+    ),
+  ),
   memory_mib: Type.Optional(Type.Integer()),
+  cpu: Type.Optional(Type.Number({ description: 'share of a core, from 0.05 to 1' })),
   grants: Type.Optional(
     Type.Object(
       {

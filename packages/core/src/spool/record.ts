@@ -7,6 +7,7 @@ import {
   ConnectionLost,
   DeadlineExceeded,
   type Grants,
+  type IsolationLevel,
   isError,
   type JobDetails,
   type JobState,
@@ -44,6 +45,9 @@ export interface JobRecord {
   /** Nodes that its owner may use; `*` for all. */
   nodes: string[];
   memory_mib: number | null;
+  /** Left out in records of older cores. */
+  min_isolation?: IsolationLevel | undefined;
+  cpu?: number | undefined;
   grants: Grants;
   timeout_ms: number;
   load_timeout_ms: number;

@@ -203,6 +203,8 @@ export class Runner {
           lease: { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms },
           ttl_ms,
           load_timeout_ms: record.load_timeout_ms,
+          ...(record.min_isolation === undefined ? {} : { min_isolation: record.min_isolation }),
+          ...(record.cpu === undefined ? {} : { cpu: record.cpu }),
         },
         driver: record.driver ?? undefined,
         labels: record.labels,

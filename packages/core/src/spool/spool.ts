@@ -132,6 +132,8 @@ export class Spool {
         labels: order.labels,
         nodes: [...order.nodes],
         memory_mib: order.memory_mib ?? null,
+        min_isolation: order.job.min_isolation,
+        cpu: order.job.cpu,
         grants: order.job.grants,
         timeout_ms: request.timeout_ms ?? LIMITS.call_ms,
         load_timeout_ms: order.job.load_timeout_ms,
