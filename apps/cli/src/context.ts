@@ -77,6 +77,8 @@ export interface CloneFlags extends Common {
   write?: string[];
   routing?: string;
   ttl?: string;
+  maxLife?: string;
+  idle?: string;
   lease?: string;
 }
 
@@ -90,6 +92,8 @@ export function cloneOptions(flags: CloneFlags): CloneOptions {
     memory_mib: flags.memory === undefined ? undefined : Number(flags.memory),
     routing: flags.routing,
     ttl_ms: milliseconds('--ttl', flags.ttl),
+    max_life_ms: milliseconds('--max-life', flags.maxLife),
+    idle_ms: milliseconds('--idle', flags.idle),
     lease_ms: milliseconds('--lease', flags.lease),
     grants: { fetch: flags.fetch ?? [], meshfs: { read: flags.read ?? [], write: flags.write ?? [] } },
   };

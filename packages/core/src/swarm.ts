@@ -5,6 +5,7 @@
 import {
   BadInput,
   ConnectionLost,
+  causeOfFailure,
   describe,
   type Fate,
   type GrantRequest,
@@ -16,16 +17,20 @@ import {
   LEASE,
   LEAST_MEMORY_MIB,
   LIMITS,
+  type MeshError,
   NoNodeFits,
   normaliseGrants,
   Overloaded,
   type Provisioned,
+  SourceRejected,
   type Ticket,
   TooLarge,
+  VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { place } from './matchmaker.ts';
+import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
@@ -47,6 +52,10 @@ export interface SpawnRequest {
   heartbeat_ms?: number;
   /** Lives at least so long without any heartbeat. */
   ttl_ms?: number;
+  /** Ends so long after its birth for certain. */
+  max_life_ms?: number;
+  /** Ends when it has had no call for so long. */
+  idle_ms?: number;
   load_timeout_ms?: number;
   /** Thumbprint of the caller's key. */
   audience: string;
@@ -55,6 +64,7 @@ export interface SpawnRequest {
 export interface SwarmPowers {
   registry: Registry;
   office: TicketOffice;
+  quotas: Pick<Quotas, 'reserve'>;
   meshfs: { resolve(pointer: string): Promise<{ content: string; language?: string | undefined; media_type: string }> };
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: string, fields: object): void;
@@ -85,6 +95,8 @@ export interface PlaceOptions {
   name(): string;
   /** This node and no other. */
   only?: string | undefined;
+  /** It has been started before, and is no clone of this minute. */
+  restart?: boolean;
   /** Called when a node is chosen, before it hears of the job; a rejection ends the placement. May set the epoch. */
   chosen?(worker: string, node: RegisteredNode, driver: string): Promise<{ epoch?: number }>;
 }
@@ -136,6 +148,8 @@ export class Swarm {
       ...(cpu === undefined ? {} : { cpu }),
       ...(min_isolation === undefined ? {} : { min_isolation }),
       ttl_ms: request.ttl_ms ?? 0,
+      ...(request.max_life_ms ? { max_life_ms: request.max_life_ms } : {}),
+      ...(request.idle_ms ? { idle_ms: request.idle_ms } : {}),
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
     return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };
@@ -143,7 +157,7 @@ export class Swarm {
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
   async place(order: Order, options: PlaceOptions): Promise<{ entry: RegisteredWorker; made: Provisioned }> {
-    const { registry, event, random } = this.#powers;
+    const { registry, event, random, quotas } = this.#powers;
     const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
     const { min_isolation } = order.job;
     const wanted = { driver: order.driver, min_isolation, labels: order.labels, memory_mib: memory };
@@ -157,11 +171,14 @@ export class Swarm {
       if ('refused' in placed) throw refusal(order, memory, placed.refused, tried);
       const { node, driver } = placed;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
+      // Nothing awaits from the look at the quota to the reservation. One that is tried again was counted already.
+      const unreserve = quotas.reserve(job.owner, job.memory_mib, tried.size === 0 && options.restart !== true);
       const release = registry.reserve(node, job.memory_mib);
       try {
         Object.assign(job, await options.chosen?.(job.worker, node, driver));
       } catch (error) {
         release();
+        unreserve();
         throw error;
       }
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
@@ -175,10 +192,14 @@ export class Swarm {
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
         event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
+        if (isError(error, SourceRejected) || isError(error, VaultFailed))
+          registry.stillborn(stillbornOf(job, node.info.node, error));
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
         if (again && tried.size < ATTEMPTS) continue;
         throw error;
       } finally {
+        // The registry counts it from here on, where it lives.
+        unreserve();
         registry.forging.delete(job.worker);
       }
     }
@@ -188,6 +209,7 @@ export class Swarm {
   async visitorTicket(worker: string, audience: string): Promise<Ticket> {
     const { registry, office } = this.#powers;
     const entry = registry.find(worker);
+    registry.demandRunning(worker);
     return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
   }
 
@@ -255,6 +277,22 @@ export class Swarm {
   }
 }
 
+/** What is told of a worker that was never born; the error that its owner gets names it from here on. */
+function stillbornOf({ worker, owner, driver, epoch = 1 }: Job, node: string, error: MeshError<BirthFailure>): Fate {
+  error.fields.worker = worker;
+  const at = Date.now();
+  const lines = (error.fields.log_tail ?? '')
+    .split('\n')
+    .filter(Boolean)
+    .map((text, i) => ({ seq: i + 1, at, level: 'vault' as const, text }));
+  return { worker, owner, cause: causeOfFailure(error), reason: error.message, at, lines, epoch, node, driver };
+}
+
+interface BirthFailure {
+  worker?: string;
+  log_tail?: string;
+}
+
 function checkSource(source: string): void {
   const got_bytes = Buffer.byteLength(source);
   if (got_bytes > LIMITS.source_bytes)
@@ -269,7 +307,12 @@ function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: numbe
   };
   within('lease_ms', lease_ms, LEASE.min_ms, LEASE.max_ms);
   within('heartbeat_ms', heartbeat_ms, LEASE.min_heartbeat_ms, lease_ms);
-  if (request.ttl_ms) within('ttl_ms', request.ttl_ms, LEASE.min_ms, LEASE.max_ms);
+  const { ttl_ms, max_life_ms, idle_ms } = request;
+  if (ttl_ms) within('ttl_ms', ttl_ms, LEASE.min_ms, LEASE.max_ms);
+  if (max_life_ms) within('max_life_ms', max_life_ms, LEASE.min_ms, LEASE.max_life_ms);
+  if (idle_ms) within('idle_ms', idle_ms, LEASE.min_ms, LEASE.max_ms);
+  if (ttl_ms && max_life_ms && ttl_ms > max_life_ms)
+    throw new BadInput({ what: 'ttl_ms', why: `it cannot live at least ${ttl_ms} ms and at most ${max_life_ms} ms` });
   return { heartbeat_ms, lease_ms };
 }
 

@@ -31,6 +31,7 @@ import { powers } from '#powers';
 import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
 import { type LastingDoor, lastingDoor } from './lasting.ts';
+import { type LifeDoor, lifeDoor } from './life.ts';
 import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
@@ -64,6 +65,10 @@ export interface CloneOptions {
   heartbeat_ms?: number;
   /** The worker lives at least so long, also without this script. */
   ttl_ms?: number;
+  /** It ends so long after its birth for certain, whoever wants it. */
+  max_life_ms?: number;
+  /** It ends when it has had no call for so long. */
+  idle_ms?: number;
   /** For calls that name no deadline of their own. */
   timeout_ms?: number;
   /** How long the module may take to load. */
@@ -94,7 +99,7 @@ export interface WorkerDetails {
   lease: { heartbeat_ms: number; lease_ms: number };
 }
 
-export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
+export interface Mesh extends AsyncDisposable, LastingDoor, LifeDoor, SpoolDoor {
   readonly core: string;
   /**
    * Clones a worker. Returns at once something to call (calls wait for the worker) or to await (to its ghost).
@@ -282,6 +287,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     core: base,
     clone,
     cloneDistributed: clone,
+    ...lifeDoor(core, async (thing) => (await workerBehind(thing)).body.worker),
     ...lastingDoor(core, moduleOf),
     ...spoolDoor(core, moduleOf),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {

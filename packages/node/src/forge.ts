@@ -5,9 +5,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type AgentForShell,
+  type Cause,
   DeadlineExceeded,
   type Job,
   LIMITS,
+  type LogLevel,
   MeshError,
   OutcomeUnknown,
   Overloaded,
@@ -21,7 +23,9 @@ import {
 import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
 import { createEffects, type Driver, type MeshFsClient, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
+import { Lifetime } from './lifetime.ts';
 import { LogRing } from './log-ring.ts';
+import { UsageMeter } from './usage.ts';
 
 export interface ForgePowers {
   node: string;
@@ -31,7 +35,7 @@ export interface ForgePowers {
   keys(): object;
   meshfs: MeshFsClient;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
-  ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): Promise<void>;
+  ended(worker: string, cause: Cause, reason: string): Promise<void>;
 }
 
 /** A worker while it lives. */
@@ -41,10 +45,12 @@ export interface Living {
   vault: Vault;
   shell: ShellForAgent;
   lease: Lease;
+  lifetime: Lifetime;
   log: LogRing;
+  usage: UsageMeter;
   born_at: number;
   /** Why the agent is ending it, where it is. */
-  ending?: { cause: string; reason: string };
+  ending?: { cause: Cause; reason: string };
 }
 
 /** How long a vault may live without its control channel. */
@@ -71,9 +77,21 @@ export async function forge(
   const id = lasting ? `${worker}-${epoch}` : worker;
   const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib, cpu });
   let lease: Lease | undefined;
+  let lifetime: Lifetime | undefined;
   try {
+    const perform = createEffects({
+      grants,
+      meshfs: powers.meshfs,
+      log: (level, line) => log.add(level as LogLevel, line),
+    });
     const agent: AgentForShell = {
-      effect: createEffects({ grants, meshfs: powers.meshfs, log: (level, line) => log.add(`${level} ${line}`) }),
+      async effect(name, args) {
+        const done = await perform(name, args);
+        if (name === 'fetch') usage.fetched_bytes += bytesOf(done);
+        // A paused vault takes nothing in: what was fetched for it waits here, not in a buffer on its way.
+        await lifetime?.running();
+        return done;
+      },
       heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
         return lease.renew(challenge, mac);
@@ -96,6 +114,8 @@ export async function forge(
       const exited = await Promise.race([vault.exited, sleep(CHANNEL_GRACE_MS, undefined, { ref: false })]);
       if (!exited) await vault.kill(`its control channel ended: ${why}`);
     });
+    const activity = () => shell.activity();
+    const usage = new UsageMeter({ vault, log, activity });
     const { ticket, expected } = await makeTicket('owner');
     await session
       .call(
@@ -131,26 +151,30 @@ export async function forge(
       },
       () => void powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
     );
-    const living: Living = {
-      job,
-      epoch,
-      vault,
-      shell,
-      lease,
-      log,
-      born_at: Date.now(),
-    };
+    const { max_life_ms = 0, idle_ms = 0 } = job;
+    lifetime = new Lifetime({ max_life_ms, idle_ms, vault, lease, activity }, (cause, reason) => {
+      void powers.ended(worker, cause, reason);
+    });
+    const living: Living = { job, epoch, vault, shell, lease, lifetime, log, usage, born_at: Date.now() };
     return { living, ticket };
   } catch (error) {
+    lifetime?.stop();
     lease?.stop();
     await vault.kill('it was never born');
     throw error;
   }
 }
 
+/** How much of a body a fetch brought into the vault. */
+function bytesOf(fetched: unknown): number {
+  const { text, base64 } = (fetched ?? {}) as { text?: string; base64?: string };
+  if (typeof base64 === 'string') return Buffer.byteLength(base64, 'base64');
+  return typeof text === 'string' ? Buffer.byteLength(text) : 0;
+}
+
 /** What a failed load means to the caller. */
 async function loadFailure(error: unknown, job: Job, vault: Vault, log: LogRing): Promise<Error> {
-  const log_tail = log.tail();
+  const log_tail = log.text();
   if (error instanceof SourceRejected)
     return log_tail === '' ? error : new SourceRejected({ ...error.fields, log_tail } as never, error.message);
   if (error instanceof DeadlineExceeded)

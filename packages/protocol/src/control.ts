@@ -2,6 +2,7 @@
  * The Mesh-RPC interfaces by which the parts of a mesh talk: core and agent, agent and shell, shell and guest.
  * Each is an object whose methods are called over a session; a method that is not listed here cannot be called.
  */
+import type { Fate, LogLine, Usage } from './fate.ts';
 import type { Grants } from './grants.ts';
 import type { IsolationLevel } from './isolation.ts';
 import type { TicketRole } from './ticket.ts';
@@ -24,6 +25,10 @@ export interface Job {
   lease: { heartbeat_ms: number; lease_ms: number };
   /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
   ttl_ms: number;
+  /** Ends so long after its birth for certain, whatever renews its lease; paused or not. */
+  max_life_ms?: number;
+  /** Ends when it has had no call for so long. */
+  idle_ms?: number;
   /** How long the module may take to load. */
   load_timeout_ms: number;
   /** Counts the starts of a lasting worker, durably; 1 where it is left out. */
@@ -66,6 +71,31 @@ export interface WorkerInfo {
   lease_until: number;
   /** It has no lease. */
   lasting?: boolean;
+  /** Since when it is paused. */
+  paused_at?: number;
+  /** When it ends for certain. */
+  ends_at?: number;
+  /** It ends when it has had no call for so long. */
+  idle_ms?: number;
+  /** Where it was asked for. */
+  usage?: Usage;
+}
+
+/** A part of a worker's log. */
+export interface LogPage {
+  /** Which start of a lasting worker said it; lines are counted anew with each. */
+  epoch: number;
+  lines: LogLine[];
+  /** How many lines between `after` and the first were dropped, because they were too many. */
+  missed: number;
+}
+
+/** What calls a worker has had, by the guest's own word. */
+export interface Activity {
+  calls: number;
+  under_way: number;
+  /** Since the last call was over, or since the worker was loaded; 0 while one is under way. */
+  idle_ms: number;
 }
 
 /** A caller's session with a worker, as the worker's side sees it. */
@@ -106,19 +136,6 @@ export interface NodeLoad {
   cpu: number;
 }
 
-/** Why a worker is gone. */
-export interface Fate {
-  worker: string;
-  owner: string;
-  cause: string;
-  reason: string;
-  /** Milliseconds since 1970. */
-  at: number;
-  log_tail: string;
-  /** Which start of a lasting worker it was. */
-  epoch?: number;
-}
-
 /** The core, as an agent sees it. */
 export interface CoreForNode {
   /** `fates`: of workers that died while the core was away. Once a session. */
@@ -144,7 +161,15 @@ export interface NodeForCore {
   destruct(worker: string, reason: string, epoch?: number): Promise<boolean>;
   /** Dial the core at the given splice and join it to the worker. */
   splice(worker: string, splice: string): Promise<void>;
-  workers(): Promise<WorkerInfo[]>;
+  /** With `usage`: also what each uses. */
+  workers(usage?: boolean): Promise<WorkerInfo[]>;
+  /** Stops its code where it stands. Until `resume` its lease does not run out, and nothing of it answers. */
+  pause(worker: string): Promise<void>;
+  resume(worker: string): Promise<void>;
+  /** Evaluates an expression beside the worker, `worker` and `hauki` in scope; its result as text. */
+  inspect(worker: string, expression: string, timeout_ms: number): Promise<string>;
+  /** Log lines after the one numbered `after`; where there are none yet, waits for one at most `wait_ms`. */
+  logs(worker: string, after: number, wait_ms: number): Promise<LogPage>;
   /** Callers' sessions with this node's workers. */
   sessions(): Promise<SessionInfo[]>;
 }
@@ -157,6 +182,10 @@ export interface ShellForAgent {
   expect(ticket: ExpectedTicket): Promise<void>;
   /** What callers' sessions there are; what the guest itself says of them is in `stats`. */
   sessions(): Promise<Omit<SessionInfo, 'worker'>[]>;
+  /** What calls the worker has had. */
+  activity(): Promise<Activity>;
+  /** Evaluates an expression beside the worker; its result as text, bounded. Rejects with what it threw. */
+  inspect(expression: string, timeout_ms: number): Promise<string>;
   /** Runs the end hook. Answers when it has ended or failed. */
   end(reason: string): Promise<void>;
 }

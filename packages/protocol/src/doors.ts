@@ -1,5 +1,6 @@
 /** What the core's doors show of jobs, lasting workers and pointers: what it answers with, and what the SDK gives. */
 import type { WireError } from './errors.ts';
+import type { Cause } from './fate.ts';
 import type { GrantRequest } from './grants.ts';
 
 export const JOB_STATES = ['accepted', 'running', 'done', 'failed', 'cancelled'] as const;
@@ -43,7 +44,7 @@ export interface Death {
   node: string | null;
   /** Milliseconds since 1970. */
   at: number;
-  cause: string;
+  cause: Cause;
   reason: string;
   log_tail: string;
 }

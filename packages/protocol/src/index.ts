@@ -3,6 +3,7 @@ export * from './access.ts';
 export * from './control.ts';
 export * from './doors.ts';
 export * from './errors.ts';
+export * from './fate.ts';
 export * from './grants.ts';
 export * from './isolation.ts';
 export * from './limits.ts';

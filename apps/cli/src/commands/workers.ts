@@ -1,6 +1,6 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
 import { existsSync } from 'node:fs';
-import { BadInput, type Mesh, NoSuchMethod } from '@hauki/mesh';
+import { BadInput, type Mesh, NoSuchMethod, type WorkerInfo } from '@hauki/mesh';
 import type { Command } from 'commander';
 import {
   askedToEnd,
@@ -13,6 +13,7 @@ import {
   withMesh,
 } from '../context.ts';
 import { duration, paint, printable, table } from '../output.ts';
+import { used } from './life.ts';
 
 /** A result: on a terminal without what would steer it, in a pipe as it is. */
 const show = (value: unknown) => {
@@ -63,6 +64,16 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   await mesh.close();
 }
 
+const left = (until: number) => duration(Math.max(0, until - Date.now()));
+
+/** When a worker ends if nobody does anything, as far as that is known. */
+function ending({ lasting, paused_at, lease_until, ends_at }: WorkerInfo): string {
+  const most = ends_at === undefined ? '' : `, at most ${left(ends_at)}`;
+  if (paused_at !== undefined) return `paused for ${duration(Date.now() - paused_at)}${most}`;
+  if (lasting) return 'lasts';
+  return `${lease_until > 0 ? left(lease_until) : '?'}${most}`;
+}
+
 async function ps(mesh: Mesh, json: boolean): Promise<void> {
   const { nodes, workers } = await mesh.registry();
   if (json) return console.log(JSON.stringify({ nodes, workers }));
@@ -90,16 +101,23 @@ async function ps(mesh: Mesh, json: boolean): Promise<void> {
   if (workers.length === 0) return console.log('\nNo workers. Make one: hauki clone <file or pointer>');
   console.log(
     `\n${table([
-      ['WORKER', 'NODE', 'DRIVER', 'OWNER', 'MEMORY', 'AGE', 'LEASE ENDS IN'],
-      ...workers.map((w) => [
-        w.worker,
-        w.node,
-        `${w.driver} (${w.isolation})`,
-        w.owner,
-        `${w.memory_mib} MiB`,
-        duration(Date.now() - w.born_at),
-        w.lasting ? 'lasts' : w.lease_until > 0 ? duration(Math.max(0, w.lease_until - Date.now())) : '?',
-      ]),
+      ['WORKER', 'NODE', 'DRIVER', 'OWNER', 'CPU TIME', 'MEMORY', 'CALLS', 'LOG', 'FETCHED', 'AGE', 'ENDS IN'],
+      ...workers.map((w) => {
+        const { cpu, memory, calls, log, fetched } = used(w.usage);
+        return [
+          w.worker,
+          w.node,
+          `${w.driver} (${w.isolation})`,
+          w.owner,
+          cpu,
+          `${memory} of ${w.memory_mib}`,
+          calls,
+          log,
+          fetched,
+          duration(Date.now() - w.born_at),
+          ending(w),
+        ];
+      }),
     ])}`,
   );
 }
@@ -134,6 +152,8 @@ export function workerCommands(program: Command): void {
     .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
     .description('make a worker and say how to call it; it ends with the command, or after --ttl')
     .option('--ttl <duration>', 'outlive this command by so long, as in 10m')
+    .option('--max-life <duration>', 'end after so long for certain')
+    .option('--idle <duration>', 'end when nobody has called it for so long')
     .option('--driver <name>', 'lxc, quickjs or process; default: the strongest that a node offers')
     .option('--min-isolation <level>', 'refuse rather than use less: process, vm or container (weakest first)')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
@@ -172,7 +192,7 @@ export function workerCommands(program: Command): void {
 
   program
     .command('ps')
-    .description('the nodes and workers of the mesh')
+    .description('the nodes and workers of the mesh, and what each uses')
     .action((_flags, command: Command) => withMesh(common(command), (mesh) => ps(mesh, common(command).json ?? false)));
 
   program

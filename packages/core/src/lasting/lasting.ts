@@ -8,15 +8,19 @@
 import { CompareFailed, type KeyValue } from '@hauki/backplane';
 import {
   BadInput,
+  type Cause,
   ConnectionLost,
+  causeOfFailure,
   describe,
   type Fate,
   isError,
   type LastingWorker,
   LIMITS,
+  logText,
   NameTaken,
   NoNodeFits,
   Overloaded,
+  QuotaExceeded,
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
@@ -62,7 +66,7 @@ const SCOPE = 'provision';
 /** Sources of all lasting workers together, in characters. */
 const SOURCES = LIMITS.spool_bytes;
 /** Errors that say nothing against the worker: the nodes cannot take it now. */
-const CROWDED = [NoNodeFits, Overloaded, ConnectionLost];
+const CROWDED = [NoNodeFits, Overloaded, ConnectionLost, QuotaExceeded];
 
 export class Lasting {
   readonly #powers: LastingPowers;
@@ -259,7 +263,7 @@ export class Lasting {
     if (!entry) return;
     void this.#inTurn(entry, async () => {
       if (entry.record.state !== 'running' || fate.epoch !== entry.record.epoch) return;
-      await this.#dead(entry, fate.cause, fate.reason, fate.log_tail);
+      await this.#dead(entry, fate.cause, fate.reason, logText(fate.lines));
       await this.#tend(entry);
     });
   }
@@ -300,7 +304,7 @@ export class Lasting {
         return this.#tendLater(entry, Math.min(first_ms * 2 ** Math.min(times - 1, 30), most_ms));
       }
       const { log_tail } = (error as { fields?: { log_tail?: string } }).fields ?? {};
-      await this.#dead(entry, (error as Error).name, why, log_tail);
+      await this.#dead(entry, causeOfFailure(error), why, log_tail);
       this.#tendLater(entry, Math.max(0, entry.record.next_try_at - this.#now()));
     }
   }
@@ -313,6 +317,7 @@ export class Lasting {
       this.#powers.swarm.place(order, {
         name: () => record.worker,
         only,
+        restart: record.epoch > 0,
         chosen: async (_worker, node, driver) => {
           const epoch = entry.record.epoch + 1;
           await this.#commit(entry, { state: 'starting', epoch, node: node.info.node, driver });
@@ -334,7 +339,7 @@ export class Lasting {
     this.#powers.registry.restarting.delete(entry.record.worker);
   }
 
-  async #dead(entry: Entry, cause: string, reason: string, log_tail = ''): Promise<void> {
+  async #dead(entry: Entry, cause: Cause, reason: string, log_tail = ''): Promise<void> {
     const { epoch, node, worker, owner } = entry.record;
     const death = { epoch, node, at: this.#now(), cause, reason, log_tail };
     this.#powers.registry.restarting.set(worker, { owner, why: `${reason}; it is being started again` });
@@ -363,6 +368,8 @@ export class Lasting {
     for (const [at, { record }] of deleted.entries())
       if (record.deleted_at < before || at < deleted.length - LIMITS.lasting_workers) {
         this.#entries.delete(record.worker);
+        // Its epochs begin anew: what became of earlier ones would be taken for news of those.
+        this.#powers.registry.fates.delete(record.worker);
         await this.#powers.kv.delete(`${PREFIX}${record.worker}`).catch(() => false);
       }
   }

@@ -57,6 +57,8 @@ const Spawn = Type.Object(
     lease_ms: Type.Optional(Milliseconds),
     heartbeat_ms: Type.Optional(Milliseconds),
     ttl_ms: Type.Optional(Milliseconds),
+    max_life_ms: Type.Optional(Milliseconds),
+    idle_ms: Type.Optional(Milliseconds),
     audience: Audience,
   },
   strict,
