@@ -22,7 +22,9 @@ import {
   normaliseGrants,
   Overloaded,
   type Provisioned,
+  type SecretRequests,
   SourceRejected,
+  secretValues,
   type Ticket,
   TooLarge,
   VaultFailed,
@@ -30,6 +32,7 @@ import {
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { place } from './matchmaker.ts';
+import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
@@ -47,6 +50,8 @@ export interface SpawnRequest {
   /** Share of a core. */
   cpu?: number;
   grants?: GrantRequest;
+  /** Values that the worker may have sent, and never sees. */
+  secrets?: SecretRequests;
   /** Without a heartbeat for so long the worker ends. */
   lease_ms?: number;
   heartbeat_ms?: number;
@@ -65,7 +70,7 @@ export interface SwarmPowers {
   registry: Registry;
   office: TicketOffice;
   quotas: Pick<Quotas, 'reserve'>;
-  meshfs: { resolve(pointer: string): Promise<{ content: string; language?: string | undefined; media_type: string }> };
+  meshfs: Pick<ModulePowers, 'resolve'>;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: string, fields: object): void;
   random: () => number;
@@ -126,12 +131,22 @@ export class Swarm {
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
     const { memory_mib, driver, labels = {}, cpu, min_isolation } = request;
-    const grants = normaliseGrants(request.grants);
+    const grants = normaliseGrants(request.grants, request.secrets);
+    const secrets = secretValues(request.secrets);
     demandGrants(principal, grants);
     // Source of one's own is more than what others have kept under a pointer.
     if (request.source !== undefined) demand(principal, { scope: scopes.source });
     else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
-    const { source, language } = await this.#source(request);
+    const { source, language, pointer } = await this.#source(request);
+    // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
+    const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
+    const modules = await resolveModules(
+      { source, pointer },
+      {
+        resolve: (text) => this.#powers.meshfs.resolve(text),
+        demand: (text) => demand(principal, { scope: reading, pointer: text }),
+      },
+    );
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
@@ -143,7 +158,10 @@ export class Swarm {
       owner: principal.name,
       source,
       language,
+      code: codeOf({ source, pointer }, modules),
+      modules,
       grants,
+      ...(secrets ? { secrets } : {}),
       lease,
       ...(cpu === undefined ? {} : { cpu }),
       ...(min_isolation === undefined ? {} : { min_isolation }),
@@ -235,7 +253,8 @@ export class Swarm {
     return { state: 'dead', fate };
   }
 
-  #admit({ owner, memory_mib, grants, lease, lasting }: Job, node: string, made: Provisioned): RegisteredWorker {
+  #admit(job: Job, node: string, made: Provisioned): RegisteredWorker {
+    const { owner, memory_mib, grants, lease, lasting, code } = job;
     const { worker, epoch, driver, isolation, direct } = made;
     const entry: RegisteredWorker = {
       worker,
@@ -252,12 +271,16 @@ export class Swarm {
       born_at: Date.now(),
       lease_until: 0,
       ...(lasting ? { lasting } : {}),
+      ...(code ? { code } : {}),
     };
     if (this.#powers.registry.born(entry)) this.#powers.event('WORKER_BORN', { worker, node, driver, owner, epoch });
     return entry;
   }
 
-  async #source(request: Omit<SpawnRequest, 'audience'>): Promise<{ source: string; language: Language }> {
+  /** `pointer`: the canonical one, where the source is kept under one. */
+  async #source(
+    request: Omit<SpawnRequest, 'audience'>,
+  ): Promise<{ source: string; language: Language; pointer?: string }> {
     const { pointer, source } = request;
     if ((pointer === undefined) === (source === undefined))
       throw new BadInput({ what: 'the request', why: 'give either a pointer or a source' });
@@ -268,12 +291,12 @@ export class Swarm {
     const found = await this.#powers.meshfs.resolve(pointer!);
     checkSource(found.content);
     const language = request.language ?? found.language;
-    if (language !== 'javascript' && language !== 'typescript')
+    if (!isLanguage(language))
       throw new BadInput({
         what: pointer!,
         why: `a worker is JavaScript or TypeScript, but this is ${found.media_type}. Write it with a language`,
       });
-    return { source: found.content, language };
+    return { source: found.content, language, pointer: found.pointer };
   }
 }
 

@@ -31,7 +31,17 @@ const subject = {
   isolation: 'container' as const,
   direct: { host: '127.0.0.1', port: 4000, tls: false },
   lease: { heartbeat_ms: 5000, lease_ms: 30_000 },
-  grants: normaliseGrants({ fetch: ['example.org:443'], meshfs: { read: ['gem-pointer://wiki/a/'] } }),
+  grants: normaliseGrants(
+    {
+      fetch: ['example.org:443', { to: '[::1]:80', methods: ['GET'], per_minute: 60 }],
+      connect: ['irc.example:6697'],
+      meshfs: { read: ['gem-pointer://wiki/a/'] },
+      volume: 'notes',
+      clone: 3,
+      time: true,
+    },
+    { KEY: { value: 'hush-hush', to: ['example.org:443'] } },
+  ),
 };
 
 async function signed(now = Date.now()) {
@@ -96,7 +106,13 @@ describe('a ticket of the core', () => {
       'a member more in the direct route': (b) => (b.routes.direct.extra = 1),
       'a member more in the relay': (b) => (b.routes.relay.extra = 1),
       'a member more in the lease': (b) => (b.lease.extra = 1),
-      'a member more in the grants': (b) => (b.grants.connect = []),
+      'a member more in the grants': (b) => (b.grants.everything = true),
+      'a kind of grant less': (b) => delete b.grants.time,
+      'a secret’s value': (b) => (b.grants.secrets[0].value = 'hush-hush'),
+      'a volume without a quota': (b) => delete b.grants.volume.quota_mib,
+      'clones without number': (b) => (b.grants.clone.live = Number.POSITIVE_INFINITY),
+      'a connection to no port': (b) => (b.grants.connect = ['irc.example']),
+      'no isolation that we know': (b) => (b.isolation = 'strong'),
       'a member more in the grants of MeshFS': (b) => (b.grants.meshfs.remove = []),
       'another version': (b) => (b.v = 2),
       'another role': (b) => (b.role = 'admin'),
@@ -114,7 +130,7 @@ describe('a ticket of the core', () => {
       'a relay elsewhere': (b) => (b.routes.relay.path = 'https://evil.example/'),
       'a lease of nothing': (b) => (b.lease.lease_ms = 0),
       'grants that are no texts': (b) => (b.grants.fetch = [5]),
-      'too many grants': (b) => (b.grants.fetch = Array(65).fill('a:1')),
+      'too many grants': (b) => (b.grants.fetch = Array(65).fill(b.grants.fetch[0])),
       'a time before time': (b) => (b.iat = -1),
       'a text for a time': (b) => (b.exp = '2026'),
       'a short hash': (b) => (b.secret_hash = 'x'),

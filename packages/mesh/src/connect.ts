@@ -9,6 +9,7 @@ import {
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
+  type SecretRequests,
   type SessionInfo,
   type Ticket,
   Unauthorised,
@@ -59,6 +60,8 @@ export interface CloneOptions {
   cpu?: number;
   /** What the worker may do; nothing when left out. */
   grants?: GrantRequest;
+  /** Values that the node puts into the worker's requests for it, where that writes `{{secret:NAME}}`. */
+  secrets?: SecretRequests;
   routing?: Routing;
   /** Without a sign of this script for so long, the worker ends. */
   lease_ms?: number;

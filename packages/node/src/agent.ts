@@ -252,6 +252,7 @@ export class Agent {
       ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
       ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
       ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),
+      ...(job.code ? { code: job.code } : {}),
     }));
   }
 

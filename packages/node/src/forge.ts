@@ -21,7 +21,7 @@ import {
   VaultFailed,
 } from '@hauki/protocol';
 import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type MeshFsClient, type Vault } from '@hauki/vault';
+import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { Lifetime } from './lifetime.ts';
 import { LogRing } from './log-ring.ts';
@@ -48,6 +48,7 @@ export interface Living {
   lifetime: Lifetime;
   log: LogRing;
   usage: UsageMeter;
+  effects: Effects;
   born_at: number;
   /** Why the agent is ending it, where it is. */
   ending?: { cause: Cause; reason: string };
@@ -79,14 +80,16 @@ export async function forge(
   let lease: Lease | undefined;
   let lifetime: Lifetime | undefined;
   try {
-    const perform = createEffects({
+    const effects = createEffects({
       grants,
+      secrets: job.secrets,
       meshfs: powers.meshfs,
       log: (level, line) => log.add(level as LogLevel, line),
     });
+    void vault.exited.then(() => effects.close());
     const agent: AgentForShell = {
       async effect(name, args) {
-        const done = await perform(name, args);
+        const done = await effects.perform(name, args);
         if (name === 'fetch') usage.fetched_bytes += bytesOf(done);
         // A paused vault takes nothing in: what was fetched for it waits here, not in a buffer on its way.
         await lifetime?.running();
@@ -127,6 +130,8 @@ export async function forge(
             epoch,
             source: job.source,
             language: job.language,
+            ...(job.code?.pointer === undefined ? {} : { pointer: job.code.pointer }),
+            modules: job.modules ?? [],
             load_timeout_ms: job.load_timeout_ms,
             tls: powers.tls,
             keys: powers.keys(),
@@ -155,7 +160,7 @@ export async function forge(
     lifetime = new Lifetime({ max_life_ms, idle_ms, vault, lease, activity }, (cause, reason) => {
       void powers.ended(worker, cause, reason);
     });
-    const living: Living = { job, epoch, vault, shell, lease, lifetime, log, usage, born_at: Date.now() };
+    const living: Living = { job, epoch, vault, shell, lease, lifetime, log, usage, effects, born_at: Date.now() };
     return { living, ticket };
   } catch (error) {
     lifetime?.stop();

@@ -9,6 +9,26 @@ import type { TicketRole } from './ticket.ts';
 
 export type Language = 'javascript' | 'typescript';
 
+/** A module that was imported by a pointer, as it was when the order was made. */
+export interface PointerModule {
+  /** Canonical. */
+  pointer: string;
+  /** SHA-256 of its text, in hex. */
+  digest: string;
+  source: string;
+  language: Language;
+}
+
+/** Which code a worker is made of; the text is elsewhere. */
+export interface CodeInfo {
+  /** Where its own module is kept; missing where the caller brought it along. */
+  pointer?: string;
+  /** SHA-256 of its own module's text, in hex. */
+  digest: string;
+  /** What it imports by pointers, also indirectly. */
+  modules: Pick<PointerModule, 'pointer' | 'digest'>[];
+}
+
 /** What a caller wants run, as the core hands it to the chosen agent. */
 export interface Job {
   worker: string;
@@ -18,10 +38,15 @@ export interface Job {
   min_isolation?: IsolationLevel;
   source: string;
   language: Language;
+  /** Which code that is, with what it imports; the imported modules' texts are in `modules`. */
+  code?: CodeInfo;
+  modules?: PointerModule[];
   memory_mib: number;
   /** Share of a core; 1 where it is left out. */
   cpu?: number;
   grants: Grants;
+  /** Values of the secrets that `grants.secrets` names. They are never logged or listed, and no guest sees them. */
+  secrets?: Record<string, string>;
   lease: { heartbeat_ms: number; lease_ms: number };
   /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
   ttl_ms: number;
@@ -71,6 +96,8 @@ export interface WorkerInfo {
   lease_until: number;
   /** It has no lease. */
   lasting?: boolean;
+  /** What was loaded into it. */
+  code?: CodeInfo;
   /** Since when it is paused. */
   paused_at?: number;
   /** When it ends for certain. */
@@ -205,6 +232,9 @@ export interface Setup {
   epoch: number;
   source: string;
   language: Language;
+  /** The pointer of the worker's own module, where it has one: an import of it is the worker's own module again. */
+  pointer?: string;
+  modules?: PointerModule[];
   load_timeout_ms: number;
   /** Whether connections must come in TLS. */
   tls: boolean;
