@@ -1,6 +1,7 @@
 /** What the core's doors show of jobs, lasting workers and pointers: what it answers with, and what the SDK gives. */
 import type { CodeInfo } from './control.ts';
 import type { WireError } from './errors.ts';
+import type { Cause } from './fate.ts';
 import type { Grants } from './grants.ts';
 
 export const JOB_STATES = ['accepted', 'running', 'done', 'failed', 'cancelled'] as const;
@@ -46,7 +47,7 @@ export interface Death {
   node: string | null;
   /** Milliseconds since 1970. */
   at: number;
-  cause: string;
+  cause: Cause;
   reason: string;
   log_tail: string;
 }

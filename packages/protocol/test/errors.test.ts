@@ -22,6 +22,8 @@ const FIELDS = {
   timeout_ms: 5,
   may_have_run: true,
   limit: 1,
+  used: 1,
+  since: '2026-01-01T00:00:00.000Z',
   limit_bytes: 2,
   grant: 'fetch',
   wanted: 'example.org:443',

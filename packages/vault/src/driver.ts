@@ -5,7 +5,7 @@
  * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
  * Every driver passes `test/driver-conformance.ts`.
  */
-import type { IsolationLevel } from '@hauki/protocol';
+import type { Cause, IsolationLevel } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
 export type DriverName = 'lxc' | 'quickjs';
@@ -23,14 +23,18 @@ export interface VaultSpec {
   memory_mib: number;
   /** A host's folder, mounted with its quota, to be found at `inside`, which is HOME, and owned by the vault's root. */
   volume?: { path: string; inside: string } | undefined;
+  /** Share of a core, read back where the driver can limit it; 1 when left out. */
+  cpu?: number;
 }
 
 export interface VaultExit {
-  cause: 'killed' | 'exited' | 'out_of_memory' | 'failed_to_start' | 'misbehaved';
+  cause: Extract<Cause, 'killed' | 'exited' | 'out_of_memory' | 'misbehaved'> | 'failed_to_start';
   /** For a person: what happened, with the code or signal. */
   reason: string;
   /** The last of what the guest or its container wrote, at most `LIMITS.log_tail_chars`. */
   log_tail: string;
+  /** What was used up to the end, where that is known. */
+  usage?: { cpu_ms: number; memory_bytes: number };
 }
 
 export interface Vault {
