@@ -6,7 +6,9 @@ import {
   BadInput,
   describe,
   fromWire,
+  GrantMissing,
   type Grants,
+  isError,
   LIMITS,
   MeshError,
   NoSuchMethod,
@@ -14,6 +16,7 @@ import {
   RemoteError,
   toWire,
 } from '@hauki/protocol';
+import { cloneEffects } from './clone.ts';
 import { connectEffect } from './connect.ts';
 import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts';
 import { fetchEffect } from './fetch.ts';
@@ -23,7 +26,7 @@ import { type Secrets, secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
-const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects];
+const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects, cloneEffects];
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 
@@ -41,6 +44,8 @@ export function createEffects(powers: EffectPowers): Effects {
   const over = new AbortController();
   const watchers = new Set<() => void>();
   let { grants } = powers;
+  /** Kinds of which something was taken away. */
+  const revoked = new Set<string>();
   let running = 0;
   const now = {
     get grants() {
@@ -51,6 +56,7 @@ export function createEffects(powers: EffectPowers): Effects {
   const vault: EffectVault = {
     meshfs: powers.meshfs,
     volume: powers.volume,
+    family: powers.family,
     network: powers.network,
     log: powers.log,
     get grants() {
@@ -79,18 +85,40 @@ export function createEffects(powers: EffectPowers): Effects {
         const signal = call?.signal;
         return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
       } catch (error) {
-        throw vault.told(error);
+        throw vault.told(isError(error, GrantMissing) && revoked.has(error.fields.grant) ? wasRevoked(error) : error);
       } finally {
         running--;
       }
     },
     regrant(given) {
+      for (const kind of kindsLost(grants, given)) revoked.add(kind);
       grants = given;
       for (const run of [...watchers]) run();
     },
     close: () => over.abort(new Error('the vault has ended')),
   };
 }
+
+/** Kinds of which `after` has less than `before`, as GrantMissing names them. */
+function kindsLost(before: Grants, after: Grants): string[] {
+  const kinds: Record<string, (grants: Grants) => unknown> = {
+    fetch: ({ fetch }) => fetch,
+    connect: ({ connect }) => connect,
+    'meshfs.read': ({ meshfs }) => meshfs.read,
+    'meshfs.write': ({ meshfs }) => meshfs.write,
+    volume: ({ volume }) => volume,
+    clone: ({ clone }) => clone,
+  };
+  return Object.keys(kinds).filter(
+    (kind) => JSON.stringify(kinds[kind]!(before)) !== JSON.stringify(kinds[kind]!(after)),
+  );
+}
+
+const wasRevoked = ({ fields }: MeshError<{ grant: string; wanted: string }>) =>
+  new GrantMissing(
+    fields,
+    `The worker has no grant for this any more: ${fields.grant} ${fields.wanted}. Of ${fields.grant} something was revoked while it lived`,
+  );
 
 /** An error without its cause and its stack, which are the host's, and without the values of secrets. */
 function tell(error: unknown, secrets: Secrets): Error {
