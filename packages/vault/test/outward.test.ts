@@ -593,3 +593,62 @@ describe('connect', () => {
     assert.equal(await read(duplex), 'a line\n');
   });
 });
+
+describe('what a guest hands in', () => {
+  it('is let go of where its effect is refused', async () => {
+    const { session, host, fetch, connect } = guest({ fetch: ['127.0.0.1:1'] });
+    async function* endless() {
+      for (;;) yield new Uint8Array(1_000);
+    }
+    for (let i = 0; i < 10; i++) {
+      await refuses(fetch('http://127.0.0.1:2/', { method: 'POST', body: endless() }), GrantMissing);
+      await assert.rejects(fetch('http://127.0.0.1:1/', { method: 'POST', body: endless() }), /ECONNREFUSED/);
+      await refuses(fetch('nonsense', { method: 'POST', body: endless() }), BadInput);
+      await refuses(connect('127.0.0.1:2'), GrantMissing);
+      await assert.rejects(session.call('effect', ['nothing', [{ body: endless() }, endless()]]), /Method not found/);
+    }
+    await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
+  });
+
+  it('may be anything, and is refused in words', async () => {
+    const { session } = guest({ fetch: ['127.0.0.1:1'], connect: ['127.0.0.1:1'] });
+    const odd = [
+      undefined,
+      null,
+      5,
+      'x',
+      [],
+      {},
+      new Map(),
+      () => 1,
+      { body: 5 },
+      [[]],
+      new Uint8Array(3),
+      Symbol.iterator.toString(),
+    ];
+    for (const name of ['fetch', 'connect', 'meshfs.resolve', 'meshfs.write', 'constructor', '__proto__', 5, null, {}])
+      for (const args of [...odd, ...odd.map((one) => [one]), ...odd.map((one) => ['http://127.0.0.1:1/', one])])
+        if (name !== 'fetch' || !Array.isArray(args) || args[0] !== 'http://127.0.0.1:1/')
+          await assert.rejects(
+            session.call('effect', [name, args]),
+            (error: Error) => !/TypeError|Cannot/.test(error.message),
+          );
+  });
+
+  it('is bounded for each worker before it waits', async () => {
+    const port = await http(() => {});
+    const { fetch, effects } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const body = new Uint8Array(6 * 1024 * 1024);
+    const all = Array.from({ length: 8 }, () => fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body }));
+    const outcomes = all.map((one) =>
+      one.then(
+        () => 'done',
+        (error) => (isError(error, Overloaded) ? 'refused' : 'ended'),
+      ),
+    );
+    await Promise.race(outcomes);
+    effects.close();
+    const counted = await Promise.all(outcomes);
+    assert.ok(counted.filter((o) => o === 'refused').length >= 3, counted.join());
+  });
+});
