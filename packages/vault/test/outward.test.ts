@@ -5,10 +5,12 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+import { createServer as createHttps } from 'node:https';
 import { type AddressInfo, createServer as createTcp, type Socket, type Server as TcpServer } from 'node:net';
 import { Duplex } from 'node:stream';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { createBrotliCompress, gzipSync } from 'node:zlib';
 import {
   BadInput,
@@ -361,6 +363,43 @@ describe('fetch', () => {
     const reference = () => 1;
     for (let i = 0; i < GUEST_BOUNDS.references; i++) await session.call('effect', ['log', ['info', 'x', () => i]]);
     await refuses(session.call('effect', ['log', ['info', 'x', reference]]), Overloaded);
+  });
+});
+
+describe('fetch over https', () => {
+  // Made for this test alone; the certificate is for secure.example, until 2126.
+  const key = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgKmElEz4f3p5IBcwa
+OS8IpGYiWTVWw4LQR8iKlYXbGb+hRANCAAQG1CTqrw55O3oaRILawBbFbTbg/R7W
+ackaGctibxF9EEF/FaPWnkxT3/JryCHeEPTSHkdr9rTsto27jkNOrK73
+-----END PRIVATE KEY-----`;
+  const cert = `-----BEGIN CERTIFICATE-----
+MIIBnTCCAUKgAwIBAgIUF4RIOhwBGlMrW7rsVkyQr0qp914wCgYIKoZIzj0EAwIw
+FTETMBEGA1UEAwwKaGF1a2kgdGVzdDAgFw0yNjExMjExNzQ2NTNaGA8yMTI2MTAy
+ODE3NDY1M1owFTETMBEGA1UEAwwKaGF1a2kgdGVzdDBZMBMGByqGSM49AgEGCCqG
+SM49AwEHA0IABAbUJOqvDnk7ehpEgtrAFsVtNuD9HtZpyRoZy2JvEX0QQX8Vo9ae
+TFPf8mvIId4Q9NIeR2v2tOy2jbuOQ06srvejbjBsMB0GA1UdDgQWBBSfZHIDu9Zj
+LTq/rhlUG52k5U4pXDAfBgNVHSMEGDAWgBSfZHIDu9ZjLTq/rhlUG52k5U4pXDAZ
+BgNVHREEEjAQgg5zZWN1cmUuZXhhbXBsZTAPBgNVHRMBAf8EBTADAQH/MAoGCCqG
+SM49BAMCA0kAMEYCIQDaVM9N9yvIc4TRPyynYDCnqEQ0eNeTDx6CBXi6/DU4+QIh
+ANS5VGsjrrDxFbz49sytjooLEdGfxGVCvtgiNjP732NS
+-----END CERTIFICATE-----`;
+
+  it('goes to the address that was checked, and trusts it by its name', async () => {
+    const port = await listening(createHttps({ key, cert }, (request, response) => response.end(request.headers.host)));
+    const lookup = async () => ['127.0.0.1'];
+    const to = [`secure.example:${port}`, `other.example:${port}`, `127.0.0.1:${port}`];
+    const { fetch } = guest({ fetch: to }, { lookup });
+    await assert.rejects(fetch(`https://secure.example:${port}/`), /SELF_SIGNED|UNABLE_TO_VERIFY/);
+    const before = getCACertificates();
+    setDefaultCACertificates([...before, cert]);
+    try {
+      assert.equal(await (await fetch(`https://secure.example:${port}/`)).text(), `secure.example:${port}`);
+      await assert.rejects(fetch(`https://other.example:${port}/`), /ERR_TLS_CERT_ALTNAME_INVALID/);
+      await assert.rejects(fetch(`https://127.0.0.1:${port}/`), /ERR_TLS_CERT_ALTNAME_INVALID/);
+    } finally {
+      setDefaultCACertificates(before);
+    }
   });
 });
 
