@@ -1,0 +1,142 @@
+"""What a worker finds: `hauki`, in its module and by `import hauki`. All of it only asks; the host decides and performs.
+
+In a method whatever waits blocks; in a coroutine it gives something to await: `hauki.fetch(url)`, `await hauki.fetch(url)`.
+"""
+import base64
+import io
+import json
+import sys
+import types
+
+import hauki_peer as peer
+from session import waited
+
+_LINES, _LINES_BYTES, _WINDOW_S = 2000, 512 * 1024, 1.0
+"""What may be logged in a window; what is more is dropped, and counted."""
+
+
+class Response:
+    """What a fetch brought: `status`, `ok`, `url`, `headers` (by lower-case name), `content`, `text`, `json()`."""
+
+    def __init__(self, fetched: dict):
+        self.status, self.reason, self.url = fetched["status"], fetched["status_text"], fetched["url"]
+        self.headers = {name.lower(): value for name, value in fetched["headers"]}
+        body = fetched.get("body")
+        if isinstance(body, (bytes, bytearray)):
+            self.content = bytes(body)
+        elif fetched.get("base64") is not None:
+            self.content = base64.b64decode(fetched["base64"])
+        else:
+            self.content = (fetched.get("text") or "").encode()
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(errors="replace")
+
+    def json(self):
+        return json.loads(self.content)
+
+
+class MeshFs:
+    """Documents, by pointer."""
+
+    def __init__(self, context):
+        self._context = context
+
+    def resolve(self, pointer: str):
+        """`{"pointer", "content", "media_type"}`."""
+        return self._context.effect("meshfs.resolve", pointer)
+
+    def write(self, pointer: str, content: str, media_type=None):
+        args = [pointer, content] if media_type is None else [pointer, content, media_type]
+        return self._context.effect("meshfs.write", *args)
+
+
+class Context(types.ModuleType):
+    """The module `hauki` of a worker."""
+
+    def __init__(self, guest):
+        super().__init__("hauki", "A worker's powers.")
+        self._guest = guest
+        self.worker = ""
+        self.meshfs = MeshFs(self)
+        for name in ("reference", "release", "with_options", "undefined", "BigInt", "Map", "Set", "RegExp", "Binary",
+                     "Boxed", "Date", "Signal", "JsError", "MeshError", *peer._CODES):  # fmt: skip
+            setattr(self, name, getattr(peer, name))
+
+    @property
+    def call(self):
+        """The call that is being served: its `signal` is aborted when the caller gives up; `deadline`, `traceparent`."""
+        return self._guest.current_call()
+
+    def log(self, *values) -> None:
+        self._guest.log("info", " ".join(map(str, values)))
+
+    def effect(self, name: str, *args):
+        """Asks for any effect by its name."""
+        return waited(self._guest.control.begin("effect", [name, list(args)]))
+
+    def fetch(self, url: str, method: str = "GET", headers=None, body=None, json=None):
+        """A request to where the grants allow; gives a Response. `json`: a value to send as such."""
+        pairs = [[str(name), str(value)] for name, value in dict(headers or {}).items()]
+        if json is not None:
+            body = peer._json(json)
+            pairs.append(["content-type", "application/json"])
+        request = {"method": method, "headers": pairs}
+        if body is not None:
+            request["body"] = body
+        return waited(self._guest.control.begin("effect", ["fetch", [str(url), request]]), Response)
+
+
+class LogStream(io.TextIOBase):
+    """What is printed becomes log lines."""
+
+    def __init__(self, guest, level: str):
+        self._guest, self._level, self._part = guest, level, ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            self._guest.log(self._level, line)
+        if len(self._part) > _LINES_BYTES // 64:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        part, self._part = self._part, ""
+        if part:
+            self._guest.log(self._level, part)
+
+
+class LogBound:
+    """How much may be logged; the rest is dropped."""
+
+    def __init__(self, now):
+        self._now, self._since, self._lines, self._bytes, self._dropped = now, 0.0, 0, 0, 0
+
+    def take(self, text: str):
+        """The lines to log now."""
+        now, out = self._now(), []
+        if now - self._since > _WINDOW_S:
+            if self._dropped:
+                out.append(f"({self._dropped} lines were dropped: too much at once)")
+            self._since, self._lines, self._bytes, self._dropped = now, 0, 0, 0
+        self._lines += 1
+        self._bytes += len(text)
+        if self._lines > _LINES or self._bytes > _LINES_BYTES:
+            self._dropped += 1
+        else:
+            out.append(text)
+        return out
+
+
+def redirect(guest) -> None:
+    """print and stray tracebacks go to the log."""
+    sys.stdout, sys.stderr = LogStream(guest, "info"), LogStream(guest, "error")
