@@ -3,7 +3,7 @@
  * For Node guests; `python/bridge.py` is the same for Python.
  */
 import type { Duplex } from 'node:stream';
-import type { TicketRole } from '@hauki/protocol';
+import type { Setup, TicketRole } from '@hauki/protocol';
 import {
   type PortTransport,
   portTransport,
@@ -28,11 +28,7 @@ export interface InnerControl {
 }
 
 /** What of a setup comes in: no keys, no tickets. */
-export interface InnerSetup {
-  worker: string;
-  language: string;
-  load_timeout_ms: number;
-}
+export type InnerSetup = Omit<Setup, 'source' | 'keys' | 'owner'>;
 
 interface Held {
   port: PortTransport;

@@ -8,9 +8,11 @@ import { createServer, Socket } from 'node:net';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
-import { GATE_OUTSIDE, runInnerShell } from './inner-shell.ts';
+import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
+import { namesPointers } from './modules.ts';
+import { hookModules, placed } from './node-modules.ts';
 import { runShell } from './shell.ts';
-import { stripTypes, withPlace } from './typescript.ts';
+import { stripTypes } from './typescript.ts';
 
 const LISTENER = 3;
 const CONTROL = 4;
@@ -18,7 +20,7 @@ const CONTROL = 4;
 const HOME = '/tmp';
 
 /** Makes the guest around the worker's module. */
-function inside(setup: { worker: string }, outside: Outside): Inside {
+function inside(setup: InnerSetup, outside: Outside): Inside {
   const context = createContext(setup.worker, outside, (fetched) => {
     const body = fetched.base64 === undefined ? fetched.text : Buffer.from(fetched.base64, 'base64');
     const empty = fetched.status === 204 || fetched.status === 205 || fetched.status === 304;
@@ -36,12 +38,13 @@ function inside(setup: { worker: string }, outside: Outside): Inside {
     outside,
     context,
     async evaluate(source, language) {
+      if (namesPointers(source)) hookModules(setup, `file://${HOME}/worker.mjs`);
       const file = `${HOME}/worker.mjs`;
       writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
       try {
         return await import(`file://${file}`);
       } catch (error) {
-        throw withPlace(error, source);
+        throw placed(error, source, setup.modules);
       }
     },
   });
