@@ -172,7 +172,7 @@ describe('a gate outside the vault', () => {
     const vault = await start([file, 'gate-outside']);
     const { open } = await load(vault);
     const { socket } = await open();
-    const cut = once(socket, 'close');
+    const cut = new Promise((resolve) => socket.once('close', resolve));
     vault.gate.close('enough');
     assert.equal((await vault.gate.gone).reason, 'enough');
     await Promise.all([cut, vault.exited]);
