@@ -28,7 +28,7 @@ export interface InnerControl {
 }
 
 /** What of a setup comes in: no keys, no tickets. */
-export type InnerSetup = Omit<Setup, 'source' | 'keys' | 'owner'>;
+export type InnerSetup = Omit<Setup, 'source' | 'tls' | 'keys' | 'owner'>;
 
 interface Held {
   port: PortTransport;

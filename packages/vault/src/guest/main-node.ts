@@ -40,6 +40,7 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
     async evaluate(source, language) {
       if (namesPointers(source)) hookModules(setup, `file://${HOME}/worker.mjs`);
       const file = `${HOME}/worker.mjs`;
+      if (namesPointers(source)) hookModules(setup, `file://${file}`);
       writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
       try {
         return await import(`file://${file}`);

@@ -13,7 +13,7 @@ import { LIMITS, type Setup } from '@hauki/protocol';
 import { type PortTransport, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
 import { BRIDGE, Bridge, type Opened } from './bridge.ts';
 import type { Inside, Outside } from './guest.ts';
-import type { InnerControl, InnerSetup } from './inner-shell.ts';
+import type { InnerControl } from './inner-shell.ts';
 import { runShell } from './shell.ts';
 
 /** Sent to a guest that does not read; beyond it its callers are not read either. */
@@ -98,10 +98,11 @@ class Outer {
     const guest = remote<InnerControl>(session);
     return {
       load: (source) => {
-        const { source: _, keys: _keys, owner: _owner, ...inner } = setup;
-        return session.call('load', [source, inner satisfies InnerSetup], {
+        const { source: _, tls: _tls, keys: _keys, owner: _owner, ...inner } = setup;
+        const { load_timeout_ms } = inner;
+        return session.call('load', [source, inner], {
           // The guest keeps its own time; this is for one that cannot.
-          timeout_ms: inner.load_timeout_ms + 1_000,
+          timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },
       open: (transport, role, tagged, session_id) => this.#open(transport, { role, tagged, session: session_id }),
