@@ -4,11 +4,13 @@
  * Vöcking 2003). Of 100 runs with 10,000 nodes and 100,000 jobs 99 kept the fullest node within 2 of the mean; with two
  * free picks it was half of them, the rest reached 3.
  */
-import { LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad } from '@hauki/protocol';
+import { LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad, type Runtime } from '@hauki/protocol';
 
 export interface Wanted {
   /** Undefined: the strongest isolation that any fitting node offers. */
   driver?: string | undefined;
+  /** What must run inside. */
+  runtime?: Runtime | undefined;
   labels: Record<string, string>;
   memory_mib: (driver: string) => number;
 }
@@ -33,6 +35,8 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
   const offer = info.drivers[driver];
   if (!offer) return `no driver ${driver}`;
   if (!offer.available) return `no ${driver}: ${offer.reason}`;
+  const { runtime = 'node' } = wanted;
+  if (!(offer.runtimes ?? ['node']).includes(runtime)) return `${driver} runs no ${runtime} here`;
   for (const [label, value] of Object.entries(wanted.labels))
     if (info.labels[label] !== value) return `label ${label} is ${info.labels[label] ?? 'not set'}`;
   const free = info.memory_mib - load.memory_used_mib;

@@ -11,6 +11,7 @@ import {
   MeshError,
   OutcomeUnknown,
   Overloaded,
+  runtimeOf,
   type ShellForAgent,
   SourceRejected,
   type TicketPart,
@@ -70,7 +71,13 @@ export async function forge(
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
   const id = lasting ? `${worker}-${epoch}` : worker;
-  const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib });
+  const vault = await driver.start({
+    id,
+    owner,
+    listen_host: powers.listen_host,
+    memory_mib,
+    runtime: runtimeOf(job.language),
+  });
   let lease: Lease | undefined;
   try {
     const effects = createEffects({
