@@ -4,7 +4,7 @@
  * Vöcking 2003). Of 100 runs with 10,000 nodes and 100,000 jobs 99 kept the fullest node within 2 of the mean; with two
  * free picks it was half of them, the rest reached 3.
  */
-import { LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad } from '@hauki/protocol';
+import { DRIVERS_BY_PREFERENCE, LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad } from '@hauki/protocol';
 
 export interface Wanted {
   /** Undefined: the strongest isolation that any fitting node offers. */
@@ -20,8 +20,6 @@ export interface Candidate {
 
 export type Placement<C> = { node: C; driver: string } | { refused: string[] };
 
-/** Preferred first. */
-const DRIVERS = ['lxc', 'quickjs'];
 /** Random picks in a half before its nodes are gone through one by one. */
 const PICKS = 8;
 
@@ -33,6 +31,8 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
   const offer = info.drivers[driver];
   if (!offer) return `no driver ${driver}`;
   if (!offer.available) return `no ${driver}: ${offer.reason}`;
+  if (offer.level === 'none' && wanted.driver !== driver)
+    return `${driver} isolates nothing here, and was not asked for`;
   for (const [label, value] of Object.entries(wanted.labels))
     if (info.labels[label] !== value) return `label ${label} is ${info.labels[label] ?? 'not set'}`;
   const free = info.memory_mib - load.memory_used_mib;
@@ -68,7 +68,7 @@ function pick<C extends Candidate>(
 /** Places a job, or says for each node why not. `random` gives numbers in [0, 1). */
 export function place<C extends Candidate>(wanted: Wanted, nodes: readonly C[], random: () => number): Placement<C> {
   const half = Math.ceil(nodes.length / 2);
-  const drivers = wanted.driver === undefined ? DRIVERS : [wanted.driver];
+  const drivers = wanted.driver === undefined ? DRIVERS_BY_PREFERENCE : [wanted.driver];
   for (const driver of drivers) {
     const fits = (node: C) => obstacle(node, driver, wanted) === undefined;
     const left = pick(nodes, 0, half, fits, random);

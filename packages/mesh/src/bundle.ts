@@ -26,11 +26,12 @@ export async function bundle(
     setup(on) {
       on.onResolve({ filter: /.*/ }, ({ path, kind }) => {
         if (!builtins.has(path) || kind === 'entry-point') return undefined;
-        if (options.driver === 'lxc') return { path: path.startsWith('node:') ? path : `node:${path}`, external: true };
+        if (options.driver === 'lxc' || options.driver === 'process')
+          return { path: path.startsWith('node:') ? path : `node:${path}`, external: true };
         return {
           errors: [
             {
-              text: `"${path}" is a module of Node itself: it exists only in lxc vaults. Clone with driver: 'lxc', or do without`,
+              text: `"${path}" is a module of Node itself: it exists only in lxc and process vaults. Clone with driver: 'lxc', or do without`,
             },
           ],
         };

@@ -47,7 +47,7 @@ export interface ConnectOptions {
 export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
 
 export interface CloneOptions {
-  driver?: 'lxc' | 'quickjs';
+  driver?: 'lxc' | 'quickjs' | 'process';
   /** The node must carry these. */
   labels?: Record<string, string>;
   memory_mib?: number;

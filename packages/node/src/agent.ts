@@ -78,7 +78,7 @@ export class Agent {
     const { node, labels, memory_mib, drivers } = this.#options;
     const offers = drivers.map((driver) => {
       const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [driver.name, { ...offer, isolation: driver.isolation }];
+      return [driver.name, { ...offer, isolation: driver.isolation, level: driver.level }];
     });
     return { node, labels, drivers: Object.fromEntries(offers), memory_mib, cores: availableParallelism() };
   }

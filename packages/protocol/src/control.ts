@@ -3,6 +3,7 @@
  * Each is an object whose methods are called over a session; a method that is not listed here cannot be called.
  */
 import type { Grants } from './grants.ts';
+import type { IsolationLevel } from './isolation.ts';
 import type { TicketRole } from './ticket.ts';
 
 export type Language = 'javascript' | 'typescript';
@@ -83,7 +84,10 @@ export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
   /** Drivers by name: offered, or why not. */
-  drivers: Record<string, { available: boolean; note?: string; reason?: string; isolation: string }>;
+  drivers: Record<
+    string,
+    { available: boolean; note?: string; reason?: string; isolation: string; level: IsolationLevel }
+  >;
   memory_mib: number;
   cores: number;
 }

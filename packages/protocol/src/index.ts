@@ -3,6 +3,7 @@ export * from './access.ts';
 export * from './control.ts';
 export * from './errors.ts';
 export * from './grants.ts';
+export * from './isolation.ts';
 export * from './limits.ts';
 export * from './pointer.ts';
 export * from './ticket.ts';

@@ -67,7 +67,7 @@ export const TICKET_BODY_SCHEMA = {
     node: id,
     epoch: { type: 'integer', minimum: 1 },
     audience: base64url(32),
-    driver: { enum: ['lxc', 'quickjs'] },
+    driver: { enum: ['lxc', 'quickjs', 'process'] },
     routes: strict({
       direct: strict({
         host: { type: 'string', minLength: 1, maxLength: 255 },

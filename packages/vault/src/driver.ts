@@ -5,9 +5,10 @@
  * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
  * Every driver passes `test/driver-conformance.ts`.
  */
+import type { IsolationLevel } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
-export type DriverName = 'lxc' | 'quickjs';
+export type DriverName = 'lxc' | 'quickjs' | 'process';
 
 /** What a driver says at start: that it can be offered here, or why not, in words for the person who runs the node. */
 export type Offer = { available: true; note?: string } | { available: false; reason: string };
@@ -20,6 +21,8 @@ export interface VaultSpec {
   /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
   listen_host: string;
   memory_mib: number;
+  /** A lasting folder of the host, its quota kept already; bound at `inside`, and the vault's home. */
+  volume?: { path: string; inside: string };
 }
 
 export interface VaultExit {
@@ -42,10 +45,17 @@ export interface Vault {
   readonly exited: Promise<VaultExit>;
   /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
   kill(reason: string): Promise<void>;
+  /** Stops all of it where it is, until `resume`. */
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
+  /** What it has used of the CPU, and what it has in memory now. */
+  usage?(): Promise<{ cpu_ms: number; memory_bytes: number }>;
 }
 
 export interface Driver {
   readonly name: DriverName;
+  /** How well it isolates on this machine; settled by `probe`. */
+  readonly level: IsolationLevel;
   /** What it protects against, and what not, in one sentence for the caller. */
   readonly isolation: string;
   probe(): Promise<Offer>;

@@ -16,7 +16,7 @@ export function originOf(what: string): string | { file: string } {
 /** The flags that say what a worker gets and may do, the same for all that make one. */
 export const withModuleFlags = (command: Command): Command =>
   command
-    .option('--driver <name>', 'lxc or quickjs; default: the strongest that a node offers')
+    .option('--driver <name>', 'lxc, quickjs or process; default: the first of these that a node offers')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
     .option('--memory <MiB>', 'memory of the vault')
     .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)

@@ -134,7 +134,7 @@ export function workerCommands(program: Command): void {
     .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
     .description('make a worker and say how to call it; it ends with the command, or after --ttl')
     .option('--ttl <duration>', 'outlive this command by so long, as in 10m')
-    .option('--driver <name>', 'lxc or quickjs; default: the strongest that a node offers')
+    .option('--driver <name>', 'lxc, quickjs or process; default: the first of these that a node offers')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
     .option('--memory <MiB>', 'memory of the vault')
     .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)

@@ -4,6 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { createGuest } from './guest.ts';
@@ -13,7 +14,7 @@ import { stripTypes, withPlace } from './typescript.ts';
 const LISTENER = 3;
 const CONTROL = 4;
 /** The only writable folder of the vault. */
-const HOME = '/tmp';
+const FOLDER = tmpdir();
 
 const control = new Socket({ fd: CONTROL, readable: true, writable: true });
 const server = createServer({ pauseOnConnect: false });
@@ -44,7 +45,7 @@ const reason = await runShell({
       outside,
       context,
       async evaluate(source, language) {
-        const file = `${HOME}/worker.mjs`;
+        const file = `${FOLDER}/worker.mjs`;
         writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
         try {
           return await import(`file://${file}`);
