@@ -4,7 +4,7 @@
  * Vöcking 2003). Of 100 runs with 10,000 nodes and 100,000 jobs 99 kept the fullest node within 2 of the mean; with two
  * free picks it was half of them, the rest reached 3.
  */
-import { DRIVERS_BY_PREFERENCE, LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad } from '@hauki/protocol';
+import { LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad } from '@hauki/protocol';
 
 export interface Wanted {
   /** Undefined: the strongest isolation that any fitting node offers. */
@@ -20,6 +20,8 @@ export interface Candidate {
 
 export type Placement<C> = { node: C; driver: string } | { refused: string[] };
 
+/** Preferred first. One whose level is `none` is taken only when it is asked for by name. */
+const DRIVERS = ['lxc', 'quickjs', 'process'];
 /** Random picks in a half before its nodes are gone through one by one. */
 const PICKS = 8;
 
@@ -68,7 +70,7 @@ function pick<C extends Candidate>(
 /** Places a job, or says for each node why not. `random` gives numbers in [0, 1). */
 export function place<C extends Candidate>(wanted: Wanted, nodes: readonly C[], random: () => number): Placement<C> {
   const half = Math.ceil(nodes.length / 2);
-  const drivers = wanted.driver === undefined ? DRIVERS_BY_PREFERENCE : [wanted.driver];
+  const drivers = wanted.driver === undefined ? DRIVERS : [wanted.driver];
   for (const driver of drivers) {
     const fits = (node: C) => obstacle(node, driver, wanted) === undefined;
     const left = pick(nodes, 0, half, fits, random);

@@ -17,8 +17,8 @@ function seeded(seed: number): () => number {
   };
 }
 
-const LXC = { available: true, isolation: 'kernel', level: 'container' as const };
-const QUICKJS = { available: true, isolation: 'vm', level: 'vm' as const };
+const LXC = { available: true, isolation: 'kernel', level: 'container' } as const;
+const QUICKJS = { available: true, isolation: 'vm', level: 'vm' } as const;
 
 const node = (name: string, of: Partial<NodeInfo> = {}, load: Partial<Candidate['load']> = {}): Candidate => ({
   info: {
@@ -77,18 +77,8 @@ describe('where a job may go', () => {
   const labels = fc.dictionary(fc.constantFrom('zone', 'gpu', 'disk'), fc.constantFrom('a', 'b'));
   const drivers = fc.record(
     {
-      lxc: fc.record({
-        available: fc.boolean(),
-        isolation: fc.constant('kernel'),
-        level: fc.constant('container' as const),
-        reason: fc.constant('no ids'),
-      }),
-      quickjs: fc.record({
-        available: fc.boolean(),
-        isolation: fc.constant('vm'),
-        level: fc.constant('vm' as const),
-        reason: fc.constant('broken'),
-      }),
+      lxc: fc.record({ available: fc.boolean(), isolation: fc.constant('kernel'), reason: fc.constant('no ids') }),
+      quickjs: fc.record({ available: fc.boolean(), isolation: fc.constant('vm'), reason: fc.constant('broken') }),
     },
     { requiredKeys: [] },
   );

@@ -1,9 +1,9 @@
 /** The words on the wire. */
 export * from './access.ts';
 export * from './control.ts';
+export * from './doors.ts';
 export * from './errors.ts';
 export * from './grants.ts';
-export * from './isolation.ts';
 export * from './limits.ts';
 export * from './pointer.ts';
 export * from './ticket.ts';

@@ -54,10 +54,10 @@ export interface Vault {
 
 export interface Driver {
   readonly name: DriverName;
-  /** How well it isolates on this machine; settled by `probe`. */
-  readonly level: IsolationLevel;
   /** What it protects against, and what not, in one sentence for the caller. */
   readonly isolation: string;
+  /** The same as a level that a job may demand; known for certain after `probe`. */
+  readonly level: IsolationLevel;
   probe(): Promise<Offer>;
   /** Starts an empty vault whose shell is listening; rejects with `VaultFailed`, leaving nothing behind. */
   start(spec: VaultSpec): Promise<Vault>;
