@@ -22,8 +22,8 @@ export interface Candidate {
 
 export type Placement<C> = { node: C; driver: string } | { refused: string[] };
 
-/** Preferred first. */
-const DRIVERS = ['lxc', 'quickjs'];
+/** Preferred first. One whose level is `none` is taken only when it is asked for by name. */
+const DRIVERS = ['lxc', 'quickjs', 'process'];
 /** Random picks in a half before its nodes are gone through one by one. */
 const PICKS = 8;
 
@@ -37,6 +37,8 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
   if (!offer.available) return `no ${driver}: ${offer.reason}`;
   const { runtime = 'node' } = wanted;
   if (!(offer.runtimes ?? ['node']).includes(runtime)) return `${driver} runs no ${runtime} here`;
+  if (offer.level === 'none' && wanted.driver !== driver)
+    return `${driver} isolates nothing here, and was not asked for`;
   for (const [label, value] of Object.entries(wanted.labels))
     if (info.labels[label] !== value) return `label ${label} is ${info.labels[label] ?? 'not set'}`;
   const free = info.memory_mib - load.memory_used_mib;

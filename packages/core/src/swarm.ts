@@ -65,7 +65,7 @@ export interface SwarmPowers {
 }
 
 /** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
-const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32 };
+const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
 const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;

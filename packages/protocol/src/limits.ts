@@ -118,7 +118,7 @@ export const LIMITS = {
 } as const;
 
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */
-export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4 };
+export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4, process: 48 };
 
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {

@@ -8,7 +8,7 @@
 import type { IsolationLevel, Runtime } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
-export type DriverName = 'lxc' | 'quickjs';
+export type DriverName = 'lxc' | 'quickjs' | 'process';
 
 /** What a driver says at start: that it can be offered here, or why not, in words for the person who runs the node. */
 export type Offer = { available: true; note?: string; runtimes?: Runtime[] } | { available: false; reason: string };
@@ -23,6 +23,8 @@ export interface VaultSpec {
   memory_mib: number;
   /** What runs inside; `node` when left out. */
   runtime?: Runtime;
+  /** A lasting folder of the host, its quota kept already; bound at `inside`, and the vault's home. */
+  volume?: { path: string; inside: string };
 }
 
 export interface VaultExit {
@@ -45,6 +47,11 @@ export interface Vault {
   readonly exited: Promise<VaultExit>;
   /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
   kill(reason: string): Promise<void>;
+  /** Stops all of it where it is, until `resume`. */
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
+  /** What it has used of the CPU, and what it has in memory now. */
+  usage?(): Promise<{ cpu_ms: number; memory_bytes: number }>;
 }
 
 export interface Driver {

@@ -1,7 +1,8 @@
-/** Which drivers there are. The order is the order of preference: the strongest isolation first. */
+/** Which drivers there are. The order is the order of preference. */
 import { join } from 'node:path';
 import type { Driver, DriverName } from './driver.ts';
 import { createLxcDriver } from './drivers/lxc/lxc.ts';
+import { createProcessDriver } from './drivers/process/process.ts';
 import { createQuickjsDriver } from './drivers/quickjs/quickjs.ts';
 import { Gates } from './gates/gates.ts';
 import { writeNodeGuest } from './guest/bundle.ts';
@@ -24,6 +25,11 @@ const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
     return createLxcDriver({ node_id, data_dir, guest_file, log });
   },
   quickjs: async () => createQuickjsDriver(),
+  async process({ node_id, data_dir, log }) {
+    const guest_file = join(data_dir, 'guest.mjs');
+    await writeNodeGuest(guest_file);
+    return createProcessDriver({ node_id, data_dir, guest_file, log });
+  },
 };
 
 /** Names of all drivers. */

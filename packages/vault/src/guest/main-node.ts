@@ -5,6 +5,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
@@ -17,7 +18,7 @@ import { stripTypes } from './typescript.ts';
 const LISTENER = 3;
 const CONTROL = 4;
 /** The only writable folder of the vault. */
-const HOME = '/tmp';
+const FOLDER = tmpdir();
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
@@ -38,8 +39,7 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
     outside,
     context,
     async evaluate(source, language) {
-      if (namesPointers(source)) hookModules(setup, `file://${HOME}/worker.mjs`);
-      const file = `${HOME}/worker.mjs`;
+      const file = `${FOLDER}/worker.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
       writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
       try {

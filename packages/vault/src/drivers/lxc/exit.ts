@@ -19,7 +19,7 @@ export interface Ending {
 }
 
 /** V8's words when its heap limit, which follows from the vault's memory, is reached. */
-const HEAP_IS_FULL = /JavaScript heap out of memory|Allocation failed - JavaScript/;
+export const HEAP_IS_FULL = /JavaScript heap out of memory|Allocation failed - JavaScript/;
 const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
 export function explainExit(ending: Ending): VaultExit {
