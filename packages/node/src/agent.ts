@@ -23,7 +23,7 @@ import {
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
-import type { Driver, Offer } from '@hauki/vault';
+import { createNetwork, type Driver, type Network, type Offer } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
 
 /** How long a worker may take to tell of its sessions. */
@@ -39,6 +39,8 @@ export interface AgentOptions {
   memory_mib: number;
   core: () => CoreForNode | undefined;
   keys: () => object;
+  /** The machine's own where it is left out. */
+  network?: Network;
   log(line: string, fields?: object): void;
 }
 
@@ -48,12 +50,14 @@ export class Agent {
   readonly #living = new Map<string, Living>();
   readonly #forging = new Map<string, { memory_mib: number; over: Promise<void> }>();
   readonly #unwanted = new Set<string>();
+  readonly #network: Network;
   #unreported: Fate[] = [];
   #cpu = cpus().map((c) => c.times);
   #closing = false;
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.#network = options.network ?? createNetwork();
   }
 
   /** Finds out what this machine can offer, says so, and clears what an earlier run left. */
@@ -133,6 +137,7 @@ export class Agent {
         listen_host,
         tls,
         keys,
+        network: this.#network,
         meshfs: {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),

@@ -19,8 +19,8 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
+import { type Dispatch, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
+import { createEffects, type Driver, type Effects, type MeshFsClient, type Network, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
 
@@ -31,6 +31,7 @@ export interface ForgePowers {
   /** The core's public keys. */
   keys(): object;
   meshfs: MeshFsClient;
+  network: Network;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): Promise<void>;
 }
@@ -84,11 +85,11 @@ export async function forge(
       grants,
       secrets: job.secrets,
       meshfs: powers.meshfs,
+      network: powers.network,
       log: (level, line) => log.add(`${level} ${line}`),
     });
     void vault.exited.then(() => effects.close());
-    const agent: AgentForShell = {
-      effect: (name, args) => effects.perform(name, args),
+    const agent: Omit<AgentForShell, 'effect'> = {
       heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
         return lease.renew(challenge, mac);
@@ -99,11 +100,19 @@ export async function forge(
         await powers.ended(worker, 'destructed', 'destructed by its owner');
       },
     };
+    const others = serve(agent, ['heartbeat', 'destruct']);
+    const dispatch: Dispatch = (method, params, from, call) => {
+      if (method !== 'effect' || !Array.isArray(params)) return others(method, params, from, call);
+      const [name, args] = params;
+      // Log lines come without waiting for an answer: nothing can be given up.
+      return effects.perform(name, args, name === 'log' ? undefined : call.signal);
+    };
     const session = new Session({
       transport: vault.control,
-      dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+      dispatch,
       timeout_ms: LIMITS.vault_start_ms,
-      literal: encode,
+      // It sends and gets values and streams; whatever else it wants held would be held here, outside its own limits.
+      bounds: { kept: 0, references: 64 },
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {
@@ -128,6 +137,7 @@ export async function forge(
             tls: powers.tls,
             keys: powers.keys(),
             owner: expected,
+            grants,
           },
         ],
         // The guest keeps its own time; this is for one that cannot, because its code never returns.

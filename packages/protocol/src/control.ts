@@ -224,6 +224,8 @@ export interface Setup {
   load_timeout_ms: number;
   /** Whether connections must come in TLS. */
   tls: boolean;
+  /** What the worker may do; the guest's own courtesy alone, the agent decides. */
+  grants?: Grants;
   /** The core's public signing keys: a JSON Web Key Set. */
   keys: object;
   /** The owner's ticket, redeemable as soon as the worker is loaded. */

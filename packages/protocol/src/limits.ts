@@ -32,8 +32,16 @@ export const LIMITS = {
   log_line_chars: 4 * 1024,
   /** Fetched bodies pass through the control channel: they must fit a message, also in base64. */
   fetch_body_bytes: 5 * 1024 * 1024,
+  /** What a node holds in memory of what its vaults fetch, send and stream, all together. */
+  fetched_bytes: 256 * 1024 * 1024,
+  /** One fetch until its answer begins; its body, for as long as nothing moves. */
   fetch_ms: 30_000,
   fetch_redirects: 5,
+  /** Connections that a worker may have open to the outside. */
+  connections_out: 8,
+  /** Until such a connection stands; how long one may be silent both ways. IRC and the like say something every few minutes. */
+  connect_ms: 10_000,
+  connection_idle_ms: 10 * 60_000,
   /** Effects that a vault may have under way at once. */
   effects_in_flight: 64,
   /** Grants of one kind in one request. */

@@ -94,8 +94,8 @@ export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside:
   const session = new Session({ transport: make(0), dispatch: serve(control, ['load', 'call', 'stats', 'end']) });
   const host = remote<Outside>(session);
   const outside: Outside = {
-    async effect(name, args) {
-      if (name !== 'log') return host.effect(name, args);
+    async effect(name, args, call) {
+      if (name !== 'log') return session.call('effect', [name, args], call?.signal ? { signal: call.signal } : {});
       // Log lines want no answer; where there is no room for them they are dropped.
       session.notify('effect', [name, args]);
     },

@@ -4,7 +4,7 @@
  */
 import type { Server, Socket } from 'node:net';
 import { type AgentForShell, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
-import { encode, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { remote, Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
 import { Redeemer } from './redeemer.ts';
@@ -77,12 +77,14 @@ export function runShell(powers: ShellPowers): Promise<string> {
     transport: powers.control,
     dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
-    literal: encode,
   });
   const agent = remote<AgentForShell>(session);
   const outside: Outside = {
-    async effect(name, args) {
-      if (name !== 'log') return agent.effect(name, args);
+    async effect(name, args, call) {
+      if (name !== 'log') {
+        const signal = call?.signal;
+        return session.call('effect', [name, args], signal ? { signal } : {});
+      }
       // Log lines want no answer; where there is no room for them they are dropped.
       session.notify('effect', [name, args]);
     },

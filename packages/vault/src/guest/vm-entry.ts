@@ -4,19 +4,11 @@
  * from the global object, so that the worker's code finds none of it.
  */
 import type { TicketRole } from '@hauki/protocol';
-import {
-  encode,
-  joinBytes,
-  type PortTransport,
-  portTransport,
-  remote,
-  Session,
-  type SessionStats,
-  serve,
-} from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport, remote, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
-import { createTimers, VmAbortController, VmAbortSignal, VmResponse } from './vm-globals.ts';
+import { createTimers, VmAbortController, VmAbortSignal } from './vm-globals.ts';
+import { VmResponse } from './vm-response.ts';
 
 interface HostBridge {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
@@ -75,8 +67,13 @@ const channel = (number: number): PortTransport => {
 let inside: Inside | undefined;
 const control: VmControl = {
   async load(setup) {
-    const outside: Outside = remote<Outside>(session);
-    const context = createContext(setup.worker, outside, (fetched) => new VmResponse(fetched));
+    const others = remote<Outside>(session);
+    const outside: Outside = {
+      effect: (name, args, call) => session.call('effect', [name, args], call?.signal ? { signal: call.signal } : {}),
+      heartbeat: (challenge, mac) => others.heartbeat(challenge, mac),
+      destruct: (mac) => others.destruct(mac),
+    };
+    const context = createContext(setup.worker, outside, { respond: (fetched) => new VmResponse(fetched) });
     Object.assign(scope, {
       hauki: context,
       fetch: context.fetch,
@@ -97,7 +94,6 @@ const control: VmControl = {
 const session = new Session({
   transport: channel(0),
   dispatch: serve(control, ['load', 'call', 'stats', 'end']),
-  literal: encode,
 });
 
 const bridge: VmBridge = {

@@ -3,14 +3,18 @@
 In a method whatever waits blocks; in a coroutine it gives something to await: `hauki.fetch(url)`, `await hauki.fetch(url)`.
 """
 import base64
+import collections
 import io
 import json
 import sys
+import threading
 import types
 
 import hauki_peer as peer
-from session import waited
+from session import in_coroutine, waited
 
+_AHEAD_BYTES, _PIECE_BYTES = 256 * 1024, 64 * 1024
+"""What may wait to be sent over a connection, and how much of it goes at once."""
 _LINES, _LINES_BYTES, _WINDOW_S = 2000, 512 * 1024, 1.0
 """What may be logged in a window; what is more is dropped, and counted."""
 
@@ -21,10 +25,9 @@ class Response:
     def __init__(self, fetched: dict):
         self.status, self.reason, self.url = fetched["status"], fetched["status_text"], fetched["url"]
         self.headers = {name.lower(): value for name, value in fetched["headers"]}
-        body = fetched.get("body")
-        if isinstance(body, (bytes, bytearray)):
-            self.content = bytes(body)
-        elif fetched.get("base64") is not None:
+        self.body = fetched.get("body")
+        """With `stream=True`: what comes, piece by piece, for `for` or `async for`."""
+        if fetched.get("base64") is not None:
             self.content = base64.b64decode(fetched["base64"])
         else:
             self.content = (fetched.get("text") or "").encode()
@@ -56,6 +59,77 @@ class MeshFs:
         return self._context.effect("meshfs.write", *args)
 
 
+class Outgoing:
+    """What is sent over a connection: an iterator that waits for more, and makes who sends wait."""
+
+    def __init__(self):
+        self._cond = threading.Condition()
+        self._pieces: collections.deque = collections.deque()
+        self._waiting = 0
+        self._over = False
+
+    def put(self, data: bytes) -> None:
+        with peer._away(), self._cond:
+            self._cond.wait_for(lambda: self._waiting < _AHEAD_BYTES or self._over)
+            if self._over:
+                raise peer.ConnectionLost("Not connected: it was ended", {"why": "it was ended"})
+            for at in range(0, len(data), _PIECE_BYTES):
+                self._pieces.append(bytes(data[at : at + _PIECE_BYTES]))
+            self._waiting += len(data)
+            self._cond.notify_all()
+
+    def close(self) -> None:
+        with self._cond:
+            self._over = True
+            self._cond.notify_all()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> bytes:
+        with peer._away(), self._cond:
+            self._cond.wait_for(lambda: self._pieces or self._over)
+            if not self._pieces:
+                raise StopIteration
+            piece = self._pieces.popleft()
+            self._waiting -= len(piece)
+            self._cond.notify_all()
+            return piece
+
+
+class Connection:
+    """A byte stream both ways: iterate over what comes, `send(data)`, `end()` to send no more, `close()` or `with`."""
+
+    def __init__(self, opened: dict, outgoing: Outgoing):
+        self.address: str = opened["address"]
+        self._incoming, self._outgoing = opened["incoming"], outgoing
+
+    def send(self, data: bytes):
+        """Returns when it is on its way, so that who waits for it is never far ahead."""
+        if in_coroutine():
+            return self._incoming._session.guest.in_thread(lambda: self._outgoing.put(data))
+        return self._outgoing.put(data)
+
+    def __iter__(self):
+        return self._incoming
+
+    def __aiter__(self):
+        return self._incoming
+
+    def end(self) -> None:
+        self._outgoing.close()
+
+    def close(self) -> None:
+        self._outgoing.close()
+        self._incoming.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
 class Context(types.ModuleType):
     """The module `hauki` of a worker."""
 
@@ -80,13 +154,23 @@ class Context(types.ModuleType):
         """Asks for any effect by its name."""
         return waited(self._guest.control.begin("effect", [name, list(args)]))
 
-    def fetch(self, url: str, method: str = "GET", headers=None, body=None, json=None):
-        """A request to where the grants allow; gives a Response. `json`: a value to send as such."""
+    def connect(self, target: str):
+        """A byte stream to `host:port`, where that is granted; gives a Connection."""
+        outgoing = Outgoing()
+        asked = self._guest.control.begin("effect", ["connect", [target, outgoing]])
+        return waited(asked, lambda made: Connection(made, outgoing))
+
+    def fetch(self, url: str, method: str = "GET", headers=None, body=None, json=None, stream: bool = False):
+        """A request to where the grants allow; gives a Response.
+
+        `json`: a value to send as such. `body`: text, bytes, or a generator of them. `stream`: do not wait for the
+        answer's body, but give it piece by piece.
+        """
         pairs = [[str(name), str(value)] for name, value in dict(headers or {}).items()]
         if json is not None:
             body = peer._json(json)
             pairs.append(["content-type", "application/json"])
-        request = {"method": method, "headers": pairs}
+        request = {"method": method, "headers": pairs, **({"stream": True} if stream else {})}
         if body is not None:
             request["body"] = body
         return waited(self._guest.control.begin("effect", ["fetch", [str(url), request]]), Response)
