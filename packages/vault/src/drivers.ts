@@ -19,10 +19,10 @@ export interface DriverOptions {
 type MakerOptions = DriverOptions & { gates: Gates };
 
 const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
-  async lxc({ node_id, data_dir, log }) {
+  async lxc({ node_id, data_dir, log, gates }) {
     const guest_file = join(data_dir, 'guest.mjs');
     await writeNodeGuest(guest_file);
-    return createLxcDriver({ node_id, data_dir, guest_file, log });
+    return createLxcDriver({ node_id, data_dir, guest_file, log, gates });
   },
   quickjs: async () => createQuickjsDriver(),
   async process({ node_id, data_dir, log }) {

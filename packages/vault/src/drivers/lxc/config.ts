@@ -19,6 +19,8 @@ export type AppArmor = 'generated' | 'unconfined' | undefined;
 export interface VaultConfig {
   name: string;
   rootfs: string;
+  /** Node and the guest where it is left out. */
+  init?: string | undefined;
   seccomp_profile: string;
   ids: { base: number; size: number };
   memory_mib: number;
@@ -36,7 +38,7 @@ const DEVICE_NUMBERS = ['c 1:3 rw', 'c 1:5 rw', 'c 1:8 rw', 'c 1:9 rw'];
 export function renderConfig(config: VaultConfig): string {
   const { rootfs, ids, trial = {} } = config;
   const heap_mib = Math.floor(config.memory_mib * HEAP_SHARE);
-  const init = trial.init_cmd ?? `${NODE_INSIDE} --max-old-space-size=${heap_mib} ${GUEST_INSIDE}`;
+  const init = trial.init_cmd ?? config.init ?? `${NODE_INSIDE} --max-old-space-size=${heap_mib} ${GUEST_INSIDE}`;
   const lines = [
     `lxc.rootfs.path = dir:${rootfs}`,
     'lxc.rootfs.options = ro',

@@ -18,6 +18,10 @@ import { promisify } from 'node:util';
 export interface Staged {
   rootfs: string;
   seccomp_profile: string;
+  /** The command inside; Node's where it is left out. */
+  init?: string;
+  /** The guest has no listening socket; its gate is outside. */
+  gate_outside?: boolean;
 }
 
 /** Where things lie inside the root. */
@@ -25,9 +29,9 @@ export const NODE_INSIDE = '/bin/node';
 export const GUEST_INSIDE = '/hauki/guest.mjs';
 export const DEVICES = ['null', 'zero', 'random', 'urandom'] as const;
 
-const POLICY_FILE = fileURLToPath(new URL('./seccomp.policy', import.meta.url));
+export const POLICY_FILE = fileURLToPath(new URL('./seccomp.policy', import.meta.url));
 const LDD = '/usr/bin/ldd';
-const SMALL_FILES: Record<string, string> = {
+export const SMALL_FILES: Record<string, string> = {
   'etc/passwd': 'root:x:0:0::/tmp:/bin/false\n',
   'etc/group': 'root:x:0:\n',
   'etc/nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files\n',
@@ -79,9 +83,9 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
 }
 
 /** The libraries and the loader that the kernel and the loader would use here. */
-async function libraries(node: string): Promise<string[]> {
-  const { stdout } = await promisify(execFile)(LDD, [node], { env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' } });
-  if (/not found/.test(stdout)) throw new Error(`a library of ${node} is missing:\n${stdout}`);
+export async function libraries(...programs: string[]): Promise<string[]> {
+  const { stdout } = await promisify(execFile)(LDD, programs, { env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' } });
+  if (/not found/.test(stdout)) throw new Error(`a library of ${programs[0]} is missing:\n${stdout}`);
   return [...new Set(stdout.split('\n').flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []))];
 }
 
@@ -126,7 +130,7 @@ async function hash(path: string): Promise<string> {
 }
 
 /** The vault's root is nobody here: every folder above must let others enter, and let nobody else write. */
-function assertTraversable(dir: string): void {
+export function assertTraversable(dir: string): void {
   for (let path = dir; ; path = dirname(path)) {
     const { mode, uid } = statSync(path);
     if ((mode & 0o001) === 0) {
