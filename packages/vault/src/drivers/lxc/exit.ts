@@ -30,7 +30,7 @@ export function explainExit(ending: Ending): VaultExit {
   if (misbehaved !== undefined) return with_log('misbehaved', misbehaved);
   if (kill_reason !== undefined) return with_log(started ? 'killed' : 'failed_to_start', kill_reason);
   const oom_kills = Number(/^oom_kill (\d+)/m.exec(oom_text ?? '')?.[1] ?? 0);
-  if (oom_kills > 0) return with_log('out_of_memory', `the kernel ended it at its limit of ${memory_mib} MiB`);
+  if (oom_kills > 0) return with_log('out_of_memory', `the kernel ended it at its memory limit of ${memory_mib} MiB`);
   if (HEAP_IS_FULL.test(log_tail)) {
     return with_log('out_of_memory', `its JavaScript heap was full (the vault has ${memory_mib} MiB)`);
   }

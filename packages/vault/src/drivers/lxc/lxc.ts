@@ -87,6 +87,9 @@ class LxcDriver implements Driver {
         const notes = [`LXC ${lxcVersion()}`, choice && `AppArmor ${choice}`, `trial ${took_ms} ms`];
         const no_python = await pythonObstacle();
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
+        // The first time on a machine takes seconds: the first worker should not wait for that.
+        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-')))
+          this.#stage('python').catch(() => {});
         const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
         return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
       } catch (error) {
@@ -133,20 +136,11 @@ class LxcDriver implements Driver {
   }
 
   async #start(spec: VaultSpec): Promise<Vault> {
-    const { stage_dir = STAGE_DIR, guest_file, log = () => {}, trial } = this.#options;
+    const { log = () => {}, trial } = this.#options;
     const reason = obstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     this.#cgroups ??= new Cgroups();
-    const { runtime = 'node' } = spec;
-    const staging =
-      this.#staged.get(runtime) ??
-      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file));
-    this.#staged.set(runtime, staging);
-    const staged = await staging.catch((error: unknown) => {
-      // The next start may find the cause removed.
-      this.#staged.delete(runtime);
-      throw error;
-    });
+    const staged = await this.#stage(spec.runtime ?? 'node');
     mkdirSync(LXC_DIR, { recursive: true, mode: 0o755 });
     this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
     return startContainer(`${this.#prefix}${spec.id}`, spec, {
@@ -159,6 +153,17 @@ class LxcDriver implements Driver {
       log,
       trial,
     });
+  }
+
+  #stage(runtime: Runtime): Promise<Staged> {
+    const { stage_dir = STAGE_DIR, guest_file } = this.#options;
+    const staging =
+      this.#staged.get(runtime) ??
+      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file));
+    this.#staged.set(runtime, staging);
+    // After a failure the next start may find its cause removed.
+    staging.catch(() => this.#staged.delete(runtime));
+    return staging;
   }
 
   async sweep(): Promise<number> {

@@ -27,7 +27,7 @@ export function explainExit(ending: Ending): VaultExit {
   if (overran) return tell('out_of_memory', `it took more than its ${memory_mib} MiB of memory`);
   if (kill_reason !== undefined) return tell(started ? 'killed' : 'failed_to_start', kill_reason);
   if (Number(/^oom_kill (\d+)/m.exec(oom_text ?? '')?.[1] ?? 0) > 0)
-    return tell('out_of_memory', `the kernel ended it at its limit of ${memory_mib} MiB of memory`);
+    return tell('out_of_memory', `the kernel ended it at its memory limit of ${memory_mib} MiB of memory`);
   if (HEAP_IS_FULL.test(log_tail))
     return tell('out_of_memory', `its JavaScript heap was full (the vault has ${memory_mib} MiB of memory)`);
   const status = guest_code ?? code ?? 0;
