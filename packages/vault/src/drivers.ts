@@ -25,10 +25,10 @@ const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
     return createLxcDriver({ node_id, data_dir, guest_file, log, gates });
   },
   quickjs: async () => createQuickjsDriver(),
-  async process({ node_id, data_dir, log }) {
+  async process({ node_id, data_dir, log, gates }) {
     const guest_file = join(data_dir, 'guest.mjs');
     await writeNodeGuest(guest_file);
-    return createProcessDriver({ node_id, data_dir, guest_file, log });
+    return createProcessDriver({ node_id, data_dir, guest_file, log, gates });
   },
 };
 

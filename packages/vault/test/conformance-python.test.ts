@@ -14,7 +14,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 const no_python = !existsSync('/usr/bin/python3') && process.env.CI !== 'true' && 'python3 is not installed';
 const nothingLeft = (id: string) => assert.deepEqual(traces(id), []);
 
-for (const name of ['lxc'] satisfies DriverName[])
+for (const name of ['lxc', 'process'] satisfies DriverName[])
   driverConformance(`${name}-python`, {
     skip: missing(name) || no_python,
     async make() {
