@@ -39,7 +39,7 @@ export function explainExit(ending: Ending): VaultExit {
   if (signal) {
     return with_log('exited', `its monitor was ended by ${signal} from outside, and the vault with it`);
   }
-  const by_signal = /ended on signal \((\d+)\)/.exec(lxc_log)?.[1];
+  const by_signal = /ended on signal [^(\n]*\((\d+)\)/.exec(lxc_log)?.[1];
   if (by_signal !== undefined) {
     const name = SIGNAL_NAMES.get(Number(by_signal)) ?? `signal ${by_signal}`;
     // The counter is read before LXC removes the cgroup; where that failed, memory stays possible.

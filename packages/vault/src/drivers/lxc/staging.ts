@@ -14,6 +14,7 @@ import { chmod, copyFile, link, mkdir, readFile, realpath, rename, rm, writeFile
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { compiledCode, MAIN } from './code-cache.ts';
 
 export interface Staged {
   rootfs: string;
@@ -26,7 +27,10 @@ export interface Staged {
 
 /** Where things lie inside the root. */
 export const NODE_INSIDE = '/bin/node';
-export const GUEST_INSIDE = '/hauki/guest.mjs';
+/** What Node runs there: it starts the guest, from its compiled code where that was kept. */
+export const GUEST_INSIDE = '/hauki/main.cjs';
+/** All that Node must be able to read for it. */
+export const GUEST_FOLDER = '/hauki';
 export const DEVICES = ['null', 'zero', 'random', 'urandom'] as const;
 
 export const POLICY_FILE = fileURLToPath(new URL('./seccomp.policy', import.meta.url));
@@ -51,7 +55,7 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
   const policy = await readFile(POLICY_FILE);
   const digest = createHash('sha256');
   digest.update(JSON.stringify([[...digests], SMALL_FILES, DEVICES]));
-  digest.update(guest).update(policy);
+  digest.update(guest).update(policy).update(MAIN);
   const home = join(stage_dir, digest.digest('hex').slice(0, 24));
   const staged: Staged = { rootfs: join(home, 'rootfs'), seccomp_profile: join(home, 'seccomp.policy') };
   if (existsSync(home)) return staged;
@@ -67,7 +71,10 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
       await mkdir(dirname(target), { recursive: true });
       await link(await blob(stage_dir, source, digests.get(inside)!), target);
     }
-    await writeFile(join(root, GUEST_INSIDE), guest);
+    await writeFile(join(root, GUEST_INSIDE), MAIN);
+    await writeFile(join(root, GUEST_FOLDER, 'guest.mjs'), guest);
+    const code = await compiledCode(node, join(root, GUEST_FOLDER), guest.toString('latin1'));
+    if (code) await writeFile(join(root, GUEST_FOLDER, 'guest.code'), code);
     await writeFile(join(temporary, 'seccomp.policy'), policy);
     for (const dir of ['', 'rootfs', 'rootfs/proc', 'rootfs/dev', 'rootfs/tmp', 'rootfs/etc', 'rootfs/hauki']) {
       await chmod(join(temporary, dir), 0o755);

@@ -4,7 +4,7 @@
  * namespace with the vault's /tmp, and hand over to bubblewrap, which starts Node as process 1.
  */
 import { HEAP_SHARE, NOFILE, PIDS_MAX, TMP_INODES, TMP_SIZE } from '../lxc/limits.ts';
-import { DEVICES, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
+import { DEVICES, GUEST_FOLDER, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
 import { RESERVED_MIB } from './limits.ts';
 
 /** What tests change to show that they would notice a hole; never set outside tests. */
@@ -105,7 +105,7 @@ export function sandboxed(shape: Shape): string[] {
     ...(trial.init ??
       (init && [...init, name]) ?? [
         NODE_INSIDE,
-        ...nodeOptions(memory_mib, GUEST_INSIDE, '/tmp').filter(
+        ...nodeOptions(memory_mib, `${GUEST_FOLDER}/*`, '/tmp').filter(
           (o) => !trial.without_permission || !/permission|allow/.test(o),
         ),
         ...folders.flatMap((folder) => [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`]),
