@@ -218,6 +218,8 @@ class Guest:
 
 
 def main() -> None:
+    # Between a method that computes and the thread that passes heartbeats and calls on.
+    sys.setswitchinterval(0.001)
     guest = Guest(Bridge(_CONTROL_FD))
     redirect(guest)
     guest.main()
