@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { startMesh } from '@hauki/cli';
 import { DRIVERS, missing } from '../support/mesh.ts';
 import { callAttempts, noPerl } from './calls.ts';
+import { doorAttempts } from './doors.ts';
 import { cannotRun, isAlone, openHost, startAlone } from './host.ts';
 import { insideAttempts } from './inside.ts';
 import { languageAttempts } from './language.ts';
@@ -37,6 +38,7 @@ async function inNamespace(): Promise<Row[]> {
       ...languageAttempts(world),
       ...insideAttempts(world),
       ...lifecycleAttempts(world),
+      ...doorAttempts(world),
       ...(no_calls ? [] : await callAttempts(host.facts, folder, native)),
     ];
     for (const attempt of attempts) {
