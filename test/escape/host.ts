@@ -26,6 +26,8 @@ export interface Facts {
   folder: string;
   pid: number;
   loopback_port: number;
+  /** The same over HTTP. */
+  loopback_http: number;
   unix_socket: string;
   abstract_socket: string;
   metadata: string;
@@ -88,6 +90,7 @@ export async function openHost(): Promise<Host> {
       else response.end(proof);
     });
   const loopback = tell();
+  const loopback_http = web();
   const unix = tell();
   const abstract = tell();
   const metadata = web();
@@ -109,6 +112,7 @@ export async function openHost(): Promise<Host> {
   });
   await Promise.all([
     listening(loopback, 0, '127.0.0.1'),
+    listening(loopback_http, 0, '127.0.0.1'),
     listening(unix, unix_socket),
     listening(abstract, abstract_socket),
     listening(metadata, 80, METADATA),
@@ -122,11 +126,13 @@ export async function openHost(): Promise<Host> {
       ...{ proof, secret_file, folder, unix_socket, abstract_socket },
       pid: process.pid,
       loopback_port: (loopback.address() as AddressInfo).port,
+      loopback_http: (loopback_http.address() as AddressInfo).port,
       ...{ metadata: METADATA, name_server: NAME_SERVER, web_host: WEB_HOST },
       limit_file: cgroup.file,
     },
     close() {
-      for (const server of [loopback, unix, abstract, metadata, web_host, redirecting, names]) server.close();
+      for (const server of [loopback, loopback_http, unix, abstract, metadata, web_host, redirecting, names])
+        server.close();
       cgroup.remove();
       rmSync(root, { recursive: true, force: true });
     },

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { DriverName } from '../support/mesh.ts';
 import type { Facts } from './host.ts';
 import { type Attempt, judged, type Outcome } from './table.ts';
+import type { World } from './world.ts';
 
 type By = Partial<Record<DriverName, string>>;
 
@@ -183,11 +184,7 @@ const PROBES: [string, By, string][] = [
     { lxc: 'tmpfs of 1024 inodes', process: 'tmpfs of 1024 inodes', quickjs: NO_NODE },
     `fs.mkdirSync(host.folder + '/many'); for (let i = 0; i < 3000; i++) fs.writeFileSync(host.folder + '/many/' + i, ''); return 'OPEN'`,
   ],
-  [
-    'a heap bomb',
-    MEMORY,
-    'return fill((i) => Array.from({ length: 131072 }, (_, n) => ({ n, i })).length && new Array(131072).fill(i + 0.5))',
-  ],
+  ['a heap bomb', MEMORY, 'return fill((i) => new Array(131072).fill(0).map((_, n) => i + n + 0.5))'],
   ['an ArrayBuffer bomb', MEMORY, 'return fill((i) => new Uint8Array(1 << 20).fill(i + 1))'],
   ['a string bomb', MEMORY, `const text = 'x'.repeat(1 << 20); return fill((i) => JSON.stringify(text + i))`],
 ];
@@ -216,10 +213,8 @@ export function plainNode(facts: Facts, body: string, timeout_ms = 20_000): Prom
   );
 }
 
-export type Ask = (driver: DriverName, source: string, facts: Facts) => Promise<unknown>;
-
-/** The attempts of this file. `ask` makes a worker with `driver`, calls `attempt`, and lets it go. */
-export function insideAttempts(facts: Facts, ask: Ask): Attempt[] {
+/** The attempts of this file. */
+export function insideAttempts({ facts, ask }: World): Attempt[] {
   return PROBES.map(([name, by, body]) => ({
     name,
     by,

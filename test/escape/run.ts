@@ -10,15 +10,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startMesh } from '@hauki/cli';
-import { connect } from '@hauki/mesh';
-import { DRIVERS, type DriverName, missing } from '../support/mesh.ts';
+import { DRIVERS, missing } from '../support/mesh.ts';
 import { callAttempts, noPerl } from './calls.ts';
+import { doorAttempts } from './doors.ts';
 import { cannotRun, isAlone, openHost, startAlone } from './host.ts';
-import { type Ask, insideAttempts } from './inside.ts';
+import { insideAttempts } from './inside.ts';
+import { languageAttempts } from './language.ts';
+import { lifecycleAttempts } from './lifecycle.ts';
 import { type Attempt, fault, type Row, render } from './table.ts';
-
-const ATTEMPT_MS = 30_000;
-export const MEMORY_MIB: Record<DriverName, number> = { lxc: 96, process: 96, quickjs: 16 };
+import { openWorld } from './world.ts';
 
 const words = process.argv.slice(2).filter((arg) => !arg.startsWith('--'));
 const as_json = process.argv.includes('--json');
@@ -28,25 +28,17 @@ async function inNamespace(): Promise<Row[]> {
   const folder = mkdtempSync(join(tmpdir(), 'hauki-escape-mesh-'));
   const drivers = DRIVERS.filter((driver) => !missing(driver));
   const local = await startMesh({ nodes: [{ drivers }], data_dir: folder, log: { file: join(folder, 'log') } });
-  const mesh = await connect({ core: local.url, token: local.token });
-  const ask: Ask = async (driver, source, facts) => {
-    const ghost = mesh.clone<{ attempt(facts: unknown): unknown }>(
-      { source },
-      { driver, memory_mib: MEMORY_MIB[driver], timeout_ms: ATTEMPT_MS },
-    );
-    try {
-      return await ghost.attempt(facts);
-    } finally {
-      await mesh.destruct(ghost).catch(() => {});
-    }
-  };
+  const world = await openWorld(host.facts, local, folder);
   const rows: Row[] = [];
   try {
     const native = drivers.filter((driver) => driver !== 'quickjs');
     const no_calls = noPerl();
     if (no_calls) console.error(`No raw system calls are tried: ${no_calls}.`);
     const attempts: Attempt[] = [
-      ...insideAttempts(host.facts, ask),
+      ...languageAttempts(world),
+      ...insideAttempts(world),
+      ...lifecycleAttempts(world),
+      ...doorAttempts(world),
       ...(no_calls ? [] : await callAttempts(host.facts, folder, native)),
     ];
     for (const attempt of attempts) {
@@ -64,7 +56,7 @@ async function inNamespace(): Promise<Row[]> {
       }
     }
   } finally {
-    await mesh.close();
+    await world.close();
     await local.stop();
     host.close();
     rmSync(folder, { recursive: true, force: true });
