@@ -4,7 +4,6 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  type AgentForShell,
   DeadlineExceeded,
   type Job,
   LIMITS,
@@ -19,8 +18,18 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { type Dispatch, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type Effects, type MeshFsClient, type Network, type Vault } from '@hauki/vault';
+import { leaseKey, randomText, remote, resumeKey, Session, sessionKey } from '@hauki/rpc';
+import {
+  createEffects,
+  type Driver,
+  type Effects,
+  GUEST_BOUNDS,
+  type MeshFsClient,
+  type Network,
+  type Outside,
+  serveOutside,
+  type Vault,
+} from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
 
@@ -89,7 +98,8 @@ export async function forge(
       log: (level, line) => log.add(`${level} ${line}`),
     });
     void vault.exited.then(() => effects.close());
-    const agent: Omit<AgentForShell, 'effect'> = {
+    const agent: Outside = {
+      effect: (name, args, call) => effects.perform(name, args, call),
       heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
         return lease.renew(challenge, mac);
@@ -100,19 +110,11 @@ export async function forge(
         await powers.ended(worker, 'destructed', 'destructed by its owner');
       },
     };
-    const others = serve(agent, ['heartbeat', 'destruct']);
-    const dispatch: Dispatch = (method, params, from, call) => {
-      if (method !== 'effect' || !Array.isArray(params)) return others(method, params, from, call);
-      const [name, args] = params;
-      // Log lines come without waiting for an answer: nothing can be given up.
-      return effects.perform(name, args, name === 'log' ? undefined : call.signal);
-    };
     const session = new Session({
       transport: vault.control,
-      dispatch,
+      dispatch: serveOutside(agent),
       timeout_ms: LIMITS.vault_start_ms,
-      // It sends and gets values and streams; whatever else it wants held would be held here, outside its own limits.
-      bounds: { kept: 0, references: 64 },
+      bounds: GUEST_BOUNDS,
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {

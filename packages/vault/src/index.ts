@@ -5,3 +5,5 @@ export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export type { EffectPowers, MeshFsClient } from './effects/effect.ts';
 export * from './effects/effects.ts';
 export { createNetwork, type Network } from './effects/network.ts';
+export type { Outside } from './guest/guest.ts';
+export { GUEST_BOUNDS, serveOutside } from './guest/outside.ts';

@@ -28,8 +28,8 @@ const INSTANT = new Set(['log']);
 
 /** A vault's effects. */
 export interface Effects {
-  /** Performs one, or rejects with a typed error. `signal`: the guest gives up. */
-  perform(name: string, args: unknown[], signal?: AbortSignal): Promise<unknown>;
+  /** Performs one, or rejects with a typed error. `call.signal`: the guest gives up. */
+  perform(name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
   /** Other grants from the next call on; what is open and granted no longer ends. */
   regrant(grants: Grants): void;
   /** The vault has ended: so does whatever is under way for it. */
@@ -65,7 +65,7 @@ export function createEffects(powers: EffectPowers): Effects {
   const effects = new Map<string, Effect>(MAKERS.flatMap((make) => Object.entries(make(vault))));
 
   return {
-    async perform(name, args, signal) {
+    async perform(name, args, call) {
       if (!Array.isArray(args)) throw new BadInput({ what: String(name), why: 'arguments come as a list' });
       const effect = effects.get(name);
       if (!effect) throw new NoSuchMethod({ method: String(name), has: [...effects.keys()] });
@@ -74,6 +74,7 @@ export function createEffects(powers: EffectPowers): Effects {
         throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
       running++;
       try {
+        const signal = call?.signal;
         return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
       } catch (error) {
         throw vault.told(error);

@@ -10,10 +10,11 @@
 import type { Server } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { LIMITS, type Setup } from '@hauki/protocol';
-import { type Dispatch, type PortTransport, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { type PortTransport, portTransport, remote, Session, type Transport } from '@hauki/rpc';
 import { BRIDGE, Bridge, type Opened } from './bridge.ts';
 import type { Inside, Outside } from './guest.ts';
 import type { InnerControl } from './inner-shell.ts';
+import { GUEST_BOUNDS, serveOutside } from './outside.ts';
 import { runShell } from './shell.ts';
 
 /** Sent to a guest that does not read; beyond it its callers are not read either. */
@@ -90,16 +91,11 @@ class Outer {
 
   /** The guest beyond the bridge, as a shell wants it. */
   inside(setup: Setup, outside: Outside): Inside {
-    const others = serve(outside, ['heartbeat', 'destruct']);
-    const dispatch: Dispatch = (method, params, from, call) =>
-      method === 'effect' && Array.isArray(params)
-        ? outside.effect(params[0], params[1], call)
-        : others(method, params, from, call);
     const session = new Session({
       transport: this.#control,
-      dispatch,
+      dispatch: serveOutside(outside),
       timeout_ms: LIMITS.call_ms,
-      bounds: { kept: 0, references: 64 },
+      bounds: GUEST_BOUNDS,
     });
     const guest = remote<InnerControl>(session);
     return {

@@ -3,10 +3,11 @@
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
 import type { Server, Socket } from 'node:net';
-import { type AgentForShell, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
-import { remote, Session, serve, type Transport } from '@hauki/rpc';
+import { type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
+import { Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
+import { outsideOver } from './outside.ts';
 import { Redeemer } from './redeemer.ts';
 import type { CallerSessions } from './sessions.ts';
 
@@ -83,18 +84,6 @@ export function runShell(powers: ShellPowers): Promise<string> {
     dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
   });
-  const agent = remote<AgentForShell>(session);
-  const outside: Outside = {
-    async effect(name, args, call) {
-      if (name !== 'log') {
-        const signal = call?.signal;
-        return session.call('effect', [name, args], signal ? { signal } : {});
-      }
-      // Log lines want no answer; where there is no room for them they are dropped.
-      session.notify('effect', [name, args]);
-    },
-    heartbeat: (challenge, mac) => agent.heartbeat(challenge, mac),
-    destruct: (mac) => agent.destruct(mac),
-  };
+  const outside = outsideOver(session);
   return session.closed;
 }

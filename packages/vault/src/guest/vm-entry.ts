@@ -4,9 +4,10 @@
  * from the global object, so that the worker's code finds none of it.
  */
 import type { TicketRole } from '@hauki/protocol';
-import { joinBytes, type PortTransport, portTransport, remote, Session, type SessionStats, serve } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
-import { createGuest, type Inside, type Outside } from './guest.ts';
+import { createGuest, type Inside } from './guest.ts';
+import { outsideOver } from './outside.ts';
 import { createTimers, VmAbortController, VmAbortSignal } from './vm-globals.ts';
 import { VmResponse } from './vm-response.ts';
 
@@ -67,12 +68,7 @@ const channel = (number: number): PortTransport => {
 let inside: Inside | undefined;
 const control: VmControl = {
   async load(setup) {
-    const others = remote<Outside>(session);
-    const outside: Outside = {
-      effect: (name, args, call) => session.call('effect', [name, args], call?.signal ? { signal: call.signal } : {}),
-      heartbeat: (challenge, mac) => others.heartbeat(challenge, mac),
-      destruct: (mac) => others.destruct(mac),
-    };
+    const outside = outsideOver(session);
     const context = createContext(setup.worker, outside, { respond: (fetched) => new VmResponse(fetched) });
     Object.assign(scope, {
       hauki: context,

@@ -3,10 +3,11 @@
  * host's error escape, is not entered again.
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
-import { type Dispatch, joinBytes, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { joinBytes, portTransport, remote, Session, type Transport } from '@hauki/rpc';
 import { JSException, type JSValueHandle, QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import { isPointer, lookUp } from '../../guest/modules.ts';
+import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
 
 export interface VmOptions {
@@ -123,16 +124,11 @@ export class Vm {
 
   /** The guest in this VM, as a shell wants it. */
   inside(setup: Setup, outside: Outside): Inside {
-    const others = serve(outside, ['heartbeat', 'destruct']);
-    const dispatch: Dispatch = (method, params, from, call) =>
-      method === 'effect' && Array.isArray(params)
-        ? outside.effect(params[0], params[1], call)
-        : others(method, params, from, call);
     const session = new Session({
       transport: this.#control,
-      dispatch,
+      dispatch: serveOutside(outside),
       timeout_ms: LIMITS.call_ms,
-      bounds: { kept: 0, references: 64 },
+      bounds: GUEST_BOUNDS,
     });
     const guest = remote<VmControl>(session);
     return {
