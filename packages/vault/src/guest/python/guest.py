@@ -20,6 +20,9 @@ from session import CallerSession, ControlSession, LiteralSession, waited
 
 _CONTROL_FD = 4
 _LOG_CHARS = 4096
+_INSPECT_CHARS = 64 * 1024
+_TOP_LEVEL_AWAIT = 0x2000
+"""ast.PyCF_ALLOW_TOP_LEVEL_AWAIT"""
 _call: contextvars.ContextVar = contextvars.ContextVar("hauki_call", default=None)
 
 
@@ -33,6 +36,8 @@ class Guest:
         self._worker = None
         self.context = Context(self)
         self._log_bound = LogBound(time.monotonic)
+        self._plain_calls = self._earlier_calls = 0
+        self._active_at, self._seen = time.monotonic(), (0, 0)
         self._cond = threading.Condition()
         self._jobs: collections.deque = collections.deque()
         self._loop = None
@@ -144,6 +149,7 @@ class Guest:
         if number == 0:
             os._exit(0)
         session = self._sessions.pop(number)
+        self._earlier_calls += session.served
         self._names.pop(number, None)
         # Those who wait are told on another thread: they may be many, and hold locks of their own.
         self.apart(lambda: session.finish(reason, None))
@@ -178,7 +184,32 @@ class Guest:
             return waited(self.control.begin(method[4:], list(params)[:2]))
         if method.startswith("rpc."):
             peer._no_method(method)
+        self._plain_calls += 1
         return self.method(method)(*(params if isinstance(params, list) else [params]))
+
+    def activity(self) -> dict:
+        """What calls the worker has had. What changed since the last look happened just now, for all we know."""
+        sessions = [session for number, session in list(self._sessions.items()) if number != 0]
+        calls = self._earlier_calls + self._plain_calls + sum(session.served for session in sessions)
+        streams = sum(len(session.readers) + len(session.producers) for session in sessions)
+        under_way = streams + sum(session._serving for session in sessions) + self.control._serving - 1
+        now = time.monotonic()
+        if under_way > 0 or self._seen != (calls, under_way):
+            self._active_at = now
+        self._seen = calls, under_way
+        return {"calls": calls, "under_way": under_way, "idle_ms": (now - self._active_at) * 1000}
+
+    def inspect(self, expression: str, timeout_ms: float):
+        """An expression beside the worker, `worker` and `hauki` in scope; its result as text."""
+        code = compile(expression, "expression", "eval", _TOP_LEVEL_AWAIT, dont_inherit=True)
+        scope = {**vars(self._worker.module), "worker": self._worker.object, "hauki": self.context}
+        value = eval(code, scope)  # noqa: S307: it is the owner's, and runs as the worker's code does.
+        return self._shown(value, timeout_ms) if hasattr(value, "__await__") else shown(value)
+
+    async def _shown(self, value, timeout_ms: float) -> str:
+        import asyncio
+
+        return shown(await asyncio.wait_for(value, timeout_ms / 1000))
 
     def stats(self) -> dict:
         return {name: self._sessions[number].stats() for number, name in list(self._names.items())}
@@ -215,6 +246,12 @@ class Guest:
         """Log lines want no answer; where there is no room for them they are dropped."""
         for line in self._log_bound.take(text):
             self.control.tell("effect", ["log", [level, line[:_LOG_CHARS]]])
+
+
+def shown(value) -> str:
+    """Any value as text for a person; a text as it is."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _INSPECT_CHARS else f"{text[: _INSPECT_CHARS - 1]}…"
 
 
 def main() -> None:

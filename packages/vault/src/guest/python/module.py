@@ -81,10 +81,14 @@ def load(source: str, context) -> Worker:
 
 
 class Worker:
-    """The module's worker: `methods` by name, and its end hook."""
+    """The module's worker: itself (`self.object`), its `methods` by name, and its end hook."""
 
     def __init__(self, module: types.ModuleType, context):
-        found = _members(_target(module), context)
+        target = _target(module)
+        if isinstance(target, type):
+            target = target(context) if _takes_context(target) else target()
+        self.module, self.object = module, target
+        found = _members(target)
         self._hook = next((found[name] for name in _HOOKS if name in found), None)
         self.methods = {name: found[name] for name in found if name not in _HOOKS and not name.startswith("_")}
         if not self.methods:
@@ -111,7 +115,7 @@ def _target(module: types.ModuleType):
     return classes[0] if len(classes) == 1 and not functions else module
 
 
-def _members(target, context) -> dict:
+def _members(target) -> dict:
     """The functions and methods that were written for a worker, by name."""
     if isinstance(target, types.ModuleType):
         listed = getattr(target, "__all__", None)
@@ -121,8 +125,6 @@ def _members(target, context) -> dict:
             if callable(value) and not isinstance(value, type) and getattr(value, "__module__", None) == "worker"
             and (listed is None or name in listed or name in _HOOKS)
         }  # fmt: skip
-    if isinstance(target, type):
-        target = target(context) if _takes_context(target) else target()
     found = {}
     for kind in reversed(type(target).__mro__):
         if kind.__module__ != "builtins":

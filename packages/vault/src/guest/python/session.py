@@ -178,7 +178,9 @@ class ControlSession(GuestSession):
     """The gate's: it loads the worker, and passes on calls of connections that have no session."""
 
     def root(self, method: str):
-        known = {"load": self.guest.load, "call": self.guest.call, "stats": self.guest.stats, "end": self.guest.end}
+        guest = self.guest
+        known = {"load": guest.load, "call": guest.call, "stats": guest.stats, "activity": guest.activity,
+                 "inspect": guest.inspect, "end": guest.end}  # fmt: skip
         return known.get(method) or peer._no_method(method)
 
     def _begin(self, id, call, kept, target, path, method, params) -> None:
