@@ -20,9 +20,10 @@ import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
 import { type Secrets, secretsOf } from './secrets.ts';
+import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
-const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects];
+const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects];
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 
@@ -49,6 +50,7 @@ export function createEffects(powers: EffectPowers): Effects {
   const secrets = secretsOf(now, powers.secrets);
   const vault: EffectVault = {
     meshfs: powers.meshfs,
+    volume: powers.volume,
     network: powers.network,
     log: powers.log,
     get grants() {

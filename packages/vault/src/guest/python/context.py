@@ -27,10 +27,7 @@ class Response:
         self.headers = {name.lower(): value for name, value in fetched["headers"]}
         self.body = fetched.get("body")
         """With `stream=True`: what comes, piece by piece, for `for` or `async for`."""
-        if fetched.get("base64") is not None:
-            self.content = base64.b64decode(fetched["base64"])
-        else:
-            self.content = (fetched.get("text") or "").encode()
+        self.content = b"" if self.body is not None else _carried(fetched)
 
     @property
     def ok(self) -> bool:
@@ -57,6 +54,40 @@ class MeshFs:
     def write(self, pointer: str, content: str, media_type=None):
         args = [pointer, content] if media_type is None else [pointer, content, media_type]
         return self._context.effect("meshfs.write", *args)
+
+
+class Volume:
+    """The private folder that lasts, by calls to the host; in lxc and process it is also the home, /root."""
+
+    def __init__(self, context):
+        self._context = context
+
+    def _ask(self, then, name: str, *args):
+        return waited(self._context._guest.control.begin("effect", [name, list(args)]), then)
+
+    def read(self, path: str):
+        """A file's text."""
+        return self._ask(lambda carried: _carried(carried).decode(), "volume.read", path)
+
+    def read_bytes(self, path: str):
+        return self._ask(_carried, "volume.read", path)
+
+    def write(self, path: str, content):
+        """Writes text or bytes whole or not at all; it is on the disk when this is done."""
+        text = isinstance(content, str)
+        carried = {"text": content} if text else {"base64": base64.b64encode(content).decode()}
+        return self._ask(lambda _: None, "volume.write", path, carried)
+
+    def list(self, path: str = ""):
+        """`[{"name", "kind", "bytes"}]`."""
+        return self._ask(lambda entries: entries, "volume.list", path)
+
+    def delete(self, path: str):
+        return self._ask(lambda _: None, "volume.delete", path)
+
+
+def _carried(carried: dict) -> bytes:
+    return base64.b64decode(carried["base64"]) if "base64" in carried else carried["text"].encode()
 
 
 class Outgoing:
@@ -137,7 +168,7 @@ class Context(types.ModuleType):
         super().__init__("hauki", "A worker's powers.")
         self._guest = guest
         self.worker = ""
-        self.meshfs = MeshFs(self)
+        self.meshfs, self.volume = MeshFs(self), Volume(self)
         for name in ("reference", "release", "with_options", "undefined", "BigInt", "Map", "Set", "RegExp", "Binary",
                      "Boxed", "Date", "Signal", "JsError", "MeshError", *peer._CODES):  # fmt: skip
             setattr(self, name, getattr(peer, name))
