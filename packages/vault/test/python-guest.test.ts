@@ -60,6 +60,7 @@ describe('the Python guest', { skip }, () => {
             throw new GrantMissing({ grant: 'fetch', what: String(args[0]) } as never);
           return { status: 200, status_text: 'OK', url: args[0], headers: [['X-A', 'b']], text: '{"fetched":true}' };
         }
+        if (effect === 'volume.read') return { text: 'kept' };
         if (effect === 'meshfs.resolve') return { pointer: args[0], content: 'a document', media_type: 'text/plain' };
         return null;
       },
@@ -419,6 +420,52 @@ def odd(): return {1, 2}
     assert.deepEqual(await session.call('day'), ['2026-01-02T00:00:00.000Z', { a: [1, null] }]);
     await assert.rejects(session.call('odd'), /cannot be sent: it is of type set/);
     assert.equal(await session.call('add', ['ä', '😀']), 'ä😀');
+  });
+
+  it('is looked into with the worker and hauki in scope, and tells what calls it has had', async () => {
+    const { shell, open } = await start(`
+import time
+class Worker:
+    def __init__(self): self.n = 40
+    def up(self): self.n += 1; return self.n
+    def block(self): time.sleep(0.6)
+`);
+    const session = await open();
+    await session.call('up');
+    await session.call('rpc.heartbeat', ['c', 'm']);
+    const blocking = session.call('block');
+    // It goes another way than the call.
+    let busy = await shell.activity();
+    while (busy.calls < 2) busy = await shell.activity();
+    assert.deepEqual([busy.calls, busy.under_way, busy.idle_ms], [2, 1, 0]);
+    await blocking;
+    while ((await shell.activity()).under_way > 0);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const idle = await shell.activity();
+    assert.deepEqual([idle.calls, idle.under_way, idle.idle_ms > 0], [2, 0, true]);
+    assert.equal(await shell.inspect('worker.n + 1', 5_000), '42');
+    assert.equal(
+      await shell.inspect('(await hauki.meshfs.resolve("gem-pointer://a/b"))["content"]', 5_000),
+      'a document',
+    );
+    await assert.rejects(shell.inspect('worker.none', 5_000), /AttributeError/);
+    await assert.rejects(shell.inspect('1 +', 5_000), /SyntaxError/);
+    await assert.rejects(shell.inspect('__import__("asyncio").sleep(20)', 200), /no answer within|TimeoutError/);
+  });
+
+  it('has its volume by calls to the host', async () => {
+    const { open, effects } = await start(`
+def go():
+    hauki.volume.write("a/b", "text")
+    hauki.volume.write("c", bytes([255]))
+    return hauki.volume.read("a/b")
+`);
+    assert.equal(await (await open()).call('go'), 'kept');
+    assert.deepEqual(effects, [
+      ['volume.write', 'a/b', { text: 'text' }],
+      ['volume.write', 'c', { base64: '/w==' }],
+      ['volume.read', 'a/b'],
+    ]);
   });
 
   it('runs its end hook, also an asynchronous one, and tells what its sessions did', async () => {
