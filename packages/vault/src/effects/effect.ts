@@ -18,6 +18,8 @@ export interface EffectPowers {
   /** Values of the secrets that the grants name. */
   secrets?: Readonly<Record<string, string>> | undefined;
   meshfs: MeshFsClient;
+  /** Where the vault's volume is mounted, if it has one. */
+  volume?: string | undefined;
   /** What all vaults of the node share. */
   network: Network;
   /** Takes one line, already cut to size. */

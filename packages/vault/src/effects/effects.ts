@@ -21,9 +21,10 @@ import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
 import { roomFor } from './network.ts';
 import { type Secrets, secretsOf } from './secrets.ts';
+import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
-const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects];
+const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects];
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 
@@ -50,6 +51,7 @@ export function createEffects(powers: EffectPowers): Effects {
   const secrets = secretsOf(now, powers.secrets);
   const vault: EffectVault = {
     meshfs: powers.meshfs,
+    volume: powers.volume,
     network: powers.network,
     hold: roomFor(
       'bytes held for this worker’s fetches and connections',

@@ -5,6 +5,7 @@
 import type { Served } from '@hauki/rpc';
 import type { Outside } from './guest.ts';
 import { type Connection, connectFor, fetchFor, type Platform } from './outward.ts';
+import { createVolume, type GuestVolume } from './volume.ts';
 
 export interface FetchedBody {
   status: number;
@@ -33,6 +34,7 @@ export interface HaukiContext {
     resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
     write(pointer: string, content: string, media_type?: string): Promise<object>;
   };
+  volume: GuestVolume;
 }
 
 /** Text of anything, for a log line; never throws. */
@@ -65,6 +67,7 @@ export function createContext(
       resolve: (pointer) => outside.effect('meshfs.resolve', [pointer]) as never,
       write: (pointer, content, media_type) => outside.effect('meshfs.write', [pointer, content, media_type]) as never,
     },
+    volume: createVolume(outside),
   };
 }
 

@@ -3,7 +3,7 @@
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
 import type { Server, Socket } from 'node:net';
-import { type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
+import { type Activity, BadInput, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
 import { Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
@@ -14,6 +14,8 @@ import type { CallerSessions } from './sessions.ts';
 export interface ShellPowers {
   control: Transport;
   server: Server;
+  /** Begins to accept, where the server does not yet; called when the worker is there. */
+  open?(): void;
   /** Makes the guest, given its way out. Called once, at `load`. */
   inside(setup: Setup, outside: Outside): Inside;
   /** Source as the guest can run it; `name`: of the module, where it is not the worker's own. */
@@ -55,7 +57,10 @@ export function runShell(powers: ShellPowers): Promise<string> {
       });
       // After the answer has left: while it travels, the first redemption's needs are loaded.
       const ready = redeemer;
-      setTimeout(() => ready.prepare(), 1);
+      setTimeout(() => {
+        powers.open?.();
+        ready.prepare();
+      }, 1);
       return methods;
     },
     async expect(ticket: ExpectedTicket): Promise<void> {
@@ -69,6 +74,14 @@ export function runShell(powers: ShellPowers): Promise<string> {
         ...(stats[session] ? { stats: { ...stats[session] } } : {}),
       }));
     },
+    async activity(): Promise<Activity> {
+      return (await inside?.activity?.()) ?? { calls: 0, under_way: 1, idle_ms: 0 };
+    },
+    async inspect(expression: string, timeout_ms: number): Promise<string> {
+      if (!inside?.inspect)
+        throw new BadInput({ what: 'inspect', why: 'this runtime cannot evaluate beside its worker' });
+      return inside.inspect(expression, timeout_ms);
+    },
     async end(reason: string): Promise<void> {
       await inside?.end(reason);
     },
@@ -76,7 +89,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
 
   const session = new Session({
     transport: powers.control,
-    dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
+    dispatch: serve(shell, ['load', 'expect', 'sessions', 'activity', 'inspect', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
   });
   const outside = outsideOver(session);

@@ -3,7 +3,7 @@
  * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
  * from the global object, so that the worker's code finds none of it.
  */
-import type { TicketRole } from '@hauki/protocol';
+import type { Activity, TicketRole } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside } from './guest.ts';
@@ -32,6 +32,8 @@ export interface VmControl {
   load(setup: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
+  activity(): Promise<Activity>;
+  inspect(expression: string, timeout_ms: number): Promise<string>;
   end(reason: string): Promise<void>;
 }
 
@@ -83,13 +85,15 @@ const control: VmControl = {
     return inside!.call(method, params, role);
   },
   stats: async () => inside?.stats() ?? {},
+  activity: async () => inside!.activity!(),
+  inspect: async (expression, timeout_ms) => inside!.inspect!(expression, timeout_ms),
   async end(reason) {
     await inside?.end(reason);
   },
 };
 const session = new Session({
   transport: channel(0),
-  dispatch: serve(control, ['load', 'call', 'stats', 'end']),
+  dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
 });
 
 const bridge: VmBridge = {

@@ -154,6 +154,8 @@ export class Vm {
       },
       call: (method, params, role) => guest.call(method, params, role),
       stats: () => guest.stats(),
+      activity: () => guest.activity(),
+      inspect: (expression, timeout_ms) => guest.inspect(expression, timeout_ms),
       end: (reason) => guest.end(reason),
     };
   }
