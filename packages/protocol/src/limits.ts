@@ -36,6 +36,8 @@ export const LIMITS = {
   fetch_body_bytes: 5 * 1024 * 1024,
   /** What a node holds in memory of what its vaults fetch, send and stream, all together. */
   fetched_bytes: 256 * 1024 * 1024,
+  /** The part of one vault: its fetches and connections at once, and some large bodies that wait to be sent. */
+  fetched_bytes_each: 32 * 1024 * 1024,
   /** One fetch until its answer begins; its body, for as long as nothing moves. */
   fetch_ms: 30_000,
   fetch_redirects: 5,
@@ -156,7 +158,7 @@ export const LIMITS = {
 } as const;
 
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */
-export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4 };
+export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4, process: 48 };
 
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {

@@ -5,6 +5,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
@@ -18,7 +19,7 @@ import { stripTypes } from './typescript.ts';
 const LISTENER = 3;
 const CONTROL = 4;
 /** The only writable folder of the vault. */
-const HOME = '/tmp';
+const FOLDER = tmpdir();
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
@@ -29,7 +30,7 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
     outside,
     context,
     async evaluate(source, language) {
-      const file = `${HOME}/worker.mjs`;
+      const file = `${FOLDER}/worker.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
       writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
       try {
@@ -45,13 +46,16 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
 process.on('unhandledRejection', (reason) => console.error('unhandled rejection:', reason));
 process.on('uncaughtException', (error) => console.error('uncaught exception:', error));
 
-const control = new Socket({ fd: CONTROL, readable: true, writable: true });
-let reason: string;
-if (process.argv.includes(GATE_OUTSIDE)) reason = await runInnerShell(control, inside);
-else {
+function run(): Promise<string> {
+  const control = new Socket({ fd: CONTROL, readable: true, writable: true });
+  if (process.argv.includes(GATE_OUTSIDE)) return runInnerShell(control, inside);
   const server = createServer({ pauseOnConnect: false });
-  server.listen({ fd: LISTENER });
-  reason = await runShell({ control: streamTransport(control), server, inside });
+  // The agent listens already: who comes before this waits in the kernel.
+  const open = () => void server.listen({ fd: LISTENER });
+  return runShell({ control: streamTransport(control), server, open, inside });
 }
-process.stderr.write(`the agent is gone: ${reason}\n`);
-process.exit(0);
+
+void run().then((reason) => {
+  process.stderr.write(`the agent is gone: ${reason}\n`);
+  process.exit(0);
+});
