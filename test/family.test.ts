@@ -48,7 +48,7 @@ interface Parent {
 for (const driver of DRIVERS)
   describe(`a worker in a ${driver} vault that clones`, { skip: missing(driver) }, () => {
     const used = useMesh({ nodes: [{}] });
-    const memory_mib = driver === 'lxc' ? 64 : 16;
+    const memory_mib = driver === 'quickjs' ? 16 : 64;
     const parent = (grants: object, source = PARENT) =>
       used.mesh.clone<Parent>({ source }, { driver, memory_mib, grants });
     const alive = async (worker: string) => (await used.mesh.registry()).workers.some((w) => w.worker === worker);

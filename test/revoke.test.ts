@@ -58,7 +58,7 @@ for (const driver of DRIVERS)
       web.close();
       tcp.close();
     });
-    const memory_mib = driver === 'lxc' ? 64 : 16;
+    const memory_mib = driver === 'quickjs' ? 16 : 64;
     const asker = (grants: object) =>
       used.mesh.clone<Asker>({ source: SOURCE }, { driver, memory_mib, grants: grants as never });
 
