@@ -58,7 +58,7 @@ interface Keeper {
 
 const volume_of = (volume: string | { name: string; quota_mib: number }) => ({ grants: { volume } });
 const keeper = (used: { mesh: Mesh }, driver: DriverName, volume: Parameters<typeof volume_of>[0]) =>
-  used.mesh.clone<Keeper>({ source: driver === 'lxc' ? FILES : SOURCE }, { driver, ...volume_of(volume) });
+  used.mesh.clone<Keeper>({ source: driver !== 'quickjs' ? FILES : SOURCE }, { driver, ...volume_of(volume) });
 
 const restartNode = async ({ local }: TestMesh) => {
   await local.nodes[0]!.kill();
@@ -134,7 +134,7 @@ for (const driver of DRIVERS)
       const full = keeper(used, driver, small);
       await full.write!('first', 'kept');
       await refused(full.fill!(64), VolumeFailed, /it is full/);
-      if (driver === 'lxc') {
+      if (driver !== 'quickjs') {
         assert.equal(await full.code!('save', 'more', 'x'.repeat(4 * 1024 * 1024)), 'ENOSPC');
         await full.tmp!();
       }
@@ -147,33 +147,39 @@ for (const driver of DRIVERS)
       await grown.fill!(12);
       assert.equal(await grown.read!('first'), 'kept');
       await used.mesh.destruct(grown);
-      if (driver === 'lxc') {
+      if (driver !== 'quickjs') {
         const tiny = keeper(used, driver, { name: 'tiny', quota_mib: 1 });
         assert.equal(await tiny.code!('many'), 'ENOSPC', 'files are counted too');
         await used.mesh.destruct(tiny);
       }
     });
 
-    if (driver === 'lxc')
+    if (driver !== 'quickjs')
       it('is the vault’s home and root’s own; links in it lead the host nowhere', async () => {
         const files = keeper(used, driver, 'home');
         assert.deepEqual(await files.home!(), ['/root', '/root', 0, 0]);
         await files.save!('by-file', 'one');
         await files.write!('by-effect', 'two');
         assert.deepEqual([await files.read!('by-file'), await files.load!('by-effect')], ['one', 'two']);
-        await files.link!('/etc/passwd', 'passwd');
-        await files.link!('/etc', 'etc');
-        await files.link!('by-file', 'near');
+        // Node's own permissions let a process vault make no links.
+        const links = driver === 'lxc';
+        if (links) {
+          await files.link!('/etc/passwd', 'passwd');
+          await files.link!('/etc', 'etc');
+          await files.link!('by-file', 'near');
+        }
         await used.mesh.destruct(files);
         // Another range of ids, or none at all: what is in it is the vault's root's.
         const effects = used.mesh.clone<Keeper>({ source: SOURCE }, { driver: 'quickjs', ...volume_of('home') });
-        for (const path of ['passwd', 'near', 'etc/passwd', 'etc/hauki-was-here'])
-          await refused(effects.read!(path), VolumeFailed, /link/);
-        await refused(effects.write!('etc/hauki-was-here', 'x'), VolumeFailed, /link/);
+        if (links) {
+          for (const path of ['passwd', 'near', 'etc/passwd', 'etc/hauki-was-here'])
+            await refused(effects.read!(path), VolumeFailed, /link/);
+          await refused(effects.write!('etc/hauki-was-here', 'x'), VolumeFailed, /link/);
+        }
         assert.equal(await effects.read!('by-file'), 'one');
         await effects.write!('passwd', 'a file in its place');
         assert.equal(await effects.read!('passwd'), 'a file in its place');
-        await effects.remove!('etc');
+        if (links) await effects.remove!('etc');
         await used.mesh.destruct(effects);
         const again = keeper(used, driver, 'home');
         assert.deepEqual([await again.load!('by-file'), await again.load!('by-effect')], ['one', 'two']);
@@ -192,7 +198,7 @@ for (const driver of DRIVERS)
         });
       await visit().write!('diary', 'day one');
       let next = 2;
-      if (driver === 'lxc') {
+      if (driver !== 'quickjs') {
         const found = (await used.mesh.registry()).workers.find((w) => w.worker === worker)!;
         process.kill(found.pid, 'SIGKILL');
         await epoch(next++);

@@ -17,6 +17,7 @@ import { BadInput, VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
+import { ownVolume } from '../volume-owner.ts';
 import type { Cgroups, Limit } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { explainExit } from './exit.ts';
@@ -73,6 +74,8 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
   const address = server?.address() as { port: number } | undefined;
   const container = new Container(name, spec, address?.port ?? 0, powers);
   try {
+    // Its ids are mapped: on the disk its root is root.
+    if (spec.volume) await ownVolume(spec.volume.path, 0);
     container.spawn(server, limits);
   } catch (error) {
     await container.discard();

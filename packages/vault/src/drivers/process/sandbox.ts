@@ -19,6 +19,7 @@ import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from '../lxc/cgroups.ts';
 import { type Claim, claimIds, ownerOf } from '../lxc/idmap.ts';
 import { LogTail } from '../lxc/log-tail.ts';
+import { ownVolume } from '../volume-owner.ts';
 import { SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
 import { explainExit } from './exit.ts';
 import { END_TIMEOUT_MS, MEMORY_MIB_MIN, POLL_MS, START_TIMEOUT_MS, WATCH_EVERY_MS } from './limits.ts';
@@ -50,6 +51,7 @@ export async function startSandbox(name: string, spec: VaultSpec, powers: Powers
   const { port } = (server?.address() ?? { port: 0 }) as { port: number };
   const sandbox = new Sandbox(name, spec, port, powers);
   try {
+    await sandbox.takeVolume();
     sandbox.spawn(server);
   } catch (error) {
     await sandbox.kill('could not be started');
@@ -100,6 +102,14 @@ class Sandbox implements Vault {
     });
   }
 
+  /** Its volume's files become its own user's. */
+  async takeVolume(): Promise<void> {
+    const { volume } = this.#spec;
+    if (!volume || !this.#powers.sandbox || !IS_ROOT) return;
+    this.#claim = claimIds(this.#name);
+    await ownVolume(volume.path, this.#claim.base);
+  }
+
   spawn(server: Server | undefined): void {
     const { cgroups, sandbox, guest_file, files_dir, trial } = this.#powers;
     const { memory_mib, volume } = this.#spec;
@@ -112,7 +122,7 @@ class Sandbox implements Vault {
     const env: Record<string, string> = {};
     let cwd = '/';
     if (sandbox) {
-      if (IS_ROOT) this.#claim = claimIds(this.#name);
+      if (IS_ROOT) this.#claim ??= claimIds(this.#name);
       const { rootfs, filter_file, init } = sandbox;
       command = sandboxed({
         name: this.#name,
