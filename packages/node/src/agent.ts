@@ -14,6 +14,7 @@ import {
   describe,
   type Fate,
   isAtLeast,
+  isCause,
   type Job,
   LIMITS,
   type LogLine,
@@ -174,7 +175,7 @@ export class Agent {
   }
 
   /** Kills at once. False when there was no such worker, or not of this epoch. Resolves when nothing of it is left. */
-  async destruct(worker: string, reason: string, epoch?: number): Promise<boolean> {
+  async destruct(worker: string, reason: string, epoch?: number, cause?: Cause): Promise<boolean> {
     const forging = this.#forging.get(worker);
     if (forging) {
       // It ends as soon as it is born, or fails to be.
@@ -184,7 +185,7 @@ export class Agent {
     const living = this.#living.get(worker);
     if (!living) return forging !== undefined;
     if (epoch !== undefined && living.epoch !== epoch) return false;
-    living.ending ??= { cause: 'destructed', reason };
+    living.ending ??= { cause: isCause(cause) ? cause : 'destructed', reason };
     await living.vault.kill(reason);
     return true;
   }
