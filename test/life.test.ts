@@ -18,7 +18,7 @@ import {
   WorkerUnknown,
   withOptions,
 } from '@hauki/mesh';
-import { CALCULATOR, type Calculator, DRIVERS, missing, traces, until, useMesh } from './support/mesh.ts';
+import { CALCULATOR, type Calculator, DRIVERS, lives, missing, traces, until, useMesh } from './support/mesh.ts';
 
 const SOURCE = `${CALCULATOR}
   let count = 0;
@@ -238,6 +238,19 @@ for (const driver of DRIVERS) {
       assert.match(fate.reason, /not today/);
       assert.ok(fate.lines.some(({ text }) => text.includes('so far')));
       await assert.rejects(used.mesh.why('w-never-heard-of'), (error) => isError(error, WorkerUnknown));
+    });
+  });
+
+  describe(`a paused worker in a ${driver} vault`, { skip: missing(driver) }, () => {
+    const used = useMesh({ nodes: [{ drivers: [driver] }] });
+
+    it('leaves nothing when its agent is killed', async () => {
+      const { worker } = await used.mesh.details(used.mesh.clone<Worker>({ source: SOURCE }, { driver }));
+      const { pid } = (await used.mesh.registry()).workers.find((w) => w.worker === worker)!;
+      await used.mesh.pause(worker);
+      await used.local.nodes[0]!.kill();
+      await until('its process is gone', () => !lives(pid));
+      await until('nothing is left', () => traces(worker).length === 0);
     });
   });
 }
