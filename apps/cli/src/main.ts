@@ -9,6 +9,7 @@ import { runCommands } from './commands/run.ts';
 import { spoolCommands } from './commands/spool.ts';
 import { tokenCommands } from './commands/tokens.ts';
 import { upCommands } from './commands/up.ts';
+import { volumeCommands } from './commands/volumes.ts';
 import { workerCommands } from './commands/workers.ts';
 import { EXIT, report } from './output.ts';
 
@@ -47,6 +48,7 @@ provisionCommands(program);
 spoolCommands(program);
 eventCommands(program);
 tokenCommands(program);
+volumeCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
 // Flags that every verb takes may stand before or after it.

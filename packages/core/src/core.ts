@@ -36,10 +36,12 @@ import { spoolRoutes } from './routes/spool.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
 import { tokenRoutes } from './routes/tokens.ts';
+import { volumeRoutes } from './routes/volumes.ts';
 import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
 import { TokenStore } from './tokens.ts';
+import { VolumeHomes } from './volumes.ts';
 import { WebSocketDoor } from './websockets.ts';
 
 export interface CoreOptions {
@@ -108,9 +110,11 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await fates.open();
   const registry = new Registry(events.emit, node_grace_ms, fates);
   const quotas = new Quotas({ quota: tokens.quota, workers: () => registry.workers.values() });
+  const volumes = new VolumeHomes({ kv: backplane.kv('volumes'), registry, event: events.emit });
   const swarm = new Swarm({
     registry,
     quotas,
+    volumes,
     office,
     meshfs,
     random: options.random ?? Math.random,
@@ -126,6 +130,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     event: events.emit,
     node_grace_ms: Math.min(node_grace_ms, LIMITS.node_silence_ms),
   });
+  await volumes.open();
   await Promise.all([lasting.open(), spool.open()]);
   const started_at = Date.now();
 
@@ -186,6 +191,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
   await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
   await app.register(meshfsRoutes, { meshfs, tokens });
+  await app.register(volumeRoutes, { volumes });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
   await app.register(lifeRoutes, { registry, tokens, emit: events.emit });

@@ -22,6 +22,7 @@ import {
   normaliseGrants,
   Overloaded,
   type Provisioned,
+  runtimeOf,
   type SecretRequests,
   SourceRejected,
   secretValues,
@@ -37,6 +38,7 @@ import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
+import type { VolumeHomes } from './volumes.ts';
 
 export interface SpawnRequest {
   pointer?: string;
@@ -71,13 +73,14 @@ export interface SwarmPowers {
   office: TicketOffice;
   quotas: Pick<Quotas, 'reserve'>;
   meshfs: Pick<ModulePowers, 'resolve'>;
+  volumes: VolumeHomes;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: string, fields: object): void;
   random: () => number;
 }
 
 /** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
-const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32 };
+const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
 const CPU = { least: 0.05, most: 1 };
 const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
@@ -140,13 +143,17 @@ export class Swarm {
     const { source, language, pointer } = await this.#source(request);
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
-    const modules = await resolveModules(
-      { source, pointer },
-      {
-        resolve: (text) => this.#powers.meshfs.resolve(text),
-        demand: (text) => demand(principal, { scope: reading, pointer: text }),
-      },
-    );
+    // What is written in Python imports no pointers.
+    const modules =
+      runtimeOf(language) === 'python'
+        ? []
+        : await resolveModules(
+            { source, pointer },
+            {
+              resolve: (text) => this.#powers.meshfs.resolve(text),
+              demand: (text) => demand(principal, { scope: reading, pointer: text }),
+            },
+          );
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
@@ -185,19 +192,26 @@ export class Swarm {
   }
 
   async #place(order: Order, options: PlaceOptions, quota: { release: () => void }) {
-    const { registry, event, random, quotas } = this.#powers;
+    const { registry, volumes, event, random, quotas } = this.#powers;
+    const { owner, grants, min_isolation } = order.job;
+    const { volume } = grants;
     const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
-    const { min_isolation } = order.job;
-    const wanted = { driver: order.driver, min_isolation, labels: order.labels, memory_mib: memory };
+    const { driver: asked, labels } = order;
+    const runtime = runtimeOf(order.job.language);
+    const wanted = { driver: asked, min_isolation, runtime, labels, memory_mib: memory, volume: volume !== null };
     const tried = new Set<string>();
     for (;;) {
+      // A volume is where it is.
+      const home = volume ? volumes.home(owner, volume) : undefined;
       const candidates = registry
         .candidates()
-        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node)
+        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node && (home ?? node) === node)
         .filter(({ info: { node } }) => reachesNode(order.nodes, node));
       const placed = place(wanted, candidates, random);
       if ('refused' in placed) throw refusal(order, memory, placed.refused, tried);
       const { node, driver } = placed;
+      const claim = volume ? await volumes.claim(owner, volume, node.info.node) : undefined;
+      if (claim && claim.node !== node.info.node) continue;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
       // Nothing awaits from the look at the quota to the reservation. One that is tried again was counted already.
       quota.release();
@@ -220,6 +234,8 @@ export class Swarm {
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
         event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
+        // It has no room, so it has made no volume either: another node may.
+        if (volume && claim?.fresh && isError(error, Overloaded)) await volumes.unclaim(owner, volume).catch(() => {});
         if (isError(error, SourceRejected) || isError(error, VaultFailed))
           registry.stillborn(stillbornOf(job, node.info.node, error));
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
@@ -302,7 +318,7 @@ export class Swarm {
     if (!isLanguage(language))
       throw new BadInput({
         what: pointer!,
-        why: `a worker is JavaScript or TypeScript, but this is ${found.media_type}. Write it with a language`,
+        why: `a worker is JavaScript, TypeScript or Python, but this is ${found.media_type}. Write it with a language`,
       });
     return { source: found.content, language, pointer: found.pointer };
   }
@@ -352,6 +368,7 @@ function refusal(order: Order, memory: (driver: string) => number, refused: stri
   if (order.driver) wanted.driver = order.driver;
   if (order.job.min_isolation) wanted.min_isolation = order.job.min_isolation;
   if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
+  if (order.job.language === 'python') wanted.language = 'python';
   wanted.memory_mib = order.driver ? memory(order.driver) : (order.memory_mib ?? DEFAULT_MEMORY_MIB);
   return new NoNodeFits({ wanted, have: [...refused, ...[...tried].map((n) => `${n} (tried: it could not)`)] });
 }

@@ -6,6 +6,7 @@ import {
   describe,
   type GrantRequest,
   type IsolationLevel,
+  type Language,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
@@ -37,6 +38,7 @@ import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
+import { meshVolumes, type Volumes } from './volumes.ts';
 import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
@@ -47,7 +49,7 @@ export interface ConnectOptions {
 }
 
 /** What to clone: a pointer, a module's text, or a file (Node only), bundled with all that it imports. */
-export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
+export type Origin = string | { source: string; language?: Language } | { file: string };
 
 export interface CloneOptions {
   driver?: 'lxc' | 'quickjs' | 'process';
@@ -133,6 +135,8 @@ export interface Mesh extends AsyncDisposable, LastingDoor, LifeDoor, SpoolDoor 
   events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
   /** Narrower tokens than this mesh's own. */
   readonly tokens: Tokens;
+  /** Private lasting folders of one's workers. */
+  readonly volumes: Volumes;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -317,6 +321,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     meshfs: meshFsClient(core),
     events: (given) => meshEvents(core, given),
     tokens: meshTokens(core),
+    volumes: meshVolumes(core),
     stats() {
       const sum = { ...done };
       for (const worker of live)

@@ -30,9 +30,10 @@ import {
   WorkerPaused,
   WorkerUnknown,
 } from '@hauki/protocol';
-import type { Driver, Offer, VaultExit } from '@hauki/vault';
+import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
 import { lastOf } from './log-ring.ts';
+import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
 const SESSIONS_MS = 700;
@@ -45,8 +46,11 @@ export interface AgentOptions {
   tls: boolean;
   /** What all vaults together may be promised. */
   memory_mib: number;
+  volumes: Volumes;
   core: () => CoreForNode | undefined;
   keys: () => object;
+  /** The machine's own where it is left out. */
+  network?: Network;
   log(line: string, fields?: object): void;
 }
 
@@ -56,12 +60,18 @@ export class Agent {
   readonly #living = new Map<string, Living>();
   readonly #forging = new Map<string, { memory_mib: number; over: Promise<void> }>();
   readonly #unwanted = new Set<string>();
+  readonly #network: Network;
   #unreported: Fate[] = [];
   #cpu = cpus().map((c) => c.times);
   #closing = false;
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.#network = options.network ?? createNetwork();
+  }
+
+  get volumes(): Volumes {
+    return this.#options.volumes;
   }
 
   /** Finds out what this machine can offer, says so, and clears what an earlier run left. */
@@ -80,15 +90,24 @@ export class Agent {
         else log(`driver ${driver.name} is not offered: ${offer.reason}`);
       }),
     );
+    // Now nothing of an earlier run holds on to them.
+    await this.#options.volumes.start();
   }
 
   info(): NodeInfo {
-    const { node, labels, memory_mib, drivers } = this.#options;
+    const { node, labels, memory_mib, drivers, volumes } = this.#options;
     const offers = drivers.map((driver) => {
       const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
       return [driver.name, { ...offer, level: driver.level, isolation: driver.isolation }];
     });
-    return { node, labels, drivers: Object.fromEntries(offers), memory_mib, cores: availableParallelism() };
+    return {
+      node,
+      labels,
+      drivers: Object.fromEntries(offers),
+      memory_mib,
+      cores: availableParallelism(),
+      volumes: volumes.offer,
+    };
   }
 
   load(): NodeLoad {
@@ -142,12 +161,14 @@ export class Agent {
     const { promise: over, resolve: done } = Promise.withResolvers<void>();
     this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
-      const { node, listen_host, tls, keys } = this.#options;
+      const { node, listen_host, tls, keys, volumes } = this.#options;
       const { living, ticket } = await forge(job, entry.driver, {
         node,
         listen_host,
         tls,
         keys,
+        volumes,
+        network: this.#network,
         meshfs: {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),

@@ -4,7 +4,6 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  type AgentForShell,
   type Cause,
   DeadlineExceeded,
   type Job,
@@ -13,6 +12,7 @@ import {
   MeshError,
   OutcomeUnknown,
   Overloaded,
+  runtimeOf,
   type ShellForAgent,
   SourceRejected,
   type TicketPart,
@@ -20,12 +20,23 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
+import { leaseKey, randomText, remote, resumeKey, Session, sessionKey } from '@hauki/rpc';
+import {
+  createEffects,
+  type Driver,
+  type Effects,
+  GUEST_BOUNDS,
+  type MeshFsClient,
+  type Network,
+  type Outside,
+  serveOutside,
+  type Vault,
+} from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { Lifetime } from './lifetime.ts';
 import { LogRing } from './log-ring.ts';
 import { UsageMeter } from './usage.ts';
+import { type Volumes, withVolume } from './volumes.ts';
 
 export interface ForgePowers {
   node: string;
@@ -34,6 +45,8 @@ export interface ForgePowers {
   /** The core's public keys. */
   keys(): object;
   meshfs: MeshFsClient;
+  volumes: Volumes;
+  network: Network;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: Cause, reason: string): Promise<void>;
 }
@@ -54,6 +67,8 @@ export interface Living {
   ending?: { cause: Cause; reason: string };
 }
 
+/** Where a vault finds its volume. */
+const HOME = '/root';
 /** How long a vault may live without its control channel. */
 const CHANNEL_GRACE_MS = 500;
 
@@ -76,7 +91,17 @@ export async function forge(
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
   const id = lasting ? `${worker}-${epoch}` : worker;
-  const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib, cpu });
+  const { listen_host, volumes } = powers;
+  const runtime = runtimeOf(job.language);
+  const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker) : undefined;
+  const inside = volume && { path: volume.path, inside: HOME };
+  const vault = withVolume(
+    await driver.start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside }).catch(async (error) => {
+      await volume?.release();
+      throw error;
+    }),
+    volume,
+  );
   let lease: Lease | undefined;
   let lifetime: Lifetime | undefined;
   try {
@@ -84,12 +109,14 @@ export async function forge(
       grants,
       secrets: job.secrets,
       meshfs: powers.meshfs,
+      volume: volume?.path,
+      network: powers.network,
       log: (level, line) => log.add(level as LogLevel, line),
     });
     void vault.exited.then(() => effects.close());
-    const agent: AgentForShell = {
-      async effect(name, args) {
-        const done = await effects.perform(name, args);
+    const agent: Outside = {
+      async effect(name, args, call) {
+        const done = await effects.perform(name, args, call);
         if (name === 'fetch') usage.fetched_bytes += bytesOf(done);
         // A paused vault takes nothing in: what was fetched for it waits here, not in a buffer on its way.
         await lifetime?.running();
@@ -107,9 +134,9 @@ export async function forge(
     };
     const session = new Session({
       transport: vault.control,
-      dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+      dispatch: serveOutside(agent),
       timeout_ms: LIMITS.vault_start_ms,
-      literal: encode,
+      bounds: GUEST_BOUNDS,
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {
@@ -136,6 +163,7 @@ export async function forge(
             tls: powers.tls,
             keys: powers.keys(),
             owner: expected,
+            grants,
           },
         ],
         // The guest keeps its own time; this is for one that cannot, because its code never returns.

@@ -124,6 +124,8 @@ export class Link {
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async (usage) => (usage === true ? agent.measured() : agent.workers()),
       sessions: () => agent.sessions(),
+      volumes: () => agent.volumes.list(),
+      remove_volume: (owner, name) => agent.volumes.remove(owner, name),
       pause: (worker) => agent.pause(worker),
       resume: (worker) => agent.resume(worker),
       inspect: (worker, expression, timeout_ms) => agent.inspect(worker, expression, timeout_ms),

@@ -7,7 +7,12 @@ import type { Grants } from './grants.ts';
 import type { IsolationLevel } from './isolation.ts';
 import type { TicketRole } from './ticket.ts';
 
-export type Language = 'javascript' | 'typescript';
+export const WORKER_LANGUAGES = ['javascript', 'typescript', 'python'] as const;
+/** What a worker is written in. */
+export type Language = (typeof WORKER_LANGUAGES)[number];
+/** What runs inside a vault; `node` stands for JavaScript also where that is not Node. */
+export type Runtime = 'node' | 'python';
+export const runtimeOf = (language: Language): Runtime => (language === 'python' ? 'python' : 'node');
 
 /** A module that was imported by a pointer, as it was when the order was made. */
 export interface PointerModule {
@@ -144,16 +149,39 @@ export interface SessionInfo {
   stats?: Record<string, number>;
 }
 
+/** A private lasting folder, as its node tells of it. */
+export interface VolumeInfo {
+  owner: string;
+  name: string;
+  quota_mib: number;
+  /** As it is, or was when it was last let go of. */
+  used_bytes: number;
+  /** The worker that has it. */
+  worker: string | null;
+  /** Milliseconds since 1970. */
+  created_at: number;
+}
+
 export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
   /** Drivers by name: offered, or why not. `isolation` says in one sentence what it protects against, and what not. */
   drivers: Record<
     string,
-    { available: boolean; note?: string; reason?: string; level: IsolationLevel; isolation: string }
+    {
+      available: boolean;
+      note?: string;
+      reason?: string;
+      isolation: string;
+      level: IsolationLevel;
+      /** What its vaults can run; JavaScript alone where it is left out. */
+      runtimes?: Runtime[];
+    }
   >;
   memory_mib: number;
   cores: number;
+  /** Whether it can keep volumes, or why not. */
+  volumes?: { available: boolean; reason?: string };
 }
 
 export interface NodeLoad {
@@ -199,6 +227,10 @@ export interface NodeForCore {
   logs(worker: string, after: number, wait_ms: number): Promise<LogPage>;
   /** Callers' sessions with this node's workers. */
   sessions(): Promise<SessionInfo[]>;
+  /** The volumes that it keeps. */
+  volumes(): Promise<VolumeInfo[]>;
+  /** Deletes a volume for good. False where there is none; rejects with VolumeInUse. */
+  remove_volume(owner: string, name: string): Promise<boolean>;
 }
 
 /** What the shell at a vault's edge does for the agent. */
@@ -238,6 +270,8 @@ export interface Setup {
   load_timeout_ms: number;
   /** Whether connections must come in TLS. */
   tls: boolean;
+  /** What the worker may do; the guest's own courtesy alone, the agent decides. */
+  grants?: Grants;
   /** The core's public signing keys: a JSON Web Key Set. */
   keys: object;
   /** The owner's ticket, redeemable as soon as the worker is loaded. */

@@ -92,3 +92,17 @@ export interface FileVersion {
   written_at: string;
   deleted?: true;
 }
+
+/** A private lasting folder as its owner sees it; of one whose node is away, only the name and the node are known. */
+export interface VolumeDetails {
+  owner: string;
+  name: string;
+  node: string;
+  node_away: boolean;
+  quota_mib: number | null;
+  used_bytes: number | null;
+  /** The worker that has it just now. */
+  worker: string | null;
+  /** Milliseconds since 1970. */
+  created_at: number | null;
+}

@@ -267,6 +267,31 @@ export const WorkerUnknown = /* @__PURE__ */ define<{ worker: string }>(
   (f) => `There is no worker ${f.worker}`,
 );
 
+// Volumes
+export const VolumeInUse = /* @__PURE__ */ define<{ volume: string; worker: string }>(
+  'VolumeInUse',
+  -32070,
+  409,
+  true,
+  (f) =>
+    `The volume ${f.volume} belongs to the worker ${f.worker} while that lives. End it first, or name another volume`,
+);
+export const VolumeUnknown = /* @__PURE__ */ define<{ volume: string }>(
+  'VolumeUnknown',
+  -32071,
+  404,
+  false,
+  (f) => `There is no volume ${f.volume}`,
+);
+/** `code`: the system's, such as ENOSPC, where it is the system that refused. */
+export const VolumeFailed = /* @__PURE__ */ define<{ volume: string; why: string; code?: string }>(
+  'VolumeFailed',
+  -32072,
+  507,
+  false,
+  (f) => `The volume ${f.volume} could not do that: ${f.why}`,
+);
+
 // Lasting workers and the spool
 export const NameTaken = /* @__PURE__ */ define<{ name: string }>(
   'NameTaken',

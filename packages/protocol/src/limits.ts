@@ -34,8 +34,18 @@ export const LIMITS = {
   log_line_chars: 4 * 1024,
   /** Fetched bodies pass through the control channel: they must fit a message, also in base64. */
   fetch_body_bytes: 5 * 1024 * 1024,
+  /** What a node holds in memory of what its vaults fetch, send and stream, all together. */
+  fetched_bytes: 256 * 1024 * 1024,
+  /** The part of one vault: its fetches and connections at once, and some large bodies that wait to be sent. */
+  fetched_bytes_each: 32 * 1024 * 1024,
+  /** One fetch until its answer begins; its body, for as long as nothing moves. */
   fetch_ms: 30_000,
   fetch_redirects: 5,
+  /** Connections that a worker may have open to the outside. */
+  connections_out: 8,
+  /** Until such a connection stands; how long one may be silent both ways. IRC and the like say something every few minutes. */
+  connect_ms: 10_000,
+  connection_idle_ms: 10 * 60_000,
   /** Effects that a vault may have under way at once. */
   effects_in_flight: 64,
   /** Grants of one kind in one request. */
@@ -44,6 +54,13 @@ export const LIMITS = {
   fetches_per_minute: 100_000,
   /** A private volume. */
   volume_mib: 16 * 1024,
+  /** Volumes that a node keeps, and a mesh knows; each is a file, and a name for good. */
+  volumes_per_node: 1_024,
+  volumes: 10_000,
+  /** One file that passes through the control channel, as `fetch_body_bytes`. */
+  volume_file_bytes: 5 * 1024 * 1024,
+  /** Entries of one folder that are listed. */
+  volume_entries: 10_000,
   /** Children that one worker may have living, and ever; what they may have of memory together. */
   clone_live: 256,
   clone_total: 10_000,
@@ -141,7 +158,7 @@ export const LIMITS = {
 } as const;
 
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */
-export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4 };
+export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4, process: 48 };
 
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {

@@ -50,6 +50,7 @@ const FIELDS = {
   key: 'k-1',
   name: 'counter',
   token: 'ci-0a1b',
+  volume: 'data',
 };
 
 const overWire = (thrown: unknown) => fromWire(JSON.parse(JSON.stringify(toWire(thrown))));

@@ -18,7 +18,8 @@ import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
 export interface Outside {
-  effect(name: string, args: unknown[]): Promise<unknown>;
+  /** `call.signal`: nobody waits for it any more. Asked for only where it is of use. */
+  effect(name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
   heartbeat(challenge: string, mac: string): Promise<unknown>;
   destruct(mac: string): Promise<unknown>;
 }

@@ -4,19 +4,12 @@
  * from the global object, so that the worker's code finds none of it.
  */
 import type { Activity, TicketRole } from '@hauki/protocol';
-import {
-  encode,
-  joinBytes,
-  type PortTransport,
-  portTransport,
-  remote,
-  Session,
-  type SessionStats,
-  serve,
-} from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
-import { createGuest, type Inside, type Outside } from './guest.ts';
-import { createTimers, VmAbortController, VmAbortSignal, VmResponse } from './vm-globals.ts';
+import { createGuest, type Inside } from './guest.ts';
+import { outsideOver } from './outside.ts';
+import { createTimers, VmAbortController, VmAbortSignal } from './vm-globals.ts';
+import { VmResponse } from './vm-response.ts';
 
 interface HostBridge {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
@@ -77,8 +70,8 @@ const channel = (number: number): PortTransport => {
 let inside: Inside | undefined;
 const control: VmControl = {
   async load(setup) {
-    const outside: Outside = remote<Outside>(session);
-    const context = createContext(setup.worker, outside, (fetched) => new VmResponse(fetched));
+    const outside = outsideOver(session);
+    const context = createContext(setup.worker, outside, { respond: (fetched) => new VmResponse(fetched) });
     Object.assign(scope, {
       hauki: context,
       fetch: context.fetch,
@@ -101,7 +94,6 @@ const control: VmControl = {
 const session = new Session({
   transport: channel(0),
   dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
-  literal: encode,
 });
 
 const bridge: VmBridge = {
