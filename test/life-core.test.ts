@@ -157,10 +157,13 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
     assert.equal((await hauki('exec', worker, 'worker.add(20, 22)')).out, '42\n');
     assert.deepEqual(JSON.parse((await hauki('exec', worker, '[1]', '--json')).out), { worker, result: '[1]' });
     assert.match((await hauki('exec', worker, 'worker.fail("x")')).err, /RangeError: x/);
-    assert.equal((await hauki('pause', worker)).out, `${worker}\n`);
-    assert.match((await hauki('why', worker)).out, /lives on .*, paused since/);
-    assert.match((await hauki('call', worker, 'add', '1', '2')).err, /is paused since/);
-    assert.equal((await hauki('resume', worker)).code, 0);
+    const pausing = await hauki('pause', worker);
+    if (pausing.code === 0) {
+      assert.equal(pausing.out, `${worker}\n`);
+      assert.match((await hauki('why', worker)).out, /lives on .*, paused since/);
+      assert.match((await hauki('call', worker, 'add', '1', '2')).err, /is paused since/);
+      assert.equal((await hauki('resume', worker)).code, 0);
+    } else assert.match(pausing.err, /vaults of this driver cannot be paused/);
     assert.equal((await hauki('why', worker)).code, 7);
     const following = hauki('logs', worker, '-f', '--lines', '1');
     await ghost.say('more');

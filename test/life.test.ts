@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  BadInput,
   connect,
   DeadlineExceeded,
   type Fate,
@@ -49,6 +50,18 @@ async function fateOf(mesh: Mesh, worker: string): Promise<Fate> {
   return fate!;
 }
 
+/** Pauses a worker; false where its driver has no such thing, which it then says. */
+async function paused(mesh: Mesh, worker: string, t: { skip(why: string): void }): Promise<boolean> {
+  try {
+    await mesh.pause(worker);
+    return true;
+  } catch (error) {
+    if (!isError(error, BadInput) || !/cannot be paused/.test(error.message)) throw error;
+    t.skip(error.message);
+    return false;
+  }
+}
+
 async function collect(lines: AsyncGenerator<LogLine, Fate | undefined>) {
   const found: LogLine[] = [];
   for (let next = await lines.next(); ; next = await lines.next()) {
@@ -74,10 +87,10 @@ for (const driver of DRIVERS) {
       await used.mesh.destruct(ghost);
     });
 
-    it('stands still while it is paused: calls wait, deadlines hold, the lease does not run out; then it goes on', async () => {
+    it('stands still while it is paused: calls wait, deadlines hold, the lease does not run out; then it goes on', async (t) => {
       const { ghost, worker } = await make({ lease_ms: 1_000, heartbeat_ms: 200 });
       assert.equal(await ghost.tick(), 1);
-      await used.mesh.pause(ghost);
+      if (!(await paused(used.mesh, worker, t))) return;
       await used.mesh.pause(ghost);
       assert.ok((await info(worker))!.paused_at, 'the registry shows it');
       const waiting = ghost.tick();
@@ -94,17 +107,17 @@ for (const driver of DRIVERS) {
       await used.mesh.destruct(ghost);
     });
 
-    it('can be destructed while it is paused, and leaves nothing', async () => {
+    it('can be destructed while it is paused, and leaves nothing', async (t) => {
       const { ghost, worker } = await make();
-      await used.mesh.pause(worker);
+      if (!(await paused(used.mesh, worker, t))) return;
       await used.mesh.destruct(ghost);
       await until('nothing is left', () => traces(worker).length === 0);
       assert.equal((await fateOf(used.mesh, worker)).cause, 'destructed');
     });
 
-    it('ends after its longest life, whoever renews its lease, paused or not', async () => {
+    it('ends after its longest life, whoever renews its lease, paused or not', async (t) => {
       const [one, other] = await Promise.all([make({ max_life_ms: 1_200 }), make({ max_life_ms: 1_200 })]);
-      await used.mesh.pause(other.worker);
+      if (!(await paused(used.mesh, other.worker, t))) return;
       for (const { worker } of [one, other]) {
         const fate = await fateOf(used.mesh, worker);
         assert.deepEqual([fate.cause, fate.node !== undefined, fate.driver], ['max_life', true, driver]);
@@ -146,7 +159,7 @@ for (const driver of DRIVERS) {
       await used.mesh.destruct(ghost);
     });
 
-    it('is looked into by nobody else: no visitor over its session, no token that merely targets it', async () => {
+    it('is looked into by nobody else: no visitor over its session, no token that merely targets it', async (t) => {
       const { ghost, worker } = await make();
       for (const method of ['inspect', 'rpc.inspect', 'activity']) {
         const answer = await fetch(`${used.local.url}/api/v2/ephemeral/${worker}`, {
@@ -163,12 +176,11 @@ for (const driver of DRIVERS) {
       });
       const guest = await connect({ core: used.local.url, token });
       await assert.rejects(guest.inspect(worker, '1'), (error) => isError(error, Forbidden));
-      await guest.pause(worker);
-      await guest.resume(worker);
       const { token: small } = await used.mesh.tokens.create({ name: 'small', scopes: ['spawn'] });
       const stranger = await connect({ core: used.local.url, token: small });
       for (const refused of [stranger.pause(worker), stranger.inspect(worker, '1'), collect(stranger.logs(worker))])
         await assert.rejects(refused, (error) => isError(error, Forbidden));
+      if (await paused(guest, worker, t)) await guest.resume(worker);
       await Promise.all([guest.close(), stranger.close()]);
       await used.mesh.destruct(ghost);
     });
@@ -217,7 +229,7 @@ for (const driver of DRIVERS) {
       await used.mesh.destruct(ghost);
     });
 
-    it('shows what it uses: CPU time, memory, calls, log lines', async () => {
+    it('shows what it uses: CPU time, memory, calls, log lines', async (t) => {
       const { ghost, worker } = await make();
       await ghost.burn(50);
       await ghost.say('hello');
@@ -225,9 +237,10 @@ for (const driver of DRIVERS) {
       await sleep(600);
       const { usage } = (await info(worker))!;
       assert.ok(usage, 'it is told');
+      assert.deepEqual([usage.calls, usage.log_lines, usage.fetched_bytes], [3, 2, 0]);
+      if (usage.cpu_ms === null) return t.skip('this driver tells neither CPU time nor memory');
       assert.ok(usage.cpu_ms! > 1, `${usage.cpu_ms} ms of CPU`);
       assert.ok(usage.memory_bytes! > 100_000, `${usage.memory_bytes} bytes`);
-      assert.deepEqual([usage.calls, usage.log_lines, usage.fetched_bytes], [3, 2, 0]);
       await used.mesh.destruct(ghost);
       const fate = await fateOf(used.mesh, worker);
       assert.ok(fate.usage!.cpu_ms! >= usage.cpu_ms!);
@@ -248,10 +261,10 @@ for (const driver of DRIVERS) {
   describe(`a paused worker in a ${driver} vault`, { skip: missing(driver) }, () => {
     const used = useMesh({ nodes: [{ drivers: [driver] }] });
 
-    it('leaves nothing when its agent is killed', async () => {
+    it('leaves nothing when its agent is killed', async (t) => {
       const { worker } = await used.mesh.details(used.mesh.clone<Worker>({ source: SOURCE }, { driver }));
       const { pid } = (await used.mesh.registry()).workers.find((w) => w.worker === worker)!;
-      await used.mesh.pause(worker);
+      if (!(await paused(used.mesh, worker, t))) return;
       await used.local.nodes[0]!.kill();
       await until('its process is gone', () => !lives(pid));
       await until('nothing is left', () => traces(worker).length === 0);
