@@ -251,7 +251,6 @@ export class Swarm {
   async visitorTicket(worker: string, audience: string): Promise<Ticket> {
     const { registry, office } = this.#powers;
     const entry = registry.find(worker);
-    registry.demandRunning(worker);
     return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
   }
 
