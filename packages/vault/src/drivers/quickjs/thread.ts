@@ -1,16 +1,20 @@
 /** A thread of the vault host: it holds one owner's QuickJS vaults, each a VM, a shell, and a listening socket. */
+import { readlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { describe } from '@hauki/protocol';
 import { type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
-import type { Down, StartMessage, ThreadData, Up } from './messages.ts';
+import { TURN_MS } from './limits.ts';
+import { type Aside, CLOCK, type Down, now_ms, type StartMessage, type ThreadData, type Up } from './messages.ts';
+import { Meter } from './meter.ts';
+import { Spares } from './spares.ts';
 import { createVm, type Vm } from './vm.ts';
 
-const { wasm, bytecode, turn_ms, busy } = workerData as ThreadData;
-const clock = new Float64Array(busy);
-const up = (message: Up) => parentPort!.postMessage(message);
+const { wasm, image, clock: shared } = workerData as ThreadData;
+const clock = new Float64Array(shared);
+const up = (message: Up | Aside) => parentPort!.postMessage(message);
 
 interface Held {
   vm: Vm;
@@ -20,17 +24,27 @@ interface Held {
 }
 
 const vaults = new Map<string, Held>();
-/** Long enough for the vault that took the last spare to have loaded its worker. */
-const SPARE_AFTER_MS = 10;
+
+/** Tells the watchdog that code of a stranger runs from now on, for so long at most; 0: that it has come back. */
+function busy(turn_ms: number): void {
+  const now = now_ms();
+  if (turn_ms > 0) {
+    clock[CLOCK.since] = now;
+    clock[CLOCK.until] = now + turn_ms;
+  } else {
+    clock[CLOCK.spent] = clock[CLOCK.spent]! + (now - clock[CLOCK.since]!);
+    clock[CLOCK.until] = 0;
+  }
+}
 
 /** The parser sees a stranger's text: the watchdog's clock runs for it too. */
 function prepare(source: string, language: string): string {
   if (language !== 'typescript') return source;
-  busyAt(true);
+  busy(TURN_MS.default);
   try {
     return stripTypes(source);
   } finally {
-    busyAt(false);
+    busy(0);
   }
 }
 
@@ -45,35 +59,17 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   held.control.closed(reason);
 }
 
-const busyAt = (on: boolean) => {
-  clock[0] = on ? performance.timeOrigin + performance.now() : 0;
-};
-const makeVm = (memory_mib: number) => createVm({ wasm, bytecode, memory_mib, turn_ms, busy: busyAt });
+const spares = new Spares<Vm>(
+  () => createVm({ wasm, image, busy, soiled: () => up({ op: 'soiled' }) }),
+  () => performance.now(),
+);
 
-/** One VM is prepared ahead, with the memory that was last asked for: whoever clones once clones again. */
-let spare: { memory_mib: number; vm: Promise<Vm> } | undefined;
-
-async function takeVm(memory_mib: number): Promise<Vm> {
-  const ready = spare?.memory_mib === memory_mib ? spare.vm : undefined;
-  spare = undefined;
-  const vm = await (ready ?? makeVm(memory_mib));
-  // Not at once: first the vault that is being born.
-  setTimeout(() => {
-    if (spare?.memory_mib === memory_mib) return;
-    spare = { memory_mib, vm: makeVm(memory_mib) };
-    spare.vm.catch(() => {
-      spare = undefined;
-    });
-  }, SPARE_AFTER_MS);
-  return vm;
-}
-
-async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promise<void> {
+async function start({ id, listen_host, memory_mib, cpu, turn_ms, doom }: StartMessage): Promise<void> {
   const server = createServer();
   const doomed = new Int32Array(doom!);
   try {
     const [vm] = await Promise.all([
-      takeVm(memory_mib),
+      spares.take(),
       new Promise<void>((resolve, reject) => {
         server.once('error', reject);
         server.listen(0, listen_host, resolve);
@@ -86,7 +82,9 @@ async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promi
       server.close(() => up({ op: 'gone', id, cause: 'killed', reason: 'killed' }));
       return;
     }
-    if (!vm.own({ doom: doomed, misbehaved })) throw new Error('its VM failed before it was used');
+    const meter = new Meter(cpu, () => performance.now());
+    if (!vm.own({ doom: doomed, memory_mib, turn_ms, meter, misbehaved }))
+      throw new Error('its VM failed before it was used');
     const sockets = new Set<Socket>();
     server.on('connection', (socket) => {
       socket.on('error', () => socket.destroy());
@@ -109,7 +107,19 @@ async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promi
 process.on('unhandledRejection', () => {});
 
 parentPort!.on('message', (message: Down) => {
-  if (message.op === 'start') void start(message);
-  else if (message.op === 'kill') release(message.id, 'killed', 'killed');
-  else vaults.get(message.id)?.control.deliver(message.text);
+  if (message.op === 'start') return void start(message);
+  if (message.op === 'kill') return release(message.id, 'killed', 'killed');
+  const held = vaults.get(message.id);
+  if (message.op === 'text') held?.control.deliver(message.text);
+  else if (message.op === 'pause') held?.vm.pause(message.on);
+  else if (held) up({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });
 });
+
+try {
+  // PID/task/TID, as the thread that asks sees itself.
+  const tid = Number(readlinkSync('/proc/thread-self').split('/').at(-1));
+  if (tid > 0) up({ op: 'thread', tid });
+} catch {
+  // Not Linux: then no thread gives way to another.
+}
+spares.fill();

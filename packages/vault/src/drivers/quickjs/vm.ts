@@ -1,38 +1,44 @@
 /**
  * One QuickJS VM as a vault's inside. Every entry into the VM is bounded in time; a VM that overruns, or that lets a
- * host's error escape, is not entered again.
+ * host's error escape, is not entered again. What is for a VM that is paused, or has used up its share of the thread,
+ * waits in order and within a bound.
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
 import { encode, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
-import { JSException, type JSValueHandle, QuickJS } from 'quickjs-wasi';
+import { JSException, type JSValueHandle, type QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
+import { ENTRIES, type Entry, fromImage, HOST_FUNCTIONS, type HostFunction, limitMemory, type VmImage } from './image.ts';
+import { RANDOM_BYTES, STACK_BYTES, TIMERS, TURN_MS, WAITING, YIELD_AFTER_MS } from './limits.ts';
+import type { Used } from './messages.ts';
+import type { Meter } from './meter.ts';
 
 export interface VmOptions {
   wasm: WebAssembly.Module;
-  /** The guest's script, compiled by the same QuickJS. */
-  bytecode: Uint8Array;
-  memory_mib: number;
-  /** How long one turn inside may take. */
-  turn_ms: number;
-  /** Told when a turn begins (true) and ends (false), for the watchdog outside this thread. */
-  busy(on: boolean): void;
+  image: VmImage;
+  /** Told when a turn begins, with what it may take, and when it has ended (0), for the watchdog outside this thread. */
+  busy(turn_ms: number): void;
+  /** Something escaped from a VM: whatever else happens in this thread may suffer from it. */
+  soiled(): void;
 }
 
 /** What a VM has to do with once it is a vault's. */
 export interface VmOwner {
-  /** Set to 1 from outside when the VM must stop in the middle of its turn. */
+  /** Not 0: the VM must stop in the middle of its turn. 1 is set from outside, 2 by the VM's own keeper. */
   doom: Int32Array;
+  memory_mib: number;
+  turn_ms: number;
+  meter: Meter;
   /** The VM must be discarded: `reason` is for a person. */
   misbehaved(reason: string): void;
 }
 
-/** The handler is asked very often; the clock is looked at every so many times. */
-const CLOCK_EVERY = 256;
-/** A little above what the guest allows itself. */
-const TIMERS = 11_000;
-/** Depth of native stack for the VM; deep recursion must end inside it as a RangeError, not in the host. */
-const STACK_BYTES = 256 * 1024;
+type Argument = number | string | Uint8Array;
+interface Waiting {
+  entry: Entry;
+  args: Argument[];
+  size: number;
+}
 
 /** Makes a VM with the guest's script run and no worker yet. */
 export async function createVm(options: VmOptions): Promise<Vm> {
@@ -43,17 +49,24 @@ export async function createVm(options: VmOptions): Promise<Vm> {
 
 export class Vm {
   readonly #options: VmOptions;
-  #owner: VmOwner = { doom: new Int32Array(1), misbehaved: () => {} };
+  #owner: VmOwner | undefined;
   #vm!: QuickJS;
-  #bridge!: Record<'deliver' | 'open' | 'closed' | 'fire', JSValueHandle>;
+  #bridge!: Record<Entry, JSValueHandle>;
   #deadline = Number.POSITIVE_INFINITY;
-  #asked = 0;
-  #depth = 0;
+  #inside = false;
   #over = false;
   #overran = false;
+  #paused = false;
+  /** Waits for its share, or for the others of its thread. */
+  #yields = false;
   #source = '';
+  #granted = { time: false, random: false };
+  readonly #born_at = performance.now();
   #next_channel = 1;
   #queued_chars = 0;
+  #waiting: Waiting[] = [];
+  #waiting_bytes = 0;
+  #lent: JSValueHandle | undefined;
   readonly #timers = new Map<number, NodeJS.Timeout>();
   readonly #channels = new Map<number, Transport>();
   readonly #control = portTransport((text) => this.#enter('deliver', 0, text));
@@ -63,56 +76,63 @@ export class Vm {
   }
 
   async boot(): Promise<void> {
-    const { wasm, bytecode, memory_mib } = this.#options;
-    this.#vm = await QuickJS.create({
+    const { wasm, image } = this.#options;
+    this.#vm = await fromImage(image, {
       wasm,
-      memoryLimit: memory_mib * 1024 * 1024,
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
       interruptHandler: () => this.#interrupted(),
+      wasi: (memory) => ({
+        clock_time_get: (clock, _precision, at) => {
+          new DataView(memory.buffer).setBigUint64(at, this.#clock_ns(clock), true);
+          return 0;
+        },
+        // Nothing in the VM may ask for these; what the engine itself prints is nobody's.
+        random_get: () => 52,
+        fd_write: () => 52,
+      }),
       moduleLoader: {
         normalize: (_base, name) => name,
         load: (name) => {
           if (name === 'worker.mjs') return this.#source;
-          throw new Error(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
+          throw told(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
         },
       },
     });
     const vm = this.#vm;
-    using host = vm.newObject();
-    const give = (name: string, run: (...args: JSValueHandle[]) => void) => {
-      using made = vm.newFunction(name, (...args) => {
-        run(...args);
-        return vm.undefined;
+    const hosts: Record<HostFunction, (...args: JSValueHandle[]) => JSValueHandle | void> = {
+      post: (channel, text, bytes) =>
+        this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
+      shut: (channel) => this.#shut(channel!.toNumber()),
+      arm: (id, delay) => this.#arm(id!.toNumber(), delay!.toNumber()),
+      disarm: (id) => this.#disarm(id!.toNumber()),
+      random: (bytes) => this.#random(bytes!.toNumber()),
+      platform: () => vm.evalBytecode(image.platform).dispose(),
+    };
+    for (const name of HOST_FUNCTIONS)
+      vm.registerHostCallback(name, (...args) => {
+        try {
+          return hosts[name](...args) ?? vm.undefined;
+        } catch (error) {
+          // Only the words: a stack of this side has paths of this machine.
+          throw told(error);
+        }
       });
-      vm.setProp(host, name, made);
-    };
-    give('post', (channel, text, bytes) =>
-      this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
-    );
-    give('shut', (channel) => this.#shut(channel!.toNumber()));
-    give('arm', (id, delay) => this.#arm(id!.toNumber(), delay!.toNumber()));
-    give('disarm', (id) => this.#disarm(id!.toNumber()));
-    vm.setProp(vm.global, '__host', host);
-    this.#turn(() => vm.evalBytecode(bytecode).dispose());
-    using bridge = vm.global.getProp('__vm');
-    this.#bridge = {
-      deliver: bridge.getProp('deliver'),
-      open: bridge.getProp('open'),
-      closed: bridge.getProp('closed'),
-      fire: bridge.getProp('fire'),
-    };
-    using _gone = vm.evalCode('delete globalThis.__vm');
+    const bridge = ENTRIES.map((name) => [name, vm.importHandle(image.entries[name])]);
+    this.#bridge = Object.fromEntries(bridge) as Record<Entry, JSValueHandle>;
   }
 
   /** Makes a VM that was prepared beforehand a vault's own. False when it did not survive its preparation. */
   own(owner: VmOwner): boolean {
     this.#owner = owner;
+    if (!this.#over) limitMemory(this.#vm, owner.memory_mib * 1024 * 1024);
     return !this.#over;
   }
 
   /** The guest in this VM, as a shell wants it. */
   inside(setup: Setup, outside: Outside): Inside {
+    const { time = false, random = false } = setup.grants ?? {};
+    this.#granted = { time, random };
     const session = new Session({
       transport: this.#control,
       dispatch: serve(outside, ['effect', 'heartbeat', 'destruct']),
@@ -124,7 +144,7 @@ export class Vm {
       load: (source) => {
         this.#source = source;
         const { worker, language, load_timeout_ms } = setup;
-        return session.call('load', [{ worker, language, load_timeout_ms }], {
+        return session.call('load', [{ worker, language, load_timeout_ms, time, random }], {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },
@@ -146,27 +166,72 @@ export class Vm {
     };
   }
 
+  /** Not entered while it is paused; what comes waits. */
+  pause(on: boolean): void {
+    this.#paused = on;
+    if (!on) this.#drain();
+  }
+
+  used(): Used {
+    const { memory_bytes: whole, pages } = this.#options.image;
+    // What lies untouched since its birth, most of its stack, takes no memory.
+    const memory_bytes = this.#over ? 0 : this.#vm._getMemory().buffer.byteLength - whole + pages.length;
+    return { cpu_ms: Math.round(this.#owner?.meter.spent_ms ?? 0), memory_bytes };
+  }
+
   /** Frees everything; nothing runs inside afterwards. */
   dispose(): void {
     if (this.#over) return;
     this.#over = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+    this.#waiting = [];
     for (const transport of this.#channels.values()) transport.close('the vault has ended');
     this.#control.closed('the vault has ended');
     // A VM that was cut off in the middle of a turn may not be sound enough to be freed in order; its memory goes with
     // the WASM instance as soon as nothing refers to it.
     this.#vm = undefined as never;
+    this.#bridge = undefined as never;
   }
 
   #interrupted(): boolean {
-    if (++this.#asked % CLOCK_EVERY !== 0) return false;
-    if (performance.now() < this.#deadline && Atomics.load(this.#owner.doom, 0) === 0) return false;
+    const doom = this.#owner?.doom;
+    if (performance.now() < this.#deadline && !(doom && Atomics.load(doom, 0) !== 0)) return false;
     this.#overran = true;
     return true;
   }
 
-  #enter(entry: 'deliver' | 'open' | 'closed' | 'fire', ...args: (number | string | Uint8Array)[]): void {
+  /** Without the grant no clock of the VM tells more than how long the VM has been there. */
+  #clock_ns(clock: number): bigint {
+    if (!this.#granted.time) return BigInt(Math.floor(performance.now() - this.#born_at)) * 1_000_000n;
+    return clock === 0 ? BigInt(Date.now()) * 1_000_000n : BigInt(Math.floor(performance.now() * 1_000)) * 1_000n;
+  }
+
+  #enter(entry: Entry, ...args: Argument[]): void {
     if (this.#over) return;
+    if (!this.#inside && !this.#paused && !this.#yields) {
+      this.#run(entry, args);
+      return this.#drain();
+    }
+    const size = args.reduce<number>((sum, arg) => sum + (typeof arg === 'number' ? 8 : arg.length), 0);
+    this.#waiting_bytes += size;
+    const kept = args.map((arg) => (arg instanceof Uint8Array ? arg.slice() : arg));
+    this.#waiting.push({ entry, args: kept, size });
+    if (this.#waiting.length > WAITING.entries || this.#waiting_bytes > WAITING.bytes)
+      this.#discardLater('more came for it than it takes: it was paused, or had used up its share of the processor');
+  }
+
+  /** Enters with what waits, as far as it may. */
+  #drain(): void {
+    while (!this.#over && !this.#inside && !this.#paused && !this.#yields) {
+      const next = this.#waiting.shift();
+      if (!next) return;
+      this.#waiting_bytes -= next.size;
+      this.#run(next.entry, next.args);
+    }
+  }
+
+  #run(entry: Entry, args: Argument[]): void {
     const vm = this.#vm;
     this.#turn(() => {
       const handles = args.map((arg) => {
@@ -182,34 +247,51 @@ export class Vm {
   }
 
   #turn(run: () => void): void {
-    // Entered from within (a host function that enters again): one turn, one deadline.
-    if (this.#depth > 0) return run();
-    this.#depth++;
-    this.#deadline = performance.now() + this.#options.turn_ms;
-    this.#options.busy(true);
+    const turn_ms = this.#owner?.turn_ms ?? TURN_MS.default;
+    const began = performance.now();
+    this.#inside = true;
+    this.#deadline = began + turn_ms;
+    this.#options.busy(turn_ms);
+    let failed: string | undefined;
     try {
       run();
       this.#vm.executePendingJobs();
     } catch (error) {
-      if (error instanceof JSException && !this.#overran) {
-        // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
-        const text = `${error.name}: ${error.message}`;
-        error.dispose();
-        this.#discard(`its runtime failed: ${text}`);
-      } else if (!this.#overran)
-        this.#discard(`an error escaped the VM: ${error instanceof Error ? error.message : error}`);
+      // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
+      const escaped = error instanceof WebAssembly.RuntimeError || (error as object).constructor === RangeError;
+      failed = `${escaped ? 'an error escaped the VM' : 'its runtime failed'}: ${told(error).message}`;
+      if (escaped) this.#options.soiled();
     } finally {
-      this.#depth--;
+      this.#inside = false;
       this.#deadline = Number.POSITIVE_INFINITY;
-      this.#options.busy(false);
-      if (this.#overran) this.#discard(`one turn of its code ran for more than ${this.#options.turn_ms} ms`);
+      this.#options.busy(0);
     }
+    const took = performance.now() - began;
+    if (this.#overran) failed = `one turn of its code ran for more than ${turn_ms} ms`;
+    if (failed !== undefined) return this.#discard(failed);
+    this.#settle(took);
+  }
+
+  /** After a turn: the vault waits for its share, and where the turn was long, for the others. */
+  #settle(took_ms: number): void {
+    const meter = this.#owner?.meter;
+    if (!meter) return;
+    meter.spend(took_ms);
+    const wait_ms = meter.wait_ms();
+    if (wait_ms === 0 && took_ms < YIELD_AFTER_MS) return;
+    this.#yields = true;
+    const again = () => {
+      this.#yields = false;
+      this.#drain();
+    };
+    if (wait_ms > 0) setTimeout(again, wait_ms);
+    else setImmediate(again);
   }
 
   #discard(reason: string): void {
     if (this.#over) return;
     this.dispose();
-    this.#owner.misbehaved(reason);
+    this.#owner?.misbehaved(reason);
   }
 
   #post(channel: number, text: string, bytes: ArrayBuffer | undefined): void {
@@ -232,7 +314,7 @@ export class Vm {
 
   // Called from within a turn: the VM is let go of when the turn has ended.
   #discardLater(reason: string): void {
-    this.#owner.doom[0] = 1;
+    if (this.#owner) Atomics.store(this.#owner.doom, 0, 2);
     setImmediate(() => this.#discard(reason));
   }
 
@@ -240,6 +322,15 @@ export class Vm {
     const transport = this.#channels.get(channel);
     this.#channels.delete(channel);
     transport?.close('closed by the worker');
+  }
+
+  #random(bytes: number): JSValueHandle {
+    if (!this.#granted.random) throw new Error('it has no grant for random');
+    if (!(bytes > 0 && bytes <= RANDOM_BYTES)) throw new Error(`at most ${RANDOM_BYTES} random bytes at once`);
+    // What was given before has been taken: a handle lives until the next.
+    this.#lent?.dispose();
+    this.#lent = this.#vm.newArrayBuffer(crypto.getRandomValues(new Uint8Array(Math.floor(bytes))));
+    return this.#lent;
   }
 
   #arm(id: number, delay_ms: number): void {
@@ -261,4 +352,13 @@ export class Vm {
     clearTimeout(this.#timers.get(id));
     this.#timers.delete(id);
   }
+}
+
+/** An error's words for the other side of the bridge, and no stack. */
+function told(error: unknown): Error {
+  let words = String(error);
+  if (error instanceof Error) words = error instanceof JSException ? `${error.name}: ${error.message}` : error.message;
+  const plain = new Error(words.slice(0, 1_000));
+  plain.stack = '';
+  return plain;
 }
