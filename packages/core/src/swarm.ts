@@ -8,6 +8,7 @@ import {
   describe,
   type Fate,
   type GrantRequest,
+  type IsolationLevel,
   isError,
   type Job,
   type Language,
@@ -18,6 +19,8 @@ import {
   normaliseGrants,
   Overloaded,
   type Provisioned,
+  type SecretRequests,
+  secretValues,
   type Ticket,
   TooLarge,
   WorkerUnknown,
@@ -36,6 +39,10 @@ export interface SpawnRequest {
   labels?: Record<string, string>;
   memory_mib?: number;
   grants?: GrantRequest;
+  /** Values that the worker may have sent, and never sees. */
+  secrets?: SecretRequests;
+  /** A vault that holds its worker in at least so strongly. */
+  min_isolation?: IsolationLevel;
   /** Without a heartbeat for so long the worker ends. */
   lease_ms?: number;
   heartbeat_ms?: number;
@@ -66,6 +73,8 @@ export interface Order {
   job: Omit<Job, 'worker' | 'driver' | 'memory_mib'>;
   /** Undefined: the strongest isolation that any fitting node offers. */
   driver?: string | undefined;
+  /** Undefined: any level will do. */
+  min_isolation?: IsolationLevel | undefined;
   labels: Record<string, string>;
   /** Undefined: what the driver's vaults get when nobody said. */
   memory_mib?: number | undefined;
@@ -106,8 +115,9 @@ export class Swarm {
     principal: Principal,
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
-    const { memory_mib, driver, labels = {} } = request;
-    const grants = normaliseGrants(request.grants);
+    const { memory_mib, driver, min_isolation, labels = {} } = request;
+    const grants = normaliseGrants(request.grants, request.secrets);
+    const secrets = secretValues(request.secrets);
     demandGrants(principal, grants);
     // Source of one's own is more than what others have kept under a pointer.
     if (request.source !== undefined) demand(principal, { scope: scopes.source });
@@ -121,11 +131,12 @@ export class Swarm {
       source,
       language,
       grants,
+      ...(secrets ? { secrets } : {}),
       lease,
       ttl_ms: request.ttl_ms ?? 0,
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
-    return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };
+    return { job, driver, min_isolation, labels, memory_mib, nodes: principal.targets.nodes };
   }
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
@@ -200,12 +211,13 @@ export class Swarm {
   }
 
   #admit({ owner, memory_mib, grants, lease, lasting }: Job, node: string, made: Provisioned): RegisteredWorker {
-    const { worker, epoch, driver, direct } = made;
+    const { worker, epoch, driver, isolation, direct } = made;
     const entry: RegisteredWorker = {
       worker,
       owner,
       node,
       driver,
+      isolation,
       epoch,
       direct,
       memory_mib,

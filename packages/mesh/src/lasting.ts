@@ -1,10 +1,13 @@
 /** `mesh.provision`: lasting workers, for the SDK. They are called by `mesh.visit(name)`, like anybody else's. */
-import type { GrantRequest } from '@hauki/protocol';
+import type { Grants } from '@hauki/protocol';
 import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
 
 export interface ProvisionOptions
-  extends Pick<CloneOptions, 'driver' | 'labels' | 'memory_mib' | 'grants' | 'load_timeout_ms'> {
+  extends Pick<
+    CloneOptions,
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'grants' | 'secrets' | 'load_timeout_ms'
+  > {
   /** `[a-z0-9-]`, at most 32 long, its own in the mesh; made up when left out. */
   name?: string;
 }
@@ -24,7 +27,7 @@ export interface LastingWorker {
   pointer: string | null;
   memory_mib: number | null;
   labels: Record<string, string>;
-  grants: GrantRequest;
+  grants: Grants;
   /** Milliseconds since 1970. */
   created_at: number;
   started_at: number;

@@ -7,6 +7,14 @@ import type { TicketRole } from './ticket.ts';
 
 export type Language = 'javascript' | 'typescript';
 
+/**
+ * How strongly a vault holds its worker in, weakest first. `none`: an ordinary process, for code that is trusted;
+ * `process`: one in bubblewrap; `vm`: an interpreter in WebAssembly; `container`: namespaces, no capabilities, a filter
+ * of system calls.
+ */
+export const ISOLATION_LEVELS = ['none', 'process', 'vm', 'container'] as const;
+export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
+
 /** What a caller wants run, as the core hands it to the chosen agent. */
 export interface Job {
   worker: string;
@@ -16,6 +24,8 @@ export interface Job {
   language: Language;
   memory_mib: number;
   grants: Grants;
+  /** Values of the secrets that `grants.secrets` names. They are never logged or listed, and no guest sees them. */
+  secrets?: Record<string, string>;
   lease: { heartbeat_ms: number; lease_ms: number };
   /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
   ttl_ms: number;
@@ -38,6 +48,7 @@ export interface Provisioned {
   worker: string;
   epoch: number;
   driver: string;
+  isolation: IsolationLevel;
   direct: { host: string; port: number; tls: boolean };
   ticket: TicketPart;
 }
@@ -46,6 +57,7 @@ export interface WorkerInfo {
   worker: string;
   owner: string;
   driver: string;
+  isolation: IsolationLevel;
   epoch: number;
   direct: { host: string; port: number; tls: boolean };
   memory_mib: number;
@@ -83,7 +95,10 @@ export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
   /** Drivers by name: offered, or why not. */
-  drivers: Record<string, { available: boolean; note?: string; reason?: string; isolation: string }>;
+  drivers: Record<
+    string,
+    { available: boolean; note?: string; reason?: string; isolation: string; level: IsolationLevel }
+  >;
   memory_mib: number;
   cores: number;
 }

@@ -34,6 +34,19 @@ export const LIMITS = {
   effects_in_flight: 64,
   /** Grants of one kind in one request. */
   grants: 64,
+  /** What a grant may say of its rate: more in a minute is no bound that anybody feels. */
+  fetches_per_minute: 100_000,
+  /** A private volume. */
+  volume_mib: 16 * 1024,
+  /** Children that one worker may have living, and ever; what they may have of memory together. */
+  clone_live: 256,
+  clone_total: 10_000,
+  clone_memory_mib: 64 * 1024,
+  /** Secrets of one request, and the characters of one: a private key in PEM fits. */
+  secrets: 32,
+  secret_chars: 8 * 1024,
+  /** A shorter one could not be told from other words where it is taken out of an error. */
+  secret_least_chars: 4,
   /** Labels that one request may ask for. */
   labels: 64,
   /** Vaults of one node. */

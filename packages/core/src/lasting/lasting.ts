@@ -14,6 +14,7 @@ import {
   isError,
   LIMITS,
   NameTaken,
+  NO_GRANTS,
   NoNodeFits,
   Overloaded,
   type WorkerInfo,
@@ -131,7 +132,7 @@ export class Lasting {
         why: `${JSON.stringify(name)} is not [a-z0-9-], at most ${LIMITS.lasting_name_chars} long`,
       });
     const scopes = { source: SCOPE, pointer: SCOPE } as const;
-    const { job, driver, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
+    const { job, driver, min_isolation, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
     const source = await this.#texts.keep(job.source);
     const before = this.#entries.get(name);
     let alive = 0;
@@ -155,6 +156,8 @@ export class Lasting {
       nodes: [...nodes],
       memory_mib: memory_mib ?? null,
       grants: job.grants,
+      secrets: job.secrets,
+      min_isolation,
       load_timeout_ms: job.load_timeout_ms,
       epoch: before?.record.epoch ?? 0,
       created_at: this.#now(),
@@ -351,7 +354,7 @@ export class Lasting {
   async #bury(entry: Entry, reason = 'nobody wants it'): Promise<void> {
     const { worker, source, node, epoch } = entry.record;
     clearTimeout(entry.timer);
-    const rest = { source: { text: '' }, deaths: [], grants: { fetch: [], meshfs: { read: [], write: [] } } };
+    const rest = { source: { text: '' }, deaths: [], grants: NO_GRANTS, secrets: undefined };
     await this.#commit(entry, { ...rest, state: 'deleted', deleted_at: this.#now() });
     this.#texts.release(source);
     this.#powers.registry.restarting.delete(worker);

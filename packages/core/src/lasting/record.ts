@@ -1,7 +1,7 @@
 /**
  * What the mesh remembers of a lasting worker, and what people are shown of it. Pure: no clock, no store.
  */
-import type { GrantRequest, Grants, Language } from '@hauki/protocol';
+import type { Grants, IsolationLevel, Language } from '@hauki/protocol';
 import { LEASE, LIMITS } from '@hauki/protocol';
 import type { Order } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
@@ -35,6 +35,9 @@ export interface LastingRecord {
   nodes: string[];
   memory_mib: number | null;
   grants: Grants;
+  /** Values of its secrets, kept because it is started again; never in a view. */
+  secrets?: Record<string, string> | undefined;
+  min_isolation?: IsolationLevel | undefined;
   load_timeout_ms: number;
   /** Starts so far. The one under way, or running, is the last. */
   epoch: number;
@@ -63,10 +66,14 @@ export function newRecord(asked: Asked): LastingRecord {
 
 /** What the swarm is asked for when the worker is started. The lease is only what its tickets show. */
 export function orderOf(record: LastingRecord, source: string): Order {
-  const { owner, language, grants, load_timeout_ms, labels, nodes } = record;
+  const { owner, language, grants, secrets, min_isolation, load_timeout_ms, labels, nodes } = record;
   const lease = { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms };
   return {
-    job: { owner, source, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+    job: {
+      ...{ owner, source, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+      ...(secrets ? { secrets } : {}),
+    },
+    min_isolation,
     driver: record.driver ?? undefined,
     labels,
     nodes,
@@ -120,7 +127,7 @@ export interface LastingView {
   pointer: string | null;
   memory_mib: number | null;
   labels: Record<string, string>;
-  grants: GrantRequest;
+  grants: Grants;
   created_at: number;
   started_at: number;
   next_try_at: number | null;

@@ -6,6 +6,7 @@ import {
   ConnectionLost,
   DeadlineExceeded,
   type Grants,
+  type IsolationLevel,
   isError,
   type Language,
   type MeshError,
@@ -52,6 +53,9 @@ export interface JobRecord {
   nodes: string[];
   memory_mib: number | null;
   grants: Grants;
+  /** Values of its secrets, until it ends; never in a view. */
+  secrets?: Record<string, string> | undefined;
+  min_isolation?: IsolationLevel | undefined;
   timeout_ms: number;
   load_timeout_ms: number;
   max_attempts: number;

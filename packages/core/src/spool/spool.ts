@@ -124,6 +124,8 @@ export class Spool {
         nodes: [...order.nodes],
         memory_mib: order.memory_mib ?? null,
         grants: order.job.grants,
+        secrets: order.job.secrets,
+        min_isolation: order.min_isolation,
         timeout_ms: request.timeout_ms ?? LIMITS.call_ms,
         load_timeout_ms: order.job.load_timeout_ms,
         max_attempts: request.attempts ?? ATTEMPTS,
