@@ -118,6 +118,7 @@ export async function forge(
             load_timeout_ms: job.load_timeout_ms,
             tls: powers.tls,
             keys: powers.keys(),
+            grants: { time: grants.time, random: grants.random },
             owner: expected,
           },
         ],

@@ -185,6 +185,8 @@ export interface Setup {
   tls: boolean;
   /** The core's public signing keys: a JSON Web Key Set. */
   keys: object;
+  /** Of its grants those that the guest itself keeps: what is left out it must do without. */
+  grants?: Pick<Grants, 'time' | 'random'>;
   /** The owner's ticket, redeemable as soon as the worker is loaded. */
   owner: ExpectedTicket;
 }

@@ -21,6 +21,10 @@ export interface VaultSpec {
   /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
   listen_host: string;
   memory_mib: number;
+  /** Share of a core; 1 when left out. Read back, or kept by the driver itself. */
+  cpu?: number;
+  /** For quickjs: what one turn of the guest's code may take, within the driver's bounds. */
+  turn_ms?: number;
 }
 
 export interface VaultExit {
@@ -41,6 +45,11 @@ export interface Vault {
   readonly control: Transport;
   /** Settles once, when the vault is gone, whatever the cause; never rejects. */
   readonly exited: Promise<VaultExit>;
+  /** Runs on no more until it is resumed: what comes for it waits, within a bound. */
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
+  /** What it has used: processor time since its start, memory now. */
+  usage?(): Promise<{ cpu_ms: number; memory_bytes: number }>;
   /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
   kill(reason: string): Promise<void>;
 }

@@ -1,12 +1,12 @@
 /**
- * Makes the guest's code into single files: an ES module for the Node inside an lxc vault, a script for the QuickJS VM.
- * Built once per process, from this checkout; published packages carry the results instead.
+ * Makes the guest's code into single files: an ES module for the Node inside an lxc vault, two scripts for the QuickJS
+ * VM. Built once per process, from this checkout; published packages carry the results instead.
  */
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-async function build(entry: string, format: 'esm' | 'iife', platform: 'node' | 'neutral'): Promise<string> {
+async function build(entry: string, format: 'esm' | 'iife', platform: 'node' | 'neutral', around?: [string, string]) {
   // Imported late: only agents build guests, and esbuild costs tens of milliseconds to load.
   const { build: esbuild } = await import('esbuild');
   const result = await esbuild({
@@ -22,12 +22,23 @@ async function build(entry: string, format: 'esm' | 'iife', platform: 'node' | '
     keepNames: true,
     legalComments: 'none',
     logLevel: 'silent',
+    ...(around ? { banner: { js: around[0] }, footer: { js: around[1] } } : {}),
+    ...(platform === 'neutral' ? { define: { 'globalThis.performance': 'performance' } } : {}),
   });
   return result.outputFiles[0]!.text;
 }
 
-/** The script that every QuickJS vault runs first. */
-export const buildVmGuest = () => build('./vm-entry.ts', 'iife', 'neutral');
+/** What the guest's runtime goes on using when the worker finds something else under these names, or nothing. */
+const OWN = 'Date,performance';
+
+/** The script that every QuickJS vault runs first, and the one that it loads when a worker touches what is in it. */
+export async function buildVmScripts(): Promise<{ guest: string; platform: string }> {
+  const [guest, platform] = await Promise.all([
+    build('./vm-entry.ts', 'iife', 'neutral', [`((${OWN})=>{`, `})(${OWN})`]),
+    build('./vm-platform.ts', 'iife', 'neutral'),
+  ]);
+  return { guest, platform };
+}
 
 /** Writes the module that runs inside lxc vaults to `file`, whole or not at all. */
 export async function writeNodeGuest(file: string): Promise<void> {

@@ -1,5 +1,8 @@
-/** What a worker expects of any JavaScript platform and QuickJS lacks: timers, a console, Response. Kept small on purpose. */
-import type { FetchedBody } from './context.ts';
+/**
+ * What a worker expects of any JavaScript platform and QuickJS lacks or may not have: timers, abort signals, the clocks
+ * and entropy it was granted. Kept small on purpose: every vault carries it. The rest is in `vm-platform.ts`.
+ */
+import { GrantMissing } from '@hauki/protocol';
 
 /** Timers that a vault may have set at once. */
 const TIMERS = 10_000;
@@ -109,44 +112,101 @@ export class VmAbortController {
   }
 }
 
-/** The part of Response that reading needs. */
-export class VmResponse {
-  readonly status: number;
-  readonly statusText: string;
-  readonly url: string;
-  readonly headers: { get(name: string): string | null; has(name: string): boolean; entries(): [string, string][] };
-  readonly #fetched: FetchedBody;
+/** Takes the clocks away: whatever would tell the time says which grant it wants. A date that is given stays one. */
+export function withoutClock(scope: any): void {
+  const missing = (wanted: string) => (): never => {
+    throw new GrantMissing({ grant: 'time', wanted });
+  };
+  const Original = scope.Date;
+  const Guarded = function (this: unknown, ...given: unknown[]) {
+    if (!new.target) missing('Date()')();
+    if (given.length === 0) missing('new Date()')();
+    return Reflect.construct(Original, given, new.target as never);
+  };
+  for (const [name, value] of Object.entries({
+    name: 'Date',
+    length: 7,
+    prototype: Original.prototype,
+    parse: Original.parse,
+    UTC: Original.UTC,
+    now: missing('Date.now()'),
+  }))
+    Object.defineProperty(Guarded, name, { value, writable: name !== 'prototype', configurable: name !== 'prototype' });
+  Object.defineProperty(Original.prototype, 'constructor', { value: Guarded, writable: true, configurable: true });
+  scope.Date = Guarded;
+  scope.performance = { now: missing('performance.now()'), timeOrigin: 0 };
+}
 
-  constructor(fetched: FetchedBody) {
-    this.#fetched = fetched;
-    this.status = fetched.status;
-    this.statusText = fetched.status_text;
-    this.url = fetched.url;
-    const all = new Map(fetched.headers.map(([name, value]) => [name.toLowerCase(), value]));
-    this.headers = {
-      get: (name) => all.get(name.toLowerCase()) ?? null,
-      has: (name) => all.has(name.toLowerCase()),
-      entries: () => [...all.entries()],
-    };
-  }
+/** Entropy is drawn in pieces of this size, enough for 128 numbers. */
+const DRAWN_BYTES = 1024;
+/** As browsers and Node have it. */
+const MOST_RANDOM_BYTES = 65_536;
 
-  get ok(): boolean {
-    return this.status >= 200 && this.status < 300;
-  }
+/** `Math.random` and `crypto`: from the host's entropy where it is granted, else they say which grant they want. */
+export function giveRandom(scope: any, draw: ((bytes: number) => ArrayBuffer) | undefined): void {
+  const from = (wanted: string, bytes: number): Uint8Array => {
+    if (!draw) throw new GrantMissing({ grant: 'random', wanted });
+    return new Uint8Array(draw(bytes));
+  };
+  let drawn: DataView | undefined;
+  let at = 0;
+  scope.Math.random = () => {
+    if (!drawn || at + 8 > DRAWN_BYTES) {
+      drawn = new DataView(from('Math.random()', DRAWN_BYTES).buffer as ArrayBuffer);
+      at = 0;
+    }
+    // 53 bits, as many as a number in [0, 1) has.
+    const value = (drawn.getUint32(at) >>> 5) * 2 ** 26 + (drawn.getUint32(at + 4) >>> 6);
+    at += 8;
+    return value / 2 ** 53;
+  };
+  scope.crypto = {
+    getRandomValues<T extends ArrayBufferView>(into: T): T {
+      if (!ArrayBuffer.isView(into) || into instanceof DataView || /^Float/.test(into.constructor.name))
+        throw new DOMException('getRandomValues fills arrays of integers', 'TypeMismatchError');
+      if (into.byteLength > MOST_RANDOM_BYTES)
+        throw new DOMException(`at most ${MOST_RANDOM_BYTES} bytes at once`, 'QuotaExceededError');
+      if (into.byteLength > 0)
+        new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(
+          from('crypto.getRandomValues()', into.byteLength),
+        );
+      return into;
+    },
+    randomUUID(): string {
+      const bytes = from('crypto.randomUUID()', 16);
+      bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+      bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+      const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+      return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+    },
+  };
+}
 
-  async text(): Promise<string> {
-    const { text, base64 } = this.#fetched;
-    if (text !== undefined) return text;
-    throw new TypeError(`the body is not text (${base64?.length ?? 0} characters of base64); use arrayBuffer()`);
-  }
+/** What `load` makes when one of it is first touched. */
+const LAZY = [
+  'Headers',
+  'Request',
+  'Response',
+  'TextDecoder',
+  'TextEncoder',
+  'URL',
+  'URLSearchParams',
+  'structuredClone',
+] as const;
 
-  async json(): Promise<unknown> {
-    return JSON.parse(await this.text());
-  }
-
-  async arrayBuffer(): Promise<ArrayBuffer> {
-    const { text, base64 } = this.#fetched;
-    const binary = base64 === undefined ? unescape(encodeURIComponent(text ?? '')) : atob(base64);
-    return Uint8Array.from(binary, (c) => c.charCodeAt(0)).buffer;
+/** Defines globals that are loaded, all together, when one of them is first touched. */
+export function lazily(scope: any, load: () => Record<(typeof LAZY)[number], unknown>): void {
+  for (const name of LAZY) {
+    const define = (value: unknown) =>
+      Object.defineProperty(scope, name, { value, writable: true, configurable: true, enumerable: false });
+    Object.defineProperty(scope, name, {
+      configurable: true,
+      get() {
+        const value = load()[name];
+        define(value);
+        return value;
+      },
+      set: define,
+    });
   }
 }

@@ -4,16 +4,19 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { LIMITS, VaultFailed } from '@hauki/protocol';
+import { DeadlineExceeded, LIMITS, VaultFailed } from '@hauki/protocol';
 import { type PortTransport, portTransport } from '@hauki/rpc';
 import type { Driver, Vault, VaultExit, VaultSpec } from '../../driver.ts';
-import { buildVmGuest } from '../../guest/bundle.ts';
-import type { Down, Up } from './messages.ts';
+import { buildVmScripts } from '../../guest/bundle.ts';
+import { TURN_MS } from './limits.ts';
+import type { Down, Scripts, Up, Used } from './messages.ts';
 
 interface Held {
   control: PortTransport;
   started(port: number): void;
   gone(exit: VaultExit): void;
+  /** Who waits for what the vault has used, by number. */
+  asked: Map<number, (used: Used) => void>;
 }
 
 interface Host {
@@ -21,8 +24,10 @@ interface Host {
   send(message: Down): void;
 }
 
-/** Longer than the watchdog needs to end a thread. */
-const KILL_MS = 8_000;
+/** Longer than the watchdog needs to end a thread in the longest of turns. */
+const KILL_MS = 13_000;
+/** A vault answers behind the turn that its thread is in. */
+const USAGE_MS = 3_000;
 
 export function createQuickjsDriver(): Driver {
   const vaults = new Map<string, Held>();
@@ -42,14 +47,17 @@ export function createQuickjsDriver(): Driver {
     if (!held) return;
     if (message.op === 'started') held.started(message.port);
     else if (message.op === 'text') held.control.deliver(message.text);
-    else {
+    else if (message.op === 'used') {
+      held.asked.get(message.ask)?.({ cpu_ms: message.cpu_ms, memory_bytes: message.memory_bytes });
+      held.asked.delete(message.ask);
+    } else {
       vaults.delete(message.id);
       held.gone({ cause: message.cause, reason: message.reason, log_tail: '' });
     }
   };
 
   const launch = async (): Promise<Host> => {
-    const script = await buildVmGuest();
+    const scripts: Scripts = await buildVmScripts();
     const child = fork(fileURLToPath(new URL('./host.ts', import.meta.url)), [], {
       // Nothing of the agent's environment: tokens and paths are not the guests' business.
       env: {},
@@ -74,7 +82,7 @@ export function createQuickjsDriver(): Driver {
         // A message that cannot be sent is told by the host's end, not by an exception.
         resolve({ child, send: (message) => void (child.connected && child.send(message, () => {})) });
       });
-      child.send(script, () => {});
+      child.send(scripts, () => {});
     });
   };
 
@@ -107,10 +115,13 @@ export function createQuickjsDriver(): Driver {
       const { id, owner, listen_host } = spec;
       const control = portTransport((text) => send({ op: 'text', id, text }));
       const { promise: exited, resolve: tell_exited } = Promise.withResolvers<VaultExit>();
+      const asked = new Map<number, (used: Used) => void>();
+      let asks = 0;
       const port = await new Promise<number>((resolve, reject) => {
         const timer = setTimeout(() => send({ op: 'kill', id }), LIMITS.vault_start_ms);
         vaults.set(id, {
           control,
+          asked,
           started: (given) => {
             clearTimeout(timer);
             resolve(given);
@@ -122,7 +133,9 @@ export function createQuickjsDriver(): Driver {
             reject(new VaultFailed({ driver: 'quickjs', reason: exit.reason }));
           },
         });
-        send({ op: 'start', id, owner, listen_host, memory_mib: spec.memory_mib });
+        const { memory_mib, cpu = 1 } = spec;
+        const turn_ms = Math.min(TURN_MS.most, Math.max(TURN_MS.least, spec.turn_ms ?? TURN_MS.default));
+        send({ op: 'start', id, owner, listen_host, memory_mib, cpu, turn_ms });
       });
       return {
         id,
@@ -130,6 +143,26 @@ export function createQuickjsDriver(): Driver {
         pid: child.pid!,
         control,
         exited,
+        pause: async () => send({ op: 'pause', id, on: true }),
+        resume: async () => send({ op: 'pause', id, on: false }),
+        async usage() {
+          const ask = ++asks;
+          const { promise, resolve, reject } = Promise.withResolvers<Used>();
+          asked.set(ask, resolve);
+          const late = () =>
+            reject(new DeadlineExceeded({ what: 'usage()', timeout_ms: USAGE_MS, may_have_run: false }));
+          const timer = setTimeout(late, USAGE_MS);
+          send({ op: 'usage', id, ask });
+          const over = exited.then((exit): never => {
+            throw new VaultFailed({ driver: 'quickjs', reason: exit.reason });
+          });
+          try {
+            return await Promise.race([promise, over]);
+          } finally {
+            clearTimeout(timer);
+            asked.delete(ask);
+          }
+        },
         async kill() {
           send({ op: 'kill', id });
           // A thread that answers nobody takes its whole host with it.

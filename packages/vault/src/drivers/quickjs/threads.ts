@@ -86,7 +86,8 @@ export class Threads {
       }
       const spent = clock[CLOCK.spent]! + (until === 0 ? 0 : now - clock[CLOCK.since]!);
       const part = (spent - seen.spent) / (now - seen.at);
-      if (thread.nice === 0 && part > GIVES_WAY.busy && spent - seen.spent > STUCK_MS) this.#renice(thread, GIVES_WAY.nice);
+      if (thread.nice === 0 && part > GIVES_WAY.busy && spent - seen.spent > STUCK_MS)
+        this.#renice(thread, GIVES_WAY.nice);
       if (now - seen.at < 1_000) continue;
       if (thread.nice > 0 && part < GIVES_WAY.calm) this.#renice(thread, 0);
       thread.seen = { at: now, spent };

@@ -5,10 +5,18 @@
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
 import { encode, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
-import { JSException, type JSValueHandle, type QuickJS } from 'quickjs-wasi';
+import { JSException, JSValueHandle, type QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
-import { ENTRIES, type Entry, fromImage, HOST_FUNCTIONS, type HostFunction, limitMemory, type VmImage } from './image.ts';
+import {
+  ENTRIES,
+  type Entry,
+  fromImage,
+  HOST_FUNCTIONS,
+  type HostFunction,
+  limitMemory,
+  type VmImage,
+} from './image.ts';
 import { RANDOM_BYTES, STACK_BYTES, TIMERS, TURN_MS, WAITING, YIELD_AFTER_MS } from './limits.ts';
 import type { Used } from './messages.ts';
 import type { Meter } from './meter.ts';
@@ -100,19 +108,23 @@ export class Vm {
       },
     });
     const vm = this.#vm;
-    const hosts: Record<HostFunction, (...args: JSValueHandle[]) => JSValueHandle | void> = {
+    const hosts: Record<HostFunction, (...args: JSValueHandle[]) => unknown> = {
       post: (channel, text, bytes) =>
         this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
       shut: (channel) => this.#shut(channel!.toNumber()),
       arm: (id, delay) => this.#arm(id!.toNumber(), delay!.toNumber()),
       disarm: (id) => this.#disarm(id!.toNumber()),
       random: (bytes) => this.#random(bytes!.toNumber()),
+      encode: (text) => this.#lend(vm.newArrayBuffer(new TextEncoder().encode(text!.toString()))),
+      decode: (bytes, encoding, fatal, keep_bom) =>
+        this.#lend(vm.newString(decoded(bytes!, encoding!, fatal!.toNumber() === 1, keep_bom!.toNumber() === 1))),
       platform: () => vm.evalBytecode(image.platform).dispose(),
     };
     for (const name of HOST_FUNCTIONS)
       vm.registerHostCallback(name, (...args) => {
         try {
-          return hosts[name](...args) ?? vm.undefined;
+          const given = hosts[name](...args);
+          return given instanceof JSValueHandle ? given : vm.undefined;
         } catch (error) {
           // Only the words: a stack of this side has paths of this machine.
           throw told(error);
@@ -327,10 +339,14 @@ export class Vm {
   #random(bytes: number): JSValueHandle {
     if (!this.#granted.random) throw new Error('it has no grant for random');
     if (!(bytes > 0 && bytes <= RANDOM_BYTES)) throw new Error(`at most ${RANDOM_BYTES} random bytes at once`);
-    // What was given before has been taken: a handle lives until the next.
+    return this.#lend(this.#vm.newArrayBuffer(crypto.getRandomValues(new Uint8Array(Math.floor(bytes)))));
+  }
+
+  /** What is given back to the guest: what was given before has been taken, so its handle goes. */
+  #lend(handle: JSValueHandle): JSValueHandle {
     this.#lent?.dispose();
-    this.#lent = this.#vm.newArrayBuffer(crypto.getRandomValues(new Uint8Array(Math.floor(bytes))));
-    return this.#lent;
+    this.#lent = handle;
+    return handle;
   }
 
   #arm(id: number, delay_ms: number): void {
@@ -352,6 +368,12 @@ export class Vm {
     clearTimeout(this.#timers.get(id));
     this.#timers.delete(id);
   }
+}
+
+/** Text of bytes, by one of the two encodings that the platform offers. */
+function decoded(bytes: JSValueHandle, encoding: JSValueHandle, fatal: boolean, ignoreBOM: boolean): string {
+  const label = encoding.toString() === 'utf-16le' ? 'utf-16le' : 'utf-8';
+  return new TextDecoder(label, { fatal, ignoreBOM }).decode(bytes.toArrayBuffer());
 }
 
 /** An error's words for the other side of the bridge, and no stack. */
