@@ -65,14 +65,10 @@ function cloned(value: unknown, seen: Seen): unknown {
   if (value instanceof RegExp) return keep(new RegExp(value.source, value.flags));
   if (value instanceof Error) {
     const Kind = ERRORS[value.name as keyof typeof ERRORS] ?? Error;
-    const made = keep(Object.create(Kind.prototype) as Error);
-    const parts = {
-      message: String(value.message),
-      stack: value.stack,
-      ...('cause' in value ? { cause: cloned(value.cause, seen) } : {}),
-    };
+    const made = keep(new Kind(String(value.message)));
+    const parts = { stack: value.stack, ...('cause' in value ? { cause: cloned(value.cause, seen) } : {}) };
     for (const [key, part] of Object.entries(parts))
-      if (part !== undefined) Object.defineProperty(made, key, { value: part, writable: true, configurable: true });
+      Object.defineProperty(made, key, { value: part, writable: true, configurable: true });
     return made;
   }
   if (value instanceof Boolean || value instanceof Number || value instanceof String)
