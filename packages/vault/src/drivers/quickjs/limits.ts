@@ -5,6 +5,8 @@
  * waits; the most is short against the 30 s of a lease, whose heartbeats wait behind a turn.
  */
 export const TURN_MS = { least: 10, default: 2_000, most: 10_000 } as const;
+/** A turn counts what it computes, but never lasts longer than so many times its bound. */
+export const WALL_PER_TURN = 4;
 /** The VM's own interrupt comes first; past this the thread itself is ended. */
 export const GRACE_MS = 500;
 /** How often the watchdog looks. */

@@ -37,6 +37,10 @@ function busy(turn_ms: number): void {
   }
 }
 
+const extend = (more_ms: number) => {
+  clock[CLOCK.until] = now_ms() + more_ms;
+};
+
 /** The parser sees a stranger's text: the watchdog's clock runs for it too. */
 function prepare(source: string, language: string): string {
   if (language !== 'typescript') return source;
@@ -60,7 +64,7 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
 }
 
 const spares = new Spares<Vm>(
-  () => createVm({ wasm, image, busy, soiled: () => up({ op: 'soiled' }) }),
+  () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
   () => performance.now(),
 );
 

@@ -17,15 +17,18 @@ import {
   limitMemory,
   type VmImage,
 } from './image.ts';
-import { RANDOM_BYTES, STACK_BYTES, TIMERS, TURN_MS, WAITING, YIELD_AFTER_MS } from './limits.ts';
+import { RANDOM_BYTES, STACK_BYTES, TIMERS, WAITING, YIELD_AFTER_MS } from './limits.ts';
 import type { Used } from './messages.ts';
 import type { Meter } from './meter.ts';
+import { Turn } from './turn.ts';
 
 export interface VmOptions {
   wasm: WebAssembly.Module;
   image: VmImage;
   /** Told when a turn begins, with what it may take, and when it has ended (0), for the watchdog outside this thread. */
   busy(turn_ms: number): void;
+  /** The turn may go on for so long from now. */
+  extend(more_ms: number): void;
   /** Something escaped from a VM: whatever else happens in this thread may suffer from it. */
   soiled(): void;
 }
@@ -60,10 +63,9 @@ export class Vm {
   #owner: VmOwner | undefined;
   #vm!: QuickJS;
   #bridge!: Record<Entry, JSValueHandle>;
-  #deadline = Number.POSITIVE_INFINITY;
+  readonly #turn: Turn;
   #inside = false;
   #over = false;
-  #overran = false;
   #paused = false;
   /** Waits for its share, or for the others of its thread. */
   #yields = false;
@@ -81,6 +83,7 @@ export class Vm {
 
   constructor(options: VmOptions) {
     this.#options = options;
+    this.#turn = new Turn(options.extend);
   }
 
   async boot(): Promise<void> {
@@ -89,7 +92,7 @@ export class Vm {
       wasm,
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
-      interruptHandler: () => this.#interrupted(),
+      interruptHandler: () => this.#turn.stops(),
       wasi: (memory) => ({
         clock_time_get: (clock, _precision, at) => {
           new DataView(memory.buffer).setBigUint64(at, this.#clock_ns(clock), true);
@@ -137,6 +140,8 @@ export class Vm {
   /** Makes a VM that was prepared beforehand a vault's own. False when it did not survive its preparation. */
   own(owner: VmOwner): boolean {
     this.#owner = owner;
+    this.#turn.most_ms = owner.turn_ms;
+    this.#turn.doom = owner.doom;
     if (!this.#over) limitMemory(this.#vm, owner.memory_mib * 1024 * 1024);
     return !this.#over;
   }
@@ -206,13 +211,6 @@ export class Vm {
     this.#bridge = undefined as never;
   }
 
-  #interrupted(): boolean {
-    const doom = this.#owner?.doom;
-    if (performance.now() < this.#deadline && !(doom && Atomics.load(doom, 0) !== 0)) return false;
-    this.#overran = true;
-    return true;
-  }
-
   /** Without the grant no clock of the VM tells more than how long the VM has been there. */
   #clock_ns(clock: number): bigint {
     if (!this.#granted.time) return BigInt(Math.floor(performance.now() - this.#born_at)) * 1_000_000n;
@@ -245,7 +243,7 @@ export class Vm {
 
   #run(entry: Entry, args: Argument[]): void {
     const vm = this.#vm;
-    this.#turn(() => {
+    this.#takeTurn(() => {
       const handles = args.map((arg) => {
         if (typeof arg === 'number') return vm.newNumber(arg);
         return typeof arg === 'string' ? vm.newString(arg) : vm.newArrayBuffer(arg);
@@ -258,12 +256,11 @@ export class Vm {
     });
   }
 
-  #turn(run: () => void): void {
-    const turn_ms = this.#owner?.turn_ms ?? TURN_MS.default;
-    const began = performance.now();
+  #takeTurn(run: () => void): void {
+    const { most_ms } = this.#turn;
     this.#inside = true;
-    this.#deadline = began + turn_ms;
-    this.#options.busy(turn_ms);
+    this.#turn.begin();
+    this.#options.busy(most_ms);
     let failed: string | undefined;
     try {
       run();
@@ -275,13 +272,12 @@ export class Vm {
       if (escaped) this.#options.soiled();
     } finally {
       this.#inside = false;
-      this.#deadline = Number.POSITIVE_INFINITY;
       this.#options.busy(0);
     }
-    const took = performance.now() - began;
-    if (this.#overran) failed = `one turn of its code ran for more than ${turn_ms} ms`;
+    const { took_ms, overran } = this.#turn;
+    if (overran) failed = `one turn of its code ran for more than ${most_ms} ms`;
     if (failed !== undefined) return this.#discard(failed);
-    this.#settle(took);
+    this.#settle(took_ms);
   }
 
   /** After a turn: the vault waits for its share, and where the turn was long, for the others. */

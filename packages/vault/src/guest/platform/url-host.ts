@@ -155,7 +155,7 @@ function writeIPv6(pieces: number[]): string {
 }
 
 /** Mapped to nothing: soft hyphens, joiners, variation selectors. */
-const IGNORED = /\u034f|[\u00ad\u180b-\u180f\u200b\u2060\u2064\ufe00-\ufe0f\ufeff]/g;
+const IGNORED = /\u00ad|\u034f|[\u180b-\u180f]|\u200b|\u2060|\u2064|[\ufe00-\ufe0f]|\ufeff/g;
 
 function toAscii(domain: string): string | undefined {
   if (!BEYOND_ASCII.test(domain) && !/(?:^|\.)xn--/i.test(domain)) return domain.toLowerCase();
