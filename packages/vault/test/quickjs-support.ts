@@ -1,7 +1,7 @@
 /** A quickjs driver of a test's own, and workers in its vaults, called as their owners call them. */
 import { connect } from 'node:net';
 import type { AgentForShell, Setup, ShellForAgent } from '@hauki/protocol';
-import { makeCallerKey, redeemTicket, remote, Session, serve } from '@hauki/rpc';
+import { Channel, makeCallerKey, openSession, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Driver, Vault, VaultSpec } from '../src/driver.ts';
 import { createQuickjsDriver } from '../src/drivers/quickjs/quickjs.ts';
@@ -68,8 +68,9 @@ export async function openLab(prefix: string): Promise<Lab> {
         owner: { jti, role: 'owner', key, resume_key: key },
         ...more,
       });
-      const session = new Session({ transport: streamTransport(connect(vault.port, '127.0.0.1')), timeout_ms: 20_000 });
-      await redeemTicket(session, ticket, caller);
+      const channel = new Channel();
+      await openSession(streamTransport(connect(vault.port, '127.0.0.1')), channel, ticket, caller);
+      const session = new Session({ transport: channel, timeout_ms: 20_000 });
       return { vault, shell, session, methods, effects, call: (method, ...args) => session.call(method, args) };
     },
     async [Symbol.asyncDispose]() {

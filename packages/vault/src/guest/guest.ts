@@ -3,7 +3,8 @@
  * and in QuickJS. It trusts nobody above it with more than calls, and nobody outside trusts it: leases, grants and
  * tickets are decided elsewhere.
  */
-import { NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
+import { DeadlineExceeded, NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
@@ -23,6 +24,48 @@ export interface Inside {
   stats(): Promise<Record<string, SessionStats>>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   end(reason: string): Promise<void>;
+}
+
+/** How often parked calls are looked through; one is given up so late at most. */
+const PARKED_EVERY_MS = 1_000;
+
+/**
+ * Calls that wait for what the worker waits for. One that has not settled when its caller waits no longer is given up,
+ * or calls of a worker that answers none would pile up until it takes no more.
+ */
+class Parked {
+  readonly #calls = new Set<{ until: number; give_up(): void }>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** The outcome of a call, or DeadlineExceeded. */
+  bound(outcome: unknown, what: string, timeout_ms: number = LIMITS.call_ms): unknown {
+    if (typeof (outcome as PromiseLike<unknown> | undefined)?.then !== 'function') return outcome;
+    return new Promise((resolve, reject) => {
+      const call = {
+        until: Date.now() + timeout_ms,
+        give_up: () => reject(new DeadlineExceeded({ what: `${what}()`, timeout_ms, may_have_run: true })),
+      };
+      this.#calls.add(call);
+      this.#look();
+      const over = () => this.#calls.delete(call);
+      Promise.resolve(outcome).finally(over).then(resolve, reject);
+    });
+  }
+
+  #look(): void {
+    if (this.#timer !== undefined || this.#calls.size === 0) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      const now = Date.now();
+      for (const call of this.#calls)
+        if (call.until <= now) {
+          this.#calls.delete(call);
+          call.give_up();
+        }
+      this.#look();
+    }, PARKED_EVERY_MS);
+    (this.#timer as { unref?: () => void }).unref?.();
+  }
 }
 
 /** Evaluates a module and gives its exports. */
@@ -55,6 +98,8 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
     throw new NoSuchMethod({ method });
   };
 
+  const parked = new Parked();
+
   return {
     async load(source, { language, load_timeout_ms }) {
       let timer: ReturnType<typeof setTimeout> | undefined;
@@ -83,12 +128,14 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
       }
     },
     open(transport, role, tagged, id) {
-      const dispatch: Dispatch = (method, params, _session, served) => call(method, params, role, served);
+      const dispatch: Dispatch = (method, params, _session, served) =>
+        parked.bound(call(method, params, role, served), method, served.timeout_ms);
       const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
       sessions.set(id, session);
       void session.closed.then(() => sessions.delete(id));
     },
-    call: async (method, params, role) => call(method, params, role, new Served(undefined)),
+    call: async (method, params, role) =>
+      parked.bound(call(method, params, role, new Served(undefined)), method, undefined),
     async stats() {
       return Object.fromEntries([...sessions].map(([id, session]) => [id, session.stats()]));
     },

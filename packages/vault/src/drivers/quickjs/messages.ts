@@ -21,7 +21,7 @@ export type Down =
   | { op: 'text'; id: string; text: string }
   | { op: 'kill'; id: string }
   /** Whether the vault is entered; what comes for it meanwhile waits. */
-  | { op: 'pause'; id: string; on: boolean }
+  | { op: 'pause'; id: string; on: boolean; ask: number }
   | { op: 'usage'; id: string; ask: number };
 
 /** What a vault has used: time in its turns, and its VM's memory. */

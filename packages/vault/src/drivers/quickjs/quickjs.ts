@@ -27,7 +27,7 @@ interface Host {
 /** Longer than the watchdog needs to end a thread in the longest of turns. */
 const KILL_MS = 13_000;
 /** A vault answers behind the turn that its thread is in. */
-const USAGE_MS = 3_000;
+const ASK_MS = 5_000;
 
 export function createQuickjsDriver(): Driver {
   const vaults = new Map<string, Held>();
@@ -137,32 +137,33 @@ export function createQuickjsDriver(): Driver {
         const turn_ms = Math.min(TURN_MS.most, Math.max(TURN_MS.least, spec.turn_ms ?? TURN_MS.default));
         send({ op: 'start', id, owner, listen_host, memory_mib, cpu, turn_ms });
       });
+      /** Asks the vault's thread, which answers with what the vault has used. */
+      const ask = async (what: { op: 'usage' } | { op: 'pause'; on: boolean }): Promise<Used> => {
+        const number = ++asks;
+        const { promise, resolve, reject } = Promise.withResolvers<Used>();
+        asked.set(number, resolve);
+        const late = { what: `${what.op} of ${id}`, timeout_ms: ASK_MS, may_have_run: true };
+        const timer = setTimeout(() => reject(new DeadlineExceeded(late)), ASK_MS);
+        send({ ...what, id, ask: number });
+        const over = exited.then((exit): never => {
+          throw new VaultFailed({ driver: 'quickjs', reason: exit.reason });
+        });
+        try {
+          return await Promise.race([promise, over]);
+        } finally {
+          clearTimeout(timer);
+          asked.delete(number);
+        }
+      };
       return {
         id,
         port,
         pid: child.pid!,
         control,
         exited,
-        pause: async () => send({ op: 'pause', id, on: true }),
-        resume: async () => send({ op: 'pause', id, on: false }),
-        async usage() {
-          const ask = ++asks;
-          const { promise, resolve, reject } = Promise.withResolvers<Used>();
-          asked.set(ask, resolve);
-          const late = () =>
-            reject(new DeadlineExceeded({ what: 'usage()', timeout_ms: USAGE_MS, may_have_run: false }));
-          const timer = setTimeout(late, USAGE_MS);
-          send({ op: 'usage', id, ask });
-          const over = exited.then((exit): never => {
-            throw new VaultFailed({ driver: 'quickjs', reason: exit.reason });
-          });
-          try {
-            return await Promise.race([promise, over]);
-          } finally {
-            clearTimeout(timer);
-            asked.delete(ask);
-          }
-        },
+        pause: async () => void (await ask({ op: 'pause', on: true })),
+        resume: async () => void (await ask({ op: 'pause', on: false })),
+        usage: () => ask({ op: 'usage' }),
         async kill() {
           send({ op: 'kill', id });
           // A thread that answers nobody takes its whole host with it.

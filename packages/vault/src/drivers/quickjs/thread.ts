@@ -115,8 +115,10 @@ parentPort!.on('message', (message: Down) => {
   if (message.op === 'kill') return release(message.id, 'killed', 'killed');
   const held = vaults.get(message.id);
   if (message.op === 'text') held?.control.deliver(message.text);
-  else if (message.op === 'pause') held?.vm.pause(message.on);
-  else if (held) up({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });
+  else if (held) {
+    if (message.op === 'pause') held.vm.pause(message.on);
+    up({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });
+  }
 });
 
 try {

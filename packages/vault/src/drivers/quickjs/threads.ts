@@ -3,6 +3,7 @@
  * and ends with its last; one that computes without end gives way to all others by the system's own priorities; one
  * that does not come back in time is ended, with every vault in it.
  */
+import { readFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { VmImage } from './image.ts';
@@ -28,7 +29,24 @@ export interface Thread {
   nice: number;
   /** Milliseconds that it has computed, as seen a second ago and at the last look. */
   seen: { at: number; spent: number };
+  /** The turn that it should have come back from, and what it had computed when that was seen. */
+  suspect?: { until: number; used: number };
   idle_timer?: NodeJS.Timeout;
+}
+
+/** On a machine with too much to do a thread may wait for so many times its grace until it runs again. */
+const WALL_PER_GRACE = 10;
+
+/** Milliseconds of processor time that a thread of this process has had. */
+function cpuOf(tid: number | undefined): number | undefined {
+  if (tid === undefined) return undefined;
+  try {
+    // utime and stime (proc_pid_stat(5)), in hundredths of a second; the name before them may hold anything.
+    const fields = readFileSync(`/proc/self/task/${tid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
+    return (Number(fields[11]) + Number(fields[12])) * 10;
+  } catch {
+    return undefined;
+  }
 }
 
 export interface ThreadsPowers {
@@ -79,7 +97,7 @@ export class Threads {
     for (const thread of this.#all) {
       const { clock, seen } = thread;
       const until = clock[CLOCK.until]!;
-      if (until !== 0 && now > until + GRACE_MS) {
+      if (until !== 0 && now > until && this.#overran(thread, until, now)) {
         this.#gone(thread, 'code in its thread overran its turn and could not be interrupted');
         void thread.worker.terminate();
         continue;
@@ -92,6 +110,13 @@ export class Threads {
       if (thread.nice > 0 && part < GIVES_WAY.calm) this.#renice(thread, 0);
       thread.seen = { at: now, spent };
     }
+  }
+
+  /** Whether the thread has computed on beyond its turn's end; not when the system has only not let it run. */
+  #overran(thread: Thread, until: number, now: number): boolean {
+    const used = cpuOf(thread.tid) ?? now;
+    if (thread.suspect?.until !== until) thread.suspect = { until, used };
+    return used - thread.suspect.used > GRACE_MS || now - until > GRACE_MS * WALL_PER_GRACE;
   }
 
   #choose(owner: string): Thread {

@@ -51,6 +51,8 @@ interface Waiting {
   size: number;
 }
 
+const JOBS_PER_LOOK = 64;
+
 /** Makes a VM with the guest's script run and no worker yet. */
 export async function createVm(options: VmOptions): Promise<Vm> {
   const vm = new Vm(options);
@@ -67,6 +69,8 @@ export class Vm {
   #inside = false;
   #over = false;
   #paused = false;
+  /** Why its keeper gives it up, where that is so. */
+  #why: string | undefined;
   /** Waits for its share, or for the others of its thread. */
   #yields = false;
   #source = '';
@@ -264,7 +268,7 @@ export class Vm {
     let failed: string | undefined;
     try {
       run();
-      this.#vm.executePendingJobs();
+      this.#jobs();
     } catch (error) {
       // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
       const escaped = error instanceof WebAssembly.RuntimeError || (error as object).constructor === RangeError;
@@ -278,6 +282,15 @@ export class Vm {
     if (overran) failed = `one turn of its code ran for more than ${most_ms} ms`;
     if (failed !== undefined) return this.#discard(failed);
     this.#settle(took_ms);
+  }
+
+  /** Runs what promises wait for. Jobs may be as short as they are many: the clock is looked at between them. */
+  #jobs(): void {
+    const { qjs_is_job_pending: pending, qjs_execute_pending_job: execute } = this.#vm._getExports();
+    for (let run = 1; pending(); run++) {
+      if (execute() < 0) throw new Error('a job of its promises failed: its memory may have run out');
+      if (run % JOBS_PER_LOOK === 0 && this.#turn.stops()) return;
+    }
   }
 
   /** After a turn: the vault waits for its share, and where the turn was long, for the others. */
@@ -299,7 +312,7 @@ export class Vm {
   #discard(reason: string): void {
     if (this.#over) return;
     this.dispose();
-    this.#owner?.misbehaved(reason);
+    this.#owner?.misbehaved(this.#why ?? reason);
   }
 
   #post(channel: number, text: string, bytes: ArrayBuffer | undefined): void {
@@ -322,6 +335,7 @@ export class Vm {
 
   // Called from within a turn: the VM is let go of when the turn has ended.
   #discardLater(reason: string): void {
+    this.#why ??= reason;
     if (this.#owner) Atomics.store(this.#owner.doom, 0, 2);
     setImmediate(() => this.#discard(reason));
   }
