@@ -27,6 +27,7 @@ import {
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { place } from './matchmaker.ts';
+import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
@@ -56,7 +57,7 @@ export interface SpawnRequest {
 export interface SwarmPowers {
   registry: Registry;
   office: TicketOffice;
-  meshfs: { resolve(pointer: string): Promise<{ content: string; language?: string | undefined; media_type: string }> };
+  meshfs: Pick<ModulePowers, 'resolve'>;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: string, fields: object): void;
   random: () => number;
@@ -122,7 +123,16 @@ export class Swarm {
     // Source of one's own is more than what others have kept under a pointer.
     if (request.source !== undefined) demand(principal, { scope: scopes.source });
     else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
-    const { source, language } = await this.#source(request);
+    const { source, language, pointer } = await this.#source(request);
+    // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
+    const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
+    const modules = await resolveModules(
+      { source, pointer },
+      {
+        resolve: (text) => this.#powers.meshfs.resolve(text),
+        demand: (text) => demand(principal, { scope: reading, pointer: text }),
+      },
+    );
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
@@ -130,6 +140,8 @@ export class Swarm {
       owner: principal.name,
       source,
       language,
+      code: codeOf({ source, pointer }, modules),
+      modules,
       grants,
       ...(secrets ? { secrets } : {}),
       lease,
@@ -210,7 +222,8 @@ export class Swarm {
     return { state: 'dead', fate };
   }
 
-  #admit({ owner, memory_mib, grants, lease, lasting }: Job, node: string, made: Provisioned): RegisteredWorker {
+  #admit(job: Job, node: string, made: Provisioned): RegisteredWorker {
+    const { owner, memory_mib, grants, lease, lasting, code } = job;
     const { worker, epoch, driver, isolation, direct } = made;
     const entry: RegisteredWorker = {
       worker,
@@ -227,12 +240,16 @@ export class Swarm {
       born_at: Date.now(),
       lease_until: 0,
       ...(lasting ? { lasting } : {}),
+      ...(code ? { code } : {}),
     };
     if (this.#powers.registry.born(entry)) this.#powers.event('WORKER_BORN', { worker, node, driver, owner, epoch });
     return entry;
   }
 
-  async #source(request: Omit<SpawnRequest, 'audience'>): Promise<{ source: string; language: Language }> {
+  /** `pointer`: the canonical one, where the source is kept under one. */
+  async #source(
+    request: Omit<SpawnRequest, 'audience'>,
+  ): Promise<{ source: string; language: Language; pointer?: string }> {
     const { pointer, source } = request;
     if ((pointer === undefined) === (source === undefined))
       throw new BadInput({ what: 'the request', why: 'give either a pointer or a source' });
@@ -243,12 +260,12 @@ export class Swarm {
     const found = await this.#powers.meshfs.resolve(pointer!);
     checkSource(found.content);
     const language = request.language ?? found.language;
-    if (language !== 'javascript' && language !== 'typescript')
+    if (!isLanguage(language))
       throw new BadInput({
         what: pointer!,
         why: `a worker is JavaScript or TypeScript, but this is ${found.media_type}. Write it with a language`,
       });
-    return { source: found.content, language };
+    return { source: found.content, language, pointer: found.pointer };
   }
 }
 

@@ -1,5 +1,5 @@
 /** `mesh.provision`: lasting workers, for the SDK. They are called by `mesh.visit(name)`, like anybody else's. */
-import type { Grants } from '@hauki/protocol';
+import type { LastingWorker } from '@hauki/protocol';
 import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
 
@@ -10,30 +10,6 @@ export interface ProvisionOptions
   > {
   /** `[a-z0-9-]`, at most 32 long, its own in the mesh; made up when left out. */
   name?: string;
-}
-
-/** A lasting worker as the mesh sees it. */
-export interface LastingWorker {
-  worker: string;
-  owner: string;
-  state: 'running' | 'starting' | 'restarting' | 'crash_loop' | 'node_away' | 'waiting';
-  /** Why it does not run, where it does not. */
-  why: string | null;
-  node: string | null;
-  /** Counts its starts. */
-  epoch: number;
-  driver: string | null;
-  restarts: number;
-  pointer: string | null;
-  memory_mib: number | null;
-  labels: Record<string, string>;
-  grants: Grants;
-  /** Milliseconds since 1970. */
-  created_at: number;
-  started_at: number;
-  next_try_at: number | null;
-  /** The last few, newest last. */
-  deaths: { epoch: number; node: string | null; at: number; cause: string; reason: string; log_tail: string }[];
 }
 
 export interface LastingDoor {

@@ -9,6 +9,7 @@ import {
   BadInput,
   ConnectionLost,
   DeadlineExceeded,
+  type FileVersion,
   fromWire,
   isError,
   OutcomeUnknown,
@@ -25,18 +26,6 @@ const PIECE_ATTEMPTS = 6;
 const REJOIN_MS = 60_000;
 /** Making content durable and looking for what nothing names take as long as the disk takes. */
 const PATIENT_MS = 10 * 60_000;
-
-/** One version of a pointer: a write, or a deletion. */
-export interface FileVersion {
-  version: number;
-  /** SHA-256 of the content in hex; empty for a deletion. */
-  digest: string;
-  bytes: number;
-  media_type: string;
-  language?: string;
-  written_at: string;
-  deleted?: true;
-}
 
 /** What a pointer holds, or held. */
 export interface FileInfo extends FileVersion {

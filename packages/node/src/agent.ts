@@ -200,6 +200,7 @@ export class Agent {
       born_at,
       lease_until: lease.until,
       ...(job.lasting ? { lasting: true } : {}),
+      ...(job.code ? { code: job.code } : {}),
     }));
   }
 

@@ -115,6 +115,8 @@ export async function forge(
             epoch,
             source: job.source,
             language: job.language,
+            ...(job.code?.pointer === undefined ? {} : { pointer: job.code.pointer }),
+            modules: job.modules ?? [],
             load_timeout_ms: job.load_timeout_ms,
             tls: powers.tls,
             keys: powers.keys(),

@@ -7,6 +7,26 @@ import type { TicketRole } from './ticket.ts';
 
 export type Language = 'javascript' | 'typescript';
 
+/** A module that was imported by a pointer, as it was when the order was made. */
+export interface PointerModule {
+  /** Canonical. */
+  pointer: string;
+  /** SHA-256 of its text, in hex. */
+  digest: string;
+  source: string;
+  language: Language;
+}
+
+/** Which code a worker is made of; the text is elsewhere. */
+export interface CodeInfo {
+  /** Where its own module is kept; missing where the caller brought it along. */
+  pointer?: string;
+  /** SHA-256 of its own module's text, in hex. */
+  digest: string;
+  /** What it imports by pointers, also indirectly. */
+  modules: Pick<PointerModule, 'pointer' | 'digest'>[];
+}
+
 /**
  * How strongly a vault holds its worker in, weakest first. `none`: an ordinary process, for code that is trusted;
  * `process`: one in bubblewrap; `vm`: an interpreter in WebAssembly; `container`: namespaces, no capabilities, a filter
@@ -22,6 +42,9 @@ export interface Job {
   driver: string;
   source: string;
   language: Language;
+  /** Which code that is, with what it imports; the imported modules' texts are in `modules`. */
+  code?: CodeInfo;
+  modules?: PointerModule[];
   memory_mib: number;
   grants: Grants;
   /** Values of the secrets that `grants.secrets` names. They are never logged or listed, and no guest sees them. */
@@ -70,6 +93,8 @@ export interface WorkerInfo {
   lease_until: number;
   /** It has no lease. */
   lasting?: boolean;
+  /** What was loaded into it. */
+  code?: CodeInfo;
 }
 
 /** A caller's session with a worker, as the worker's side sees it. */
@@ -180,6 +205,9 @@ export interface Setup {
   epoch: number;
   source: string;
   language: Language;
+  /** The pointer of the worker's own module, where it has one: an import of it is the worker's own module again. */
+  pointer?: string;
+  modules?: PointerModule[];
   load_timeout_ms: number;
   /** Whether connections must come in TLS. */
   tls: boolean;

@@ -8,6 +8,10 @@ export const LIMITS = {
   sessions_waiting: 64,
   /** A worker's source after bundling. */
   source_bytes: 4 * 1024 * 1024,
+  /** Modules that a worker imports by pointers, its own left out; all of them together keep to `source_bytes` with it. */
+  modules: 128,
+  /** How far an import may be from the worker's own module: a longer chain is a mistake. */
+  module_depth: 64,
   /** An HTTP request body of the core; a source of full size with its JSON escapes fits. */
   body_bytes: 12 * 1024 * 1024,
   /** One message on a connection that has not been redeemed; a longer one cuts it. */

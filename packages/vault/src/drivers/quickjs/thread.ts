@@ -42,11 +42,11 @@ const extend = (more_ms: number) => {
 };
 
 /** The parser sees a stranger's text: the watchdog's clock runs for it too. */
-function prepare(source: string, language: string): string {
+function prepare(source: string, language: string, name?: string): string {
   if (language !== 'typescript') return source;
   busy(TURN_MS.default);
   try {
-    return stripTypes(source);
+    return stripTypes(source, name);
   } finally {
     busy(0);
   }

@@ -5,8 +5,9 @@
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
 import { encode, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
-import { JSException, JSValueHandle, type QuickJS } from 'quickjs-wasi';
+import { JSValueHandle, type QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
+import { lookUp } from '../../guest/modules.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
 import {
   ENTRIES,
@@ -18,6 +19,7 @@ import {
   type VmImage,
 } from './image.ts';
 import { RANDOM_BYTES, STACK_BYTES, TIMERS, WAITING, YIELD_AFTER_MS } from './limits.ts';
+import { moduleLoader, told } from './loader.ts';
 import type { Used } from './messages.ts';
 import type { Meter } from './meter.ts';
 import { Turn } from './turn.ts';
@@ -74,6 +76,7 @@ export class Vm {
   /** Waits for its share, or for the others of its thread. */
   #yields = false;
   #source = '';
+  #find = lookUp({});
   #granted = { time: false, random: false };
   readonly #born_at = performance.now();
   #next_channel = 1;
@@ -106,13 +109,7 @@ export class Vm {
         random_get: () => 52,
         fd_write: () => 52,
       }),
-      moduleLoader: {
-        normalize: (_base, name) => name,
-        load: (name) => {
-          if (name === 'worker.mjs') return this.#source;
-          throw told(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
-        },
-      },
+      moduleLoader: moduleLoader({ source: () => this.#source, find: (name, importer) => this.#find(name, importer) }),
     });
     const vm = this.#vm;
     const hosts: Record<HostFunction, (...args: JSValueHandle[]) => unknown> = {
@@ -164,6 +161,7 @@ export class Vm {
     return {
       load: (source) => {
         this.#source = source;
+        this.#find = lookUp(setup);
         const { worker, language, load_timeout_ms } = setup;
         return session.call('load', [{ worker, language, load_timeout_ms, time, random }], {
           timeout_ms: load_timeout_ms + 1_000,
@@ -384,13 +382,4 @@ export class Vm {
 function decoded(bytes: JSValueHandle, encoding: JSValueHandle, fatal: boolean, ignoreBOM: boolean): string {
   const label = encoding.toString() === 'utf-16le' ? 'utf-16le' : 'utf-8';
   return new TextDecoder(label, { fatal, ignoreBOM }).decode(bytes.toArrayBuffer());
-}
-
-/** An error's words for the other side of the bridge, and no stack. */
-function told(error: unknown): Error {
-  let words = String(error);
-  if (error instanceof Error) words = error instanceof JSException ? `${error.name}: ${error.message}` : error.message;
-  const plain = new Error(words.slice(0, 1_000));
-  plain.stack = '';
-  return plain;
 }
