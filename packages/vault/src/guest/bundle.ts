@@ -6,7 +6,9 @@ import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-async function build(entry: string, format: 'esm' | 'iife', platform: 'node' | 'neutral', around?: [string, string]) {
+type Format = 'esm' | 'iife' | 'cjs';
+
+async function build(entry: string, format: Format, platform: 'node' | 'neutral', around?: [string, string]) {
   // Imported late: only agents build guests, and esbuild costs tens of milliseconds to load.
   const { build: esbuild } = await import('esbuild');
   const result = await esbuild({
@@ -31,13 +33,17 @@ async function build(entry: string, format: 'esm' | 'iife', platform: 'node' | '
 /** What the guest's runtime goes on using when the worker finds something else under these names, or nothing. */
 const OWN = 'Date,performance';
 
-/** The script that every QuickJS vault runs first, and the one that it loads when a worker touches what is in it. */
-export async function buildVmScripts(): Promise<{ guest: string; platform: string }> {
-  const [guest, platform] = await Promise.all([
+/**
+ * The script that every QuickJS vault runs first, the one that it loads when a worker touches what is in it, and the
+ * one that the vaults' threads run: as a script a thread takes a third of the time and of the memory that it takes from source.
+ */
+export async function buildVmScripts(): Promise<{ guest: string; platform: string; thread: string }> {
+  const [guest, platform, thread] = await Promise.all([
     build('./vm-entry.ts', 'iife', 'neutral', [`((${OWN})=>{`, `})(${OWN})`]),
     build('./vm-platform.ts', 'iife', 'neutral'),
+    build('../drivers/quickjs/thread.ts', 'cjs', 'node'),
   ]);
-  return { guest, platform };
+  return { guest, platform, thread };
 }
 
 /** Writes the module that runs inside lxc vaults to `file`, whole or not at all. */

@@ -39,12 +39,13 @@ function doomVault(id: string): void {
   threads.send(home.thread, { op: 'kill', id });
 }
 
-const [wasm, { guest, platform }] = await Promise.all([
+const [wasm, { guest, platform, thread }] = await Promise.all([
   readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'))).then((bytes) => WebAssembly.compile(bytes)),
   new Promise<Scripts>((resolve) => process.once('message', (m) => resolve(m as Scripts))),
 ]);
 
 const threads = new Threads({
+  script: thread,
   wasm,
   image: await makeImage(wasm, guest, platform),
   heard(thread, message) {

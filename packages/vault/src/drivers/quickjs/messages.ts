@@ -51,10 +51,11 @@ export interface ThreadData {
   clock: SharedArrayBuffer;
 }
 
-/** Both scripts, from the agent to the host. */
+/** The scripts of `guest/bundle.ts`, from the agent to the host. */
 export interface Scripts {
   guest: string;
   platform: string;
+  thread: string;
 }
 
 /**

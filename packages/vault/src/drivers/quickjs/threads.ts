@@ -13,6 +13,7 @@ import {
   IDLE_THREAD_MS,
   STUCK_MS,
   THREAD_STACK_MIB,
+  THREAD_YOUNG_MIB,
   THREADS_PER_OWNER,
   VAULTS_BEFORE_NEXT_THREAD,
 } from './limits.ts';
@@ -50,6 +51,8 @@ function cpuOf(tid: number | undefined): number | undefined {
 }
 
 export interface ThreadsPowers {
+  /** What a thread runs. */
+  script: string;
   wasm: WebAssembly.Module;
   image: VmImage;
   /** What a thread's vaults say. */
@@ -143,14 +146,15 @@ export class Threads {
   }
 
   #start(): Thread {
-    const { wasm, image, heard } = this.#powers;
+    const { script, wasm, image, heard } = this.#powers;
     const clock = new SharedArrayBuffer(CLOCK.slots * Float64Array.BYTES_PER_ELEMENT);
     const workerData: ThreadData = { wasm, image, clock };
-    const worker = new Worker(new URL('./thread.ts', import.meta.url), {
+    const worker = new Worker(script, {
+      eval: true,
       workerData,
       stdout: false,
       stderr: false,
-      resourceLimits: { stackSizeMb: THREAD_STACK_MIB },
+      resourceLimits: { stackSizeMb: THREAD_STACK_MIB, maxYoungGenerationSizeMb: THREAD_YOUNG_MIB },
     });
     const thread: Thread = {
       worker,
