@@ -30,8 +30,10 @@ async function overruns(code: string, after_ms = 400): Promise<boolean> {
   const workerData = { code, wasm: wasm_file, library: import.meta.resolve('quickjs-wasi') };
   const thread = new Thread(script, { eval: true, workerData });
   try {
-    await new Promise((resolve) => thread.once('message', resolve));
-    const over = new Promise<boolean>((resolve) => thread.once('message', () => resolve(false)));
+    const heard = (what: string) =>
+      new Promise<void>((resolve) => thread.on('message', (message) => message === what && resolve()));
+    const [begun, over] = [heard('begun'), heard('over').then(() => false)];
+    await begun;
     return await Promise.race([over, new Promise<boolean>((resolve) => setTimeout(resolve, after_ms, true))]);
   } finally {
     await thread.terminate();

@@ -53,10 +53,7 @@ describe('a vault’s share of a core', () => {
 describe('prepared VMs', () => {
   it('are as many as were taken of late, one at least, and bounded', () => {
     let now = 0;
-    const spares = new Spares(
-      async () => ({}),
-      () => now,
-    );
+    const spares = new Spares({ make: async () => ({}), now: () => now, least: 1, most: SPARES });
     assert.equal(spares.wanted, 1);
     for (let i = 1; i <= 3; i++) void spares.take();
     assert.equal(spares.wanted, 3);
@@ -66,15 +63,34 @@ describe('prepared VMs', () => {
     assert.equal(spares.wanted, 1);
   });
 
+  it('that nobody asks for any more are let go of', async () => {
+    let now = 0;
+    const gone: number[] = [];
+    let made = 0;
+    const spares = new Spares({
+      make: async () => ++made,
+      now: () => now,
+      least: 0,
+      most: 2,
+      discard: (n) => gone.push(n),
+    });
+    void spares.take();
+    for (let i = 0; i < 100 && spares.ready < 1; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    spares.trim();
+    assert.equal(spares.ready, 1);
+    now += DEMAND_MS + 1;
+    spares.trim();
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual([spares.ready, gone], [0, [2]]);
+  });
+
   it('are handed out once, and one that could not be made is not kept', async () => {
     let made = 0;
-    const spares = new Spares(
-      async () => {
-        if (++made === 2) throw new Error('no');
-        return { number: made };
-      },
-      () => 0,
-    );
+    const make = async () => {
+      if (++made === 2) throw new Error('no');
+      return { number: made };
+    };
+    const spares = new Spares({ make, now: () => 0, least: 1, most: SPARES });
     const first = await spares.take();
     for (let i = 0; i < 100 && made < 2; i++) await new Promise((resolve) => setTimeout(resolve, 10));
     await new Promise((resolve) => setImmediate(resolve));

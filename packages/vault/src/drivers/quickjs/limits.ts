@@ -41,6 +41,8 @@ export const STUCK_MS = 50;
 export const IDLE_THREAD_MS = 30_000;
 /** VMs that a thread keeps prepared, at most; it keeps as many as were taken of late. */
 export const SPARES = 8;
+/** Vaults that are kept started for an owner, at most; each takes its room while it waits. */
+export const READY = 8;
 /** What was taken so long ago counts no more. */
 export const DEMAND_MS = 10_000;
 

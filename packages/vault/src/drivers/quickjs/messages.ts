@@ -6,18 +6,25 @@ export interface StartMessage {
   id: string;
   owner: string;
   listen_host: string;
+  /** Made by the host: one Int32 that is set to 1 when the vault must not run on. */
+  doom?: SharedArrayBuffer;
+}
+
+/** The limits of a vault that was started before they were known. */
+export interface AssignMessage {
+  op: 'assign';
+  id: string;
   memory_mib: number;
   /** Share of a core. */
   cpu: number;
   /** What one turn of its code may take. */
   turn_ms: number;
-  /** Made by the host: one Int32 that is set to 1 when the vault must not run on. */
-  doom?: SharedArrayBuffer;
 }
 
 /** Down: from the agent through the host to a thread. */
 export type Down =
   | StartMessage
+  | AssignMessage
   | { op: 'text'; id: string; text: string }
   | { op: 'kill'; id: string }
   /** Whether the vault is entered; what comes for it meanwhile waits. */

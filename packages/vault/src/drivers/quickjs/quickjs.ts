@@ -4,56 +4,38 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { DeadlineExceeded, LIMITS, VaultFailed } from '@hauki/protocol';
-import { type PortTransport, portTransport } from '@hauki/rpc';
-import type { Driver, Vault, VaultExit, VaultSpec } from '../../driver.ts';
+import { LIMITS, VaultFailed } from '@hauki/protocol';
+import type { Driver, Vault, VaultSpec } from '../../driver.ts';
 import { buildVmScripts } from '../../guest/bundle.ts';
-import { TURN_MS } from './limits.ts';
-import type { Down, Scripts, Up, Used } from './messages.ts';
+import { DEMAND_MS, READY } from './limits.ts';
+import type { Scripts, Up } from './messages.ts';
+import { Spares } from './spares.ts';
+import { type HostLink, Started } from './started.ts';
 
-interface Held {
-  control: PortTransport;
-  started(port: number): void;
-  gone(exit: VaultExit): void;
-  /** Who waits for what the vault has used, by number. */
-  asked: Map<number, (used: Used) => void>;
-}
-
-interface Host {
+interface Host extends HostLink {
   child: ChildProcess;
-  send(message: Down): void;
 }
-
-/** Longer than the watchdog needs to end a thread in the longest of turns. */
-const KILL_MS = 13_000;
-/** A vault answers behind the turn that its thread is in. */
-const ASK_MS = 5_000;
 
 export function createQuickjsDriver(): Driver {
-  const vaults = new Map<string, Held>();
+  const vaults = new Map<string, Started>();
+  /** Vaults that are started ahead, by owner and address. */
+  const shelves = new Map<string, Spares<Started>>();
   let host: Promise<Host> | undefined;
   let closing = false;
+  let serial = 0;
 
   const lost = (reason: string) => {
     host = undefined;
-    for (const [id, held] of [...vaults]) {
-      vaults.delete(id);
-      held.gone({ cause: 'exited', reason, log_tail: '' });
-    }
+    for (const shelf of shelves.values()) shelf.close();
+    shelves.clear();
+    for (const vault of vaults.values()) vault.end({ cause: 'exited', reason });
+    vaults.clear();
   };
 
   const hear = (message: Up) => {
-    const held = vaults.get(message.id);
-    if (!held) return;
-    if (message.op === 'started') held.started(message.port);
-    else if (message.op === 'text') held.control.deliver(message.text);
-    else if (message.op === 'used') {
-      held.asked.get(message.ask)?.({ cpu_ms: message.cpu_ms, memory_bytes: message.memory_bytes });
-      held.asked.delete(message.ask);
-    } else {
-      vaults.delete(message.id);
-      held.gone({ cause: message.cause, reason: message.reason, log_tail: '' });
-    }
+    const vault = vaults.get(message.id);
+    if (message.op === 'gone') vaults.delete(message.id);
+    vault?.hear(message);
   };
 
   const launch = async (): Promise<Host> => {
@@ -80,7 +62,12 @@ export function createQuickjsDriver(): Driver {
         clearTimeout(timer);
         child.on('message', hear as (message: unknown) => void);
         // A message that cannot be sent is told by the host's end, not by an exception.
-        resolve({ child, send: (message) => void (child.connected && child.send(message, () => {})) });
+        resolve({
+          child,
+          pid: child.pid!,
+          send: (message) => void (child.connected && child.send(message, () => {})),
+          destroy: () => child.kill('SIGKILL'),
+        });
       });
       child.send(scripts, () => {});
     });
@@ -92,6 +79,41 @@ export function createQuickjsDriver(): Driver {
       throw error;
     });
     return host;
+  };
+
+  const make = async (owner: string, listen_host: string): Promise<Started> => {
+    const link = await ensureHost();
+    const vault = new Started(`v${++serial}`, owner, listen_host, link);
+    vaults.set(vault.id, vault);
+    await vault.port;
+    return vault;
+  };
+
+  /** Whoever clones once clones again: what an owner asked for of late is started before it is asked for. */
+  const shelfOf = ({ owner, listen_host }: VaultSpec): Spares<Started> => {
+    const key = JSON.stringify([owner, listen_host]);
+    const known = shelves.get(key);
+    if (known) return known;
+    const shelf: Spares<Started> = new Spares({
+      make: async () => {
+        const made = await make(owner, listen_host);
+        void made.exited.then(() => shelf.lost(made));
+        return made;
+      },
+      now: () => performance.now(),
+      least: 0,
+      most: READY,
+      discard: (vault) => void vault.kill(),
+    });
+    const timer = setInterval(() => {
+      shelf.trim();
+      if (shelf.wanted > 0 && shelves.get(key) === shelf) return;
+      if (shelves.get(key) === shelf) shelves.delete(key);
+      clearInterval(timer);
+    }, DEMAND_MS);
+    timer.unref();
+    shelves.set(key, shelf);
+    return shelf;
   };
 
   return {
@@ -111,67 +133,7 @@ export function createQuickjsDriver(): Driver {
 
     async start(spec: VaultSpec): Promise<Vault> {
       if (closing) throw new VaultFailed({ driver: 'quickjs', reason: 'the node is shutting down' });
-      const { child, send } = await ensureHost();
-      const { id, owner, listen_host } = spec;
-      const control = portTransport((text) => send({ op: 'text', id, text }));
-      const { promise: exited, resolve: tell_exited } = Promise.withResolvers<VaultExit>();
-      const asked = new Map<number, (used: Used) => void>();
-      let asks = 0;
-      const port = await new Promise<number>((resolve, reject) => {
-        const timer = setTimeout(() => send({ op: 'kill', id }), LIMITS.vault_start_ms);
-        vaults.set(id, {
-          control,
-          asked,
-          started: (given) => {
-            clearTimeout(timer);
-            resolve(given);
-          },
-          gone: (exit) => {
-            clearTimeout(timer);
-            control.closed(exit.reason);
-            tell_exited(exit);
-            reject(new VaultFailed({ driver: 'quickjs', reason: exit.reason }));
-          },
-        });
-        const { memory_mib, cpu = 1 } = spec;
-        const turn_ms = Math.min(TURN_MS.most, Math.max(TURN_MS.least, spec.turn_ms ?? TURN_MS.default));
-        send({ op: 'start', id, owner, listen_host, memory_mib, cpu, turn_ms });
-      });
-      /** Asks the vault's thread, which answers with what the vault has used. */
-      const ask = async (what: { op: 'usage' } | { op: 'pause'; on: boolean }): Promise<Used> => {
-        const number = ++asks;
-        const { promise, resolve, reject } = Promise.withResolvers<Used>();
-        asked.set(number, resolve);
-        const late = { what: `${what.op} of ${id}`, timeout_ms: ASK_MS, may_have_run: true };
-        const timer = setTimeout(() => reject(new DeadlineExceeded(late)), ASK_MS);
-        send({ ...what, id, ask: number });
-        const over = exited.then((exit): never => {
-          throw new VaultFailed({ driver: 'quickjs', reason: exit.reason });
-        });
-        try {
-          return await Promise.race([promise, over]);
-        } finally {
-          clearTimeout(timer);
-          asked.delete(number);
-        }
-      };
-      return {
-        id,
-        port,
-        pid: child.pid!,
-        control,
-        exited,
-        pause: async () => void (await ask({ op: 'pause', on: true })),
-        resume: async () => void (await ask({ op: 'pause', on: false })),
-        usage: () => ask({ op: 'usage' }),
-        async kill() {
-          send({ op: 'kill', id });
-          // A thread that answers nobody takes its whole host with it.
-          const timer = setTimeout(() => child.kill('SIGKILL'), KILL_MS);
-          await exited;
-          clearTimeout(timer);
-        },
-      };
+      return (await shelfOf(spec).take()).become(spec);
     },
 
     // All of it lives in one process that ends with its agent: an earlier run leaves nothing.

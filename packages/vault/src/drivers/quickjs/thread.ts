@@ -6,7 +6,7 @@ import { describe } from '@hauki/protocol';
 import { type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
-import { TURN_MS } from './limits.ts';
+import { SPARES, TURN_MS } from './limits.ts';
 import { type Aside, CLOCK, type Down, now_ms, type StartMessage, type ThreadData, type Up } from './messages.ts';
 import { Meter } from './meter.ts';
 import { Spares } from './spares.ts';
@@ -63,12 +63,14 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   held.control.closed(reason);
 }
 
-const spares = new Spares<Vm>(
-  () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
-  () => performance.now(),
-);
+const spares = new Spares<Vm>({
+  make: () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
+  now: () => performance.now(),
+  least: 1,
+  most: SPARES,
+});
 
-async function start({ id, listen_host, memory_mib, cpu, turn_ms, doom }: StartMessage): Promise<void> {
+async function start({ id, listen_host, doom }: StartMessage): Promise<void> {
   const server = createServer();
   const doomed = new Int32Array(doom!);
   try {
@@ -86,9 +88,7 @@ async function start({ id, listen_host, memory_mib, cpu, turn_ms, doom }: StartM
       server.close(() => up({ op: 'gone', id, cause: 'killed', reason: 'killed' }));
       return;
     }
-    const meter = new Meter(cpu, () => performance.now());
-    if (!vm.own({ doom: doomed, memory_mib, turn_ms, meter, misbehaved }))
-      throw new Error('its VM failed before it was used');
+    if (!vm.own({ doom: doomed, misbehaved })) throw new Error('its VM failed before it was used');
     const sockets = new Set<Socket>();
     server.on('connection', (socket) => {
       socket.on('error', () => socket.destroy());
@@ -115,6 +115,8 @@ parentPort!.on('message', (message: Down) => {
   if (message.op === 'kill') return release(message.id, 'killed', 'killed');
   const held = vaults.get(message.id);
   if (message.op === 'text') held?.control.deliver(message.text);
+  else if (message.op === 'assign')
+    held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
   else if (held) {
     if (message.op === 'pause') held.vm.pause(message.on);
     up({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });

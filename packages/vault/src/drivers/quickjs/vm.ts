@@ -39,11 +39,15 @@ export interface VmOptions {
 export interface VmOwner {
   /** Not 0: the VM must stop in the middle of its turn. 1 is set from outside, 2 by the VM's own keeper. */
   doom: Int32Array;
+  /** The VM must be discarded: `reason` is for a person. */
+  misbehaved(reason: string): void;
+}
+
+/** What a vault may take. */
+export interface VmLimits {
   memory_mib: number;
   turn_ms: number;
   meter: Meter;
-  /** The VM must be discarded: `reason` is for a person. */
-  misbehaved(reason: string): void;
 }
 
 type Argument = number | string | Uint8Array;
@@ -65,6 +69,7 @@ export async function createVm(options: VmOptions): Promise<Vm> {
 export class Vm {
   readonly #options: VmOptions;
   #owner: VmOwner | undefined;
+  #meter: Meter | undefined;
   #vm!: QuickJS;
   #bridge!: Record<Entry, JSValueHandle>;
   readonly #turn: Turn;
@@ -141,10 +146,16 @@ export class Vm {
   /** Makes a VM that was prepared beforehand a vault's own. False when it did not survive its preparation. */
   own(owner: VmOwner): boolean {
     this.#owner = owner;
-    this.#turn.most_ms = owner.turn_ms;
     this.#turn.doom = owner.doom;
-    if (!this.#over) limitMemory(this.#vm, owner.memory_mib * 1024 * 1024);
     return !this.#over;
+  }
+
+  /** Sets its limits, before it has a worker. */
+  limit({ memory_mib, turn_ms, meter }: VmLimits): void {
+    if (this.#over) return;
+    this.#turn.most_ms = turn_ms;
+    this.#meter = meter;
+    limitMemory(this.#vm, memory_mib * 1024 * 1024);
   }
 
   /** The guest in this VM, as a shell wants it. */
@@ -195,7 +206,7 @@ export class Vm {
     const { memory_bytes: whole, pages } = this.#options.image;
     // What lies untouched since its birth, most of its stack, takes no memory.
     const memory_bytes = this.#over ? 0 : this.#vm._getMemory().buffer.byteLength - whole + pages.length;
-    return { cpu_ms: Math.round(this.#owner?.meter.spent_ms ?? 0), memory_bytes };
+    return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes };
   }
 
   /** Frees everything; nothing runs inside afterwards. */
@@ -293,7 +304,7 @@ export class Vm {
 
   /** After a turn: the vault waits for its share, and where the turn was long, for the others. */
   #settle(took_ms: number): void {
-    const meter = this.#owner?.meter;
+    const meter = this.#meter;
     if (!meter) return;
     meter.spend(took_ms);
     const wait_ms = meter.wait_ms();
