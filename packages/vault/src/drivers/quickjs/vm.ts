@@ -58,6 +58,7 @@ interface Waiting {
 }
 
 const JOBS_PER_LOOK = 64;
+const FIRST_CALL = '{"jsonrpc":"2.0","id":1,"method":"stats","params":[]}';
 
 /** Makes a VM with the guest's script run and no worker yet. */
 export async function createVm(options: VmOptions): Promise<Vm> {
@@ -141,6 +142,8 @@ export class Vm {
       });
     const bridge = ENTRIES.map((name) => [name, vm.importHandle(image.entries[name])]);
     this.#bridge = Object.fromEntries(bridge) as Record<Entry, JSValueHandle>;
+    // It answers once, to nobody: its memory is then at hand when its first call comes.
+    this.#enter('deliver', 0, FIRST_CALL);
   }
 
   /** Makes a VM that was prepared beforehand a vault's own. False when it did not survive its preparation. */
@@ -325,6 +328,7 @@ export class Vm {
   }
 
   #post(channel: number, text: string, bytes: ArrayBuffer | undefined): void {
+    if (!this.#owner) return;
     // The guest's own bounds are the guest's to remove: these are not.
     if (text.length + (bytes?.byteLength ?? 0) > LIMITS.message_bytes)
       return this.#discardLater('it sent a message beyond all bounds');
