@@ -8,7 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import vm from 'node:vm';
 import { Worker as Thread } from 'node:worker_threads';
-import { isError, SourceRejected } from '@hauki/protocol';
+import { isError, NO_GRANTS, SourceRejected } from '@hauki/protocol';
 import { QuickJS } from 'quickjs-wasi';
 import { type Lab, openLab, type Worker } from './quickjs-support.ts';
 
@@ -387,7 +387,7 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
     });
 
     it('and with the grants has them, each vault its own', async () => {
-      const grants = { time: true, random: true };
+      const grants = { ...NO_GRANTS, time: true, random: true };
       const [one, other] = await Promise.all([lab.worker(TELL, {}, { grants }), lab.worker(TELL, {}, { grants })]);
       const [, now] = await one.call('tell', 'now');
       assert.ok(Math.abs(Number(now) - Date.now()) < 60_000);

@@ -1,10 +1,11 @@
 /** A quickjs driver of a test's own, and workers in its vaults, called as their owners call them. */
 import { connect } from 'node:net';
 import type { AgentForShell, Setup, ShellForAgent } from '@hauki/protocol';
-import { Channel, makeCallerKey, openSession, remote, Session, serve } from '@hauki/rpc';
+import { Channel, makeCallerKey, openSession, remote, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Driver, Vault, VaultSpec } from '../src/driver.ts';
 import { createQuickjsDriver } from '../src/drivers/quickjs/quickjs.ts';
+import { serveOutside } from '../src/guest/outside.ts';
 import { issue, openOffice } from './ticket-support.ts';
 
 export interface Worker {
@@ -50,7 +51,7 @@ export async function openLab(prefix: string): Promise<Lab> {
       const shell = remote<ShellForAgent>(
         new Session({
           transport: vault.control,
-          dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+          dispatch: serveOutside(agent as never),
           timeout_ms: 20_000,
         }),
       );

@@ -3,14 +3,24 @@
  * and in QuickJS. It trusts nobody above it with more than calls, and nobody outside trusts it: leases, grants and
  * tickets are decided elsewhere.
  */
-import { DeadlineExceeded, NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
-import * as LIMITS from '@hauki/protocol/caller-limits';
+import {
+  type Activity,
+  DeadlineExceeded,
+  LIMITS,
+  NoSuchMethod,
+  SourceRejected,
+  type TicketRole,
+} from '@hauki/protocol';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
+import { ActivityCounter } from './activity.ts';
+import { Parked } from './parked.ts';
+import { present } from './present.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
 export interface Outside {
-  effect(name: string, args: unknown[]): Promise<unknown>;
+  /** `call.signal`: nobody waits for it any more. Asked for only where it is of use. */
+  effect(name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
   heartbeat(challenge: string, mac: string): Promise<unknown>;
   destruct(mac: string): Promise<unknown>;
 }
@@ -23,50 +33,17 @@ export interface Inside {
   /** What the open sessions have done, by their ids. */
   stats(): Promise<Record<string, SessionStats>>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
+  /** What calls the worker has had; a runtime without it is never taken for idle. */
+  activity?(): Promise<Activity>;
+  /** Evaluates an expression beside the worker, `worker` and `hauki` in scope; its result as text. */
+  inspect?(expression: string, timeout_ms: number): Promise<string>;
   end(reason: string): Promise<void>;
 }
 
-/** How often parked calls are looked through; one is given up so late at most. */
-const PARKED_EVERY_MS = 1_000;
-
-/**
- * Calls that wait for what the worker waits for. One that has not settled when its caller waits no longer is given up,
- * or calls of a worker that answers none would pile up until it takes no more.
- */
-class Parked {
-  readonly #calls = new Set<{ until: number; give_up(): void }>();
-  #timer: ReturnType<typeof setTimeout> | undefined;
-
-  /** The outcome of a call, or DeadlineExceeded. */
-  bound(outcome: unknown, what: string, timeout_ms: number = LIMITS.call_ms): unknown {
-    if (typeof (outcome as PromiseLike<unknown> | undefined)?.then !== 'function') return outcome;
-    return new Promise((resolve, reject) => {
-      const call = {
-        until: Date.now() + timeout_ms,
-        give_up: () => reject(new DeadlineExceeded({ what: `${what}()`, timeout_ms, may_have_run: true })),
-      };
-      this.#calls.add(call);
-      this.#look();
-      const over = () => this.#calls.delete(call);
-      Promise.resolve(outcome).finally(over).then(resolve, reject);
-    });
-  }
-
-  #look(): void {
-    if (this.#timer !== undefined || this.#calls.size === 0) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      const now = Date.now();
-      for (const call of this.#calls)
-        if (call.until <= now) {
-          this.#calls.delete(call);
-          call.give_up();
-        }
-      this.#look();
-    }, PARKED_EVERY_MS);
-    (this.#timer as { unref?: () => void }).unref?.();
-  }
-}
+// Taken before the worker's code runs, which may replace it.
+const AsyncFunction = (async () => {}).constructor as new (
+  ...source: string[]
+) => (...args: unknown[]) => Promise<unknown>;
 
 /** Evaluates a module and gives its exports. */
 export type Evaluate = (source: string, language: string) => Promise<Record<string, unknown>>;
@@ -77,6 +54,8 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
   let worker: WorkerObject | undefined;
 
   const sessions = new Map<string, Session>();
+  const parked = new Parked();
+  const activity = new ActivityCounter();
 
   const call = (method: string, params: unknown, role: TicketRole, served: Served): unknown => {
     if (!method.startsWith('rpc.')) {
@@ -85,7 +64,9 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
       const before = context.call;
       context.call = served;
       try {
-        return worker.call(method, params);
+        const outcome = worker.call(method, params);
+        activity.begun(outcome);
+        return outcome;
       } finally {
         if (before) context.call = before;
         else delete context.call;
@@ -97,8 +78,6 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
     if (role === 'owner' && method === 'rpc.destruct') return outside.destruct(list[0]);
     throw new NoSuchMethod({ method });
   };
-
-  const parked = new Parked();
 
   return {
     async load(source, { language, load_timeout_ms }) {
@@ -130,14 +109,39 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
       }
     },
     open(transport, role, tagged, id) {
-      const dispatch: Dispatch = (method, params, _session, served) =>
-        parked.bound(call(method, params, role, served), method, served.timeout_ms);
+      const dispatch: Dispatch = (method, params, _session, served) => {
+        const answer = parked.bound(call(method, params, role, served), method, served.timeout_ms);
+        return method.startsWith('rpc.') ? activity.own(answer) : answer;
+      };
       const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
       sessions.set(id, session);
-      void session.closed.then(() => sessions.delete(id));
+      void session.closed.then(() => {
+        activity.over(session);
+        if (sessions.get(id) === session) sessions.delete(id);
+      });
     },
-    call: async (method, params, role) =>
-      parked.bound(call(method, params, role, new Served(undefined)), method, undefined),
+    async call(method, params, role) {
+      const run = () => parked.bound(call(method, params, role, new Served(undefined)), method);
+      return method.startsWith('rpc.') ? run() : activity.plain(run);
+    },
+    activity: async () => activity.look(sessions.values()),
+    async inspect(expression, timeout_ms) {
+      if (!worker) throw new Error('there is no worker yet');
+      // On lines of its own, so that a comment at its end hides nothing.
+      const run = new AsyncFunction('worker', 'hauki', `return (\n${expression}\n);`);
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<never>((_, reject) => {
+        timer = setTimeout(
+          () => reject(new DeadlineExceeded({ what: 'The expression', timeout_ms, may_have_run: true })),
+          timeout_ms,
+        );
+      });
+      try {
+        return present(await Promise.race([run(worker.self, context), late]), LIMITS.inspect_chars);
+      } finally {
+        clearTimeout(timer);
+      }
+    },
     async stats() {
       return Object.fromEntries([...sessions].map(([id, session]) => [id, session.stats()]));
     },

@@ -3,19 +3,11 @@
  * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
  * from the global object, so that the worker's code finds none of it.
  */
-import type { TicketRole } from '@hauki/protocol';
-import {
-  encode,
-  joinBytes,
-  type PortTransport,
-  portTransport,
-  remote,
-  Session,
-  type SessionStats,
-  serve,
-} from '@hauki/rpc';
+import type { Activity, TicketRole } from '@hauki/protocol';
+import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
-import { createGuest, type Inside, type Outside } from './guest.ts';
+import { createGuest, type Inside } from './guest.ts';
+import { outsideOver } from './outside.ts';
 import { createTimers, giveRandom, lazily, VmAbortController, VmAbortSignal, withoutClock } from './vm-globals.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
@@ -52,6 +44,8 @@ export interface VmControl {
   }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
+  activity(): Promise<Activity>;
+  inspect(expression: string, timeout_ms: number): Promise<string>;
   end(reason: string): Promise<void>;
 }
 
@@ -101,8 +95,11 @@ const channel = (number: number): PortTransport => {
 let inside: Inside | undefined;
 const control: VmControl = {
   async load(setup) {
-    const outside: Outside = remote<Outside>(session);
-    const context = createContext(setup.worker, outside, (fetched) => platform().fetched(fetched));
+    const outside = outsideOver(session);
+    const context = createContext(setup.worker, outside, {
+      respond: (fetched) => platform().fetched(fetched),
+      pack: (body) => platform().pack(body),
+    });
     Object.assign(scope, {
       hauki: context,
       fetch: context.fetch,
@@ -117,14 +114,15 @@ const control: VmControl = {
     return inside!.call(method, params, role);
   },
   stats: async () => inside?.stats() ?? {},
+  activity: async () => inside!.activity!(),
+  inspect: async (expression, timeout_ms) => inside!.inspect!(expression, timeout_ms),
   async end(reason) {
     await inside?.end(reason);
   },
 };
 const session = new Session({
   transport: channel(0),
-  dispatch: serve(control, ['load', 'call', 'stats', 'end']),
-  literal: encode,
+  dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
 });
 
 const bridge: VmBridge = {

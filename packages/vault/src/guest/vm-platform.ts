@@ -3,7 +3,7 @@
  * Node's own is the model, and the tests compare with it.
  */
 import { structuredClone } from './platform/clone.ts';
-import { fetched, Headers, Request, Response, useText } from './platform/http.ts';
+import { fetched, Headers, pack, Request, Response, useText } from './platform/http.ts';
 import { textCoders } from './platform/text.ts';
 import { URL, URLSearchParams } from './platform/url.ts';
 
@@ -27,8 +27,19 @@ export interface Platform {
   URLSearchParams: typeof URLSearchParams;
   structuredClone: typeof structuredClone;
   fetched: typeof fetched;
+  pack: typeof pack;
 }
 
 const powers = (globalThis as unknown as { __platform: PlatformPowers }).__platform;
 useText(powers);
-powers.platform = { Headers, Request, Response, ...textCoders(powers), URL, URLSearchParams, structuredClone, fetched };
+powers.platform = {
+  Headers,
+  Request,
+  Response,
+  ...textCoders(powers),
+  URL,
+  URLSearchParams,
+  structuredClone,
+  fetched,
+  pack,
+};

@@ -25,7 +25,7 @@ export interface AssignMessage {
 export type Down =
   | StartMessage
   | AssignMessage
-  | { op: 'text'; id: string; text: string }
+  | { op: 'text'; id: string; text: string; bytes?: Uint8Array | undefined }
   | { op: 'kill'; id: string }
   /** Whether the vault is entered; what comes for it meanwhile waits. */
   | { op: 'pause'; id: string; on: boolean; ask: number }
@@ -40,8 +40,14 @@ export interface Used {
 /** Up: from a thread through the host to the agent. */
 export type Up =
   | { op: 'started'; id: string; port: number }
-  | { op: 'text'; id: string; text: string }
-  | { op: 'gone'; id: string; cause: 'killed' | 'misbehaved' | 'failed_to_start' | 'exited'; reason: string }
+  | { op: 'text'; id: string; text: string; bytes?: Uint8Array | undefined }
+  | {
+      op: 'gone';
+      id: string;
+      cause: 'killed' | 'misbehaved' | 'failed_to_start' | 'exited';
+      reason: string;
+      usage?: Used;
+    }
   | ({ op: 'used'; id: string; ask: number } & Used);
 
 /** From a thread to its host alone. */

@@ -45,6 +45,8 @@ export function createQuickjsDriver(): Driver {
       env: {},
       execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      // Bytes as bytes.
+      serialization: 'advanced',
     });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => child.kill('SIGKILL'), LIMITS.vault_start_ms);

@@ -3,7 +3,7 @@
  * driver's own, by which host and thread go on knowing it.
  */
 import { DeadlineExceeded, LIMITS, VaultFailed } from '@hauki/protocol';
-import { type PortTransport, portTransport } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import { TURN_MS } from './limits.ts';
 import type { Down, Up, Used } from './messages.ts';
@@ -36,7 +36,9 @@ export class Started {
   constructor(id: string, owner: string, listen_host: string, host: HostLink) {
     this.id = id;
     this.#host = host;
-    this.control = portTransport((text) => host.send({ op: 'text', id, text }));
+    this.control = portTransport((text, bytes) =>
+      host.send({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }),
+    );
     this.port = this.#listening.promise;
     this.port.catch(() => {});
     this.exited = this.#gone.promise;
@@ -46,7 +48,7 @@ export class Started {
 
   /** What the host says of it. */
   hear(message: Up): void {
-    if (message.op === 'text') return this.control.deliver(message.text);
+    if (message.op === 'text') return this.control.deliver(message.text, message.bytes);
     if (message.op === 'used') {
       const { cpu_ms, memory_bytes } = message;
       return this.#asked.get(message.ask)?.({ cpu_ms, memory_bytes });
@@ -57,10 +59,10 @@ export class Started {
   }
 
   /** It is gone. */
-  end({ cause, reason }: Pick<VaultExit, 'cause' | 'reason'>): void {
+  end({ cause, reason, usage }: Pick<VaultExit, 'cause' | 'reason' | 'usage'>): void {
     clearTimeout(this.#late);
     this.control.closed(reason);
-    this.#gone.resolve({ cause, reason, log_tail: '' });
+    this.#gone.resolve({ cause, reason, log_tail: '', ...(usage ? { usage } : {}) });
     this.#listening.reject(new VaultFailed({ driver: 'quickjs', reason }));
   }
 

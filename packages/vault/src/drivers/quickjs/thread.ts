@@ -3,7 +3,7 @@ import { readlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { describe } from '@hauki/protocol';
-import { type PortTransport, portTransport } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
 import { SPARES, TURN_MS } from './limits.ts';
@@ -56,9 +56,10 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   const held = vaults.get(id);
   if (!held) return;
   vaults.delete(id);
+  const usage = held.vm.used();
   held.vm.dispose();
   // The port first: whose connection has ended finds it closed.
-  held.server.close(() => up({ op: 'gone', id, cause, reason }));
+  held.server.close(() => up({ op: 'gone', id, cause, reason, usage }));
   for (const socket of held.sockets) socket.destroy();
   held.control.closed(reason);
 }
@@ -95,7 +96,7 @@ async function start({ id, listen_host, doom }: StartMessage): Promise<void> {
       sockets.add(socket);
       socket.on('close', () => sockets.delete(socket));
     });
-    const control = portTransport((text) => up({ op: 'text', id, text }));
+    const control = portTransport((text, bytes) => up({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }));
     vaults.set(id, { vm, server, sockets, control });
     void runShell({ control, server, prepare, inside: (setup, outside) => vm.inside(setup, outside) }).then((reason) =>
       release(id, 'exited', reason),
@@ -114,7 +115,7 @@ parentPort!.on('message', (message: Down) => {
   if (message.op === 'start') return void start(message);
   if (message.op === 'kill') return release(message.id, 'killed', 'killed');
   const held = vaults.get(message.id);
-  if (message.op === 'text') held?.control.deliver(message.text);
+  if (message.op === 'text') held?.control.deliver(message.text, message.bytes);
   else if (message.op === 'assign')
     held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
   else if (held) {

@@ -290,9 +290,16 @@ export class Response extends Message {
   }
 }
 
-/** The Response of what the host has fetched. */
-export function fetched({ status, status_text, url, headers, text, base64 }: FetchedBody): Response {
-  const body = base64 === undefined ? (text ?? '') : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  const response = new Response(BODILESS.has(status) ? null : new Body(body), { statusText: status_text, headers });
+/** The Response of what the host has fetched: piece by piece, or whole. */
+export function fetched({ status, status_text, url, headers, body, text, base64 }: FetchedBody): Response {
+  const whole = () => (base64 === undefined ? (text ?? '') : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)));
+  const given = BODILESS.has(status) ? null : new Body(body ?? whole());
+  const response = new Response(given, { statusText: status_text, headers });
   return Object.assign(response, { status, url, type: 'basic' });
+}
+
+/** A body of a kind that only this platform has, as it travels. */
+export async function pack(body: unknown): Promise<{ bytes: Uint8Array; content_type: string | null }> {
+  const response = new Response(body);
+  return { bytes: await response.bytes(), content_type: response.headers.get('content-type') };
 }
