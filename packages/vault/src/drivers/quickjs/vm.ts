@@ -19,10 +19,11 @@ import {
   limitMemory,
   type VmImage,
 } from './image.ts';
-import { RANDOM_BYTES, STACK_BYTES, TIMERS, WAITING, YIELD_AFTER_MS } from './limits.ts';
+import { RANDOM_BYTES, STACK_BYTES, WAITING, YIELD_AFTER_MS } from './limits.ts';
 import { moduleLoader, told } from './loader.ts';
 import type { Used } from './messages.ts';
 import type { Meter } from './meter.ts';
+import { VmTimers } from './timers.ts';
 import { Turn } from './turn.ts';
 
 export interface VmOptions {
@@ -91,7 +92,7 @@ export class Vm {
   #waiting: Waiting[] = [];
   #waiting_bytes = 0;
   #lent: JSValueHandle | undefined;
-  readonly #timers = new Map<number, NodeJS.Timeout>();
+  readonly #timers = new VmTimers((id) => this.#enter('fire', id));
   readonly #channels = new Map<number, Transport>();
   readonly #control = portTransport((text, bytes) =>
     bytes ? this.#enter('deliver', 0, text, joinBytes(bytes)) : this.#enter('deliver', 0, text),
@@ -125,8 +126,10 @@ export class Vm {
       post: (channel, text, bytes) =>
         this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
       shut: (channel) => this.#shut(channel!.toNumber()),
-      arm: (id, delay) => this.#arm(id!.toNumber(), delay!.toNumber()),
-      disarm: (id) => this.#disarm(id!.toNumber()),
+      arm: (id, delay) => {
+        if (!this.#timers.arm(id!.toNumber(), delay!.toNumber())) this.#discardLater('it set too many timers');
+      },
+      disarm: (id) => this.#timers.disarm(id!.toNumber()),
       random: (bytes) => this.#random(bytes!.toNumber()),
       encode: (text) => this.#lend(vm.newArrayBuffer(new TextEncoder().encode(text!.toString()))),
       decode: (bytes, encoding, fatal, keep_bom) =>
@@ -221,7 +224,6 @@ export class Vm {
   dispose(): void {
     if (this.#over) return;
     this.#over = true;
-    for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
     this.#waiting = [];
     for (const transport of this.#channels.values()) transport.close('the vault has ended');
@@ -376,26 +378,6 @@ export class Vm {
     this.#lent?.dispose();
     this.#lent = handle;
     return handle;
-  }
-
-  #arm(id: number, delay_ms: number): void {
-    if (this.#timers.size >= TIMERS) return this.#discardLater('it set too many timers');
-    clearTimeout(this.#timers.get(id));
-    this.#timers.set(
-      id,
-      setTimeout(
-        () => {
-          this.#timers.delete(id);
-          this.#enter('fire', id);
-        },
-        Math.max(0, Math.min(Number(delay_ms) || 0, 0x7fffffff)),
-      ),
-    );
-  }
-
-  #disarm(id: number): void {
-    clearTimeout(this.#timers.get(id));
-    this.#timers.delete(id);
   }
 }
 
