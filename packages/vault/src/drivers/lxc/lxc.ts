@@ -88,7 +88,7 @@ class LxcDriver implements Driver {
         const no_python = await pythonObstacle();
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         // The first time on a machine takes seconds: the first worker should not wait for that.
-        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-')))
+        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-library-')))
           this.#stage('python').catch(() => {});
         const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
         return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
