@@ -5,10 +5,12 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+import { createServer as createHttps } from 'node:https';
 import { type AddressInfo, createServer as createTcp, type Socket, type Server as TcpServer } from 'node:net';
 import { Duplex } from 'node:stream';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { createBrotliCompress, gzipSync } from 'node:zlib';
 import {
   BadInput,
@@ -364,6 +366,43 @@ describe('fetch', () => {
   });
 });
 
+describe('fetch over https', () => {
+  // Made for this test alone; the certificate is for secure.example, until 2126.
+  const key = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgKmElEz4f3p5IBcwa
+OS8IpGYiWTVWw4LQR8iKlYXbGb+hRANCAAQG1CTqrw55O3oaRILawBbFbTbg/R7W
+ackaGctibxF9EEF/FaPWnkxT3/JryCHeEPTSHkdr9rTsto27jkNOrK73
+-----END PRIVATE KEY-----`;
+  const cert = `-----BEGIN CERTIFICATE-----
+MIIBnTCCAUKgAwIBAgIUF4RIOhwBGlMrW7rsVkyQr0qp914wCgYIKoZIzj0EAwIw
+FTETMBEGA1UEAwwKaGF1a2kgdGVzdDAgFw0yNjExMjExNzQ2NTNaGA8yMTI2MTAy
+ODE3NDY1M1owFTETMBEGA1UEAwwKaGF1a2kgdGVzdDBZMBMGByqGSM49AgEGCCqG
+SM49AwEHA0IABAbUJOqvDnk7ehpEgtrAFsVtNuD9HtZpyRoZy2JvEX0QQX8Vo9ae
+TFPf8mvIId4Q9NIeR2v2tOy2jbuOQ06srvejbjBsMB0GA1UdDgQWBBSfZHIDu9Zj
+LTq/rhlUG52k5U4pXDAfBgNVHSMEGDAWgBSfZHIDu9ZjLTq/rhlUG52k5U4pXDAZ
+BgNVHREEEjAQgg5zZWN1cmUuZXhhbXBsZTAPBgNVHRMBAf8EBTADAQH/MAoGCCqG
+SM49BAMCA0kAMEYCIQDaVM9N9yvIc4TRPyynYDCnqEQ0eNeTDx6CBXi6/DU4+QIh
+ANS5VGsjrrDxFbz49sytjooLEdGfxGVCvtgiNjP732NS
+-----END CERTIFICATE-----`;
+
+  it('goes to the address that was checked, and trusts it by its name', async () => {
+    const port = await listening(createHttps({ key, cert }, (request, response) => response.end(request.headers.host)));
+    const lookup = async () => ['127.0.0.1'];
+    const to = [`secure.example:${port}`, `other.example:${port}`, `127.0.0.1:${port}`];
+    const { fetch } = guest({ fetch: to }, { lookup });
+    await assert.rejects(fetch(`https://secure.example:${port}/`), /SELF_SIGNED|UNABLE_TO_VERIFY/);
+    const before = getCACertificates();
+    setDefaultCACertificates([...before, cert]);
+    try {
+      assert.equal(await (await fetch(`https://secure.example:${port}/`)).text(), `secure.example:${port}`);
+      await assert.rejects(fetch(`https://other.example:${port}/`), /ERR_TLS_CERT_ALTNAME_INVALID/);
+      await assert.rejects(fetch(`https://127.0.0.1:${port}/`), /ERR_TLS_CERT_ALTNAME_INVALID/);
+    } finally {
+      setDefaultCACertificates(before);
+    }
+  });
+});
+
 describe('a secret', () => {
   const value = 's3cr3t-v4lue';
   const setUp = async () => {
@@ -591,5 +630,64 @@ describe('connect', () => {
     } as never);
     duplex.end('a line\n');
     assert.equal(await read(duplex), 'a line\n');
+  });
+});
+
+describe('what a guest hands in', () => {
+  it('is let go of where its effect is refused', async () => {
+    const { session, host, fetch, connect } = guest({ fetch: ['127.0.0.1:1'] });
+    async function* endless() {
+      for (;;) yield new Uint8Array(1_000);
+    }
+    for (let i = 0; i < 10; i++) {
+      await refuses(fetch('http://127.0.0.1:2/', { method: 'POST', body: endless() }), GrantMissing);
+      await assert.rejects(fetch('http://127.0.0.1:1/', { method: 'POST', body: endless() }), /ECONNREFUSED/);
+      await refuses(fetch('nonsense', { method: 'POST', body: endless() }), BadInput);
+      await refuses(connect('127.0.0.1:2'), GrantMissing);
+      await assert.rejects(session.call('effect', ['nothing', [{ body: endless() }, endless()]]), /Method not found/);
+    }
+    await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
+  });
+
+  it('may be anything, and is refused in words', async () => {
+    const { session } = guest({ fetch: ['127.0.0.1:1'], connect: ['127.0.0.1:1'] });
+    const odd = [
+      undefined,
+      null,
+      5,
+      'x',
+      [],
+      {},
+      new Map(),
+      () => 1,
+      { body: 5 },
+      [[]],
+      new Uint8Array(3),
+      Symbol.iterator.toString(),
+    ];
+    for (const name of ['fetch', 'connect', 'meshfs.resolve', 'meshfs.write', 'constructor', '__proto__', 5, null, {}])
+      for (const args of [...odd, ...odd.map((one) => [one]), ...odd.map((one) => ['http://127.0.0.1:1/', one])])
+        if (name !== 'fetch' || !Array.isArray(args) || args[0] !== 'http://127.0.0.1:1/')
+          await assert.rejects(
+            session.call('effect', [name, args]),
+            (error: Error) => !/TypeError|Cannot/.test(error.message),
+          );
+  });
+
+  it('is bounded for each worker before it waits', async () => {
+    const port = await http(() => {});
+    const { fetch, effects } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const body = new Uint8Array(6 * 1024 * 1024);
+    const all = Array.from({ length: 8 }, () => fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body }));
+    const outcomes = all.map((one) =>
+      one.then(
+        () => 'done',
+        (error) => (isError(error, Overloaded) ? 'refused' : 'ended'),
+      ),
+    );
+    await Promise.race(outcomes);
+    effects.close();
+    const counted = await Promise.all(outcomes);
+    assert.ok(counted.filter((o) => o === 'refused').length >= 3, counted.join());
   });
 });
