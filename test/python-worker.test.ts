@@ -237,6 +237,28 @@ def descriptors(): return [fd for fd in range(256) if is_open(fd)]
       await used.mesh.destruct(worker);
     });
 
+    // What a process vault's home holds belongs to another id: there, only the calls reach it.
+    const has_home = driver === 'lxc';
+    it('keeps the files in its home for the next one', async (t) => {
+      const [node] = (await used.mesh.registry()).nodes;
+      if (!node!.volumes?.available) return t.skip(`no volumes: ${node!.volumes?.reason}`);
+      const source = `
+from pathlib import Path
+def keep(name, text): ${has_home ? 'Path.home().joinpath(name).write_text(text)' : 'hauki.volume.write(name, text)'}
+def find(name): return [str(Path.home()), ${has_home ? 'Path.home().joinpath(name).read_text()' : 'hauki.volume.read(name)'}, hauki.volume.read(name)]
+`;
+      interface Keeper {
+        keep(name: string, text: string): number;
+        find(name: string): string[];
+      }
+      const first = clone<Keeper>(source, { grants: { volume: `notes-${driver}` } });
+      await first.keep('a.txt', 'kept');
+      await used.mesh.destruct(first);
+      const next = clone<Keeper>(source, { grants: { volume: `notes-${driver}` } });
+      assert.deepEqual(await next.find('a.txt'), ['/root', 'kept', 'kept']);
+      await used.mesh.destruct(next);
+    });
+
     it('says how it ended by itself', async () => {
       const worker = clone<{ leave(): never }>('import os\ndef leave(): os._exit(3)\n');
       await assert.rejects(
