@@ -74,6 +74,11 @@ export class Agent {
     );
   }
 
+  /** MiB that may still be promised. */
+  room_mib(): number {
+    return this.#options.memory_mib - this.#promised();
+  }
+
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers } = this.#options;
     const offers = drivers.map((driver) => {

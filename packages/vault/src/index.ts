@@ -4,3 +4,4 @@ export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
 export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export type { EffectPowers, MeshFsClient } from './effects/effect.ts';
 export * from './effects/effects.ts';
+export { POOL, Pool } from './pool.ts';

@@ -12,6 +12,7 @@ import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { hookModules, placed } from './node-modules.ts';
+import { rehearseWhenIdle } from './rehearsal.ts';
 import { runShell } from './shell.ts';
 import { stripTypes } from './typescript.ts';
 
@@ -22,6 +23,7 @@ const FOLDER = tmpdir();
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
+  callOff();
   const context = createContext(setup.worker, outside, (fetched) => {
     const body = fetched.base64 === undefined ? fetched.text : Buffer.from(fetched.base64, 'base64');
     const empty = fetched.status === 204 || fetched.status === 205 || fetched.status === 304;
@@ -64,6 +66,7 @@ function run(): Promise<string> {
   return runShell({ control: streamTransport(control), server, open, inside });
 }
 
+const callOff = rehearseWhenIdle();
 void run().then((reason) => {
   process.stderr.write(`the agent is gone: ${reason}\n`);
   process.exit(0);

@@ -21,9 +21,12 @@ import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
 import {
+  CPU_MIN,
   END_POLL_MS,
   END_TIMEOUT_MS,
+  FREEZE_TIMEOUT_MS,
   MEMORY_MIB_MIN,
+  RUN_DIR,
   START_FIRST_MS,
   START_POLL_MS,
   START_TIMEOUT_MS,
@@ -55,14 +58,14 @@ const ONE_ARCHITECTURE = process.arch === 'x64' ? ['/usr/bin/setarch', 'i686'] :
 const ENVIRONMENT = { PATH: '/nonexistent' };
 
 /** Starts the container `name` for `spec`. */
-export async function startContainer(name: string, spec: VaultSpec, powers: Powers): Promise<Vault> {
+export async function startContainer(name: string, spec: VaultSpec, powers: Powers): Promise<Container> {
   if (spec.memory_mib < MEMORY_MIB_MIN) {
     throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
   }
   const { cgroups } = powers;
   cgroups.hasten();
   if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
-  const limits = cgroups.limits(spec.memory_mib);
+  const limits = limitsOf(cgroups, spec);
   const server = await listen(spec.listen_host);
   const address = server.address() as { port: number };
   const container = new Container(name, spec, address.port, powers);
@@ -79,16 +82,25 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
   return container;
 }
 
-class Container implements Vault {
-  readonly id: string;
+/** The limits of a vault in the words of this machine. Throws where they cannot be. */
+function limitsOf(cgroups: Cgroups, { memory_mib, cpu = 1 }: VaultSpec): Limit[] {
+  if (!(cpu >= CPU_MIN)) throw failed(`a share of ${cpu} of a core is too little; ask for at least ${CPU_MIN}`);
+  return cgroups.limits(memory_mib, cpu);
+}
+
+export class Container implements Vault {
+  /** Changes once, when a vault of the pool is handed out. */
+  id: string;
   readonly port: number;
   readonly exited: Promise<VaultExit>;
   pid = 0;
   control!: Vault['control'];
   readonly #name: string;
-  readonly #spec: VaultSpec;
+  #spec: VaultSpec;
   readonly #powers: Powers;
   readonly #tail = new LogTail();
+  /** Says whose vault it is, where the container's name does not. */
+  #label: string | undefined;
   readonly #oom_copy: string;
   /** LXC's own log: how the guest ended stands only here, since lxc-start exits with 0 or 1. */
   readonly #lxc_log: string;
@@ -190,6 +202,65 @@ class Container implements Vault {
     throw failed(this.#refusal ?? exit.reason, exit.log_tail);
   }
 
+  /**
+   * A vault that was started ahead becomes that of `spec`. Its limits are written and read back like those of a new one.
+   * Throws `VaultFailed`, and leaves nothing, when it is not as asked.
+   */
+  async assign(spec: VaultSpec): Promise<void> {
+    const { cgroups, trial } = this.#powers;
+    const before = this.#spec;
+    this.#spec = spec;
+    let wrong: string[];
+    try {
+      const limits = limitsOf(cgroups, spec);
+      // The container keeps its name; this one leads from the vault's to it.
+      this.#label = join(labelsDir(), `${this.#name}=${spec.id}`);
+      mkdirSync(labelsDir(), { recursive: true, mode: 0o755 });
+      writeFileSync(this.#label, '');
+      cgroups.write(this.#name, limits);
+      wrong = [...cgroups.mismatches(this.#name, limits), ...confinement(this.pid, trial?.without_seccomp === true)];
+    } catch (error) {
+      wrong = [(error as Error).message];
+    }
+    if (this.#ended || !executes(this.pid)) {
+      this.#spec = before;
+      throw failed(`the vault that was ready has ended: ${(await this.exited).reason}`);
+    }
+    if (wrong.length > 0) await this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
+    this.id = spec.id;
+    this.#powers.log(`vault ${spec.id} is container ${this.#name}, which was ready`);
+  }
+
+  async pause(): Promise<void> {
+    await this.#freeze(true);
+  }
+
+  async resume(): Promise<void> {
+    await this.#freeze(false);
+  }
+
+  async usage(): Promise<{ cpu_ms: number; memory_bytes: number }> {
+    const usage = this.#ended ? undefined : this.#powers.cgroups.usage(this.#name);
+    if (!usage) throw failed(`vault ${this.id} has ended`);
+    return usage;
+  }
+
+  async #freeze(on: boolean): Promise<void> {
+    const { cgroups } = this.#powers;
+    const until = performance.now() + FREEZE_TIMEOUT_MS;
+    try {
+      cgroups.freeze(this.#name, on);
+      while (!this.#ended && cgroups.frozen(this.#name) !== on) {
+        if (performance.now() > until) throw new Error(`it took longer than ${FREEZE_TIMEOUT_MS} ms`);
+        await sleep(END_POLL_MS);
+      }
+    } catch (error) {
+      if (!this.#ended)
+        throw failed(`vault ${this.id} could not be ${on ? 'stopped' : 'resumed'}: ${(error as Error).message}`);
+    }
+    if (this.#ended) throw failed(`vault ${this.id} has ended`);
+  }
+
   async kill(reason: string): Promise<void> {
     this.#kill_reason ??= reason;
     this.#strike();
@@ -254,9 +325,13 @@ class Container implements Vault {
     rmSync(this.#powers.files_dir, { recursive: true, force: true });
     // LXC may keep a folder of the container's name there: a generated AppArmor profile.
     rmSync(join(this.#powers.lxc_dir, this.#name), { recursive: true, force: true });
+    if (this.#label) rmSync(this.#label, { force: true });
     this.#claim?.release();
   }
 }
+
+/** Where it is kept which container is whose vault, for those that were started before they were anybody's. */
+export const labelsDir = () => join(RUN_DIR, 'vaults');
 
 function failed(reason: string, log_tail?: string) {
   return new VaultFailed({ driver: 'lxc', reason, ...(log_tail ? { log_tail } : {}) });

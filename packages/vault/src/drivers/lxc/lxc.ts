@@ -10,10 +10,10 @@ import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultFailed } from '@hauki/protocol';
-import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
-import { startContainer } from './container.ts';
+import { type Container, labelsDir, startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
@@ -51,7 +51,7 @@ class LxcDriver implements Driver {
   readonly #options: LxcOptions;
   readonly #files_dir: string;
   readonly #prefix: string;
-  readonly #vaults = new Map<string, Promise<Vault>>();
+  readonly #vaults = new Map<string, Promise<Container>>();
   #cgroups: Cgroups | undefined;
   #staged: Promise<Staged> | undefined;
   #reaper: Reaper | undefined;
@@ -109,7 +109,7 @@ class LxcDriver implements Driver {
     this.#vaults.set(spec.id, starting);
     try {
       const vault = await starting;
-      void vault.exited.then(() => this.#vaults.delete(spec.id));
+      void vault.exited.then(() => this.#vaults.delete(vault.id));
       // Closed meanwhile: `close` waits for it too, but its caller must not get a dying vault.
       if (this.#closed) {
         await vault.kill('the driver is closed');
@@ -123,7 +123,28 @@ class LxcDriver implements Driver {
     }
   }
 
-  async #start(spec: VaultSpec): Promise<Vault> {
+  /** V8's heap is as large as the memory it was started with, so memory is of the kind; the CPU's share is not. */
+  readonly pooling: Pooling = {
+    kind: ({ listen_host, memory_mib }) => JSON.stringify([listen_host, memory_mib]),
+    assign: async (vault, spec) => {
+      const container = await this.#vaults.get(vault.id);
+      if (container !== vault) throw new VaultFailed({ driver: 'lxc', reason: 'the vault that was ready has ended' });
+      if (!VAULT_ID.test(spec.id) || this.#vaults.has(spec.id)) {
+        await vault.kill('it could not be handed out');
+        throw new VaultFailed({ driver: 'lxc', reason: `vault ${spec.id} is already there` });
+      }
+      this.#vaults.set(spec.id, Promise.resolve(container));
+      this.#vaults.delete(vault.id);
+      try {
+        await container.assign(spec);
+      } catch (error) {
+        this.#vaults.delete(spec.id);
+        throw error;
+      }
+    },
+  };
+
+  async #start(spec: VaultSpec): Promise<Container> {
     const { stage_dir = STAGE_DIR, guest_file, log = () => {}, trial } = this.#options;
     const reason = obstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
@@ -178,6 +199,7 @@ class LxcDriver implements Driver {
     }
     rmSync(join(this.#files_dir, container.slice(this.#prefix.length)), { recursive: true, force: true });
     rmSync(join(LXC_DIR, container), { recursive: true, force: true });
+    for (const label of list(labelsDir())) if (label.startsWith(`${container}=`)) rmSync(join(labelsDir(), label));
   }
 
   async close(): Promise<void> {
