@@ -15,20 +15,19 @@ export interface DriverOptions {
   only?: string[] | undefined;
 }
 
-/** `gates`: for vaults without a listening socket; one host process for all drivers of a node. */
-type MakerOptions = DriverOptions & { gates: Gates };
+/**
+ * `gates`: for vaults without a listening socket; one host process for all drivers of a node. `guest`: the module that
+ * Node runs in a vault, written once for all.
+ */
+type MakerOptions = DriverOptions & { gates: Gates; guest(): Promise<string> };
 
 const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
-  async lxc({ node_id, data_dir, log }) {
-    const guest_file = join(data_dir, 'guest.mjs');
-    await writeNodeGuest(guest_file);
-    return createLxcDriver({ node_id, data_dir, guest_file, log });
+  async lxc({ node_id, data_dir, log, guest, gates }) {
+    return createLxcDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
   },
   quickjs: async () => createQuickjsDriver(),
-  async process({ node_id, data_dir, log }) {
-    const guest_file = join(data_dir, 'guest.mjs');
-    await writeNodeGuest(guest_file);
-    return createProcessDriver({ node_id, data_dir, guest_file, log });
+  async process({ node_id, data_dir, log, guest, gates }) {
+    return createProcessDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
   },
 };
 
@@ -39,5 +38,11 @@ export const DRIVER_NAMES = Object.keys(MAKERS) as DriverName[];
 export function createDrivers(options: DriverOptions): Promise<Driver[]> {
   const names = DRIVER_NAMES.filter((name) => !options.only || options.only.includes(name));
   const gates = new Gates();
-  return Promise.all(names.map((name) => MAKERS[name]({ ...options, gates })));
+  let written: Promise<string> | undefined;
+  const guest = () => {
+    const file = join(options.data_dir, 'guest.mjs');
+    written ??= writeNodeGuest(file).then(() => file);
+    return written;
+  };
+  return Promise.all(names.map((name) => MAKERS[name]({ ...options, gates, guest })));
 }

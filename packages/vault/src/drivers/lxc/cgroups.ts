@@ -30,9 +30,6 @@ export interface Limit {
 /** How names of folders begin: the container's own first, LXC's monitor of it, where that goes while it cleans up. */
 const LXC_KINDS = ['lxc.payload.', 'lxc.monitor.', 'lxc.pivot.'];
 
-const V1_FREEZER = 'freezer.state';
-const V2_FREEZER = 'cgroup.freeze';
-
 /** The kernel's own words about this machine's cgroups; tests give those of another. */
 export interface Layout {
   /** `/proc/self/mountinfo` */
@@ -131,43 +128,6 @@ export class Cgroups {
     }
   }
 
-  /** Stops all processes of the container where they are, or lets them go on. Throws where there is no freezer. */
-  freeze(container: string, on: boolean): void {
-    const dirs = this.#bases()
-      .map((base) => join(base, `${this.#kinds[0]}${container}`))
-      .filter((dir) => existsSync(join(dir, V1_FREEZER)) || existsSync(join(dir, V2_FREEZER)));
-    if (dirs.length === 0) throw new Error('this machine cannot stop and resume vaults: it has no freezer of cgroups');
-    for (const dir of dirs) {
-      if (existsSync(join(dir, V1_FREEZER)))
-        writeFileSync(join(dir, V1_FREEZER), on ? 'FROZEN' : 'THAWED', { flag: 'r+' });
-      else writeFileSync(join(dir, V2_FREEZER), on ? '1' : '0', { flag: 'r+' });
-    }
-  }
-
-  /** Whether the container's processes all stand still. On v1 they may need a moment; it is to be asked again. */
-  frozen(container: string): boolean {
-    return this.#bases().some((base) => {
-      const dir = join(base, `${this.#kinds[0]}${container}`);
-      return (
-        read(join(dir, V1_FREEZER))?.trim() === 'FROZEN' || /^frozen 1$/m.test(read(join(dir, 'cgroup.events')) ?? '')
-      );
-    });
-  }
-
-  /** What the container has used of the CPU, and has in memory now. Undefined where it is gone. */
-  usage(container: string): { cpu_ms: number; memory_bytes: number } | undefined {
-    const of = (controller: string, file: string) =>
-      this.#payload(container, controller)
-        .map((dir) => read(join(dir, file)))
-        .find((text) => text !== undefined);
-    const nanoseconds = of('cpuacct', 'cpuacct.usage');
-    const microseconds = /^usage_usec (\d+)/m.exec(of('cpu', 'cpu.stat') ?? '')?.[1];
-    const memory = of('memory', 'memory.usage_in_bytes') ?? of('memory', 'memory.current');
-    if (memory === undefined) return undefined;
-    const cpu_ms = nanoseconds !== undefined ? Number(nanoseconds) / 1e6 : Number(microseconds ?? 0) / 1e3;
-    return { cpu_ms: Math.round(cpu_ms), memory_bytes: Number(memory) };
-  }
-
   /** On v1 device access is a controller; on v2 LXC loads a program for the same rules. */
   get devicesVersion(): 1 | 2 | undefined {
     return this.#carrying('devices')?.version ?? (this.#hierarchies.some((h) => h.version === 2) ? 2 : undefined);
@@ -216,6 +176,56 @@ export class Cgroups {
     return [...found];
   }
 
+  /** Stops all that runs in the container, or lets it go on. False where this machine has no freezer. */
+  freeze(container: string, frozen: boolean): boolean {
+    let done = false;
+    for (const { dir, file, words } of this.#freezers(container)) {
+      try {
+        writeFileSync(join(dir, file), words[frozen ? 0 : 1]!, { flag: 'r+' });
+        done = true;
+      } catch {
+        // Gone already, or of another kind.
+      }
+    }
+    return done;
+  }
+
+  /** Whether all that runs in the container stands. */
+  isFrozen(container: string): boolean {
+    return this.#freezers(container).some(({ dir, state }) => state.test(read(join(dir, state.file)) ?? ''));
+  }
+
+  /** CPU time of all that ran in the container, and its memory now, as far as it is there. */
+  usage(container: string): { cpu_ms: number; memory_bytes: number } | undefined {
+    const of = (controller: string, file: string) =>
+      this.#payload(container, controller)
+        .map((dir) => read(join(dir, file)))
+        .find((text) => text !== undefined);
+    const nanoseconds = of('cpuacct', 'cpuacct.usage');
+    const microseconds = /^usage_usec (\d+)/m.exec(of('cpu', 'cpu.stat') ?? '')?.[1];
+    const memory = of('memory', 'memory.usage_in_bytes') ?? of('memory', 'memory.current');
+    if (memory === undefined) return undefined;
+    const cpu_ms = nanoseconds === undefined ? Number(microseconds ?? 0) / 1e3 : Number(nanoseconds) / 1e6;
+    return { cpu_ms, memory_bytes: Number(memory) };
+  }
+
+  /** The payload's freezer: of its own on v1, in every cgroup on v2. */
+  #freezers(container: string) {
+    const v1 = this.#payload(container, 'freezer').map((dir) => ({
+      dir,
+      file: 'freezer.state',
+      words: ['FROZEN', 'THAWED'],
+      state: { file: 'freezer.state', test: (text: string) => text.trim() === 'FROZEN' },
+    }));
+    if (v1.length > 0) return v1;
+    return this.#payload(container, 'memory').map((dir) => ({
+      dir,
+      file: 'cgroup.freeze',
+      words: ['1', '0'],
+      state: { file: 'cgroup.events', test: (text: string) => /^frozen 1$/m.test(text) },
+    }));
+  }
+
   /** Kills all that runs in the container's cgroups, its monitor too. */
   kill(container: string): void {
     for (const dir of this.folders(container)) {
@@ -225,9 +235,9 @@ export class Cgroups {
         // v1 has no such file: the processes are killed one by one.
       }
       for (const pid of procs(dir)) sigkill(pid);
-      // On v1 not even SIGKILL reaches what is frozen.
-      if ((read(join(dir, V1_FREEZER)) ?? 'THAWED\n') !== 'THAWED\n') thaw(dir);
     }
+    // On v1 what is frozen dies only when it is thawed: at once, without a step of its own.
+    this.freeze(container, false);
   }
 
   /** Removes what can be removed now; true when nothing of the container is left. */
@@ -330,14 +340,6 @@ function list(dir: string, folders_only = true): string[] {
       .map((entry) => entry.name);
   } catch {
     return [];
-  }
-}
-
-function thaw(dir: string): void {
-  try {
-    writeFileSync(join(dir, V1_FREEZER), 'THAWED', { flag: 'r+' });
-  } catch {
-    // Gone meanwhile.
   }
 }
 

@@ -8,16 +8,18 @@
  * itself when fd 4 closes.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VaultFailed } from '@hauki/protocol';
+import { BadInput, VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
+import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
+import { confinement, executes } from './confinement.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
 import {
@@ -42,11 +44,14 @@ export interface Powers {
   /** LXC's own path, which names its command socket. */
   lxc_dir: string;
   apparmor: AppArmor;
+  gates: Gates;
   log(line: string, fields?: object): void;
   trial?: Trial | undefined;
 }
 
 const LXC_START = '/usr/bin/lxc-start';
+/** A guest that ends by itself closes its channel a moment before its process is gone. */
+const GATE_GRACE_MS = 300;
 const SETPRIV = '/usr/bin/setpriv';
 /**
  * LXC makes its filter of system calls for every architecture that the kernel could run, three on x64, which takes the
@@ -66,9 +71,10 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
   cgroups.hasten();
   if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
   const limits = limitsOf(cgroups, spec);
-  const server = await listen(spec.listen_host);
-  const address = server.address() as { port: number };
-  const container = new Container(name, spec, address.port, powers);
+  const { gate_outside = false } = powers.staged;
+  const server = gate_outside ? undefined : await listen(spec.listen_host);
+  const address = server?.address() as { port: number } | undefined;
+  const container = new Container(name, spec, address?.port ?? 0, powers);
   try {
     container.spawn(server, limits);
   } catch (error) {
@@ -76,8 +82,9 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
     throw failed(`lxc-start could not be run: ${(error as Error).message}`);
   } finally {
     // From here on the vault alone accepts on this socket.
-    server.close();
+    server?.close();
   }
+  if (gate_outside) await container.openGate();
   await container.verify(limits);
   return container;
 }
@@ -91,7 +98,7 @@ function limitsOf(cgroups: Cgroups, { memory_mib, cpu = 1 }: VaultSpec): Limit[]
 export class Container implements Vault {
   /** Changes once, when a vault of the pool is handed out. */
   id: string;
-  readonly port: number;
+  port: number;
   readonly exited: Promise<VaultExit>;
   pid = 0;
   control!: Vault['control'];
@@ -106,10 +113,14 @@ export class Container implements Vault {
   readonly #lxc_log: string;
   #child: ChildProcess | undefined;
   #claim: Claim | undefined;
+  #gate: Gate | undefined;
+  #misbehaved: string | undefined;
   #kill_reason: string | undefined;
   #started = false;
   #ended = false;
   #refusal: string | undefined;
+  /** What it used when it was last looked at. */
+  #used: { cpu_ms: number; memory_bytes: number } | undefined;
   #settle!: (exit: VaultExit) => void;
 
   constructor(name: string, spec: VaultSpec, port: number, powers: Powers) {
@@ -125,7 +136,7 @@ export class Container implements Vault {
     });
   }
 
-  spawn(server: Server, limits: Limit[]): void {
+  spawn(server: Server | undefined, limits: Limit[]): void {
     const { cgroups, staged, files_dir, lxc_dir, apparmor, trial } = this.#powers;
     this.#claim = claimIds(this.#name);
     mkdirSync(files_dir, { recursive: true, mode: 0o700 });
@@ -138,6 +149,7 @@ export class Container implements Vault {
         ...staged,
         ids: this.#claim,
         memory_mib: this.#spec.memory_mib,
+        volume: this.#spec.volume,
         limits,
         devices_version: cgroups.devicesVersion,
         keep_oom: oom_file === undefined ? undefined : { from: oom_file, to: this.#oom_copy },
@@ -146,7 +158,7 @@ export class Container implements Vault {
       }),
       { mode: 0o600 },
     );
-    const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
+    const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
     const child = spawn(
       SETPRIV,
       [
@@ -174,7 +186,28 @@ export class Container implements Vault {
     if (child.pid === undefined) throw new Error(`${SETPRIV} cannot be executed`);
     this.#tail.follow(child.stdout as Readable);
     this.#tail.follow(child.stderr as Readable);
-    this.control = streamTransport(child.stdio[4] as Duplex);
+    if (server) this.control = streamTransport(child.stdio[4] as Duplex);
+  }
+
+  /** For a guest without a listening socket: its end of fd 4 goes to the gate host. */
+  async openGate(): Promise<void> {
+    const { gates } = this.#powers;
+    try {
+      this.#gate = await gates.open(this.#name, this.#spec.listen_host, this.#child!.stdio[4] as Socket);
+    } catch (error) {
+      // A guest that ended by itself tells why in `verify`.
+      if (!this.#ended) await this.#refuse(`its gate was not opened: ${(error as Error).message}`);
+      return;
+    }
+    this.port = this.#gate.port;
+    this.control = this.#gate.control;
+    void this.#gate.gone.then(async ({ cause, reason }) => {
+      if (this.#ended) return;
+      if (cause === 'misbehaved') this.#misbehaved ??= reason;
+      else await Promise.race([this.exited, sleep(GATE_GRACE_MS, undefined, { ref: false })]);
+      this.#kill_reason ??= this.#ended ? undefined : `its gate is gone: ${reason}`;
+      this.#strike();
+    });
   }
 
   /** Waits until the guest executes within its limits. Throws, and leaves nothing, when it does not. */
@@ -231,38 +264,33 @@ export class Container implements Vault {
     this.#powers.log(`vault ${spec.id} is container ${this.#name}, which was ready`);
   }
 
+  /** Resolves when the kernel shows every process of it standing. */
   async pause(): Promise<void> {
-    await this.#freeze(true);
+    const { cgroups } = this.#powers;
+    if (!cgroups.freeze(this.#name, true)) throw new BadInput({ what: 'pause', why: 'this machine has no freezer' });
+    const until = performance.now() + FREEZE_TIMEOUT_MS;
+    while (!cgroups.isFrozen(this.#name) && !this.#ended) {
+      if (performance.now() > until) {
+        cgroups.freeze(this.#name, false);
+        throw failed(`it could not be stopped within ${FREEZE_TIMEOUT_MS} ms`);
+      }
+      await sleep(END_POLL_MS);
+    }
   }
 
   async resume(): Promise<void> {
-    await this.#freeze(false);
+    this.#powers.cgroups.freeze(this.#name, false);
   }
 
-  async usage(): Promise<{ cpu_ms: number; memory_bytes: number }> {
-    const usage = this.#ended ? undefined : this.#powers.cgroups.usage(this.#name);
-    if (!usage) throw failed(`vault ${this.id} has ended`);
-    return usage;
-  }
-
-  async #freeze(on: boolean): Promise<void> {
-    const { cgroups } = this.#powers;
-    const until = performance.now() + FREEZE_TIMEOUT_MS;
-    try {
-      cgroups.freeze(this.#name, on);
-      while (!this.#ended && cgroups.frozen(this.#name) !== on) {
-        if (performance.now() > until) throw new Error(`it took longer than ${FREEZE_TIMEOUT_MS} ms`);
-        await sleep(END_POLL_MS);
-      }
-    } catch (error) {
-      if (!this.#ended)
-        throw failed(`vault ${this.id} could not be ${on ? 'stopped' : 'resumed'}: ${(error as Error).message}`);
-    }
-    if (this.#ended) throw failed(`vault ${this.id} has ended`);
+  async usage() {
+    this.#used = this.#powers.cgroups.usage(this.#name) ?? this.#used;
+    if (!this.#used) throw failed('its cgroups are gone');
+    return this.#used;
   }
 
   async kill(reason: string): Promise<void> {
     this.#kill_reason ??= reason;
+    this.#used = this.#powers.cgroups.usage(this.#name) ?? this.#used;
     this.#strike();
     await this.exited;
   }
@@ -304,21 +332,26 @@ export class Container implements Vault {
       await sleep(END_POLL_MS);
     }
     this.control?.close('the vault ended');
+    this.#gate?.close('the vault ended');
+    await this.#gate?.gone;
     // What was written last is still in the pipes.
     await drained(this.#child);
     this.#release();
-    this.#settle(
-      explainExit({
+    const usage = this.#used && { usage: this.#used };
+    this.#settle({
+      ...explainExit({
         code,
         signal,
         kill_reason: this.#kill_reason,
+        misbehaved: this.#misbehaved,
         started: this.#started,
         oom_text,
         lxc_log,
         memory_mib: this.#spec.memory_mib,
         log_tail: this.#tail.text(),
       }),
-    );
+      ...usage,
+    });
   }
 
   #release(): void {
@@ -345,32 +378,6 @@ async function listen(host: string): Promise<Server> {
     server.listen(0, host, resolve);
   });
   return server;
-}
-
-/** Whether LXC has handed over to the program of the vault. */
-function executes(pid: number): boolean {
-  try {
-    const path = readlinkSync(`/proc/${pid}/exe`);
-    return path !== LXC_START && !path.endsWith('/lxc-start');
-  } catch {
-    return false;
-  }
-}
-
-function readStatus(pid: number): string | undefined {
-  return read(`/proc/${pid}/status`);
-}
-
-/** What differs from the confinement every vault has, as the kernel tells it. */
-function confinement(pid: number, without_seccomp: boolean): string[] {
-  const status = readStatus(pid) ?? '';
-  const wanted: [string, RegExp][] = [
-    ['capabilities none', /^CapEff:\s*0+$/m],
-    ['bounding set none', /^CapBnd:\s*0+$/m],
-    ['NoNewPrivs 1', /^NoNewPrivs:\s*1$/m],
-    ...(without_seccomp ? [] : ([['Seccomp 2', /^Seccomp:\s*2$/m]] as [string, RegExp][])),
-  ];
-  return wanted.filter(([, pattern]) => !pattern.test(status)).map(([name]) => `${name}: no`);
 }
 
 /** Waits for the log pipes to close; all writers are dead by now. */

@@ -27,7 +27,7 @@ export const START_FIRST_MS = 12;
 export const START_POLL_MS = 4;
 /** How often a dying container is looked at. */
 export const END_POLL_MS = 2;
-/** Processes stop within microseconds of the freezer's word, but for those in the middle of a system call. */
+/** A process that the kernel is busy for cannot be stopped; the others stop within a millisecond. */
 export const FREEZE_TIMEOUT_MS = 2_000;
 /** A killed process leaves its cgroup within milliseconds; longer than this means that the kernel is stuck. */
 export const END_TIMEOUT_MS = 5_000;
