@@ -4,6 +4,7 @@
  */
 import { mac, makeCallerKey, sessionKey, signatureHolds } from '@hauki/rpc';
 
+const EMPTY_MODULE = 'data:text/javascript,export{}';
 /** A vault that was started for somebody has its worker earlier than this. */
 const IDLE_MS = 25;
 
@@ -14,7 +15,7 @@ export function rehearseWhenIdle(): () => void {
 }
 
 async function rehearse(): Promise<void> {
-  await import('data:text/javascript,export{}' as string);
+  await import(EMPTY_MODULE);
   const caller = await makeCallerKey();
   await signatureHolds(caller.jwk, 'a', await caller.sign('a'));
   await mac(await sessionKey('A'.repeat(43), 'a'), 'a');
