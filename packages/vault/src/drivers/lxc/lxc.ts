@@ -19,6 +19,7 @@ import { dropClaim, listClaims } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
+import { viewOf } from './root-view.ts';
 import { type Staged, stageRuntime } from './staging.ts';
 import { pythonObstacle, stagePython } from './staging-python.ts';
 
@@ -181,11 +182,23 @@ class LxcDriver implements Driver {
     const { stage_dir = STAGE_DIR, guest_file } = this.#options;
     const staging =
       this.#staged.get(runtime) ??
-      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file));
+      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file)).then((staged) =>
+        this.#view(staged),
+      );
     this.#staged.set(runtime, staging);
     // After a failure the next start may find its cause removed.
     staging.catch(() => this.#staged.delete(runtime));
     return staging;
+  }
+
+  /** A vault sees where its root lies on the host only where that cannot be hidden. */
+  async #view(staged: Staged): Promise<Staged> {
+    try {
+      return { ...staged, rootfs: await viewOf(staged.rootfs) };
+    } catch (error) {
+      this.#options.log?.(`vaults can read where their root lies on this machine: ${(error as Error).message}`);
+      return staged;
+    }
   }
 
   async sweep(): Promise<number> {
