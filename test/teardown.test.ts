@@ -6,7 +6,7 @@ import { connect as connectTcp } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { startCore, startNode } from '@hauki/cli';
-import { connect, isError, type Mesh, OutcomeUnknown, WorkerDied } from '@hauki/mesh';
+import { connect, isError, logText, type Mesh, OutcomeUnknown, WorkerDied } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import {
   CALCULATOR,
@@ -97,7 +97,7 @@ for (const driver of DRIVERS) {
         const { state, fate } = (await answer.json()) as any;
         assert.equal(state, 'dead');
         assert.equal(fate.cause, 'lease_expired');
-        assert.match(fate.log_tail, /last words: nobody renewed its lease/);
+        assert.match(logText(fate.lines), /last words: nobody renewed its lease/);
       }
     });
 

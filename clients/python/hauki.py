@@ -94,16 +94,19 @@ _CODES = {
     "Unauthorised": -32012, "Forbidden": -32013, "GrantMissing": -32014, "TokenUnknown": -32015,
     "TicketForged": -32020, "TicketExpired": -32021, "TicketReplayed": -32022, "TicketAudience": -32023,
     "TicketMisdirected": -32024, "TicketUnproven": -32025, "SessionLost": -32026, "NoNodeFits": -32030,
-    "VaultFailed": -32031, "SourceRejected": -32032, "WorkerUnknown": -32033, "PointerMissing": -32040,
+    "VaultFailed": -32031, "SourceRejected": -32032, "WorkerUnknown": -32033, "QuotaExceeded": -32034,
+    "WorkerPaused": -32035, "PointerMissing": -32040,
     "PointerDeleted": -32045, "PreconditionFailed": -32046, "VersionUnknown": -32047, "ChangesMissed": -32048,
     "RangeUnsatisfiable": -32049, "DigestMismatch": -32090, "UploadUnknown": -32091, "UploadOffset": -32092,
     "NotText": -32093,
     "PointerInvalid": -32041, "PointerUnknown": -32042, "PayloadLost": -32043, "StorageFailed": -32044,
+    "VolumeInUse": -32070, "VolumeUnknown": -32071, "VolumeFailed": -32072,
     "NameTaken": -32060, "WorkerRestarting": -32061, "JobUnknown": -32062, "JobEnded": -32063, "KeyReused": -32064,
     "JobCancelled": -32065,
 }  # fmt: skip
 _RETRYABLE = {
     "ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed", "WorkerRestarting",
+    "VolumeInUse", "QuotaExceeded", "WorkerPaused",
 }  # fmt: skip
 _ERRORS = {
     name: type(name, (MeshError,), {"code": code, "retryable": name in _RETRYABLE, "__module__": __name__})

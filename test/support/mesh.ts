@@ -88,7 +88,7 @@ export function descendants(pid: number): number[] {
   return found.filter(lives);
 }
 
-/** Everything on this machine that carries the text in its name: cgroups, mounts, container and id claims. */
+/** Everything on this machine that carries the text in its name: cgroups, mounts, loop devices, container and id claims. */
 export function traces(text: string): string[] {
   const found: string[] = [];
   const look = (folder: string, depth: number) => {
@@ -107,6 +107,11 @@ export function traces(text: string): string[] {
   look('/run/hauki', 3);
   for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n'))
     if (line.includes(text)) found.push(line);
+  const devices = existsSync('/sys/block') ? readdirSync('/sys/block') : [];
+  for (const name of devices.filter((device) => device.startsWith('loop'))) {
+    const file = `/sys/block/${name}/loop/backing_file`;
+    if (existsSync(file) && readFileSync(file, 'utf8').includes(text)) found.push(`/dev/${name}`);
+  }
   for (const { command } of processes(text)) found.push(command);
   return found;
 }
@@ -133,6 +138,7 @@ export function useMesh(options: Omit<Partial<LocalMeshOptions>, 'data_dir' | 'l
     await used.mesh?.close();
     await used.local?.stop();
     const names = used.local?.nodes.map((node) => node.node) ?? [];
+    assert.deepEqual(traces(folder), [], 'something of the mesh is left');
     rmSync(folder, { recursive: true, force: true });
     for (const name of names) {
       await until(`nothing of node ${name} is left`, () => traces(name).length === 0, 5_000).catch(() => {});

@@ -5,7 +5,7 @@
  * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
  * Every driver passes `test/driver-conformance.ts`.
  */
-import type { IsolationLevel } from '@hauki/protocol';
+import type { Cause, IsolationLevel } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
 export type DriverName = 'lxc' | 'quickjs' | 'process';
@@ -21,16 +21,20 @@ export interface VaultSpec {
   /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
   listen_host: string;
   memory_mib: number;
-  /** A lasting folder of the host, its quota kept already; bound at `inside`, and the vault's home. */
-  volume?: { path: string; inside: string };
+  /** A host's folder, mounted with its quota, to be found at `inside`, which is HOME, and owned by the vault's root. */
+  volume?: { path: string; inside: string } | undefined;
+  /** Share of a core, read back where the driver can limit it; 1 when left out. */
+  cpu?: number;
 }
 
 export interface VaultExit {
-  cause: 'killed' | 'exited' | 'out_of_memory' | 'failed_to_start' | 'misbehaved';
+  cause: Extract<Cause, 'killed' | 'exited' | 'out_of_memory' | 'misbehaved'> | 'failed_to_start';
   /** For a person: what happened, with the code or signal. */
   reason: string;
   /** The last of what the guest or its container wrote, at most `LIMITS.log_tail_chars`. */
   log_tail: string;
+  /** What was used up to the end, where that is known. */
+  usage?: { cpu_ms: number; memory_bytes: number };
 }
 
 export interface Vault {
@@ -43,13 +47,13 @@ export interface Vault {
   readonly control: Transport;
   /** Settles once, when the vault is gone, whatever the cause; never rejects. */
   readonly exited: Promise<VaultExit>;
-  /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
-  kill(reason: string): Promise<void>;
-  /** Stops all of it where it is, until `resume`. */
+  /** Stops its code where it stands, until `resume`. A paused vault can be killed. Safe to call twice. */
   pause?(): Promise<void>;
   resume?(): Promise<void>;
-  /** What it has used of the CPU, and what it has in memory now. */
+  /** CPU time since its start, memory that it occupies now. */
   usage?(): Promise<{ cpu_ms: number; memory_bytes: number }>;
+  /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
+  kill(reason: string): Promise<void>;
 }
 
 export interface Driver {

@@ -4,17 +4,10 @@
  */
 import type { Duplex } from 'node:stream';
 import type { Setup, TicketRole } from '@hauki/protocol';
-import {
-  type PortTransport,
-  portTransport,
-  remote,
-  Session,
-  type SessionStats,
-  serve,
-  type Transport,
-} from '@hauki/rpc';
+import { type PortTransport, portTransport, Session, type SessionStats, serve, type Transport } from '@hauki/rpc';
 import { BRIDGE, Bridge, type Opened } from './bridge.ts';
 import type { Inside, Outside } from './guest.ts';
+import { outsideOver } from './outside.ts';
 
 /** The argument that tells a Node guest that its gate is outside. */
 export const GATE_OUTSIDE = 'gate-outside';
@@ -92,15 +85,6 @@ export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside:
     },
   };
   const session = new Session({ transport: make(0), dispatch: serve(control, ['load', 'call', 'stats', 'end']) });
-  const host = remote<Outside>(session);
-  const outside: Outside = {
-    async effect(name, args) {
-      if (name !== 'log') return host.effect(name, args);
-      // Log lines want no answer; where there is no room for them they are dropped.
-      session.notify('effect', [name, args]);
-    },
-    heartbeat: (challenge, mac) => host.heartbeat(challenge, mac),
-    destruct: (mac) => host.destruct(mac),
-  };
+  const outside = outsideOver(session);
   return over;
 }

@@ -12,6 +12,7 @@ import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { hookModules, placed } from './node-modules.ts';
+import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
 import { stripTypes } from './typescript.ts';
 
@@ -22,17 +23,7 @@ const FOLDER = tmpdir();
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
-  const context = createContext(setup.worker, outside, (fetched) => {
-    const body = fetched.base64 === undefined ? fetched.text : Buffer.from(fetched.base64, 'base64');
-    const empty = fetched.status === 204 || fetched.status === 205 || fetched.status === 304;
-    const response = new Response(empty ? null : body, {
-      status: fetched.status,
-      statusText: fetched.status_text,
-      headers: fetched.headers,
-    });
-    Object.defineProperty(response, 'url', { value: fetched.url });
-    return response;
-  });
+  const context = createContext(setup.worker, outside, nodePlatform);
   Object.assign(globalThis, { hauki: context, fetch: context.fetch });
   Object.assign(console, createConsole(context.write_log));
   return createGuest({

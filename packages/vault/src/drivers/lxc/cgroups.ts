@@ -133,6 +133,56 @@ export class Cgroups {
     return [...found];
   }
 
+  /** Stops all that runs in the container, or lets it go on. False where this machine has no freezer. */
+  freeze(container: string, frozen: boolean): boolean {
+    let done = false;
+    for (const { dir, file, words } of this.#freezers(container)) {
+      try {
+        writeFileSync(join(dir, file), words[frozen ? 0 : 1]!, { flag: 'r+' });
+        done = true;
+      } catch {
+        // Gone already, or of another kind.
+      }
+    }
+    return done;
+  }
+
+  /** Whether all that runs in the container stands. */
+  isFrozen(container: string): boolean {
+    return this.#freezers(container).some(({ dir, state }) => state.test(read(join(dir, state.file)) ?? ''));
+  }
+
+  /** CPU time of all that ran in the container, and its memory now, as far as it is there. */
+  usage(container: string): { cpu_ms: number; memory_bytes: number } | undefined {
+    const of = (controller: string, file: string) =>
+      this.#payload(container, controller)
+        .map((dir) => read(join(dir, file)))
+        .find((text) => text !== undefined);
+    const nanoseconds = of('cpuacct', 'cpuacct.usage');
+    const microseconds = /^usage_usec (\d+)/m.exec(of('cpu', 'cpu.stat') ?? '')?.[1];
+    const memory = of('memory', 'memory.usage_in_bytes') ?? of('memory', 'memory.current');
+    if (memory === undefined) return undefined;
+    const cpu_ms = nanoseconds === undefined ? Number(microseconds ?? 0) / 1e3 : Number(nanoseconds) / 1e6;
+    return { cpu_ms, memory_bytes: Number(memory) };
+  }
+
+  /** The payload's freezer: of its own on v1, in every cgroup on v2. */
+  #freezers(container: string) {
+    const v1 = this.#payload(container, 'freezer').map((dir) => ({
+      dir,
+      file: 'freezer.state',
+      words: ['FROZEN', 'THAWED'],
+      state: { file: 'freezer.state', test: (text: string) => text.trim() === 'FROZEN' },
+    }));
+    if (v1.length > 0) return v1;
+    return this.#payload(container, 'memory').map((dir) => ({
+      dir,
+      file: 'cgroup.freeze',
+      words: ['1', '0'],
+      state: { file: 'cgroup.events', test: (text: string) => /^frozen 1$/m.test(text) },
+    }));
+  }
+
   /** Kills all that runs in the container's cgroups, its monitor too. */
   kill(container: string): void {
     for (const dir of this.folders(container)) {
@@ -143,6 +193,8 @@ export class Cgroups {
       }
       for (const pid of procs(dir)) sigkill(pid);
     }
+    // On v1 what is frozen dies only when it is thawed: at once, without a step of its own.
+    this.freeze(container, false);
   }
 
   /** Removes what can be removed now; true when nothing of the container is left. */

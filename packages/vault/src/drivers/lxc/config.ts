@@ -22,6 +22,8 @@ export interface VaultConfig {
   seccomp_profile: string;
   ids: { base: number; size: number };
   memory_mib: number;
+  /** A host's folder, mounted with its quota, and where it goes. */
+  volume?: { path: string; inside: string } | undefined;
   limits: Limit[];
   devices_version: 1 | 2 | undefined;
   /** Copies the memory cgroup's event counter to a file before LXC removes the cgroup. */
@@ -33,8 +35,13 @@ export interface VaultConfig {
 /** Device numbers of null, zero, random, urandom: nothing else can be opened, whatever node is there. */
 const DEVICE_NUMBERS = ['c 1:3 rw', 'c 1:5 rw', 'c 1:8 rw', 'c 1:9 rw'];
 
+const VOLUME_OPTIONS = 'bind,rw,nosuid,nodev,noexec,idmap=container';
+/** As in fstab(5): nothing in a path ends its field. */
+const escaped = (path: string) =>
+  path.replaceAll(/[\s\\#]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`);
+
 export function renderConfig(config: VaultConfig): string {
-  const { rootfs, ids, trial = {} } = config;
+  const { rootfs, ids, volume, trial = {} } = config;
   const heap_mib = Math.floor(config.memory_mib * HEAP_SHARE);
   const init = trial.init_cmd ?? `${NODE_INSIDE} --max-old-space-size=${heap_mib} ${GUEST_INSIDE}`;
   const lines = [
@@ -50,6 +57,11 @@ export function renderConfig(config: VaultConfig): string {
     'lxc.mount.entry = proc proc proc nosuid,nodev,noexec,subset=pid 0 0',
     `lxc.mount.entry = tmpfs tmp tmpfs nosuid,nodev,noexec,size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777 0 0`,
     ...DEVICES.map((name) => `lxc.mount.entry = /dev/${name} dev/${name} none bind,rw,nosuid,noexec 0 0`),
+    // Its ids on disk are the vault's own, 0 and up, whatever range the vault has this time.
+    ...(volume
+      ? [`lxc.mount.entry = ${escaped(volume.path)} ${volume.inside.slice(1)} none ${VOLUME_OPTIONS} 0 0`]
+      : []),
+    ...(volume ? [`lxc.environment = HOME=${volume.inside}`] : []),
     ...(trial.extra_mounts ?? []).map((entry) => `lxc.mount.entry = ${entry}`),
     'lxc.autodev = 0',
     'lxc.tty.max = 0',

@@ -13,14 +13,21 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VaultFailed } from '@hauki/protocol';
+import { BadInput, VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Cgroups, Limit } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
-import { END_POLL_MS, END_TIMEOUT_MS, MEMORY_MIB_MIN, START_POLL_MS, START_TIMEOUT_MS } from './limits.ts';
+import {
+  END_POLL_MS,
+  END_TIMEOUT_MS,
+  FREEZE_TIMEOUT_MS,
+  MEMORY_MIB_MIN,
+  START_POLL_MS,
+  START_TIMEOUT_MS,
+} from './limits.ts';
 import { LogTail } from './log-tail.ts';
 import type { Staged } from './staging.ts';
 
@@ -84,6 +91,8 @@ class Container implements Vault {
   #started = false;
   #ended = false;
   #refusal: string | undefined;
+  /** What it used when it was last looked at. */
+  #used: { cpu_ms: number; memory_bytes: number } | undefined;
   #settle!: (exit: VaultExit) => void;
 
   constructor(name: string, spec: VaultSpec, port: number, powers: Powers) {
@@ -112,6 +121,7 @@ class Container implements Vault {
         ...staged,
         ids: this.#claim,
         memory_mib: this.#spec.memory_mib,
+        volume: this.#spec.volume,
         limits,
         devices_version: cgroups.devicesVersion,
         keep_oom: oom_file === undefined ? undefined : { from: oom_file, to: this.#oom_copy },
@@ -173,8 +183,33 @@ class Container implements Vault {
     throw failed(this.#refusal ?? exit.reason, exit.log_tail);
   }
 
+  /** Resolves when the kernel shows every process of it standing. */
+  async pause(): Promise<void> {
+    const { cgroups } = this.#powers;
+    if (!cgroups.freeze(this.#name, true)) throw new BadInput({ what: 'pause', why: 'this machine has no freezer' });
+    const until = performance.now() + FREEZE_TIMEOUT_MS;
+    while (!cgroups.isFrozen(this.#name) && !this.#ended) {
+      if (performance.now() > until) {
+        cgroups.freeze(this.#name, false);
+        throw failed(`it could not be stopped within ${FREEZE_TIMEOUT_MS} ms`);
+      }
+      await sleep(END_POLL_MS);
+    }
+  }
+
+  async resume(): Promise<void> {
+    this.#powers.cgroups.freeze(this.#name, false);
+  }
+
+  async usage() {
+    this.#used = this.#powers.cgroups.usage(this.#name) ?? this.#used;
+    if (!this.#used) throw failed('its cgroups are gone');
+    return this.#used;
+  }
+
   async kill(reason: string): Promise<void> {
     this.#kill_reason ??= reason;
+    this.#used = this.#powers.cgroups.usage(this.#name) ?? this.#used;
     this.#strike();
     await this.exited;
   }
@@ -219,8 +254,9 @@ class Container implements Vault {
     // What was written last is still in the pipes.
     await drained(this.#child);
     this.#release();
-    this.#settle(
-      explainExit({
+    const usage = this.#used && { usage: this.#used };
+    this.#settle({
+      ...explainExit({
         code,
         signal,
         kill_reason: this.#kill_reason,
@@ -230,7 +266,8 @@ class Container implements Vault {
         memory_mib: this.#spec.memory_mib,
         log_tail: this.#tail.text(),
       }),
-    );
+      ...usage,
+    });
   }
 
   #release(): void {

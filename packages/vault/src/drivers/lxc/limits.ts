@@ -21,6 +21,8 @@ export const START_TIMEOUT_MS = 10_000;
 export const START_POLL_MS = 2;
 /** How often a dying container is looked at. */
 export const END_POLL_MS = 2;
+/** A process that the kernel is busy for cannot be stopped; the others stop within a millisecond. */
+export const FREEZE_TIMEOUT_MS = 2_000;
 /** A killed process leaves its cgroup within milliseconds; longer than this means that the kernel is stuck. */
 export const END_TIMEOUT_MS = 5_000;
 /** What a guest may write to its log pipes in one window; beyond it is made to wait, so it cannot busy the agent. */

@@ -24,6 +24,7 @@ for claim in "$1"/*."$2".*; do
     [ -n "$dirs" ] || break
     for dir in $dirs; do
       for pid in $(cat "$dir/cgroup.procs" 2>/dev/null); do [ "$pid" -gt 1 ] && kill -9 "$pid"; done
+      [ -f "$dir/freezer.state" ] && echo THAWED > "$dir/freezer.state"
       find "$dir" -depth -type d -exec rmdir {} + 2>/dev/null
     done
     tries=$((tries + 1))

@@ -27,6 +27,8 @@ export const DEVICES = ['null', 'zero', 'random', 'urandom'] as const;
 
 const POLICY_FILE = fileURLToPath(new URL('./seccomp.policy', import.meta.url));
 const LDD = '/usr/bin/ldd';
+/** Empty ones, to be mounted over, and those that hold what is ours. */
+const FOLDERS = ['proc', 'dev', 'tmp', 'etc', 'root', 'hauki'];
 const SMALL_FILES: Record<string, string> = {
   'etc/passwd': 'root:x:0:0::/tmp:/bin/false\n',
   'etc/group': 'root:x:0:\n',
@@ -46,7 +48,7 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
   const guest = await readFile(guest_file);
   const policy = await readFile(POLICY_FILE);
   const digest = createHash('sha256');
-  digest.update(JSON.stringify([[...digests], SMALL_FILES, DEVICES]));
+  digest.update(JSON.stringify([[...digests], SMALL_FILES, DEVICES, FOLDERS]));
   digest.update(guest).update(policy);
   const home = join(stage_dir, digest.digest('hex').slice(0, 24));
   const staged: Staged = { rootfs: join(home, 'rootfs'), seccomp_profile: join(home, 'seccomp.policy') };
@@ -55,7 +57,7 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
   const temporary = join(stage_dir, `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
   try {
     const root = join(temporary, 'rootfs');
-    for (const dir of ['proc', 'dev', 'tmp', 'etc', 'hauki']) await mkdir(join(root, dir), { recursive: true });
+    for (const dir of FOLDERS) await mkdir(join(root, dir), { recursive: true });
     for (const device of DEVICES) await writeFile(join(root, 'dev', device), '');
     for (const [path, text] of Object.entries(SMALL_FILES)) await writeFile(join(root, path), text);
     for (const [inside, source] of files) {
@@ -65,7 +67,16 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
     }
     await writeFile(join(root, GUEST_INSIDE), guest);
     await writeFile(join(temporary, 'seccomp.policy'), policy);
-    for (const dir of ['', 'rootfs', 'rootfs/proc', 'rootfs/dev', 'rootfs/tmp', 'rootfs/etc', 'rootfs/hauki']) {
+    for (const dir of [
+      '',
+      'rootfs',
+      'rootfs/proc',
+      'rootfs/dev',
+      'rootfs/tmp',
+      'rootfs/root',
+      'rootfs/etc',
+      'rootfs/hauki',
+    ]) {
       await chmod(join(temporary, dir), 0o755);
     }
     await rename(temporary, home);
