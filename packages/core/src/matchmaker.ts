@@ -4,11 +4,20 @@
  * Vöcking 2003). Of 100 runs with 10,000 nodes and 100,000 jobs 99 kept the fullest node within 2 of the mean; with two
  * free picks it was half of them, the rest reached 3.
  */
-import { type IsolationLevel, isAtLeast, LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad } from '@hauki/protocol';
+import {
+  type IsolationLevel,
+  isAtLeast,
+  LEAST_MEMORY_MIB,
+  type NodeInfo,
+  type NodeLoad,
+  type Runtime,
+} from '@hauki/protocol';
 
 export interface Wanted {
   /** Undefined: the strongest isolation that any fitting node offers. */
   driver?: string | undefined;
+  /** What must run inside. */
+  runtime?: Runtime | undefined;
   /** No vault that holds less strongly will do. */
   min_isolation?: IsolationLevel | undefined;
   labels: Record<string, string>;
@@ -37,6 +46,8 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
   const offer = info.drivers[driver];
   if (!offer) return `no driver ${driver}`;
   if (!offer.available) return `no ${driver}: ${offer.reason}`;
+  const { runtime = 'node' } = wanted;
+  if (!(offer.runtimes ?? ['node']).includes(runtime)) return `${driver} runs no ${runtime} here`;
   if (wanted.min_isolation !== undefined && !isAtLeast(offer.level, wanted.min_isolation))
     return `${driver} is of isolation ${offer.level}, less than ${wanted.min_isolation}`;
   if (wanted.driver === undefined && !isAtLeast(offer.level, 'process'))

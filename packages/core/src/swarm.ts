@@ -22,6 +22,7 @@ import {
   normaliseGrants,
   Overloaded,
   type Provisioned,
+  runtimeOf,
   type SecretRequests,
   SourceRejected,
   secretValues,
@@ -142,13 +143,17 @@ export class Swarm {
     const { source, language, pointer } = await this.#source(request);
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
-    const modules = await resolveModules(
-      { source, pointer },
-      {
-        resolve: (text) => this.#powers.meshfs.resolve(text),
-        demand: (text) => demand(principal, { scope: reading, pointer: text }),
-      },
-    );
+    // What is written in Python imports no pointers.
+    const modules =
+      runtimeOf(language) === 'python'
+        ? []
+        : await resolveModules(
+            { source, pointer },
+            {
+              resolve: (text) => this.#powers.meshfs.resolve(text),
+              demand: (text) => demand(principal, { scope: reading, pointer: text }),
+            },
+          );
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
@@ -182,7 +187,8 @@ export class Swarm {
     const { volume } = grants;
     const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
     const { driver: asked, labels } = order;
-    const wanted = { driver: asked, min_isolation, labels, memory_mib: memory, volume: volume !== null };
+    const runtime = runtimeOf(order.job.language);
+    const wanted = { driver: asked, min_isolation, runtime, labels, memory_mib: memory, volume: volume !== null };
     const tried = new Set<string>();
     for (;;) {
       // A volume is where it is.
@@ -304,7 +310,7 @@ export class Swarm {
     if (!isLanguage(language))
       throw new BadInput({
         what: pointer!,
-        why: `a worker is JavaScript or TypeScript, but this is ${found.media_type}. Write it with a language`,
+        why: `a worker is JavaScript, TypeScript or Python, but this is ${found.media_type}. Write it with a language`,
       });
     return { source: found.content, language, pointer: found.pointer };
   }
@@ -354,6 +360,7 @@ function refusal(order: Order, memory: (driver: string) => number, refused: stri
   if (order.driver) wanted.driver = order.driver;
   if (order.job.min_isolation) wanted.min_isolation = order.job.min_isolation;
   if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
+  if (order.job.language === 'python') wanted.language = 'python';
   wanted.memory_mib = order.driver ? memory(order.driver) : (order.memory_mib ?? DEFAULT_MEMORY_MIB);
   return new NoNodeFits({ wanted, have: [...refused, ...[...tried].map((n) => `${n} (tried: it could not)`)] });
 }

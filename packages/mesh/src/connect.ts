@@ -6,6 +6,7 @@ import {
   describe,
   type GrantRequest,
   type IsolationLevel,
+  type Language,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
@@ -48,7 +49,7 @@ export interface ConnectOptions {
 }
 
 /** What to clone: a pointer, a module's text, or a file (Node only), bundled with all that it imports. */
-export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
+export type Origin = string | { source: string; language?: Language } | { file: string };
 
 export interface CloneOptions {
   driver?: 'lxc' | 'quickjs' | 'process';

@@ -12,6 +12,7 @@ import {
   MeshError,
   OutcomeUnknown,
   Overloaded,
+  runtimeOf,
   type ShellForAgent,
   SourceRejected,
   type TicketPart,
@@ -91,10 +92,11 @@ export async function forge(
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
   const id = lasting ? `${worker}-${epoch}` : worker;
   const { listen_host, volumes } = powers;
+  const runtime = runtimeOf(job.language);
   const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker) : undefined;
   const inside = volume && { path: volume.path, inside: HOME };
   const vault = withVolume(
-    await driver.start({ id, owner, listen_host, memory_mib, cpu, volume: inside }).catch(async (error) => {
+    await driver.start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside }).catch(async (error) => {
       await volume?.release();
       throw error;
     }),

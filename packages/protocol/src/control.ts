@@ -7,7 +7,12 @@ import type { Grants } from './grants.ts';
 import type { IsolationLevel } from './isolation.ts';
 import type { TicketRole } from './ticket.ts';
 
-export type Language = 'javascript' | 'typescript';
+export const WORKER_LANGUAGES = ['javascript', 'typescript', 'python'] as const;
+/** What a worker is written in. */
+export type Language = (typeof WORKER_LANGUAGES)[number];
+/** What runs inside a vault; `node` stands for JavaScript also where that is not Node. */
+export type Runtime = 'node' | 'python';
+export const runtimeOf = (language: Language): Runtime => (language === 'python' ? 'python' : 'node');
 
 /** A module that was imported by a pointer, as it was when the order was made. */
 export interface PointerModule {
@@ -163,7 +168,15 @@ export interface NodeInfo {
   /** Drivers by name: offered, or why not. `isolation` says in one sentence what it protects against, and what not. */
   drivers: Record<
     string,
-    { available: boolean; note?: string; reason?: string; level: IsolationLevel; isolation: string }
+    {
+      available: boolean;
+      note?: string;
+      reason?: string;
+      isolation: string;
+      level: IsolationLevel;
+      /** What its vaults can run; JavaScript alone where it is left out. */
+      runtimes?: Runtime[];
+    }
   >;
   memory_mib: number;
   cores: number;

@@ -36,6 +36,8 @@ export const LIMITS = {
   fetch_body_bytes: 5 * 1024 * 1024,
   /** What a node holds in memory of what its vaults fetch, send and stream, all together. */
   fetched_bytes: 256 * 1024 * 1024,
+  /** The part of one vault: its fetches and connections at once, and some large bodies that wait to be sent. */
+  fetched_bytes_each: 32 * 1024 * 1024,
   /** One fetch until its answer begins; its body, for as long as nothing moves. */
   fetch_ms: 30_000,
   fetch_redirects: 5,

@@ -5,13 +5,13 @@
  * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
  * Every driver passes `test/driver-conformance.ts`.
  */
-import type { Cause, IsolationLevel } from '@hauki/protocol';
+import type { Cause, IsolationLevel, Runtime } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
 export type DriverName = 'lxc' | 'quickjs' | 'process';
 
 /** What a driver says at start: that it can be offered here, or why not, in words for the person who runs the node. */
-export type Offer = { available: true; note?: string } | { available: false; reason: string };
+export type Offer = { available: true; note?: string; runtimes?: Runtime[] } | { available: false; reason: string };
 
 export interface VaultSpec {
   /** Unique among all nodes: `[a-z0-9-]{1,40}`. Names the container, its cgroups, its log. */
@@ -21,6 +21,8 @@ export interface VaultSpec {
   /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
   listen_host: string;
   memory_mib: number;
+  /** What runs inside; `node` when left out. */
+  runtime?: Runtime;
   /** A host's folder, mounted with its quota, to be found at `inside`, which is HOME, and owned by the vault's root. */
   volume?: { path: string; inside: string } | undefined;
   /** Share of a core, read back where the driver can limit it; 1 when left out. */

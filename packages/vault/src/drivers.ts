@@ -22,12 +22,12 @@ export interface DriverOptions {
 type MakerOptions = DriverOptions & { gates: Gates; guest(): Promise<string> };
 
 const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
-  async lxc({ node_id, data_dir, log, guest }) {
-    return createLxcDriver({ node_id, data_dir, guest_file: await guest(), log });
+  async lxc({ node_id, data_dir, log, guest, gates }) {
+    return createLxcDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
   },
   quickjs: async () => createQuickjsDriver(),
-  async process({ node_id, data_dir, log, guest }) {
-    return createProcessDriver({ node_id, data_dir, guest_file: await guest(), log });
+  async process({ node_id, data_dir, log, guest, gates }) {
+    return createProcessDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
   },
 };
 

@@ -1,6 +1,6 @@
 /** Cloning, calling over the relay, asking after a worker, ending it. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { ISOLATION, ISOLATION_LEVELS, LIMITS } from '@hauki/protocol';
+import { ISOLATION, ISOLATION_LEVELS, LIMITS, WORKER_LANGUAGES } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -78,7 +78,7 @@ const GRANTS = Type.Object(
 export const MODULE = {
   pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
   source: Type.Optional(Type.String({ description: 'the module itself' })),
-  language: Type.Optional(Type.Union([Type.Literal('javascript'), Type.Literal('typescript')])),
+  language: Type.Optional(Type.Union(WORKER_LANGUAGES.map((language) => Type.Literal(language)))),
   driver: Type.Optional(Type.String({ maxLength: 32 })),
   labels: Type.Optional(
     Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), { maxProperties: LIMITS.labels }),

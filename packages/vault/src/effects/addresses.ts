@@ -93,3 +93,6 @@ export function namesOf(address: string, port: number): string[] {
   const own = `${new URL(`http://[${plain}]/`).hostname}:${port}`;
   return within(bytes, EMBEDDING[0]!) ? [own, `${bytes.slice(12).join('.')}:${port}`] : [own];
 }
+
+/** Whether two spellings are of one address; an IPv4 address inside an IPv6 one is that IPv4 address. */
+export const sameAddress = (one: string, other: string): boolean => namesOf(one, 1).at(-1) === namesOf(other, 1).at(-1);

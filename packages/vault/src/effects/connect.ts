@@ -65,7 +65,7 @@ export const connectEffect: EffectMaker = (vault) => {
       const late = AbortSignal.timeout(LIMITS.connect_ms);
       try {
         // A window each way.
-        letGo = network.hold(2 * LIMITS.stream_bytes);
+        letGo = vault.hold(2 * LIMITS.stream_bytes);
         const signal = AbortSignal.any([given_up, late]);
         const route = await routeTo(target, { network, grant: 'connect', listed, signal });
         socket = await connected(route, signal);
@@ -73,7 +73,7 @@ export const connectEffect: EffectMaker = (vault) => {
         vault.ended.addEventListener('abort', stop);
         stopWatching = vault.onRegrant(() => {
           const now = vault.grants.connect;
-          if (!now.includes(target) || !reachable(now, address, partsOf(target).port))
+          if (!now.includes(target) || !reachable(network, now, address, partsOf(target).port))
             end(new GrantMissing({ grant: 'connect', wanted: target }));
         });
         // What changed while it was being opened.

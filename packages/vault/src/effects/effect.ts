@@ -3,7 +3,7 @@
  * vault and gives its effects by name; `effects.ts` lists the makers and bounds what all of them do together.
  */
 import type { Grants } from '@hauki/protocol';
-import type { Network } from './network.ts';
+import type { Hold, Network } from './network.ts';
 import type { Secrets } from './secrets.ts';
 
 /** MeshFS as effects need it. */
@@ -31,6 +31,8 @@ export interface EffectVault extends Omit<EffectPowers, 'grants' | 'secrets'> {
   /** Those that hold just now: they may change between two calls. */
   readonly grants: Grants;
   readonly secrets: Secrets;
+  /** Room in the agent's memory, of the vault's and of the node's. */
+  hold: Hold;
   /** An error as the guest may hear it: typed, without a secret's value or a place in the host's own code. */
   told(error: unknown): Error;
   /** Aborted when the vault has ended. */

@@ -19,6 +19,7 @@ import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts
 import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
+import { roomFor } from './network.ts';
 import { type Secrets, secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 
@@ -52,6 +53,11 @@ export function createEffects(powers: EffectPowers): Effects {
     meshfs: powers.meshfs,
     volume: powers.volume,
     network: powers.network,
+    hold: roomFor(
+      'bytes held for this worker’s fetches and connections',
+      LIMITS.fetched_bytes_each,
+      powers.network.hold,
+    ),
     log: powers.log,
     get grants() {
       return grants;
@@ -66,22 +72,31 @@ export function createEffects(powers: EffectPowers): Effects {
   };
   const effects = new Map<string, Effect>(MAKERS.flatMap((make) => Object.entries(make(vault))));
 
+  const run = async (name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }) => {
+    // What is no text may be anything of a stranger's: it is not even asked for its name.
+    const shown = typeof name === 'string' ? name.slice(0, 100) : 'effect';
+    if (!Array.isArray(args)) throw new BadInput({ what: shown, why: 'arguments come as a list' });
+    const effect = effects.get(name);
+    if (!effect) throw new NoSuchMethod({ method: shown, has: [...effects.keys()] });
+    if (INSTANT.has(name)) return effect(args, over.signal);
+    if (running >= LIMITS.effects_in_flight)
+      throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
+    running++;
+    try {
+      const signal = call?.signal;
+      return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
+    } finally {
+      running--;
+    }
+  };
+
   return {
     async perform(name, args, call) {
-      if (!Array.isArray(args)) throw new BadInput({ what: String(name), why: 'arguments come as a list' });
-      const effect = effects.get(name);
-      if (!effect) throw new NoSuchMethod({ method: String(name), has: [...effects.keys()] });
-      if (INSTANT.has(name)) return effect(args, over.signal);
-      if (running >= LIMITS.effects_in_flight)
-        throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
-      running++;
       try {
-        const signal = call?.signal;
-        return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
+        return await run(name, args, call);
       } catch (error) {
+        leave(args);
         throw vault.told(error);
-      } finally {
-        running--;
       }
     },
     regrant(given) {
@@ -91,6 +106,19 @@ export function createEffects(powers: EffectPowers): Effects {
     close: () => over.abort(new Error('the vault has ended')),
   };
 }
+
+/** Leaves the streams that came with a call that fails: nobody will read them, and each takes a place. */
+function leave(args: unknown): void {
+  const all = Array.isArray(args) ? args : [args];
+  for (const value of all.flatMap((arg) => [arg, (arg as { body?: unknown } | null | undefined)?.body])) {
+    if (typeof value !== 'object' || value === null) continue;
+    const left = value instanceof ReadableStream ? !value.locked && value.cancel() : leaveIterator(value);
+    void Promise.resolve(left).catch(() => {});
+  }
+}
+
+const leaveIterator = (value: object): unknown =>
+  Symbol.asyncIterator in value ? (value as AsyncIterableIterator<unknown>).return?.() : undefined;
 
 /** An error without its cause and its stack, which are the host's, and without the values of secrets. */
 function tell(error: unknown, secrets: Secrets): Error {

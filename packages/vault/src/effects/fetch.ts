@@ -116,15 +116,21 @@ export const fetchEffect: EffectMaker = (vault) => {
   return {
     async fetch(args, given_up) {
       const wanted = wantedBy(args);
+      // What it waits with is held already.
+      const letGoBody = vault.hold(bodyRoom(wanted));
       await enter();
-      let letGo: (() => void) | undefined;
+      let letGoAnswer: (() => void) | undefined;
+      const letGo = () => {
+        letGoBody();
+        letGoAnswer?.();
+      };
       let streaming = false;
       const late = new AbortController();
       const timer = setTimeout(() => late.abort(), LIMITS.fetch_ms);
       try {
         given_up.throwIfAborted();
-        // Before anybody is asked: what is on its way can be held.
-        letGo = network.hold(wanted.stream ? LIMITS.stream_bytes : LIMITS.fetch_body_bytes);
+        // Before anybody is asked: what comes can be held.
+        letGoAnswer = vault.hold(wanted.stream ? LIMITS.stream_bytes : LIMITS.fetch_body_bytes);
         const { answer, url } = await ask(wanted, AbortSignal.any([given_up, late.signal]));
         const pieces = piecesOf(decoded(answer), {
           idle: { ms: LIMITS.fetch_ms, error: () => lateError(url) },
@@ -133,7 +139,7 @@ export const fetchEffect: EffectMaker = (vault) => {
             vault.ended.removeEventListener('abort', stop);
             answer.destroy();
             if (!streaming) return;
-            letGo?.();
+            letGo();
             leave();
           },
         });
@@ -153,7 +159,7 @@ export const fetchEffect: EffectMaker = (vault) => {
       } finally {
         clearTimeout(timer);
         if (!streaming) {
-          letGo?.();
+          letGo();
           leave();
         }
       }
@@ -161,15 +167,18 @@ export const fetchEffect: EffectMaker = (vault) => {
   };
 };
 
+/** What is held of a request's body: all of it, or a stream's window. */
+const bodyRoom = ({ body }: Wanted): number =>
+  body instanceof Uint8Array ? body.length : body ? LIMITS.stream_bytes : 0;
+
 function urlOf(given: unknown, base?: URL): URL {
   let url: URL;
   try {
     url = new URL(typeof given === 'string' ? given : '', base);
   } catch {
     // What a server redirects to may hold what it was sent.
-    const why = base
-      ? 'it is redirected to what is no URL'
-      : `${JSON.stringify(String(given).slice(0, 200))} is not a URL`;
+    const shown = typeof given === 'string' ? JSON.stringify(given.slice(0, 200)) : 'that';
+    const why = base ? 'it is redirected to what is no URL' : `${shown} is not a URL`;
     throw new BadInput({ what: 'fetch', why });
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:')

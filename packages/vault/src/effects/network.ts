@@ -4,36 +4,44 @@
  */
 import { lookup as systemLookup } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { GrantMissing, LIMITS, Overloaded, RemoteError } from '@hauki/protocol';
-import { closedRange, namesOf } from './addresses.ts';
+import { closedRange, namesOf, sameAddress } from './addresses.ts';
+
+/** Makes room for bytes that are held in memory for guests, and gives how to let go of it; throws Overloaded. */
+export type Hold = (bytes: number) => () => void;
+
+/** Room for so much at once; `more` is asked for the same room. */
+export function roomFor(what: string, limit: number, more: Hold = () => () => {}): Hold {
+  let held_bytes = 0;
+  return (bytes) => {
+    if (held_bytes + bytes > limit) throw new Overloaded({ what, limit });
+    let letGo: (() => void) | undefined = more(bytes);
+    held_bytes += bytes;
+    return () => {
+      letGo?.();
+      if (letGo) held_bytes -= bytes;
+      letGo = undefined;
+    };
+  };
+}
 
 /** What all vaults of a node share of the network. */
 export interface Network {
   /** All addresses of a name. Rejects as `node:dns` does. */
   lookup(host: string): Promise<string[]>;
-  /** Makes room for bytes that are held in memory for guests; throws Overloaded where there is none. */
-  hold(bytes: number): () => void;
+  hold: Hold;
+  /** Addresses of this machine: what listens there for its own network is not public, whatever the address looks like. */
+  own(): readonly string[];
 }
 
-/** The machine's own network. `lookup` and `limit_bytes` are for those who know better. */
+/** The machine's own network; each part can be given by those who know better. */
 export function createNetwork({
   lookup = async (host: string) => (await systemLookup(host, { all: true })).map(({ address }) => address),
   limit_bytes = LIMITS.fetched_bytes as number,
+  own = () => Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address)),
 } = {}): Network {
-  let held_bytes = 0;
-  return {
-    lookup,
-    hold(bytes) {
-      if (held_bytes + bytes > limit_bytes)
-        throw new Overloaded({ what: 'bytes that this node holds for fetches and connections', limit: limit_bytes });
-      held_bytes += bytes;
-      let held = true;
-      return () => {
-        if (held) held_bytes -= bytes;
-        held = false;
-      };
-    },
-  };
+  return { lookup, own, hold: roomFor('bytes that this node holds for fetches and connections', limit_bytes) };
 }
 
 /** Where a connection may go. */
@@ -54,9 +62,12 @@ export interface Asking {
   signal: AbortSignal;
 }
 
+const rangeOf = (network: Network, address: string): string | undefined =>
+  closedRange(address) ?? (network.own().some((own) => sameAddress(own, address)) ? 'this machine' : undefined);
+
 /** Whether an address may be connected to: it is public, or listed by itself. */
-export const reachable = (listed: readonly string[], address: string, port: number): boolean =>
-  closedRange(address) === undefined || namesOf(address, port).some((name) => listed.includes(name));
+export const reachable = (network: Network, listed: readonly string[], address: string, port: number): boolean =>
+  namesOf(address, port).some((name) => listed.includes(name)) || rangeOf(network, address) === undefined;
 
 /** The name and port of a canonical `host:port`. */
 export function partsOf(target: string): { host: string; port: number } {
@@ -71,13 +82,13 @@ export function partsOf(target: string): { host: string; port: number } {
 export async function routeTo(target: string, { network, grant, listed, signal }: Asking): Promise<Route> {
   const { host, port } = partsOf(target);
   const addresses = isIP(host) ? [host] : await lookedUp(network, host, grant, signal);
-  const open = addresses.filter((address) => reachable(listed, address, port));
+  const open = addresses.filter((address) => reachable(network, listed, address, port));
   const [refused] = addresses;
   if (open.length === 0 && refused !== undefined) {
     const wanted = namesOf(refused, port).at(-1)!;
     throw new GrantMissing(
       { grant, wanted },
-      `${target} is at ${refused}, which is not a public address (${closedRange(refused)}). If that is meant, grant ${grant} ${wanted} too: such an address must be listed by itself, with its port`,
+      `${target} is at ${refused}, which is not a public address (${rangeOf(network, refused)}). If that is meant, grant ${grant} ${wanted} too: such an address must be listed by itself, with its port`,
     );
   }
   const pinned = open.map((address) => ({ address, family: isIP(address) }));

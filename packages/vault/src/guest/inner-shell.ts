@@ -3,7 +3,7 @@
  * For Node guests; `python/bridge.py` is the same for Python.
  */
 import type { Duplex } from 'node:stream';
-import type { Setup, TicketRole } from '@hauki/protocol';
+import type { Activity, Setup, TicketRole } from '@hauki/protocol';
 import { type PortTransport, portTransport, Session, type SessionStats, serve, type Transport } from '@hauki/rpc';
 import { BRIDGE, Bridge, type Opened } from './bridge.ts';
 import type { Inside, Outside } from './guest.ts';
@@ -17,6 +17,8 @@ export interface InnerControl {
   load(source: string, setup: InnerSetup): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
+  activity(): Promise<Activity>;
+  inspect(expression: string, timeout_ms: number): Promise<string>;
   end(reason: string): Promise<void>;
 }
 
@@ -80,11 +82,16 @@ export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside:
       return guest!.call(method, params, role);
     },
     stats: async () => guest?.stats() ?? {},
+    activity: async () => guest!.activity!(),
+    inspect: async (expression, timeout_ms) => guest!.inspect!(expression, timeout_ms),
     async end(reason) {
       await guest?.end(reason);
     },
   };
-  const session = new Session({ transport: make(0), dispatch: serve(control, ['load', 'call', 'stats', 'end']) });
+  const session = new Session({
+    transport: make(0),
+    dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
+  });
   const outside = outsideOver(session);
   return over;
 }

@@ -46,13 +46,16 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
 process.on('unhandledRejection', (reason) => console.error('unhandled rejection:', reason));
 process.on('uncaughtException', (error) => console.error('uncaught exception:', error));
 
-const control = new Socket({ fd: CONTROL, readable: true, writable: true });
-let reason: string;
-if (process.argv.includes(GATE_OUTSIDE)) reason = await runInnerShell(control, inside);
-else {
+function run(): Promise<string> {
+  const control = new Socket({ fd: CONTROL, readable: true, writable: true });
+  if (process.argv.includes(GATE_OUTSIDE)) return runInnerShell(control, inside);
   const server = createServer({ pauseOnConnect: false });
-  server.listen({ fd: LISTENER });
-  reason = await runShell({ control: streamTransport(control), server, inside });
+  // The agent listens already: who comes before this waits in the kernel.
+  const open = () => void server.listen({ fd: LISTENER });
+  return runShell({ control: streamTransport(control), server, open, inside });
 }
-process.stderr.write(`the agent is gone: ${reason}\n`);
-process.exit(0);
+
+void run().then((reason) => {
+  process.stderr.write(`the agent is gone: ${reason}\n`);
+  process.exit(0);
+});

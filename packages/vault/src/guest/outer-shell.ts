@@ -110,6 +110,9 @@ class Outer {
       open: (transport, role, tagged, session_id) => this.#open(transport, { role, tagged, session: session_id }),
       call: (method, params, role) => guest.call(method, params, role),
       stats: () => guest.stats(),
+      activity: () => guest.activity(),
+      inspect: (expression, timeout_ms) =>
+        session.call('inspect', [expression, timeout_ms], { timeout_ms }) as Promise<string>,
       end: (reason) => guest.end(reason),
     };
   }

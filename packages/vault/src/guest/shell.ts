@@ -14,6 +14,8 @@ import type { CallerSessions } from './sessions.ts';
 export interface ShellPowers {
   control: Transport;
   server: Server;
+  /** Begins to accept, where the server does not yet; called when the worker is there. */
+  open?(): void;
   /** Makes the guest, given its way out. Called once, at `load`. */
   inside(setup: Setup, outside: Outside): Inside;
   /** Source as the guest can run it; `name`: of the module, where it is not the worker's own. */
@@ -55,7 +57,10 @@ export function runShell(powers: ShellPowers): Promise<string> {
       });
       // After the answer has left: while it travels, the first redemption's needs are loaded.
       const ready = redeemer;
-      setTimeout(() => ready.prepare(), 1);
+      setTimeout(() => {
+        powers.open?.();
+        ready.prepare();
+      }, 1);
       return methods;
     },
     async expect(ticket: ExpectedTicket): Promise<void> {

@@ -6,6 +6,7 @@
  * `lxc.payload.` and `lxc.monitor.`; both places are looked at. Nothing here waits.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { writeFile as writeFileLater } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CPU_PERIOD_US, CPU_QUOTA_US, PIDS_MAX } from './limits.ts';
 
@@ -15,6 +16,8 @@ interface Hierarchy {
   version: 1 | 2;
   /** Folders that a container's cgroups may be in. */
   bases: string[];
+  /** The folder of the cgroup that this process is in. */
+  own?: string | undefined;
 }
 
 export interface Limit {
@@ -30,10 +33,27 @@ const LXC_KINDS = ['lxc.payload.', 'lxc.monitor.', 'lxc.pivot.'];
 export class Cgroups {
   readonly #hierarchies: Hierarchy[];
   readonly #kinds: string[];
+  #hastening = false;
 
   constructor(kinds = LXC_KINDS) {
     this.#kinds = kinds;
     this.#hierarchies = readHierarchies();
+  }
+
+  /**
+   * The kernel moves a process to another cgroup only after a pause for all processors (5–15 ms), and for a moment
+   * afterwards others without one. Writing this process to where it is already changes nothing, but has that pause go by
+   * beside other work instead of in LXC's way. Returns at once.
+   */
+  hasten(): void {
+    const path = this.#hierarchies[0]?.own;
+    if (path === undefined || this.#hastening) return;
+    this.#hastening = true;
+    void writeFileLater(join(path, 'cgroup.procs'), '0', { flag: 'r+' })
+      .catch(() => {})
+      .finally(() => {
+        this.#hastening = false;
+      });
   }
 
   /** Makes the payload's cgroups, where nothing else does, with these limits; gives their folders. Throws if it may not. */
@@ -236,7 +256,7 @@ function readHierarchies(): Hierarchy[] {
     const bases = [...new Set([...beside, ...at(own), point])].filter((path) => existsSync(path));
     const controllers =
       type === 'cgroup2' ? (read(join(point, 'cgroup.controllers')) ?? '').trim().split(' ').filter(Boolean) : options;
-    return { controllers, version: type === 'cgroup2' ? 2 : 1, bases };
+    return { controllers, version: type === 'cgroup2' ? 2 : 1, bases, own: at(own).find((path) => existsSync(path)) };
   });
 }
 

@@ -19,6 +19,8 @@ export type AppArmor = 'generated' | 'unconfined' | undefined;
 export interface VaultConfig {
   name: string;
   rootfs: string;
+  /** Node and the guest where it is left out. */
+  init?: string | undefined;
   seccomp_profile: string;
   ids: { base: number; size: number };
   memory_mib: number;
@@ -43,11 +45,16 @@ const escaped = (path: string) =>
 export function renderConfig(config: VaultConfig): string {
   const { rootfs, ids, volume, trial = {} } = config;
   const heap_mib = Math.floor(config.memory_mib * HEAP_SHARE);
-  const init = trial.init_cmd ?? `${NODE_INSIDE} --max-old-space-size=${heap_mib} ${GUEST_INSIDE}`;
+  const init =
+    trial.init_cmd ??
+    config.init ??
+    [NODE_INSIDE, `--max-old-space-size=${heap_mib}`, '--disable-warning=ExperimentalWarning', GUEST_INSIDE].join(' ');
   const lines = [
     `lxc.rootfs.path = dir:${rootfs}`,
     'lxc.rootfs.options = ro',
     'lxc.rootfs.managed = 0',
+    // See ONE_ARCHITECTURE in container.ts.
+    ...(process.arch === 'x64' ? ['lxc.arch = x86_64'] : []),
     'lxc.uts.name = vault',
     // Where a monitor goes while it removes its own cgroups; by default one folder for all, which nobody removes.
     `lxc.cgroup.dir.monitor.pivot = lxc.pivot.${config.name}`,

@@ -5,7 +5,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import { HEAP_SHARE, NOFILE, PIDS_MAX, TMP_INODES, TMP_SIZE } from '../lxc/limits.ts';
-import { DEVICES, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
+import { DEVICES, GUEST_FOLDER, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
 import { RESERVED_MIB } from './limits.ts';
 
 /** What tests change to show that they would notice a hole; never set outside tests. */
@@ -29,6 +29,8 @@ export interface Shape {
   /** The host's id that the vault runs as; undefined: the agent's own, which is an ordinary user's. */
   uid: number | undefined;
   rootfs: string;
+  /** Runs instead of Node. */
+  init?: string[] | undefined;
   volume?: { path: string; inside: string } | undefined;
   trial?: Trial | undefined;
 }
@@ -74,7 +76,7 @@ export function nodeOptions(memory_mib: number, guest: string, folder: string): 
 
 /** In bubblewrap. */
 export function sandboxed(shape: Shape): string[] {
-  const { name, memory_mib, cgroups, uid, rootfs, volume, trial = {} } = shape;
+  const { name, memory_mib, cgroups, uid, rootfs, volume, init, trial = {} } = shape;
   const tmp = `${rootfs}/tmp`;
   const limits = ['--core=0', `--nofile=${NOFILE}`];
   if (uid !== undefined) limits.push(`--nproc=${PIDS_MAX}`);
@@ -115,15 +117,16 @@ export function sandboxed(shape: Shape): string[] {
     ...['--chdir', '/tmp', '--json-status-fd', String(STATUS_FD)],
     ...(trial.without_seccomp ? [] : ['--seccomp', String(SECCOMP_FD)]),
     '--',
-    ...(trial.init ?? [
-      NODE_INSIDE,
-      ...nodeOptions(memory_mib, GUEST_INSIDE, '/tmp').filter(
-        (o) => !trial.without_permission || !/permission|allow/.test(o),
-      ),
-      ...folders.flatMap((folder) => [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`]),
-      GUEST_INSIDE,
-      name,
-    ]),
+    ...(trial.init ??
+      (init && [...init, name]) ?? [
+        NODE_INSIDE,
+        ...nodeOptions(memory_mib, `${GUEST_FOLDER}/*`, '/tmp').filter(
+          (o) => !trial.without_permission || !/permission|allow/.test(o),
+        ),
+        ...folders.flatMap((folder) => [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`]),
+        GUEST_INSIDE,
+        name,
+      ]),
   ];
 }
 

@@ -10,6 +10,8 @@ export interface Ending {
   /** What bubblewrap says of Node: its code, or 128 and the signal's number. */
   guest_code: number | undefined;
   kill_reason: string | undefined;
+  /** What the guest did that ended it, where its gate is outside. */
+  misbehaved?: string | undefined;
   /** The agent itself ended it, because it had more in memory than it may. */
   overran: boolean;
   started: boolean;
@@ -22,9 +24,11 @@ export interface Ending {
 const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
 export function explainExit(ending: Ending): VaultExit {
-  const { code, signal, guest_code, kill_reason, overran, started, oom_text, memory_mib, log_tail } = ending;
+  const { code, signal, guest_code, kill_reason, misbehaved, overran, started, oom_text, memory_mib, log_tail } =
+    ending;
   const tell = (cause: VaultExit['cause'], reason: string): VaultExit => ({ cause, reason, log_tail });
   if (overran) return tell('out_of_memory', `it took more than its ${memory_mib} MiB of memory`);
+  if (misbehaved !== undefined) return tell('misbehaved', misbehaved);
   if (kill_reason !== undefined) return tell(started ? 'killed' : 'failed_to_start', kill_reason);
   if (Number(/^oom_kill (\d+)/m.exec(oom_text ?? '')?.[1] ?? 0) > 0)
     return tell('out_of_memory', `the kernel ended it at its limit of ${memory_mib} MiB of memory`);

@@ -8,13 +8,15 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type IsolationLevel, VaultFailed } from '@hauki/protocol';
+import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
 import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from '../lxc/cgroups.ts';
 import { dropClaim, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
 import { type Reaper, startReaper } from '../lxc/reaper.ts';
 import { stageRuntime } from '../lxc/staging.ts';
+import { pythonObstacle, stagePython } from '../lxc/staging-python.ts';
 import type { Trial } from './command.ts';
 import { END_TIMEOUT_MS, POLL_MS } from './limits.ts';
 import { arch, obstacle } from './probe.ts';
@@ -34,6 +36,8 @@ export interface ProcessOptions {
   log?: (line: string, fields?: object) => void;
   /** For tests only. */
   trial?: Trial;
+  /** For vaults whose gate is outside. */
+  gates?: Gates;
 }
 
 const NODE_ID = /^[A-Za-z0-9_-]{1,40}$/;
@@ -44,7 +48,7 @@ const KIND = 'hauki.vault.';
 const IS_ROOT = process.getuid?.() === 0;
 
 const HELD =
-  'A Node process under its permission model, in bubblewrap: namespaces of its own, no network, no capabilities, an allowlist of system calls; it shares the kernel, so it does not stop an exploit of the kernel itself.';
+  'A Node process under its permission model, in bubblewrap: namespaces of its own, no network, no capabilities, an allowlist of system calls; a Python worker has all of this but the permission model, and no socket at all; it shares the kernel, so it does not stop an exploit of the kernel itself.';
 const NOT_HELD =
   'FOR TRUSTED CODE ONLY: a Node process under its permission model and nothing else; there is no wall against code that means harm.';
 
@@ -61,7 +65,8 @@ class ProcessDriver implements Driver {
   /** Why there is no sandbox, once it is known. */
   #unsandboxed: string | undefined;
   #cgroups: Cgroups | undefined;
-  #sandbox: Promise<Powers['sandbox']> | undefined;
+  readonly #sandboxes = new Map<Runtime, Promise<NonNullable<Powers['sandbox']>>>();
+  readonly #gates: Gates;
   #reaper: Reaper | undefined;
   #closed = false;
   #probes = 0;
@@ -70,6 +75,7 @@ class ProcessDriver implements Driver {
     if (!NODE_ID.test(options.node_id))
       throw new Error(`node id ${JSON.stringify(options.node_id)} must match ${NODE_ID}`);
     this.#options = options;
+    this.#gates = options.gates ?? new Gates();
     this.#files_dir = join(options.data_dir, 'process');
     // A dot is in neither kind of id, so no node's prefix begins another's; lxc's begin with "hauki.".
     this.#prefix = `hauki-p.${options.node_id}.`;
@@ -93,7 +99,10 @@ class ProcessDriver implements Driver {
         await this.#trial();
         const notes = ['bubblewrap', `trial ${Math.round(performance.now() - began)} ms`];
         if (!this.#cgroups) notes.push('no cgroup can be written: memory is watched by the agent, CPU is not limited');
-        return { available: true, note: notes.join(', ') };
+        const no_python = await pythonObstacle();
+        if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
+        const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
+        return { available: true, note: notes.join(', '), runtimes };
       } catch (error) {
         this.#unsandboxed = `a trial vault did not start: ${(error as Error).message}`;
         this.#options.log?.('no trial vault could be started in bubblewrap', { failure: this.#unsandboxed });
@@ -121,6 +130,8 @@ class ProcessDriver implements Driver {
   async start(spec: VaultSpec): Promise<Vault> {
     const failed = (reason: string) => new VaultFailed({ driver: 'process', reason });
     if (this.#closed) throw failed('the driver is closed');
+    if (spec.runtime === 'python' && this.#unsandboxed !== undefined)
+      throw failed('Python workers run in bubblewrap only, which is not there');
     if (!VAULT_ID.test(spec.id)) throw failed(`bad vault id ${JSON.stringify(spec.id)}`);
     if (this.#vaults.has(spec.id)) throw failed(`vault ${spec.id} is already there`);
     const starting = this.#start(spec);
@@ -145,10 +156,12 @@ class ProcessDriver implements Driver {
     const { guest_file, log = () => {}, trial } = this.#options;
     let sandbox: Powers['sandbox'];
     if (this.#unsandboxed === undefined) {
-      this.#sandbox ??= this.#stage();
-      sandbox = await this.#sandbox.catch((error: unknown) => {
+      const { runtime = 'node' } = spec;
+      const staging = this.#sandboxes.get(runtime) ?? this.#stage(runtime);
+      this.#sandboxes.set(runtime, staging);
+      sandbox = await staging.catch((error: unknown) => {
         // The next start may find the cause removed.
-        this.#sandbox = undefined;
+        this.#sandboxes.delete(runtime);
         throw error;
       });
       if (IS_ROOT) this.#reaper ??= startReaper(this.#prefix, this.#files_dir, this.#files_dir, KIND);
@@ -158,6 +171,7 @@ class ProcessDriver implements Driver {
       cgroups: sandbox && this.#cgroups,
       sandbox,
       guest_file,
+      gates: this.#gates,
       files_dir: join(this.#files_dir, spec.id),
       log,
       trial,
@@ -165,15 +179,15 @@ class ProcessDriver implements Driver {
   }
 
   /** The root that vaults share, and the filter of system calls, compiled from lxc's policy. */
-  async #stage(): Promise<NonNullable<Powers['sandbox']>> {
-    const staged = await stageRuntime(
-      this.#options.stage_dir ?? (IS_ROOT ? STAGE_DIR : userStage()),
-      this.#options.guest_file,
-    );
+  async #stage(runtime: Runtime): Promise<NonNullable<Powers['sandbox']>> {
+    const stage_dir = this.#options.stage_dir ?? (IS_ROOT ? STAGE_DIR : userStage());
+    const staged =
+      runtime === 'python' ? await stagePython(stage_dir) : await stageRuntime(stage_dir, this.#options.guest_file);
     mkdirSync(this.#files_dir, { recursive: true, mode: 0o700 });
-    const filter_file = join(this.#files_dir, '.filter');
+    const filter_file = join(this.#files_dir, `.filter-${runtime}`);
     writeFileSync(filter_file, compilePolicy(readFileSync(staged.seccomp_profile, 'utf8'), arch()!), { mode: 0o600 });
-    return { rootfs: staged.rootfs, filter_file };
+    const { rootfs, init, gate_outside = false } = staged;
+    return { rootfs, filter_file, gate_outside, ...(init === undefined ? {} : { init: init.split(' ') }) };
   }
 
   async sweep(): Promise<number> {

@@ -8,13 +8,14 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
+import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from '../lxc/cgroups.ts';
 import { type Claim, claimIds, ownerOf } from '../lxc/idmap.ts';
 import { LogTail } from '../lxc/log-tail.ts';
@@ -26,7 +27,8 @@ export interface Powers {
   /** Undefined: none can be written here. */
   cgroups: Cgroups | undefined;
   /** What bubblewrap needs; undefined: there is no bubblewrap. */
-  sandbox: { rootfs: string; filter_file: string } | undefined;
+  sandbox: { rootfs: string; filter_file: string; init?: string[]; gate_outside?: boolean } | undefined;
+  gates: Gates;
   guest_file: string;
   /** This vault's own folder; made only where there is no bubblewrap. */
   files_dir: string;
@@ -35,6 +37,8 @@ export interface Powers {
 }
 
 const NAMESPACES = ['user', 'pid', 'net', 'ipc', 'uts', 'mnt', 'cgroup'];
+/** A guest that ends by itself closes its channel a moment before its process is gone. */
+const GATE_GRACE_MS = 300;
 const IS_ROOT = process.getuid?.() === 0;
 
 export async function startSandbox(name: string, spec: VaultSpec, powers: Powers): Promise<Vault> {
@@ -42,8 +46,8 @@ export async function startSandbox(name: string, spec: VaultSpec, powers: Powers
     throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
   if (powers.cgroups && powers.cgroups.folders(name).length > 0)
     throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
-  const server = await listen(spec.listen_host);
-  const { port } = server.address() as { port: number };
+  const server = powers.sandbox?.gate_outside ? undefined : await listen(spec.listen_host);
+  const { port } = (server?.address() ?? { port: 0 }) as { port: number };
   const sandbox = new Sandbox(name, spec, port, powers);
   try {
     sandbox.spawn(server);
@@ -52,15 +56,16 @@ export async function startSandbox(name: string, spec: VaultSpec, powers: Powers
     throw failed(`it could not be started: ${(error as Error).message}`);
   } finally {
     // From here on the vault alone accepts on this socket.
-    server.close();
+    server?.close();
   }
+  if (!server) await sandbox.openGate();
   await sandbox.verify();
   return sandbox;
 }
 
 class Sandbox implements Vault {
   readonly id: string;
-  readonly port: number;
+  port: number;
   readonly exited: Promise<VaultExit>;
   pid = 0;
   control!: Vault['control'];
@@ -71,6 +76,8 @@ class Sandbox implements Vault {
   #limits: Limit[] = [];
   #child: ChildProcess | undefined;
   #claim: Claim | undefined;
+  #gate: Gate | undefined;
+  #misbehaved: string | undefined;
   /** Pid and start time, so that no other process is ever killed in its place. */
   #identity: string | undefined;
   #guest_code: number | undefined;
@@ -93,12 +100,12 @@ class Sandbox implements Vault {
     });
   }
 
-  spawn(server: Server): void {
+  spawn(server: Server | undefined): void {
     const { cgroups, sandbox, guest_file, files_dir, trial } = this.#powers;
     const { memory_mib, volume } = this.#spec;
     this.#limits = cgroups?.limits(memory_mib) ?? [];
     const folders = cgroups?.create(this.#name, this.#limits) ?? [];
-    const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
+    const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
     const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'pipe', 'pipe', listener, 'pipe'];
     let command: string[];
     let filter: number | undefined;
@@ -106,13 +113,14 @@ class Sandbox implements Vault {
     let cwd = '/';
     if (sandbox) {
       if (IS_ROOT) this.#claim = claimIds(this.#name);
-      const { rootfs, filter_file } = sandbox;
+      const { rootfs, filter_file, init } = sandbox;
       command = sandboxed({
         name: this.#name,
         memory_mib,
         cgroups: folders,
         uid: this.#claim?.base,
         rootfs,
+        init,
         volume,
         trial,
       });
@@ -133,12 +141,32 @@ class Sandbox implements Vault {
       if (child.pid === undefined) throw new Error(`${command[0]} cannot be executed`);
       this.#tail.follow(child.stdout as Readable);
       this.#tail.follow(child.stderr as Readable);
-      this.control = streamTransport(child.stdio[4] as Duplex);
+      if (server) this.control = streamTransport(child.stdio[4] as Duplex);
       if (sandbox) this.#hearStatus(stream(child, STATUS_FD));
       else this.#identify(child.pid);
     } finally {
       if (filter !== undefined) closeSync(filter);
     }
+  }
+
+  /** For a guest without a listening socket: its end of fd 4 goes to the gate host. */
+  async openGate(): Promise<void> {
+    try {
+      this.#gate = await this.#powers.gates.open(this.#name, this.#spec.listen_host, this.#child!.stdio[4] as Socket);
+    } catch (error) {
+      // A guest that ended by itself tells why in `verify`.
+      if (!this.#ended) await this.#refuse(`its gate was not opened: ${(error as Error).message}`);
+      return;
+    }
+    this.port = this.#gate.port;
+    this.control = this.#gate.control;
+    void this.#gate.gone.then(async ({ cause, reason }) => {
+      if (this.#ended) return;
+      if (cause === 'misbehaved') this.#misbehaved ??= reason;
+      else await Promise.race([this.exited, sleep(GATE_GRACE_MS, undefined, { ref: false })]);
+      this.#kill_reason ??= this.#ended ? undefined : `its gate is gone: ${reason}`;
+      this.#strike();
+    });
   }
 
   /** bubblewrap tells Node's pid at the start, and its exit code at the end. */
@@ -284,6 +312,8 @@ class Sandbox implements Vault {
       await sleep(POLL_MS);
     }
     this.control?.close('the vault ended');
+    this.#gate?.close('the vault ended');
+    await this.#gate?.gone;
     await drained(this.#child);
     if (!sandbox) rmSync(files_dir, { recursive: true, force: true });
     this.#claim?.release();
@@ -292,6 +322,7 @@ class Sandbox implements Vault {
         ...{ code, signal, oom_text },
         guest_code: this.#guest_code,
         kill_reason: this.#kill_reason,
+        misbehaved: this.#misbehaved,
         overran: this.#overran,
         started: this.#started,
         memory_mib: this.#spec.memory_mib,
