@@ -93,6 +93,11 @@ export class Agent {
     await this.#options.volumes.start();
   }
 
+  /** MiB that may still be promised. */
+  room_mib(): number {
+    return this.#options.memory_mib - this.#promised();
+  }
+
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers, volumes } = this.#options;
     const offers = drivers.map((driver) => {

@@ -10,15 +10,16 @@ import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Runtime, VaultFailed } from '@hauki/protocol';
-import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
-import { startContainer } from './container.ts';
+import { type Container, labelsDir, startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
+import { viewOf } from './root-view.ts';
 import { type Staged, stageRuntime } from './staging.ts';
 import { pythonObstacle, stagePython } from './staging-python.ts';
 
@@ -55,7 +56,7 @@ class LxcDriver implements Driver {
   readonly #options: LxcOptions;
   readonly #files_dir: string;
   readonly #prefix: string;
-  readonly #vaults = new Map<string, Promise<Vault>>();
+  readonly #vaults = new Map<string, Promise<Container>>();
   #cgroups: Cgroups | undefined;
   readonly #staged = new Map<Runtime, Promise<Staged>>();
   #reaper: Reaper | undefined;
@@ -121,7 +122,7 @@ class LxcDriver implements Driver {
     this.#vaults.set(spec.id, starting);
     try {
       const vault = await starting;
-      void vault.exited.then(() => this.#vaults.delete(spec.id));
+      void vault.exited.then(() => this.#vaults.delete(vault.id));
       // Closed meanwhile: `close` waits for it too, but its caller must not get a dying vault.
       if (this.#closed) {
         await vault.kill('the driver is closed');
@@ -135,7 +136,29 @@ class LxcDriver implements Driver {
     }
   }
 
-  async #start(spec: VaultSpec): Promise<Vault> {
+  /** V8's heap is as large as the memory it was started with, so memory is of the kind; the CPU's share is not. */
+  readonly pooling: Pooling = {
+    kind: ({ listen_host, memory_mib, runtime, volume }) =>
+      volume ? undefined : JSON.stringify([listen_host, memory_mib, runtime ?? 'node']),
+    assign: async (vault, spec) => {
+      const container = await this.#vaults.get(vault.id);
+      if (container !== vault) throw new VaultFailed({ driver: 'lxc', reason: 'the vault that was ready has ended' });
+      if (!VAULT_ID.test(spec.id) || this.#vaults.has(spec.id)) {
+        await vault.kill('it could not be handed out');
+        throw new VaultFailed({ driver: 'lxc', reason: `vault ${spec.id} is already there` });
+      }
+      this.#vaults.set(spec.id, Promise.resolve(container));
+      this.#vaults.delete(vault.id);
+      try {
+        await container.assign(spec);
+      } catch (error) {
+        this.#vaults.delete(spec.id);
+        throw error;
+      }
+    },
+  };
+
+  async #start(spec: VaultSpec): Promise<Container> {
     const { log = () => {}, trial } = this.#options;
     const reason = obstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
@@ -159,11 +182,23 @@ class LxcDriver implements Driver {
     const { stage_dir = STAGE_DIR, guest_file } = this.#options;
     const staging =
       this.#staged.get(runtime) ??
-      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file));
+      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file)).then((staged) =>
+        this.#view(staged),
+      );
     this.#staged.set(runtime, staging);
     // After a failure the next start may find its cause removed.
     staging.catch(() => this.#staged.delete(runtime));
     return staging;
+  }
+
+  /** A vault sees where its root lies on the host only where that cannot be hidden. */
+  async #view(staged: Staged): Promise<Staged> {
+    try {
+      return { ...staged, rootfs: await viewOf(staged.rootfs) };
+    } catch (error) {
+      this.#options.log?.(`vaults can read where their root lies on this machine: ${(error as Error).message}`);
+      return staged;
+    }
   }
 
   async sweep(): Promise<number> {
@@ -197,6 +232,7 @@ class LxcDriver implements Driver {
     }
     rmSync(join(this.#files_dir, container.slice(this.#prefix.length)), { recursive: true, force: true });
     rmSync(join(LXC_DIR, container), { recursive: true, force: true });
+    for (const label of list(labelsDir())) if (label.startsWith(`${container}=`)) rmSync(join(labelsDir(), label));
   }
 
   async close(): Promise<void> {
