@@ -95,7 +95,8 @@ function links({ facts, ask, folder }: World): Attempt {
   return {
     name: 'links swapped on a path that the agent reads',
     by: { lxc: 'no link is followed', process: 'permission model; no link is followed' },
-    run: (driver) => judged(facts.proof, () => ask(driver, swapping, facts, { grants: { volume: `escape-${driver}` } })),
+    run: (driver) =>
+      judged(facts.proof, () => ask(driver, swapping, facts, { grants: { volume: `escape-${driver}` } })),
     control: {
       what: 'a reader that follows links',
       run: () =>

@@ -101,7 +101,7 @@ export async function orphanStorm({
   };
 
   let over = false;
-  const streams = Array.from({ length: scripts }, () => stream(mesh, drivers, random, report, () => over));
+  const streams = Array.from({ length: scripts }, (_, i) => stream(mesh, drivers, random, report, i, () => over));
   let node: string | undefined;
   const seen = new Set<number>();
   try {
@@ -179,6 +179,7 @@ async function stream(
   drivers: DriverName[],
   random: () => number,
   report: OrphanReport,
+  number: number,
   over: () => boolean,
 ): Promise<void> {
   while (!over()) {
@@ -187,7 +188,11 @@ async function stream(
     try {
       const ghost = mesh.clone<{ add(a: number, b: number): number; spin(): never }>(
         { source: SOURCE },
-        { driver, memory_mib: MEMORY_MIB[driver], timeout_ms: 3_000, lease_ms: 5_000 },
+        {
+          ...{ driver, memory_mib: MEMORY_MIB[driver], timeout_ms: 3_000, lease_ms: 5_000 },
+          // Some with a volume: a mounted image.
+          ...(random() < 0.3 ? { grants: { volume: { name: `storm-${number}`, quota_mib: 8 } } } : {}),
+        },
       );
       assert.equal(await ghost.add(2, 3), 5);
       count.answered++;

@@ -85,7 +85,9 @@ suite('the end of a process vault', { skip }, () => {
     await guest.vault.pause!();
     await Promise.all([guest.vault.kill('enough'), guest.vault.kill('again')]);
     assert.equal(alive(guest.vault.pid), false);
-    assert.deepEqual(await guest.vault.exited, { cause: 'killed', reason: 'enough', log_tail: '' });
+    const { usage, ...exit } = await guest.vault.exited;
+    assert.deepEqual(exit, { cause: 'killed', reason: 'enough', log_tail: '' });
+    assert.ok(usage!.memory_bytes > 0);
     await b.end();
   });
 
@@ -122,6 +124,26 @@ suite('the end of a process vault', { skip }, () => {
     const exit = await vault.exited;
     assert.equal(exit.cause, 'out_of_memory', exit.reason);
     assert.match(exit.reason, /64 MiB/);
+    await b.end();
+  });
+});
+
+suite('a process vault that was started ahead', { skip }, () => {
+  test('becomes that of whoever asks: its id and its share of the CPU, read back; once, and it ends like any other', async () => {
+    const b = bench();
+    const { vault, ask } = await b.start();
+    const spec = { id: 'asked-for', owner: 'another', listen_host: '127.0.0.1', memory_mib: 96, cpu: 0.5 };
+    assert.equal(b.driver.pooling!.kind(spec), b.driver.pooling!.kind({ ...spec, id: 'x', owner: 'y', cpu: 1 }));
+    assert.notEqual(b.driver.pooling!.kind(spec), b.driver.pooling!.kind({ ...spec, memory_mib: 97 }));
+    await b.driver.pooling!.assign(vault, spec);
+    assert.equal(vault.id, 'asked-for');
+    assert.equal(await ask('1 + 1'), 2);
+    await assert.rejects(b.driver.start(spec), /already there/);
+    const second = await b.start();
+    await assert.rejects(b.driver.pooling!.assign(second.vault, spec), /already there/);
+    assert.equal(alive(second.vault.pid), false);
+    await vault.kill('enough');
+    assert.ok((await vault.exited).usage!.cpu_ms > 0);
     await b.end();
   });
 });
