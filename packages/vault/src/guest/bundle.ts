@@ -7,8 +7,18 @@ import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** How Node's guest begins. Built-in modules come by this name whether it runs as a module or as a script. */
-export const NODE_GUEST_HEAD = 'var require = process.getBuiltinModule;';
+/**
+ * How Node's guest begins. Built-in modules come by this name whether it runs as a module or as a script; and what it
+ * may withhold from the worker (`withheld-node.ts`) it goes on using itself.
+ */
+export const NODE_GUEST_HEAD = [
+  'var require = process.getBuiltinModule;',
+  'var { Date, performance, crypto } = globalThis;',
+  'var Math = Object.defineProperties({}, Object.getOwnPropertyDescriptors(globalThis.Math));',
+].join('\n');
+
+/** A global that is asked for by its full name is the guest's own too. */
+const OWN_CLOCK = { 'globalThis.performance': 'performance' };
 
 async function build(entry: string, platform: 'node' | 'neutral'): Promise<string> {
   // Imported late: only agents build guests, and esbuild costs tens of milliseconds to load.
@@ -26,6 +36,7 @@ async function build(entry: string, platform: 'node' | 'neutral'): Promise<strin
     ...(platform === 'node'
       ? { minifyWhitespace: true, minifySyntax: true, banner: { js: NODE_GUEST_HEAD } }
       : { minify: true, keepNames: true }),
+    ...(platform === 'node' ? { define: OWN_CLOCK } : {}),
     legalComments: 'none',
     logLevel: 'silent',
   });
