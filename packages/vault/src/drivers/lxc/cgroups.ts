@@ -279,7 +279,9 @@ function readHierarchies(layout: Layout): Hierarchy[] {
     const matches = ([id, names]: [string, string[]]) =>
       type === 'cgroup2' ? id === '0' : id !== '0' && names.some((name) => options.includes(name));
     const at = (all: Map<string, [string, string[], string]>) =>
-      [...all.values()].filter(([id, names]) => matches([id, names])).map(([, , path]) => join(point, path));
+      [...all.values()]
+        .filter(([id, names]) => matches([id, names]))
+        .map(([, , path]) => join(point, path).replace(/\/$/, ''));
     const beside = at(init).map((path) => path.replace(/\/init\.scope$/, ''));
     const bases = [...new Set([...beside, ...at(own), point])].filter((path) => existsSync(path));
     const controllers =

@@ -33,12 +33,13 @@ import {
   START_POLL_MS,
   START_TIMEOUT_MS,
 } from './limits.ts';
-import { LogTail } from './log-tail.ts';
+import { drained, LogTail } from './log-tail.ts';
 import type { Staged } from './staging.ts';
 
 export interface Powers {
   cgroups: Cgroups;
-  staged: Staged;
+  /** Without a filter the gate must be outside. */
+  staged: Omit<Staged, 'seccomp_profile'> & { seccomp_profile?: string | undefined };
   /** Where this container's files go; only root may enter it. */
   files_dir: string;
   /** LXC's own path, which names its command socket. */
@@ -210,9 +211,14 @@ export class Container implements Vault {
     });
   }
 
+  #unconfined(pid: number): string[] {
+    const { staged, trial } = this.#powers;
+    return confinement(pid, staged.seccomp_profile === undefined || trial?.without_seccomp === true);
+  }
+
   /** Waits until the guest executes within its limits. Throws, and leaves nothing, when it does not. */
   async verify(limits: Limit[]): Promise<void> {
-    const { cgroups, trial } = this.#powers;
+    const { cgroups } = this.#powers;
     const until = performance.now() + START_TIMEOUT_MS;
     let pause_ms = START_FIRST_MS;
     while (!this.#ended) {
@@ -221,7 +227,7 @@ export class Container implements Vault {
       const pid = cgroups.payloadPids(this.#name)[0];
       if (pid !== undefined && executes(pid)) {
         this.pid = pid;
-        const wrong = [...cgroups.mismatches(this.#name, limits), ...confinement(pid, trial?.without_seccomp === true)];
+        const wrong = [...cgroups.mismatches(this.#name, limits), ...this.#unconfined(pid)];
         if (wrong.length === 0) {
           this.#started = true;
           return;
@@ -240,7 +246,7 @@ export class Container implements Vault {
    * Throws `VaultFailed`, and leaves nothing, when it is not as asked.
    */
   async assign(spec: VaultSpec): Promise<void> {
-    const { cgroups, trial } = this.#powers;
+    const { cgroups } = this.#powers;
     const before = this.#spec;
     this.#spec = spec;
     let wrong: string[];
@@ -251,7 +257,7 @@ export class Container implements Vault {
       mkdirSync(labelsDir(), { recursive: true, mode: 0o755 });
       writeFileSync(this.#label, '');
       cgroups.write(this.#name, limits);
-      wrong = [...cgroups.mismatches(this.#name, limits), ...confinement(this.pid, trial?.without_seccomp === true)];
+      wrong = [...cgroups.mismatches(this.#name, limits), ...this.#unconfined(this.pid)];
     } catch (error) {
       wrong = [(error as Error).message];
     }
@@ -378,17 +384,6 @@ async function listen(host: string): Promise<Server> {
     server.listen(0, host, resolve);
   });
   return server;
-}
-
-/** Waits for the log pipes to close; all writers are dead by now. */
-async function drained(child: ChildProcess | undefined): Promise<void> {
-  if (!child) return;
-  const open = [child.stdout, child.stderr].filter((stream) => stream && !stream.closed && !stream.destroyed);
-  const closed = Promise.all(open.map((stream) => new Promise((resolve) => stream!.once('close', resolve))));
-  const timeout = new AbortController();
-  await Promise.race([closed, sleep(50, undefined, { signal: timeout.signal }).catch(() => {})]);
-  timeout.abort();
-  for (const stream of open) stream!.destroy();
 }
 
 function read(path: string): string | undefined {

@@ -9,7 +9,7 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Runtime, VaultFailed } from '@hauki/protocol';
+import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
 import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from './cgroups.ts';
@@ -17,7 +17,7 @@ import type { Trial } from './config.ts';
 import { type Container, labelsDir, startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
-import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
+import { appArmorChoices, canFilter, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
 import { viewOf } from './root-view.ts';
 import { type Staged, stageRuntime } from './staging.ts';
@@ -48,11 +48,13 @@ export function createLxcDriver(options: LxcOptions): Driver {
   return new LxcDriver(options);
 }
 
+const SHARED_KERNEL = 'It shares the kernel, so it does not stop an exploit of the kernel itself.';
+const HELD = `An unprivileged container with its own ids, no capabilities, no network, an allowlist of system calls and hard limits. ${SHARED_KERNEL}`;
+const HELD_UNFILTERED =
+  'An unprivileged container with its own ids, no capabilities, no network, no listening socket and hard limits, but no filter of system calls, which this machine cannot load: all of the kernel can be called, families of sockets without namespaces too.';
+
 class LxcDriver implements Driver {
   readonly name = 'lxc';
-  readonly level = 'container';
-  readonly isolation =
-    'An unprivileged container with its own ids, no capabilities, no network, an allowlist of system calls and hard limits; it shares the kernel, so it does not stop an exploit of the kernel itself.';
   readonly #options: LxcOptions;
   readonly #files_dir: string;
   readonly #prefix: string;
@@ -64,18 +66,37 @@ class LxcDriver implements Driver {
   #closed = false;
   #probes = 0;
   #apparmor = appArmorChoices()[0];
+  /** Whether vaults get the filter of system calls, and so a listening socket of their own. */
+  #filtered: boolean;
 
   constructor(options: LxcOptions) {
     if (!NODE_ID.test(options.node_id))
       throw new Error(`node id ${JSON.stringify(options.node_id)} must match ${NODE_ID}`);
     this.#options = options;
     this.#gates = options.gates ?? new Gates();
+    this.#filtered = canFilter() && options.trial?.no_filter !== true;
     this.#files_dir = join(options.data_dir, 'lxc');
     // A dot is in neither kind of id, so no node's prefix begins another's.
     this.#prefix = `hauki.${options.node_id}.`;
   }
 
+  get level(): IsolationLevel {
+    return this.#filtered ? 'container' : 'process';
+  }
+
+  get isolation(): string {
+    return this.#filtered ? HELD : `${HELD_UNFILTERED} ${SHARED_KERNEL}`;
+  }
+
   async probe(): Promise<Offer> {
+    const offer = await this.#tryAll();
+    // An LXC that was built without filters; what it starts is held by the rest, and gets no socket.
+    if (offer.available || !this.#filtered || !/seccomp/i.test(offer.reason)) return offer;
+    this.#filtered = false;
+    return this.#tryAll();
+  }
+
+  async #tryAll(): Promise<Offer> {
     const reason = obstacle();
     if (reason !== undefined) return { available: false, reason };
     let failure = '';
@@ -85,7 +106,12 @@ class LxcDriver implements Driver {
       try {
         await this.#trial();
         const took_ms = Math.round(performance.now() - began);
-        const notes = [`LXC ${lxcVersion()}`, choice && `AppArmor ${choice}`, `trial ${took_ms} ms`];
+        const notes = [
+          `LXC ${lxcVersion()}`,
+          choice && `AppArmor ${choice}`,
+          this.#filtered ? '' : 'no filter of system calls can be loaded: gates are outside',
+          `trial ${took_ms} ms`,
+        ];
         const no_python = await pythonObstacle();
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         // The first time on a machine takes seconds: the first worker should not wait for that.
@@ -168,7 +194,7 @@ class LxcDriver implements Driver {
     this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
     return startContainer(`${this.#prefix}${spec.id}`, spec, {
       cgroups: this.#cgroups,
-      staged,
+      staged: this.#filtered ? staged : { ...staged, seccomp_profile: undefined, gate_outside: true },
       files_dir: join(this.#files_dir, spec.id),
       lxc_dir: LXC_DIR,
       apparmor: this.#apparmor,
