@@ -53,6 +53,7 @@ const NOT_EXTENSIONS = /^(?:_test|_xx|xx|_ctypes_test|readline|_curses|_dbm|_gdb
 /** A header of a compiled module: its flags say that it is never checked against its source (PEP 552). */
 const PYC_HEADER_BYTES = 16;
 const UNCHECKED = 1;
+const COPIED_AT_ONCE = 32;
 
 /** Why Python workers cannot run here, or undefined. */
 export async function pythonObstacle({ interpreter }: PythonSet = SYSTEM_PYTHON): Promise<string | undefined> {
@@ -113,13 +114,15 @@ export async function stagePython(stage_dir: string, set: PythonSet = SYSTEM_PYT
   await makeWhole(store, async (root) => {
     const linking = [...files].filter(([inside]) => inside.endsWith('.so')).map(([, source]) => source);
     for (const path of await libraries(interpreter, ...linking)) files.set(path, await realpath(path));
-    for (const [inside, source] of files) {
+    for (const folder of new Set([...files.keys()].map(dirname))) await mkdir(join(root, folder), { recursive: true });
+    const copy = async ([inside, source]: [string, string]) => {
       const target = join(root, inside);
-      await mkdir(dirname(target), { recursive: true });
+      if (inside.endsWith('.pyc')) return writeFile(target, neverChecked(await readFile(source)), { mode: 0o644 });
       await copyFile(source, target);
-      if (inside.endsWith('.pyc')) await neverChecked(target);
       await chmod(target, inside === PYTHON_INSIDE || inside.includes('.so') ? 0o755 : 0o644);
-    }
+    };
+    const all = [...files];
+    while (all.length > 0) await Promise.all(all.splice(0, COPIED_AT_ONCE).map(copy));
   });
   await makeWhole(home, async (temporary) => {
     const root = join(temporary, 'rootfs');
@@ -184,11 +187,9 @@ async function collect(from: string, inside: string, files: Map<string, string>)
 }
 
 /** A compiled module keeps its code and needs no source to be compared with. */
-async function neverChecked(file: string): Promise<void> {
-  const content = await readFile(file);
-  if (content.length < PYC_HEADER_BYTES) return;
-  content.writeUInt32LE(UNCHECKED, 4);
-  await writeFile(file, content);
+function neverChecked(content: Buffer): Buffer {
+  if (content.length >= PYC_HEADER_BYTES) content.writeUInt32LE(UNCHECKED, 4);
+  return content;
 }
 
 /** Compiles the guest as if it lay where it will be. */
