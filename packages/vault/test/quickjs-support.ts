@@ -1,6 +1,6 @@
 /** A quickjs driver of a test's own, and workers in its vaults, called as their owners call them. */
 import { connect } from 'node:net';
-import type { AgentForShell, Setup, ShellForAgent } from '@hauki/protocol';
+import { type AgentForShell, isError, OutcomeUnknown, type Setup, type ShellForAgent } from '@hauki/protocol';
 import { Channel, makeCallerKey, openSession, remote, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Driver, Vault, VaultSpec } from '../src/driver.ts';
@@ -72,7 +72,21 @@ export async function openLab(prefix: string): Promise<Lab> {
       const channel = new Channel();
       await openSession(streamTransport(connect(vault.port, '127.0.0.1')), channel, ticket, caller);
       const session = new Session({ transport: channel, timeout_ms: 20_000 });
-      return { vault, shell, session, methods, effects, call: (method, ...args) => session.call(method, args) };
+      /** A call that was lost says what became of the vault. */
+      const why = async (error: Error) => {
+        if (!isError(error, OutcomeUnknown)) throw error;
+        const late = new Promise<undefined>((resolve) => setTimeout(resolve, 500, undefined));
+        const exit = await Promise.race([vault.exited, late]);
+        throw exit ? Object.assign(error, { message: `${error.message}: ${exit.cause}, ${exit.reason}` }) : error;
+      };
+      return {
+        vault,
+        shell,
+        session,
+        methods,
+        effects,
+        call: (method, ...args) => session.call(method, args).catch(why),
+      };
     },
     async [Symbol.asyncDispose]() {
       await driver.close();

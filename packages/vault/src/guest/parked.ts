@@ -6,6 +6,8 @@ import { DeadlineExceeded, LIMITS } from '@hauki/protocol';
 
 /** How often they are looked through; one is given up so late at most. */
 const EVERY_MS = 1_000;
+/** Each has its answer to be written: not too many in one turn. */
+const AT_ONCE = 100;
 
 export class Parked {
   readonly #calls = new Set<{ until: number; give_up(): void }>();
@@ -26,18 +28,20 @@ export class Parked {
     });
   }
 
-  #look(): void {
+  #look(delay_ms = EVERY_MS): void {
     if (this.#timer !== undefined || this.#calls.size === 0) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       const now = Date.now();
-      for (const call of this.#calls)
-        if (call.until <= now) {
-          this.#calls.delete(call);
-          call.give_up();
-        }
-      this.#look();
-    }, EVERY_MS);
+      let given_up = 0;
+      for (const call of this.#calls) {
+        if (call.until > now) continue;
+        if (given_up++ === AT_ONCE) break;
+        this.#calls.delete(call);
+        call.give_up();
+      }
+      this.#look(given_up > AT_ONCE ? 0 : EVERY_MS);
+    }, delay_ms);
     (this.#timer as { unref?: () => void }).unref?.();
   }
 }

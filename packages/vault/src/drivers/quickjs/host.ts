@@ -7,14 +7,14 @@ import { fileURLToPath } from 'node:url';
 import { LIMITS } from '@hauki/protocol';
 import { makeImage } from './image.ts';
 import { WATCH_EVERY_MS } from './limits.ts';
-import type { Down, Scripts, StartMessage, Up } from './messages.ts';
+import type { Down, Scripts, StartMessage, UnfitMessage, Up } from './messages.ts';
 import { type Thread, Threads } from './threads.ts';
 
 const homes = new Map<string, { thread: Thread; doom: Int32Array }>();
 /** Text that a vault has sent up and the agent has not taken yet. */
 const unsent = new Map<string, number>();
 
-function up(message: Up): void {
+function up(message: Up | UnfitMessage): void {
   if (message.op !== 'text') {
     if (message.op === 'gone') unsent.delete(message.id);
     process.send?.(message, () => {});
@@ -56,6 +56,7 @@ const threads = new Threads({
     }
     up(message);
   },
+  unfit: (ids) => up({ op: 'unfit', ids }),
   lost(ids, reason) {
     for (const id of ids) {
       homes.delete(id);

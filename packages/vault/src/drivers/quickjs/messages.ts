@@ -50,6 +50,12 @@ export type Up =
     }
   | ({ op: 'used'; id: string; ask: number } & Used);
 
+/** From the host to the agent: what of these is nobody's yet had better not become somebody's. */
+export interface UnfitMessage {
+  op: 'unfit';
+  ids: string[];
+}
+
 /** From a thread to its host alone. */
 export type Aside =
   /** The thread's number in the operating system, where it can be known. */

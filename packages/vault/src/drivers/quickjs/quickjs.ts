@@ -8,7 +8,7 @@ import { LIMITS, VaultFailed } from '@hauki/protocol';
 import type { Driver, Vault, VaultSpec } from '../../driver.ts';
 import { buildVmScripts } from '../../guest/bundle.ts';
 import { DEMAND_MS, READY } from './limits.ts';
-import type { Scripts, Up } from './messages.ts';
+import type { Scripts, UnfitMessage, Up } from './messages.ts';
 import { Spares } from './spares.ts';
 import { type HostLink, Started } from './started.ts';
 
@@ -32,7 +32,11 @@ export function createQuickjsDriver(): Driver {
     vaults.clear();
   };
 
-  const hear = (message: Up) => {
+  const hear = (message: Up | UnfitMessage) => {
+    if (message.op === 'unfit') {
+      for (const id of message.ids) vaults.get(id)?.reject();
+      return;
+    }
     const vault = vaults.get(message.id);
     if (message.op === 'gone') vaults.delete(message.id);
     vault?.hear(message);
@@ -135,7 +139,10 @@ export function createQuickjsDriver(): Driver {
 
     async start(spec: VaultSpec): Promise<Vault> {
       if (closing) throw new VaultFailed({ driver: 'quickjs', reason: 'the node is shutting down' });
-      return (await shelfOf(spec).take()).become(spec);
+      const shelf = shelfOf(spec);
+      let vault = await shelf.take();
+      while (!vault.fit) vault = await shelf.take();
+      return vault.become(spec);
     },
 
     // All of it lives in one process that ends with its agent: an earlier run leaves nothing.

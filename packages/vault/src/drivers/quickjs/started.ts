@@ -31,6 +31,8 @@ export class Started {
   readonly #listening = Promise.withResolvers<number>();
   readonly #gone = Promise.withResolvers<VaultExit>();
   readonly #late: NodeJS.Timeout;
+  /** It is gone, or will be; or it is somebody's. */
+  #state: 'starting' | 'ready' | 'assigned' | 'over' = 'starting';
   #asks = 0;
 
   constructor(id: string, owner: string, listen_host: string, host: HostLink) {
@@ -55,18 +57,31 @@ export class Started {
     }
     if (message.op === 'gone') return this.end(message);
     clearTimeout(this.#late);
+    if (this.#state === 'starting') this.#state = 'ready';
     this.#listening.resolve(message.port);
   }
 
   /** It is gone. */
   end({ cause, reason, usage }: Pick<VaultExit, 'cause' | 'reason' | 'usage'>): void {
+    this.#state = 'over';
     clearTimeout(this.#late);
     this.control.closed(reason);
     this.#gone.resolve({ cause, reason, log_tail: '', ...(usage ? { usage } : {}) });
     this.#listening.reject(new VaultFailed({ driver: 'quickjs', reason }));
   }
 
+  /** Whether it can become somebody's vault. */
+  get fit(): boolean {
+    return this.#state === 'ready';
+  }
+
+  /** Ends it, if it waits for somebody to need it. */
+  reject(): void {
+    if (this.#state === 'ready') void this.kill();
+  }
+
   async kill(): Promise<void> {
+    this.#state = 'over';
     this.#host.send({ op: 'kill', id: this.id });
     // A thread that answers nobody takes its whole host with it.
     const timer = setTimeout(() => this.#host.destroy(), KILL_MS);
@@ -77,6 +92,7 @@ export class Started {
   /** Makes it somebody's vault; nobody needs to wait, because what is said to it later comes later. */
   async become(spec: VaultSpec): Promise<Vault> {
     const port = await this.port;
+    this.#state = 'assigned';
     const { id } = spec;
     const turn_ms = Math.min(TURN_MS.most, Math.max(TURN_MS.least, spec.turn_ms ?? TURN_MS.default));
     this.#host.send({ op: 'assign', id: this.id, memory_mib: spec.memory_mib, cpu: spec.cpu ?? 1, turn_ms });

@@ -32,6 +32,8 @@ export interface Thread {
   seen: { at: number; spent: number };
   /** The turn that it should have come back from, and what it had computed when that was seen. */
   suspect?: { until: number; used: number };
+  /** The turn that was told to be a long one, by its beginning. */
+  stuck_since?: number;
   idle_timer?: NodeJS.Timeout;
 }
 
@@ -57,6 +59,8 @@ export interface ThreadsPowers {
   image: VmImage;
   /** What a thread's vaults say. */
   heard(thread: Thread, message: Up): void;
+  /** These vaults are in a thread that is not to get any more at present. */
+  unfit(ids: string[]): void;
   /** A thread has ended with these vaults in it. */
   lost(ids: string[], reason: string): void;
 }
@@ -105,6 +109,11 @@ export class Threads {
         void thread.worker.terminate();
         continue;
       }
+      const since = clock[CLOCK.since]!;
+      if (thread.stuck_since !== since && this.#stuck(thread)) {
+        thread.stuck_since = since;
+        this.#powers.unfit([...thread.vaults]);
+      }
       const spent = clock[CLOCK.spent]! + (until === 0 ? 0 : now - clock[CLOCK.since]!);
       const part = (spent - seen.spent) / (now - seen.at);
       if (thread.nice === 0 && part > GIVES_WAY.busy && spent - seen.spent > STUCK_MS)
@@ -146,7 +155,7 @@ export class Threads {
   }
 
   #start(): Thread {
-    const { script, wasm, image, heard } = this.#powers;
+    const { script, wasm, image, heard, unfit } = this.#powers;
     const clock = new SharedArrayBuffer(CLOCK.slots * Float64Array.BYTES_PER_ELEMENT);
     const workerData: ThreadData = { wasm, image, clock };
     const worker = new Worker(script, {
@@ -168,8 +177,10 @@ export class Threads {
     this.#all.add(thread);
     worker.on('message', (message: Up | Aside) => {
       if (message.op === 'thread') thread.tid = message.tid;
-      else if (message.op === 'soiled') thread.soiled = true;
-      else heard(thread, message);
+      else if (message.op === 'soiled') {
+        thread.soiled = true;
+        unfit([...thread.vaults]);
+      } else heard(thread, message);
     });
     worker.on('error', (error: Error) => this.#gone(thread, `its thread failed: ${error.message}`));
     worker.on('exit', () => this.#gone(thread, 'its thread ended'));
