@@ -281,6 +281,7 @@ export class Agent {
       born_at,
       lease_until: lease.until,
       ...(job.lasting ? { lasting: true } : {}),
+      ...(job.cpu === undefined ? {} : { cpu: job.cpu }),
       ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
       ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
       ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),

@@ -103,6 +103,8 @@ export interface WorkerInfo {
   lasting?: boolean;
   /** What was loaded into it. */
   code?: CodeInfo;
+  /** Share of a core; 1 where it is left out. */
+  cpu?: number;
   /** Since when it is paused. */
   paused_at?: number;
   /** When it ends for certain. */
