@@ -17,7 +17,6 @@ import {
   isCause,
   type Job,
   LIMITS,
-  type LogLine,
   type LogPage,
   type NodeInfo,
   type NodeLoad,
@@ -32,7 +31,7 @@ import {
 } from '@hauki/protocol';
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
-import { lastOf } from './log-ring.ts';
+import { cleanSession, fateOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
@@ -368,37 +367,6 @@ export class Agent {
     for (const { memory_mib } of this.#forging.values()) sum += memory_mib;
     return sum;
   }
-}
-
-/** What is told of a worker whose vault has ended. */
-function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): Fate {
-  const own = exit.cause === 'failed_to_start' ? 'vault_failed' : exit.cause;
-  const { cause, reason } = ending ?? { cause: own, reason: exit.reason };
-  const at = Date.now();
-  const said = exit.log_tail.split('\n').filter(Boolean);
-  const lines: LogLine[] = said.map((text, i) => ({ seq: log.last + 1 + i, at, level: 'vault', text }));
-  return {
-    ...{ worker: job.worker, owner: job.owner, cause, reason, at, epoch, node, driver: job.driver, born_at },
-    lines: lastOf([...log.tail(), ...lines], LIMITS.log_tail_chars),
-    usage: usage.last(exit.usage),
-    ...(exit.reason === reason || exit.cause === 'killed' ? {} : { exit: `${exit.cause}: ${exit.reason}` }),
-  };
-}
-
-/** What a guest says of a session, as far as it can be one: nothing but short names and numbers. */
-function cleanSession(info: Partial<SessionInfo>): Omit<SessionInfo, 'worker'> {
-  const count = (value: unknown) => (typeof value === 'number' && value >= 0 ? value : 0);
-  const stats = Object.entries(info.stats ?? {}).filter(([name]) => /^[a-z_]{1,32}$/.test(name));
-  return {
-    session: /^[\w-]{1,64}$/.exec(String(info.session))?.[0] ?? '?',
-    role: info.role === 'owner' ? 'owner' : 'visitor',
-    opened_at: count(info.opened_at),
-    connected: info.connected === true,
-    connections: count(info.connections),
-    carried_bytes: count(info.carried_bytes),
-    unconfirmed_bytes: count(info.unconfirmed_bytes),
-    stats: Object.fromEntries(stats.slice(0, 32).map(([name, value]) => [name, count(value)])),
-  };
 }
 
 /** What a node promises when nobody said: three quarters of the machine. */
