@@ -21,7 +21,7 @@ import { appArmorChoices, canFilter, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
 import { viewOf } from './root-view.ts';
 import { type Staged, stageRuntime } from './staging.ts';
-import { pythonObstacle, stagePython } from './staging-python.ts';
+import { type PythonSet, pythonObstacle, stagePython } from './staging-python.ts';
 
 export interface LxcOptions {
   /** `[A-Za-z0-9_-]{1,40}`; part of every container's name. */
@@ -34,6 +34,8 @@ export interface LxcOptions {
   log?: (line: string, fields?: object) => void;
   /** For tests only. */
   trial?: Trial;
+  /** What Python vaults are made of; the system's interpreter and its library when left out. */
+  python?: PythonSet;
   /** For vaults whose gate is outside. */
   gates?: Gates;
 }
@@ -112,10 +114,10 @@ class LxcDriver implements Driver {
           this.#filtered ? '' : 'no filter of system calls can be loaded: gates are outside',
           `trial ${took_ms} ms`,
         ];
-        const no_python = await pythonObstacle();
+        const no_python = await pythonObstacle(this.#options.python);
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         // The first time on a machine takes seconds: the first worker should not wait for that.
-        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-')))
+        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-library-')))
           this.#stage('python').catch(() => {});
         const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
         return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
@@ -208,8 +210,8 @@ class LxcDriver implements Driver {
     const { stage_dir = STAGE_DIR, guest_file } = this.#options;
     const staging =
       this.#staged.get(runtime) ??
-      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file)).then((staged) =>
-        this.#view(staged),
+      (runtime === 'python' ? stagePython(stage_dir, this.#options.python) : stageRuntime(stage_dir, guest_file)).then(
+        (staged) => this.#view(staged),
       );
     this.#staged.set(runtime, staging);
     // After a failure the next start may find its cause removed.
