@@ -100,9 +100,7 @@ export class Agent {
   }
 
   /** MiB that may still be promised. */
-  room_mib(): number {
-    return this.#options.memory_mib - this.#promised();
-  }
+  room_mib = (): number => this.#options.memory_mib - this.#promised();
 
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers, volumes } = this.#options;
