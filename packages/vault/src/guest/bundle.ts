@@ -7,16 +7,27 @@ import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** How Node's guest begins. Built-in modules come by this name whether it runs as a module or as a script. */
-export const NODE_GUEST_HEAD = 'var require = process.getBuiltinModule;';
+/** Node's built-in modules come by this name whether a script runs as a module or as a plain one. */
+const REQUIRE = 'var require = process.getBuiltinModule;';
 
 /**
- * What the VM's guest goes on using when the worker finds something else under these names: our own clock, with which
- * deadlines are reckoned.
+ * How Node's guest begins: what is withheld from a worker without the grant (`withheld-node.ts`) it goes on using itself.
  */
-const OWN = 'Date,performance';
+export const NODE_GUEST_HEAD = [
+  REQUIRE,
+  'var { Date, performance, crypto } = globalThis;',
+  'var Math = Object.defineProperties({}, Object.getOwnPropertyDescriptors(globalThis.Math));',
+].join('\n');
 
-async function build(entry: string, platform: 'node' | 'neutral', own?: string): Promise<string> {
+/** What the VM's guest goes on using so: our own clock, with which deadlines are reckoned. */
+const VM_OWN = 'Date,performance';
+
+interface Around {
+  banner: string;
+  footer?: string;
+}
+
+async function build(entry: string, platform: 'node' | 'neutral', around?: Around): Promise<string> {
   // Imported late: only agents build guests, and esbuild costs tens of milliseconds to load.
   const { build: esbuild } = await import('esbuild');
   const result = await esbuild({
@@ -29,10 +40,11 @@ async function build(entry: string, platform: 'node' | 'neutral', own?: string):
     external: platform === 'neutral' ? ['worker.mjs'] : [],
     mainFields: ['module', 'main'],
     // Node's keeps its names: putting them back (`keepNames`) costs more at each start than reading them.
-    ...(platform === 'node'
-      ? { minifyWhitespace: true, minifySyntax: true, banner: { js: NODE_GUEST_HEAD } }
-      : { minify: true, keepNames: true, define: { 'globalThis.performance': 'performance' } }),
-    ...(own ? { banner: { js: `((${own})=>{` }, footer: { js: `})(${own})` } } : {}),
+    ...(platform === 'node' ? { minifyWhitespace: true, minifySyntax: true } : { minify: true, keepNames: true }),
+    // A global that is asked for by its full name is the guest's own too.
+    define: { 'globalThis.performance': 'performance' },
+    banner: { js: around?.banner ?? '' },
+    footer: { js: around?.footer ?? '' },
     legalComments: 'none',
     logLevel: 'silent',
   });
@@ -46,16 +58,16 @@ async function build(entry: string, platform: 'node' | 'neutral', own?: string):
  */
 export async function buildVmScripts(): Promise<{ guest: string; platform: string; thread: string }> {
   const [guest, platform, thread] = await Promise.all([
-    build('./vm-entry.ts', 'neutral', OWN),
+    build('./vm-entry.ts', 'neutral', { banner: `((${VM_OWN})=>{`, footer: `})(${VM_OWN})` }),
     build('./vm-platform.ts', 'neutral'),
-    build('../drivers/quickjs/thread.ts', 'node'),
+    build('../drivers/quickjs/thread.ts', 'node', { banner: REQUIRE }),
   ]);
   return { guest, platform, thread };
 }
 
 /** Writes what runs inside lxc and process vaults to `file`, whole or not at all. */
 export async function writeNodeGuest(file: string): Promise<void> {
-  const text = await build('./main-node.ts', 'node');
+  const text = await build('./main-node.ts', 'node', { banner: NODE_GUEST_HEAD });
   await mkdir(dirname(file), { recursive: true });
   const temporary = `${file}.${process.pid}.tmp`;
   await writeFile(temporary, text, { mode: 0o644 });

@@ -237,7 +237,9 @@ export class Vm {
   /** Without the grant no clock of the VM tells more than how long the VM has been there. */
   #clock_ns(clock: number): bigint {
     if (!this.#granted.time) return BigInt(Math.floor(performance.now() - this.#born_at)) * 1_000_000n;
-    return clock === 0 ? BigInt(Date.now()) * 1_000_000n : BigInt(Math.floor(performance.now() * 1_000)) * 1_000n;
+    if (clock === 0) return BigInt(Date.now()) * 1_000_000n;
+    // From where the image has its origin: the time since 1970.
+    return BigInt(Math.floor((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n;
   }
 
   #enter(entry: Entry, ...args: Argument[]): void {
