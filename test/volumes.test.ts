@@ -40,11 +40,11 @@ const SOURCE = `
     const piece = 'x'.repeat(1024 * 1024);
     for (let n = 0; n < mib; n++) await volume.write('filler/' + n, piece);
   };`;
-/** What lxc vaults can do besides: files. */
+/** What Node vaults can do besides: files. */
 const FILES = `${SOURCE}
   import fs from 'node:fs';
   import os from 'node:os';
-  export const home = () => [os.homedir(), process.env.HOME, process.getuid(), fs.statSync('/root').uid];
+  export const home = () => [os.homedir(), process.env.HOME, process.getuid(), fs.statSync('/root/.').uid];
   export const link = (to, path) => fs.symlinkSync(to, '/root/' + path);
   export const save = (path, text) => fs.writeFileSync('/root/' + path, text);
   export const load = (path) => fs.readFileSync('/root/' + path, 'utf8');
@@ -58,7 +58,7 @@ interface Keeper {
 
 const volume_of = (volume: string | { name: string; quota_mib: number }) => ({ grants: { volume } });
 const keeper = (used: { mesh: Mesh }, driver: DriverName, volume: Parameters<typeof volume_of>[0]) =>
-  used.mesh.clone<Keeper>({ source: driver !== 'quickjs' ? FILES : SOURCE }, { driver, ...volume_of(volume) });
+  used.mesh.clone<Keeper>({ source: driver === 'quickjs' ? SOURCE : FILES }, { driver, ...volume_of(volume) });
 
 const restartNode = async ({ local }: TestMesh) => {
   await local.nodes[0]!.kill();
@@ -154,36 +154,48 @@ for (const driver of DRIVERS)
       }
     });
 
-    if (driver !== 'quickjs')
+    if (driver === 'lxc')
       it('is the vault’s home and root’s own; links in it lead the host nowhere', async () => {
         const files = keeper(used, driver, 'home');
         assert.deepEqual(await files.home!(), ['/root', '/root', 0, 0]);
         await files.save!('by-file', 'one');
         await files.write!('by-effect', 'two');
         assert.deepEqual([await files.read!('by-file'), await files.load!('by-effect')], ['one', 'two']);
-        // Node's own permissions let a process vault make no links.
-        const links = driver === 'lxc';
-        if (links) {
-          await files.link!('/etc/passwd', 'passwd');
-          await files.link!('/etc', 'etc');
-          await files.link!('by-file', 'near');
-        }
+        await files.link!('/etc/passwd', 'passwd');
+        await files.link!('/etc', 'etc');
+        await files.link!('by-file', 'near');
         await used.mesh.destruct(files);
         // Another range of ids, or none at all: what is in it is the vault's root's.
         const effects = used.mesh.clone<Keeper>({ source: SOURCE }, { driver: 'quickjs', ...volume_of('home') });
-        if (links) {
-          for (const path of ['passwd', 'near', 'etc/passwd', 'etc/hauki-was-here'])
-            await refused(effects.read!(path), VolumeFailed, /link/);
-          await refused(effects.write!('etc/hauki-was-here', 'x'), VolumeFailed, /link/);
-        }
+        for (const path of ['passwd', 'near', 'etc/passwd', 'etc/hauki-was-here'])
+          await refused(effects.read!(path), VolumeFailed, /link/);
+        await refused(effects.write!('etc/hauki-was-here', 'x'), VolumeFailed, /link/);
         assert.equal(await effects.read!('by-file'), 'one');
         await effects.write!('passwd', 'a file in its place');
         assert.equal(await effects.read!('passwd'), 'a file in its place');
-        if (links) await effects.remove!('etc');
+        await effects.remove!('etc');
         await used.mesh.destruct(effects);
         const again = keeper(used, driver, 'home');
         assert.deepEqual([await again.load!('by-file'), await again.load!('by-effect')], ['one', 'two']);
         await used.mesh.destruct(again);
+      });
+
+    if (driver === 'process')
+      it('is the vault’s home and its own, whichever id the vault has', async () => {
+        for (const round of ['one', 'two']) {
+          const files = keeper(used, driver, 'home');
+          assert.deepEqual((await files.home!()).slice(0, 3), ['/root', '/root', 0]);
+          await files.save!(`by-file-${round}`, round);
+          await files.write!(`by-effect-${round}`, round);
+          for (const path of ['by-file-one', 'by-effect-one'])
+            assert.deepEqual([await files.read!(path), await files.load!(path)], ['one', 'one']);
+          await used.mesh.destruct(files);
+        }
+        if (missing('lxc')) return;
+        const other = keeper(used, 'lxc', 'home');
+        await other.save!('by-file-one', 'also here');
+        assert.equal(await other.load!('by-file-two'), 'two');
+        await used.mesh.destruct(other);
       });
 
     it('survives kill -9 of its vault, its agent, and the core', async () => {

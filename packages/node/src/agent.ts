@@ -16,6 +16,7 @@ import {
   type Fate,
   type Grants,
   isAtLeast,
+  isCause,
   type Job,
   LIMITS,
   type LogPage,
@@ -98,20 +99,17 @@ export class Agent {
     await volumes.start();
   }
 
+  /** MiB that may still be promised. */
+  room_mib = (): number => this.#options.memory_mib - this.#promised();
+
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers, volumes } = this.#options;
-    const offers = drivers.map((driver) => {
-      const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [driver.name, { ...offer, level: driver.level, isolation: driver.isolation }];
+    const offers = drivers.map(({ name, level, isolation }) => {
+      const offer = this.#offers.get(name)?.offer ?? { available: false, reason: 'not probed yet' };
+      return [name, { ...offer, level, isolation }];
     });
-    return {
-      node,
-      labels,
-      drivers: Object.fromEntries(offers),
-      memory_mib,
-      cores: availableParallelism(),
-      volumes: volumes.offer,
-    };
+    const of_machine = { memory_mib, cores: availableParallelism(), volumes: volumes.offer };
+    return { node, labels, drivers: Object.fromEntries(offers), ...of_machine };
   }
 
   load(): NodeLoad {
@@ -212,7 +210,7 @@ export class Agent {
   }
 
   /** Kills at once. False when there was no such worker, or not of this epoch. Resolves when nothing of it is left. */
-  async destruct(worker: string, reason: string, epoch?: number, cause: Cause = 'destructed'): Promise<boolean> {
+  async destruct(worker: string, reason: string, epoch?: number, cause?: Cause): Promise<boolean> {
     const forging = this.#forging.get(worker);
     if (forging) {
       // It ends as soon as it is born, or fails to be.
@@ -222,7 +220,7 @@ export class Agent {
     const living = this.#living.get(worker);
     if (!living) return forging !== undefined;
     if (epoch !== undefined && living.epoch !== epoch) return false;
-    living.ending ??= { cause, reason };
+    living.ending ??= { cause: isCause(cause) ? cause : 'destructed', reason };
     await living.vault.kill(reason);
     return true;
   }
@@ -275,7 +273,12 @@ export class Agent {
   /** With what each uses, as far as each says so in time. */
   async measured(): Promise<WorkerInfo[]> {
     const usage = new Map<string, WorkerInfo['usage']>();
-    await Promise.all([...this.#living].map(async ([worker, living]) => usage.set(worker, await living.usage.now())));
+    await Promise.all(
+      [...this.#living].map(async ([worker, { usage: meter, lifetime }]) => {
+        // One that is paused answers nothing: questions would only pile up before it.
+        usage.set(worker, lifetime.paused_at === undefined ? await meter.now() : meter.last());
+      }),
+    );
     return this.workers().map((info) => ({
       ...info,
       ...(usage.has(info.worker) ? { usage: usage.get(info.worker)! } : {}),
@@ -298,6 +301,7 @@ export class Agent {
       born_at,
       lease_until: lease.until,
       ...(job.lasting ? { lasting: true } : {}),
+      ...(job.cpu === undefined ? {} : { cpu: job.cpu }),
       ...(job.parent ? { parent: job.parent } : {}),
       ...(job.min_isolation ? { min_isolation: job.min_isolation } : {}),
       ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
@@ -309,7 +313,8 @@ export class Agent {
 
   /** Callers' sessions with all workers; of a worker that does not answer in time, none. */
   async sessions(): Promise<SessionInfo[]> {
-    const asked = [...this.#living.values()].map(async ({ job, shell }) => {
+    const running = [...this.#living.values()].filter(({ lifetime }) => lifetime.paused_at === undefined);
+    const asked = running.map(async ({ job, shell }) => {
       const late = new Promise<never>((_, reject) => setTimeout(reject, SESSIONS_MS).unref());
       const found = await Promise.race([shell.sessions(), late]);
       return found.slice(0, LIMITS.connections).map((info) => ({ worker: job.worker, ...cleanSession(info) }));

@@ -8,3 +8,4 @@ export * from './effects/effects.ts';
 export { createNetwork, type Network } from './effects/network.ts';
 export type { Outside } from './guest/guest.ts';
 export { GUEST_BOUNDS, serveOutside } from './guest/outside.ts';
+export { POOL, Pool } from './pool.ts';

@@ -39,13 +39,6 @@ export function segmentsOf(given: unknown): string[] {
 const within = (folder: FileHandle, name: string) => join(`/proc/self/fd/${folder.fd}`, name);
 const openFolder = (path: string) => open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 
-/** What the host makes belongs to whom its folder does: the vault's root. */
-async function alike(folder: FileHandle, made: FileHandle): Promise<FileHandle> {
-  const { uid, gid } = await folder.stat();
-  if (uid !== process.getuid?.()) await made.chown(uid, gid);
-  return made;
-}
-
 /** Calls `use` with the opened folder that the segments lead to. */
 async function inFolder<T>(
   root: string,
@@ -62,7 +55,7 @@ async function inFolder<T>(
         await mkdir(path, { mode: 0o755 }).catch((error: NodeJS.ErrnoException) => {
           if (error.code !== 'EEXIST') throw error;
         });
-        return openFolder(path).then((made) => alike(folder, made));
+        return openFolder(path);
       });
       await folder.close();
       folder = next;
@@ -95,7 +88,6 @@ async function writeFile(folder: FileHandle, name: string, bytes: Uint8Array): P
   const temporary = within(folder, `.hauki-${randomBytes(6).toString('hex')}.tmp`);
   const file = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644);
   try {
-    await alike(folder, file);
     await file.writeFile(bytes);
     await file.sync();
     await rename(temporary, within(folder, name));

@@ -12,9 +12,11 @@ import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { hookModules, placed } from './node-modules.ts';
+import { rehearseWhenIdle } from './rehearsal.ts';
 import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
 import { stripTypes } from './typescript.ts';
+import { withhold } from './withheld-node.ts';
 
 const LISTENER = 3;
 const CONTROL = 4;
@@ -23,9 +25,11 @@ const FOLDER = tmpdir();
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
+  callOff();
   const context = createContext(setup.worker, outside, nodePlatform);
   Object.assign(globalThis, { hauki: context, fetch: context.fetch });
   Object.assign(console, createConsole(context.write_log));
+  if (setup.grants) withhold(globalThis, setup.grants);
   return createGuest({
     outside,
     context,
@@ -55,6 +59,7 @@ function run(): Promise<string> {
   return runShell({ control: streamTransport(control), server, open, inside });
 }
 
+const callOff = rehearseWhenIdle();
 void run().then((reason) => {
   process.stderr.write(`the agent is gone: ${reason}\n`);
   process.exit(0);

@@ -9,18 +9,18 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
-import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from '../lxc/cgroups.ts';
 import { dropClaim, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
 import { type Reaper, startReaper } from '../lxc/reaper.ts';
 import { stageRuntime } from '../lxc/staging.ts';
-import { pythonObstacle, stagePython } from '../lxc/staging-python.ts';
+import { type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
 import type { Trial } from './command.ts';
 import { END_TIMEOUT_MS, POLL_MS } from './limits.ts';
 import { arch, obstacle } from './probe.ts';
-import { type Powers, startSandbox } from './sandbox.ts';
+import { type Powers, type Sandbox, startSandbox } from './sandbox.ts';
 import { compilePolicy } from './seccomp.ts';
 
 export interface ProcessOptions {
@@ -36,6 +36,8 @@ export interface ProcessOptions {
   log?: (line: string, fields?: object) => void;
   /** For tests only. */
   trial?: Trial;
+  /** What Python vaults are made of; the system's interpreter and its library when left out. */
+  python?: PythonSet;
   /** For vaults whose gate is outside. */
   gates?: Gates;
 }
@@ -61,7 +63,7 @@ class ProcessDriver implements Driver {
   readonly #options: ProcessOptions;
   readonly #files_dir: string;
   readonly #prefix: string;
-  readonly #vaults = new Map<string, Promise<Vault>>();
+  readonly #vaults = new Map<string, Promise<Sandbox>>();
   /** Why there is no sandbox, once it is known. */
   #unsandboxed: string | undefined;
   #cgroups: Cgroups | undefined;
@@ -99,7 +101,7 @@ class ProcessDriver implements Driver {
         await this.#trial();
         const notes = ['bubblewrap', `trial ${Math.round(performance.now() - began)} ms`];
         if (!this.#cgroups) notes.push('no cgroup can be written: memory is watched by the agent, CPU is not limited');
-        const no_python = await pythonObstacle();
+        const no_python = await pythonObstacle(this.#options.python);
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
         return { available: true, note: notes.join(', '), runtimes };
@@ -138,7 +140,7 @@ class ProcessDriver implements Driver {
     this.#vaults.set(spec.id, starting);
     try {
       const vault = await starting;
-      void vault.exited.then(() => this.#vaults.delete(spec.id));
+      void vault.exited.then(() => this.#vaults.delete(vault.id));
       // Closed meanwhile: `close` waits for it too, but its caller must not get a dying vault.
       if (this.#closed) {
         await vault.kill('the driver is closed');
@@ -152,7 +154,30 @@ class ProcessDriver implements Driver {
     }
   }
 
-  async #start(spec: VaultSpec): Promise<Vault> {
+  /** V8's heap is as large as the memory it was started with, so memory is of the kind; the CPU's share is not. */
+  readonly pooling: Pooling = {
+    kind: ({ listen_host, memory_mib, runtime, volume }) =>
+      volume ? undefined : JSON.stringify([listen_host, memory_mib, runtime ?? 'node']),
+    assign: async (vault, spec) => {
+      const failed = (reason: string) => new VaultFailed({ driver: 'process', reason });
+      const sandbox = await this.#vaults.get(vault.id);
+      if (sandbox === undefined || sandbox !== vault) throw failed('the vault that was ready has ended');
+      if (!VAULT_ID.test(spec.id) || this.#vaults.has(spec.id)) {
+        await vault.kill('it could not be handed out');
+        throw failed(`vault ${spec.id} is already there`);
+      }
+      this.#vaults.set(spec.id, Promise.resolve(sandbox));
+      this.#vaults.delete(vault.id);
+      try {
+        await sandbox.assign(spec);
+      } catch (error) {
+        this.#vaults.delete(spec.id);
+        throw error;
+      }
+    },
+  };
+
+  async #start(spec: VaultSpec): Promise<Sandbox> {
     const { guest_file, log = () => {}, trial } = this.#options;
     let sandbox: Powers['sandbox'];
     if (this.#unsandboxed === undefined) {
@@ -182,7 +207,9 @@ class ProcessDriver implements Driver {
   async #stage(runtime: Runtime): Promise<NonNullable<Powers['sandbox']>> {
     const stage_dir = this.#options.stage_dir ?? (IS_ROOT ? STAGE_DIR : userStage());
     const staged =
-      runtime === 'python' ? await stagePython(stage_dir) : await stageRuntime(stage_dir, this.#options.guest_file);
+      runtime === 'python'
+        ? await stagePython(stage_dir, this.#options.python)
+        : await stageRuntime(stage_dir, this.#options.guest_file);
     mkdirSync(this.#files_dir, { recursive: true, mode: 0o700 });
     const filter_file = join(this.#files_dir, `.filter-${runtime}`);
     writeFileSync(filter_file, compilePolicy(readFileSync(staged.seccomp_profile, 'utf8'), arch()!), { mode: 0o600 });
