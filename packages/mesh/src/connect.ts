@@ -5,7 +5,6 @@ import {
   DeadlineExceeded,
   describe,
   type GrantRequest,
-  type MeshEvent,
   type NodeInfo,
   type NodeLoad,
   type SessionInfo,
@@ -27,13 +26,10 @@ import {
   sourceOf,
 } from '@hauki/rpc';
 import { powers } from '#powers';
-import { type EventsOptions, meshEvents } from './events.ts';
+import { services } from '#services';
 import { createCoreClient } from './http.ts';
-import { type LastingDoor, lastingDoor } from './lasting.ts';
-import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
-import { type SpoolDoor, spoolDoor } from './spool.ts';
-import { meshTokens, type Tokens } from './tokens.ts';
+import type { Services } from './services.ts';
 import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
@@ -88,7 +84,7 @@ export interface WorkerDetails {
   lease: { heartbeat_ms: number; lease_ms: number };
 }
 
-export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
+export interface Mesh extends AsyncDisposable, Services {
   readonly core: string;
   /**
    * Clones a worker. Returns at once something to call (calls wait for the worker) or to await (to its ghost).
@@ -111,14 +107,6 @@ export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
   details(worker: object): Promise<WorkerDetails>;
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
   ended(worker: object): Promise<string>;
-  registry(): Promise<RegistryView>;
-  /** Callers' sessions with workers: how each is connected, and what it has done. */
-  sessions(): Promise<SessionView[]>;
-  readonly meshfs: MeshFsClient;
-  /** What happens in the mesh: what the core remembers or, with `follow`, as it happens. Leave it with `break`. */
-  events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
-  /** Narrower tokens than this mesh's own. */
-  readonly tokens: Tokens;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -276,8 +264,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     core: base,
     clone,
     cloneDistributed: clone,
-    ...lastingDoor(core, moduleOf),
-    ...spoolDoor(core, moduleOf),
+    ...services(core, moduleOf),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
       const opening = (async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
@@ -297,11 +284,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       return { worker, node, driver, lease, route, methods };
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
-    registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
-    sessions: async () => (await core.request<{ sessions: SessionView[] }>('GET', '/api/v2/sessions')).sessions,
-    meshfs: meshFsClient(core),
-    events: (given) => meshEvents(core, given),
-    tokens: meshTokens(core),
     stats() {
       const sum = { ...done };
       for (const worker of live)

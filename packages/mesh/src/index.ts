@@ -11,7 +11,7 @@ export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc';
 export * from './connect.ts';
 export type { EventsOptions } from './events.ts';
 export type { LastingWorker, ProvisionOptions } from './lasting.ts';
-export * from './meshfs.ts';
+export type * from './meshfs.ts';
 export type { Routing } from './route.ts';
 export type { JobDetails, JobState, SpooledJob, SpoolOptions } from './spool.ts';
 export type { Tokens } from './tokens.ts';

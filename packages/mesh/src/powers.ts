@@ -13,13 +13,6 @@ export interface HttpAnswer {
   body: string;
 }
 
-export interface HttpStream {
-  status: number;
-  header(name: string): string | undefined;
-  /** To be read, or ended early by leaving its loop: the connection is held until then. */
-  body: AsyncIterable<Uint8Array>;
-}
-
 export interface Powers {
   /** One HTTP request. Rejects with an error whose message says why; after `timeout_ms` with a TimeoutError. */
   http(
@@ -29,17 +22,6 @@ export interface Powers {
     body: string | undefined,
     timeout_ms: number,
   ): Promise<HttpAnswer>;
-  /**
-   * One HTTP request whose answer is a stream. Rejects, or ends the stream, with an error whose message says why;
-   * with a TimeoutError when nothing moved for `idle_ms`.
-   */
-  stream(
-    method: string,
-    url: URL,
-    headers: Record<string, string>,
-    body: Uint8Array | undefined,
-    options: { idle_ms: number; signal?: AbortSignal | undefined },
-  ): Promise<HttpStream>;
   /** Where a core is looked for, and the token for it, when the script names none. */
   defaults(): { core: string; token?: string | undefined };
   /** Route A. Rejects with ConnectionLost when it cannot be opened in time. */

@@ -17,7 +17,8 @@ import {
   resumeSession,
   sessionKey,
 } from '@hauki/rpc';
-import { type CoreClient, pause } from './http.ts';
+import type { CoreClient } from './http.ts';
+import { pause } from './pause.ts';
 import type { Powers } from './powers.ts';
 
 /** `p2p_preferred`: direct, else relayed. */

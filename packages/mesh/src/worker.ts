@@ -25,7 +25,8 @@ import {
   readTicketBody,
   Session,
 } from '@hauki/rpc';
-import { type CoreClient, pause } from './http.ts';
+import type { CoreClient } from './http.ts';
+import { pause } from './pause.ts';
 import type { Powers } from './powers.ts';
 import { type Route, type Routing, WorkerRoute } from './route.ts';
 

@@ -1,0 +1,49 @@
+/** The services as pages have them: their code is fetched when one of them is used first. */
+import type { CoreClient } from './http.ts';
+import type { ModuleOf } from './lasting.ts';
+import type { Services } from './services.ts';
+
+type Methods<T> = { [K in keyof T]: T[K] extends (...args: any[]) => Promise<unknown> ? K : never }[keyof T];
+
+export function services(core: CoreClient, moduleOf: ModuleOf): Services {
+  let made: Services | undefined;
+  const load = async () => {
+    const module = await import('./services.ts');
+    made ??= module.services(core, moduleOf);
+    return made;
+  };
+  /** Methods of a part of the services, which wait until that is there. */
+  const later = <T, K extends Methods<T>>(part: (made: Services) => T, ...names: K[]) =>
+    Object.fromEntries(
+      names.map((name) => [name, async (...args: unknown[]) => (part(await load())[name] as any)(...args)]),
+    ) as Pick<T, K>;
+  return {
+    ...later((all: Services) => all, 'provision', 'spool', 'registry', 'sessions'),
+    lasting: later((all: Services) => all.lasting, 'list', 'get', 'delete'),
+    jobs: {
+      get: (job) => ({ job, ...later((all: Services) => all.jobs.get<any>(job), 'result', 'cancel', 'state') }),
+      ...later((all: Services) => all.jobs, 'list'),
+    },
+    meshfs: {
+      ...later(
+        (all: Services) => all.meshfs,
+        'write',
+        'resolve',
+        'put',
+        'get',
+        'list',
+        'snapshot',
+        'history',
+        'delete',
+        'collect',
+      ),
+      async *watch(...args) {
+        yield* (await load()).meshfs.watch(...args);
+      },
+    },
+    async *events(options) {
+      yield* (await load()).events(options);
+    },
+    tokens: later((all: Services) => all.tokens, 'create', 'list', 'revoke', 'self'),
+  };
+}
