@@ -24,7 +24,7 @@ import {
   type PendingGhost,
   pendingGhost,
   sourceOf,
-} from '@hauki/rpc';
+} from '@hauki/rpc/client';
 import { powers } from '#powers';
 import { services } from '#services';
 import { createCoreClient } from './http.ts';

@@ -7,7 +7,7 @@
  */
 
 export * from '@hauki/protocol';
-export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc';
+export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc/client';
 export * from './connect.ts';
 export type { EventsOptions } from './events.ts';
 export type { LastingWorker, ProvisionOptions } from './lasting.ts';

@@ -3,7 +3,7 @@
  * so no direct route, and no TLS keyed by a ticket.
  */
 import { BadInput, ConnectionLost, fromWire, type MeshError } from '@hauki/protocol';
-import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc';
+import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc/client';
 import type { Powers } from './powers.ts';
 
 export const powers: Powers = {

@@ -1,5 +1,5 @@
 /** What the SDK needs of its platform. `powers-node.ts` and `powers-browser.ts` provide it; nothing else differs. */
-import type { FrameTransport } from '@hauki/rpc';
+import type { FrameTransport } from '@hauki/rpc/client';
 
 export interface DirectRoute {
   host: string;

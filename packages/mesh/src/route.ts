@@ -16,7 +16,7 @@ import {
   resumeKey,
   resumeSession,
   sessionKey,
-} from '@hauki/rpc';
+} from '@hauki/rpc/client';
 import type { CoreClient } from './http.ts';
 import { pause } from './pause.ts';
 import type { Powers } from './powers.ts';

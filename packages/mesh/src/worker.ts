@@ -24,7 +24,7 @@ import {
   mac,
   readTicketBody,
   Session,
-} from '@hauki/rpc';
+} from '@hauki/rpc/client';
 import type { CoreClient } from './http.ts';
 import { pause } from './pause.ts';
 import type { Powers } from './powers.ts';
