@@ -25,8 +25,8 @@ import {
   pendingGhost,
   sourceOf,
 } from '@hauki/rpc/client';
+import { services } from '#parts';
 import { powers } from '#powers';
-import { services } from '#services';
 import { createCoreClient } from './http.ts';
 import type { Routing } from './route.ts';
 import type { Services } from './services.ts';

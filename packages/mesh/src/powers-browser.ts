@@ -15,17 +15,11 @@ export const powers: Powers = {
 
   defaults: () => ({ core: globalThis.location?.origin ?? 'http://127.0.0.1:8000' }),
 
-  dialDirect: async () => {
-    throw new ConnectionLost({
-      why: 'a browser has no direct route to a worker; leave it to p2p_preferred or relay_only',
-    });
-  },
-
   async dialRelay(core, path, token, tls, timeout_ms) {
     if (tls)
       throw new BadInput({
         what: 'the worker',
-        why: 'its node asks for TLS keyed by the ticket, which browsers cannot do. A page reaches workers of nodes on loopback or in a VPN',
+        why: 'its node asks for TLS keyed by the ticket, which browsers cannot do: use a node on loopback or in a VPN',
       });
     return dial(new URL(path, core.replace(/^http/, 'ws')), token, timeout_ms);
   },

@@ -6,7 +6,7 @@ import { ConnectionLost } from '@hauki/protocol';
 import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
 import { adminTokenFile, defaultDataDir } from './data-dir.ts';
 import { clientOf } from './http-stream-node.ts';
-import type { DirectRoute, Powers } from './powers.ts';
+import type { Powers, TlsKey } from './powers.ts';
 
 function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
@@ -23,7 +23,7 @@ function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket
   });
 }
 
-const secured = (stream: Duplex, tls: DirectRoute['tls'], timeout_ms: number) =>
+const secured = (stream: Duplex, tls: TlsKey, timeout_ms: number) =>
   tls ? secureStream(stream, tls.jti, tls.key, timeout_ms) : stream;
 
 export const powers: Powers = {
@@ -65,7 +65,7 @@ export const powers: Powers = {
     }
   },
 
-  async dialDirect({ host, port, tls }, timeout_ms) {
+  async dialDirect({ host, port }, tls, timeout_ms) {
     return streamTransport(await secured(await dialTcp(host, port, timeout_ms), tls, timeout_ms));
   },
 

@@ -4,9 +4,10 @@ import type { FrameTransport } from '@hauki/rpc/client';
 export interface DirectRoute {
   host: string;
   port: number;
-  /** The ticket's id and session key, where the route runs inside TLS. */
-  tls?: { jti: string; key: string };
 }
+
+/** The ticket's id and session key, where a route runs inside TLS. */
+export type TlsKey = { jti: string; key: string } | undefined;
 
 export interface HttpAnswer {
   status: number;
@@ -24,16 +25,10 @@ export interface Powers {
   ): Promise<HttpAnswer>;
   /** Where a core is looked for, and the token for it, when the script names none. */
   defaults(): { core: string; token?: string | undefined };
-  /** Route A. Rejects with ConnectionLost when it cannot be opened in time. */
-  dialDirect(route: DirectRoute, timeout_ms: number): Promise<FrameTransport>;
+  /** Route A, where the platform has it. Rejects with ConnectionLost when it cannot be opened in time. */
+  dialDirect?(route: DirectRoute, tls: TlsKey, timeout_ms: number): Promise<FrameTransport>;
   /** Route B. */
-  dialRelay(
-    core: string,
-    path: string,
-    token: string,
-    tls: DirectRoute['tls'],
-    timeout_ms: number,
-  ): Promise<FrameTransport>;
+  dialRelay(core: string, path: string, token: string, tls: TlsKey, timeout_ms: number): Promise<FrameTransport>;
   /** Makes one module of a worker's files. */
   bundle(file: string, driver: string | undefined): Promise<{ source: string; language: 'javascript' }>;
   /** Calls back when the script has nothing more to do, so that what it owns can be let go of. */

@@ -21,7 +21,7 @@ export {
   sessionKey,
 } from './handshake.ts';
 export { Deferred, lookAt } from './promise.ts';
-export { openSession, resumeSession } from './redeem.ts';
+export { openSession } from './redeem.ts';
 export { type CallOptions, Session } from './session.ts';
 export type { FrameTransport } from './transport.ts';
 export { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './transports/websocket.ts';

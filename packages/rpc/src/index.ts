@@ -9,6 +9,7 @@ export * from './plain.ts';
 export { Deferred, lookAt, RemotePromise } from './promise.ts';
 export * from './redeem.ts';
 export { reference } from './references.ts';
+export * from './resume.ts';
 export { Served } from './served.ts';
 export * from './session.ts';
 export { bytesLength, type FrameTransport, joinBytes, type Transport, type TransportEvents } from './transport.ts';

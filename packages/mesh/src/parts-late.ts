@@ -1,7 +1,12 @@
-/** The services as pages have them: their code is fetched when one of them is used first. */
+/** Parts of the SDK as pages have them: fetched when they are used first. `parts.ts` has the same at hand. */
+import type { Comeback } from './comeback.ts';
 import type { CoreClient } from './http.ts';
 import type { ModuleOf } from './lasting.ts';
+import type { WorkerRoute } from './route.ts';
 import type { Services } from './services.ts';
+
+export const comebackOf = async (way: WorkerRoute): Promise<Comeback> =>
+  new (await import('./comeback.ts')).Comeback(way);
 
 type Methods<T> = { [K in keyof T]: T[K] extends (...args: any[]) => Promise<unknown> ? K : never }[keyof T];
 
