@@ -11,6 +11,8 @@ import { resumeSession } from '@hauki/rpc/resume';
 import { pause } from './pause.ts';
 import type { Route, Routing, WorkerRoute } from './route.ts';
 
+export { fateOf } from './fate.ts';
+
 /** How long a node may be away from the core before its worker is given up. */
 const NODE_BACK_MS = 3_000;
 /** First wait before dialling again, doubled up to the second. */

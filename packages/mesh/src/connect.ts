@@ -28,7 +28,7 @@ import {
 import { services } from '#parts';
 import { powers } from '#powers';
 import { createCoreClient } from './http.ts';
-import type { Routing } from './route.ts';
+import { type Routing, workerPath } from './route.ts';
 import type { Services } from './services.ts';
 import { RemoteWorker } from './worker.ts';
 
@@ -268,15 +268,15 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
       const opening = (async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
-        const path = `/api/v2/ephemeral/${worker}/ticket`;
-        const { ticket } = await core.request<Spawned>('POST', path, { audience: key.thumbprint });
+        const wanted = { audience: key.thumbprint };
+        const { ticket } = await core.request<Spawned>('POST', `${workerPath(worker)}/ticket`, wanted);
         return open(ticket, given);
       })();
       return embody<T>(worker, opening, async () => (await opening.catch(() => undefined))?.leave());
     },
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);
-      await core.request('DELETE', `/api/v2/ephemeral/${encodeURIComponent(worker)}`);
+      await core.request('DELETE', workerPath(worker));
     },
     async details(thing) {
       const { body, route, methods } = await workerBehind(thing);

@@ -5,15 +5,7 @@
  * from where it broke off when the connection was cut, and counted once; a watch goes on over cut connections without
  * missing a change, or says that it missed some (`ChangesMissed`).
  */
-import {
-  BadInput,
-  ConnectionLost,
-  DeadlineExceeded,
-  fromWire,
-  isError,
-  OutcomeUnknown,
-  UploadOffset,
-} from '@hauki/protocol';
+import { BadInput, ConnectionLost, DeadlineExceeded, fromWire, isError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CoreClient } from './http.ts';
 import { type HttpStream, requestStream } from './http-stream.ts';
@@ -212,9 +204,8 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
         } = await answered(await requestStream(core, 'PUT', path, request));
         return status === 'accepted' ? undefined : info;
       } catch (error) {
-        const cut = [ConnectionLost, OutcomeUnknown, DeadlineExceeded, UploadOffset].some((kind) =>
-          isError(error, kind as typeof ConnectionLost),
-        );
+        const { name } = error as Error;
+        const cut = /^(ConnectionLost|OutcomeUnknown|DeadlineExceeded|UploadOffset)$/.test(name);
         if (!cut || attempt === PIECE_ATTEMPTS) throw error;
         await pause(100 * 2 ** attempt, signal);
         signal?.throwIfAborted();

@@ -1,5 +1,6 @@
 /** Parts of the SDK as pages have them: fetched when they are used first. `parts.ts` has the same at hand. */
 import type { Comeback } from './comeback.ts';
+import type { fateOf as knownFate } from './fate.ts';
 import type { CoreClient } from './http.ts';
 import type { ModuleOf } from './lasting.ts';
 import type { WorkerRoute } from './route.ts';
@@ -7,6 +8,8 @@ import type { Services } from './services.ts';
 
 export const comebackOf = async (way: WorkerRoute): Promise<Comeback> =>
   new (await import('./comeback.ts')).Comeback(way);
+
+export const fateOf: typeof knownFate = async (...args) => (await import('./comeback.ts')).fateOf(...args);
 
 type Methods<T> = { [K in keyof T]: T[K] extends (...args: any[]) => Promise<unknown> ? K : never }[keyof T];
 

@@ -2,6 +2,7 @@
 import { Comeback } from './comeback.ts';
 import type { WorkerRoute } from './route.ts';
 
+export { fateOf } from './fate.ts';
 export { services } from './services.ts';
 
 /** What brings a worker's session back after a cut. */

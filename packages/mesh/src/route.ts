@@ -22,6 +22,9 @@ const DIRECT_MS = 3_000;
 /** Between tries to load what brings a session back. */
 const LOAD_AGAIN_MS = 1_000;
 
+/** Where the core tells of a worker, relays to it and ends it. */
+export const workerPath = (worker: string) => `/api/v2/ephemeral/${encodeURIComponent(worker)}`;
+
 export interface RoutePowers {
   core: CoreClient;
   powers: Pick<Powers, 'dialDirect' | 'dialRelay'>;
@@ -39,6 +42,7 @@ export class WorkerRoute {
   readonly body: TicketBody;
   stopped = false;
   #comeback: Promise<Comeback> | undefined;
+  #pending: Promise<unknown> | undefined;
   #link: FrameTransport | undefined;
   /** Bytes of connections that were left. */
   readonly #carried: Record<Route, number> = { direct: 0, relay: 0 };
@@ -99,6 +103,11 @@ export class WorkerRoute {
     return { link, route: 'relay' };
   }
 
+  /** Until this is over, a cut session is not brought back: perhaps it is not to be. */
+  waitFor(pending: Promise<unknown>): void {
+    this.#pending = pending.catch(() => {});
+  }
+
   /** How long a cut session may be dialled. */
   get lasts_ms(): number {
     const { lease, role } = this.body;
@@ -108,6 +117,7 @@ export class WorkerRoute {
   /** The connection was cut. What brings the session back may have to be loaded first, over a network that is away. */
   async #cut(reason: string): Promise<void> {
     const until = performance.now() + this.lasts_ms;
+    await this.#pending;
     while (!this.stopped)
       try {
         return (await this.#back()).again(reason, until);

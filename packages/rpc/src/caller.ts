@@ -27,8 +27,8 @@ import type { Wire } from './wire.ts';
 
 /** A steady clock where there is one: setting the wall clock passes no deadline. */
 const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
-/** The member that asks for a result to be kept, which may come later, and the end of the message. */
-const MEMBER_BYTES = ',"rpc":{"keep":true,}}'.length;
+/** What stands around the members of `rpc`, with the one that asks for a result to be kept: that may come later. */
+const MEMBER_BYTES = ',"rpc":{,"keep":true}}'.length;
 
 /** What a call is made on: the other side's root, one of its exports, or the result of an earlier call. */
 export interface Target {
@@ -114,15 +114,10 @@ export class Caller implements CallHome {
     }
     const id = this.#next_id;
     const head = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encoded.text}`;
-    let rpc: Record<string, unknown> | undefined;
-    if (target !== undefined || options.timeout_ms !== undefined || traceparent !== undefined) {
-      rpc = { ...target };
-      if (options.timeout_ms !== undefined) rpc.timeout_ms = timeout_ms;
-      if (traceparent !== undefined) rpc.traceparent = traceparent;
-    }
-    let around_bytes = MEMBER_BYTES;
-    if (rpc) around_bytes += JSON.stringify(rpc).length * 3;
-    wire.check('A message', head, encoded.bytes, around_bytes);
+    let rpc = '';
+    if (target !== undefined || options.timeout_ms !== undefined || traceparent !== undefined)
+      rpc = JSON.stringify({ ...target, timeout_ms: options.timeout_ms, traceparent }).slice(1, -1);
+    wire.check('A message', head + rpc, encoded.bytes, MEMBER_BYTES);
     this.#next_id++;
     const call = new Call(this, id, method, options, timeout_ms, wire.refs.sent());
     call.unlaid = { head, rpc, bytes: encoded.bytes };

@@ -11,7 +11,7 @@ import { decodeValue } from './codec.ts';
 import { sourceOf } from './ghost.ts';
 import { type Given, isStream, kindOf } from './references.ts';
 import type { IncomingCall } from './server.ts';
-import type { Reach, Rest, RestPowers, RestStats, SessionRest } from './session-rest.ts';
+import type { IncomingMessage, Reach, Rest, RestPowers, RestStats, SessionRest } from './session-rest.ts';
 import type { SessionRefs } from './wire.ts';
 
 /** Tags that `refs.ts` has to look at, as text; whoever hides one writes an escape. */
@@ -25,6 +25,8 @@ const load = async (): Promise<Module> => {
   return module;
 };
 
+export const readMessage = (text: string): IncomingMessage => JSON.parse(text);
+
 export const reaching = async (run: (reach: Reach) => unknown): Promise<unknown> => (await load()).reaching(run);
 
 export const restOf = (powers: RestPowers): Rest => new LateRest(powers);
@@ -33,7 +35,7 @@ class LateRest implements Rest, SessionRefs {
   readonly #powers: RestPowers;
   #real: SessionRest | undefined;
   loading: Promise<void> | undefined;
-  #held: [string, Uint8Array | undefined][] | undefined;
+  readonly #held: [string, Uint8Array | undefined][] = [];
   #held_bytes = 0;
   #next = 1;
   #given: Given[] = [];
@@ -55,40 +57,31 @@ class LateRest implements Rest, SessionRefs {
   }
 
   holds(text: string, bytes: Uint8Array | undefined): boolean {
-    if (this.#real || !(this.#held || (bytes && REFERENCE.test(text)))) return false;
-    this.#hold(text, bytes);
-    return true;
+    const held = !this.#real && (this.loading || (bytes && REFERENCE.test(text)));
+    if (held) this.#hold(text, bytes);
+    return Boolean(held);
   }
 
   #hold(text: string, bytes: Uint8Array | undefined): void {
-    this.#held ??= [];
     this.#held.push([text, bytes?.slice()]);
     this.#held_bytes += text.length + (bytes?.length ?? 0);
-    if (this.#held_bytes > LIMITS.unsent_bytes) this.#fail('the peer sent more than is kept for what is being loaded');
-    else this.#load();
-  }
-
-  #fail(why: string): void {
-    this.#held = [];
-    this.#held_bytes = 0;
-    this.#powers.end(why);
+    this.#load();
+    if (this.#held_bytes > LIMITS.unsent_bytes) this.#powers.end('the peer sent more than is kept for a listener');
   }
 
   #load(): void {
+    const { wire, receive, end } = this.#powers;
     this.loading ??= load().then(
       ({ SessionRest }) => {
+        const { over } = wire;
         const real = new SessionRest(this.#powers);
         this.#real = real;
-        this.loading = undefined;
         real.refs.adopt(this.#next, this.#given);
         for (const go of this.#then) go(real.refs);
-        const { wire, receive } = this.#powers;
-        const { over } = wire;
         // What came before the other side's end is heard; nothing after this side's.
-        for (const [text, bytes] of this.#held ?? []) if (wire.over === over) receive(text, bytes);
-        this.#held = undefined;
+        for (const [text, bytes] of this.#held.splice(0)) if (wire.over === over) receive(text, bytes);
       },
-      (error) => this.#fail(`a part of the client could not be loaded: ${describe(error)}`),
+      (error) => end(`a part of the client could not be loaded: ${describe(error)}`),
     );
   }
 

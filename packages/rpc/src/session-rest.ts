@@ -3,12 +3,12 @@
  * references, streams. Most pages never need it and then never load it (`session-rest-late.ts`); everywhere else `#rest`
  * is this module.
  */
-import { type MeshError, ProtocolViolation, toWire } from '@hauki/protocol';
+import { type MeshError, NoSuchMethod, ProtocolViolation, toWire } from '@hauki/protocol';
 import { type Caller, errorFrom } from './caller.ts';
 import { invoke, read } from './invoke.ts';
+import { readAnswer } from './read-answer.ts';
 import { RefTable } from './refs.ts';
-import type { Served } from './served.ts';
-import { briefly, type IncomingCall, Server, withThrown } from './server.ts';
+import { briefly, type IncomingCall, Server, type ServerPowers, withThrown } from './server.ts';
 import { Streams } from './streams.ts';
 import type { Wire } from './wire.ts';
 
@@ -16,8 +16,8 @@ import type { Wire } from './wire.ts';
 export interface RestPowers {
   wire: Wire;
   caller: Caller;
-  /** Calls on the root. */
-  dispatch(method: string, params: unknown, call: Served): unknown;
+  /** Calls on the root; undefined: this side offers nothing. */
+  dispatch: ServerPowers['dispatch'] | undefined;
   /** The peer does not read what it asks for, or breaks the protocol: the session ends. */
   end(why: string): void;
   /** A message that was held back goes on. */
@@ -49,6 +49,20 @@ export interface Rest {
   close(error: MeshError): void;
 }
 
+/** What comes in: a call, a notification or an answer. */
+export interface IncomingMessage extends IncomingCall {
+  method?: unknown;
+  result?: unknown;
+  error?: any;
+}
+
+/** The message that a text is. Throws for what is not JSON. */
+export const readMessage = (text: string): IncomingMessage => readAnswer(text) ?? JSON.parse(text);
+
+const nobody: ServerPowers['dispatch'] = (method) => {
+  throw new NoSuchMethod({ method, has: [] });
+};
+
 /** Notifications that sessions send each other. */
 const OURS = new Set(
   ['item', 'end', 'fail', 'credit', 'stop', 'release', 'abort', 'forget', 'cancel'].map((name) => `rpc.${name}`),
@@ -60,7 +74,7 @@ export class SessionRest implements Rest {
   readonly #refs: RefTable;
   readonly #server: Server;
 
-  constructor({ wire, caller, dispatch, end }: RestPowers) {
+  constructor({ wire, caller, dispatch = nobody, end }: RestPowers) {
     this.#wire = wire;
     this.#streams = new Streams({
       item: (id, value) => (wire.over ? 0 : wire.notify('rpc.item', [id, value])),

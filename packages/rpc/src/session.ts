@@ -14,11 +14,10 @@
  */
 import { ConnectionLost, describe, fromWire, type MeshError, NoSuchMethod } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { restOf } from '#rest';
+import { readMessage, restOf } from '#rest';
 import { Caller } from './caller.ts';
 import type { Served } from './served.ts';
-import type { IncomingCall } from './server.ts';
-import type { Rest, RestStats } from './session-rest.ts';
+import type { IncomingMessage, Rest, RestStats } from './session-rest.ts';
 import type { Transport } from './transport.ts';
 import { Wire } from './wire.ts';
 
@@ -48,7 +47,7 @@ export interface SessionOptions {
   /** What this side offers; nothing when left out. */
   dispatch?: Dispatch;
   /** For the deadline of calls that name none. */
-  timeout_ms?: number;
+  timeout_ms?: number | undefined;
   /** Asked once when the session ends, so that waiting callers learn why; undefined: nobody knows. */
   explain?: (reason: string) => Promise<MeshError | undefined>;
   /** Keep the process alive only while a call waits for its answer. */
@@ -66,16 +65,6 @@ export interface SessionStats extends RestStats {
   buffered_bytes: number;
 }
 
-const nobody: Dispatch = (method) => {
-  throw new NoSuchMethod({ method, has: [] });
-};
-
-interface Message extends IncomingCall {
-  method?: unknown;
-  result?: unknown;
-  error?: any;
-}
-
 export class Session {
   readonly #transport: Transport;
   readonly #wire: Wire;
@@ -89,7 +78,7 @@ export class Session {
   readonly closed: Promise<string>;
 
   constructor(options: SessionOptions) {
-    const { transport, dispatch = nobody, timeout_ms = LIMITS.call_ms, literal, kill } = options;
+    const { transport, dispatch, timeout_ms = LIMITS.call_ms, literal, kill } = options;
     const idle_lets_exit = options.idle_lets_exit ?? false;
     this.#transport = transport;
     this.#explain = options.explain;
@@ -109,7 +98,7 @@ export class Session {
     this.#rest = restOf({
       wire,
       caller: this.#caller,
-      dispatch: (method, params, call) => dispatch(method, params, this, call),
+      dispatch: dispatch && ((method, params, call) => dispatch(method, params, this, call)),
       end: (why) => this.close(why),
       receive: (text, bytes) => this.#receive(text, bytes),
     });
@@ -168,9 +157,9 @@ export class Session {
   #receive(text: string, bytes: Uint8Array | undefined): void {
     if (this.#rest.holds?.(text, bytes)) return;
     if (bytes && !this.#wire.tagged) return this.close('the peer sent tagged values without rpc.open');
-    let message: Message;
+    let message: IncomingMessage;
     try {
-      message = readAnswer(text) ?? JSON.parse(text);
+      message = readMessage(text);
     } catch {
       return this.close('the peer sent something that is not JSON');
     }
@@ -207,29 +196,6 @@ export class Session {
     this.#caller.close(reason, left, error);
     this.#rest.close(lost);
     this.#tell_closed(reason);
-  }
-}
-
-const ANSWER = '{"jsonrpc":"2.0","id":';
-const RESULT = ',"result":';
-
-/**
- * An answer in the form in which we write it, read without its head; undefined for anything else. What stands between
- * head and brace must be one JSON value: then the text is that answer, whatever it holds.
- */
-function readAnswer(text: string): Message | undefined {
-  if (!text.startsWith(ANSWER) || text.charCodeAt(text.length - 1) !== 0x7d) return undefined;
-  let at = ANSWER.length;
-  let id = 0;
-  for (let digit = text.charCodeAt(at) - 48; digit >= 0 && digit <= 9; digit = text.charCodeAt(++at) - 48) {
-    if (digit === 0 && id === 0) return undefined;
-    id = id * 10 + digit;
-  }
-  if (id === 0 || !text.startsWith(RESULT, at)) return undefined;
-  try {
-    return { id, result: JSON.parse(text.slice(at + RESULT.length, -1)) };
-  } catch {
-    return undefined;
   }
 }
 

@@ -127,10 +127,10 @@ export class Wire {
       const { unlaid } = entry;
       if (!unlaid) continue; // It was given up before it left.
       entry.unlaid = undefined;
-      const { head, bytes } = unlaid;
-      const rpc = entry.keep ? { ...unlaid.rpc, keep: true } : unlaid.rpc;
+      const { head, rpc, bytes } = unlaid;
+      const members = entry.keep ? `${rpc && `${rpc},`}"keep":true` : rpc;
       entry.ordinal = ++this.sent;
-      this.transport.send(rpc === undefined ? `${head}}` : `${head},"rpc":${JSON.stringify(rpc)}}`, bytes);
+      this.transport.send(members ? `${head},"rpc":{${members}}}` : `${head}}`, bytes);
     }
   };
 }
