@@ -103,9 +103,9 @@ export class WorkerRoute {
     return { link, route: 'relay' };
   }
 
-  /** Until this is over, a cut session is not brought back: perhaps it is not to be. */
+  /** Until this resolves, a cut session is not brought back: perhaps it is not to be. */
   waitFor(pending: Promise<unknown>): void {
-    this.#pending = pending.catch(() => {});
+    this.#pending = pending;
   }
 
   /** How long a cut session may be dialled. */

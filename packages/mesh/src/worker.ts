@@ -41,6 +41,8 @@ export class RemoteWorker {
   readonly #way: WorkerRoute;
   readonly #given: OpenPowers;
   readonly #secret: string;
+  /** Whether this side has ended the worker, once that is known; undefined: it has not tried to. */
+  #destructed: Promise<boolean> | undefined;
   #heart: ReturnType<typeof setInterval> | undefined;
 
   private constructor(ticket: Ticket, routing: Routing, given: OpenPowers) {
@@ -67,7 +69,8 @@ export class RemoteWorker {
         const { worker } = this.body;
         // Who leaves a living worker asks nobody what became of it, and who has ended it knows.
         if (reason === LEFT) return undefined;
-        if (reason === DESTRUCTED) return new WorkerDied({ worker, cause: 'destructed', reason }) as MeshError;
+        if (await this.#destructed)
+          return new WorkerDied({ worker, cause: 'destructed', reason: DESTRUCTED }) as MeshError;
         return fateOf(this.#given.core, worker, FATE_TRIES);
       },
       kill: () => void this.destruct().catch(() => {}),
@@ -98,13 +101,15 @@ export class RemoteWorker {
   /** Kills the worker at once: by the core, which needs nothing of the worker, or without it through the session. */
   async destruct(): Promise<void> {
     const { worker, epoch, jti } = this.body;
-    let end = 'it is no more';
     clearInterval(this.#heart);
     try {
-      const asked = this.#given.core.request<void>('DELETE', workerPath(worker), undefined, LIMITS.handshake_ms);
-      this.#way.waitFor(asked);
+      const asked = this.#given.core.request('DELETE', workerPath(worker), undefined, LIMITS.handshake_ms);
+      this.#destructed = asked.then(
+        () => true,
+        () => false,
+      );
+      this.#way.waitFor(this.#destructed);
       await asked;
-      end = DESTRUCTED;
     } catch (error) {
       const { name, fields } = error as MeshError;
       const node_lost = fields?.cause === 'node_lost';
@@ -117,7 +122,7 @@ export class RemoteWorker {
         if (this.session.open) throw failed;
       });
     } finally {
-      this.session.close(end);
+      this.session.close(DESTRUCTED);
     }
   }
 
