@@ -16,6 +16,7 @@ import {
   VersionUnknown,
 } from '@hauki/protocol';
 import { MESHFS_LIMITS } from './limits.ts';
+import { mapped } from './mapped.ts';
 import {
   type MeshRecord,
   RECORDS,
@@ -161,21 +162,9 @@ export function openTable(backplane: Backplane) {
   }
 
   function watch(prefix: string, options: { after?: number; signal?: AbortSignal }): AsyncIterableIterator<Found> {
-    const changes = records.watch(keyPrefix(prefix), options);
-    const found = ({ value, revision }: Change): Found => ({ record: readRecord(value!), revision }); // none is removed
-    return {
-      async next() {
-        const { done, value } = await changes.next();
-        return done ? { done, value } : { done: false, value: found(value) };
-      },
-      async return() {
-        await changes.return?.();
-        return { done: true, value: undefined };
-      },
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+    return mapped(records.watch(keyPrefix(prefix), options), ({ value, revision }: Change): Found => {
+      return { record: readRecord(value!), revision }; // none is removed
+    });
   }
 
   /** Every digest that a record or a kept version names. */
