@@ -116,6 +116,18 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
     }
   }
 
+  /** A finished file as a prepared object; from before it has its name on, no sweep takes it. */
+  async function placed(file: string, digest: string, bytes: number): Promise<Prepared> {
+    const prepared = held(digest, bytes);
+    try {
+      await place(file, digest);
+    } catch (thrown) {
+      prepared[Symbol.dispose]();
+      throw thrown;
+    }
+    return prepared;
+  }
+
   async function prepareStream(source: AsyncIterable<Uint8Array>, options: ContentOptions): Promise<Prepared> {
     const { limit_bytes = BACKPLANE_LIMITS.stream_bytes, digest: wanted } = options;
     const chunks = source[Symbol.asyncIterator]();
@@ -150,14 +162,7 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
       }
       const digest = hash.digest('hex');
       checkWanted(wanted, digest);
-      const prepared = held(digest, bytes);
-      try {
-        await place(file, digest);
-      } catch (thrown) {
-        prepared[Symbol.dispose]();
-        throw thrown;
-      }
-      return prepared;
+      return await placed(file, digest, bytes);
     } catch (thrown) {
       await unlink(file).catch(() => {});
       throw thrown;
@@ -345,14 +350,7 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
             await part.discard();
             throw thrown;
           }
-          const prepared = held(digest, bytes);
-          try {
-            await place(file, digest);
-          } catch (thrown) {
-            prepared[Symbol.dispose]();
-            throw thrown;
-          }
-          return prepared;
+          return placed(file, digest, bytes);
         },
       };
     },

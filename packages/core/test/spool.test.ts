@@ -8,6 +8,7 @@ import { type Backplane, openEmbedded } from '@hauki/backplane';
 import {
   ConnectionLost,
   DeadlineExceeded,
+  type JobState,
   KeyReused,
   NO_GRANTS,
   NoNodeFits,
@@ -19,16 +20,7 @@ import {
   WorkerDied,
 } from '@hauki/protocol';
 import fc from 'fast-check';
-import {
-  ENDED,
-  exhausted,
-  type JobRecord,
-  type JobState,
-  jobOf,
-  judge,
-  newJobId,
-  workerOf,
-} from '../src/spool/record.ts';
+import { ENDED, exhausted, type JobRecord, jobOf, judge, newJobId, workerOf } from '../src/spool/record.ts';
 import { keyName, type Open, SpoolStore } from '../src/spool/store.ts';
 import { Texts } from '../src/texts.ts';
 

@@ -1,36 +1,15 @@
 /** `mesh.provision`: lasting workers, for the SDK. They are called by `mesh.visit(name)`, like anybody else's. */
-import type { GrantRequest } from '@hauki/protocol';
+import type { LastingWorker } from '@hauki/protocol';
 import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
 
 export interface ProvisionOptions
-  extends Pick<CloneOptions, 'driver' | 'labels' | 'memory_mib' | 'grants' | 'load_timeout_ms'> {
+  extends Pick<
+    CloneOptions,
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'grants' | 'secrets' | 'load_timeout_ms'
+  > {
   /** `[a-z0-9-]`, at most 32 long, its own in the mesh; made up when left out. */
   name?: string;
-}
-
-/** A lasting worker as the mesh sees it. */
-export interface LastingWorker {
-  worker: string;
-  owner: string;
-  state: 'running' | 'starting' | 'restarting' | 'crash_loop' | 'node_away' | 'waiting';
-  /** Why it does not run, where it does not. */
-  why: string | null;
-  node: string | null;
-  /** Counts its starts. */
-  epoch: number;
-  driver: string | null;
-  restarts: number;
-  pointer: string | null;
-  memory_mib: number | null;
-  labels: Record<string, string>;
-  grants: GrantRequest;
-  /** Milliseconds since 1970. */
-  created_at: number;
-  started_at: number;
-  next_try_at: number | null;
-  /** The last few, newest last. */
-  deaths: { epoch: number; node: string | null; at: number; cause: string; reason: string; log_tail: string }[];
 }
 
 export interface LastingDoor {

@@ -5,7 +5,7 @@
  * from where it broke off when the connection was cut, and counted once; a watch goes on over cut connections without
  * missing a change, or says that it missed some (`ChangesMissed`).
  */
-import { BadInput, ConnectionLost, DeadlineExceeded, fromWire, isError } from '@hauki/protocol';
+import { BadInput, ConnectionLost, DeadlineExceeded, type FileVersion, fromWire, isError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CoreClient } from './http.ts';
 import { type HttpStream, requestStream } from './http-stream.ts';
@@ -18,18 +18,6 @@ const PIECE_ATTEMPTS = 6;
 const REJOIN_MS = 60_000;
 /** Making content durable and looking for what nothing names take as long as the disk takes. */
 const PATIENT_MS = 10 * 60_000;
-
-/** One version of a pointer: a write, or a deletion. */
-export interface FileVersion {
-  version: number;
-  /** SHA-256 of the content in hex; empty for a deletion. */
-  digest: string;
-  bytes: number;
-  media_type: string;
-  language?: string;
-  written_at: string;
-  deleted?: true;
-}
 
 /** What a pointer holds, or held. */
 export interface FileInfo extends FileVersion {

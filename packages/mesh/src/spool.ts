@@ -1,5 +1,13 @@
 /** `mesh.spool`: durable one-shot jobs, for the SDK. A handle holds no connection; another process can make it anew. */
-import { ConnectionLost, DeadlineExceeded, fromWire, isError, JobCancelled, type WireError } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  DeadlineExceeded,
+  fromWire,
+  isError,
+  JobCancelled,
+  type JobDetails,
+  type JobState,
+} from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
@@ -7,7 +15,10 @@ import type { ModuleOf } from './lasting.ts';
 import { pause } from './pause.ts';
 
 export interface SpoolOptions
-  extends Pick<CloneOptions, 'driver' | 'labels' | 'memory_mib' | 'grants' | 'load_timeout_ms'> {
+  extends Pick<
+    CloneOptions,
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'grants' | 'secrets' | 'load_timeout_ms'
+  > {
   method: string;
   /** The arguments. */
   params?: unknown[];
@@ -19,31 +30,6 @@ export interface SpoolOptions
   retry_on_error?: boolean;
   /** The same key is the same job: a request that is sent again makes no second one. */
   key?: string;
-}
-
-export type JobState = 'accepted' | 'running' | 'done' | 'failed' | 'cancelled';
-
-/** A job as the mesh sees it. */
-export interface JobDetails {
-  job: string;
-  owner: string;
-  key: string | null;
-  state: JobState;
-  pointer: string | null;
-  method: string;
-  /** Begun so far. */
-  attempts: number;
-  max_attempts: number;
-  worker: string | null;
-  node: string | null;
-  /** Why it does not run yet. */
-  why: string | null;
-  /** Attempts that came to nothing, newest last. */
-  history: { attempt: number; node: string | null; ended_at: number; why: string }[];
-  /** Milliseconds since 1970. */
-  accepted_at: number;
-  ended_at: number | null;
-  error: WireError | null;
 }
 
 export interface SpooledJob<T = unknown> {

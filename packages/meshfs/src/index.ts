@@ -11,6 +11,5 @@ export {
   type WriteRequest,
   type Written,
 } from './meshfs.ts';
-export type { Version } from './record.ts';
 export type { Expect } from './table.ts';
 export type { Piece, UploadState, Uploads } from './uploads.ts';

@@ -12,6 +12,7 @@ import type { Backplane, Content, Prepared, Swept, Write } from '@hauki/backplan
 import {
   BadInput,
   describe,
+  type FileVersion,
   NotText,
   PayloadLost,
   type Pointer,
@@ -27,7 +28,7 @@ import { MESHFS_LIMITS } from './limits.ts';
 import { mapped } from './mapped.ts';
 import { type Described, describeContent, describeRaw } from './media.ts';
 import { places, queue } from './queue.ts';
-import { type MeshRecord, RECORDS, type Version } from './record.ts';
+import { type MeshRecord, RECORDS } from './record.ts';
 import { repair } from './repair.ts';
 import { checkExpected, type Expect, type Found, openTable, type Table } from './table.ts';
 import { openUploads, type Uploads } from './uploads.ts';
@@ -98,7 +99,7 @@ export interface MeshFs {
   history(
     pointer: string,
     options?: { limit?: number; before?: number },
-  ): Promise<{ pointer: string; versions: Version[]; next?: number }>;
+  ): Promise<{ pointer: string; versions: FileVersion[]; next?: number }>;
   /** Deletes: a version without content. Rejects with `PointerUnknown` or `PointerDeleted` where there is nothing. */
   delete(pointer: string, options?: { expect?: Expect | undefined }): Promise<Written>;
   /** The newest revision of all pointers together: where a watch from now on begins. */

@@ -3,21 +3,9 @@
  * versions an entry that stays when the record moves on. Both are written in one commit.
  */
 import assert from 'node:assert/strict';
+import type { FileVersion } from '@hauki/protocol';
 
-/** One write of a pointer, or its deletion. */
-export interface Version {
-  /** Counts from 1, deletions included, without a gap. */
-  version: number;
-  /** SHA-256 of the content, in hex; empty for a deletion. */
-  digest: string;
-  bytes: number;
-  media_type: string;
-  language?: string;
-  written_at: string;
-  deleted?: true;
-}
-
-export interface MeshRecord extends Version {
+export interface MeshRecord extends FileVersion {
   /** The layout of this record. */
   format: 2;
   /** The canonical pointer, in the spelling of its first write. */
@@ -27,7 +15,7 @@ export interface MeshRecord extends Version {
   /** Of a deletion: what the readable file held, so that a file which is something else by now is left alone. */
   last?: { digest: string; bytes: number };
   /** Versions that have no entry of their own: written by Hauki 0.1, whose records held them. The newest first. */
-  past?: Version[];
+  past?: FileVersion[];
 }
 
 /** Where the records are, and where the versions. */
@@ -51,12 +39,12 @@ export function readRecord(value: string): MeshRecord {
   return record as MeshRecord;
 }
 
-export const readVersion = (value: string): Version => JSON.parse(value) as Version;
+export const readVersion = (value: string): FileVersion => JSON.parse(value) as FileVersion;
 
 /** The entry for the version that a record is at. */
-export function versionOf(record: MeshRecord): Version {
+export function versionOf(record: MeshRecord): FileVersion {
   const { version, digest, bytes, media_type, language, written_at, deleted } = record;
-  const kept: Version = { version, digest, bytes, media_type, written_at };
+  const kept: FileVersion = { version, digest, bytes, media_type, written_at };
   if (language !== undefined) kept.language = language;
   if (deleted) kept.deleted = true;
   return kept;

@@ -7,6 +7,7 @@
  */
 import { type Backplane, type Change, CompareFailed, type Prepared, type Write } from '@hauki/backplane';
 import {
+  type FileVersion,
   type Pointer,
   PointerInvalid,
   PointerUnknown,
@@ -17,16 +18,7 @@ import {
 } from '@hauki/protocol';
 import { MESHFS_LIMITS } from './limits.ts';
 import { mapped } from './mapped.ts';
-import {
-  type MeshRecord,
-  RECORDS,
-  readRecord,
-  readVersion,
-  VERSIONS,
-  type Version,
-  versionKey,
-  versionOf,
-} from './record.ts';
+import { type MeshRecord, RECORDS, readRecord, readVersion, VERSIONS, versionKey, versionOf } from './record.ts';
 import { fold, keyOf } from './wiki.ts';
 
 /**
@@ -76,7 +68,7 @@ export function openTable(backplane: Backplane) {
   }
 
   /** One version of a record's pointer. Throws `VersionUnknown`. */
-  async function version(pointer: Pointer, record: MeshRecord, number: number): Promise<Version> {
+  async function version(pointer: Pointer, record: MeshRecord, number: number): Promise<FileVersion> {
     if (number === record.version) return versionOf(record);
     const oldest = oldestOf(record);
     if (Number.isSafeInteger(number) && number >= oldest && number < record.version) {
@@ -126,7 +118,7 @@ export function openTable(backplane: Backplane) {
       checkExpected(pointer, expect, found?.record);
       const version = (found?.record.version ?? 0) + 1;
       const record: MeshRecord = { format: 2, ...make(found?.record), version };
-      const entry = (one: Version): Write => ({
+      const entry = (one: FileVersion): Write => ({
         namespace: VERSIONS,
         key: versionKey(key, one.version),
         value: JSON.stringify(one),

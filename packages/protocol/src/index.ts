@@ -1,6 +1,7 @@
 /** The words on the wire. */
 export * from './access.ts';
 export * from './control.ts';
+export * from './doors.ts';
 export * from './errors.ts';
 export * from './grants.ts';
 export * from './limits.ts';

@@ -22,6 +22,7 @@ export interface Carrier {
   /** Somebody listens now: bytes may come. Called once. */
   listen?(): void;
   hold?(on: boolean): void;
+  read?(on: boolean): void;
 }
 
 const NONE: readonly Uint8Array[] = [];
@@ -97,6 +98,10 @@ export class FramePipe implements FrameTransport {
 
   hold(on: boolean): void {
     this.#carrier.hold?.(on);
+  }
+
+  read(on: boolean): void {
+    this.#carrier.read?.(on);
   }
 
   // ---- For the carrier

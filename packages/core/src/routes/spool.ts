@@ -1,14 +1,12 @@
 /** The notes' `omega_spool`: hand in code, fetch the result later. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { LIMITS } from '@hauki/protocol';
-import type { JobState } from '../spool/record.ts';
+import { JOB_STATES, LIMITS } from '@hauki/protocol';
 import type { Spool, SpoolRequest } from '../spool/spool.ts';
 import { MODULE } from './swarm.ts';
 
 const strict = { additionalProperties: false };
 const JOB_ID = '^j-[a-z0-9]{1,40}$';
 const Job = Type.Object({ job: Type.String({ pattern: JOB_ID }) });
-const STATES: JobState[] = ['accepted', 'running', 'done', 'failed', 'cancelled'];
 const access = { config: { scope: 'spool' } } as const;
 
 export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (app, { spool }) => {
@@ -58,7 +56,7 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
         summary: 'Jobs, newest first, a page at a time',
         querystring: Type.Object(
           {
-            state: Type.Optional(Type.Union(STATES.map((state) => Type.Literal(state)))),
+            state: Type.Optional(Type.Union(JOB_STATES.map((state) => Type.Literal(state)))),
             after: Type.Optional(Type.String({ pattern: JOB_ID })),
             limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
           },

@@ -3,10 +3,15 @@
  * no store, so that the rules can be tested by themselves.
  */
 import {
+  type Attempt,
+  type CodeInfo,
   ConnectionLost,
   DeadlineExceeded,
   type Grants,
+  type IsolationLevel,
   isError,
+  type JobDetails,
+  type JobState,
   type Language,
   type MeshError,
   NoNodeFits,
@@ -20,17 +25,7 @@ import {
 } from '@hauki/protocol';
 import type { Kept } from '../texts.ts';
 
-export type JobState = 'accepted' | 'running' | 'done' | 'failed' | 'cancelled';
 export const ENDED: ReadonlySet<JobState> = new Set(['done', 'failed', 'cancelled']);
-
-/** How an attempt ended. */
-export interface Attempt {
-  attempt: number;
-  node: string | null;
-  /** Milliseconds since 1970. */
-  ended_at: number;
-  why: string;
-}
 
 export interface JobRecord {
   job: string;
@@ -43,6 +38,9 @@ export interface JobRecord {
   /** The source as it was when the job was accepted; held until the job ends, as the parameters are. */
   source: Kept;
   language: Language;
+  /** What it imports by pointers, as that was then: JSON. */
+  modules?: Kept | undefined;
+  code?: CodeInfo | undefined;
   method: string;
   /** JSON. */
   params: Kept;
@@ -52,6 +50,9 @@ export interface JobRecord {
   nodes: string[];
   memory_mib: number | null;
   grants: Grants;
+  /** Values of its secrets, until it ends; never in a view. */
+  secrets?: Record<string, string> | undefined;
+  min_isolation?: IsolationLevel | undefined;
   timeout_ms: number;
   load_timeout_ms: number;
   max_attempts: number;
@@ -71,30 +72,11 @@ export interface JobRecord {
   error: WireError | null;
 }
 
-/** A job as its owner sees it; `result` stands beside it where the job is done and was asked for by itself. */
-export interface JobView {
-  job: string;
-  owner: string;
-  key: string | null;
-  state: JobState;
-  pointer: string | null;
-  method: string;
-  attempts: number;
-  max_attempts: number;
-  worker: string | null;
-  node: string | null;
-  /** Why an accepted job does not run yet, where that is known. */
-  why: string | null;
-  history: Attempt[];
-  accepted_at: number;
-  ended_at: number | null;
-  error: WireError | null;
-}
-
-export function viewOf(record: JobRecord, why: string | null = null): JobView {
-  const { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, history } = record;
+export function viewOf(record: JobRecord, why: string | null = null): JobDetails {
+  const { job, owner, key, state, pointer, code = null, method, attempts, max_attempts, worker } = record;
+  const { node, history } = record;
   const { accepted_at, ended_at, error } = record;
-  const shown = { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, why, history };
+  const shown = { job, owner, key, state, pointer, code, method, attempts, max_attempts, worker, node, why, history };
   return { ...shown, accepted_at, ended_at: ended_at || null, error };
 }
 

@@ -7,13 +7,23 @@
  */
 import { createHash } from 'node:crypto';
 import type { KeyValue } from '@hauki/backplane';
-import { BadInput, describe, JobEnded, JobUnknown, LIMITS, Overloaded } from '@hauki/protocol';
+import {
+  BadInput,
+  describe,
+  type JobDetails,
+  JobEnded,
+  type JobState,
+  JobUnknown,
+  LIMITS,
+  Overloaded,
+} from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
+import { modulesText } from '../modules.ts';
 import type { Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
-import { type JobRecord, type JobState, type JobView, newJobId, viewOf } from './record.ts';
+import { type JobRecord, newJobId, viewOf } from './record.ts';
 import { Runner } from './runner.ts';
 import { inState, keyName, SpoolStore } from './store.ts';
 
@@ -86,7 +96,7 @@ export class Spool {
   }
 
   /** Takes a job; resolves when it is on disk. With a key that was used before, the job is the one of then. */
-  async accept(request: SpoolRequest, principal: Principal): Promise<JobView> {
+  async accept(request: SpoolRequest, principal: Principal): Promise<JobDetails> {
     const { key } = request;
     if (key !== undefined && (key.length > LIMITS.spool_key_chars || !KEY.test(key)))
       throw new BadInput({
@@ -104,8 +114,13 @@ export class Spool {
     const texts: Kept[] = [];
     try {
       const order = await this.#powers.swarm.order(request, principal, { source: SCOPE, pointer: SCOPE });
-      for (const text of [order.job.source, JSON.stringify(request.params ?? [])])
-        texts.push(await this.#store.texts.keep(text));
+      const params_text = JSON.stringify(request.params ?? []);
+      const [source, modules, params] = await this.#store.texts.keepAll([
+        order.job.source,
+        modulesText(order.job.modules),
+        params_text,
+      ]);
+      texts.push(source, params, ...(modules ? [modules] : []));
       job ??= newJobId(this.#now(), randomName(6));
       if (key_name !== undefined) job = await this.#store.bind(key_name, job);
       const record: JobRecord = {
@@ -115,15 +130,19 @@ export class Spool {
         request: digest,
         state: 'accepted',
         pointer: request.pointer ?? null,
-        source: texts[0]!,
+        source,
         language: order.job.language,
+        modules,
+        code: order.job.code,
         method: request.method,
-        params: texts[1]!,
+        params,
         driver: order.driver ?? null,
         labels: order.labels,
         nodes: [...order.nodes],
         memory_mib: order.memory_mib ?? null,
         grants: order.job.grants,
+        secrets: order.job.secrets,
+        min_isolation: order.min_isolation,
         timeout_ms: request.timeout_ms ?? LIMITS.call_ms,
         load_timeout_ms: order.job.load_timeout_ms,
         max_attempts: request.attempts ?? ATTEMPTS,
@@ -142,14 +161,14 @@ export class Spool {
         // Another request with the same key was quicker.
         const same = await this.#store.same(job, digest, key!);
         if (!same) throw new JobUnknown({ job });
-        for (const text of texts) this.#store.texts.release(text);
+        this.#store.texts.release(...texts);
         return viewOf(same);
       }
       this.#powers.event('SPOOL_ACCEPTED', { job, owner: record.owner, method: record.method });
       this.#runner.take(open);
       return viewOf(record);
     } catch (error) {
-      for (const text of texts) this.#store.texts.release(text);
+      this.#store.texts.release(...texts);
       throw error;
     } finally {
       this.#accepting--;
@@ -157,7 +176,7 @@ export class Spool {
   }
 
   /** Rejects with JobUnknown, or Forbidden for one that is out of reach. The result is JSON text, of a job that is done. */
-  async get(job: string, principal: Principal): Promise<{ view: JobView; result: string | undefined }> {
+  async get(job: string, principal: Principal): Promise<{ view: JobDetails; result: string | undefined }> {
     const record = await this.#find(job, principal);
     return {
       view: this.#view(record),
@@ -187,7 +206,7 @@ export class Spool {
   async list(
     principal: Principal,
     { state, after, limit = 100 }: { state?: JobState | undefined; after?: string | undefined; limit?: number },
-  ): Promise<{ jobs: JobView[]; next?: string }> {
+  ): Promise<{ jobs: JobDetails[]; next?: string }> {
     const wanted = inState(state);
     const passes = (record: JobRecord) => may(principal, wishFor(record)) && wanted(record);
     const { records, next } = await this.#store.list(passes, { after, limit });
@@ -195,7 +214,7 @@ export class Spool {
   }
 
   /** Cancels what has not ended: it never runs, or its worker is destructed. Rejects with JobEnded where it is too late. */
-  async cancel(job: string, principal: Principal): Promise<JobView> {
+  async cancel(job: string, principal: Principal): Promise<JobDetails> {
     await this.#find(job, principal);
     const open = this.#store.open.get(job);
     if (open && (await this.#store.move(open, () => ({ state: 'cancelled' }))))
@@ -212,7 +231,7 @@ export class Spool {
     for (const wake of this.#waiters) wake();
   }
 
-  #view(record: JobRecord): JobView {
+  #view(record: JobRecord): JobDetails {
     return viewOf(record, this.#store.open.get(record.job)?.waiting?.why ?? null);
   }
 

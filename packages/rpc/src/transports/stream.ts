@@ -46,6 +46,10 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
         if (on) socket.ref?.();
         else socket.unref?.();
       },
+      read(on) {
+        if (on) stream.resume();
+        else stream.pause();
+      },
     },
     limit,
     bufferUtf8,
