@@ -139,15 +139,14 @@ describe('the SDK in a browser', { skip: missingBrowser() }, () => {
     it('no more than its main job needs: clone, calls with all values, errors, heartbeats, destruct', async () => {
       const page = await browser.open(served.url);
       const seen = await inPage(
-        `const echo = await mesh.clone({ source: given.source }, { heartbeat_ms: 100, lease_ms: 2000 });
+        `const echo = await mesh.clone({ source: given.source }, { heartbeat_ms: 1000, lease_ms: 4000 });
          const rich = new Map([['date', new Date(5)], ['bytes', new Uint8Array([1, 2])], ['set', new Set([1n, -0])]]);
          rich.set('itself', rich);
          const back = await echo.echo(rich);
          const error = await echo.fail('on purpose').catch((error) => error);
          const odd = await echo.throwIt(Object.assign(new RangeError('odd'), { extra: rich })).catch((error) => error);
          const pipelined = await echo.echo({ deep: [7] }).deep[0];
-         const options = await echo.add(1, 2);
-         await new Promise((go) => setTimeout(go, 3000));
+         await new Promise((go) => setTimeout(go, 5000));
          const alive = await echo.add(2, 2);
          const greeter = mesh.clone('gem-pointer://wiki/workers/greeter');
          const greeting = await greeter.greet('page');

@@ -1,6 +1,6 @@
 /**
- * Brings a worker's session back: makes its connection again when it was cut, and goes back to the direct route when that
- * is possible again.
+ * Brings a worker's session back: makes its connection again when it was cut or fell silent, and goes back to the direct
+ * route when that is possible again.
  *
  * What always holds: a cut session is dialled for as long as its worker may still be there, and not longer; one attempt is
  * under way at a time, because two would take the session from each other.
@@ -27,8 +27,8 @@ export class Comeback {
   readonly #way: WorkerRoute;
   #back: ReturnType<typeof setTimeout> | undefined;
   #back_ms = BACK_MS.first;
-  /** The attempt to go back to the direct route, while it is under way; never rejects. */
-  #going_back: Promise<void> | undefined;
+  /** The attempt to go on over another connection beside the one there is, while it is under way; never rejects. */
+  #changing: Promise<void> | undefined;
 
   constructor(way: WorkerRoute) {
     this.#way = way;
@@ -44,12 +44,37 @@ export class Comeback {
     if (route === 'direct') this.#back_ms = BACK_MS.first;
     else if (!this.#way.stopped) {
       this.#back = setTimeout(() => {
-        this.#going_back = this.#goBack().finally(() => {
-          this.#going_back = undefined;
-        });
+        if (this.#changing) this.took(route);
+        else this.#change(() => this.#goBack());
       }, this.#back_ms);
       (this.#back as { unref?: () => void }).unref?.();
       this.#back_ms = Math.min(this.#back_ms * 2, BACK_MS.most);
+    }
+  }
+
+  /** The connection is silent: goes on over a fresh one where that can be had; until then the old one may still speak. */
+  doubt(): void {
+    if (!this.#changing) this.#change(() => this.#freshen());
+  }
+
+  #change(run: () => Promise<void>): void {
+    this.#changing = run().finally(() => {
+      this.#changing = undefined;
+    });
+  }
+
+  async #freshen(): Promise<void> {
+    const { channel, given } = this.#way;
+    const routings: Routing[] = [given.routing];
+    // A direct route that opens and then says nothing: perhaps the relay does.
+    if (given.routing === 'p2p_preferred') routings.push('relay_only');
+    for (const routing of routings) {
+      if (!channel.attached) return;
+      try {
+        return await this.#resume(routing);
+      } catch (error) {
+        if (isError(error, SessionLost)) return channel.fail(error.message);
+      }
     }
   }
 
@@ -74,8 +99,8 @@ export class Comeback {
 
   /** The connection was cut: dials until the session goes on, or nothing is left to go on with. */
   async again(reason: string, until: number): Promise<void> {
-    // Going back takes the old connection away before the answer comes; or it fails, and leaves nothing behind.
-    await this.#going_back;
+    // A change takes the old connection away before the answer comes; or it fails, and leaves nothing behind.
+    await this.#changing;
     await this.#dialAgain(reason, until);
     // It was left meanwhile: the worker hears of it, if it can be reached once more.
     const { channel, given } = this.#way;

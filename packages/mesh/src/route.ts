@@ -108,6 +108,14 @@ export class WorkerRoute {
     this.#pending = pending;
   }
 
+  /** Nothing was heard over the connection, though it did not end: tries to go on over a fresh one. */
+  doubt(): void {
+    this.#back().then(
+      (comeback) => comeback.doubt(),
+      () => {},
+    );
+  }
+
   /** How long a cut session may be dialled. */
   get lasts_ms(): number {
     const { lease, role } = this.body;

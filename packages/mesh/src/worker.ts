@@ -5,7 +5,15 @@
  * alive by itself; when the session ends, waiting calls learn from the core what became of the worker.
  */
 
-import { type Beat, type MeshError, type Ticket, type TicketBody, WorkerDied } from '@hauki/protocol';
+import {
+  type Beat,
+  DeadlineExceeded,
+  isError,
+  type MeshError,
+  type Ticket,
+  type TicketBody,
+  WorkerDied,
+} from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type CallerKey,
@@ -24,6 +32,8 @@ import { type Route, type Routing, WorkerRoute, workerPath } from './route.ts';
 
 /** How often a lost session asks for news of the worker: the node's word on a death may be behind the connection's end. */
 const FATE_TRIES = 20;
+/** A heartbeat that is not answered for twice its interval, and for so long, puts its connection in doubt. */
+const SILENCE_MS = 1_000;
 const LEFT = 'this side has left the worker';
 const DESTRUCTED = 'destructed by this side';
 
@@ -135,20 +145,26 @@ export class RemoteWorker {
   #beat(): void {
     const { worker, epoch, jti, lease } = this.body;
     const key = leaseKey(this.#secret, jti);
+    const timeout_ms = Math.min(lease.lease_ms, Math.max(2 * lease.heartbeat_ms, SILENCE_MS));
     let challenge = jti;
     const beat = async (again = true): Promise<void> => {
       const proof = await mac(await key, heartbeatText(worker, epoch, challenge));
-      const options = { timeout_ms: lease.lease_ms, background: true };
+      const options = { timeout_ms, background: true };
       const answer = (await this.session.call('rpc.heartbeat', [challenge, proof], options)) as Beat;
       const stale = challenge !== answer.next && !answer.renewed;
       if (typeof answer.next === 'string') challenge = answer.next;
       // The answer to the beat before was lost: once more, with what is now known.
       if (stale && again) await beat(false);
     };
-    // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning.
-    this.#heart = setInterval(() => void beat().catch(() => {}), lease.heartbeat_ms);
+    // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning. Where nothing was
+    // heard the connection may lead nowhere: another one is tried.
+    const go = () =>
+      void beat().catch((error) => {
+        if (isError(error, DeadlineExceeded)) this.#way.doubt();
+      });
+    this.#heart = setInterval(go, lease.heartbeat_ms);
     (this.#heart as { unref?: () => void }).unref?.();
-    void beat().catch(() => {});
+    go();
     void this.session.closed.then(() => clearInterval(this.#heart));
   }
 }
