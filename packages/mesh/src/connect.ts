@@ -6,6 +6,7 @@ import {
   describe,
   type GrantRequest,
   type IsolationLevel,
+  type Language,
   type NodeInfo,
   type NodeLoad,
   type SecretRequests,
@@ -42,15 +43,17 @@ export interface ConnectOptions {
 }
 
 /** What to clone: a pointer, a module's text, or a file (Node only), bundled with all that it imports. */
-export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
+export type Origin = string | { source: string; language?: Language } | { file: string };
 
 export interface CloneOptions {
   driver?: 'lxc' | 'quickjs' | 'process';
-  /** A vault that holds the worker in at least so strongly: `none`, `process`, `vm`, `container`. */
+  /** No vault that holds less strongly will do; rejects with NoNodeFits rather than go below it. */
   min_isolation?: IsolationLevel;
   /** The node must carry these. */
   labels?: Record<string, string>;
   memory_mib?: number;
+  /** Share of a core, from 0.05 to 1. */
+  cpu?: number;
   /** What the worker may do; nothing when left out. */
   grants?: GrantRequest;
   /** Values that the node puts into the worker's requests for it, where that writes `{{secret:NAME}}`. */
@@ -61,6 +64,10 @@ export interface CloneOptions {
   heartbeat_ms?: number;
   /** The worker lives at least so long, also without this script. */
   ttl_ms?: number;
+  /** It ends so long after its birth for certain, whoever wants it. */
+  max_life_ms?: number;
+  /** It ends when it has had no call for so long. */
+  idle_ms?: number;
   /** For calls that name no deadline of their own. */
   timeout_ms?: number;
   /** How long the module may take to load. */
@@ -85,6 +92,7 @@ export interface WorkerDetails {
   worker: string;
   node: string;
   driver: string;
+  isolation: IsolationLevel;
   route: 'direct' | 'relay';
   methods: string[];
   lease: { heartbeat_ms: number; lease_ms: number };
@@ -270,7 +278,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     core: base,
     clone,
     cloneDistributed: clone,
-    ...services(core, moduleOf),
+    ...services(core, moduleOf, async (thing) => (await workerBehind(thing)).body.worker),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
       const opening = (async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
@@ -286,8 +294,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     },
     async details(thing) {
       const { body, route, methods } = await workerBehind(thing);
-      const { worker, node, driver, lease } = body;
-      return { worker, node, driver, lease, route, methods };
+      const { worker, node, driver, isolation, lease } = body;
+      return { worker, node, driver, isolation, lease, route, methods };
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     stats() {

@@ -11,6 +11,7 @@ export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc/client';
 export * from './connect.ts';
 export type { EventsOptions } from './events.ts';
 export type { ProvisionOptions } from './lasting.ts';
+export type { LifeDoor, LogOptions, WorkerState } from './life.ts';
 export type * from './meshfs.ts';
 export type { Routing } from './route.ts';
 export type { SpooledJob, SpoolOptions } from './spool.ts';

@@ -1,5 +1,6 @@
 /** The SDK's powers in Node: TCP, TLS, the file with the token, the bundler. */
 import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ConnectionLost } from '@hauki/protocol';
@@ -74,6 +75,8 @@ export const powers: Powers = {
   },
 
   async bundle(file, driver) {
+    // A worker in Python is one file; there is nothing to bundle.
+    if (file.endsWith('.py')) return { source: await readFile(file, 'utf8'), language: 'python' };
     const { bundle } = await import('./bundle.ts');
     return bundle(file, { driver });
   },

@@ -4,11 +4,13 @@
  * is this module.
  */
 import { type MeshError, NoSuchMethod, ProtocolViolation, toWire } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type Caller, errorFrom } from './caller.ts';
 import { invoke, read } from './invoke.ts';
 import { readAnswer } from './read-answer.ts';
 import { RefTable } from './refs.ts';
 import { briefly, type IncomingCall, Server, type ServerPowers, withThrown } from './server.ts';
+import type { SessionOptions } from './session.ts';
 import { Streams } from './streams.ts';
 import type { Wire } from './wire.ts';
 
@@ -18,6 +20,7 @@ export interface RestPowers {
   caller: Caller;
   /** Calls on the root; undefined: this side offers nothing. */
   dispatch: ServerPowers['dispatch'] | undefined;
+  bounds: SessionOptions['bounds'];
   /** The peer does not read what it asks for, or breaks the protocol: the session ends. */
   end(why: string): void;
   /** A message that was held back goes on. */
@@ -74,7 +77,8 @@ export class SessionRest implements Rest {
   readonly #refs: RefTable;
   readonly #server: Server;
 
-  constructor({ wire, caller, dispatch = nobody, end }: RestPowers) {
+  constructor({ wire, caller, dispatch = nobody, bounds, end }: RestPowers) {
+    const { kept: keeps, references: takes } = bounds ?? { kept: LIMITS.exports, references: LIMITS.exports };
     this.#wire = wire;
     this.#streams = new Streams({
       item: (id, value) => (wire.over ? 0 : wire.notify('rpc.item', [id, value])),
@@ -84,13 +88,14 @@ export class SessionRest implements Rest {
       notify: (method, params) => void wire.tell(method, params),
     });
     this.#refs = new RefTable({
+      takes,
       streams: this.#streams,
       call: (on, method, args, call_options) => caller.call({ on }, method, args, call_options ?? {}),
       notify: (method, params) => wire.tell(method, params),
       resultOf: (value) => caller.resultOf(value),
       result: (id, path) => this.#server.resultFor(id, path),
     });
-    this.#server = new Server({ wire, refs: this.#refs, dispatch, end });
+    this.#server = new Server({ wire, keeps, refs: this.#refs, dispatch, end });
     wire.refs = this.#refs;
   }
 

@@ -54,6 +54,8 @@ export interface SessionOptions {
   idle_lets_exit?: boolean;
   /** Writes values for a peer that has not said `rpc.open`: as literal JSON (`values.ts`), nothing goes by reference. */
   literal?: (value: unknown) => string;
+  /** For peers that are trusted with less than others: results kept for them, references of theirs held. */
+  bounds?: { kept: number; references: number };
   /** Called when a call with `kill_after_ms` did not end in time. */
   kill?: (why: string) => void;
 }
@@ -99,6 +101,7 @@ export class Session {
       wire,
       caller: this.#caller,
       dispatch: dispatch && ((method, params, call) => dispatch(method, params, this, call)),
+      bounds: options.bounds,
       end: (why) => this.close(why),
       receive: (text, bytes) => this.#receive(text, bytes),
     });
