@@ -5,15 +5,7 @@
  * alive by itself; when the session ends, waiting calls learn from the core what became of the worker.
  */
 
-import {
-  type Beat,
-  DeadlineExceeded,
-  isError,
-  type MeshError,
-  type Ticket,
-  type TicketBody,
-  WorkerDied,
-} from '@hauki/protocol';
+import { type Beat, type MeshError, type Ticket, type TicketBody, WorkerDied } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type CallerKey,
@@ -32,7 +24,10 @@ import { type Route, type Routing, WorkerRoute, workerPath } from './route.ts';
 
 /** How often a lost session asks for news of the worker: the node's word on a death may be behind the connection's end. */
 const FATE_TRIES = 20;
-/** A heartbeat that is not answered for twice its interval, and for so long, puts its connection in doubt. */
+/** Beats that wait for their answers: before a worker that is paused they would pile up. */
+const BEATS = 6;
+const BEAT_MS = 600_000;
+/** Silence for two beats, and for so long, puts the connection in doubt; then for twice as long, and so on. */
 const SILENCE_MS = 1_000;
 const LEFT = 'this side has left the worker';
 const DESTRUCTED = 'destructed by this side';
@@ -145,26 +140,35 @@ export class RemoteWorker {
   #beat(): void {
     const { worker, epoch, jti, lease } = this.body;
     const key = leaseKey(this.#secret, jti);
-    const timeout_ms = Math.min(lease.lease_ms, Math.max(2 * lease.heartbeat_ms, SILENCE_MS));
+    const silence_ms = Math.max(2 * lease.heartbeat_ms, SILENCE_MS);
+    let heard_at = performance.now();
+    let patience_ms = silence_ms;
     let challenge = jti;
+    let unanswered = 0;
     const beat = async (again = true): Promise<void> => {
       const proof = await mac(await key, heartbeatText(worker, epoch, challenge));
-      const options = { timeout_ms, background: true };
-      const answer = (await this.session.call('rpc.heartbeat', [challenge, proof], options)) as Beat;
+      const options = { timeout_ms: Math.max(lease.lease_ms, BEAT_MS), background: true };
+      unanswered++;
+      const answer = (await this.session.call('rpc.heartbeat', [challenge, proof], options).finally(() => {
+        unanswered--;
+      })) as Beat;
+      heard_at = performance.now();
+      patience_ms = silence_ms;
       const stale = challenge !== answer.next && !answer.renewed;
       if (typeof answer.next === 'string') challenge = answer.next;
       // The answer to the beat before was lost: once more, with what is now known.
       if (stale && again) await beat(false);
     };
-    // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning. Where nothing was
+    // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning. Where nothing is
     // heard the connection may lead nowhere: another one is tried.
-    const go = () =>
-      void beat().catch((error) => {
-        if (isError(error, DeadlineExceeded)) this.#way.doubt();
-      });
-    this.#heart = setInterval(go, lease.heartbeat_ms);
+    this.#heart = setInterval(() => {
+      if (unanswered < BEATS) void beat().catch(() => {});
+      if (performance.now() - heard_at < patience_ms) return;
+      patience_ms *= 2;
+      this.#way.doubt();
+    }, lease.heartbeat_ms);
     (this.#heart as { unref?: () => void }).unref?.();
-    go();
+    void beat().catch(() => {});
     void this.session.closed.then(() => clearInterval(this.#heart));
   }
 }
