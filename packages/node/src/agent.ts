@@ -100,24 +100,16 @@ export class Agent {
   }
 
   /** MiB that may still be promised. */
-  room_mib(): number {
-    return this.#options.memory_mib - this.#promised();
-  }
+  room_mib = (): number => this.#options.memory_mib - this.#promised();
 
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers, volumes } = this.#options;
-    const offers = drivers.map((driver) => {
-      const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [driver.name, { ...offer, level: driver.level, isolation: driver.isolation }];
+    const offers = drivers.map(({ name, level, isolation }) => {
+      const offer = this.#offers.get(name)?.offer ?? { available: false, reason: 'not probed yet' };
+      return [name, { ...offer, level, isolation }];
     });
-    return {
-      node,
-      labels,
-      drivers: Object.fromEntries(offers),
-      memory_mib,
-      cores: availableParallelism(),
-      volumes: volumes.offer,
-    };
+    const of_machine = { memory_mib, cores: availableParallelism(), volumes: volumes.offer };
+    return { node, labels, drivers: Object.fromEntries(offers), ...of_machine };
   }
 
   load(): NodeLoad {
