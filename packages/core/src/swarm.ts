@@ -385,8 +385,7 @@ function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: numbe
 }
 
 function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
-  const wanted: Record<string, unknown> = {};
-  if (order.driver) wanted.driver = order.driver;
+  const wanted: Record<string, unknown> = order.driver ? { driver: order.driver } : {};
   if (order.job.min_isolation) wanted.min_isolation = order.job.min_isolation;
   if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
   if (order.job.language === 'python') wanted.language = 'python';

@@ -34,7 +34,7 @@ import {
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { Families } from './families.ts';
 import { forge, type Living, makeTicket } from './forge.ts';
-import { cleanSession, fateOf } from './telling.ts';
+import { cleanSession, fateOf, infoOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
@@ -287,27 +287,10 @@ export class Agent {
 
   workers(): WorkerInfo[] {
     const { listen_host: host, tls } = this.#options;
-    return [...this.#living.values()].map(({ job, epoch, vault, lease, lifetime, born_at }) => ({
-      worker: job.worker,
-      owner: job.owner,
-      driver: job.driver,
-      isolation: this.#offers.get(job.driver)!.driver.level,
-      epoch,
-      direct: { host, port: vault.port, tls },
-      memory_mib: job.memory_mib,
-      grants: job.grants,
-      lease: job.lease,
-      pid: vault.pid,
-      born_at,
-      lease_until: lease.until,
-      ...(job.lasting ? { lasting: true } : {}),
-      ...(job.cpu === undefined ? {} : { cpu: job.cpu }),
-      ...(job.parent ? { parent: job.parent } : {}),
-      ...(job.min_isolation ? { min_isolation: job.min_isolation } : {}),
-      ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
-      ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
-      ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),
-      ...(job.code ? { code: job.code } : {}),
+    return [...this.#living.values()].map((living) => ({
+      ...infoOf(living),
+      isolation: this.#offers.get(living.job.driver)!.driver.level,
+      direct: { host, port: living.vault.port, tls },
     }));
   }
 
