@@ -379,6 +379,32 @@ def state(): return stopped
     assert.equal((await shell.sessions()).length, 1);
   });
 
+  it('starts each stream once, also while heartbeats are answered', async () => {
+    const { open } = await start(`
+import time
+def count(n):
+    for i in range(n):
+        time.sleep(0.001)
+        yield i
+`);
+    const session = await open();
+    let over = false;
+    const beating = (async () => {
+      while (!over) await Promise.all(Array.from({ length: 8 }, () => session.call('rpc.heartbeat', ['c', 'm'])));
+    })();
+    for (let round = 0; round < 40; round++)
+      await Promise.all(
+        Array.from({ length: 4 }, async () =>
+          assert.deepEqual(
+            await Array.fromAsync((await session.call('count', [3])) as AsyncIterable<number>),
+            [0, 1, 2],
+          ),
+        ),
+      );
+    over = true;
+    await beating;
+  });
+
   it('keeps the lease while the worker’s threads are all busy', async () => {
     const { open } = await start(`
 import time
