@@ -5,11 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
-import { hostname } from 'node:os';
+import { hostname, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { closeInheritedDescriptors, createDrivers, Pool } from '@hauki/vault';
 import { pino } from 'pino';
-import { Agent, defaultMemoryMib } from './agent.ts';
+import { Agent } from './agent.ts';
 import { Link } from './link.ts';
 import { Volumes } from './volumes.ts';
 
@@ -31,6 +31,9 @@ export interface NodeOptions {
   /** Keep vaults ready that nobody has asked for yet; on when left out. */
   pool?: boolean;
 }
+
+/** What a node promises when nobody said: three quarters of the machine. */
+const defaultMemoryMib = () => Math.floor((totalmem() / 1024 / 1024) * 0.75);
 
 // Whatever a shell or a supervisor left open must not reach a vault.
 closeInheritedDescriptors();
