@@ -144,17 +144,12 @@ export class Swarm {
     const { source, language, pointer } = await this.#source(request);
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
+    const powers = {
+      resolve: (text: string) => this.#powers.meshfs.resolve(text),
+      demand: (text: string) => demand(principal, { scope: reading, pointer: text }),
+    };
     // What is written in Python imports no pointers.
-    const modules =
-      runtimeOf(language) === 'python'
-        ? []
-        : await resolveModules(
-            { source, pointer },
-            {
-              resolve: (text) => this.#powers.meshfs.resolve(text),
-              demand: (text) => demand(principal, { scope: reading, pointer: text }),
-            },
-          );
+    const modules = runtimeOf(language) === 'python' ? [] : await resolveModules({ source, pointer }, powers);
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });

@@ -166,11 +166,7 @@ export class Agent {
     try {
       const { node, listen_host, tls, keys, volumes } = this.#options;
       const { living, ticket } = await forge(job, entry.driver, {
-        node,
-        listen_host,
-        tls,
-        keys,
-        volumes,
+        ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
         family: {
           clone: (request) => this.#core().clone(name, request),
@@ -279,10 +275,8 @@ export class Agent {
         usage.set(worker, lifetime.paused_at === undefined ? await meter.now() : meter.last());
       }),
     );
-    return this.workers().map((info) => ({
-      ...info,
-      ...(usage.has(info.worker) ? { usage: usage.get(info.worker)! } : {}),
-    }));
+    const used = (info: WorkerInfo) => (usage.has(info.worker) ? { ...info, usage: usage.get(info.worker)! } : info);
+    return this.workers().map(used);
   }
 
   workers(): WorkerInfo[] {
