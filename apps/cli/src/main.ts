@@ -5,6 +5,7 @@ import { eventCommands } from './commands/events.ts';
 import { fsCommands, notesVerbs } from './commands/fs.ts';
 import { lifeCommands } from './commands/life.ts';
 import { provisionCommands } from './commands/provision.ts';
+import { revokeCommands } from './commands/revoke.ts';
 import { runCommands } from './commands/run.ts';
 import { spoolCommands } from './commands/spool.ts';
 import { tokenCommands } from './commands/tokens.ts';
@@ -49,6 +50,7 @@ spoolCommands(program);
 eventCommands(program);
 tokenCommands(program);
 volumeCommands(program);
+revokeCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
 // Flags that every verb takes may stand before or after it.

@@ -5,11 +5,13 @@ import {
   DeadlineExceeded,
   describe,
   type GrantRequest,
+  type Grants,
   type IsolationLevel,
   type Language,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
+  type Revocation,
   type SecretRequests,
   type SessionInfo,
   type Ticket,
@@ -123,6 +125,11 @@ export interface Mesh extends AsyncDisposable, LastingDoor, LifeDoor, SpoolDoor 
   ): PendingGhost<T>;
   /** Kills a worker at once, by ghost or by name. Resolves when nothing of it is left. */
   destruct(worker: object | string): Promise<void>;
+  /**
+   * Takes grants from a worker, by ghost or by name, and from its clones: from its next effect on. Resolves with what it has
+   * then. Rejects with BadInput for what it was not granted, or what cannot be taken while it lives.
+   */
+  revoke(worker: object | string, what: Revocation): Promise<Grants>;
   /** Where a ghost's worker is and how it is reached; waits until it is born. */
   details(worker: object): Promise<WorkerDetails>;
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
@@ -309,6 +316,11 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);
       await core.request('DELETE', `/api/v2/ephemeral/${encodeURIComponent(worker)}`);
+    },
+    async revoke(worker, what) {
+      const name = typeof worker === 'string' ? worker : (await workerBehind(worker)).body.worker;
+      const path = `/api/v2/ephemeral/${encodeURIComponent(name)}/revoke`;
+      return (await core.request<{ grants: Grants }>('POST', path, what)).grants;
     },
     async details(thing) {
       const { body, route, methods } = await workerBehind(thing);

@@ -8,4 +8,5 @@ export * from './grants.ts';
 export * from './isolation.ts';
 export * from './limits.ts';
 export * from './pointer.ts';
+export * from './revocation.ts';
 export * from './ticket.ts';

@@ -29,6 +29,8 @@ export interface VaultSpec {
   cpu?: number;
   /** Started for this spec, not from the pool. */
   fresh?: boolean;
+  /** For quickjs: what one turn of the guest's code may take, within the driver's bounds. */
+  turn_ms?: number;
 }
 
 export interface VaultExit {

@@ -2,6 +2,7 @@
 export * from './driver.ts';
 export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
 export { createDrivers, DRIVER_NAMES } from './drivers.ts';
+export type { FamilyPowers } from './effects/clone.ts';
 export type { EffectPowers, MeshFsClient } from './effects/effect.ts';
 export * from './effects/effects.ts';
 export { createNetwork, type Network } from './effects/network.ts';

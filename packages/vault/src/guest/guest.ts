@@ -13,13 +13,21 @@ import {
 } from '@hauki/protocol';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { ActivityCounter } from './activity.ts';
+import { Parked } from './parked.ts';
 import { present } from './present.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
+
+/** How an effect is waited for. */
+export interface EffectCall {
+  readonly signal?: AbortSignal | undefined;
+  /** How long; otherwise as long as for most. */
+  readonly timeout_ms?: number | undefined;
+}
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
 export interface Outside {
   /** `call.signal`: nobody waits for it any more. Asked for only where it is of use. */
-  effect(name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
+  effect(name: string, args: unknown[], call?: EffectCall): Promise<unknown>;
   heartbeat(challenge: string, mac: string): Promise<unknown>;
   destruct(mac: string): Promise<unknown>;
 }
@@ -53,6 +61,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
   let worker: WorkerObject | undefined;
 
   const sessions = new Map<string, Session>();
+  const parked = new Parked();
   const activity = new ActivityCounter();
 
   const call = (method: string, params: unknown, role: TicketRole, served: Served): unknown => {
@@ -108,7 +117,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
     },
     open(transport, role, tagged, id) {
       const dispatch: Dispatch = (method, params, _session, served) => {
-        const answer = call(method, params, role, served);
+        const answer = parked.bound(call(method, params, role, served), method, served.timeout_ms);
         return method.startsWith('rpc.') ? activity.own(answer) : answer;
       };
       const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
@@ -119,7 +128,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
       });
     },
     async call(method, params, role) {
-      const run = () => call(method, params, role, new Served(undefined));
+      const run = () => parked.bound(call(method, params, role, new Served(undefined)), method);
       return method.startsWith('rpc.') ? run() : activity.plain(run);
     },
     activity: async () => activity.look(sessions.values()),
