@@ -5,7 +5,6 @@
 import {
   BadInput,
   ConnectionLost,
-  causeOfFailure,
   describe,
   type Fate,
   type GrantRequest,
@@ -18,7 +17,6 @@ import {
   LEASE,
   LEAST_MEMORY_MIB,
   LIMITS,
-  type MeshError,
   NoNodeFits,
   normaliseGrants,
   Overloaded,
@@ -33,6 +31,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
+import { stillbornOf } from './fates.ts';
 import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { Quotas } from './quotas.ts';
@@ -338,22 +337,6 @@ export class Swarm {
       });
     return { source: found.content, language, pointer: found.pointer };
   }
-}
-
-/** What is told of a worker that was never born; the error that its owner gets names it from here on. */
-function stillbornOf({ worker, owner, driver, epoch = 1 }: Job, node: string, error: MeshError<BirthFailure>): Fate {
-  error.fields.worker = worker;
-  const at = Date.now();
-  const lines = (error.fields.log_tail ?? '')
-    .split('\n')
-    .filter(Boolean)
-    .map((text, i) => ({ seq: i + 1, at, level: 'vault' as const, text }));
-  return { worker, owner, cause: causeOfFailure(error), reason: error.message, at, lines, epoch, node, driver };
-}
-
-interface BirthFailure {
-  worker?: string;
-  log_tail?: string;
 }
 
 function checkSource(source: string): void {

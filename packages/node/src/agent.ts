@@ -5,7 +5,7 @@
  * fate is told to the core; an agent that ends leaves no vault. It knows the core only as `CoreForNode`, which may be
  * away: leases, heartbeats and direct calls go on without it.
  */
-import { availableParallelism, cpus } from 'node:os';
+import { availableParallelism } from 'node:os';
 import {
   BadInput,
   type Cause,
@@ -32,6 +32,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
+import { CpuLoad } from './cpu-load.ts';
 import { Families } from './families.ts';
 import { forge, type Living, makeTicket } from './forge.ts';
 import { cleanSession, fateOf, infoOf } from './telling.ts';
@@ -65,7 +66,7 @@ export class Agent {
   readonly #network: Network;
   readonly #families = new Families();
   #unreported: Fate[] = [];
-  #cpu = cpus().map((c) => c.times);
+  readonly #cpu = new CpuLoad();
   #closing = false;
 
   constructor(options: AgentOptions) {
@@ -113,18 +114,7 @@ export class Agent {
   }
 
   load(): NodeLoad {
-    const times = cpus().map((c) => c.times);
-    let busy = 0;
-    let all = 0;
-    times.forEach((now, i) => {
-      const before = this.#cpu[i] ?? now;
-      const idle = now.idle - before.idle;
-      const total = Object.values(now).reduce((a, b) => a + b, 0) - Object.values(before).reduce((a, b) => a + b, 0);
-      busy += total - idle;
-      all += total;
-    });
-    this.#cpu = times;
-    return { workers: this.#living.size, memory_used_mib: this.#promised(), cpu: all > 0 ? busy / all : 0 };
+    return { workers: this.#living.size, memory_used_mib: this.#promised(), cpu: this.#cpu.share() };
   }
 
   /** Fates that the core has not heard of yet, oldest first; they are handed over once. */
