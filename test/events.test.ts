@@ -258,7 +258,7 @@ describe('the events of a mesh', () => {
     assert.deepEqual(made.targets.pointers, ['gem-pointer://wiki/x/']);
     assert.match(
       (await run('token', 'ls')).out,
-      new RegExp(`${made.id} +events +60 min +admin +pointers gem-pointer://wiki/x/`),
+      new RegExp(`${made.id} +events +60 min +admin +- +pointers gem-pointer://wiki/x/`),
     );
     assert.ok(!(await run('token', 'ls', '--json')).out.includes(made.token));
     assert.equal((await run('token', 'revoke', made.id)).out, `${made.id}\n`);
