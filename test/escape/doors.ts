@@ -238,7 +238,8 @@ async function pour(socket: Socket, head: Buffer, total: number): Promise<Outcom
   const until = Date.now() + 12_000;
   while (!closed && sent < total && Date.now() < until) {
     if (socket.write(part)) await sleep(0);
-    else await Promise.race([once(socket, 'drain').catch(() => {}), once(socket, 'close'), sleep(1_000)]);
+    else
+      await Promise.race([once(socket, 'drain').catch(() => {}), once(socket, 'close').catch(() => {}), sleep(1_000)]);
     sent += part.length;
   }
   await sleep(50);

@@ -6,8 +6,11 @@ import { availableParallelism } from 'node:os';
  * waits; the most is short against the 30 s of a lease, whose heartbeats wait behind a turn.
  */
 export const TURN_MS = { least: 10, default: 2_000, most: 10_000 } as const;
-/** A turn counts what it computes, but never lasts longer than so many times its bound. */
-export const WALL_PER_TURN = 4;
+/**
+ * A turn counts what it computes, but never lasts longer than so many times its bound: long enough for a thread that
+ * gives way on a busy machine, short against a lease.
+ */
+export const WALL_PER_TURN = 8;
 /** The VM's own interrupt comes first; past this the thread itself is ended. */
 export const GRACE_MS = 500;
 /** How often the watchdog looks. */
