@@ -100,7 +100,8 @@ _CODES = {
     "NotText": -32093,
     "PointerInvalid": -32041, "PointerUnknown": -32042, "PayloadLost": -32043, "StorageFailed": -32044,
     "NameTaken": -32060, "WorkerRestarting": -32061, "JobUnknown": -32062, "JobEnded": -32063, "KeyReused": -32064,
-    "JobCancelled": -32065,
+    "JobCancelled": -32065, "ModuleUnknown": -32070, "EvolveRejected": -32071, "EditRefused": -32072,
+    "PluginFailed": -32073,
 }  # fmt: skip
 _RETRYABLE = {
     "ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed", "WorkerRestarting",

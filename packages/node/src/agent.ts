@@ -183,6 +183,11 @@ export class Agent {
     return { host: this.#options.listen_host, port: this.#find(worker).vault.port };
   }
 
+  /** The last lines that a living worker logged; empty for any other. */
+  logTail(worker: string): string {
+    return this.#living.get(worker)?.log.tail() ?? '';
+  }
+
   workers(): WorkerInfo[] {
     const { listen_host: host, tls } = this.#options;
     return [...this.#living.values()].map(({ job, epoch, vault, lease, born_at }) => ({

@@ -107,6 +107,7 @@ export async function forge(
             epoch,
             source: job.source,
             language: job.language,
+            kind: job.kind,
             load_timeout_ms: job.load_timeout_ms,
             tls: powers.tls,
             keys: powers.keys(),

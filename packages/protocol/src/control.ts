@@ -7,6 +7,9 @@ import type { TicketRole } from './ticket.ts';
 
 export type Language = 'javascript' | 'typescript';
 
+/** A worker has methods of its own, a plugin serves requests. */
+export type ModuleKind = 'worker' | 'plugin';
+
 /** What a caller wants run, as the core hands it to the chosen agent. */
 export interface Job {
   worker: string;
@@ -14,6 +17,8 @@ export interface Job {
   driver: string;
   source: string;
   language: Language;
+  /** What the module is; a worker where it is left out. */
+  kind?: ModuleKind;
   memory_mib: number;
   grants: Grants;
   lease: { heartbeat_ms: number; lease_ms: number };
@@ -165,6 +170,8 @@ export interface Setup {
   epoch: number;
   source: string;
   language: Language;
+  /** A worker where it is left out. */
+  kind?: ModuleKind | undefined;
   load_timeout_ms: number;
   /** Whether connections must come in TLS. */
   tls: boolean;

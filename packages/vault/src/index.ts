@@ -3,3 +3,4 @@ export * from './driver.ts';
 export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
 export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export * from './effects/effects.ts';
+export type { Answer, Body, FlatHeaders, PluginDescription, PluginForKernel } from './guest/plugin.ts';

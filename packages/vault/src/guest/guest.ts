@@ -3,8 +3,9 @@
  * and in QuickJS. It trusts nobody above it with more than calls, and nobody outside trusts it: leases, grants and
  * tickets are decided elsewhere.
  */
-import { NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
+import { type ModuleKind, NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
+import { pluginObject } from './plugin.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
@@ -16,7 +17,10 @@ export interface Outside {
 
 /** What the shell asks of the guest. */
 export interface Inside {
-  load(source: string, context: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
+  load(
+    source: string,
+    context: { worker: string; language: string; kind?: ModuleKind | undefined; load_timeout_ms: number },
+  ): Promise<string[]>;
   /** A redeemed connection: its session's calls go to the worker. `tagged`: with whole values and references. */
   open(transport: Transport, role: TicketRole, tagged: boolean, session: string): void;
   /** What the open sessions have done, by their ids. */
@@ -56,7 +60,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
   };
 
   return {
-    async load(source, { language, load_timeout_ms }) {
+    async load(source, { language, kind, load_timeout_ms }) {
       let timer: ReturnType<typeof setTimeout> | undefined;
       const late = new Promise<never>((_, reject) => {
         timer = setTimeout(
@@ -69,7 +73,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
       });
       try {
         const module = await Promise.race([evaluate(source, language), late]);
-        worker = workerObject(module, context);
+        worker = kind === 'plugin' ? pluginObject(module, context) : workerObject(module, context);
         return worker.methods;
       } catch (error) {
         if (error instanceof SourceRejected) throw error;

@@ -3,7 +3,7 @@
  * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
  * from the global object, so that the worker's code finds none of it.
  */
-import type { TicketRole } from '@hauki/protocol';
+import type { ModuleKind, TicketRole } from '@hauki/protocol';
 import {
   encode,
   joinBytes,
@@ -36,7 +36,7 @@ export interface VmBridge {
 /** The guest as the thread sees it over channel 0. */
 export interface VmControl {
   /** The source lies ready with the thread's module loader. */
-  load(setup: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
+  load(setup: { worker: string; language: string; kind?: ModuleKind | undefined; load_timeout_ms: number }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
   end(reason: string): Promise<void>;

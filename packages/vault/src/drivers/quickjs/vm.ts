@@ -123,8 +123,8 @@ export class Vm {
     return {
       load: (source) => {
         this.#source = source;
-        const { worker, language, load_timeout_ms } = setup;
-        return session.call('load', [{ worker, language, load_timeout_ms }], {
+        const { worker, language, kind, load_timeout_ms } = setup;
+        return session.call('load', [{ worker, language, kind, load_timeout_ms }], {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },

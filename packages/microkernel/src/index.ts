@@ -1,0 +1,11 @@
+/** The microkernel. `main.ts` is its process; this is what others may build on. */
+export {
+  type Announcement,
+  type Evolved,
+  type EvolveRequest,
+  Kernel,
+  type KernelOptions,
+  type ModuleView,
+} from './kernel.ts';
+export type { KernelProcessOptions } from './main.ts';
+export { createKernelServer, type KernelServer, type ServerOptions } from './server.ts';

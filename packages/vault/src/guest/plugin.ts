@@ -1,0 +1,152 @@
+/**
+ * From a module to a plugin: its default export's `fetch(request)` (the WinterTC shape) behind a few methods that a
+ * microkernel calls. Requests and answers cross as short lists: a Request and a Response are made in here.
+ *
+ * What always holds: whatever the module answers becomes `[status, headers, body]` or an error of this call; a body that
+ * is there at once goes along whole, any other is a stream whose reader's leaving ends it.
+ */
+import { SourceRejected } from '@hauki/protocol';
+import { isClass } from '@hauki/rpc';
+import type { WorkerObject } from './worker-object.ts';
+
+/** Names and values in turn. */
+export type FlatHeaders = string[];
+export type Body = null | string | Uint8Array | AsyncIterable<Uint8Array>;
+export type Answer = [status: number, headers: FlatHeaders, body: Body];
+
+/** What a plugin says of itself. */
+export interface PluginDescription {
+  /** As `GET /path`, as far as the module tells; `* /*` where it does not. */
+  routes: string[];
+  /** How its state is handed over. */
+  state: 'hooks' | 'export' | 'none';
+}
+
+export interface PluginForKernel {
+  fetch(method: string, url: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+  describe(): PluginDescription;
+  /** What the module's state is; only where `describe` says that there is one. */
+  dehydrate(): Promise<unknown>;
+  hydrate(state: unknown, from_version: number): Promise<void>;
+}
+
+type Handler = (request: Request, env: object, context: object) => unknown;
+
+const ROUTES = 512;
+/** Types of answers that need no reading: their bodies are texts. */
+const EMPTY = new Set([101, 204, 205, 304]);
+
+/** Makes the plugin of a module; `env` is what its handler gets beside the request. Throws SourceRejected. */
+export function pluginObject(module: Record<string, unknown>, env: object): WorkerObject {
+  const made = isClass(module.default) ? new (module.default as new (env: object) => object)(env) : module.default;
+  const app = made as { fetch?: Handler; routes?: unknown } | undefined;
+  const handler = typeof app === 'function' ? (app as Handler) : app?.fetch;
+  if (typeof handler !== 'function')
+    throw new SourceRejected({
+      stage: 'exports',
+      reason: `a plugin's default export has a method fetch(request); this module exports ${Object.keys(module).join(', ') || 'nothing'}`,
+    });
+  const { dehydrate, hydrate, state } = module as Record<'dehydrate' | 'hydrate' | 'state', any>;
+  const hooks = typeof dehydrate === 'function' && typeof hydrate === 'function';
+  const keeps = !hooks && typeof state === 'object' && state !== null;
+  const context = {
+    waitUntil: (work: unknown) => void Promise.resolve(work).catch(() => {}),
+    passThroughOnException() {},
+  };
+
+  const plugin: PluginForKernel = {
+    async fetch(method, url, headers, body) {
+      const answer = await Reflect.apply(handler, app, [requestOf(method, url, headers, body), env, context]);
+      if (!(answer instanceof Response))
+        throw new TypeError(
+          `fetch() must return a Response, but it returned ${answer === null ? 'null' : typeof answer}`,
+        );
+      return answerOf(answer);
+    },
+    describe: () => ({ routes: routesOf(module, app), state: hooks ? 'hooks' : keeps ? 'export' : 'none' }),
+    dehydrate: async () => (hooks ? dehydrate() : keeps ? state : undefined),
+    async hydrate(given, from_version) {
+      if (hooks) await hydrate(given, from_version);
+      else if (keeps) takeOver(state, given);
+    },
+  };
+  const methods = Object.keys(plugin) as (keyof PluginForKernel)[];
+  return {
+    methods,
+    call: (method, params) => (plugin[method as keyof PluginForKernel] as any)(...(params as unknown[])),
+    async end(reason) {
+      if (typeof module.onEnd === 'function') await (module.onEnd as (reason: string) => unknown)(reason);
+    },
+  };
+}
+
+function requestOf(method: string, url: string, flat: FlatHeaders, body: Body): Request {
+  const headers = new Headers();
+  for (let i = 0; i + 1 < flat.length; i += 2) headers.append(flat[i]!, flat[i + 1]!);
+  const streams = typeof body === 'object' && body !== null && !(body instanceof Uint8Array);
+  const init: RequestInit & { duplex?: 'half' } = { method, headers };
+  if (body !== null) init.body = streams ? (ReadableStream as any).from(body) : (body as string);
+  if (streams) init.duplex = 'half';
+  return new Request(url, init);
+}
+
+async function answerOf(response: Response): Promise<Answer> {
+  const headers: FlatHeaders = [];
+  for (const [name, value] of response.headers) headers.push(name, value);
+  const { status, body } = response;
+  if (body === null || EMPTY.has(status)) return [status, headers, null];
+  const reader = body.getReader();
+  const first = await reader.read();
+  if (first.done) return [status, headers, null];
+  // Is that all? An answer that is there at once needs no stream.
+  const second = reader.read();
+  const at_once = await Promise.race([second, new Promise<undefined>((resolve) => setTimeout(resolve, 0))]);
+  if (at_once?.done) return [status, headers, bytesOf(first.value)];
+  return [status, headers, rest(reader, bytesOf(first.value), second)];
+}
+
+/** A chunk as bytes; what is no chunk ends the answer's stream with an error. */
+function bytesOf(chunk: unknown): Uint8Array {
+  if (chunk instanceof Uint8Array) return chunk;
+  if (typeof chunk === 'string') return new TextEncoder().encode(chunk);
+  throw new TypeError('a chunk of the answer is neither bytes nor text');
+}
+
+async function* rest(
+  reader: ReadableStreamDefaultReader<unknown>,
+  first: Uint8Array,
+  second: Promise<ReadableStreamReadResult<unknown>>,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield first;
+    for (let next = await second; !next.done; next = await reader.read()) yield bytesOf(next.value);
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}
+
+/** Routes as Hono and its like list them, or as the module exports them. */
+function routesOf(module: Record<string, unknown>, app: { routes?: unknown } | undefined): string[] {
+  const list = Array.isArray(module.routes) ? module.routes : app?.routes;
+  if (!Array.isArray(list)) return ['* /*'];
+  const texts = list.slice(0, ROUTES).map((route: any) => {
+    if (typeof route === 'string') return route;
+    const method = String(route?.method ?? '*').toUpperCase();
+    return `${method === 'ALL' ? '*' : method} ${String(route?.path ?? '/*')}`;
+  });
+  return [...new Set(texts.map((text) => text.slice(0, 200)))];
+}
+
+const kind = (value: unknown): string =>
+  value === null ? 'null' : typeof value === 'object' ? value.constructor?.name : typeof value;
+
+/** What has the same name and the same type is taken over; what is new keeps its first value. */
+function takeOver(state: any, given: any): void {
+  if (kind(state) !== kind(given)) return;
+  if (state instanceof Map || state instanceof Set) {
+    state.clear();
+    for (const one of given)
+      (state as any)[state instanceof Map ? 'set' : 'add'](...(state instanceof Map ? one : [one]));
+  } else if (Array.isArray(state)) state.splice(0, state.length, ...given);
+  else for (const name of Object.keys(given)) if (kind(state[name]) === kind(given[name])) state[name] = given[name];
+}
