@@ -26,7 +26,10 @@ for (const driver of DRIVERS) {
       const { worker, node, route, methods } = await mesh.details(ghost);
       assert.deepEqual([node, route, methods], [local.nodes[0]!.node, 'direct', ['greet']]);
       const known = (await mesh.registry()).workers.find((w) => w.worker === worker)!;
-      assert.deepEqual([known.driver, known.owner, known.grants.fetch], [driver, 'admin', ['example.org:443']]);
+      assert.deepEqual(
+        [known.driver, known.owner, known.grants.fetch.map(({ to }) => to)],
+        [driver, 'admin', ['example.org:443']],
+      );
       await until('the event is in the log', () =>
         new RegExp(`"worker":"${worker}".*SPAWN_DISTRIBUTED`).test(used.log()),
       );

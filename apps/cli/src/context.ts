@@ -1,7 +1,16 @@
 /** What every command has in common: which core, which token, JSON or not. */
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
-import { BadInput, type CloneOptions, connect, type Mesh } from '@hauki/mesh';
+import { existsSync, readFileSync } from 'node:fs';
+import {
+  BadInput,
+  type CloneOptions,
+  connect,
+  type GrantRequest,
+  ISOLATION_LEVELS,
+  type IsolationLevel,
+  type Mesh,
+  type SecretRequests,
+} from '@hauki/mesh';
 import { adminTokenFile, defaultDataDir } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import { parseDuration } from './output.ts';
@@ -66,28 +75,132 @@ export function milliseconds(what: string, text: string | undefined): number | u
   return ms;
 }
 
+/** What a command line names: a pointer, or a file, which is bundled. */
+export function originOf(what: string): string | { file: string } {
+  if (what.startsWith('gem-pointer://')) return what;
+  if (!existsSync(what))
+    throw new BadInput({ what, why: 'there is no such file; a pointer begins with gem-pointer://' });
+  return { file: what };
+}
+
+/** An argument of a call: JSON where it is JSON, else text. */
+export function argument(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
 export interface CloneFlags extends Common {
   driver?: string;
+  minIsolation?: string;
   label?: string[];
   memory?: string;
   fetch?: string[];
+  connect?: string[];
   read?: string[];
   write?: string[];
+  volume?: string;
+  clone?: string;
+  secret?: string[];
+  time?: boolean;
+  random?: boolean;
   routing?: string;
   ttl?: string;
   lease?: string;
+}
+
+/** The flags that say what a worker gets and may do, the same for all that make one. */
+export const withModuleFlags = (command: Command): Command =>
+  command
+    .option('--driver <name>', 'lxc, quickjs or process; default: the strongest that a node offers')
+    .option('--min-isolation <level>', `no vault weaker than this: ${ISOLATION_LEVELS.join(', ')}`)
+    .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
+    .option('--memory <MiB>', 'memory of the vault')
+    .option('--fetch <[METHODS@]host:port[/n]>', 'grant: may fetch from there, n times a minute; repeatable', collect)
+    .option('--connect <host:port>', 'grant: may open byte streams to there; may be repeated', collect)
+    .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
+    .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)
+    .option('--volume <name[=MiB]>', 'grant: a private folder that lasts')
+    .option('--clone <live[/total[/MiB]]>', 'grant: may clone workers, so many at once, ever, of so much memory')
+    .option(
+      '--secret <NAME@host:port=from>',
+      'a secret that only requests to there carry; from: env:VARIABLE or @file; repeatable',
+      collect,
+    )
+    .option('--time', 'grant: may read the clock')
+    .option('--random', 'grant: may draw random numbers');
+
+function fetchGrant(text: string): NonNullable<GrantRequest['fetch']>[number] {
+  const [, methods, to = text, per_minute] = /^(?:([A-Za-z,]+)@)?([^@/]+)(?:\/(\d+))?$/.exec(text) ?? [];
+  if (methods === undefined && per_minute === undefined) return to;
+  return {
+    to,
+    ...(methods === undefined ? {} : { methods: methods.split(',').filter((method) => method !== '') }),
+    ...(per_minute === undefined ? {} : { per_minute: Number(per_minute) }),
+  };
+}
+
+function volumeGrant(text: string): GrantRequest['volume'] {
+  const [name = '', quota_mib] = text.split('=');
+  return quota_mib === undefined ? name : { name, quota_mib: Number(quota_mib) };
+}
+
+function quotaOfClones(text: string): GrantRequest['clone'] {
+  const [live = 0, total, memory_mib] = text.split('/').map(Number);
+  return {
+    live,
+    ...(total === undefined ? {} : { total }),
+    ...(memory_mib === undefined ? {} : { memory_mib }),
+  };
+}
+
+/** `NAME@host:port[,host:port]=from`: the value itself never stands on a command line, where others see it. */
+function secrets(flags: string[]): SecretRequests {
+  return Object.fromEntries(
+    flags.map((flag) => {
+      const [, name, to, from] = /^([^@=]+)@([^@=]+)=(.+)$/s.exec(flag) ?? [];
+      const wrong = (why: string) =>
+        new BadInput({
+          what: `--secret ${name ?? '(not shown)'}`,
+          why: `${why}; it is NAME@host:port=env:VARIABLE or =@file`,
+        });
+      if (name === undefined || to === undefined || from === undefined) throw wrong('that is not understood');
+      const named = from.startsWith('env:') ? process.env[from.slice(4)] : undefined;
+      if (from.startsWith('env:') && named === undefined) throw wrong(`there is no variable ${from.slice(4)}`);
+      if (!from.startsWith('env:') && !from.startsWith('@')) throw wrong('a value does not stand on a command line');
+      let value = named;
+      try {
+        value ??= readFileSync(from.slice(1), 'utf8').replace(/\r?\n$/, '');
+      } catch (error) {
+        throw wrong(`${from.slice(1)} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+      }
+      return [name, { value, to: to.split(',') }];
+    }),
+  );
 }
 
 /** The SDK's options from the flags of `hauki clone`. */
 export function cloneOptions(flags: CloneFlags): CloneOptions {
   const wanted: Record<string, unknown> = {
     driver: flags.driver,
+    min_isolation: flags.minIsolation as IsolationLevel | undefined,
     labels: flags.label && pairs('--label', flags.label),
     memory_mib: flags.memory === undefined ? undefined : Number(flags.memory),
     routing: flags.routing,
     ttl_ms: milliseconds('--ttl', flags.ttl),
     lease_ms: milliseconds('--lease', flags.lease),
-    grants: { fetch: flags.fetch ?? [], meshfs: { read: flags.read ?? [], write: flags.write ?? [] } },
+    grants: {
+      fetch: flags.fetch?.map(fetchGrant) ?? [],
+      connect: flags.connect ?? [],
+      meshfs: { read: flags.read ?? [], write: flags.write ?? [] },
+      volume: flags.volume === undefined ? null : volumeGrant(flags.volume),
+      clone: flags.clone === undefined ? null : quotaOfClones(flags.clone),
+      time: flags.time ?? false,
+      random: flags.random ?? false,
+    } satisfies GrantRequest,
+    secrets: flags.secret && secrets(flags.secret),
   };
   return Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined)) as CloneOptions;
 }

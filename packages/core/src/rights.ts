@@ -7,10 +7,10 @@
  */
 import {
   BadInput,
+  canonicalTargets,
   Forbidden,
   type Grants,
   LIMITS,
-  normaliseGrants,
   parsePointer,
   pointerGranted,
   SCOPES,
@@ -130,7 +130,7 @@ export function demand(principal: Principal, wish: Wish): void {
 }
 
 /** Throws Forbidden unless the principal may hand these grants to a worker: nobody gives what they do not have. */
-export function demandGrants(principal: Principal, { fetch, meshfs }: Grants): void {
+export function demandGrants(principal: Principal, { fetch, connect, meshfs, clone, secrets }: Grants): void {
   for (const right of ['read', 'write'] as const) {
     const scope = `meshfs.${right}` as const;
     for (const prefix of meshfs[right]) {
@@ -140,9 +140,22 @@ export function demandGrants(principal: Principal, { fetch, meshfs }: Grants): v
         throw new Forbidden({ why: `The grant meshfs.${right} ${prefix} is beyond this token`, target: prefix });
     }
   }
-  for (const host of fetch)
-    if (!named(principal.targets.fetch, host))
-      throw new Forbidden({ why: `The grant fetch ${host} is beyond this token`, target: host });
+  // What is beyond the mesh is one kind of target, whatever is sent there.
+  const outside: [string, string[]][] = [
+    ['fetch', fetch.map(({ to }) => to)],
+    ['connect', connect],
+    ...secrets.map(({ name, to }): [string, string[]] => [`secrets ${name} to`, to]),
+  ];
+  for (const [grant, targets] of outside)
+    for (const target of targets)
+      if (!named(principal.targets.fetch, target))
+        throw new Forbidden({ why: `The grant ${grant} ${target} is beyond this token`, target });
+  // A worker's clones are its token's: what that may not make, its workers may not.
+  if (clone && !covers(principal.scopes, 'spawn.pointer'))
+    throw new Forbidden({
+      why: 'The grant clone needs a token with the scope spawn or spawn.pointer',
+      scope: 'spawn.pointer',
+    });
 }
 
 /** The rights of a narrower token. Throws BadInput for what cannot be, Forbidden for more than the maker has. */
@@ -198,7 +211,7 @@ function checkedNames(kind: string, list: string[]): string[] {
 
 function hosts(list: string[]): string[] {
   if (list.includes(ALL)) return [ALL];
-  return normaliseGrants({ fetch: bounded('fetch', list) }).fetch;
+  return canonicalTargets('targets.fetch', bounded('fetch', list));
 }
 
 /** A prefix in its one spelling, so that nothing that it covers can be written in another. */

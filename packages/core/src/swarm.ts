@@ -8,6 +8,7 @@ import {
   describe,
   type Fate,
   type GrantRequest,
+  type IsolationLevel,
   isError,
   type Job,
   type Language,
@@ -18,12 +19,15 @@ import {
   normaliseGrants,
   Overloaded,
   type Provisioned,
+  type SecretRequests,
+  secretValues,
   type Ticket,
   TooLarge,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { place } from './matchmaker.ts';
+import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
@@ -36,6 +40,10 @@ export interface SpawnRequest {
   labels?: Record<string, string>;
   memory_mib?: number;
   grants?: GrantRequest;
+  /** Values that the worker may have sent, and never sees. */
+  secrets?: SecretRequests;
+  /** A vault that holds its worker in at least so strongly. */
+  min_isolation?: IsolationLevel;
   /** Without a heartbeat for so long the worker ends. */
   lease_ms?: number;
   heartbeat_ms?: number;
@@ -49,7 +57,7 @@ export interface SpawnRequest {
 export interface SwarmPowers {
   registry: Registry;
   office: TicketOffice;
-  meshfs: { resolve(pointer: string): Promise<{ content: string; language?: string | undefined; media_type: string }> };
+  meshfs: Pick<ModulePowers, 'resolve'>;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: string, fields: object): void;
   random: () => number;
@@ -66,6 +74,8 @@ export interface Order {
   job: Omit<Job, 'worker' | 'driver' | 'memory_mib'>;
   /** Undefined: the strongest isolation that any fitting node offers. */
   driver?: string | undefined;
+  /** Undefined: any level will do. */
+  min_isolation?: IsolationLevel | undefined;
   labels: Record<string, string>;
   /** Undefined: what the driver's vaults get when nobody said. */
   memory_mib?: number | undefined;
@@ -106,13 +116,23 @@ export class Swarm {
     principal: Principal,
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
-    const { memory_mib, driver, labels = {} } = request;
-    const grants = normaliseGrants(request.grants);
+    const { memory_mib, driver, min_isolation, labels = {} } = request;
+    const grants = normaliseGrants(request.grants, request.secrets);
+    const secrets = secretValues(request.secrets);
     demandGrants(principal, grants);
     // Source of one's own is more than what others have kept under a pointer.
     if (request.source !== undefined) demand(principal, { scope: scopes.source });
     else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
-    const { source, language } = await this.#source(request);
+    const { source, language, pointer } = await this.#source(request);
+    // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
+    const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
+    const modules = await resolveModules(
+      { source, pointer },
+      {
+        resolve: (text) => this.#powers.meshfs.resolve(text),
+        demand: (text) => demand(principal, { scope: reading, pointer: text }),
+      },
+    );
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
@@ -120,12 +140,15 @@ export class Swarm {
       owner: principal.name,
       source,
       language,
+      code: codeOf({ source, pointer }, modules),
+      modules,
       grants,
+      ...(secrets ? { secrets } : {}),
       lease,
       ttl_ms: request.ttl_ms ?? 0,
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
-    return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };
+    return { job, driver, min_isolation, labels, memory_mib, nodes: principal.targets.nodes };
   }
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
@@ -199,13 +222,15 @@ export class Swarm {
     return { state: 'dead', fate };
   }
 
-  #admit({ owner, memory_mib, grants, lease, lasting }: Job, node: string, made: Provisioned): RegisteredWorker {
-    const { worker, epoch, driver, direct } = made;
+  #admit(job: Job, node: string, made: Provisioned): RegisteredWorker {
+    const { owner, memory_mib, grants, lease, lasting, code } = job;
+    const { worker, epoch, driver, isolation, direct } = made;
     const entry: RegisteredWorker = {
       worker,
       owner,
       node,
       driver,
+      isolation,
       epoch,
       direct,
       memory_mib,
@@ -215,12 +240,16 @@ export class Swarm {
       born_at: Date.now(),
       lease_until: 0,
       ...(lasting ? { lasting } : {}),
+      ...(code ? { code } : {}),
     };
     if (this.#powers.registry.born(entry)) this.#powers.event('WORKER_BORN', { worker, node, driver, owner, epoch });
     return entry;
   }
 
-  async #source(request: Omit<SpawnRequest, 'audience'>): Promise<{ source: string; language: Language }> {
+  /** `pointer`: the canonical one, where the source is kept under one. */
+  async #source(
+    request: Omit<SpawnRequest, 'audience'>,
+  ): Promise<{ source: string; language: Language; pointer?: string }> {
     const { pointer, source } = request;
     if ((pointer === undefined) === (source === undefined))
       throw new BadInput({ what: 'the request', why: 'give either a pointer or a source' });
@@ -231,12 +260,12 @@ export class Swarm {
     const found = await this.#powers.meshfs.resolve(pointer!);
     checkSource(found.content);
     const language = request.language ?? found.language;
-    if (language !== 'javascript' && language !== 'typescript')
+    if (!isLanguage(language))
       throw new BadInput({
         what: pointer!,
         why: `a worker is JavaScript or TypeScript, but this is ${found.media_type}. Write it with a language`,
       });
-    return { source: found.content, language };
+    return { source: found.content, language, pointer: found.pointer };
   }
 }
 

@@ -100,10 +100,26 @@ export class Texts {
     return text;
   }
 
-  /** Lets go of it once; with the last holder it goes. */
-  release(kept: Kept | undefined): void {
-    if (!kept || 'text' in kept) return;
-    const { digest, chars } = kept;
+  /** As `keep`, of several: all are held, or none. What is undefined stays so. */
+  async keepAll<T extends (string | undefined)[]>(
+    texts: [...T],
+  ): Promise<{ [K in keyof T]: Extract<T[K], undefined> | Kept }> {
+    const kept: (Kept | undefined)[] = [];
+    try {
+      for (const text of texts) kept.push(text === undefined ? text : await this.keep(text));
+    } catch (error) {
+      this.release(...kept);
+      throw error;
+    }
+    return kept as never;
+  }
+
+  /** Lets go of each once; with its last holder it goes. */
+  release(...all: (Kept | null | undefined)[]): void {
+    for (const kept of all) if (kept && 'digest' in kept) this.#release(kept);
+  }
+
+  #release({ digest, chars }: { digest: string; chars: number }): void {
     const held = this.#held.get(digest);
     if (!held || --held.holders > 0) return;
     held.last = held.last

@@ -6,7 +6,7 @@ import { secretHash } from '@hauki/rpc';
 import { CompactSign, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose';
 
 /** What of a worker its tickets tell. */
-export type TicketSubject = Pick<WorkerInfo, 'worker' | 'epoch' | 'driver' | 'direct' | 'lease'> & {
+export type TicketSubject = Pick<WorkerInfo, 'worker' | 'epoch' | 'driver' | 'isolation' | 'direct' | 'lease'> & {
   node: string;
   grants: Grants;
 };
@@ -40,7 +40,7 @@ export async function openTicketOffice(
 
   return {
     keys,
-    async sign({ worker, node, epoch, driver, direct, lease, grants }, { jti, role, secret }, audience) {
+    async sign({ worker, node, epoch, driver, isolation, direct, lease, grants }, { jti, role, secret }, audience) {
       const iat = Math.floor(now() / 1000);
       const body: TicketBody = {
         v: 1,
@@ -51,6 +51,7 @@ export async function openTicketOffice(
         epoch,
         audience,
         driver,
+        isolation,
         routes: { direct, relay: { path: `/api/v2/ephemeral/${worker}` } },
         lease,
         grants,

@@ -124,8 +124,16 @@ describe('a chain of tokens', () => {
 
   it('never lets the lower hand on, or see, what the upper may not', () => {
     const grants = fc
-      .record({ fetch: fc.array(host), read: fc.array(grant), write: fc.array(grant) })
-      .map(({ fetch, read, write }) => normaliseGrants({ fetch, meshfs: { read, write } }));
+      .record({
+        ...{ fetch: fc.array(host), connect: fc.array(host), to: fc.array(host, { minLength: 1 }) },
+        ...{ read: fc.array(grant), write: fc.array(grant), clone: fc.nat(1), secret: fc.boolean() },
+      })
+      .map(({ fetch, connect, read, write, clone, secret, to }) =>
+        normaliseGrants(
+          { fetch, connect, meshfs: { read, write }, clone },
+          secret ? { KEY: { value: 'hush', to } } : {},
+        ),
+      );
     const passes = (principal: Principal, given: Grants) => {
       try {
         demandGrants(principal, given);
@@ -211,7 +219,14 @@ describe('a narrower token', () => {
     assert.deepEqual(asks({ nodes: ['north-0a1b2c'] })().targets.nodes, ['north-0a1b2c']);
     refuses(asks({ fetch: ['*'] }), Forbidden, /cannot give fetch \*/);
     demandGrants(north, normaliseGrants({ fetch: ['A.example:443'] }));
-    refuses(() => demandGrants(north, normaliseGrants({ fetch: ['b.example:443'] })), Forbidden, /beyond this token/);
+    demandGrants(north, normaliseGrants({ connect: ['a.example.:443'], clone: 2, volume: 'x', time: true }));
+    const refused = (given: Grants, words: RegExp) => refuses(() => demandGrants(north, given), Forbidden, words);
+    refused(normaliseGrants({ fetch: ['b.example:443'] }), /fetch b\.example:443 is beyond this token/);
+    refused(normaliseGrants({ connect: ['a.example:80'] }), /connect a\.example:80 is beyond this token/);
+    const leak = { KEY: { value: 'hush', to: ['a.example:443', 'b.example:443'] } };
+    refused(normaliseGrants({}, leak), /secrets KEY to b\.example:443 is beyond this token/);
+    const spools = below(ADMIN, { scopes: ['spool'] });
+    refuses(() => demandGrants(spools, normaliseGrants({ clone: 1 })), Forbidden, /needs a token with the scope spawn/);
   });
 
   it('is refused with words where it cannot be', () => {

@@ -95,6 +95,7 @@ describe('the registry, of lasting workers', () => {
     worker: 'counter',
     owner: 'ada',
     driver: 'quickjs',
+    isolation: 'vm',
     epoch,
     direct: { host: '127.0.0.1', port: 1, tls: false },
     memory_mib: 8,

@@ -17,8 +17,8 @@ function seeded(seed: number): () => number {
   };
 }
 
-const LXC = { available: true, isolation: 'kernel' };
-const QUICKJS = { available: true, isolation: 'vm' };
+const LXC = { available: true, isolation: 'kernel', level: 'container' } as const;
+const QUICKJS = { available: true, isolation: 'vm', level: 'vm' } as const;
 
 const node = (name: string, of: Partial<NodeInfo> = {}, load: Partial<Candidate['load']> = {}): Candidate => ({
   info: {
@@ -160,7 +160,7 @@ describe('where a job may go', () => {
 
   it('prefers lxc, and takes quickjs only where no node offers it', () => {
     const weak = node('weak', {
-      drivers: { lxc: { available: false, reason: 'x', isolation: 'k' }, quickjs: QUICKJS },
+      drivers: { lxc: { available: false, reason: 'x', isolation: 'k', level: 'container' }, quickjs: QUICKJS },
     });
     const strong = node('strong', {}, { workers: 500, cpu: 1 });
     for (const seed of [1, 2, 3, 4, 5]) {
@@ -207,7 +207,7 @@ describe('a refusal', () => {
       node('elsewhere', { labels: { zone: 'b' } }),
       node('plain'),
       node('bare', { drivers: {} }),
-      node('broken', { drivers: { lxc: { available: false, reason: 'no user namespaces', isolation: 'kernel' } } }),
+      node('broken', { drivers: { lxc: { ...LXC, available: false, reason: 'no user namespaces' } } }),
     ];
     const placed = place(want({ driver: 'lxc', labels: { zone: 'a' } }), nodes, seeded(1));
     assert.ok('refused' in placed);

@@ -16,6 +16,7 @@ const worker = (name: string): WorkerInfo => ({
   worker: name,
   owner: 'admin',
   driver: 'lxc',
+  isolation: 'container',
   epoch: 1,
   direct: { host: '127.0.0.1', port: 1, tls: false },
   memory_mib: 64,

@@ -25,6 +25,8 @@ export async function bundle(
     name: 'node-builtins',
     setup(on) {
       on.onResolve({ filter: /.*/ }, ({ path, kind }) => {
+        // What is kept in MeshFS is fetched and checked by the core, when the worker is ordered.
+        if (path.startsWith('gem-pointer:')) return { path, external: true };
         if (!builtins.has(path) || kind === 'entry-point') return undefined;
         if (options.driver === 'lxc') return { path: path.startsWith('node:') ? path : `node:${path}`, external: true };
         return {

@@ -5,9 +5,11 @@ import {
   DeadlineExceeded,
   describe,
   type GrantRequest,
+  type IsolationLevel,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
+  type SecretRequests,
   type SessionInfo,
   type Ticket,
   Unauthorised,
@@ -47,12 +49,16 @@ export interface ConnectOptions {
 export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
 
 export interface CloneOptions {
-  driver?: 'lxc' | 'quickjs';
+  driver?: 'lxc' | 'quickjs' | 'process';
+  /** A vault that holds the worker in at least so strongly: `none`, `process`, `vm`, `container`. */
+  min_isolation?: IsolationLevel;
   /** The node must carry these. */
   labels?: Record<string, string>;
   memory_mib?: number;
   /** What the worker may do; nothing when left out. */
   grants?: GrantRequest;
+  /** Values that the node puts into the worker's requests for it, where that writes `{{secret:NAME}}`. */
+  secrets?: SecretRequests;
   routing?: Routing;
   /** Without a sign of this script for so long, the worker ends. */
   lease_ms?: number;

@@ -4,7 +4,10 @@ import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
 
 export interface ProvisionOptions
-  extends Pick<CloneOptions, 'driver' | 'labels' | 'memory_mib' | 'grants' | 'load_timeout_ms'> {
+  extends Pick<
+    CloneOptions,
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'grants' | 'secrets' | 'load_timeout_ms'
+  > {
   /** `[a-z0-9-]`, at most 32 long, its own in the mesh; made up when left out. */
   name?: string;
 }

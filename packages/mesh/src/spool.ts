@@ -14,7 +14,10 @@ import { type CoreClient, pause } from './http.ts';
 import type { ModuleOf } from './lasting.ts';
 
 export interface SpoolOptions
-  extends Pick<CloneOptions, 'driver' | 'labels' | 'memory_mib' | 'grants' | 'load_timeout_ms'> {
+  extends Pick<
+    CloneOptions,
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'grants' | 'secrets' | 'load_timeout_ms'
+  > {
   method: string;
   /** The arguments. */
   params?: unknown[];

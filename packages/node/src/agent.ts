@@ -78,7 +78,7 @@ export class Agent {
     const { node, labels, memory_mib, drivers } = this.#options;
     const offers = drivers.map((driver) => {
       const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [driver.name, { ...offer, isolation: driver.isolation }];
+      return [driver.name, { ...offer, isolation: driver.isolation, level: driver.level }];
     });
     return { node, labels, drivers: Object.fromEntries(offers), memory_mib, cores: availableParallelism() };
   }
@@ -144,7 +144,8 @@ export class Agent {
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
       else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
       const direct = { host: listen_host, port: living.vault.port, tls };
-      return { worker: job.worker, epoch: living.epoch, driver: job.driver, direct, ticket };
+      const { level: isolation } = entry.driver;
+      return { worker: job.worker, epoch: living.epoch, driver: job.driver, isolation, direct, ticket };
     } finally {
       this.#forging.delete(job.worker);
       this.#unwanted.delete(job.worker);
@@ -194,6 +195,7 @@ export class Agent {
       worker: job.worker,
       owner: job.owner,
       driver: job.driver,
+      isolation: this.#offers.get(job.driver)!.driver.level,
       epoch,
       direct: { host, port: vault.port, tls },
       memory_mib: job.memory_mib,
@@ -203,6 +205,7 @@ export class Agent {
       born_at,
       lease_until: lease.until,
       ...(job.lasting ? { lasting: true } : {}),
+      ...(job.code ? { code: job.code } : {}),
     }));
   }
 

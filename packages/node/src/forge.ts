@@ -19,7 +19,7 @@ import {
   VaultFailed,
 } from '@hauki/protocol';
 import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type MeshFsClient, type Vault } from '@hauki/vault';
+import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
 import { Lease } from './lease.ts';
 import { LogRing } from './log-ring.ts';
 
@@ -42,6 +42,7 @@ export interface Living {
   shell: ShellForAgent;
   lease: Lease;
   log: LogRing;
+  effects: Effects;
   born_at: number;
   /** Why the agent is ending it, where it is. */
   ending?: { cause: string; reason: string };
@@ -72,8 +73,15 @@ export async function forge(
   const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib });
   let lease: Lease | undefined;
   try {
+    const effects = createEffects({
+      grants,
+      secrets: job.secrets,
+      meshfs: powers.meshfs,
+      log: (level, line) => log.add(`${level} ${line}`),
+    });
+    void vault.exited.then(() => effects.close());
     const agent: AgentForShell = {
-      effect: createEffects({ grants, meshfs: powers.meshfs, log: (level, line) => log.add(`${level} ${line}`) }),
+      effect: (name, args) => effects.perform(name, args),
       heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
         return lease.renew(challenge, mac);
@@ -108,6 +116,8 @@ export async function forge(
             source: job.source,
             language: job.language,
             kind: job.kind,
+            ...(job.code?.pointer === undefined ? {} : { pointer: job.code.pointer }),
+            modules: job.modules ?? [],
             load_timeout_ms: job.load_timeout_ms,
             tls: powers.tls,
             keys: powers.keys(),
@@ -139,6 +149,7 @@ export async function forge(
       shell,
       lease,
       log,
+      effects,
       born_at: Date.now(),
     };
     return { living, ticket };

@@ -35,7 +35,7 @@ export interface TokenTargets {
    * `north-0a1b2c`, the name that an agent makes of it.
    */
   nodes?: string[];
-  /** `host:port` that its workers may be granted to fetch from; `*` for all. */
+  /** `host:port` that its workers may be granted to fetch from, connect to, or send secrets to; `*` for all. */
   fetch?: string[];
 }
 

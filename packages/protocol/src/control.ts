@@ -9,6 +9,33 @@ export type Language = 'javascript' | 'typescript';
 
 /** A worker has methods of its own, a plugin serves requests. */
 export type ModuleKind = 'worker' | 'plugin';
+/** A module that was imported by a pointer, as it was when the order was made. */
+export interface PointerModule {
+  /** Canonical. */
+  pointer: string;
+  /** SHA-256 of its text, in hex. */
+  digest: string;
+  source: string;
+  language: Language;
+}
+
+/** Which code a worker is made of; the text is elsewhere. */
+export interface CodeInfo {
+  /** Where its own module is kept; missing where the caller brought it along. */
+  pointer?: string;
+  /** SHA-256 of its own module's text, in hex. */
+  digest: string;
+  /** What it imports by pointers, also indirectly. */
+  modules: Pick<PointerModule, 'pointer' | 'digest'>[];
+}
+
+/**
+ * How strongly a vault holds its worker in, weakest first. `none`: an ordinary process, for code that is trusted;
+ * `process`: one in bubblewrap; `vm`: an interpreter in WebAssembly; `container`: namespaces, no capabilities, a filter
+ * of system calls.
+ */
+export const ISOLATION_LEVELS = ['none', 'process', 'vm', 'container'] as const;
+export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
 
 /** What a caller wants run, as the core hands it to the chosen agent. */
 export interface Job {
@@ -19,8 +46,13 @@ export interface Job {
   language: Language;
   /** What the module is; a worker where it is left out. */
   kind?: ModuleKind;
+  /** Which code that is, with what it imports; the imported modules' texts are in `modules`. */
+  code?: CodeInfo;
+  modules?: PointerModule[];
   memory_mib: number;
   grants: Grants;
+  /** Values of the secrets that `grants.secrets` names. They are never logged or listed, and no guest sees them. */
+  secrets?: Record<string, string>;
   lease: { heartbeat_ms: number; lease_ms: number };
   /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
   ttl_ms: number;
@@ -43,6 +75,7 @@ export interface Provisioned {
   worker: string;
   epoch: number;
   driver: string;
+  isolation: IsolationLevel;
   direct: { host: string; port: number; tls: boolean };
   ticket: TicketPart;
 }
@@ -51,6 +84,7 @@ export interface WorkerInfo {
   worker: string;
   owner: string;
   driver: string;
+  isolation: IsolationLevel;
   epoch: number;
   direct: { host: string; port: number; tls: boolean };
   memory_mib: number;
@@ -63,6 +97,8 @@ export interface WorkerInfo {
   lease_until: number;
   /** It has no lease. */
   lasting?: boolean;
+  /** What was loaded into it. */
+  code?: CodeInfo;
 }
 
 /** A caller's session with a worker, as the worker's side sees it. */
@@ -88,7 +124,10 @@ export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
   /** Drivers by name: offered, or why not. */
-  drivers: Record<string, { available: boolean; note?: string; reason?: string; isolation: string }>;
+  drivers: Record<
+    string,
+    { available: boolean; note?: string; reason?: string; isolation: string; level: IsolationLevel }
+  >;
   memory_mib: number;
   cores: number;
 }
@@ -172,6 +211,9 @@ export interface Setup {
   language: Language;
   /** A worker where it is left out. */
   kind?: ModuleKind | undefined;
+  /** The pointer of the worker's own module, where it has one: an import of it is the worker's own module again. */
+  pointer?: string;
+  modules?: PointerModule[];
   load_timeout_ms: number;
   /** Whether connections must come in TLS. */
   tls: boolean;

@@ -1,6 +1,7 @@
 /** What the core's doors show of jobs, lasting workers and pointers: what it answers with, and what the SDK gives. */
+import type { CodeInfo } from './control.ts';
 import type { WireError } from './errors.ts';
-import type { GrantRequest } from './grants.ts';
+import type { Grants } from './grants.ts';
 
 export const JOB_STATES = ['accepted', 'running', 'done', 'failed', 'cancelled'] as const;
 export type JobState = (typeof JOB_STATES)[number];
@@ -21,6 +22,8 @@ export interface JobDetails {
   key: string | null;
   state: JobState;
   pointer: string | null;
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
+  code: CodeInfo | null;
   method: string;
   /** Begun so far. */
   attempts: number;
@@ -63,9 +66,11 @@ export interface LastingWorker {
   driver: string | null;
   restarts: number;
   pointer: string | null;
+  /** Which code that is, with what it imports by pointers: it was fixed when this was asked for. */
+  code: CodeInfo | null;
   memory_mib: number | null;
   labels: Record<string, string>;
-  grants: GrantRequest;
+  grants: Grants;
   /** Milliseconds since 1970. */
   created_at: number;
   started_at: number;

@@ -232,7 +232,7 @@ export const VaultFailed = /* @__PURE__ */ define<{ driver: string; reason: stri
   (f) => `The ${f.driver} vault could not be started: ${f.reason}${f.log_tail ? `\n${f.log_tail}` : ''}`,
 );
 export const SourceRejected = /* @__PURE__ */ define<{
-  stage: 'parse' | 'load' | 'exports' | 'bundle';
+  stage: 'parse' | 'load' | 'exports' | 'bundle' | 'import';
   reason: string;
   log_tail?: string;
 }>('SourceRejected', -32032, 422, false, (f) => `The worker's source was refused (${f.stage}): ${f.reason}`);

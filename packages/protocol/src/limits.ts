@@ -8,6 +8,10 @@ export const LIMITS = {
   sessions_waiting: 64,
   /** A worker's source after bundling. */
   source_bytes: 4 * 1024 * 1024,
+  /** Modules that a worker imports by pointers, its own left out; all of them together keep to `source_bytes` with it. */
+  modules: 128,
+  /** How far an import may be from the worker's own module: a longer chain is a mistake. */
+  module_depth: 64,
   /** An HTTP request body of the core; a source of full size with its JSON escapes fits. */
   body_bytes: 12 * 1024 * 1024,
   /** One message on a connection that has not been redeemed; a longer one cuts it. */
@@ -34,6 +38,19 @@ export const LIMITS = {
   effects_in_flight: 64,
   /** Grants of one kind in one request. */
   grants: 64,
+  /** What a grant may say of its rate: more in a minute is no bound that anybody feels. */
+  fetches_per_minute: 100_000,
+  /** A private volume. */
+  volume_mib: 16 * 1024,
+  /** Children that one worker may have living, and ever; what they may have of memory together. */
+  clone_live: 256,
+  clone_total: 10_000,
+  clone_memory_mib: 64 * 1024,
+  /** Secrets of one request, and the characters of one: a private key in PEM fits. */
+  secrets: 32,
+  secret_chars: 8 * 1024,
+  /** A shorter one could not be told from other words where it is taken out of an error. */
+  secret_least_chars: 4,
   /** Labels that one request may ask for. */
   labels: 64,
   /** Vaults of one node. */

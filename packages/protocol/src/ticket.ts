@@ -4,7 +4,9 @@
  * The signed part (a compact JWS, EdDSA over Ed25519) may be seen by anyone; the secret goes once to the caller and is
  * never sent again: both ends prove by challenge that they hold the key derived from it (`rpc/handshake.ts`).
  */
+import { ISOLATION_LEVELS, type IsolationLevel } from './control.ts';
 import type { Grants } from './grants.ts';
+import { LIMITS } from './limits.ts';
 
 export type TicketRole = 'owner' | 'visitor';
 
@@ -21,6 +23,8 @@ export interface TicketBody {
   /** RFC 7638 thumbprint (SHA-256) of the key that the caller made and proves at redemption. */
   audience: string;
   driver: string;
+  /** How strongly the vault holds the worker in. */
+  isolation: IsolationLevel;
   routes: {
     /** Route A. `tls` is required off loopback and off a VPN. */
     direct: { host: string; port: number; tls: boolean };
@@ -51,7 +55,38 @@ const strict = (properties: Record<string, object>) => ({
   required: Object.keys(properties),
   properties,
 });
-const texts = { type: 'array', maxItems: 64, items: { type: 'string', maxLength: 1024 } };
+const listOf = (items: object) => ({ type: 'array', maxItems: 64, items });
+const whole = (minimum: number, maximum: number) => ({ type: 'integer', minimum, maximum });
+const or = (object: object) => ({ oneOf: [{ type: 'null' }, object] });
+const texts = listOf({ type: 'string', maxLength: 1024 });
+const target = { type: 'string', maxLength: 1024, pattern: '^(\\[[0-9a-f:.]+\\]|[^\\[\\]:/@ ]+):[1-9][0-9]{0,4}$' };
+const grants = strict({
+  fetch: listOf(
+    strict({
+      to: target,
+      methods: listOf({ type: 'string', pattern: '^[A-Z]{1,16}$' }),
+      per_minute: whole(0, LIMITS.fetches_per_minute),
+    }),
+  ),
+  connect: listOf(target),
+  meshfs: strict({ read: texts, write: texts }),
+  volume: or(
+    strict({ name: { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,31}$' }, quota_mib: whole(1, LIMITS.volume_mib) }),
+  ),
+  clone: or(
+    strict({
+      live: whole(1, LIMITS.clone_live),
+      total: whole(1, LIMITS.clone_total),
+      memory_mib: whole(1, LIMITS.clone_memory_mib),
+    }),
+  ),
+  secrets: {
+    ...listOf(strict({ name: { type: 'string', pattern: '^[A-Za-z_][A-Za-z0-9_]{0,63}$' }, to: listOf(target) })),
+    maxItems: LIMITS.secrets,
+  },
+  time: { type: 'boolean' },
+  random: { type: 'boolean' },
+});
 const id = { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,63}$' };
 
 /** JSON Schema (2020-12) of the signed body. Published at /api/v2/schemas/ticket.json and in docs/ticket.schema.json. */
@@ -67,7 +102,8 @@ export const TICKET_BODY_SCHEMA = {
     node: id,
     epoch: { type: 'integer', minimum: 1 },
     audience: base64url(32),
-    driver: { enum: ['lxc', 'quickjs'] },
+    driver: { enum: ['lxc', 'quickjs', 'process'] },
+    isolation: { enum: [...ISOLATION_LEVELS] },
     routes: strict({
       direct: strict({
         host: { type: 'string', minLength: 1, maxLength: 255 },
@@ -80,7 +116,7 @@ export const TICKET_BODY_SCHEMA = {
       heartbeat_ms: { type: 'integer', minimum: 1 },
       lease_ms: { type: 'integer', minimum: 1 },
     }),
-    grants: strict({ fetch: texts, meshfs: strict({ read: texts, write: texts }) }),
+    grants,
     iat: { type: 'integer', minimum: 0 },
     exp: { type: 'integer', minimum: 0 },
     secret_hash: base64url(32),

@@ -30,6 +30,7 @@ export class Channel implements Transport {
   #early: [string, Uint8Array | undefined][] = [];
   #link: FrameTransport | undefined;
   #held = true;
+  #reads = true;
   /** The connection that is let go of, until another has taken its place. */
   #leaving: FrameTransport | undefined;
   #end: string | undefined;
@@ -137,6 +138,7 @@ export class Channel implements Transport {
     for (const { text, bytes } of this.#kept) link.send(text, bytes);
     this.#handed = this.#confirmed + this.#kept.length;
     link.hold?.(this.#held);
+    if (!this.#reads) link.read?.(false);
     link.start({
       message: (text, bytes) => {
         if (this.#link !== link) return;
@@ -214,6 +216,11 @@ export class Channel implements Transport {
   hold(on: boolean): void {
     this.#held = on;
     this.#link?.hold?.(on);
+  }
+
+  read(on: boolean): void {
+    this.#reads = on;
+    this.#link?.read?.(on);
   }
 
   get buffered_bytes(): number {

@@ -27,6 +27,8 @@ export interface Transport {
   close(reason?: string): void;
   /** Whether an idle connection keeps the process alive; where nothing is there to hold, nothing happens. */
   hold?(on: boolean): void;
+  /** Off: what comes in is left with the other side, who is held up, until it is on again. */
+  read?(on: boolean): void;
   /** Bytes (or characters, where nothing is encoded) accepted by `send` that have not left yet. */
   readonly buffered_bytes: number;
   /** Bytes that this transport has carried, both ways. */

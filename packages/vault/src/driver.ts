@@ -5,6 +5,7 @@
  * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
  * Every driver passes `test/driver-conformance.ts`.
  */
+import type { IsolationLevel } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
 export type DriverName = 'lxc' | 'quickjs';
@@ -48,6 +49,8 @@ export interface Driver {
   readonly name: DriverName;
   /** What it protects against, and what not, in one sentence for the caller. */
   readonly isolation: string;
+  /** The same as a level that a job may demand; known for certain after `probe`. */
+  readonly level: IsolationLevel;
   probe(): Promise<Offer>;
   /** Starts an empty vault whose shell is listening; rejects with `VaultFailed`, leaving nothing behind. */
   start(spec: VaultSpec): Promise<Vault>;

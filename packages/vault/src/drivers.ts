@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Driver, DriverName } from './driver.ts';
 import { createLxcDriver } from './drivers/lxc/lxc.ts';
 import { createQuickjsDriver } from './drivers/quickjs/quickjs.ts';
+import { Gates } from './gates/gates.ts';
 import { writeNodeGuest } from './guest/bundle.ts';
 
 export interface DriverOptions {
@@ -13,7 +14,10 @@ export interface DriverOptions {
   only?: string[] | undefined;
 }
 
-const MAKERS: Record<DriverName, (options: DriverOptions) => Promise<Driver>> = {
+/** `gates`: for vaults without a listening socket; one host process for all drivers of a node. */
+type MakerOptions = DriverOptions & { gates: Gates };
+
+const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
   async lxc({ node_id, data_dir, log }) {
     const guest_file = join(data_dir, 'guest.mjs');
     await writeNodeGuest(guest_file);
@@ -28,5 +32,6 @@ export const DRIVER_NAMES = Object.keys(MAKERS) as DriverName[];
 /** Makes the drivers; whether each can be offered here, its `probe` tells. */
 export function createDrivers(options: DriverOptions): Promise<Driver[]> {
   const names = DRIVER_NAMES.filter((name) => !options.only || options.only.includes(name));
-  return Promise.all(names.map((name) => MAKERS[name](options)));
+  const gates = new Gates();
+  return Promise.all(names.map((name) => MAKERS[name]({ ...options, gates })));
 }

@@ -75,7 +75,7 @@ describe('a guest’s fetch', () => {
       grants: normaliseGrants({ fetch }),
       meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
       log: () => {},
-    });
+    }).perform;
   const get = async (url: string, init: object = {}, fetch = [granted.host]) =>
     (await effects(fetch)('fetch', [url, { method: 'GET', headers: [], ...init }])) as FetchedBody;
 
@@ -186,7 +186,7 @@ describe('a guest’s other effects', () => {
       },
     },
     log: (level, line) => lines.push(`${level} ${line}`),
-  });
+  }).perform;
 
   it('read and write pointers under the prefixes that were granted, and no others', async () => {
     await effect('meshfs.resolve', ['gem-pointer://wiki/a/b/c']);

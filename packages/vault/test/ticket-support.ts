@@ -49,6 +49,7 @@ export async function issue(
       node: of.node ?? SELF.node,
       epoch: of.epoch ?? SELF.epoch,
       driver: 'lxc',
+      isolation: 'container',
       direct: { host: '127.0.0.1', port: 4000, tls: false },
       lease: { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms },
       grants: NO_GRANTS,

@@ -1,27 +1,8 @@
 /** `hauki provision`: lasting workers from a terminal. */
-import { existsSync } from 'node:fs';
-import { BadInput, type LastingWorker, type ProvisionOptions } from '@hauki/mesh';
+import type { LastingWorker, ProvisionOptions } from '@hauki/mesh';
 import type { Command } from 'commander';
-import { type CloneFlags, cloneOptions, collect, common, withMesh } from '../context.ts';
+import { type CloneFlags, cloneOptions, common, originOf, withMesh, withModuleFlags } from '../context.ts';
 import { duration, paint, printable, table } from '../output.ts';
-
-/** What a command line names: a pointer, or a file, which is bundled. */
-export function originOf(what: string): string | { file: string } {
-  if (what.startsWith('gem-pointer://')) return what;
-  if (!existsSync(what))
-    throw new BadInput({ what, why: 'there is no such file; a pointer begins with gem-pointer://' });
-  return { file: what };
-}
-
-/** The flags that say what a worker gets and may do, the same for all that make one. */
-export const withModuleFlags = (command: Command): Command =>
-  command
-    .option('--driver <name>', 'lxc or quickjs; default: the strongest that a node offers')
-    .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
-    .option('--memory <MiB>', 'memory of the vault')
-    .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
-    .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
-    .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect);
 
 async function provision(what: string, flags: CloneFlags & { name?: string }): Promise<void> {
   const origin = originOf(what);

@@ -1,9 +1,18 @@
 /** `hauki spool`: durable one-shot jobs from a terminal. */
 import type { JobDetails, JobState, SpoolOptions } from '@hauki/mesh';
 import type { Command } from 'commander';
-import { type CloneFlags, type Common, cloneOptions, common, milliseconds, withMesh } from '../context.ts';
+import {
+  argument,
+  type CloneFlags,
+  type Common,
+  cloneOptions,
+  common,
+  milliseconds,
+  originOf,
+  withMesh,
+  withModuleFlags,
+} from '../context.ts';
 import { duration, paint, printable, table } from '../output.ts';
-import { originOf, withModuleFlags } from './provision.ts';
 
 interface RunFlags extends CloneFlags {
   key?: string;
@@ -11,15 +20,6 @@ interface RunFlags extends CloneFlags {
   timeout?: string;
   retryOnError?: boolean;
   wait?: boolean;
-}
-
-/** An argument of the command line: JSON where it is JSON, else text. */
-function argument(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
 }
 
 /** A result: text as it is, on a terminal without what would steer it; all else as JSON. */
@@ -31,9 +31,9 @@ function print(result: unknown, json: boolean | undefined): void {
 async function run(what: string, method: string, args: string[], flags: RunFlags): Promise<void> {
   const origin = originOf(what);
   const timeout_ms = milliseconds('--timeout', flags.timeout);
-  const { driver, labels, memory_mib, grants } = cloneOptions(flags);
+  const { driver, min_isolation, labels, memory_mib, grants, secrets } = cloneOptions(flags);
   const options = {
-    ...{ driver, labels, memory_mib, grants, timeout_ms },
+    ...{ driver, min_isolation, labels, memory_mib, grants, secrets, timeout_ms },
     method,
     params: args.map(argument),
     attempts: flags.attempts === undefined ? undefined : Number(flags.attempts),

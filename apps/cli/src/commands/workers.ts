@@ -1,16 +1,17 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
-import { existsSync } from 'node:fs';
-import { BadInput, type Mesh, NoSuchMethod } from '@hauki/mesh';
+import { type Mesh, NoSuchMethod } from '@hauki/mesh';
 import type { Command } from 'commander';
 import {
+  argument,
   askedToEnd,
   type CloneFlags,
   cloneOptions,
-  collect,
   common,
   milliseconds,
   openMesh,
+  originOf,
   withMesh,
+  withModuleFlags,
 } from '../context.ts';
 import { duration, paint, printable, table } from '../output.ts';
 
@@ -20,19 +21,8 @@ const show = (value: unknown) => {
   return process.stdout.isTTY ? printable(text) : text;
 };
 
-/** An argument of the command line: JSON where it is JSON, else text. */
-function argument(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
-}
-
 async function clone(what: string, flags: CloneFlags): Promise<void> {
-  const origin = what.startsWith('gem-pointer://') ? what : { file: what };
-  if (typeof origin !== 'string' && !existsSync(origin.file))
-    throw new BadInput({ what, why: 'there is no such file; a pointer begins with gem-pointer://' });
+  const origin = originOf(what);
   const mesh = await openMesh(flags);
   const options = cloneOptions(flags);
   const started = performance.now();
@@ -129,17 +119,10 @@ async function sessions(mesh: Mesh, json: boolean): Promise<void> {
 }
 
 export function workerCommands(program: Command): void {
-  program
-    .command('clone')
+  withModuleFlags(program.command('clone'))
     .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
     .description('make a worker and say how to call it; it ends with the command, or after --ttl')
     .option('--ttl <duration>', 'outlive this command by so long, as in 10m')
-    .option('--driver <name>', 'lxc or quickjs; default: the strongest that a node offers')
-    .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
-    .option('--memory <MiB>', 'memory of the vault')
-    .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
-    .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
-    .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)
     .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
     .option('--lease <duration>', 'how long it lives without a sign of its owner')
     .addHelpText(

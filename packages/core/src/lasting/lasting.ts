@@ -15,11 +15,13 @@ import {
   type LastingWorker,
   LIMITS,
   NameTaken,
+  NO_GRANTS,
   NoNodeFits,
   Overloaded,
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
+import { modulesText } from '../modules.ts';
 import type { RegisteredNode, Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
@@ -99,7 +101,9 @@ export class Lasting {
       if (page.next === undefined) break;
       after = page.next;
     }
-    await this.#texts.open([...this.#entries.values()].map(({ record }) => record.source));
+    await this.#texts.open(
+      [...this.#entries.values()].flatMap(({ record }) => [record.source, record.modules ?? []].flat()),
+    );
     await this.#forget();
     for (const entry of this.#entries.values()) {
       const { record } = entry;
@@ -123,8 +127,8 @@ export class Lasting {
         why: `${JSON.stringify(name)} is not [a-z0-9-], at most ${LIMITS.lasting_name_chars} long`,
       });
     const scopes = { source: SCOPE, pointer: SCOPE } as const;
-    const { job, driver, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
-    const source = await this.#texts.keep(job.source);
+    const { job, driver, min_isolation, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
+    const [source, modules] = await this.#texts.keepAll([job.source, modulesText(job.modules)]);
     const before = this.#entries.get(name);
     let alive = 0;
     for (const { record } of this.#entries.values()) if (record.state !== 'deleted') alive++;
@@ -133,7 +137,7 @@ export class Lasting {
       if (alive >= LIMITS.lasting_workers)
         throw new Overloaded({ what: 'lasting workers', limit: LIMITS.lasting_workers });
     } catch (error) {
-      this.#texts.release(source);
+      this.#texts.release(source, modules);
       throw error;
     }
     const record = newRecord({
@@ -142,11 +146,15 @@ export class Lasting {
       pointer: request.pointer ?? null,
       source,
       language: job.language,
+      modules,
+      code: job.code,
       driver: driver ?? null,
       labels,
       nodes: [...nodes],
       memory_mib: memory_mib ?? null,
       grants: job.grants,
+      secrets: job.secrets,
+      min_isolation,
       load_timeout_ms: job.load_timeout_ms,
       epoch: before?.record.epoch ?? 0,
       created_at: this.#now(),
@@ -306,7 +314,7 @@ export class Lasting {
   /** Spends an epoch and starts the worker: on its own node where that can take it, else on any that fits. */
   async #start(entry: Entry, home?: string): Promise<void> {
     const { record } = entry;
-    const order = orderOf(record, await this.#texts.read(record.source));
+    const order = await orderOf(record, this.#texts);
     const place = (only?: string) =>
       this.#powers.swarm.place(order, {
         name: () => record.worker,
@@ -341,11 +349,12 @@ export class Lasting {
 
   /** Leaves of it nothing but its epoch, so that a next one of its name goes on counting. */
   async #bury(entry: Entry, reason = 'nobody wants it'): Promise<void> {
-    const { worker, source, node, epoch } = entry.record;
+    const { worker, source, modules, node, epoch } = entry.record;
     clearTimeout(entry.timer);
-    const rest = { source: { text: '' }, deaths: [], grants: { fetch: [], meshfs: { read: [], write: [] } } };
+    const none = { modules: null, code: null, secrets: undefined };
+    const rest = { ...none, source: { text: '' }, deaths: [], grants: NO_GRANTS };
     await this.#commit(entry, { ...rest, state: 'deleted', deleted_at: this.#now() });
-    this.#texts.release(source);
+    this.#texts.release(source, modules);
     this.#powers.registry.restarting.delete(worker);
     const home = node === null ? undefined : this.#powers.registry.nodes.get(node);
     // A node that is away hears of it when it registers.

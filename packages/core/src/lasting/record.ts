@@ -1,10 +1,11 @@
 /**
  * What the mesh remembers of a lasting worker, and what people are shown of it. Pure: no clock, no store.
  */
-import type { Death, Grants, Language, LastingState, LastingWorker } from '@hauki/protocol';
+import type { CodeInfo, Death, Grants, IsolationLevel, Language, LastingState, LastingWorker } from '@hauki/protocol';
 import { LEASE, LIMITS } from '@hauki/protocol';
+import { readCode } from '../modules.ts';
 import type { Order } from '../swarm.ts';
-import type { Kept } from '../texts.ts';
+import type { Kept, Texts } from '../texts.ts';
 
 export interface LastingRecord {
   worker: string;
@@ -17,6 +18,9 @@ export interface LastingRecord {
   pointer: string | null;
   source: Kept;
   language: Language;
+  /** What it imports by pointers, as that was then: JSON. */
+  modules?: Kept | null | undefined;
+  code?: CodeInfo | null | undefined;
   /** Before the first start what was asked for, then what it got: it is never started with another. */
   driver: string | null;
   labels: Record<string, string>;
@@ -24,6 +28,9 @@ export interface LastingRecord {
   nodes: string[];
   memory_mib: number | null;
   grants: Grants;
+  /** Values of its secrets, kept because it is started again; never in a view. */
+  secrets?: Record<string, string> | undefined;
+  min_isolation?: IsolationLevel | undefined;
   load_timeout_ms: number;
   /** Starts so far. The one under way, or running, is the last. */
   epoch: number;
@@ -51,11 +58,16 @@ export function newRecord(asked: Asked): LastingRecord {
 }
 
 /** What the swarm is asked for when the worker is started. The lease is only what its tickets show. */
-export function orderOf(record: LastingRecord, source: string): Order {
-  const { owner, language, grants, load_timeout_ms, labels, nodes } = record;
+export async function orderOf(record: LastingRecord, texts: Texts): Promise<Order> {
+  const { owner, language, grants, secrets, min_isolation, load_timeout_ms, labels, nodes } = record;
   const lease = { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms };
+  const code = await readCode(record, texts);
   return {
-    job: { owner, source, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+    job: {
+      ...{ ...code, owner, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
+      ...(secrets ? { secrets } : {}),
+    },
+    min_isolation,
     driver: record.driver ?? undefined,
     labels,
     nodes,
@@ -95,7 +107,7 @@ export function afterDeath(record: LastingRecord, death: Death, terms: RestartTe
 
 /** What is shown of a record. `home_is_there`: whether its node is registered; `waiting`: why no node can take it. */
 export function viewOf(record: LastingRecord, home_is_there: boolean, waiting?: string): LastingWorker {
-  const { worker, owner, pointer, node, epoch, driver, memory_mib, labels, grants, deaths } = record;
+  const { worker, owner, pointer, code = null, node, epoch, driver, memory_mib, labels, grants, deaths } = record;
   const { created_at, started_at, next_try_at } = record;
   const last = deaths.at(-1);
   let state: LastingState = record.state === 'deleted' ? 'restarting' : record.state;
@@ -118,6 +130,7 @@ export function viewOf(record: LastingRecord, home_is_there: boolean, waiting?: 
     driver,
     restarts: Math.max(0, epoch - 1),
     pointer,
+    code,
     memory_mib,
     labels,
     grants,

@@ -2,9 +2,8 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { LIMITS } from '@hauki/protocol';
 import type { Lasting, LastingRequest } from '../lasting/lasting.ts';
-import { MODULE } from './swarm.ts';
+import { MODULE, Worker } from './swarm.ts';
 
-const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
 const access = { config: { scope: 'provision' } } as const;
 
 export const provisionRoutes: FastifyPluginAsyncTypebox<{ lasting: Lasting }> = async (app, { lasting }) => {

@@ -1,6 +1,6 @@
 /** Cloning, calling over the relay, asking after a worker, ending it. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { LIMITS } from '@hauki/protocol';
+import { ISOLATION_LEVELS, LIMITS } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -22,6 +22,58 @@ const Audience = Type.String({
   description: 'RFC 7638 thumbprint of the caller’s Ed25519 key',
 });
 
+const Target = Type.String({ maxLength: 1024, description: 'host:port' });
+const Targets = Type.Array(Target, { maxItems: LIMITS.grants });
+const Whole = (maximum: number, minimum = 1) => Type.Integer({ minimum, maximum });
+
+/** Grants as they may be asked for; `protocol/src/grants.ts` checks what is in them. */
+const GRANTS = Type.Object(
+  {
+    fetch: Type.Optional(
+      Type.Array(
+        Type.Union([
+          Target,
+          Type.Object(
+            {
+              to: Target,
+              methods: Type.Optional(Texts),
+              per_minute: Type.Optional(Whole(LIMITS.fetches_per_minute, 0)),
+            },
+            strict,
+          ),
+        ]),
+        { maxItems: LIMITS.grants },
+      ),
+    ),
+    connect: Type.Optional(Targets),
+    meshfs: Type.Optional(Type.Object({ read: Type.Optional(Texts), write: Type.Optional(Texts) }, strict)),
+    volume: Type.Optional(
+      Type.Union([
+        Type.Null(),
+        Type.String({ maxLength: 64 }),
+        Type.Object({ name: Type.String({ maxLength: 64 }), quota_mib: Type.Optional(Type.Integer()) }, strict),
+      ]),
+    ),
+    clone: Type.Optional(
+      Type.Union([
+        Type.Null(),
+        Type.Integer(),
+        Type.Object(
+          {
+            live: Type.Integer(),
+            total: Type.Optional(Type.Integer()),
+            memory_mib: Type.Optional(Type.Integer()),
+          },
+          strict,
+        ),
+      ]),
+    ),
+    time: Type.Optional(Type.Boolean({ description: 'the wall clock' })),
+    random: Type.Optional(Type.Boolean({ description: 'entropy' })),
+  },
+  strict,
+);
+
 /** What to run and what it may do: the part that every way of spawning shares. */
 export const MODULE = {
   pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
@@ -32,13 +84,21 @@ export const MODULE = {
     Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), { maxProperties: LIMITS.labels }),
   ),
   memory_mib: Type.Optional(Type.Integer()),
-  grants: Type.Optional(
-    Type.Object(
+  grants: Type.Optional(GRANTS),
+  secrets: Type.Optional(
+    Type.Record(
+      Type.String({ maxLength: 64 }),
+      Type.Object({ value: Type.String({ maxLength: LIMITS.secret_chars }), to: Targets }, strict),
       {
-        fetch: Type.Optional(Texts),
-        meshfs: Type.Optional(Type.Object({ read: Type.Optional(Texts), write: Type.Optional(Texts) }, strict)),
+        maxProperties: LIMITS.secrets,
+        description: 'put in for {{secret:NAME}} in requests that the worker sends to `to`; the worker never sees them',
       },
-      strict,
+    ),
+  ),
+  min_isolation: Type.Optional(
+    Type.Union(
+      ISOLATION_LEVELS.map((level) => Type.Literal(level)),
+      { description: 'a vault that holds its worker in at least so strongly, or none' },
     ),
   ),
   load_timeout_ms: Type.Optional(Milliseconds),
@@ -57,7 +117,8 @@ const Spawn = Type.Object(
 
 /** https://www.w3.org/TR/trace-context/#traceparent-header */
 const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
-const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
+/** The path of a route about one worker. */
+export const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
 
 export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (app, powers) => {
   const { swarm, relay, registry, emit } = powers;

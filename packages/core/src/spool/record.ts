@@ -4,9 +4,11 @@
  */
 import {
   type Attempt,
+  type CodeInfo,
   ConnectionLost,
   DeadlineExceeded,
   type Grants,
+  type IsolationLevel,
   isError,
   type JobDetails,
   type JobState,
@@ -36,6 +38,9 @@ export interface JobRecord {
   /** The source as it was when the job was accepted; held until the job ends, as the parameters are. */
   source: Kept;
   language: Language;
+  /** What it imports by pointers, as that was then: JSON. */
+  modules?: Kept | undefined;
+  code?: CodeInfo | undefined;
   method: string;
   /** JSON. */
   params: Kept;
@@ -45,6 +50,9 @@ export interface JobRecord {
   nodes: string[];
   memory_mib: number | null;
   grants: Grants;
+  /** Values of its secrets, until it ends; never in a view. */
+  secrets?: Record<string, string> | undefined;
+  min_isolation?: IsolationLevel | undefined;
   timeout_ms: number;
   load_timeout_ms: number;
   max_attempts: number;
@@ -65,9 +73,10 @@ export interface JobRecord {
 }
 
 export function viewOf(record: JobRecord, why: string | null = null): JobDetails {
-  const { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, history } = record;
+  const { job, owner, key, state, pointer, code = null, method, attempts, max_attempts, worker } = record;
+  const { node, history } = record;
   const { accepted_at, ended_at, error } = record;
-  const shown = { job, owner, key, state, pointer, method, attempts, max_attempts, worker, node, why, history };
+  const shown = { job, owner, key, state, pointer, code, method, attempts, max_attempts, worker, node, why, history };
   return { ...shown, accepted_at, ended_at: ended_at || null, error };
 }
 

@@ -17,6 +17,7 @@ import {
   type WorkerInfo,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
+import { readCode } from '../modules.ts';
 import type { RegisteredNode, Registry } from '../registry.ts';
 import type { Swarm } from '../swarm.ts';
 import { exhausted, type JobRecord, jobOf, judge, ownDeadline, type Step, withAttempt, workerOf } from './record.ts';
@@ -197,14 +198,16 @@ export class Runner {
       {
         job: {
           owner: record.owner,
-          source: await store.texts.read(record.source),
+          ...(await readCode(record, store.texts)),
           language: record.language,
           grants: record.grants,
+          ...(record.secrets ? { secrets: record.secrets } : {}),
           lease: { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms },
           ttl_ms,
           load_timeout_ms: record.load_timeout_ms,
         },
         driver: record.driver ?? undefined,
+        min_isolation: record.min_isolation,
         labels: record.labels,
         nodes: record.nodes,
         memory_mib: record.memory_mib ?? undefined,

@@ -18,6 +18,7 @@ import {
   Overloaded,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
+import { modulesText } from '../modules.ts';
 import type { Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
@@ -113,8 +114,13 @@ export class Spool {
     const texts: Kept[] = [];
     try {
       const order = await this.#powers.swarm.order(request, principal, { source: SCOPE, pointer: SCOPE });
-      for (const text of [order.job.source, JSON.stringify(request.params ?? [])])
-        texts.push(await this.#store.texts.keep(text));
+      const params_text = JSON.stringify(request.params ?? []);
+      const [source, modules, params] = await this.#store.texts.keepAll([
+        order.job.source,
+        modulesText(order.job.modules),
+        params_text,
+      ]);
+      texts.push(source, params, ...(modules ? [modules] : []));
       job ??= newJobId(this.#now(), randomName(6));
       if (key_name !== undefined) job = await this.#store.bind(key_name, job);
       const record: JobRecord = {
@@ -124,15 +130,19 @@ export class Spool {
         request: digest,
         state: 'accepted',
         pointer: request.pointer ?? null,
-        source: texts[0]!,
+        source,
         language: order.job.language,
+        modules,
+        code: order.job.code,
         method: request.method,
-        params: texts[1]!,
+        params,
         driver: order.driver ?? null,
         labels: order.labels,
         nodes: [...order.nodes],
         memory_mib: order.memory_mib ?? null,
         grants: order.job.grants,
+        secrets: order.job.secrets,
+        min_isolation: order.min_isolation,
         timeout_ms: request.timeout_ms ?? LIMITS.call_ms,
         load_timeout_ms: order.job.load_timeout_ms,
         max_attempts: request.attempts ?? ATTEMPTS,
@@ -151,14 +161,14 @@ export class Spool {
         // Another request with the same key was quicker.
         const same = await this.#store.same(job, digest, key!);
         if (!same) throw new JobUnknown({ job });
-        for (const text of texts) this.#store.texts.release(text);
+        this.#store.texts.release(...texts);
         return viewOf(same);
       }
       this.#powers.event('SPOOL_ACCEPTED', { job, owner: record.owner, method: record.method });
       this.#runner.take(open);
       return viewOf(record);
     } catch (error) {
-      for (const text of texts) this.#store.texts.release(text);
+      this.#store.texts.release(...texts);
       throw error;
     } finally {
       this.#accepting--;

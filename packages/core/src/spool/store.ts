@@ -65,7 +65,7 @@ export class SpoolStore {
       const record = JSON.parse(value) as JobRecord;
       if (!ENDED.has(record.state)) {
         this.open.set(record.job, { record, revision, turn: Promise.resolve(), waiters: new Set() });
-        held.push(record.source, record.params);
+        held.push(record.source, record.params, ...(record.modules ? [record.modules] : []));
       } else {
         ended.push(record);
         if (record.result) held.push(record.result);
@@ -188,11 +188,10 @@ export class SpoolStore {
   }
 
   #end(open: Open): void {
-    const { job, source, params } = open.record;
+    const { job, source, modules, params } = open.record;
     this.open.delete(job);
     this.#remember(open.record);
-    this.texts.release(source);
-    this.texts.release(params);
+    this.texts.release(source, modules, params);
     this.#powers.ended(open);
     for (const wake of open.waiters) wake();
     this.sweep();

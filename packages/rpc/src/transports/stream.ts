@@ -135,6 +135,10 @@ export function streamTransport(stream: Duplex, limit: () => number = () => LIMI
       if (on) socket.ref?.();
       else socket.unref?.();
     },
+    read(on) {
+      if (on) stream.resume();
+      else stream.pause();
+    },
     get buffered_bytes() {
       return outgoing_bytes + stream.writableLength;
     },

@@ -1,106 +1,65 @@
 /**
  * Effects: what the host does for a guest, on its grants' word. The guest only names an effect; whether it may, and
- * how much at once, is decided here, for each vault.
+ * how much at once, is decided here, for each vault. A further effect is a module beside this one and a line in `MAKERS`.
  */
-import {
-  BadInput,
-  GrantMissing,
-  type Grants,
-  LIMITS,
-  NoSuchMethod,
-  Overloaded,
-  parsePointer,
-  pointerGranted,
-} from '@hauki/protocol';
-import { performFetch } from './fetch.ts';
+import { BadInput, type Grants, LIMITS, NoSuchMethod, Overloaded } from '@hauki/protocol';
+import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts';
+import { fetchEffect } from './fetch.ts';
+import { logEffect } from './log.ts';
+import { meshfsEffects } from './meshfs.ts';
 
-/** MeshFS as effects need it. */
-export interface MeshFsClient {
-  resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
-  write(pointer: string, content: string, media_type?: string): Promise<object>;
+/** All effects there are. */
+const MAKERS: EffectMaker[] = [logEffect, fetchEffect, meshfsEffects];
+/** Need no room among those under way: they answer at once. */
+const INSTANT = new Set(['log']);
+
+/** A vault's effects. */
+export interface Effects {
+  /** Performs one, or rejects with a typed error. `signal`: the guest gives up. */
+  perform(name: string, args: unknown[], signal?: AbortSignal): Promise<unknown>;
+  /** Other grants from the next call on; what is open and granted no longer ends. */
+  regrant(grants: Grants): void;
+  /** The vault has ended: so does whatever is under way for it. */
+  close(): void;
 }
 
-export interface EffectPowers {
-  grants: Grants;
-  meshfs: MeshFsClient;
-  /** Takes one line, already cut to size. */
-  log(level: string, line: string): void;
-}
-
-/** Log lines that a guest may write in a second; more are dropped and counted. */
-const LOG_LINES_PER_S = 200;
-/** Fetches of one vault under way. */
-const FETCHES = 6;
-const LEVELS = new Set(['debug', 'info', 'warn', 'error']);
-
-/** A vault's effects. The function performs one or throws a typed error. */
-export function createEffects(powers: EffectPowers): (name: string, args: unknown[]) => Promise<unknown> {
-  const { grants, meshfs } = powers;
+export function createEffects(powers: EffectPowers): Effects {
+  const over = new AbortController();
+  const watchers = new Set<() => void>();
+  let { grants } = powers;
   let running = 0;
-  let fetching = 0;
-  const waiting: (() => void)[] = [];
-  let window_s = 0;
-  let lines = 0;
-
-  const log = (level: unknown, text: unknown) => {
-    const now_s = Math.floor(Date.now() / 1000);
-    if (now_s !== window_s) {
-      if (lines > LOG_LINES_PER_S)
-        powers.log('warn', `[${lines - LOG_LINES_PER_S} lines were dropped: too many at once]`);
-      window_s = now_s;
-      lines = 0;
-    }
-    if (++lines > LOG_LINES_PER_S) return;
-    powers.log(
-      LEVELS.has(String(level)) ? String(level) : 'info',
-      String(text).slice(0, LIMITS.log_line_chars).replaceAll('\n', '\n  '),
-    );
+  const vault: EffectVault = {
+    ...powers,
+    get grants() {
+      return grants;
+    },
+    ended: over.signal,
+    onRegrant(run) {
+      watchers.add(run);
+      return () => watchers.delete(run);
+    },
   };
+  const effects = new Map<string, Effect>(MAKERS.flatMap((make) => Object.entries(make(vault))));
 
-  // Bodies are held whole: a few at a time, the rest waits its turn (bounded by the effects in flight).
-  const fetchInTurn = async (args: unknown[]) => {
-    if (fetching >= FETCHES) await new Promise<void>((resolve) => waiting.push(resolve));
-    fetching++;
-    try {
-      return await performFetch(args, grants);
-    } finally {
-      fetching--;
-      waiting.shift()?.();
-    }
-  };
-
-  const pointer = (right: 'read' | 'write', given: unknown): string => {
-    const { text } = parsePointer(given as string);
-    if (!pointerGranted(grants.meshfs[right], text)) throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
-    return text;
-  };
-
-  const perform = async (name: string, args: unknown[]): Promise<unknown> => {
-    switch (name) {
-      case 'fetch':
-        return fetchInTurn(args);
-      case 'meshfs.resolve':
-        return meshfs.resolve(pointer('read', args[0]));
-      case 'meshfs.write': {
-        const [to, content, media_type] = args;
-        if (typeof content !== 'string') throw new BadInput({ what: 'meshfs.write', why: 'the content must be text' });
-        return meshfs.write(pointer('write', to), content, typeof media_type === 'string' ? media_type : undefined);
+  return {
+    async perform(name, args, signal) {
+      if (!Array.isArray(args)) throw new BadInput({ what: String(name), why: 'arguments come as a list' });
+      const effect = effects.get(name);
+      if (!effect) throw new NoSuchMethod({ method: String(name), has: [...effects.keys()] });
+      if (INSTANT.has(name)) return effect(args, over.signal);
+      if (running >= LIMITS.effects_in_flight)
+        throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
+      running++;
+      try {
+        return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
+      } finally {
+        running--;
       }
-      default:
-        throw new NoSuchMethod({ method: name, has: ['fetch', 'meshfs.resolve', 'meshfs.write', 'log'] });
-    }
-  };
-
-  return async (name, args) => {
-    if (!Array.isArray(args)) throw new BadInput({ what: String(name), why: 'arguments come as a list' });
-    if (name === 'log') return log(args[0], args[1]);
-    if (running >= LIMITS.effects_in_flight)
-      throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
-    running++;
-    try {
-      return await perform(String(name), args);
-    } finally {
-      running--;
-    }
+    },
+    regrant(given) {
+      grants = given;
+      for (const run of [...watchers]) run();
+    },
+    close: () => over.abort(new Error('the vault has ended')),
   };
 }

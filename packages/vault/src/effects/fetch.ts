@@ -4,6 +4,7 @@
  */
 import { BadInput, DeadlineExceeded, GrantMissing, type Grants, LIMITS, RemoteError, TooLarge } from '@hauki/protocol';
 import type { FetchedBody } from '../guest/context.ts';
+import type { EffectMaker } from './effect.ts';
 
 const STEERING =
   /^(?:host|connection|proxy-.*|transfer-encoding|content-length|upgrade|te|trailer|expect|keep-alive)$/i;
@@ -22,7 +23,7 @@ function checked(address: unknown, base: string | undefined, grants: Grants): UR
     throw new BadInput({ what: 'fetch', why: 'a URL carries no credentials' });
   const port = url.port || (url.protocol === 'https:' ? '443' : '80');
   const wanted = `${url.hostname.toLowerCase()}:${port}`;
-  if (!grants.fetch.includes(wanted)) throw new GrantMissing({ grant: 'fetch', wanted });
+  if (!grants.fetch.some(({ to }) => to === wanted)) throw new GrantMissing({ grant: 'fetch', wanted });
   return url;
 }
 
@@ -43,8 +44,29 @@ async function bodyOf(response: Response): Promise<Pick<FetchedBody, 'text' | 'b
   }
 }
 
+/** Fetches of one vault under way. */
+const FETCHES = 6;
+
+/** Bodies are held whole: a few at a time, the rest waits its turn (bounded by the effects in flight). */
+export const fetchEffect: EffectMaker = (vault) => {
+  let fetching = 0;
+  const waiting: (() => void)[] = [];
+  return {
+    async fetch(args) {
+      if (fetching >= FETCHES) await new Promise<void>((resolve) => waiting.push(resolve));
+      fetching++;
+      try {
+        return await performFetch(args, vault.grants);
+      } finally {
+        fetching--;
+        waiting.shift()?.();
+      }
+    },
+  };
+};
+
 /** Performs one fetch of a guest. `args`: url, `{method, headers: [name, value][], body?: string}`. */
-export async function performFetch(args: unknown[], grants: Grants): Promise<FetchedBody> {
+async function performFetch(args: unknown[], grants: Grants): Promise<FetchedBody> {
   const [address, init] = args as [unknown, { method?: unknown; headers?: unknown; body?: unknown } | undefined];
   let method = String(init?.method ?? 'GET').toUpperCase();
   if (!METHOD.test(method)) throw new BadInput({ what: 'fetch', why: 'that is not a method' });

@@ -79,7 +79,9 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
         if (error instanceof SourceRejected) throw error;
         const failure = error as Error;
         const stage = failure?.name === 'SyntaxError' ? 'parse' : 'load';
-        const where = /worker\.(?:ts|mjs|js):\d+(?::\d+)?/.exec(String(failure?.stack))?.[0];
+        const where = /(?:worker\.(?:ts|mjs|js)|gem-pointer:\/\/[^\s:)]+):\d+(?::\d+)?/.exec(
+          String(failure?.stack),
+        )?.[0];
         const what = failure instanceof Error ? `${failure.name}: ${failure.message}` : `it threw ${String(error)}`;
         throw new SourceRejected({ stage, reason: where ? `${what} (at ${where})` : what });
       } finally {

@@ -15,8 +15,8 @@ export interface ShellPowers {
   server: Server;
   /** Makes the guest, given its way out. Called once, at `load`. */
   inside(setup: Setup, outside: Outside): Inside;
-  /** Source as the guest can run it. */
-  prepare?(source: string, language: string): string;
+  /** Source as the guest can run it; `name`: of the module, where it is not the worker's own. */
+  prepare?(source: string, language: string, name?: string): string;
 }
 
 /** Resolves with the reason when the agent is gone: then the vault has no owner and must end. */
@@ -34,11 +34,15 @@ export function runShell(powers: ShellPowers): Promise<string> {
   const shell = {
     async load(setup: Setup): Promise<string[]> {
       if (inside) throw new Error('a vault loads one worker, once');
-      inside = powers.inside(setup, outside);
+      const { prepare = (source) => source } = powers;
+      const modules = (setup.modules ?? []).map((module) => ({
+        ...module,
+        source: prepare(module.source, module.language, module.pointer),
+      }));
+      inside = powers.inside({ ...setup, modules }, outside);
       redeemer = new Redeemer(setup, setup.keys);
       redeemer.expect(setup.owner);
-      const source = powers.prepare?.(setup.source, setup.language) ?? setup.source;
-      const methods = await inside.load(source, setup);
+      const methods = await inside.load(prepare(setup.source, setup.language), setup);
       powers.server.off('connection', tooEarly);
       callers = openGate({
         server: powers.server,

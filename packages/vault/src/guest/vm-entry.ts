@@ -36,7 +36,12 @@ export interface VmBridge {
 /** The guest as the thread sees it over channel 0. */
 export interface VmControl {
   /** The source lies ready with the thread's module loader. */
-  load(setup: { worker: string; language: string; kind?: ModuleKind | undefined; load_timeout_ms: number }): Promise<string[]>;
+  load(setup: {
+    worker: string;
+    language: string;
+    kind?: ModuleKind | undefined;
+    load_timeout_ms: number;
+  }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
   end(reason: string): Promise<void>;

@@ -45,6 +45,7 @@ export function createLxcDriver(options: LxcOptions): Driver {
 
 class LxcDriver implements Driver {
   readonly name = 'lxc';
+  readonly level = 'container';
   readonly isolation =
     'An unprivileged container with its own ids, no capabilities, no network, an allowlist of system calls and hard limits; it shares the kernel, so it does not stop an exploit of the kernel itself.';
   readonly #options: LxcOptions;

@@ -88,6 +88,7 @@ export function createQuickjsDriver(): Driver {
 
   return {
     name: 'quickjs',
+    level: 'vm',
     isolation:
       'A WebAssembly instance in a thread of another process: no system calls, no files, no network; shares one Node process with other vaults.',
 

@@ -24,11 +24,11 @@ const vaults = new Map<string, Held>();
 const SPARE_AFTER_MS = 10;
 
 /** The parser sees a stranger's text: the watchdog's clock runs for it too. */
-function prepare(source: string, language: string): string {
+function prepare(source: string, language: string, name?: string): string {
   if (language !== 'typescript') return source;
   busyAt(true);
   try {
-    return stripTypes(source);
+    return stripTypes(source, name);
   } finally {
     busyAt(false);
   }

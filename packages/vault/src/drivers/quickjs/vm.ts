@@ -6,6 +6,7 @@ import { LIMITS, type Setup } from '@hauki/protocol';
 import { encode, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
 import { JSException, type JSValueHandle, QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
+import { isPointer, lookUp } from '../../guest/modules.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
 
 export interface VmOptions {
@@ -52,6 +53,7 @@ export class Vm {
   #over = false;
   #overran = false;
   #source = '';
+  #find = lookUp({});
   #next_channel = 1;
   #queued_chars = 0;
   readonly #timers = new Map<number, NodeJS.Timeout>();
@@ -71,9 +73,15 @@ export class Vm {
       timezoneOffset: 0,
       interruptHandler: () => this.#interrupted(),
       moduleLoader: {
-        normalize: (_base, name) => name,
+        normalize: (base, name) => {
+          if (!isPointer(name)) return name;
+          const found = this.#find(name, base);
+          return found === 'worker' ? 'worker.mjs' : found.pointer;
+        },
         load: (name) => {
           if (name === 'worker.mjs') return this.#source;
+          const found = isPointer(name) ? this.#find(name, name) : 'worker';
+          if (found !== 'worker') return found.source;
           throw new Error(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
         },
       },
@@ -123,6 +131,7 @@ export class Vm {
     return {
       load: (source) => {
         this.#source = source;
+        this.#find = lookUp(setup);
         const { worker, language, kind, load_timeout_ms } = setup;
         return session.call('load', [{ worker, language, kind, load_timeout_ms }], {
           timeout_ms: load_timeout_ms + 1_000,

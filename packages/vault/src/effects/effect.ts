@@ -1,0 +1,36 @@
+/**
+ * What an effect is, and what it has to work with. Each effect is a module of its own: a maker is called once for each
+ * vault and gives its effects by name; `effects.ts` lists the makers and bounds what all of them do together.
+ */
+import type { Grants } from '@hauki/protocol';
+
+/** MeshFS as effects need it. */
+export interface MeshFsClient {
+  resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
+  write(pointer: string, content: string, media_type?: string): Promise<object>;
+}
+
+/** What the host gives for one vault. */
+export interface EffectPowers {
+  grants: Grants;
+  /** Values of the secrets that the grants name. */
+  secrets?: Readonly<Record<string, string>> | undefined;
+  meshfs: MeshFsClient;
+  /** Takes one line, already cut to size. */
+  log(level: string, line: string): void;
+}
+
+/** The vault as its effects see it. */
+export interface EffectVault extends Omit<EffectPowers, 'grants'> {
+  /** Those that hold just now: they may change between two calls. */
+  readonly grants: Grants;
+  /** Aborted when the vault has ended. */
+  readonly ended: AbortSignal;
+  /** Calls `run` whenever the grants have changed; the function that it gives stops that. */
+  onRegrant(run: () => void): () => void;
+}
+
+/** One call of an effect. `args` are a stranger's; the signal is aborted when the guest gives up or the vault ends. */
+export type Effect = (args: unknown[], signal: AbortSignal) => unknown;
+
+export type EffectMaker = (vault: EffectVault) => Record<string, Effect>;

@@ -1,0 +1,28 @@
+/** The guest's log: lines are cut to size, cannot pass for others, and come at a bounded rate. Needs no grant. */
+import { LIMITS } from '@hauki/protocol';
+import type { EffectMaker } from './effect.ts';
+
+/** Log lines that a guest may write in a second; more are dropped and counted. */
+const LOG_LINES_PER_S = 200;
+const LEVELS = new Set(['debug', 'info', 'warn', 'error']);
+
+export const logEffect: EffectMaker = (vault) => {
+  let window_s = 0;
+  let lines = 0;
+  return {
+    log([level, text]) {
+      const now_s = Math.floor(Date.now() / 1000);
+      if (now_s !== window_s) {
+        if (lines > LOG_LINES_PER_S)
+          vault.log('warn', `[${lines - LOG_LINES_PER_S} lines were dropped: too many at once]`);
+        window_s = now_s;
+        lines = 0;
+      }
+      if (++lines > LOG_LINES_PER_S) return;
+      vault.log(
+        typeof level === 'string' && LEVELS.has(level) ? level : 'info',
+        (typeof text === 'string' ? text : '').slice(0, LIMITS.log_line_chars).replaceAll('\n', '\n  '),
+      );
+    },
+  };
+};

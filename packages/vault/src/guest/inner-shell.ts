@@ -1,0 +1,106 @@
+/**
+ * The inside half of a vault whose gate is outside (`outer-shell.ts`): the guest, joined to it by one stream of frames.
+ * For Node guests; `python/bridge.py` is the same for Python.
+ */
+import type { Duplex } from 'node:stream';
+import type { Setup, TicketRole } from '@hauki/protocol';
+import {
+  type PortTransport,
+  portTransport,
+  remote,
+  Session,
+  type SessionStats,
+  serve,
+  type Transport,
+} from '@hauki/rpc';
+import { BRIDGE, Bridge, type Opened } from './bridge.ts';
+import type { Inside, Outside } from './guest.ts';
+
+/** The argument that tells a Node guest that its gate is outside. */
+export const GATE_OUTSIDE = 'gate-outside';
+
+/** The guest as the outer shell calls it over channel 0. */
+export interface InnerControl {
+  load(source: string, setup: InnerSetup): Promise<string[]>;
+  call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
+  stats(): Promise<Record<string, SessionStats>>;
+  end(reason: string): Promise<void>;
+}
+
+/** What of a setup comes in: no keys, no tickets. */
+export type InnerSetup = Omit<Setup, 'source' | 'tls' | 'keys' | 'owner'>;
+
+interface Held {
+  port: PortTransport;
+  /** What the outer end says that the caller has not taken. */
+  pressure: number;
+}
+
+/** Serves until the stream ends; resolves with the reason. `inside` makes the guest, once, at `load`. */
+export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside: Outside) => Inside): Promise<string> {
+  let guest: Inside | undefined;
+  const channels = new Map<number, Held>();
+  const { promise: over, resolve } = Promise.withResolvers<string>();
+
+  const make = (number: number): Transport => {
+    const held: Held = {
+      pressure: 0,
+      port: portTransport(
+        (text, bytes) => bridge.send(bytes ? BRIDGE.tagged : BRIDGE.literal, number, text, bytes),
+        (reason) => {
+          channels.delete(number);
+          bridge.send(BRIDGE.close, number, reason);
+        },
+      ),
+    };
+    channels.set(number, held);
+    return Object.defineProperty(held.port, 'buffered_bytes', { get: () => held.pressure + bridge.waiting_bytes });
+  };
+
+  const bridge = new Bridge(link, {
+    frame(kind, number, text, bytes) {
+      if (kind === BRIDGE.open) {
+        const { role, tagged, session } = JSON.parse(text) as Opened;
+        return guest?.open(make(number), role, tagged, session);
+      }
+      const held = channels.get(number);
+      if (!held) return;
+      if (kind === BRIDGE.pressure) held.pressure = Number(text);
+      else if (kind === BRIDGE.close) {
+        channels.delete(number);
+        held.port.closed(text);
+      } else held.port.deliver(text, bytes);
+    },
+    ended(reason) {
+      for (const { port } of channels.values()) port.closed(reason);
+      resolve(reason);
+    },
+  });
+
+  const control: InnerControl = {
+    async load(source, setup) {
+      if (guest) throw new Error('a vault loads one worker, once');
+      guest = inside(setup, outside);
+      return guest.load(source, setup);
+    },
+    async call(method, params, role) {
+      return guest!.call(method, params, role);
+    },
+    stats: async () => guest?.stats() ?? {},
+    async end(reason) {
+      await guest?.end(reason);
+    },
+  };
+  const session = new Session({ transport: make(0), dispatch: serve(control, ['load', 'call', 'stats', 'end']) });
+  const host = remote<Outside>(session);
+  const outside: Outside = {
+    async effect(name, args) {
+      if (name !== 'log') return host.effect(name, args);
+      // Log lines want no answer; where there is no room for them they are dropped.
+      session.notify('effect', [name, args]);
+    },
+    heartbeat: (challenge, mac) => host.heartbeat(challenge, mac),
+    destruct: (mac) => host.destruct(mac),
+  };
+  return over;
+}

@@ -1,0 +1,226 @@
+/** The gate outside the vault: a Node guest that has fd 4 and nothing else, behind a real gate host. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { AgentForShell, ShellForAgent } from '@hauki/protocol';
+import { Channel, makeCallerKey, openSession, redeemTicket, remote, Session, serve } from '@hauki/rpc';
+import { streamTransport } from '@hauki/rpc/node';
+import { type Gate, Gates } from '../src/gates/gates.ts';
+import { BRIDGE } from '../src/guest/bridge.ts';
+import { writeNodeGuest } from '../src/guest/bundle.ts';
+import { issue, type Office, openOffice } from './ticket-support.ts';
+
+const WORKER = `
+  export const add = (a, b) => a + b;
+  export const echo = (value) => value;
+  export const size = (bytes) => bytes.length;
+  export async function* count(n) { for (let i = 0; i < n; i++) yield new Uint8Array(1000).fill(i); }
+  export const apply = (f, x) => f(x);
+  export const spin = (ms) => { const until = Date.now() + ms; while (Date.now() < until); };
+  export const say = (text) => hauki.log(text);
+  export const ask = (url) => fetch(url).then((r) => r.text());
+`;
+
+describe('a gate outside the vault', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'hauki-gates-'));
+  const file = join(folder, 'guest.mjs');
+  const gates = new Gates();
+  const children = new Set<ChildProcess>();
+  let office: Office;
+  let serial = 0;
+  before(async () => {
+    office = await openOffice();
+    await writeNodeGuest(file);
+  });
+  after(async () => {
+    for (const child of children) child.kill('SIGKILL');
+    await gates.close();
+    await office.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** A process with one end of a pipe as fd 4, and a gate before it. */
+  const start = async (args: string[]) => {
+    const id = `gate-${process.pid}-${serial++}`;
+    const child = spawn(process.execPath, args, {
+      stdio: ['ignore', 'inherit', 'ignore', 'ignore', 'pipe'],
+      cwd: folder,
+    });
+    children.add(child);
+    const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    const gate = await gates.open(id, '127.0.0.1', child.stdio[4] as Socket);
+    return { id, child, gate, exited };
+  };
+
+  const load = async ({ id, gate }: { id: string; gate: Gate }, source = WORKER) => {
+    const heard: unknown[][] = [];
+    const agent: Pick<AgentForShell, 'effect'> = {
+      async effect(effect, args) {
+        heard.push([effect, ...args]);
+        if (effect === 'fetch') return { status: 200, status_text: 'OK', url: args[0], headers: [], text: 'fetched' };
+        return undefined;
+      },
+    };
+    const shell = remote<ShellForAgent>(
+      new Session({ transport: gate.control, dispatch: serve(agent, ['effect']), timeout_ms: 20_000 }),
+    );
+    const caller = await makeCallerKey();
+    const { ticket, jti, key } = await issue(office, caller.thumbprint, { worker: id, node: 'n', epoch: 1 });
+    const methods = await shell.load({
+      worker: id,
+      node: 'n',
+      epoch: 1,
+      source,
+      language: 'javascript',
+      load_timeout_ms: 5_000,
+      tls: false,
+      keys: office.keys,
+      owner: { jti, role: 'owner', key, resume_key: key },
+    });
+    const dial = async () => {
+      const socket = connect(gate.port, '127.0.0.1');
+      await once(socket, 'connect');
+      return socket;
+    };
+    const open = async () => {
+      const socket = await dial();
+      const channel = new Channel();
+      await openSession(streamTransport(socket), channel, ticket, caller);
+      return { session: new Session({ transport: channel, timeout_ms: 20_000 }), socket };
+    };
+    const openLiteral = async () => {
+      const session = new Session({ transport: streamTransport(await dial()), timeout_ms: 20_000 });
+      await redeemTicket(session, ticket, caller);
+      return session;
+    };
+    return { shell, methods, open, openLiteral, heard };
+  };
+
+  /** A guest that keeps the bridge's rules as badly as `code` says; it has `say(kind, channel, text)`. */
+  const hostile = (code: string) =>
+    start([
+      '-e',
+      `const s = new (require('node:net').Socket)({ fd: 4 });
+       const say = (kind, channel, text) => { const t = Buffer.from(text); const h = Buffer.alloc(9);
+         h.writeUInt32BE(5 + t.length); h[4] = kind; h.writeUInt32BE(channel, 5); return s.write(Buffer.concat([h, t])); };
+       s.on('error', () => process.exit());
+       s.on('end', () => process.exit());
+       s.once('data', () => { ${code} });`,
+    ]);
+  const poke = ({ gate }: { gate: Gate }) => {
+    const session = new Session({ transport: gate.control, timeout_ms: 5_000 });
+    const setup = { worker: 'w', node: 'n', epoch: 1, source: '', language: 'javascript', load_timeout_ms: 2_000 };
+    session
+      .call('load', [
+        { ...setup, tls: false, keys: { keys: [] }, owner: { jti: 'j', role: 'owner', key: '', resume_key: '' } },
+      ])
+      .catch(() => {});
+  };
+
+  it('lets a ticket’s holder in, and calls, effects and log lines through', async () => {
+    const vault = await start([file, 'gate-outside']);
+    const { methods, open, heard } = await load(vault);
+    assert.ok(methods.includes('add'));
+    const { session } = await open();
+    assert.equal(await session.call('add', [2, 3]), 5);
+    assert.equal(await session.call('ask', ['http://example.test/']), 'fetched');
+    await session.call('say', ['hello']);
+    await session.call('add', [0, 0]);
+    assert.deepEqual(
+      heard.map(([effect]) => effect),
+      ['fetch', 'log'],
+    );
+    await assert.rejects(open(), /was redeemed before/);
+    vault.gate.close('enough');
+    await vault.exited;
+  });
+
+  it('carries whole values, callbacks and streams with credit, and literal sessions', async () => {
+    const vault = await start([file, 'gate-outside']);
+    const { shell, open } = await load(vault);
+    const { session } = await open();
+    const map = new Map<unknown, unknown>([[1n, new Uint8Array([1, 2])]]);
+    assert.deepEqual(await session.call('echo', [map]), map);
+    assert.equal(await session.call('apply', [(x: number) => x * 2, 21]), 42);
+    let bytes = 0;
+    for await (const chunk of (await session.call('count', [2000])) as AsyncIterable<Uint8Array>) bytes += chunk.length;
+    assert.equal(bytes, 2_000_000);
+    const [info] = await shell.sessions();
+    assert.ok(info!.connected && info!.stats!.calls_served! >= 3);
+    vault.gate.close('enough');
+    const plain = await start([file, 'gate-outside']);
+    assert.equal(await (await (await load(plain)).openLiteral()).call('add', [1, 2]), 3);
+    plain.gate.close('enough');
+  });
+
+  it('holds up callers whose worker does not read, and delivers everything in the end', async () => {
+    const vault = await start([file, 'gate-outside']);
+    const { session } = await (await load(vault)).open();
+    const spun = session.call('spin', [300]);
+    const sizes = Array.from({ length: 12 }, () => session.call('size', [new Uint8Array(2_000_000)]));
+    await spun;
+    assert.deepEqual(new Set(await Promise.all(sizes)), new Set([2_000_000]));
+    vault.gate.close('enough');
+  });
+
+  it('closes its port and ends its guest when it is closed, before it says that it is gone', async () => {
+    const vault = await start([file, 'gate-outside']);
+    const { open } = await load(vault);
+    const { session } = await open();
+    vault.gate.close('enough');
+    assert.equal((await vault.gate.gone).reason, 'enough');
+    await Promise.all([session.closed, vault.exited]);
+    await assert.rejects(open(), /ECONNREFUSED|Not connected/);
+  });
+
+  it('is gone when its guest is', async () => {
+    const vault = await start([file, 'gate-outside']);
+    await load(vault);
+    vault.child.kill('SIGKILL');
+    assert.equal((await vault.gate.gone).cause, 'exited');
+  });
+
+  it('ends, with its guests, when its host is killed; the next gate gets a new host', async () => {
+    const own = new Gates();
+    const child = spawn(process.execPath, [file, 'gate-outside'], {
+      stdio: ['ignore', 'ignore', 'ignore', 'ignore', 'pipe'],
+    });
+    children.add(child);
+    const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    const gate = await own.open('alone', '127.0.0.1', child.stdio[4] as Socket);
+    await own.close();
+    assert.match((await gate.gone).reason, /the gate host ended/);
+    await exited;
+  });
+
+  for (const [what, code, pattern] of [
+    ['says what is no frame', 's.write(Buffer.alloc(64, 255));', /a frame of 4294967295 bytes/],
+    ['opens a channel of its own', `say(${BRIDGE.open}, 7, '{}');`, /a frame of kind 3/],
+    [
+      'floods its control channel',
+      `const m = 'x'.repeat(1e6); const go = () => { while (say(1, 0, m)); s.once('drain', go); }; go();`,
+      /flooded|broke|not JSON/,
+    ],
+    [
+      'floods channels that are not there',
+      `const go = () => { while (say(1, 9, '')); s.once('drain', go); }; go();`,
+      /flooded channels/,
+    ],
+  ] as const)
+    it(`ends a vault whose guest ${what}, and no other`, async () => {
+      const neighbour = await start([file, 'gate-outside']);
+      const { session } = await (await load(neighbour)).open();
+      const vault = await hostile(code);
+      poke(vault);
+      const { reason } = await vault.gate.gone;
+      assert.match(reason, pattern);
+      assert.equal(await session.call('add', [1, 1]), 2);
+      neighbour.gate.close('enough');
+      await vault.exited;
+    });
+});
