@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { eventCommands } from './commands/events.ts';
 import { fsCommands, notesVerbs } from './commands/fs.ts';
+import { kernelCommands } from './commands/kernel.ts';
 import { provisionCommands } from './commands/provision.ts';
 import { runCommands } from './commands/run.ts';
 import { spoolCommands } from './commands/spool.ts';
@@ -43,6 +44,7 @@ provisionCommands(program);
 spoolCommands(program);
 eventCommands(program);
 tokenCommands(program);
+kernelCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
 // Flags that every verb takes may stand before or after it.

@@ -39,7 +39,8 @@ const ERROR_CHARS = 64 * 1024;
 
 /** A client for the core at `base`. Requests reject with the core's own typed errors. */
 export function createCoreClient(base: string, token: string, powers: Pick<Powers, 'http' | 'stream'>): CoreClient {
-  const authorization = `Bearer ${token}`;
+  // An open kernel takes requests without one.
+  const authorized: Record<string, string> = token === '' ? {} : { authorization: `Bearer ${token}` };
 
   /** What a request that got no answer failed with. */
   function unanswered(error: unknown, what: string, timeout_ms: number): MeshError {
@@ -63,7 +64,7 @@ export function createCoreClient(base: string, token: string, powers: Pick<Power
       timeout_ms: number = LIMITS.call_ms,
       more: Record<string, string> = {},
     ): Promise<T> {
-      const headers: Record<string, string> = { ...more, authorization };
+      const headers: Record<string, string> = { ...more, ...authorized };
       if (body !== undefined) headers['content-type'] = 'application/json';
       let status: number;
       let answer: any;
@@ -84,7 +85,7 @@ export function createCoreClient(base: string, token: string, powers: Pick<Power
       let answer: HttpStream;
       try {
         const url = new URL(path, base);
-        answer = await powers.stream(method, url, { ...headers, authorization }, body, { idle_ms, signal });
+        answer = await powers.stream(method, url, { ...headers, ...authorized }, body, { idle_ms, signal });
       } catch (error) {
         if (signal?.aborted) throw signal.reason;
         throw unanswered(error, what, idle_ms);

@@ -11,13 +11,14 @@ import {
   type Language,
   LIMITS,
   MeshError,
+  type Report,
   SourceRejected,
   TooLarge,
+  type Trial,
 } from '@hauki/protocol';
 import { type Instance, type InstanceSpec, lineOf, type PluginHost } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import type { Report } from './store.ts';
-import { runTrials, type Trial } from './trial.ts';
+import { runTrials } from './trial.ts';
 
 export interface Staged {
   /** Untouched by any request. */

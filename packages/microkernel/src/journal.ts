@@ -7,28 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { KeyValue, Write } from '@hauki/backplane';
-import { StorageFailed } from '@hauki/protocol';
-
-export type Deed = 'evolve' | 'operate' | 'rollback' | 'weights' | 'abort' | 'remove' | 'pin';
-
-export interface JournalEntry {
-  seq: number;
-  /** Milliseconds since 1970. */
-  at: number;
-  module: string;
-  deed: Deed;
-  /** The name of the token that asked; `anonymous` from loopback; `kernel` for what it did by itself. */
-  by: string;
-  version: number | null;
-  /** SHA-256 of the version's source. */
-  digest: string | null;
-  /** What more there is to say: weights, why it was aborted. */
-  note: string | null;
-  /** SHA-256 of the entry before; of the first, 64 zeros. */
-  before: string;
-  /** SHA-256 of this entry without this member. */
-  hash: string;
-}
+import { type JournalEntry, StorageFailed } from '@hauki/protocol';
 
 export type NewEntry = Pick<JournalEntry, 'module' | 'deed' | 'by' | 'version' | 'digest' | 'note'>;
 

@@ -14,76 +14,29 @@ import { Agent, defaultMemoryMib } from '@hauki/node';
 import {
   BadInput,
   type CoreForNode,
+  type Deed,
   describe,
+  type Evolved,
   EvolveRejected,
-  type GrantRequest,
-  type Language,
+  type EvolveRequest,
+  type JournalEntry,
   ModuleUnknown,
+  type ModuleView,
   NoNodeFits,
   normaliseGrants,
   Overloaded,
+  type VersionFacts,
 } from '@hauki/protocol';
 import { createDrivers } from '@hauki/vault';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { type Instance, PluginHost } from './instance.ts';
-import type { Deed, JournalEntry } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import { type LiveView, Module, type ModuleState } from './module.ts';
+import { Module } from './module.ts';
 import { aliasesMeet, checkAlias, prefixOf, readModule } from './names.ts';
-import { type Bounds, type ModuleRecord, type Report, Store, type VersionFacts } from './store.ts';
-import { diffOf, digestOf, type Edit, operate } from './surgeon.ts';
+import { type ModuleRecord, Store } from './store.ts';
+import { diffOf, digestOf, operate } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
-import { checkTrials, mergeTrials, type Trial } from './trial.ts';
-
-export interface EvolveRequest {
-  /** `data_scraper.ts`, or `data_scraper` with a `language`. */
-  target_module: string;
-  content?: string;
-  /** Of a source in the kernel's MeshFS. */
-  pointer?: string;
-  /** x-surgeon: edits of what runs, in place of a whole source. */
-  edits?: Edit[];
-  base_digest?: string;
-  language?: Language;
-  driver?: string;
-  memory_mib?: number;
-  grants?: GrantRequest;
-  tests?: Trial[];
-  /** Everything but the change: the answer has the diff and the report. */
-  dry_run?: boolean;
-  /** Share of requests, of 100; what is left goes on as it is. 0: by header only. Left out: all. */
-  weight?: number;
-  bounds?: Bounds | null;
-  /** An absolute prefix such as `/api/v2/meshfs/` at which it is served too. */
-  alias?: string;
-}
-
-export interface Evolved {
-  module: string;
-  version: number;
-  digest: string;
-  prefix: string;
-  alias: string | null;
-  routes: string[];
-  report: Report;
-  dry_run: boolean;
-  /** Against what ran before; only of a dry run and of edits. */
-  diff?: string;
-}
-
-export interface ModuleView {
-  module: string;
-  state: ModuleState;
-  prefix: string;
-  alias: string | null;
-  version: number | null;
-  digest: string | null;
-  language: Language | null;
-  pinned: boolean;
-  good: number | null;
-  bounds: Bounds | null;
-  live: LiveView[];
-}
+import { checkTrials, mergeTrials } from './trial.ts';
 
 export interface KernelOptions {
   data_dir: string;

@@ -6,13 +6,10 @@
  * module come one after the other. While a stateful module hands its state over, requests wait (bounded) and none is
  * lost: when it fails, the old version serves them.
  */
-import { describe, Overloaded, PluginFailed } from '@hauki/protocol';
+import { describe, type LiveView, type ModuleState, Overloaded, PluginFailed } from '@hauki/protocol';
 import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import type { StatsView } from './stats.ts';
 import type { ModuleRecord } from './store.ts';
-
-export type ModuleState = 'serving' | 'handing_over' | 'restarting' | 'failed';
 
 export interface ModulePowers {
   /** Starts a version that was kept, as it was. */
@@ -20,16 +17,6 @@ export interface ModulePowers {
   /** A live version left its bounds. Called once for each. */
   abort(version: number, why: string): void;
   log(line: string, fields?: object): void;
-}
-
-export interface LiveView extends StatsView {
-  version: number;
-  weight: number;
-  digest: string;
-  in_flight: number;
-  draining: boolean;
-  routes: string[];
-  driver: string;
 }
 
 /** First wait before a version that died is started again, doubled up to the second. */

@@ -1,13 +1,12 @@
 /** The kernel's own routes: what runs, and every way of changing it. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { BadInput } from '@hauki/protocol';
-import type { EvolveRequest, Kernel } from './kernel.ts';
+import { BadInput, type EvolveRequest } from '@hauki/protocol';
+import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 
 const strict = { additionalProperties: false };
 const Name = Type.Object({ module: Type.String({ pattern: '^[a-z][a-z0-9_]{0,47}$' }) });
 const Version = Type.Object({ ...Name.properties, version: Type.Integer({ minimum: 1 }) });
-const Texts = Type.Array(Type.String({ maxLength: 1024 }), { maxItems: 64 });
 
 const Evolve = Type.Object(
   {
@@ -24,15 +23,8 @@ const Evolve = Type.Object(
     language: Type.Optional(Type.Union([Type.Literal('javascript'), Type.Literal('typescript')])),
     driver: Type.Optional(Type.String({ maxLength: 32 })),
     memory_mib: Type.Optional(Type.Integer({ minimum: 4, maximum: 65_536 })),
-    grants: Type.Optional(
-      Type.Object(
-        {
-          fetch: Type.Optional(Texts),
-          meshfs: Type.Optional(Type.Object({ read: Type.Optional(Texts), write: Type.Optional(Texts) }, strict)),
-        },
-        strict,
-      ),
-    ),
+    // Checked, and made whole, where workers' grants are too.
+    grants: Type.Optional(Type.Object({})),
     tests: Type.Optional(Type.Array(Type.Any(), { maxItems: KERNEL_LIMITS.tests })),
     dry_run: Type.Optional(Type.Boolean()),
     weight: Type.Optional(Type.Integer({ minimum: 0, maximum: 100 })),

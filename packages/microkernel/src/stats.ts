@@ -1,14 +1,6 @@
 /** What a version has answered: how often, how often wrongly, how fast. */
+import type { AnswerStats } from '@hauki/protocol';
 import { KERNEL_LIMITS } from './limits.ts';
-
-export interface StatsView {
-  requests: number;
-  errors: number;
-  /** 0 … 1, of the last ones. */
-  error_rate: number;
-  p50_ms: number | null;
-  p99_ms: number | null;
-}
 
 export class VersionStats {
   requests = 0;
@@ -23,7 +15,7 @@ export class VersionStats {
     if (failed) this.errors++;
   }
 
-  view(): StatsView {
+  view(): AnswerStats {
     const count = Math.min(this.requests, KERNEL_LIMITS.times_kept);
     const { requests, errors } = this;
     if (count === 0) return { requests, errors, error_rate: 0, p50_ms: null, p99_ms: null };

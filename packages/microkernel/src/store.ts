@@ -9,42 +9,15 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import type { Backplane, Write } from '@hauki/backplane';
 import type { MeshFs } from '@hauki/meshfs';
-import { type Grants, type Language, ModuleUnknown, VersionUnknown } from '@hauki/protocol';
+import {
+  type Bounds,
+  type Language,
+  ModuleUnknown,
+  type Trial,
+  type VersionFacts,
+  VersionUnknown,
+} from '@hauki/protocol';
 import { JOURNAL, Journal, type NewEntry } from './journal.ts';
-import type { Trial, TrialResult } from './trial.ts';
-
-/** The bounds that a new version must stay in, or it is taken back. */
-export interface Bounds {
-  /** 0 … 1. */
-  max_error_rate?: number;
-  max_p99_ms?: number;
-}
-
-/** How a version came through staging. */
-export interface Report {
-  stages: { stage: string; ms: number }[];
-  routes: string[];
-  tests: TrialResult[];
-  log: string;
-}
-
-/** One version: all of it but the source. */
-export interface VersionFacts {
-  module: string;
-  version: number;
-  digest: string;
-  bytes: number;
-  language: Language;
-  driver: string;
-  memory_mib: number;
-  grants: Grants;
-  /** Milliseconds since 1970. */
-  at: number;
-  by: string;
-  report: Report;
-  /** Where the state lies that it had when another took its place. */
-  state_pointer?: string;
-}
 
 export interface ModuleRecord {
   module: string;

@@ -5,14 +5,9 @@
  * made in their order, all or none; a base that is no longer what runs is refused before anything is looked for.
  */
 import { createHash } from 'node:crypto';
-import { BadInput, EditRefused } from '@hauki/protocol';
+import { BadInput, type Edit, EditRefused } from '@hauki/protocol';
 import { createTwoFilesPatch } from 'diff';
 import { KERNEL_LIMITS } from './limits.ts';
-
-export interface Edit {
-  find: string;
-  replace: string;
-}
 
 export const digestOf = (source: string): string => createHash('sha256').update(source).digest('hex');
 

@@ -3,36 +3,10 @@
  * kept for those that come after it.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { BadInput, describe } from '@hauki/protocol';
+import { BadInput, describe, type Trial, type TrialResult } from '@hauki/protocol';
 import type { Body, FlatHeaders } from '@hauki/vault';
 import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-
-export interface Trial {
-  /** As the module sees it: `/users?x=1`. */
-  path: string;
-  method?: string;
-  headers?: Record<string, string>;
-  /** A text, or what becomes JSON. */
-  body?: unknown;
-  expect: {
-    /** 200 where it is left out. */
-    status?: number;
-    /** The whole body, compared as JSON. */
-    json?: unknown;
-    /** A text that the body must have in it. */
-    text?: string;
-    headers?: Record<string, string>;
-  };
-}
-
-export interface TrialResult {
-  trial: string;
-  passed: boolean;
-  ms: number;
-  /** What differed. */
-  why?: string;
-}
 
 /** Most that is read of an answer's body. */
 const BODY_BYTES = 1024 * 1024;

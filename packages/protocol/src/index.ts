@@ -4,6 +4,7 @@ export * from './control.ts';
 export * from './doors.ts';
 export * from './errors.ts';
 export * from './grants.ts';
+export * from './kernels.ts';
 export * from './limits.ts';
 export * from './pointer.ts';
 export * from './ticket.ts';
