@@ -103,18 +103,17 @@ export class Instance {
   /** Settles with the reason when the vault is gone, whoever ended it. */
   readonly gone: Promise<string>;
   readonly #session: Session;
-  readonly #plugin: PluginForKernel;
   readonly #agent: Agent;
   #in_flight = 0;
   #idle: (() => void)[] = [];
   #ending: Promise<void> | undefined;
+  #watching: NodeJS.Timeout | undefined;
 
   constructor(spec: InstanceSpec, worker: string, session: Session, description: PluginDescription, agent: Agent) {
     this.spec = spec;
     this.worker = worker;
     this.description = description;
     this.#session = session;
-    this.#plugin = remote<PluginForKernel>(session);
     this.#agent = agent;
     this.gone = session.closed;
   }
@@ -142,7 +141,7 @@ export class Instance {
   async fetch(method: string, url: string, headers: FlatHeaders, body: Body, signal?: AbortSignal): Promise<Answer> {
     if (this.#in_flight >= KERNEL_LIMITS.requests)
       throw new Overloaded({ what: `requests of the module ${this.spec.module}`, limit: KERNEL_LIMITS.requests });
-    this.#in_flight++;
+    if (this.#in_flight++ === 0) this.#watch();
     const began = performance.now();
     let streams = false;
     try {
@@ -198,9 +197,21 @@ export class Instance {
     await this.#session.call('hydrate', [state, from_version], { timeout_ms: KERNEL_LIMITS.state_ms });
   }
 
-  /** Whether it answers at all. */
-  async ping(): Promise<void> {
-    await this.#plugin.describe();
+  /** While it serves something it must go on answering: code that never returns would hold its requests for ever. */
+  #watch(): void {
+    clearTimeout(this.#watching);
+    this.#watching = setTimeout(async () => {
+      if (this.#in_flight === 0 || !this.#session.open) return;
+      try {
+        await this.#session.call('describe', [], { timeout_ms: KERNEL_LIMITS.ping_ms });
+        this.#watch();
+      } catch {
+        if (!this.#session.open) return;
+        await this.end(
+          `it did not answer for ${KERNEL_LIMITS.quiet_ms + KERNEL_LIMITS.ping_ms} ms: its code never returns`,
+        );
+      }
+    }, KERNEL_LIMITS.quiet_ms);
   }
 
   /** The last lines that it logged. */
@@ -211,6 +222,7 @@ export class Instance {
   /** Ends the vault. Resolves when nothing is left of it. */
   end(reason: string): Promise<void> {
     this.#ending ??= (async () => {
+      clearTimeout(this.#watching);
       this.#session.close(reason);
       await this.#agent.destruct(this.worker, reason);
     })();

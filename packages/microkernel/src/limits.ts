@@ -19,6 +19,9 @@ export const KERNEL_LIMITS = {
   edits: 64,
   /** A vault that is staged: from being asked for until its module has loaded. */
   start_ms: 30_000,
+  /** A version that serves something is asked so often whether it lives, and has so long to answer. */
+  quiet_ms: 3_000,
+  ping_ms: 5_000,
   /** Until a plugin has answered with its headers. */
   request_ms: 30_000,
   /** Requests under way in one version. */
