@@ -92,9 +92,14 @@ export class Module {
       ...instance.stats.view(),
     });
     return [
-      ...[...this.#serving.values()].map((instance) => one(instance, false)),
+      ...[...this.#serving.values()].sort((a, b) => a.version - b.version).map((instance) => one(instance, false)),
       ...[...this.#draining].map((instance) => one(instance, true)),
     ];
+  }
+
+  /** The version for a request, where there is one at once. Rejects as `choose` does. */
+  ready(asked?: string): Instance | undefined {
+    return this.#gate ? undefined : this.#pick(asked);
   }
 
   /**
@@ -102,8 +107,8 @@ export class Module {
    * names. Rejects with PluginFailed or Overloaded.
    */
   async choose(asked?: string): Promise<Instance> {
-    const ready = this.#gate ? undefined : this.#pick(asked);
-    if (ready) return ready;
+    const at_once = this.ready(asked);
+    if (at_once) return at_once;
     if (this.#held >= KERNEL_LIMITS.held)
       throw new Overloaded({ what: `requests held for the module ${this.name}`, limit: KERNEL_LIMITS.held });
     this.#held++;
@@ -119,7 +124,7 @@ export class Module {
             why: `no version of it was ready in ${KERNEL_LIMITS.held_ms} ms`,
           });
         await this.#ready(left);
-        const chosen = this.#gate ? undefined : this.#pick(asked);
+        const chosen = this.ready(asked);
         if (chosen) return chosen;
       }
     } finally {

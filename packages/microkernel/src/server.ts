@@ -210,27 +210,38 @@ async function pass(
   const headers = headersFor(request, module.name, strip_token);
   const url = `http://${request.headers.host}${path}${query}`;
   const asked = request.headers[VERSION_HEADER];
-  const body = await bodyOf(request);
-  const left = new AbortController();
-  const onClose = () => {
-    if (!response.writableFinished) left.abort(new Error('the client has gone'));
-  };
-  response.once('close', onClose);
-  let instance = await module.choose(typeof asked === 'string' ? asked : undefined);
+  const { headers: sent } = request;
+  const has_body = sent['content-length'] !== undefined || sent['transfer-encoding'] !== undefined;
+  const body = has_body ? await bodyOf(request) : null;
+  const left = leaving(request);
+  const named = typeof asked === 'string' ? asked : undefined;
+  let instance = module.ready(named) ?? (await module.choose(named));
   let answer: Answer;
   try {
-    answer = await instance.fetch(method, url, headers, body, left.signal);
+    answer = await instance.fetch(method, url, headers, body, left);
   } catch (error) {
     // It died before the request was sent: another takes its place in a moment.
     const unsent =
       isError(error, ConnectionLost) && (body === null || typeof body === 'string' || body instanceof Uint8Array);
     if (!unsent) throw error;
-    instance = await module.choose(typeof asked === 'string' ? asked : undefined);
-    answer = await instance.fetch(method, url, headers, body, left.signal);
+    instance = await module.choose(named);
+    answer = await instance.fetch(method, url, headers, body, left);
   } finally {
     module.judge(instance);
   }
   await answerWith(response, instance, answer);
+}
+
+/** Aborted when the connection of the request ends; one for each connection. */
+const connections = new WeakMap<object, AbortSignal>();
+
+function leaving({ socket }: IncomingMessage): AbortSignal {
+  const known = connections.get(socket);
+  if (known) return known;
+  const left = new AbortController();
+  socket.once('close', () => left.abort(new Error('the client has gone')));
+  connections.set(socket, left.signal);
+  return left.signal;
 }
 
 function headersFor(request: IncomingMessage, module: string, strip_token: boolean): FlatHeaders {

@@ -5,7 +5,7 @@
  */
 import { type ModuleKind, NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
-import { pluginObject } from './plugin.ts';
+import { type MakeRequest, pluginObject } from './plugin.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
@@ -33,7 +33,13 @@ export interface Inside {
 export type Evaluate = (source: string, language: string) => Promise<Record<string, unknown>>;
 
 /** `context` is what a class's constructor gets. */
-export function createGuest(powers: { outside: Outside; evaluate: Evaluate; context: { call?: Served } }): Inside {
+export function createGuest(powers: {
+  outside: Outside;
+  evaluate: Evaluate;
+  context: { call?: Served };
+  /** Makes a plugin's requests. */
+  request?: MakeRequest;
+}): Inside {
   const { outside, evaluate, context } = powers;
   let worker: WorkerObject | undefined;
 
@@ -73,7 +79,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
       });
       try {
         const module = await Promise.race([evaluate(source, language), late]);
-        worker = kind === 'plugin' ? pluginObject(module, context) : workerObject(module, context);
+        worker = kind === 'plugin' ? pluginObject(module, context, powers.request) : workerObject(module, context);
         return worker.methods;
       } catch (error) {
         if (error instanceof SourceRejected) throw error;

@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
+import { FastRequest, useFastHttp } from './fast-http.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
@@ -34,9 +35,11 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
   });
   Object.assign(globalThis, { hauki: context, fetch: context.fetch });
   Object.assign(console, createConsole(context.write_log));
+  if (setup.kind === 'plugin') useFastHttp();
   return createGuest({
     outside,
     context,
+    request: (...given) => new FastRequest(...given) as unknown as Request,
     async evaluate(source, language) {
       const file = `${HOME}/worker.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
