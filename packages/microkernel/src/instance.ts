@@ -6,10 +6,21 @@
  */
 
 import type { Agent } from '@hauki/node';
-import { describe, type Grants, isError, type Language, Overloaded, SourceRejected } from '@hauki/protocol';
+import {
+  type Answer,
+  type Body,
+  describe,
+  type FlatHeaders,
+  type Grants,
+  isError,
+  type Language,
+  Overloaded,
+  type PluginDescription,
+  type PluginForKernel,
+  SourceRejected,
+} from '@hauki/protocol';
 import { type CallerKey, Channel, makeCallerKey, openSession, remote, Session } from '@hauki/rpc';
 import { dialTcp } from '@hauki/rpc/node';
-import type { Answer, Body, FlatHeaders, PluginDescription, PluginForKernel } from '@hauki/vault';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
 import type { TicketDesk } from './tickets.ts';
@@ -24,6 +35,14 @@ export interface InstanceSpec {
   memory_mib: number;
   grants: Grants;
   load_timeout_ms: number;
+}
+
+export interface PluginRequest {
+  method: string;
+  url: string;
+  headers: FlatHeaders;
+  body: Body;
+  signal?: AbortSignal;
 }
 
 export interface HostPowers {
@@ -138,7 +157,7 @@ export class Instance {
    * Has a request served. A streamed body must be read to its end or left: until then the request is under way. Rejects
    * as a call does.
    */
-  async fetch(method: string, url: string, headers: FlatHeaders, body: Body, signal?: AbortSignal): Promise<Answer> {
+  async fetch({ method, url, headers, body, signal }: PluginRequest): Promise<Answer> {
     if (this.#in_flight >= KERNEL_LIMITS.requests)
       throw new Overloaded({ what: `requests of the module ${this.spec.module}`, limit: KERNEL_LIMITS.requests });
     if (this.#in_flight++ === 0) this.#watch();

@@ -25,6 +25,7 @@ import {
   NoNodeFits,
   normaliseGrants,
   Overloaded,
+  prefixOf,
   type VersionFacts,
 } from '@hauki/protocol';
 import { createDrivers } from '@hauki/vault';
@@ -32,7 +33,7 @@ import { checkSource, rejection, stage } from './evolve.ts';
 import { type Instance, PluginHost } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
-import { aliasesMeet, checkAlias, prefixOf, readModule } from './names.ts';
+import { aliasesMeet, checkAlias, readModule } from './names.ts';
 import { type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';

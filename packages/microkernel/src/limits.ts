@@ -35,13 +35,8 @@ export const KERNEL_LIMITS = {
   state_bytes: 4 * 1024 * 1024,
   /** Dehydrating and hydrating. */
   state_ms: 5_000,
-  /** A body that is gathered before the plugin is called; a larger one, or one of unknown size, is streamed. */
-  whole_body_bytes: 64 * 1024,
-  /** One chunk of a streamed body. */
-  chunk_bytes: 64 * 1024,
   /** Header names and values of one request or answer. */
   headers: 200,
-  header_bytes: 64 * 1024,
   /** How many of the last answers' times a version's p99 is taken of. */
   times_kept: 1_024,
   /** Answers before a version is judged by its error rate or p99. */

@@ -6,8 +6,18 @@
  * module come one after the other. While a stateful module hands its state over, requests wait (bounded) and none is
  * lost: when it fails, the old version serves them.
  */
-import { describe, type LiveView, type ModuleState, Overloaded, PluginFailed } from '@hauki/protocol';
-import type { Instance } from './instance.ts';
+import {
+  type Answer,
+  ConnectionLost,
+  describe,
+  isError,
+  type LiveView,
+  type ModuleState,
+  Overloaded,
+  PluginFailed,
+} from '@hauki/protocol';
+import { isWhole } from '@hauki/rpc/node';
+import type { Instance, PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { ModuleRecord } from './store.ts';
 
@@ -132,6 +142,21 @@ export class Module {
     }
   }
 
+  /** Has a version serve a request. Rejects as a call does, with PluginFailed, or with Overloaded. */
+  async serve(request: PluginRequest, asked?: string): Promise<{ answer: Answer; instance: Instance }> {
+    let instance = this.ready(asked) ?? (await this.choose(asked));
+    try {
+      return { answer: await instance.fetch(request), instance };
+    } catch (error) {
+      // It died before the request was sent: another takes its place in a moment.
+      if (!isError(error, ConnectionLost) || !isWhole(request.body)) throw error;
+      instance = await this.choose(asked);
+      return { answer: await instance.fetch(request), instance };
+    } finally {
+      this.#judge(instance);
+    }
+  }
+
   readonly #waiters = new Set<() => void>();
 
   #ready(within_ms: number): Promise<void> {
@@ -170,8 +195,8 @@ export class Module {
     return ready.length > 0 ? this.#serving.get(ready.at(-1)!.version) : undefined;
   }
 
-  /** Told of each answer of a version, to take one back that leaves its bounds. */
-  judge(instance: Instance): void {
+  /** After each answer of a version: one that leaves its bounds is taken back. */
+  #judge(instance: Instance): void {
     const { bounds, good } = this.record;
     if (!bounds || good === null || good === instance.version || this.#judged.has(instance)) return;
     const { requests } = instance.stats;

@@ -13,7 +13,7 @@ import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import {
   BadInput,
-  ConnectionLost,
+  type FlatHeaders,
   Forbidden,
   InternalError,
   isError,
@@ -21,18 +21,20 @@ import {
   ModuleUnknown,
   NoSuchMethod,
   PluginFailed,
+  prefixOf,
   RemoteError,
+  readTarget,
+  type Target,
   TooLarge,
   toWire,
   Unauthorised,
 } from '@hauki/protocol';
-import type { Answer, Body, FlatHeaders } from '@hauki/vault';
+import { bodyOf, hasBody, headersOf, leaving, writeAnswer, writeError } from '@hauki/rpc/node';
 import Fastify, { type FastifyError } from 'fastify';
 import type { Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { type Module, VERSION_HEADER } from './module.ts';
-import { prefixOf, readTarget, type Target } from './names.ts';
 import { kernelRoutes } from './routes.ts';
 
 declare module 'fastify' {
@@ -64,19 +66,6 @@ export interface KernelServer {
   close(): Promise<void>;
 }
 
-/** RFC 9110, 7.6.1, and what speaks of the connection to us. */
-const HOP = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-  'expect',
-]);
 const LOOPBACK = /^(?:127\.\d+\.\d+\.\d+|::1|::ffff:127\.\d+\.\d+\.\d+)$/;
 const hashOf = (text: string) => createHash('sha256').update(text).digest();
 
@@ -112,7 +101,8 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const server = createServer((request, response) => {
     const target = readTarget(request.url ?? '', kernel.aliases);
     if (target.kind === 'plugin') void serve(request, response, target);
-    else if (target.kind === 'refused') fail(response, new BadInput({ what: 'the request target', why: target.why }));
+    else if (target.kind === 'refused')
+      writeError(response, new BadInput({ what: 'the request target', why: target.why }));
     else own(request, response);
   });
   const app = Fastify({
@@ -129,11 +119,14 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     const typed = typedError(error);
     if (typed instanceof TooLarge) request.raw.resume();
     if (typed instanceof InternalError) log(`a request failed: ${error.stack ?? error.message}`);
-    return reply.status(typed.status).send(refusal(typed));
+    return reply.status(typed.status).send({ status: 'error', error: toWire(typed) });
   });
   app.setNotFoundHandler((request, reply) => {
     const method = `${request.method} ${request.url.split('?')[0]}`;
-    return reply.status(404).send(refusal(new NoSuchMethod({ method }, 'There is no such route. See /docs')));
+    return reply.status(404).send({
+      status: 'error',
+      error: toWire(new NoSuchMethod({ method }, 'There is no such route. See /docs') as MeshError),
+    });
   });
   app.addHook('onRoute', (route) => {
     if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true };
@@ -169,7 +162,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const who = typeof by === 'string' ? by : await by;
       await pass(module, request, response, target, who !== 'anonymous');
     } catch (error) {
-      fail(response, failure(target.module, error, log));
+      writeError(response, failure(target.module, error, log));
     }
   };
 
@@ -198,6 +191,11 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   };
 }
 
+/** Headers that are the kernel's business alone. */
+const PREFIX = 'x-forwarded-prefix';
+const WITH_TOKEN = new Set([PREFIX]);
+const WITHOUT_TOKEN = new Set([PREFIX, 'authorization']);
+
 /** Gives a request to a version of the module, and its answer back. */
 async function pass(
   module: Module,
@@ -206,130 +204,30 @@ async function pass(
   { path, query }: { path: string; query: string },
   strip_token: boolean,
 ): Promise<void> {
-  const method = request.method ?? 'GET';
-  const headers = headersFor(request, module.name, strip_token);
-  const url = `http://${request.headers.host}${path}${query}`;
+  const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
+  headers.push(PREFIX, prefixOf(module.name));
   const asked = request.headers[VERSION_HEADER];
-  const { headers: sent } = request;
-  const has_body = sent['content-length'] !== undefined || sent['transfer-encoding'] !== undefined;
-  const body = has_body ? await bodyOf(request) : null;
-  const left = leaving(request);
-  const named = typeof asked === 'string' ? asked : undefined;
-  let instance = module.ready(named) ?? (await module.choose(named));
-  let answer: Answer;
-  try {
-    answer = await instance.fetch(method, url, headers, body, left);
-  } catch (error) {
-    // It died before the request was sent: another takes its place in a moment.
-    const unsent =
-      isError(error, ConnectionLost) && (body === null || typeof body === 'string' || body instanceof Uint8Array);
-    if (!unsent) throw error;
-    instance = await module.choose(named);
-    answer = await instance.fetch(method, url, headers, body, left);
-  } finally {
-    module.judge(instance);
-  }
-  await answerWith(response, instance, answer);
+  const body = hasBody(request) ? await bodyOf(request) : null;
+  const { answer, instance } = await module.serve(
+    {
+      method: request.method ?? 'GET',
+      url: `http://${request.headers.host}${path}${query}`,
+      headers,
+      body,
+      signal: leaving(request),
+    },
+    typeof asked === 'string' ? asked : undefined,
+  );
+  await writeAnswer(response, answer, provenance(instance));
 }
 
-/** Aborted when the connection of the request ends; one for each connection. */
-const connections = new WeakMap<object, AbortSignal>();
-
-function leaving({ socket }: IncomingMessage): AbortSignal {
-  const known = connections.get(socket);
-  if (known) return known;
-  const left = new AbortController();
-  socket.once('close', () => left.abort(new Error('the client has gone')));
-  connections.set(socket, left.signal);
-  return left.signal;
-}
-
-function headersFor(request: IncomingMessage, module: string, strip_token: boolean): FlatHeaders {
-  const { rawHeaders } = request;
-  const headers: FlatHeaders = [];
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i]!.toLowerCase();
-    if (HOP.has(name) || (strip_token && name === 'authorization') || name.startsWith('x-forwarded-prefix')) continue;
-    headers.push(name, rawHeaders[i + 1]!);
-  }
-  headers.push('x-forwarded-prefix', prefixOf(module));
-  return headers;
-}
-
-async function bodyOf(request: IncomingMessage): Promise<Body> {
-  const { headers } = request;
-  const length = headers['content-length'] === undefined ? undefined : Number(headers['content-length']);
-  if (length === 0 || (length === undefined && headers['transfer-encoding'] === undefined)) return null;
-  // A Buffer is bytes, but a session takes those of plain arrays only where nothing else is in their memory.
-  const stream = (async function* () {
-    for await (const chunk of request) yield new Uint8Array(chunk as Buffer);
-  })();
-  if (length === undefined || length > KERNEL_LIMITS.whole_body_bytes) return stream;
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of stream) chunks.push(chunk);
-  return new Uint8Array(Buffer.concat(chunks));
-}
-
-async function answerWith(
-  response: ServerResponse,
-  instance: Instance,
-  [status, headers, body]: Answer,
-): Promise<void> {
-  const { digest, version } = instance.spec;
-  const named: FlatHeaders = [];
-  let length = false;
-  for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i]!.toLowerCase();
-    if (HOP.has(name)) continue;
-    if (name === 'content-length') length = true;
-    named.push(headers[i]!, headers[i + 1]!);
-  }
-  named.push('x-hauki-version', String(version), 'x-hauki-digest', digest);
-  const whole = body === null || typeof body === 'string' || body instanceof Uint8Array;
-  const bytes = typeof body === 'string' ? Buffer.byteLength(body) : body instanceof Uint8Array ? body.length : 0;
-  if (whole && !length && status !== 204 && status !== 304) named.push('content-length', String(bytes));
-  try {
-    response.writeHead(status, named);
-  } catch (error) {
-    if (!whole) await (body as AsyncGenerator).return?.(undefined);
-    throw error;
-  }
-  if (whole) {
-    response.end(body ?? undefined);
-    return;
-  }
-  response.flushHeaders();
-  try {
-    for await (const chunk of body) {
-      if (response.destroyed) break;
-      if (!response.write(chunk)) await drained(response);
-    }
-    response.end();
-  } catch {
-    // The answer has begun: all that can be said is that it is not whole.
-    response.destroy();
-  }
-}
-
-const drained = (response: ServerResponse): Promise<void> =>
-  new Promise((resolve) => {
-    const tell = () => {
-      response.off('drain', tell);
-      response.off('close', tell);
-      resolve();
-    };
-    response.on('drain', tell);
-    response.on('close', tell);
-  });
-
-const refusal = (error: MeshError) => ({ status: 'error', error: toWire(error) });
-
-function fail(response: ServerResponse, error: MeshError): void {
-  if (response.headersSent || response.destroyed) return void response.destroy();
-  const body = JSON.stringify(refusal(error));
-  response.writeHead(error.status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
-  response.end(body);
-}
+/** By which an answer can be traced to its source. */
+export const provenance = ({ version, spec }: Instance): FlatHeaders => [
+  'x-hauki-version',
+  String(version),
+  'x-hauki-digest',
+  spec.digest,
+];
 
 /** What a request's failure means to whoever asked; of the module's inside no more than its error's first line. */
 function failure(module: string, error: unknown, log: ServerOptions['log']): MeshError {

@@ -3,8 +3,7 @@
  * kept for those that come after it.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { BadInput, describe, type Trial, type TrialResult } from '@hauki/protocol';
-import type { Body, FlatHeaders } from '@hauki/vault';
+import { BadInput, type Body, describe, type FlatHeaders, type Trial, type TrialResult } from '@hauki/protocol';
 import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 
@@ -99,7 +98,13 @@ async function run(instance: Instance, trial: Trial, signal: AbortSignal): Promi
   );
   late.catch(() => {});
   try {
-    const asked = instance.fetch(method.toUpperCase(), `http://staging${path}`, flat, text, time);
+    const asked = instance.fetch({
+      method: method.toUpperCase(),
+      url: `http://staging${path}`,
+      headers: flat,
+      body: text,
+      signal: time,
+    });
     const [status, given, answered] = await Promise.race([asked, late]);
     return result(difference(trial.expect, status, given, await Promise.race([bodyText(answered), late])));
   } catch (error) {

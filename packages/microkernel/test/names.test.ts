@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BadInput, isError } from '@hauki/protocol';
+import { BadInput, isError, PLUGINS, readTarget } from '@hauki/protocol';
 import fc from 'fast-check';
-import { aliasesMeet, checkAlias, PLUGINS, readModule, readTarget } from '../src/names.ts';
+import { aliasesMeet, checkAlias, readModule } from '../src/names.ts';
 
 const plugin = (module: string, path: string, query = '') => ({ kind: 'plugin', module, path, query });
 

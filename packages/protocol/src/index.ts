@@ -7,4 +7,5 @@ export * from './grants.ts';
 export * from './kernels.ts';
 export * from './limits.ts';
 export * from './pointer.ts';
+export * from './targets.ts';
 export * from './ticket.ts';

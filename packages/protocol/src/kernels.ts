@@ -176,3 +176,76 @@ export interface JournalEntry {
   /** SHA-256 of this entry without this member. */
   hash: string;
 }
+
+/** Names and values in turn. */
+export type FlatHeaders = string[];
+export type Body = null | string | Uint8Array | AsyncIterable<Uint8Array>;
+export type Answer = [status: number, headers: FlatHeaders, body: Body];
+
+/** What a plugin says of itself. */
+export interface PluginDescription {
+  /** As `GET /path`, as far as the module tells; `* /*` where it does not. */
+  routes: string[];
+  /** How its state is handed over. */
+  state: 'hooks' | 'export' | 'none';
+}
+
+export interface PluginForKernel {
+  fetch(method: string, url: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+  describe(): PluginDescription;
+  /** What the module's state is; only where `describe` says that there is one. */
+  dehydrate(): Promise<unknown>;
+  hydrate(state: unknown, from_version: number): Promise<void>;
+}
+
+/** A kernel, as the core lists it. */
+export interface KernelInfo {
+  /** As in Microkernel-77. */
+  kernel: string;
+  /** Where it listens itself. */
+  url: string;
+}
+
+/** A kernel, as the core sees it over its link. */
+export interface KernelForCore {
+  evolve(request: EvolveRequest, by: string): Promise<Evolved>;
+  rollback(module: string, version: number | null, by: string): Promise<Evolved>;
+  remove(module: string, by: string): Promise<void>;
+  modules(): Promise<ModuleView[]>;
+  /** A request for a module, from the gateway. `path` is the module's own, with its query. */
+  fetch(module: string, method: string, path: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+}
+
+/** The core, as a kernel sees it. */
+export interface CoreForKernel {
+  /** Once a link. */
+  register(info: KernelInfo, modules: ModuleSummary[]): Promise<{ core: string }>;
+  /** What it holds now, and in a person's words what has just happened. Also a sign of life. */
+  report(modules: ModuleSummary[], line: string | null): Promise<void>;
+}
+
+/** What the core must know of a module that a kernel holds. */
+export interface ModuleSummary {
+  module: string;
+  version: number;
+  digest: string;
+  serving: boolean;
+}
+
+/** Which kernels a module goes to. */
+export interface RolloutRequest extends EvolveRequest {
+  /** This kernel and no other. */
+  kernel?: string;
+  /** So many kernels, or all. Left out: those that hold the module, else one. */
+  replicas?: number | 'all';
+  /** Kernels at once; the next wave begins when all of this one serve. */
+  wave?: number;
+  /** A wave must have stayed within the bounds for so long. */
+  watch_ms?: number;
+}
+
+export interface RolledOut {
+  module: string;
+  kernels: { kernel: string; version: number; digest: string }[];
+  waves: number;
+}

@@ -4,4 +4,3 @@ export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
 export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export type { EffectPowers, MeshFsClient } from './effects/effect.ts';
 export * from './effects/effects.ts';
-export type { Answer, Body, FlatHeaders, PluginDescription, PluginForKernel } from './guest/plugin.ts';

@@ -2,7 +2,7 @@
  * Request and Response for plugins in Node: what a handler mostly uses of them, without the cost of Node's own, which
  * are made only when something else is asked for. Both stand in the line of Node's prototypes, so `instanceof` holds.
  */
-import type { Body, FlatHeaders } from './plugin.ts';
+import type { Body, FlatHeaders } from '@hauki/protocol';
 
 const NativeRequest = globalThis.Request;
 const NativeResponse = globalThis.Response;

@@ -5,30 +5,9 @@
  * What always holds: whatever the module answers becomes `[status, headers, body]` or an error of this call; a body that
  * is there at once goes along whole, any other is a stream whose reader's leaving ends it.
  */
-import { SourceRejected } from '@hauki/protocol';
+import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
 import { isClass } from '@hauki/rpc';
 import type { WorkerObject } from './worker-object.ts';
-
-/** Names and values in turn. */
-export type FlatHeaders = string[];
-export type Body = null | string | Uint8Array | AsyncIterable<Uint8Array>;
-export type Answer = [status: number, headers: FlatHeaders, body: Body];
-
-/** What a plugin says of itself. */
-export interface PluginDescription {
-  /** As `GET /path`, as far as the module tells; `* /*` where it does not. */
-  routes: string[];
-  /** How its state is handed over. */
-  state: 'hooks' | 'export' | 'none';
-}
-
-export interface PluginForKernel {
-  fetch(method: string, url: string, headers: FlatHeaders, body: Body): Promise<Answer>;
-  describe(): PluginDescription;
-  /** What the module's state is; only where `describe` says that there is one. */
-  dehydrate(): Promise<unknown>;
-  hydrate(state: unknown, from_version: number): Promise<void>;
-}
 
 type Handler = (request: Request, env: object, context: object) => unknown;
 
