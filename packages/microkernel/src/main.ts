@@ -8,6 +8,7 @@ import { writeNew } from '@hauki/backplane';
 import { describe } from '@hauki/protocol';
 import { closeInheritedDescriptors } from '@hauki/vault';
 import { pino } from 'pino';
+import { CoreLink } from './core-link.ts';
 import { Kernel } from './kernel.ts';
 import { createKernelServer } from './server.ts';
 
@@ -22,6 +23,9 @@ export interface KernelProcessOptions {
   host_names?: string[];
   drivers?: string[];
   memory_mib?: number;
+  /** The core of the mesh that it belongs to, and the file with a token that may be a node. */
+  core_url?: string;
+  token_file?: string;
 }
 
 // Whatever a shell or a supervisor left open must not reach a vault.
@@ -56,10 +60,12 @@ try {
   });
   const token = await tokenOf(data_dir);
   const server = await createKernelServer(kernel, { token, open, log, ...(host_names ? { host_names } : {}) });
+  let link: CoreLink | undefined;
   const stop = async (reason: string) => {
     if (stopping) return;
     stopping = true;
     log(`ending: ${reason}`);
+    link?.stop();
     await server.close();
     await kernel.close();
     process.exit(0);
@@ -74,6 +80,11 @@ try {
   const url = await server.listen({ host, port });
   if (open) logger.warn('started with --open: anybody on this machine may change what it serves');
   log(`[${kernel.name}] Online. Awaiting DNA Injection.`, { url });
+  if (options.core_url && options.token_file) {
+    const mesh_token = readFileSync(options.token_file, 'utf8').trim();
+    link = new CoreLink(kernel, { core_url: options.core_url, token: mesh_token, url, log });
+    await link.run().first;
+  }
   process.send?.({ ready: true, url });
 } catch (error) {
   logger.fatal(describe(error));
