@@ -31,6 +31,7 @@ import {
 import { powers } from '#powers';
 import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
+import { type Kernels, meshKernels } from './kernel.ts';
 import { type LastingDoor, lastingDoor } from './lasting.ts';
 import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
@@ -96,6 +97,8 @@ export interface WorkerDetails {
 
 export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
   readonly core: string;
+  /** The mesh's microkernels. */
+  readonly kernels: Kernels;
   /**
    * Clones a worker. Returns at once something to call (calls wait for the worker) or to await (to its ghost).
    * Rejects with NoNodeFits, SourceRejected, VaultFailed, PointerUnknown, BadInput, Unauthorised, ConnectionLost.
@@ -282,6 +285,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     core: base,
     clone,
     cloneDistributed: clone,
+    kernels: meshKernels(core),
     ...lastingDoor(core, moduleOf),
     ...spoolDoor(core, moduleOf),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {

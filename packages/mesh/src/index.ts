@@ -10,7 +10,7 @@ export * from '@hauki/protocol';
 export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc';
 export * from './connect.ts';
 export type { EventsOptions } from './events.ts';
-export { connectKernel, type KernelDoor } from './kernel.ts';
+export { connectKernel, type KernelDoor, type Kernels } from './kernel.ts';
 export type { ProvisionOptions } from './lasting.ts';
 export * from './meshfs.ts';
 export type { Routing } from './route.ts';

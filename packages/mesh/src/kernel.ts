@@ -1,7 +1,34 @@
 /** `connectKernel`: a microkernel as a script sees it. Every method is one request; errors are the kernel's own. */
-import type { Evolved, EvolveRequest, JournalEntry, KernelStatus, ModuleView, VersionFacts } from '@hauki/protocol';
+import type {
+  Evolved,
+  EvolveRequest,
+  JournalEntry,
+  KernelInfo,
+  KernelStatus,
+  ModuleSummary,
+  ModuleView,
+  RolledOut,
+  RolloutRequest,
+  VersionFacts,
+} from '@hauki/protocol';
 import { powers } from '#powers';
-import { createCoreClient } from './http.ts';
+import { type CoreClient, createCoreClient } from './http.ts';
+
+/** Staging takes its time: a start, and all the tests. */
+const EVOLVE_MS = 120_000;
+
+/** Kernels of a mesh: what `mesh.kernels` is. */
+export interface Kernels {
+  list(): Promise<(KernelInfo & { since: number; modules: ModuleSummary[] })[]>;
+  /** Evolves a module on one kernel or several, in waves; the first wave that fails takes all back. */
+  evolve(request: RolloutRequest): Promise<RolledOut>;
+}
+
+export const meshKernels = (core: CoreClient): Kernels => ({
+  list: async () =>
+    (await core.request<{ kernels: Awaited<ReturnType<Kernels['list']>> }>('GET', '/api/v2/kernels')).kernels,
+  evolve: (request) => core.request('POST', '/api/evolve_plugin', request, EVOLVE_MS),
+});
 
 export interface KernelDoor {
   readonly url: string;
@@ -23,9 +50,6 @@ export interface KernelDoor {
   /** The journal, of one module or of all. */
   history(module?: string): Promise<JournalEntry[]>;
 }
-
-/** Staging takes its time: a start, and all the tests. */
-const EVOLVE_MS = 120_000;
 
 /** `token`: the kernel's own, or none for a kernel that was started open on this machine. Asks nobody yet. */
 export function connectKernel({ url, token = '' }: { url: string; token?: string }): KernelDoor {

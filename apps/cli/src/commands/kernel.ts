@@ -4,9 +4,9 @@ import { readFileSync, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { BadInput, connectKernel, type Evolved, type EvolveRequest, type KernelDoor, type Trial } from '@hauki/mesh';
 import { bundle } from '@hauki/mesh/bundle';
-import { defaultDataDir, kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
+import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, type Common, collect, common } from '../context.ts';
+import { askedToEnd, type Common, collect, common, milliseconds, withMesh } from '../context.ts';
 import { startKernel } from '../local-mesh.ts';
 import { duration, paint, printable, report, table } from '../output.ts';
 
@@ -29,6 +29,9 @@ interface EvolveFlags extends KernelFlags {
   maxP99?: string;
   dryRun?: boolean;
   watch?: boolean;
+  replicas?: string;
+  wave?: string;
+  watchFor?: string;
 }
 
 const DEFAULT_URL = 'http://127.0.0.1:8881';
@@ -112,6 +115,22 @@ function show(evolved: Evolved, took_ms: number, url: string): void {
   if (diff) console.log(printable(diff));
 }
 
+/** By the core, on several kernels. */
+async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void> {
+  const replicas = flags.replicas === 'all' ? ('all' as const) : wholeNumber(flags.replicas!);
+  const watch_ms = milliseconds('--watch-for', flags.watchFor);
+  await withMesh(flags, async (mesh) => {
+    const more = { replicas, wave: wholeNumber(flags.wave ?? '1'), ...(watch_ms === undefined ? {} : { watch_ms }) };
+    const { module, kernels, waves } = await mesh.kernels.evolve({ ...wanted, ...more });
+    if (flags.json) return console.log(JSON.stringify({ module, kernels, waves }));
+    console.log(
+      `${paint('bold', module)} ${paint('green', `serves on ${kernels.length} kernels`)}, after ${waves} waves`,
+    );
+    const rows = kernels.map(({ kernel, version, digest }) => [kernel, String(version), digest.slice(0, 12)]);
+    console.log(table([['KERNEL', 'VERSION', 'DIGEST'], ...rows]));
+  });
+}
+
 async function evolve(file: string, flags: EvolveFlags): Promise<void> {
   const kernel = openKernel(flags);
   const once_ = async () => {
@@ -120,6 +139,7 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     const source = await read(file, flags.driver);
     if (source.language) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
     const began = performance.now();
+    if (flags.replicas !== undefined) return rollOut({ ...wanted, ...source }, flags);
     const evolved = await kernel.evolve({ ...wanted, ...source });
     if (flags.json) console.log(JSON.stringify(evolved));
     else show(evolved, performance.now() - began, kernel.url);
@@ -158,6 +178,8 @@ export function kernelCommands(program: Command): void {
     .option('--port <number>', 'its port', '8881')
     .option('--id <id>', 'its number, as in Microkernel-77', '77')
     .option('--open', 'callers on this machine need no token')
+    .option('--join', 'belong to the mesh of the core (--core): its gateway serves what this kernel holds')
+    .option('--token-file <file>', 'the core’s node.token; default: that of a core on this machine')
     .option('--driver <name>', 'run modules in these vaults only; may be repeated', collect)
     .addHelpText(
       'after',
@@ -176,8 +198,21 @@ Example:
       if (!/^[a-z0-9-]{1,16}$/.test(flags.id)) throw new BadInput({ what: '--id', why: 'as in 77: [a-z0-9-]' });
       const asked = askedToEnd();
       const data_dir = kernelDataDir(data, flags.id);
+      const joined = flags.join
+        ? {
+            core_url: common(command).core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000',
+            token_file: flags.tokenFile ?? nodeTokenFile(data),
+          }
+        : {};
       const kernel = await startKernel(
-        { data_dir, id: flags.id, port, open: flags.open ?? false, ...(flags.driver ? { drivers: flags.driver } : {}) },
+        {
+          ...joined,
+          data_dir,
+          id: flags.id,
+          port,
+          open: flags.open ?? false,
+          ...(flags.driver ? { drivers: flags.driver } : {}),
+        },
         'inherit',
       );
       if (json) console.log(JSON.stringify({ url: kernel.url, id: flags.id, data_dir, pid: kernel.child.pid }));
@@ -207,6 +242,9 @@ Example:
     .option('--max-p99 <ms>', 'take it back when it is slower')
     .option('--dry-run', 'everything but the change')
     .option('--watch', 'evolve again at each save')
+    .option('--replicas <n|all>', 'by the core: on so many kernels of the mesh')
+    .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back', '1')
+    .option('--watch-for <duration>', 'with --replicas: how long each wave must do well')
     .addHelpText('after', '\nExample:\n  hauki evolve examples/plugins/hello.ts --watch')
     .action((file: string, flags: EvolveFlags, command: Command) => evolve(file, { ...flags, ...common(command) }));
 
