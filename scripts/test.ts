@@ -8,6 +8,7 @@ import { existsSync, globSync } from 'node:fs';
 /** What tests need beyond Node: a command to look for, and Debian's package for it. */
 const NEEDED = [
   { command: 'lxc-start', packages: ['lxc'] },
+  { command: 'bwrap', packages: ['bubblewrap'] },
   { command: 'chromium', packages: ['chromium'] },
   { command: 'python3', packages: ['python3'] },
 ];

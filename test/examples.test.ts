@@ -19,6 +19,7 @@ const EXPECTED: Record<string, RegExp[]> = {
     /^(the weather is fine\n){2}/m,
     /no grant for this: fetch 127\.0\.0\.1:1\b/,
     /no grant for this: meshfs\.write/,
+    /no grant for this: fetch POST 127\.0\.0\.1:/,
   ],
   '04-errors.ts': [
     /^refused at parse: /m,

@@ -17,27 +17,36 @@ below are that page's. Calls block; threads carry the rest:
 """
 from __future__ import annotations
 
-import base64
 import collections
 import collections.abc
 import contextlib
 import datetime
-import hashlib
-import hmac
-import http.client
+import importlib
 import itertools
 import json
 import math
 import os
 import re
-import socket
-import ssl
 import struct
 import threading
 import time
-import urllib.parse
 import warnings
 import weakref
+
+
+class _Late:
+    """A module that is imported when it is first used: what dials and proves, which a guest that shares this file
+    (packages/vault/src/guest/python) never does."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str):
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+base64, hashlib, hmac, socket, ssl = map(_Late, ("base64", "hashlib", "hmac", "socket", "ssl"))
+http_client, urllib_parse = _Late("http.client"), _Late("urllib.parse")
 
 # ---- Bounds (section 14) -------------------------------------------------------------------------------------------
 
@@ -94,17 +103,20 @@ _CODES = {
     "Unauthorised": -32012, "Forbidden": -32013, "GrantMissing": -32014, "TokenUnknown": -32015,
     "TicketForged": -32020, "TicketExpired": -32021, "TicketReplayed": -32022, "TicketAudience": -32023,
     "TicketMisdirected": -32024, "TicketUnproven": -32025, "SessionLost": -32026, "NoNodeFits": -32030,
-    "VaultFailed": -32031, "SourceRejected": -32032, "WorkerUnknown": -32033, "PointerMissing": -32040,
+    "VaultFailed": -32031, "SourceRejected": -32032, "WorkerUnknown": -32033, "QuotaExceeded": -32034,
+    "WorkerPaused": -32035, "PointerMissing": -32040,
     "PointerDeleted": -32045, "PreconditionFailed": -32046, "VersionUnknown": -32047, "ChangesMissed": -32048,
     "RangeUnsatisfiable": -32049, "DigestMismatch": -32090, "UploadUnknown": -32091, "UploadOffset": -32092,
     "NotText": -32093,
     "PointerInvalid": -32041, "PointerUnknown": -32042, "PayloadLost": -32043, "StorageFailed": -32044,
+    "VolumeInUse": -32070, "VolumeUnknown": -32071, "VolumeFailed": -32072,
     "NameTaken": -32060, "WorkerRestarting": -32061, "JobUnknown": -32062, "JobEnded": -32063, "KeyReused": -32064,
     "JobCancelled": -32065, "ModuleUnknown": -32070, "EvolveRejected": -32071, "EditRefused": -32072,
     "PluginFailed": -32073,
 }  # fmt: skip
 _RETRYABLE = {
     "ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed", "WorkerRestarting",
+    "VolumeInUse", "QuotaExceeded", "WorkerPaused",
 }  # fmt: skip
 _ERRORS = {
     name: type(name, (MeshError,), {"code": code, "retryable": name in _RETRYABLE, "__module__": __name__})
@@ -1152,9 +1164,18 @@ class Pending:
         self._error: BaseException | None = None
         self._given: list = []
         self._ordinal = 0
+        self._listeners: list = []
 
     def done(self) -> bool:
         return self._event.is_set()
+
+    def when_done(self, listener) -> None:
+        """Calls `listener(self)` when the call has settled, on whatever thread that happens."""
+        with self._session.lock:
+            if not self._event.is_set():
+                self._listeners.append(listener)
+                return
+        listener(self)
 
     def result(self):
         """The result. Raises what the worker raised, or DeadlineExceeded, Cancelled, OutcomeUnknown, WorkerDied, …"""
@@ -1176,7 +1197,11 @@ class Pending:
 
     def settle(self, outcome=None, error: BaseException | None = None) -> None:
         self._outcome, self._error = outcome, error
-        self._event.set()
+        with self._session.lock:
+            self._event.set()
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener(self)
 
 
 class ServedCall:
@@ -1206,7 +1231,7 @@ class _Method:
         self._target, self._name = target, name
 
     def __call__(self, *args, **named):
-        return self.start(*args, **named).result()
+        return self._target._session.outcome(self.start(*args, **named))
 
     def start(self, *args, **named) -> Pending:
         target = self._target
@@ -1445,7 +1470,7 @@ class _Producer:
         except BaseException as error:  # noqa: BLE001: whatever the generator raises is the reader's.
             with session.lock:
                 if session.producers.pop(id, None):
-                    session.tell("rpc.fail", [id, error_to_wire(error)])
+                    session.tell("rpc.fail", [id, session.wire_of(error)])
         finally:
             close = getattr(self._source, "close", None)
             if close:
@@ -1533,7 +1558,7 @@ def _arrived(value):
 class _Session:
     """JSON-RPC both ways over a channel: calls, references, streams. Everything of it under `lock`."""
 
-    def __init__(self, channel: _Channel, timeout_ms: float):
+    def __init__(self, channel: _Channel, timeout_ms: float, runner=None):
         self.lock = threading.RLock()
         self.channel = channel
         self.over = threading.Event()
@@ -1545,7 +1570,7 @@ class _Session:
         self._served: dict = {}
         self._serving = 0
         self._kept: dict = {}
-        self._runner = _Runner()
+        self._runner = runner or _Runner()
         self.readers: dict = {}
         self.producers: dict = {}
         self._signals: dict = {}
@@ -1557,6 +1582,19 @@ class _Session:
         self._given: list = []
         self._begun: list = []
         self._lazy = False
+
+    # -- What guests do otherwise
+
+    def outcome(self, pending: Pending):
+        """What a call gives to whoever makes it."""
+        return pending.result()
+
+    def root(self, method: str):
+        """What a call goes to that names no target: callers offer nothing. Raises NoSuchMethod, or gives a callable."""
+        raise NoSuchMethod(f"Method not found: {method}. There are no methods", {"method": method, "has": []})
+
+    def wire_of(self, error: BaseException) -> dict:
+        return error_to_wire(error)
 
     # -- Sending
 
@@ -1638,7 +1676,7 @@ class _Session:
             return ["yours", value._on]
         if isinstance(value, RemoteObject):
             type = "function" if isinstance(value, RemoteFunction) else "object"
-        elif hasattr(value, "__next__"):
+        elif hasattr(value, "__next__") or hasattr(value, "__anext__"):
             return self._give_stream(value)
         else:
             known = {Reference: "object", Signal: "signal"}
@@ -1666,7 +1704,7 @@ class _Session:
         if len(self.producers) + len(self._begun) >= STREAMS:
             raise _overloaded("streams of this session", STREAMS)
         number = self._number()
-        producer = _Producer(self, number, source, 0 if self._lazy else STREAM_BYTES)
+        producer = self._producer(number, source, 0 if self._lazy else STREAM_BYTES)
 
         def begin():
             self.producers[number] = producer
@@ -1674,6 +1712,14 @@ class _Session:
 
         self._begun.append(begin)
         return ["mine", number, "iterable", 0] if self._lazy else ["mine", number, "iterable"]
+
+    def _producer(self, number: int, source, credit: int) -> _Producer:
+        if not hasattr(source, "__next__"):
+            raise Unserialisable("This value cannot be sent: an asynchronous iterator", {"why": "give a generator"})
+        return _Producer(self, number, source, credit)
+
+    def _stream(self, id: int, lazy: bool) -> RemoteStream:
+        return RemoteStream(self, id, lazy)
 
     def _give_signal(self, number: int, signal: Signal) -> None:
         def aborted():
@@ -1711,7 +1757,7 @@ class _Session:
         if type in ("iterable", "stream"):
             if len(self.readers) >= STREAMS:
                 raise _overloaded("streams of this session", STREAMS)
-            self.readers[id] = RemoteStream(self, id, tag[3:] == [0])
+            self.readers[id] = self._stream(id, tag[3:] == [0])
             return self.readers[id]
         if type not in ("function", "object", "signal"):
             _bad("a reference of unknown type")
@@ -1878,10 +1924,10 @@ class _Session:
                 target = self._export_of(rpc["on"]) if isinstance(rpc["on"], int) else _no_method(method)
             elif rpc.get("of") in self._kept:
                 target = self._kept[rpc["of"]]
+            elif "of" in rpc:
+                raise _gone(f"result of call {rpc['of']}")
             else:
-                raise _gone(f"result of call {rpc['of']}") if "of" in rpc else NoSuchMethod(
-                    f"Method not found: {method}. There are no methods", {"method": method, "has": []}
-                )
+                target, method = self.root(method), "rpc.apply"
         except MeshError as error:
             if kept:
                 kept.settle(error=error)
@@ -1893,22 +1939,31 @@ class _Session:
         if id is not None:
             self._served[id] = call
         self._serving += 1
+        self._begin(id, call, kept, target, path, method, params)
+
+    def _begin(self, id, call: ServedCall, kept: _Kept | None, target, path, method: str, params) -> None:
         self._runner.add(lambda: self._run(id, call, kept, target, path, method, params))
 
     def _run(self, id, call: ServedCall, kept: _Kept | None, target, path, method: str, params) -> None:
         value, error = None, None
         _thread.call = call
         try:
-            args = _arrived(params)
-            args = args if isinstance(args, list) else [args]
-            target = target.get() if isinstance(target, _Kept) else target
-            if method == "rpc.get":
-                value = _read_path(target, path)
-            else:
-                value = _invoke(target, path, None if method == "rpc.apply" else method, args)
+            value = self._computed(target, path, method, params)
         except BaseException as raised:  # noqa: BLE001: whatever a callback raises is its caller's.
             error = raised
         _thread.call = None
+        self._finished(id, kept, value, error)
+
+    def _computed(self, target, path, method: str, params):
+        """What is asked for; waits for the results that it names."""
+        args = _arrived(params)
+        args = args if isinstance(args, list) else [args]
+        target = target.get() if isinstance(target, _Kept) else target
+        if method == "rpc.get":
+            return _read_path(target, path)
+        return _invoke(target, path, None if method == "rpc.apply" else method, args)
+
+    def _finished(self, id, kept: _Kept | None, value, error: BaseException | None) -> None:
         if kept:
             kept.settle(value, error)
         with self.lock:
@@ -1930,7 +1985,7 @@ class _Session:
         finally:
             self._lazy = False
         if error is not None:
-            wire = error_to_wire(error)
+            wire = self.wire_of(error)
             try:
                 self._post(f'"id":{_json(id)},"error":', wire)
             except Exception:  # noqa: BLE001: its fields cannot be sent.
@@ -2207,7 +2262,7 @@ class _Core:
     """The core's HTTP API."""
 
     def __init__(self, url: str, token: str):
-        parts = urllib.parse.urlsplit(url)
+        parts = urllib_parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadInput(f"url: {url!r} is no http or https URL", {"what": "url"})
         self._secure, self._host = parts.scheme == "https", parts.hostname
@@ -2217,7 +2272,7 @@ class _Core:
 
     def request(self, method: str, path: str, body=None, timeout_s: float = 60.0) -> dict:
         """One request; gives the answer's JSON. Raises the typed error that it tells of, or ConnectionLost."""
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        kind = http_client.HTTPSConnection if self._secure else http_client.HTTPConnection
         connection = kind(self._host, self._port, timeout=timeout_s)
         headers = {"authorization": f"Bearer {self._token}"}
         data = None if body is None else _json(body).encode()
@@ -2226,7 +2281,7 @@ class _Core:
         try:
             connection.request(method, self._base + path, data, headers)
             answer = json.loads(connection.getresponse().read() or b"{}")
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http_client.HTTPException, ValueError) as error:
             raise ConnectionLost(f"Not connected: the core does not answer: {error}", {"why": str(error)}) from error
         finally:
             connection.close()
@@ -2285,7 +2340,7 @@ class Mesh:
 
     def visit(self, worker: str, *, timeout_ms: float = CALL_MS, routing: str = "p2p_preferred") -> Worker:
         """A session with a worker that somebody else owns."""
-        path = f"/api/v2/ephemeral/{urllib.parse.quote(worker, safe='')}/ticket"
+        path = f"/api/v2/ephemeral/{urllib_parse.quote(worker, safe='')}/ticket"
         ticket = self._core.request("POST", path, {"audience": self._key.thumbprint})["ticket"]
         return self._open(ticket, timeout_ms, routing)
 
@@ -2296,7 +2351,7 @@ class Mesh:
 
     def destruct(self, worker: str) -> None:
         """Kills a worker by its name."""
-        self._core.request("DELETE", f"/api/v2/ephemeral/{urllib.parse.quote(worker, safe='')}")
+        self._core.request("DELETE", f"/api/v2/ephemeral/{urllib_parse.quote(worker, safe='')}")
 
     def registry(self) -> dict:
         """The nodes and workers that there are."""
@@ -2308,7 +2363,7 @@ class Mesh:
 
     def resolve(self, pointer: str) -> dict:
         """Reads a document of MeshFS."""
-        return self._core.request("GET", f"/api/v2/meshfs/resolve?pointer={urllib.parse.quote(pointer, safe='')}")
+        return self._core.request("GET", f"/api/v2/meshfs/resolve?pointer={urllib_parse.quote(pointer, safe='')}")
 
     def close(self) -> None:
         for worker in list(self._workers):

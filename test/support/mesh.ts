@@ -9,12 +9,14 @@ import { after, before } from 'node:test';
 import { type LocalMesh, type LocalMeshOptions, startMesh } from '@hauki/cli';
 import { connect, type Mesh } from '@hauki/mesh';
 
-export type DriverName = 'lxc' | 'quickjs';
-export const DRIVERS: DriverName[] = ['quickjs', 'lxc'];
+export type DriverName = 'lxc' | 'quickjs' | 'process';
+export const DRIVERS: DriverName[] = ['quickjs', 'lxc', 'process'];
 
 /** Why tests with this driver cannot run here, or false. In CI there is no such excuse. */
 export function missing(driver: DriverName): string | false {
-  if (driver !== 'lxc' || process.env.CI === 'true') return false;
+  if (driver === 'quickjs' || process.env.CI === 'true') return false;
+  // Without it the driver runs too, but isolates nothing.
+  if (driver === 'process') return existsSync('/usr/bin/bwrap') ? false : 'bubblewrap is not installed';
   if (process.getuid?.() !== 0) return 'lxc vaults need root';
   return existsSync('/usr/bin/lxc-start') ? false : 'lxc is not installed';
 }
@@ -86,7 +88,7 @@ export function descendants(pid: number): number[] {
   return found.filter(lives);
 }
 
-/** Everything on this machine that carries the text in its name: cgroups, mounts, container and id claims. */
+/** Everything on this machine that carries the text in its name: cgroups, mounts, loop devices, container and id claims. */
 export function traces(text: string): string[] {
   const found: string[] = [];
   const look = (folder: string, depth: number) => {
@@ -105,6 +107,11 @@ export function traces(text: string): string[] {
   look('/run/hauki', 3);
   for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n'))
     if (line.includes(text)) found.push(line);
+  const devices = existsSync('/sys/block') ? readdirSync('/sys/block') : [];
+  for (const name of devices.filter((device) => device.startsWith('loop'))) {
+    const file = `/sys/block/${name}/loop/backing_file`;
+    if (existsSync(file) && readFileSync(file, 'utf8').includes(text)) found.push(`/dev/${name}`);
+  }
   for (const { command } of processes(text)) found.push(command);
   return found;
 }
@@ -131,6 +138,7 @@ export function useMesh(options: Omit<Partial<LocalMeshOptions>, 'data_dir' | 'l
     await used.mesh?.close();
     await used.local?.stop();
     const names = used.local?.nodes.map((node) => node.node) ?? [];
+    assert.deepEqual(traces(folder), [], 'something of the mesh is left');
     rmSync(folder, { recursive: true, force: true });
     for (const name of names) {
       await until(`nothing of node ${name} is left`, () => traces(name).length === 0, 5_000).catch(() => {});

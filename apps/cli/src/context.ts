@@ -95,6 +95,7 @@ export function argument(text: string): unknown {
 export interface CloneFlags extends Common {
   driver?: string;
   minIsolation?: string;
+  cpu?: string;
   label?: string[];
   memory?: string;
   fetch?: string[];
@@ -108,6 +109,8 @@ export interface CloneFlags extends Common {
   random?: boolean;
   routing?: string;
   ttl?: string;
+  maxLife?: string;
+  idle?: string;
   lease?: string;
 }
 
@@ -116,6 +119,7 @@ export const withModuleFlags = (command: Command): Command =>
   command
     .option('--driver <name>', 'lxc, quickjs or process; default: the strongest that a node offers')
     .option('--min-isolation <level>', `no vault weaker than this: ${ISOLATION_LEVELS.join(', ')}`)
+    .option('--cpu <share>', 'share of a core, from 0.05 to 1')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
     .option('--memory <MiB>', 'memory of the vault')
     .option('--fetch <[METHODS@]host:port[/n]>', 'grant: may fetch from there, n times a minute; repeatable', collect)
@@ -132,23 +136,29 @@ export const withModuleFlags = (command: Command): Command =>
     .option('--time', 'grant: may read the clock')
     .option('--random', 'grant: may draw random numbers');
 
+/** A number as the request wants it: what is none must not become `null` on the way. */
+function whole(what: string, text: string): number {
+  if (!/^\d+$/.test(text)) throw new BadInput({ what, why: `${JSON.stringify(text)} is no whole number` });
+  return Number(text);
+}
+
 function fetchGrant(text: string): NonNullable<GrantRequest['fetch']>[number] {
   const [, methods, to = text, per_minute] = /^(?:([A-Za-z,]+)@)?([^@/]+)(?:\/(\d+))?$/.exec(text) ?? [];
   if (methods === undefined && per_minute === undefined) return to;
   return {
     to,
     ...(methods === undefined ? {} : { methods: methods.split(',').filter((method) => method !== '') }),
-    ...(per_minute === undefined ? {} : { per_minute: Number(per_minute) }),
+    ...(per_minute === undefined ? {} : { per_minute: whole('--fetch', per_minute) }),
   };
 }
 
 function volumeGrant(text: string): GrantRequest['volume'] {
   const [name = '', quota_mib] = text.split('=');
-  return quota_mib === undefined ? name : { name, quota_mib: Number(quota_mib) };
+  return quota_mib === undefined ? name : { name, quota_mib: whole('--volume', quota_mib) };
 }
 
 function quotaOfClones(text: string): GrantRequest['clone'] {
-  const [live = 0, total, memory_mib] = text.split('/').map(Number);
+  const [live = 0, total, memory_mib] = text.split('/').map((part) => whole('--clone', part));
   return {
     live,
     ...(total === undefined ? {} : { total }),
@@ -186,10 +196,13 @@ export function cloneOptions(flags: CloneFlags): CloneOptions {
   const wanted: Record<string, unknown> = {
     driver: flags.driver,
     min_isolation: flags.minIsolation as IsolationLevel | undefined,
+    cpu: flags.cpu === undefined ? undefined : Number(flags.cpu),
     labels: flags.label && pairs('--label', flags.label),
-    memory_mib: flags.memory === undefined ? undefined : Number(flags.memory),
+    memory_mib: flags.memory === undefined ? undefined : whole('--memory', flags.memory),
     routing: flags.routing,
     ttl_ms: milliseconds('--ttl', flags.ttl),
+    max_life_ms: milliseconds('--max-life', flags.maxLife),
+    idle_ms: milliseconds('--idle', flags.idle),
     lease_ms: milliseconds('--lease', flags.lease),
     grants: {
       fetch: flags.fetch?.map(fetchGrant) ?? [],

@@ -4,11 +4,13 @@ import { Command, CommanderError } from 'commander';
 import { eventCommands } from './commands/events.ts';
 import { fsCommands, notesVerbs } from './commands/fs.ts';
 import { kernelCommands } from './commands/kernel.ts';
+import { lifeCommands } from './commands/life.ts';
 import { provisionCommands } from './commands/provision.ts';
 import { runCommands } from './commands/run.ts';
 import { spoolCommands } from './commands/spool.ts';
 import { tokenCommands } from './commands/tokens.ts';
 import { upCommands } from './commands/up.ts';
+import { volumeCommands } from './commands/volumes.ts';
 import { workerCommands } from './commands/workers.ts';
 import { EXIT, report } from './output.ts';
 
@@ -30,14 +32,17 @@ Try:
   hauki clone examples/workers/greeter.ts --ttl 5m  make a worker
   hauki call <worker> greet Ada                     call it
   hauki ps                                          see what there is
+  hauki logs <worker> -f                            what it says
+  hauki why <worker>                                why it ended
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 not allowed, 5 no core answers, 6 no answer in time`,
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 not allowed, 5 no core answers, 6 no answer in time, 7 it lives (hauki why)`,
   )
   .showHelpAfterError('(hauki --help tells more)')
   .exitOverride();
 
 upCommands(program);
 workerCommands(program);
+lifeCommands(program);
 runCommands(program);
 fsCommands(program);
 provisionCommands(program);
@@ -45,6 +50,7 @@ spoolCommands(program);
 eventCommands(program);
 tokenCommands(program);
 kernelCommands(program);
+volumeCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
 // Flags that every verb takes may stand before or after it.

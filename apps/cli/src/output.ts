@@ -3,7 +3,16 @@ import { styleText } from 'node:util';
 import { describe, MeshError } from '@hauki/mesh';
 
 /** Exit codes, also shown by --help. */
-export const EXIT = { ok: 0, failed: 1, usage: 2, not_found: 3, refused: 4, unreachable: 5, deadline: 6 } as const;
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  not_found: 3,
+  refused: 4,
+  unreachable: 5,
+  deadline: 6,
+  alive: 7,
+} as const;
 
 /** Text that a guest or a document said, without what would steer the terminal. */
 export function printable(text: string): string {
@@ -108,6 +117,8 @@ export function report(error: unknown, json: boolean): number {
     console.error(process.stderr.isTTY && !process.env.NO_COLOR ? styleText('red', text) : text);
     const tail = error instanceof MeshError ? (error.fields as { log_tail?: unknown }).log_tail : undefined;
     if (typeof tail === 'string' && tail !== '') console.error(printable(`Its last words:\n${tail}`));
+    const unborn = error instanceof MeshError ? (error.fields as { worker?: unknown }).worker : undefined;
+    if (code === EXIT.failed && typeof unborn === 'string') console.error(printable(`More: hauki why ${unborn}`));
     if (error instanceof MeshError && error.name === 'RemoteError' && error.stack?.includes('\n    at '))
       console.error(printable(error.stack.split('\n').slice(1, 6).join('\n')));
   }

@@ -21,26 +21,31 @@ import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
+import { Fates } from './fates.ts';
 import { Gateway } from './kernels/gateway.ts';
 import { Kernels } from './kernels/kernels.ts';
 import { serveKernel } from './kernels/link.ts';
 import { Lasting } from './lasting/lasting.ts';
 import { serveLink } from './links.ts';
+import { Quotas } from './quotas.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
 import { CALL, demand, type Principal } from './rights.ts';
 import { eventRoutes } from './routes/events.ts';
 import { kernelRoutes } from './routes/kernels.ts';
+import { lifeRoutes } from './routes/life.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
 import { provisionRoutes } from './routes/provision.ts';
 import { spoolRoutes } from './routes/spool.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
 import { tokenRoutes } from './routes/tokens.ts';
+import { volumeRoutes } from './routes/volumes.ts';
 import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
 import { TokenStore } from './tokens.ts';
+import { VolumeHomes } from './volumes.ts';
 import { WebSocketDoor } from './websockets.ts';
 
 export interface CoreOptions {
@@ -105,9 +110,15 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     (error) => logger.warn({ err: error }, 'content that nothing names could not be looked for'),
   );
   const { node_grace_ms = LIMITS.node_grace_ms } = options;
-  const registry = new Registry(events.emit, node_grace_ms);
+  const fates = new Fates(backplane.kv('fates'));
+  await fates.open();
+  const registry = new Registry(events.emit, node_grace_ms, fates);
+  const quotas = new Quotas({ quota: tokens.quota, workers: () => registry.workers.values() });
+  const volumes = new VolumeHomes({ kv: backplane.kv('volumes'), registry, event: events.emit });
   const swarm = new Swarm({
     registry,
+    quotas,
+    volumes,
     office,
     meshfs,
     random: options.random ?? Math.random,
@@ -123,6 +134,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     event: events.emit,
     node_grace_ms: Math.min(node_grace_ms, LIMITS.node_silence_ms),
   });
+  await volumes.open();
   await Promise.all([lasting.open(), spool.open()]);
   const kernels = new Kernels(events.emit);
   const gateway = new Gateway(kernels, auth);
@@ -189,10 +201,12 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
   await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
   await app.register(meshfsRoutes, { meshfs, tokens });
+  await app.register(volumeRoutes, { volumes });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
   await app.register(kernelRoutes, { kernels });
-  await app.register(tokenRoutes, { tokens });
+  await app.register(lifeRoutes, { registry, tokens, emit: events.emit });
+  await app.register(tokenRoutes, { tokens, quotas });
   await app.register(eventRoutes, { events, tokens });
 
   /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
@@ -290,6 +304,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       app.server.closeAllConnections();
       await app.close();
       tokens.close();
+      await fates.close();
       await backplane.close();
     },
   };

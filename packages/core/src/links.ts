@@ -6,6 +6,7 @@ import {
   type Fate,
   Forbidden,
   GrantMissing,
+  isCause,
   LIMITS,
   type NodeForCore,
   type NodeInfo,
@@ -15,6 +16,7 @@ import {
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
+import { cleanFate } from './fates.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { demand, type Principal } from './rights.ts';
 
@@ -61,6 +63,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     const home = registry.workers.get(worker)?.node ?? registry.forging.get(worker)?.node;
     return home === undefined || home === node?.info.node;
   };
+  const heard = (fate: Fate, from: string) => registry.died({ ...cleanFate(fate, isCause), node: from });
   const core: CoreForNode = {
     async register(info: NodeInfo, load: NodeLoad, workers, fates) {
       if (node) throw new BadInput({ what: 'register', why: 'a link registers once' });
@@ -76,8 +79,9 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
         session,
         since: Date.now(),
       };
-      for (const fate of fates ?? []) if (isMine(fate)) registry.died(fate);
+      for (const fate of fates ?? []) if (isMine(fate)) heard(fate, info.node);
       registry.register(node, workers);
+      await registry.fates.saved();
       log(`node ${info.node} registered with ${workers.length} workers`);
       return { keys: powers.keys, core: powers.core_id };
     },
@@ -87,7 +91,9 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     },
     async worker_died(fate: Fate) {
       if (!node) throw registerFirst();
-      if (isMine(fate)) registry.died(fate);
+      if (isMine(fate)) heard(fate, node.info.node);
+      // Acknowledged when it is on disk: a core that is killed before that is told again.
+      await registry.fates.saved();
     },
     meshfs_write: async (worker, pointer, content, media_type) => {
       const to = granted('write', worker, pointer);

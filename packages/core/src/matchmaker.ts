@@ -4,13 +4,26 @@
  * Vöcking 2003). Of 100 runs with 10,000 nodes and 100,000 jobs 99 kept the fullest node within 2 of the mean; with two
  * free picks it was half of them, the rest reached 3.
  */
-import { LEAST_MEMORY_MIB, type NodeInfo, type NodeLoad } from '@hauki/protocol';
+import {
+  type IsolationLevel,
+  isAtLeast,
+  LEAST_MEMORY_MIB,
+  type NodeInfo,
+  type NodeLoad,
+  type Runtime,
+} from '@hauki/protocol';
 
 export interface Wanted {
   /** Undefined: the strongest isolation that any fitting node offers. */
   driver?: string | undefined;
+  /** What must run inside. */
+  runtime?: Runtime | undefined;
+  /** No vault that holds less strongly will do. */
+  min_isolation?: IsolationLevel | undefined;
   labels: Record<string, string>;
   memory_mib: (driver: string) => number;
+  /** It has a volume. */
+  volume?: boolean;
 }
 
 export interface Candidate {
@@ -21,7 +34,7 @@ export interface Candidate {
 export type Placement<C> = { node: C; driver: string } | { refused: string[] };
 
 /** Preferred first. */
-const DRIVERS = ['lxc', 'quickjs'];
+const DRIVERS = ['lxc', 'quickjs', 'process'];
 /** Random picks in a half before its nodes are gone through one by one. */
 const PICKS = 8;
 
@@ -33,8 +46,15 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
   const offer = info.drivers[driver];
   if (!offer) return `no driver ${driver}`;
   if (!offer.available) return `no ${driver}: ${offer.reason}`;
+  const { runtime = 'node' } = wanted;
+  if (!(offer.runtimes ?? ['node']).includes(runtime)) return `${driver} runs no ${runtime} here`;
+  if (wanted.min_isolation !== undefined && !isAtLeast(offer.level, wanted.min_isolation))
+    return `${driver} is of isolation ${offer.level}, less than ${wanted.min_isolation}`;
+  if (wanted.driver === undefined && !isAtLeast(offer.level, 'process'))
+    return `${driver} isolates nothing here, so it is taken only when it is named`;
   for (const [label, value] of Object.entries(wanted.labels))
     if (info.labels[label] !== value) return `label ${label} is ${info.labels[label] ?? 'not set'}`;
+  if (wanted.volume && !info.volumes?.available) return `no volumes: ${info.volumes?.reason ?? 'this node is too old'}`;
   const free = info.memory_mib - load.memory_used_mib;
   const memory_mib = wanted.memory_mib(driver);
   const least = LEAST_MEMORY_MIB[driver] ?? 1;

@@ -18,7 +18,9 @@ import {
   type Pointer,
   type PointerModule,
   parsePointer,
+  runtimeOf,
   SourceRejected,
+  WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { parse } from 'es-module-lexer';
 import type { Kept, Texts } from './texts.ts';
@@ -59,7 +61,7 @@ export const codeOf = ({ pointer, source }: RootModule, modules: readonly Pointe
 });
 
 export const isLanguage = (language: unknown): language is Language =>
-  language === 'javascript' || language === 'typescript';
+  (WORKER_LANGUAGES as readonly unknown[]).includes(language);
 
 const rejected = (where: string, specifier: string, why: string) =>
   new SourceRejected({ stage: 'import', reason: `${where} imports ${specifier}: ${why}` });
@@ -136,7 +138,7 @@ async function fetchModule(text: string, where: string, { demand, resolve }: Mod
   try {
     demand(text);
     const { pointer, content, language, media_type } = await resolve(text);
-    if (!isLanguage(language))
+    if (!isLanguage(language) || runtimeOf(language) !== 'node')
       throw rejected(where, text, `a module is JavaScript or TypeScript, but this is ${language ?? media_type}`);
     return { pointer, digest: digestOf(content), source: content, language };
   } catch (error) {

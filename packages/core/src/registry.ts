@@ -11,10 +11,12 @@ import {
   type NodeLoad,
   WorkerDied,
   type WorkerInfo,
+  WorkerPaused,
   WorkerRestarting,
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
+import { Fates } from './fates.ts';
 import type { Candidate } from './matchmaker.ts';
 
 export interface RegisteredNode extends Candidate {
@@ -44,13 +46,18 @@ export class Registry {
   readonly forging = new Map<string, { node: string; grants: Grants }>();
   /** Lasting workers that do not run just now, whose they are, and why. */
   readonly restarting = new Map<string, { owner: string; why: string }>();
-  readonly #fates = new Map<string, Fate>();
+  readonly fates: Fates;
   readonly #watchers: RegistryWatcher[] = [];
   readonly #emit: (name: string, fields: object) => void;
   readonly #node_grace_ms: number;
 
   /** `node_grace_ms`: after which the workers of a node that is away are counted dead. */
-  constructor(emit: (name: string, fields: object) => void = () => {}, node_grace_ms: number = LIMITS.node_grace_ms) {
+  constructor(
+    emit: (name: string, fields: object) => void = () => {},
+    node_grace_ms: number = LIMITS.node_grace_ms,
+    fates: Fates = new Fates(),
+  ) {
+    this.fates = fates;
     this.#emit = emit;
     this.#node_grace_ms = node_grace_ms;
   }
@@ -83,7 +90,7 @@ export class Registry {
 
   /** Whether the end of this worker, in this epoch or a later one, has been heard of. */
   isDead({ worker, epoch }: Pick<WorkerInfo, 'worker' | 'epoch'>): boolean {
-    const fate = this.#fates.get(worker);
+    const fate = this.fates.get(worker);
     return fate !== undefined && (fate.epoch ?? 1) >= epoch;
   }
 
@@ -142,24 +149,42 @@ export class Registry {
       const node = known?.node ?? this.forging.get(worker)?.node;
       this.#emit('WORKER_DIED', { worker, node, owner, cause, reason });
     }
-    this.#fates.set(fate.worker, fate);
-    if (this.#fates.size > LIMITS.fates) for (const oldest of this.#fates.keys()) if (this.#fates.delete(oldest)) break;
+    this.fates.set(fate);
     for (const watcher of this.#watchers) watcher.died?.(fate);
   }
 
   fate(worker: string): Fate | undefined {
-    return this.#fates.get(worker);
+    return this.fates.get(worker);
+  }
+
+  /** A worker that was never born: nobody waits for its end, but its owner may ask why. */
+  stillborn(fate: Fate): void {
+    this.fates.set(fate);
+  }
+
+  /** Notes that a worker is paused since then, or no longer. */
+  paused(worker: string, paused_at: number | undefined): void {
+    const entry = this.workers.get(worker);
+    if (!entry) return;
+    const { paused_at: _before, ...rest } = entry;
+    this.workers.set(worker, paused_at === undefined ? rest : { ...rest, paused_at });
+  }
+
+  /** Throws WorkerPaused for a worker that is paused, as far as is known. */
+  demandRunning(worker: string): void {
+    const { paused_at } = this.workers.get(worker) ?? {};
+    if (paused_at !== undefined) throw new WorkerPaused({ worker, since: new Date(paused_at).toISOString() });
   }
 
   /** Why a worker is dead, as callers hear it; undefined where no fate is known. */
   death(worker: string): InstanceType<typeof WorkerDied> | undefined {
-    const fate = this.#fates.get(worker);
+    const fate = this.fates.get(worker);
     return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
   }
 
   /** A worker, living, dead or being started again, and whose it is. Throws WorkerUnknown. */
   known(worker: string): { worker: string; owner: string } {
-    const entry = this.workers.get(worker) ?? this.restarting.get(worker) ?? this.#fates.get(worker);
+    const entry = this.workers.get(worker) ?? this.restarting.get(worker) ?? this.fates.get(worker);
     if (!entry) throw new WorkerUnknown({ worker });
     return { worker, owner: entry.owner };
   }
@@ -184,6 +209,6 @@ export class Registry {
   #lose(node: string, reason: string, alive: ReadonlySet<string> = new Set()): void {
     for (const { worker, owner, epoch, node: home } of [...this.workers.values()])
       if (home === node && !alive.has(worker))
-        this.died({ worker, owner, cause: 'node_lost', reason, at: Date.now(), log_tail: '', epoch });
+        this.died({ worker, owner, cause: 'node_lost', reason, at: Date.now(), lines: [], epoch, node });
   }
 }

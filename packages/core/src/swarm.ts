@@ -5,9 +5,11 @@
 import {
   BadInput,
   ConnectionLost,
+  causeOfFailure,
   describe,
   type Fate,
   type GrantRequest,
+  ISOLATION_LEVELS,
   type IsolationLevel,
   isError,
   type Job,
@@ -15,40 +17,52 @@ import {
   LEASE,
   LEAST_MEMORY_MIB,
   LIMITS,
+  type MeshError,
   NoNodeFits,
   normaliseGrants,
   Overloaded,
   type Provisioned,
+  runtimeOf,
   type SecretRequests,
+  SourceRejected,
   secretValues,
   type Ticket,
   TooLarge,
+  VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
+import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { TicketOffice } from './tickets.ts';
+import type { VolumeHomes } from './volumes.ts';
 
 export interface SpawnRequest {
   pointer?: string;
   source?: string;
   language?: Language;
   driver?: string;
+  /** No vault that holds less strongly will do. */
+  min_isolation?: IsolationLevel;
   labels?: Record<string, string>;
   memory_mib?: number;
+  /** Share of a core. */
+  cpu?: number;
   grants?: GrantRequest;
   /** Values that the worker may have sent, and never sees. */
   secrets?: SecretRequests;
-  /** A vault that holds its worker in at least so strongly. */
-  min_isolation?: IsolationLevel;
   /** Without a heartbeat for so long the worker ends. */
   lease_ms?: number;
   heartbeat_ms?: number;
   /** Lives at least so long without any heartbeat. */
   ttl_ms?: number;
+  /** Ends so long after its birth for certain. */
+  max_life_ms?: number;
+  /** Ends when it has had no call for so long. */
+  idle_ms?: number;
   load_timeout_ms?: number;
   /** Thumbprint of the caller's key. */
   audience: string;
@@ -57,14 +71,17 @@ export interface SpawnRequest {
 export interface SwarmPowers {
   registry: Registry;
   office: TicketOffice;
+  quotas: Pick<Quotas, 'reserve'>;
   meshfs: Pick<ModulePowers, 'resolve'>;
+  volumes: VolumeHomes;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: string, fields: object): void;
   random: () => number;
 }
 
 /** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
-const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32 };
+const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
+const CPU = { least: 0.05, most: 1 };
 const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;
@@ -74,8 +91,6 @@ export interface Order {
   job: Omit<Job, 'worker' | 'driver' | 'memory_mib'>;
   /** Undefined: the strongest isolation that any fitting node offers. */
   driver?: string | undefined;
-  /** Undefined: any level will do. */
-  min_isolation?: IsolationLevel | undefined;
   labels: Record<string, string>;
   /** Undefined: what the driver's vaults get when nobody said. */
   memory_mib?: number | undefined;
@@ -88,6 +103,8 @@ export interface PlaceOptions {
   name(): string;
   /** This node and no other. */
   only?: string | undefined;
+  /** It has been started before, and is no clone of this minute. */
+  restart?: boolean;
   /** Called when a node is chosen, before it hears of the job; a rejection ends the placement. May set the epoch. */
   chosen?(worker: string, node: RegisteredNode, driver: string): Promise<{ epoch?: number }>;
 }
@@ -116,7 +133,7 @@ export class Swarm {
     principal: Principal,
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
-    const { memory_mib, driver, min_isolation, labels = {} } = request;
+    const { memory_mib, driver, labels = {}, cpu, min_isolation } = request;
     const grants = normaliseGrants(request.grants, request.secrets);
     const secrets = secretValues(request.secrets);
     demandGrants(principal, grants);
@@ -126,16 +143,24 @@ export class Swarm {
     const { source, language, pointer } = await this.#source(request);
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
-    const modules = await resolveModules(
-      { source, pointer },
-      {
-        resolve: (text) => this.#powers.meshfs.resolve(text),
-        demand: (text) => demand(principal, { scope: reading, pointer: text }),
-      },
-    );
+    // What is written in Python imports no pointers.
+    const modules =
+      runtimeOf(language) === 'python'
+        ? []
+        : await resolveModules(
+            { source, pointer },
+            {
+              resolve: (text) => this.#powers.meshfs.resolve(text),
+              demand: (text) => demand(principal, { scope: reading, pointer: text }),
+            },
+          );
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
+    if (cpu !== undefined && !(cpu >= CPU.least && cpu <= CPU.most))
+      throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU.least} to ${CPU.most}` });
+    if (min_isolation !== undefined && !ISOLATION_LEVELS.includes(min_isolation))
+      throw new BadInput({ what: 'min_isolation', why: `one of ${ISOLATION_LEVELS.join(', ')}` });
     const job = {
       owner: principal.name,
       source,
@@ -145,32 +170,47 @@ export class Swarm {
       grants,
       ...(secrets ? { secrets } : {}),
       lease,
+      ...(cpu === undefined ? {} : { cpu }),
+      ...(min_isolation === undefined ? {} : { min_isolation }),
       ttl_ms: request.ttl_ms ?? 0,
+      ...(request.max_life_ms ? { max_life_ms: request.max_life_ms } : {}),
+      ...(request.idle_ms ? { idle_ms: request.idle_ms } : {}),
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
-    return { job, driver, min_isolation, labels, memory_mib, nodes: principal.targets.nodes };
+    return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };
   }
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
   async place(order: Order, options: PlaceOptions): Promise<{ entry: RegisteredWorker; made: Provisioned }> {
-    const { registry, event, random } = this.#powers;
+    const { registry, volumes, event, random, quotas } = this.#powers;
+    const { owner, grants, min_isolation } = order.job;
+    const { volume } = grants;
     const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
-    const wanted = { driver: order.driver, labels: order.labels, memory_mib: memory };
+    const { driver: asked, labels } = order;
+    const runtime = runtimeOf(order.job.language);
+    const wanted = { driver: asked, min_isolation, runtime, labels, memory_mib: memory, volume: volume !== null };
     const tried = new Set<string>();
     for (;;) {
+      // A volume is where it is.
+      const home = volume ? volumes.home(owner, volume) : undefined;
       const candidates = registry
         .candidates()
-        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node)
+        .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node && (home ?? node) === node)
         .filter(({ info: { node } }) => reachesNode(order.nodes, node));
       const placed = place(wanted, candidates, random);
       if ('refused' in placed) throw refusal(order, memory, placed.refused, tried);
       const { node, driver } = placed;
+      const claim = volume ? await volumes.claim(owner, volume, node.info.node) : undefined;
+      if (claim && claim.node !== node.info.node) continue;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
+      // Nothing awaits from the look at the quota to the reservation. One that is tried again was counted already.
+      const unreserve = quotas.reserve(job.owner, job.memory_mib, tried.size === 0 && options.restart !== true);
       const release = registry.reserve(node, job.memory_mib);
       try {
         Object.assign(job, await options.chosen?.(job.worker, node, driver));
       } catch (error) {
         release();
+        unreserve();
         throw error;
       }
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
@@ -184,10 +224,16 @@ export class Swarm {
         void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
         tried.add(node.info.node);
         event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
+        // It has no room, so it has made no volume either: another node may.
+        if (volume && claim?.fresh && isError(error, Overloaded)) await volumes.unclaim(owner, volume).catch(() => {});
+        if (isError(error, SourceRejected) || isError(error, VaultFailed))
+          registry.stillborn(stillbornOf(job, node.info.node, error));
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
         if (again && tried.size < ATTEMPTS) continue;
         throw error;
       } finally {
+        // The registry counts it from here on, where it lives.
+        unreserve();
         registry.forging.delete(job.worker);
       }
     }
@@ -197,6 +243,7 @@ export class Swarm {
   async visitorTicket(worker: string, audience: string): Promise<Ticket> {
     const { registry, office } = this.#powers;
     const entry = registry.find(worker);
+    registry.demandRunning(worker);
     return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
   }
 
@@ -263,10 +310,26 @@ export class Swarm {
     if (!isLanguage(language))
       throw new BadInput({
         what: pointer!,
-        why: `a worker is JavaScript or TypeScript, but this is ${found.media_type}. Write it with a language`,
+        why: `a worker is JavaScript, TypeScript or Python, but this is ${found.media_type}. Write it with a language`,
       });
     return { source: found.content, language, pointer: found.pointer };
   }
+}
+
+/** What is told of a worker that was never born; the error that its owner gets names it from here on. */
+function stillbornOf({ worker, owner, driver, epoch = 1 }: Job, node: string, error: MeshError<BirthFailure>): Fate {
+  error.fields.worker = worker;
+  const at = Date.now();
+  const lines = (error.fields.log_tail ?? '')
+    .split('\n')
+    .filter(Boolean)
+    .map((text, i) => ({ seq: i + 1, at, level: 'vault' as const, text }));
+  return { worker, owner, cause: causeOfFailure(error), reason: error.message, at, lines, epoch, node, driver };
+}
+
+interface BirthFailure {
+  worker?: string;
+  log_tail?: string;
 }
 
 function checkSource(source: string): void {
@@ -283,14 +346,21 @@ function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: numbe
   };
   within('lease_ms', lease_ms, LEASE.min_ms, LEASE.max_ms);
   within('heartbeat_ms', heartbeat_ms, LEASE.min_heartbeat_ms, lease_ms);
-  if (request.ttl_ms) within('ttl_ms', request.ttl_ms, LEASE.min_ms, LEASE.max_ms);
+  const { ttl_ms, max_life_ms, idle_ms } = request;
+  if (ttl_ms) within('ttl_ms', ttl_ms, LEASE.min_ms, LEASE.max_ms);
+  if (max_life_ms) within('max_life_ms', max_life_ms, LEASE.min_ms, LEASE.max_life_ms);
+  if (idle_ms) within('idle_ms', idle_ms, LEASE.min_ms, LEASE.max_ms);
+  if (ttl_ms && max_life_ms && ttl_ms > max_life_ms)
+    throw new BadInput({ what: 'ttl_ms', why: `it cannot live at least ${ttl_ms} ms and at most ${max_life_ms} ms` });
   return { heartbeat_ms, lease_ms };
 }
 
 function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
   const wanted: Record<string, unknown> = {};
   if (order.driver) wanted.driver = order.driver;
+  if (order.job.min_isolation) wanted.min_isolation = order.job.min_isolation;
   if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
+  if (order.job.language === 'python') wanted.language = 'python';
   wanted.memory_mib = order.driver ? memory(order.driver) : (order.memory_mib ?? DEFAULT_MEMORY_MIB);
   return new NoNodeFits({ wanted, have: [...refused, ...[...tried].map((n) => `${n} (tried: it could not)`)] });
 }

@@ -14,10 +14,12 @@ import {
   LIMITS,
   Overloaded,
   type TokenInfo,
+  type TokenQuota,
   type TokenRequest,
   TokenUnknown,
   Unauthorised,
 } from '@hauki/protocol';
+import { leastOf, NO_QUOTA, narrowQuota } from './quotas.ts';
 import { ADMIN, attenuate, covers, demand, NODE, owns, type Principal, TOKEN_NAME } from './rights.ts';
 
 interface Kept extends TokenInfo {
@@ -94,6 +96,7 @@ export class TokenStore {
     if (!TOKEN_NAME.test(request.name))
       throw new BadInput({ what: 'name', why: `${JSON.stringify(request.name)} is not [a-z0-9-], at most 32 long` });
     const rights = attenuate(maker, request);
+    const quota = narrowQuota(leastOf(this.#above(maker.name)), request.quota);
     const { expires_in_ms } = request;
     if (expires_in_ms !== undefined && !(expires_in_ms >= 1_000 && expires_in_ms <= LIMITS.token_ms))
       throw new BadInput({ what: 'expires_in_ms', why: `from 1000 to ${LIMITS.token_ms}` });
@@ -117,6 +120,7 @@ export class TokenStore {
         scopes: [...rights.scopes],
         targets: structuredClone(rights.targets) as TokenInfo['targets'],
         created_at: now,
+        quota,
         expires_at,
       };
       const kept: Kept = { format: 1, ...info, hash: hashOf(token) };
@@ -143,6 +147,13 @@ export class TokenStore {
   info(principal: Principal): TokenInfo | undefined {
     const known = this.#by_id.get(principal.id);
     return known && infoOf(known);
+  }
+
+  /** What bounds the token's workers, by itself; undefined for the two of the core's start, and for an unknown one. */
+  quota = (id: string): TokenQuota | undefined => this.#by_id.get(id)?.quota;
+
+  #above(owner: string): TokenQuota[] {
+    return owner.split('/').flatMap((id) => this.quota(id) ?? []);
   }
 
   /** Ends a token and all below it, at once and for good. Resolves with their ids when that is durable. */
@@ -175,8 +186,8 @@ export class TokenStore {
   #isOver = (t: TokenInfo) => t.expires_at !== null && t.expires_at <= this.#powers.now();
 
   #know(kept: Kept): void {
-    const { id, owner: name, scopes, targets } = kept;
-    const known = { ...kept, principal: { id, name, scopes, targets } };
+    const { id, owner: name, scopes, targets, quota = NO_QUOTA } = kept;
+    const known = { ...kept, quota, principal: { id, name, scopes, targets } };
     this.#by_id.set(id, known);
     this.#by_hash.set(kept.hash, known);
   }
@@ -247,6 +258,6 @@ export class TokenStore {
 const ended = () => new Unauthorised({ why: 'This token has just ended' });
 const sees = (asker: Principal, token: TokenInfo) => covers(asker.scopes, 'admin') || owns(asker, token.owner);
 
-function infoOf({ id, name, owner, scopes, targets, created_at, expires_at }: TokenInfo): TokenInfo {
-  return { id, name, owner, scopes, targets, created_at, expires_at };
+function infoOf({ id, name, owner, scopes, targets, quota, created_at, expires_at }: TokenInfo): TokenInfo {
+  return { id, name, owner, scopes, targets, quota, created_at, expires_at };
 }

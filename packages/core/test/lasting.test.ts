@@ -1,7 +1,7 @@
 /** Lasting workers' records: how long a restart waits, what counts as a failure, what is shown; and whose news counts. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { LIMITS, NO_GRANTS, type WorkerInfo, WorkerRestarting } from '@hauki/protocol';
+import { type Cause, type Fate, LIMITS, NO_GRANTS, type WorkerInfo, WorkerRestarting } from '@hauki/protocol';
 import fc from 'fast-check';
 import { afterDeath, CRASH_LOOP, type LastingRecord, RESTART, viewOf } from '../src/lasting/record.ts';
 import { type RegisteredNode, Registry } from '../src/registry.ts';
@@ -30,7 +30,14 @@ const record = (change: Partial<LastingRecord> = {}): LastingRecord => ({
   deleted_at: 0,
   ...change,
 });
-const death = (at: number, cause = 'exited') => ({ epoch: 3, node: 'one', at, cause, reason: 'it fell', log_tail: '' });
+const death = (at: number, cause: Cause = 'exited') => ({
+  epoch: 3,
+  node: 'one',
+  at,
+  cause,
+  reason: 'it fell',
+  log_tail: '',
+});
 
 describe('a lasting worker that dies', () => {
   it('waits twice as long after each failure in a row, up to the most', () => {
@@ -56,7 +63,7 @@ describe('a lasting worker that dies', () => {
   });
 
   it('never waits longer than the most, never spends an epoch by dying, and forgets no failure by failing', () => {
-    const causes = fc.constantFrom('exited', 'node_lost', 'out_of_memory', 'node_closed', 'SourceRejected');
+    const causes = fc.constantFrom<Cause[]>('exited', 'node_lost', 'out_of_memory', 'node_closed', 'rejected');
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.nat(100_000), causes, fc.boolean()), { maxLength: 40 }), (ends) => {
         let one = record();
@@ -112,13 +119,13 @@ describe('the registry, of lasting workers', () => {
       load: { workers: 0, memory_used_mib: 0, cpu: 0 },
       since: 0,
     }) as unknown as RegisteredNode;
-  const fate = (epoch: number) => ({
+  const fate = (epoch: number): Fate => ({
     worker: 'counter',
     owner: 'ada',
     cause: 'exited',
     reason: '',
     at: 0,
-    log_tail: '',
+    lines: [],
     epoch,
   });
 

@@ -55,7 +55,10 @@ describe('a node’s link', () => {
   it('does nothing before it has registered, and registers once', async () => {
     const { session, core } = dial();
     await refuses(core.meshfs_resolve('w-a', 'gem-pointer://wiki/a/b'), Forbidden);
-    await refuses(core.worker_died({ worker: 'w-a', owner: '', cause: '', reason: '', at: 0, log_tail: '' }), BadInput);
+    await refuses(
+      core.worker_died({ worker: 'w-a', owner: '', cause: 'killed', reason: '', at: 0, lines: [] }),
+      BadInput,
+    );
     await refuses(core.register({ ...info('Bad Name') }, load, [], []), BadInput);
     await refuses(core.register({ node: 'n' } as never, load, [], []), BadInput);
     await core.register(info('north'), load, [], []);

@@ -1,7 +1,7 @@
 /** The matchmaker: even loads at scale, constraints always kept, refusals that say why. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { LEAST_MEMORY_MIB, type NodeInfo } from '@hauki/protocol';
+import { ISOLATION_LEVELS, isAtLeast, LEAST_MEMORY_MIB, type NodeInfo } from '@hauki/protocol';
 import fc from 'fast-check';
 import { type Candidate, loadOf, place, type Wanted } from '../src/matchmaker.ts';
 
@@ -17,8 +17,10 @@ function seeded(seed: number): () => number {
   };
 }
 
-const LXC = { available: true, isolation: 'kernel', level: 'container' } as const;
-const QUICKJS = { available: true, isolation: 'vm', level: 'vm' } as const;
+const LXC = { available: true, level: 'container', isolation: 'kernel' } as const;
+const QUICKJS = { available: true, level: 'vm', isolation: 'vm' } as const;
+const PROCESS = { available: true, level: 'process', isolation: 'bubblewrap' } as const;
+const TRUSTED = { available: true, level: 'none', isolation: 'nothing' } as const;
 
 const node = (name: string, of: Partial<NodeInfo> = {}, load: Partial<Candidate['load']> = {}): Candidate => ({
   info: {
@@ -75,10 +77,18 @@ describe('ten thousand nodes and a hundred thousand placements', () => {
 
 describe('where a job may go', () => {
   const labels = fc.dictionary(fc.constantFrom('zone', 'gpu', 'disk'), fc.constantFrom('a', 'b'));
+  const offer = (...levels: (typeof ISOLATION_LEVELS)[number][]) =>
+    fc.record({
+      available: fc.boolean(),
+      level: fc.constantFrom(...levels),
+      isolation: fc.constant('a sentence'),
+      reason: fc.constant('no ids'),
+    });
   const drivers = fc.record(
     {
-      lxc: fc.record({ available: fc.boolean(), isolation: fc.constant('kernel'), reason: fc.constant('no ids') }),
-      quickjs: fc.record({ available: fc.boolean(), isolation: fc.constant('vm'), reason: fc.constant('broken') }),
+      lxc: offer('container'),
+      quickjs: offer('vm'),
+      process: offer('process', 'none'),
     },
     { requiredKeys: [] },
   );
@@ -95,28 +105,32 @@ describe('where a job may go', () => {
     .map(({ labels, drivers, memory_mib, cores, ...load }) => ({ info: { labels, drivers, memory_mib, cores }, load }));
   const anyWanted = fc.record({
     driver: fc.constantFrom(undefined, 'lxc', 'quickjs', 'process', '__proto__', 'constructor'),
+    min_isolation: fc.constantFrom(undefined, ...ISOLATION_LEVELS),
     labels: fc.oneof(fc.constant({}), labels),
     lxc: fc.integer({ min: 0, max: 256 }),
     quickjs: fc.integer({ min: 0, max: 128 }),
   });
 
-  it('is always a node that has driver, labels and memory; and a refusal means that there is none', () => {
+  it('is always a node that has driver, isolation, labels and memory; and a refusal means that there is none', () => {
     fc.assert(
       fc.property(fc.array(anyNode, { maxLength: 24 }), anyWanted, fc.integer(), (given, asked, seed) => {
         const nodes = given.map(({ info, load }, i) => ({ info: { node: `n${i}`, ...info } as NodeInfo, load }));
         const memory = (driver: string) => (driver === 'lxc' ? asked.lxc : asked.quickjs);
         const wanted: Wanted = {
           driver: asked.driver,
+          min_isolation: asked.min_isolation,
           labels: asked.labels as Record<string, string>,
           memory_mib: memory,
         };
         const fits = ({ info, load }: Candidate, driver: string) =>
           (Object.hasOwn(info.drivers, driver) && info.drivers[driver]!.available) === true &&
+          isAtLeast(info.drivers[driver]!.level, asked.min_isolation ?? 'none') &&
+          (asked.driver !== undefined || info.drivers[driver]!.level !== 'none') &&
           Object.entries(wanted.labels).every(([name, value]) => info.labels[name] === value) &&
-          memory(driver) >= LEAST_MEMORY_MIB[driver]! &&
+          memory(driver) >= (LEAST_MEMORY_MIB[driver] ?? 1) &&
           info.memory_mib - load.memory_used_mib >= memory(driver);
         const placed = place(wanted, nodes, seeded(seed));
-        const choices = asked.driver === undefined ? ['lxc', 'quickjs'] : [asked.driver];
+        const choices = asked.driver === undefined ? ['lxc', 'quickjs', 'process'] : [asked.driver];
         const best = choices.find((driver) => nodes.some((each) => fits(each, driver)));
         if ('node' in placed) {
           assert.equal(placed.driver, best);
@@ -160,7 +174,7 @@ describe('where a job may go', () => {
 
   it('prefers lxc, and takes quickjs only where no node offers it', () => {
     const weak = node('weak', {
-      drivers: { lxc: { available: false, reason: 'x', isolation: 'k', level: 'container' }, quickjs: QUICKJS },
+      drivers: { lxc: { ...LXC, available: false, reason: 'x' }, quickjs: QUICKJS },
     });
     const strong = node('strong', {}, { workers: 500, cpu: 1 });
     for (const seed of [1, 2, 3, 4, 5]) {
@@ -173,6 +187,30 @@ describe('where a job may go', () => {
     }
     const fallback = place(want(), [weak], seeded(1));
     assert.ok('node' in fallback && fallback.driver === 'quickjs');
+  });
+
+  it('refuses rather than go below the isolation that was asked for, and says which that was', () => {
+    const weak = node('weak', { drivers: { quickjs: QUICKJS, process: PROCESS } });
+    const refused = place(want({ min_isolation: 'container' }), [weak], seeded(1));
+    assert.ok('refused' in refused);
+    assert.match(refused.refused[0]!, /quickjs is of isolation vm, less than container/);
+    const named = place(want({ driver: 'process', min_isolation: 'vm' }), [weak], seeded(1));
+    assert.ok('refused' in named, 'naming a driver asks for no less');
+    const met = place(want({ min_isolation: 'vm' }), [weak], seeded(1));
+    assert.ok('node' in met && met.driver === 'quickjs');
+  });
+
+  it('never takes a driver that isolates nothing unless it is named', () => {
+    const trusting = node('trusting', { drivers: { process: TRUSTED } });
+    for (const min_isolation of [undefined, 'none'] as const) {
+      const refused = place(want({ min_isolation }), [trusting], seeded(1));
+      assert.ok('refused' in refused);
+      assert.match(refused.refused[0]!, /process isolates nothing here, so it is taken only when it is named/);
+    }
+    const named = place(want({ driver: 'process' }), [trusting], seeded(1));
+    assert.ok('node' in named && named.driver === 'process');
+    const unsaid = node('older', { drivers: { process: { available: true, isolation: '?' } as never } });
+    assert.ok('refused' in place(want(), [unsaid], seeded(1)), 'a node that says no level isolates nothing');
   });
 
   it('takes the less loaded of two', () => {

@@ -27,7 +27,14 @@ const worker = (name: string): WorkerInfo => ({
   lease_until: 0,
 });
 
-const fate = (name: string): Fate => ({ worker: name, owner: 'admin', cause: 'oom', reason: 'r', at: 0, log_tail: '' });
+const fate = (name: string): Fate => ({
+  worker: name,
+  owner: 'admin',
+  cause: 'out_of_memory',
+  reason: 'r',
+  at: 0,
+  lines: [],
+});
 
 describe('the registry', () => {
   it('knows a node and its workers while it is there, and its workers while it is away', () => {
@@ -78,7 +85,7 @@ describe('the registry', () => {
     for (let i = 0; i < LIMITS.fates + 10; i++) registry.died(fate(`w-${i}`));
     assert.equal(registry.workers.size, 0);
     assert.equal(registry.fate('w-9'), undefined);
-    assert.equal(registry.fate('w-10')!.cause, 'oom');
-    assert.equal(registry.fate(`w-${LIMITS.fates + 9}`)!.cause, 'oom');
+    assert.equal(registry.fate('w-10')!.cause, 'out_of_memory');
+    assert.equal(registry.fate(`w-${LIMITS.fates + 9}`)!.cause, 'out_of_memory');
   });
 });

@@ -28,11 +28,12 @@ export async function bundle(
         // What is kept in MeshFS is fetched and checked by the core, when the worker is ordered.
         if (path.startsWith('gem-pointer:')) return { path, external: true };
         if (!builtins.has(path) || kind === 'entry-point') return undefined;
-        if (options.driver === 'lxc') return { path: path.startsWith('node:') ? path : `node:${path}`, external: true };
+        if (options.driver === 'lxc' || options.driver === 'process')
+          return { path: path.startsWith('node:') ? path : `node:${path}`, external: true };
         return {
           errors: [
             {
-              text: `"${path}" is a module of Node itself: it exists only in lxc vaults. Clone with driver: 'lxc', or do without`,
+              text: `"${path}" is a module of Node itself: it exists only in lxc and process vaults. Clone with driver: 'lxc', or do without`,
             },
           ],
         };

@@ -6,6 +6,7 @@ import {
   describe,
   type GrantRequest,
   type IsolationLevel,
+  type Language,
   type MeshEvent,
   type NodeInfo,
   type NodeLoad,
@@ -33,10 +34,12 @@ import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
 import { type Kernels, meshKernels } from './kernel.ts';
 import { type LastingDoor, lastingDoor } from './lasting.ts';
+import { type LifeDoor, lifeDoor } from './life.ts';
 import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import type { Routing } from './route.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
+import { meshVolumes, type Volumes } from './volumes.ts';
 import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
@@ -47,15 +50,17 @@ export interface ConnectOptions {
 }
 
 /** What to clone: a pointer, a module's text, or a file (Node only), bundled with all that it imports. */
-export type Origin = string | { source: string; language?: 'javascript' | 'typescript' } | { file: string };
+export type Origin = string | { source: string; language?: Language } | { file: string };
 
 export interface CloneOptions {
   driver?: 'lxc' | 'quickjs' | 'process';
-  /** A vault that holds the worker in at least so strongly: `none`, `process`, `vm`, `container`. */
+  /** No vault that holds less strongly will do; rejects with NoNodeFits rather than go below it. */
   min_isolation?: IsolationLevel;
   /** The node must carry these. */
   labels?: Record<string, string>;
   memory_mib?: number;
+  /** Share of a core, from 0.05 to 1. */
+  cpu?: number;
   /** What the worker may do; nothing when left out. */
   grants?: GrantRequest;
   /** Values that the node puts into the worker's requests for it, where that writes `{{secret:NAME}}`. */
@@ -66,6 +71,10 @@ export interface CloneOptions {
   heartbeat_ms?: number;
   /** The worker lives at least so long, also without this script. */
   ttl_ms?: number;
+  /** It ends so long after its birth for certain, whoever wants it. */
+  max_life_ms?: number;
+  /** It ends when it has had no call for so long. */
+  idle_ms?: number;
   /** For calls that name no deadline of their own. */
   timeout_ms?: number;
   /** How long the module may take to load. */
@@ -90,12 +99,13 @@ export interface WorkerDetails {
   worker: string;
   node: string;
   driver: string;
+  isolation: IsolationLevel;
   route: 'direct' | 'relay';
   methods: string[];
   lease: { heartbeat_ms: number; lease_ms: number };
 }
 
-export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
+export interface Mesh extends AsyncDisposable, LastingDoor, LifeDoor, SpoolDoor {
   readonly core: string;
   /** The mesh's microkernels. */
   readonly kernels: Kernels;
@@ -128,6 +138,8 @@ export interface Mesh extends AsyncDisposable, LastingDoor, SpoolDoor {
   events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
   /** Narrower tokens than this mesh's own. */
   readonly tokens: Tokens;
+  /** Private lasting folders of one's workers. */
+  readonly volumes: Volumes;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -286,6 +298,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     clone,
     cloneDistributed: clone,
     kernels: meshKernels(core),
+    ...lifeDoor(core, async (thing) => (await workerBehind(thing)).body.worker),
     ...lastingDoor(core, moduleOf),
     ...spoolDoor(core, moduleOf),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
@@ -303,8 +316,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     },
     async details(thing) {
       const { body, route, methods } = await workerBehind(thing);
-      const { worker, node, driver, lease } = body;
-      return { worker, node, driver, lease, route, methods };
+      const { worker, node, driver, isolation, lease } = body;
+      return { worker, node, driver, isolation, lease, route, methods };
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
@@ -312,6 +325,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     meshfs: meshFsClient(core),
     events: (given) => meshEvents(core, given),
     tokens: meshTokens(core),
+    volumes: meshVolumes(core),
     stats() {
       const sum = { ...done };
       for (const worker of live)

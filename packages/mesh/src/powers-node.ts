@@ -1,5 +1,6 @@
 /** The SDK's powers in Node: TCP, TLS, the file with the token, the bundler. */
 import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { Agent as HttpAgent, request as requestHttp } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import { connect, type Socket } from 'node:net';
@@ -102,6 +103,8 @@ export const powers: Powers = {
   },
 
   async bundle(file, driver) {
+    // A worker in Python is one file; there is nothing to bundle.
+    if (file.endsWith('.py')) return { source: await readFile(file, 'utf8'), language: 'python' };
     const { bundle } = await import('./bundle.ts');
     return bundle(file, { driver });
   },

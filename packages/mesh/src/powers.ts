@@ -1,4 +1,5 @@
 /** What the SDK needs of its platform. `powers-node.ts` and `powers-browser.ts` provide it; nothing else differs. */
+import type { Language } from '@hauki/protocol';
 import type { FrameTransport } from '@hauki/rpc';
 
 export interface DirectRoute {
@@ -53,7 +54,7 @@ export interface Powers {
     timeout_ms: number,
   ): Promise<FrameTransport>;
   /** Makes one module of a worker's files. */
-  bundle(file: string, driver: string | undefined): Promise<{ source: string; language: 'javascript' }>;
+  bundle(file: string, driver: string | undefined): Promise<{ source: string; language: Language }>;
   /** Calls back when the script has nothing more to do, so that what it owns can be let go of. */
   onIdle(run: () => void): () => void;
 }

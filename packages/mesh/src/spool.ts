@@ -16,7 +16,7 @@ import type { ModuleOf } from './lasting.ts';
 export interface SpoolOptions
   extends Pick<
     CloneOptions,
-    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'grants' | 'secrets' | 'load_timeout_ms'
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'cpu' | 'grants' | 'secrets' | 'load_timeout_ms'
   > {
   method: string;
   /** The arguments. */

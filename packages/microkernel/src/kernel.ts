@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import { type Backplane, openEmbedded } from '@hauki/backplane';
 import { createMeshFs, type MeshFs } from '@hauki/meshfs';
-import { Agent, defaultMemoryMib } from '@hauki/node';
+import { Agent, defaultMemoryMib, Volumes } from '@hauki/node';
 import {
   BadInput,
   type CoreForNode,
@@ -96,6 +96,7 @@ export class Kernel {
       listen_host: '127.0.0.1',
       tls: false,
       memory_mib,
+      volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
       core: () => effectsCore(meshfs, log),
       keys: () => desk.keys,
       log,

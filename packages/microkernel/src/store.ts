@@ -39,7 +39,7 @@ const VERSIONS = 'versions';
 const PAGE = 500;
 const versionKey = (module: string, version: number) => `${module}/${String(version).padStart(8, '0')}`;
 export const pointerOf = (module: string, version: number) => `gem-pointer://plugins/${module}/${version}`;
-const ENDINGS: Record<Language, string> = { javascript: 'js', typescript: 'ts' };
+const ENDINGS: Record<Language, string> = { javascript: 'js', typescript: 'ts', python: 'py' };
 
 export class Store {
   readonly journal: Journal;

@@ -7,12 +7,17 @@
  */
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import {
+  BadInput,
+  type Cause,
   ConnectionLost,
   type CoreForNode,
   describe,
   type Fate,
+  isAtLeast,
   type Job,
   LIMITS,
+  type LogLine,
+  type LogPage,
   type NodeInfo,
   type NodeLoad,
   NoNodeFits,
@@ -21,10 +26,13 @@ import {
   type SessionInfo,
   type TicketPart,
   type WorkerInfo,
+  WorkerPaused,
   WorkerUnknown,
 } from '@hauki/protocol';
-import type { Driver, Offer } from '@hauki/vault';
+import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { forge, type Living, makeTicket } from './forge.ts';
+import { lastOf } from './log-ring.ts';
+import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
 const SESSIONS_MS = 700;
@@ -37,8 +45,11 @@ export interface AgentOptions {
   tls: boolean;
   /** What all vaults together may be promised. */
   memory_mib: number;
+  volumes: Volumes;
   core: () => CoreForNode | undefined;
   keys: () => object;
+  /** The machine's own where it is left out. */
+  network?: Network;
   log(line: string, fields?: object): void;
 }
 
@@ -48,12 +59,18 @@ export class Agent {
   readonly #living = new Map<string, Living>();
   readonly #forging = new Map<string, { memory_mib: number; over: Promise<void> }>();
   readonly #unwanted = new Set<string>();
+  readonly #network: Network;
   #unreported: Fate[] = [];
   #cpu = cpus().map((c) => c.times);
   #closing = false;
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.#network = options.network ?? createNetwork();
+  }
+
+  get volumes(): Volumes {
+    return this.#options.volumes;
   }
 
   /** Finds out what this machine can offer, says so, and clears what an earlier run left. */
@@ -72,15 +89,24 @@ export class Agent {
         else log(`driver ${driver.name} is not offered: ${offer.reason}`);
       }),
     );
+    // Now nothing of an earlier run holds on to them.
+    await this.#options.volumes.start();
   }
 
   info(): NodeInfo {
-    const { node, labels, memory_mib, drivers } = this.#options;
+    const { node, labels, memory_mib, drivers, volumes } = this.#options;
     const offers = drivers.map((driver) => {
       const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [driver.name, { ...offer, isolation: driver.isolation, level: driver.level }];
+      return [driver.name, { ...offer, level: driver.level, isolation: driver.isolation }];
     });
-    return { node, labels, drivers: Object.fromEntries(offers), memory_mib, cores: availableParallelism() };
+    return {
+      node,
+      labels,
+      drivers: Object.fromEntries(offers),
+      memory_mib,
+      cores: availableParallelism(),
+      volumes: volumes.offer,
+    };
   }
 
   load(): NodeLoad {
@@ -114,6 +140,13 @@ export class Agent {
     const entry = this.#offers.get(job.driver);
     if (!entry?.offer.available || this.#closing)
       throw new NoNodeFits({ wanted: { driver: job.driver }, have: [`${this.#options.node}, which cannot`] });
+    const { level } = entry.driver;
+    // The core has asked for no less; what it knows of this node may be old.
+    if (job.min_isolation !== undefined && !isAtLeast(level, job.min_isolation))
+      throw new NoNodeFits({
+        wanted: { driver: job.driver, min_isolation: job.min_isolation },
+        have: [`${this.#options.node}, where ${job.driver} is of isolation ${level}`],
+      });
     const { worker: name, epoch = 1 } = job;
     const before = this.#living.get(name);
     if (before && before.epoch < epoch) await this.destruct(name, `epoch ${epoch} takes its place`);
@@ -127,12 +160,14 @@ export class Agent {
     const { promise: over, resolve: done } = Promise.withResolvers<void>();
     this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
-      const { node, listen_host, tls, keys } = this.#options;
+      const { node, listen_host, tls, keys, volumes } = this.#options;
       const { living, ticket } = await forge(job, entry.driver, {
         node,
         listen_host,
         tls,
         keys,
+        volumes,
+        network: this.#network,
         meshfs: {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
@@ -144,8 +179,7 @@ export class Agent {
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
       else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
       const direct = { host: listen_host, port: living.vault.port, tls };
-      const { level: isolation } = entry.driver;
-      return { worker: job.worker, epoch: living.epoch, driver: job.driver, isolation, direct, ticket };
+      return { worker: job.worker, epoch: living.epoch, driver: job.driver, isolation: level, direct, ticket };
     } finally {
       this.#forging.delete(job.worker);
       this.#unwanted.delete(job.worker);
@@ -154,8 +188,9 @@ export class Agent {
   }
 
   async mint_ticket(worker: string): Promise<TicketPart> {
+    const { shell } = this.#findRunning(worker);
     const { ticket, expected } = await makeTicket('visitor');
-    await this.#find(worker).shell.expect(expected);
+    await shell.expect(expected);
     return ticket;
   }
 
@@ -186,12 +221,47 @@ export class Agent {
 
   /** The last lines that a living worker logged; empty for any other. */
   logTail(worker: string): string {
-    return this.#living.get(worker)?.log.tail() ?? '';
+    return this.#living.get(worker)?.log.text() ?? '';
+  }
+
+  async pause(worker: string): Promise<void> {
+    await this.#find(worker).lifetime.pause();
+    this.#options.log(`worker ${worker} is paused`);
+  }
+
+  async resume(worker: string): Promise<void> {
+    await this.#find(worker).lifetime.resume();
+    this.#options.log(`worker ${worker} runs on`);
+  }
+
+  /** Evaluates an expression beside the worker. Rejects with what it throws, DeadlineExceeded, or WorkerPaused. */
+  async inspect(worker: string, expression: string, timeout_ms: number): Promise<string> {
+    const { shell } = this.#findRunning(worker);
+    if (typeof expression !== 'string' || expression.length > LIMITS.inspect_chars)
+      throw new BadInput({ what: 'expression', why: `a text of at most ${LIMITS.inspect_chars} characters` });
+    const least = Math.max(1, Math.min(Number(timeout_ms) || 0, LIMITS.inspect_ms));
+    return String(await shell.inspect(expression, least)).slice(0, LIMITS.inspect_chars);
+  }
+
+  async logs(worker: string, after: number, wait_ms: number): Promise<LogPage> {
+    const { log, epoch } = this.#find(worker);
+    await log.wait(Math.max(0, after), Math.min(wait_ms, LIMITS.log_wait_ms));
+    return { epoch, ...log.after(after) };
+  }
+
+  /** With what each uses, as far as each says so in time. */
+  async measured(): Promise<WorkerInfo[]> {
+    const usage = new Map<string, WorkerInfo['usage']>();
+    await Promise.all([...this.#living].map(async ([worker, living]) => usage.set(worker, await living.usage.now())));
+    return this.workers().map((info) => ({
+      ...info,
+      ...(usage.has(info.worker) ? { usage: usage.get(info.worker)! } : {}),
+    }));
   }
 
   workers(): WorkerInfo[] {
     const { listen_host: host, tls } = this.#options;
-    return [...this.#living.values()].map(({ job, epoch, vault, lease, born_at }) => ({
+    return [...this.#living.values()].map(({ job, epoch, vault, lease, lifetime, born_at }) => ({
       worker: job.worker,
       owner: job.owner,
       driver: job.driver,
@@ -205,6 +275,9 @@ export class Agent {
       born_at,
       lease_until: lease.until,
       ...(job.lasting ? { lasting: true } : {}),
+      ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
+      ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
+      ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),
       ...(job.code ? { code: job.code } : {}),
     }));
   }
@@ -227,27 +300,29 @@ export class Agent {
   }
 
   /** The gentle end: the hook first, bounded in time; then the kill, for certain. */
-  async #end(worker: string, cause: string, reason: string): Promise<void> {
+  async #end(worker: string, cause: Cause, reason: string): Promise<void> {
     const living = this.#living.get(worker);
     if (!living || living.ending) return;
     living.ending = { cause, reason };
-    if (cause !== 'destructed') {
+    // One that is paused would have to run for its hook: it has none then.
+    if (cause !== 'destructed' && living.lifetime.paused_at === undefined) {
       const hook = Promise.resolve(living.shell.end(reason)).catch((error) =>
-        living.log.add(`error onEnd: ${describe(error)}`),
+        living.log.add('error', `onEnd: ${describe(error)}`),
       );
       await Promise.race([hook, new Promise((resolve) => setTimeout(resolve, LIMITS.end_hook_ms))]);
     }
     await living.vault.kill(reason);
   }
 
-  #gone(living: Living, exit: { cause: string; reason: string; log_tail: string }): void {
-    const { worker, owner } = living.job;
+  #gone(living: Living, exit: VaultExit): void {
+    const { worker } = living.job;
     if (this.#living.get(worker) !== living) return;
     this.#living.delete(worker);
     living.lease.stop();
-    const { cause, reason } = living.ending ?? exit;
-    const log_tail = [living.log.tail(), exit.log_tail].filter(Boolean).join('\n').slice(-LIMITS.log_tail_chars);
-    const fate: Fate = { worker, owner, cause, reason, at: Date.now(), log_tail, epoch: living.epoch };
+    living.lifetime.stop();
+    const fate = fateOf(living, exit, this.#options.node);
+    const { cause, reason } = fate;
+    living.log.wake();
     this.#options.log(`worker ${worker} is gone: ${reason}`, { cause });
     const core = this.#options.core();
     if (core) core.worker_died(fate).catch(() => this.#keep(fate));
@@ -265,6 +340,14 @@ export class Agent {
     return living;
   }
 
+  /** One that can do something. Throws WorkerPaused for one that is paused. */
+  #findRunning(worker: string): Living {
+    const living = this.#find(worker);
+    const { paused_at } = living.lifetime;
+    if (paused_at !== undefined) throw new WorkerPaused({ worker, since: new Date(paused_at).toISOString() });
+    return living;
+  }
+
   #core(): CoreForNode {
     const core = this.#options.core();
     if (!core) throw new ConnectionLost({ why: 'the core is away' });
@@ -277,6 +360,21 @@ export class Agent {
     for (const { memory_mib } of this.#forging.values()) sum += memory_mib;
     return sum;
   }
+}
+
+/** What is told of a worker whose vault has ended. */
+function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): Fate {
+  const own = exit.cause === 'failed_to_start' ? 'vault_failed' : exit.cause;
+  const { cause, reason } = ending ?? { cause: own, reason: exit.reason };
+  const at = Date.now();
+  const said = exit.log_tail.split('\n').filter(Boolean);
+  const lines: LogLine[] = said.map((text, i) => ({ seq: log.last + 1 + i, at, level: 'vault', text }));
+  return {
+    ...{ worker: job.worker, owner: job.owner, cause, reason, at, epoch, node, driver: job.driver, born_at },
+    lines: lastOf([...log.tail(), ...lines], LIMITS.log_tail_chars),
+    usage: usage.last(exit.usage),
+    ...(exit.reason === reason || exit.cause === 'killed' ? {} : { exit: `${exit.cause}: ${exit.reason}` }),
+  };
 }
 
 /** What a guest says of a session, as far as it can be one: nothing but short names and numbers. */

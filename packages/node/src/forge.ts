@@ -4,13 +4,15 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
-  type AgentForShell,
+  type Cause,
   DeadlineExceeded,
   type Job,
   LIMITS,
+  type LogLevel,
   MeshError,
   OutcomeUnknown,
   Overloaded,
+  runtimeOf,
   type ShellForAgent,
   SourceRejected,
   type TicketPart,
@@ -18,10 +20,23 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { encode, leaseKey, randomText, remote, resumeKey, Session, serve, sessionKey } from '@hauki/rpc';
-import { createEffects, type Driver, type Effects, type MeshFsClient, type Vault } from '@hauki/vault';
+import { leaseKey, randomText, remote, resumeKey, Session, sessionKey } from '@hauki/rpc';
+import {
+  createEffects,
+  type Driver,
+  type Effects,
+  GUEST_BOUNDS,
+  type MeshFsClient,
+  type Network,
+  type Outside,
+  serveOutside,
+  type Vault,
+} from '@hauki/vault';
 import { Lease } from './lease.ts';
+import { Lifetime } from './lifetime.ts';
 import { LogRing } from './log-ring.ts';
+import { UsageMeter } from './usage.ts';
+import { type Volumes, withVolume } from './volumes.ts';
 
 export interface ForgePowers {
   node: string;
@@ -30,8 +45,10 @@ export interface ForgePowers {
   /** The core's public keys. */
   keys(): object;
   meshfs: MeshFsClient;
+  volumes: Volumes;
+  network: Network;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
-  ended(worker: string, cause: 'lease_expired' | 'destructed', reason: string): Promise<void>;
+  ended(worker: string, cause: Cause, reason: string): Promise<void>;
 }
 
 /** A worker while it lives. */
@@ -41,13 +58,17 @@ export interface Living {
   vault: Vault;
   shell: ShellForAgent;
   lease: Lease;
+  lifetime: Lifetime;
   log: LogRing;
+  usage: UsageMeter;
   effects: Effects;
   born_at: number;
   /** Why the agent is ending it, where it is. */
-  ending?: { cause: string; reason: string };
+  ending?: { cause: Cause; reason: string };
 }
 
+/** Where a vault finds its volume. */
+const HOME = '/root';
 /** How long a vault may live without its control channel. */
 const CHANNEL_GRACE_MS = 500;
 
@@ -65,23 +86,42 @@ export async function forge(
   driver: Driver,
   powers: ForgePowers,
 ): Promise<{ living: Living; ticket: TicketPart }> {
-  const { worker, owner, memory_mib, grants } = job;
+  const { worker, owner, memory_mib, cpu = 1, grants } = job;
   const { epoch = 1, lasting } = job;
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
   const id = lasting ? `${worker}-${epoch}` : worker;
-  const vault = await driver.start({ id, owner, listen_host: powers.listen_host, memory_mib });
+  const { listen_host, volumes } = powers;
+  const runtime = runtimeOf(job.language);
+  const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker) : undefined;
+  const inside = volume && { path: volume.path, inside: HOME };
+  const vault = withVolume(
+    await driver.start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside }).catch(async (error) => {
+      await volume?.release();
+      throw error;
+    }),
+    volume,
+  );
   let lease: Lease | undefined;
+  let lifetime: Lifetime | undefined;
   try {
     const effects = createEffects({
       grants,
       secrets: job.secrets,
       meshfs: powers.meshfs,
-      log: (level, line) => log.add(`${level} ${line}`),
+      volume: volume?.path,
+      network: powers.network,
+      log: (level, line) => log.add(level as LogLevel, line),
     });
     void vault.exited.then(() => effects.close());
-    const agent: AgentForShell = {
-      effect: (name, args) => effects.perform(name, args),
+    const agent: Outside = {
+      async effect(name, args, call) {
+        const done = await effects.perform(name, args, call);
+        if (name === 'fetch') usage.fetched_bytes += bytesOf(done);
+        // A paused vault takes nothing in: what was fetched for it waits here, not in a buffer on its way.
+        await lifetime?.running();
+        return done;
+      },
       heartbeat: async (challenge, mac) => {
         if (!lease) throw new Overloaded({ what: 'heartbeats before birth', limit: 0 });
         return lease.renew(challenge, mac);
@@ -94,9 +134,9 @@ export async function forge(
     };
     const session = new Session({
       transport: vault.control,
-      dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+      dispatch: serveOutside(agent),
       timeout_ms: LIMITS.vault_start_ms,
-      literal: encode,
+      bounds: GUEST_BOUNDS,
     });
     const shell = remote<ShellForAgent>(session);
     void session.closed.then(async (why) => {
@@ -104,6 +144,8 @@ export async function forge(
       const exited = await Promise.race([vault.exited, sleep(CHANNEL_GRACE_MS, undefined, { ref: false })]);
       if (!exited) await vault.kill(`its control channel ended: ${why}`);
     });
+    const activity = () => shell.activity();
+    const usage = new UsageMeter({ vault, log, activity });
     const { ticket, expected } = await makeTicket('owner');
     await session
       .call(
@@ -122,6 +164,7 @@ export async function forge(
             tls: powers.tls,
             keys: powers.keys(),
             owner: expected,
+            grants,
           },
         ],
         // The guest keeps its own time; this is for one that cannot, because its code never returns.
@@ -142,27 +185,30 @@ export async function forge(
       },
       () => void powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
     );
-    const living: Living = {
-      job,
-      epoch,
-      vault,
-      shell,
-      lease,
-      log,
-      effects,
-      born_at: Date.now(),
-    };
+    const { max_life_ms = 0, idle_ms = 0 } = job;
+    lifetime = new Lifetime({ max_life_ms, idle_ms, vault, lease, activity }, (cause, reason) => {
+      void powers.ended(worker, cause, reason);
+    });
+    const living: Living = { job, epoch, vault, shell, lease, lifetime, log, usage, effects, born_at: Date.now() };
     return { living, ticket };
   } catch (error) {
+    lifetime?.stop();
     lease?.stop();
     await vault.kill('it was never born');
     throw error;
   }
 }
 
+/** How much of a body a fetch brought into the vault. */
+function bytesOf(fetched: unknown): number {
+  const { text, base64 } = (fetched ?? {}) as { text?: string; base64?: string };
+  if (typeof base64 === 'string') return Buffer.byteLength(base64, 'base64');
+  return typeof text === 'string' ? Buffer.byteLength(text) : 0;
+}
+
 /** What a failed load means to the caller. */
 async function loadFailure(error: unknown, job: Job, vault: Vault, log: LogRing): Promise<Error> {
-  const log_tail = log.tail();
+  const log_tail = log.text();
   if (error instanceof SourceRejected)
     return log_tail === '' ? error : new SourceRejected({ ...error.fields, log_tail } as never, error.message);
   if (error instanceof DeadlineExceeded)

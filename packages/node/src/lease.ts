@@ -28,6 +28,8 @@ export class Lease {
   readonly #now: () => number;
   #challenge: string;
   #until: number;
+  /** What was left when the clock was stopped. */
+  #left: number | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   /** `expired` is called once, when nobody has renewed in time. */
@@ -40,9 +42,24 @@ export class Lease {
     if (!terms.lasting) this.#wait();
   }
 
-  /** Milliseconds since 1970; 0 where it never runs out. */
+  /** Milliseconds since 1970; 0 where it never runs out, or stands still. */
   get until(): number {
-    return this.#terms.lasting ? 0 : this.#until;
+    return this.#terms.lasting || this.#left !== undefined ? 0 : this.#until;
+  }
+
+  /** The clock stands still until `resume`. */
+  pause(): void {
+    if (this.#terms.lasting || this.#left !== undefined) return;
+    clearTimeout(this.#timer);
+    this.#left = Math.max(0, this.#until - this.#now());
+  }
+
+  /** The clock goes on, with at least a whole lease: who wants the worker must have time to say so. */
+  resume(): void {
+    if (this.#left === undefined) return;
+    this.#until = this.#now() + Math.max(this.#left, this.#terms.lease_ms);
+    this.#left = undefined;
+    this.#wait();
   }
 
   /**

@@ -122,12 +122,18 @@ export class Link {
       mint_ticket: (worker) => agent.mint_ticket(worker),
       destruct: (worker, reason, epoch) => agent.destruct(worker, reason, epoch),
       splice: (worker, splice) => this.#splice(worker, splice),
-      workers: async () => agent.workers(),
+      workers: async (usage) => (usage === true ? agent.measured() : agent.workers()),
       sessions: () => agent.sessions(),
+      volumes: () => agent.volumes.list(),
+      remove_volume: (owner, name) => agent.volumes.remove(owner, name),
+      pause: (worker) => agent.pause(worker),
+      resume: (worker) => agent.resume(worker),
+      inspect: (worker, expression, timeout_ms) => agent.inspect(worker, expression, timeout_ms),
+      logs: (worker, after, wait_ms) => agent.logs(worker, after, wait_ms),
     };
     const session = new Session({
       transport: streamTransport(stream),
-      dispatch: serve(node, ['provision', 'mint_ticket', 'destruct', 'splice', 'workers', 'sessions']),
+      dispatch: serve(node, Object.keys(node) as (keyof NodeForCore)[]),
       timeout_ms: LIMITS.handshake_ms,
       literal: encode,
     });

@@ -11,6 +11,7 @@ import { closeInheritedDescriptors, createDrivers } from '@hauki/vault';
 import { pino } from 'pino';
 import { Agent, defaultMemoryMib } from './agent.ts';
 import { Link } from './link.ts';
+import { Volumes } from './volumes.ts';
 
 export interface NodeOptions {
   core_url: string;
@@ -75,6 +76,7 @@ const agent = new Agent({
   listen_host,
   tls: options.tls ?? !loopback,
   memory_mib,
+  volumes: new Volumes({ node, data_dir, log }),
   core: link.core,
   keys: link.keys,
   log,

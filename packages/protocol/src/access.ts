@@ -39,11 +39,29 @@ export interface TokenTargets {
   fetch?: string[];
 }
 
+/** What a token and all below it may have. Null: no bound of its own; those above it bound it still. */
+export interface TokenQuota {
+  /** Vaults at once. */
+  vaults: number | null;
+  /** Memory of those vaults together. */
+  memory_mib: number | null;
+  clones_per_minute: number | null;
+}
+
+/** What a token and all below it have taken of its quota. */
+export interface QuotaUse {
+  vaults: number;
+  memory_mib: number;
+  clones_last_minute: number;
+}
+
 export interface TokenRequest {
   /** For people: a word of small letters, digits and hyphens. */
   name: string;
   scopes: Scope[];
   targets?: TokenTargets;
+  /** What it and all below it may have; no more than its maker. */
+  quota?: Partial<TokenQuota>;
   /** It ends after so long; left out: with its maker. */
   expires_in_ms?: number;
 }
@@ -56,6 +74,9 @@ export interface TokenInfo {
   owner: string;
   scopes: Scope[];
   targets: Required<TokenTargets>;
+  quota: TokenQuota;
+  /** Where it was asked for. */
+  used?: QuotaUse;
   /** Milliseconds since 1970. */
   created_at: number;
   expires_at: number | null;

@@ -2,10 +2,17 @@
  * The Mesh-RPC interfaces by which the parts of a mesh talk: core and agent, agent and shell, shell and guest.
  * Each is an object whose methods are called over a session; a method that is not listed here cannot be called.
  */
+import type { Fate, LogLine, Usage } from './fate.ts';
 import type { Grants } from './grants.ts';
+import type { IsolationLevel } from './isolation.ts';
 import type { TicketRole } from './ticket.ts';
 
-export type Language = 'javascript' | 'typescript';
+export const WORKER_LANGUAGES = ['javascript', 'typescript', 'python'] as const;
+/** What a worker is written in. */
+export type Language = (typeof WORKER_LANGUAGES)[number];
+/** What runs inside a vault; `node` stands for JavaScript also where that is not Node. */
+export type Runtime = 'node' | 'python';
+export const runtimeOf = (language: Language): Runtime => (language === 'python' ? 'python' : 'node');
 
 /** A worker has methods of its own, a plugin serves requests. */
 export type ModuleKind = 'worker' | 'plugin';
@@ -29,19 +36,13 @@ export interface CodeInfo {
   modules: Pick<PointerModule, 'pointer' | 'digest'>[];
 }
 
-/**
- * How strongly a vault holds its worker in, weakest first. `none`: an ordinary process, for code that is trusted;
- * `process`: one in bubblewrap; `vm`: an interpreter in WebAssembly; `container`: namespaces, no capabilities, a filter
- * of system calls.
- */
-export const ISOLATION_LEVELS = ['none', 'process', 'vm', 'container'] as const;
-export type IsolationLevel = (typeof ISOLATION_LEVELS)[number];
-
 /** What a caller wants run, as the core hands it to the chosen agent. */
 export interface Job {
   worker: string;
   owner: string;
   driver: string;
+  /** A node whose driver holds less strongly refuses. */
+  min_isolation?: IsolationLevel;
   source: string;
   language: Language;
   /** What the module is; a worker where it is left out. */
@@ -50,12 +51,18 @@ export interface Job {
   code?: CodeInfo;
   modules?: PointerModule[];
   memory_mib: number;
+  /** Share of a core; 1 where it is left out. */
+  cpu?: number;
   grants: Grants;
   /** Values of the secrets that `grants.secrets` names. They are never logged or listed, and no guest sees them. */
   secrets?: Record<string, string>;
   lease: { heartbeat_ms: number; lease_ms: number };
   /** Lives this long without any heartbeat; 0: only as long as the lease is renewed. */
   ttl_ms: number;
+  /** Ends so long after its birth for certain, whatever renews its lease; paused or not. */
+  max_life_ms?: number;
+  /** Ends when it has had no call for so long. */
+  idle_ms?: number;
   /** How long the module may take to load. */
   load_timeout_ms: number;
   /** Counts the starts of a lasting worker, durably; 1 where it is left out. */
@@ -84,6 +91,7 @@ export interface WorkerInfo {
   worker: string;
   owner: string;
   driver: string;
+  /** How strongly its vault holds it in. */
   isolation: IsolationLevel;
   epoch: number;
   direct: { host: string; port: number; tls: boolean };
@@ -99,6 +107,31 @@ export interface WorkerInfo {
   lasting?: boolean;
   /** What was loaded into it. */
   code?: CodeInfo;
+  /** Since when it is paused. */
+  paused_at?: number;
+  /** When it ends for certain. */
+  ends_at?: number;
+  /** It ends when it has had no call for so long. */
+  idle_ms?: number;
+  /** Where it was asked for. */
+  usage?: Usage;
+}
+
+/** A part of a worker's log. */
+export interface LogPage {
+  /** Which start of a lasting worker said it; lines are counted anew with each. */
+  epoch: number;
+  lines: LogLine[];
+  /** How many lines between `after` and the first were dropped, because they were too many. */
+  missed: number;
+}
+
+/** What calls a worker has had, by the guest's own word. */
+export interface Activity {
+  calls: number;
+  under_way: number;
+  /** Since the last call was over, or since the worker was loaded; 0 while one is under way. */
+  idle_ms: number;
 }
 
 /** A caller's session with a worker, as the worker's side sees it. */
@@ -120,16 +153,39 @@ export interface SessionInfo {
   stats?: Record<string, number>;
 }
 
+/** A private lasting folder, as its node tells of it. */
+export interface VolumeInfo {
+  owner: string;
+  name: string;
+  quota_mib: number;
+  /** As it is, or was when it was last let go of. */
+  used_bytes: number;
+  /** The worker that has it. */
+  worker: string | null;
+  /** Milliseconds since 1970. */
+  created_at: number;
+}
+
 export interface NodeInfo {
   node: string;
   labels: Record<string, string>;
-  /** Drivers by name: offered, or why not. */
+  /** Drivers by name: offered, or why not. `isolation` says in one sentence what it protects against, and what not. */
   drivers: Record<
     string,
-    { available: boolean; note?: string; reason?: string; isolation: string; level: IsolationLevel }
+    {
+      available: boolean;
+      note?: string;
+      reason?: string;
+      isolation: string;
+      level: IsolationLevel;
+      /** What its vaults can run; JavaScript alone where it is left out. */
+      runtimes?: Runtime[];
+    }
   >;
   memory_mib: number;
   cores: number;
+  /** Whether it can keep volumes, or why not. */
+  volumes?: { available: boolean; reason?: string };
 }
 
 export interface NodeLoad {
@@ -137,19 +193,6 @@ export interface NodeLoad {
   memory_used_mib: number;
   /** 0 idle … 1 all cores busy. */
   cpu: number;
-}
-
-/** Why a worker is gone. */
-export interface Fate {
-  worker: string;
-  owner: string;
-  cause: string;
-  reason: string;
-  /** Milliseconds since 1970. */
-  at: number;
-  log_tail: string;
-  /** Which start of a lasting worker it was. */
-  epoch?: number;
 }
 
 /** The core, as an agent sees it. */
@@ -177,9 +220,21 @@ export interface NodeForCore {
   destruct(worker: string, reason: string, epoch?: number): Promise<boolean>;
   /** Dial the core at the given splice and join it to the worker. */
   splice(worker: string, splice: string): Promise<void>;
-  workers(): Promise<WorkerInfo[]>;
+  /** With `usage`: also what each uses. */
+  workers(usage?: boolean): Promise<WorkerInfo[]>;
+  /** Stops its code where it stands. Until `resume` its lease does not run out, and nothing of it answers. */
+  pause(worker: string): Promise<void>;
+  resume(worker: string): Promise<void>;
+  /** Evaluates an expression beside the worker, `worker` and `hauki` in scope; its result as text. */
+  inspect(worker: string, expression: string, timeout_ms: number): Promise<string>;
+  /** Log lines after the one numbered `after`; where there are none yet, waits for one at most `wait_ms`. */
+  logs(worker: string, after: number, wait_ms: number): Promise<LogPage>;
   /** Callers' sessions with this node's workers. */
   sessions(): Promise<SessionInfo[]>;
+  /** The volumes that it keeps. */
+  volumes(): Promise<VolumeInfo[]>;
+  /** Deletes a volume for good. False where there is none; rejects with VolumeInUse. */
+  remove_volume(owner: string, name: string): Promise<boolean>;
 }
 
 /** What the shell at a vault's edge does for the agent. */
@@ -190,6 +245,10 @@ export interface ShellForAgent {
   expect(ticket: ExpectedTicket): Promise<void>;
   /** What callers' sessions there are; what the guest itself says of them is in `stats`. */
   sessions(): Promise<Omit<SessionInfo, 'worker'>[]>;
+  /** What calls the worker has had. */
+  activity(): Promise<Activity>;
+  /** Evaluates an expression beside the worker; its result as text, bounded. Rejects with what it threw. */
+  inspect(expression: string, timeout_ms: number): Promise<string>;
   /** Runs the end hook. Answers when it has ended or failed. */
   end(reason: string): Promise<void>;
 }
@@ -217,6 +276,8 @@ export interface Setup {
   load_timeout_ms: number;
   /** Whether connections must come in TLS. */
   tls: boolean;
+  /** What the worker may do; the guest's own courtesy alone, the agent decides. */
+  grants?: Grants;
   /** The core's public signing keys: a JSON Web Key Set. */
   keys: object;
   /** The owner's ticket, redeemable as soon as the worker is loaded. */

@@ -1,6 +1,7 @@
 /** What the core's doors show of jobs, lasting workers and pointers: what it answers with, and what the SDK gives. */
 import type { CodeInfo } from './control.ts';
 import type { WireError } from './errors.ts';
+import type { Cause } from './fate.ts';
 import type { Grants } from './grants.ts';
 
 export const JOB_STATES = ['accepted', 'running', 'done', 'failed', 'cancelled'] as const;
@@ -46,7 +47,7 @@ export interface Death {
   node: string | null;
   /** Milliseconds since 1970. */
   at: number;
-  cause: string;
+  cause: Cause;
   reason: string;
   log_tail: string;
 }
@@ -90,4 +91,18 @@ export interface FileVersion {
   language?: string;
   written_at: string;
   deleted?: true;
+}
+
+/** A private lasting folder as its owner sees it; of one whose node is away, only the name and the node are known. */
+export interface VolumeDetails {
+  owner: string;
+  name: string;
+  node: string;
+  node_away: boolean;
+  quota_mib: number | null;
+  used_bytes: number | null;
+  /** The worker that has it just now. */
+  worker: string | null;
+  /** Milliseconds since 1970. */
+  created_at: number | null;
 }

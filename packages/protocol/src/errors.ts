@@ -224,7 +224,12 @@ export const NoNodeFits = /* @__PURE__ */ define<{ wanted: object; have: string[
   (f) =>
     `No node fits. Wanted: ${JSON.stringify(f.wanted)}. ${f.have.length === 0 ? 'There are no nodes; start one with: hauki node' : `There is: ${f.have.join('; ')}`}`,
 );
-export const VaultFailed = /* @__PURE__ */ define<{ driver: string; reason: string; log_tail?: string }>(
+export const VaultFailed = /* @__PURE__ */ define<{
+  driver: string;
+  reason: string;
+  log_tail?: string;
+  worker?: string;
+}>(
   'VaultFailed',
   -32031,
   500,
@@ -235,13 +240,56 @@ export const SourceRejected = /* @__PURE__ */ define<{
   stage: 'parse' | 'load' | 'exports' | 'bundle' | 'import';
   reason: string;
   log_tail?: string;
+  /** The worker that was not to be: `hauki why` knows it. */
+  worker?: string;
 }>('SourceRejected', -32032, 422, false, (f) => `The worker's source was refused (${f.stage}): ${f.reason}`);
+/** `used`: what is taken already, by the token and those below it. */
+export const QuotaExceeded = /* @__PURE__ */ define<{ what: string; limit: number; used: number }>(
+  'QuotaExceeded',
+  -32034,
+  429,
+  true,
+  (f) =>
+    `The token's quota does not allow this: ${f.what} are at ${f.used} of ${f.limit}, with what was asked for. End some, wait, or ask for a larger quota`,
+);
+export const WorkerPaused = /* @__PURE__ */ define<{ worker: string; since: string }>(
+  'WorkerPaused',
+  -32035,
+  503,
+  true,
+  (f) => `Worker ${f.worker} is paused since ${f.since}. Resume it: hauki resume ${f.worker}`,
+);
 export const WorkerUnknown = /* @__PURE__ */ define<{ worker: string }>(
   'WorkerUnknown',
   -32033,
   404,
   false,
   (f) => `There is no worker ${f.worker}`,
+);
+
+// Volumes
+export const VolumeInUse = /* @__PURE__ */ define<{ volume: string; worker: string }>(
+  'VolumeInUse',
+  -32070,
+  409,
+  true,
+  (f) =>
+    `The volume ${f.volume} belongs to the worker ${f.worker} while that lives. End it first, or name another volume`,
+);
+export const VolumeUnknown = /* @__PURE__ */ define<{ volume: string }>(
+  'VolumeUnknown',
+  -32071,
+  404,
+  false,
+  (f) => `There is no volume ${f.volume}`,
+);
+/** `code`: the system's, such as ENOSPC, where it is the system that refused. */
+export const VolumeFailed = /* @__PURE__ */ define<{ volume: string; why: string; code?: string }>(
+  'VolumeFailed',
+  -32072,
+  507,
+  false,
+  (f) => `The volume ${f.volume} could not do that: ${f.why}`,
 );
 
 // Lasting workers and the spool

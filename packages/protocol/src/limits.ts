@@ -26,14 +26,26 @@ export const LIMITS = {
   vault_start_ms: 20_000,
   /** The graceful end hook; after it the vault is killed. */
   end_hook_ms: 2_000,
+  /** Of a living worker's log, in characters; the oldest lines go first. A thousand vaults' rings fit 64 MiB. */
+  log_ring_chars: 64 * 1024,
   /** What is kept of a vault's last words, in characters. */
   log_tail_chars: 8 * 1024,
   /** One log line of a guest, in characters; the rest is cut. */
   log_line_chars: 4 * 1024,
   /** Fetched bodies pass through the control channel: they must fit a message, also in base64. */
   fetch_body_bytes: 5 * 1024 * 1024,
+  /** What a node holds in memory of what its vaults fetch, send and stream, all together. */
+  fetched_bytes: 256 * 1024 * 1024,
+  /** The part of one vault: its fetches and connections at once, and some large bodies that wait to be sent. */
+  fetched_bytes_each: 32 * 1024 * 1024,
+  /** One fetch until its answer begins; its body, for as long as nothing moves. */
   fetch_ms: 30_000,
   fetch_redirects: 5,
+  /** Connections that a worker may have open to the outside. */
+  connections_out: 8,
+  /** Until such a connection stands; how long one may be silent both ways. IRC and the like say something every few minutes. */
+  connect_ms: 10_000,
+  connection_idle_ms: 10 * 60_000,
   /** Effects that a vault may have under way at once. */
   effects_in_flight: 64,
   /** Grants of one kind in one request. */
@@ -42,6 +54,13 @@ export const LIMITS = {
   fetches_per_minute: 100_000,
   /** A private volume. */
   volume_mib: 16 * 1024,
+  /** Volumes that a node keeps, and a mesh knows; each is a file, and a name for good. */
+  volumes_per_node: 1_024,
+  volumes: 10_000,
+  /** One file that passes through the control channel, as `fetch_body_bytes`. */
+  volume_file_bytes: 5 * 1024 * 1024,
+  /** Entries of one folder that are listed. */
+  volume_entries: 10_000,
   /** Children that one worker may have living, and ever; what they may have of memory together. */
   clone_live: 256,
   clone_total: 10_000,
@@ -61,6 +80,27 @@ export const LIMITS = {
   node_grace_ms: 120_000,
   /** Fates of dead workers that an agent and the core remember, to tell late callers why. */
   fates: 10_000,
+  /** Last words in all fates together, in characters; the oldest fates lose theirs first. */
+  fates_chars: 16 * 1024 * 1024,
+  /** Lines of one answer with a worker's log. */
+  log_lines: 1_000,
+  /** The longest that an agent waits for a worker's next line before it answers with none. */
+  log_wait_ms: 10_000,
+  /** Readers that follow a worker's log: of a core. Each costs a call that waits. */
+  log_streams: 64,
+  /** An expression to evaluate beside a worker, and the text of its result. */
+  inspect_chars: 64 * 1024,
+  inspect_ms: 30_000,
+  /** A vault that stays paused for so long is resumed: its lease decides then. */
+  paused_ms: 24 * 3600 * 1000,
+  /** Asking one vault what it uses; past it, what was last known is told. */
+  usage_ms: 300,
+  /** So long what a vault uses is not asked again. */
+  usage_fresh_ms: 500,
+  /** The largest quota of a token: vaults, MiB. */
+  quota: 1_000_000,
+  /** Clones in a minute: each is remembered for so long. */
+  quota_clones: 10_000,
   /** Lasting workers of a mesh; each takes a vault for good, so a few nodes' worth. */
   lasting_workers: 4_096,
   /** A lasting worker's name: with its epoch it still fits a vault's id. */
@@ -118,7 +158,7 @@ export const LIMITS = {
 } as const;
 
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */
-export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4 };
+export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4, process: 48 };
 
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {
@@ -127,6 +167,8 @@ export const LEASE = {
   /** Bounds for what a request may ask for. */
   min_ms: 500,
   max_ms: 24 * 3600 * 1000,
+  /** The longest that may be set as the longest life: one timer carries it. */
+  max_life_ms: 20 * 24 * 3600 * 1000,
   /** More often than this a heartbeat is only load. */
   min_heartbeat_ms: 50,
   /** How long a ticket may wait for its redemption. */

@@ -4,8 +4,8 @@
  * The signed part (a compact JWS, EdDSA over Ed25519) may be seen by anyone; the secret goes once to the caller and is
  * never sent again: both ends prove by challenge that they hold the key derived from it (`rpc/handshake.ts`).
  */
-import { ISOLATION_LEVELS, type IsolationLevel } from './control.ts';
 import type { Grants } from './grants.ts';
+import { ISOLATION_LEVELS, type IsolationLevel } from './isolation.ts';
 import { LIMITS } from './limits.ts';
 
 export type TicketRole = 'owner' | 'visitor';
@@ -23,7 +23,7 @@ export interface TicketBody {
   /** RFC 7638 thumbprint (SHA-256) of the key that the caller made and proves at redemption. */
   audience: string;
   driver: string;
-  /** How strongly the vault holds the worker in. */
+  /** How strongly the worker's vault holds it in. */
   isolation: IsolationLevel;
   routes: {
     /** Route A. `tls` is required off loopback and off a VPN. */

@@ -22,6 +22,8 @@ const FIELDS = {
   timeout_ms: 5,
   may_have_run: true,
   limit: 1,
+  used: 1,
+  since: '2026-01-01T00:00:00.000Z',
   limit_bytes: 2,
   grant: 'fetch',
   wanted: 'example.org:443',
@@ -48,6 +50,7 @@ const FIELDS = {
   key: 'k-1',
   name: 'counter',
   token: 'ci-0a1b',
+  volume: 'data',
 };
 
 const overWire = (thrown: unknown) => fromWire(JSON.parse(JSON.stringify(toWire(thrown))));

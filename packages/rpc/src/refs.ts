@@ -18,6 +18,8 @@ import type { Streams } from './streams.ts';
 /** What the table needs of its session. */
 export interface RefPowers {
   streams: Streams;
+  /** References of the peer's that are held at most. */
+  takes: number;
   call(on: number, method: string, args: unknown[], options?: CallOptions): Promise<unknown>;
   /** False where the parameters cannot be sent. */
   notify(method: string, params: unknown[]): boolean;
@@ -286,8 +288,9 @@ export class RefTable {
       throw new ProtocolViolation({ why: `a reference of unknown type ${String(type)}` });
     const known = this.#imports.get(id);
     let value = known?.value.deref();
-    if (!known && this.#imports.size >= LIMITS.exports)
-      throw new Overloaded({ what: 'references taken by this session', limit: LIMITS.exports });
+    const { takes: limit } = this.#powers;
+    if (!known && this.#imports.size >= limit)
+      throw new Overloaded({ what: 'references taken by this session', limit });
     const entry: Import = known ?? { id, count: 0, passing: 0, value: undefined as never };
     entry.count++;
     if (this.#passing) entry.passing++;
@@ -372,8 +375,9 @@ export class RefTable {
     if (typeof AbortController === 'undefined')
       throw new Unserialisable({ why: 'there are no AbortSignals on this platform' });
     let controller = this.#signals.get(id);
-    if (!controller && this.#signals.size >= LIMITS.exports)
-      throw new Overloaded({ what: 'signals taken by this session', limit: LIMITS.exports });
+    const { takes: limit } = this.#powers;
+    if (!controller && this.#signals.size >= limit)
+      throw new Overloaded({ what: 'signals taken by this session', limit });
     controller ??= new AbortController();
     this.#signals.set(id, controller);
     return controller.signal;

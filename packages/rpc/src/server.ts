@@ -26,6 +26,8 @@ export interface IncomingCall {
 export interface ServerPowers {
   wire: Wire;
   refs: RefTable;
+  /** Results that are kept at most. */
+  keeps: number;
   /** Calls on the root. */
   dispatch(method: string, params: unknown, call: Served): unknown;
   /** The peer does not read what it asks for, or breaks the protocol: the session ends. */
@@ -80,11 +82,11 @@ export class Server {
         new Overloaded({ what: 'calls being served', limit: LIMITS.calls_in_flight }),
       );
     const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined;
-    if (keep && this.#kept.size >= LIMITS.exports)
+    if (keep && this.#kept.size >= this.#powers.keeps)
       return this.#refuse(
         message,
         bytes,
-        new Overloaded({ what: 'results kept for this session', limit: LIMITS.exports }),
+        new Overloaded({ what: 'results kept for this session', limit: this.#powers.keeps }),
       );
     const call = new Served(rpc);
     // Only a tagged text of a peer that has something kept can name results.

@@ -62,6 +62,8 @@ export interface SessionOptions {
   idle_lets_exit?: boolean;
   /** Writes values for a peer that has not said `rpc.open`: as literal JSON (`values.ts`), nothing goes by reference. */
   literal?: (value: unknown) => string;
+  /** For peers that are trusted with less than others: results kept for them, references of theirs held. */
+  bounds?: { kept: number; references: number };
   /** Called when a call with `kill_after_ms` did not end in time. */
   kill?: (why: string) => void;
 }
@@ -111,6 +113,7 @@ export class Session {
   constructor(options: SessionOptions) {
     const { transport, dispatch = nobody, timeout_ms = LIMITS.call_ms, literal, kill } = options;
     const idle_lets_exit = options.idle_lets_exit ?? false;
+    const { kept: keeps, references: takes } = options.bounds ?? { kept: LIMITS.exports, references: LIMITS.exports };
     this.#transport = transport;
     this.#explain = options.explain;
     this.closed = new Promise((resolve) => {
@@ -126,6 +129,7 @@ export class Session {
       notify: (method, params) => void wire.tell(method, params),
     });
     this.#refs = new RefTable({
+      takes,
       streams: this.#streams,
       call: (on, method, args, call_options) => this.#caller.call({ on }, method, args, call_options ?? {}),
       notify: (method, params) => wire.tell(method, params),
@@ -144,6 +148,7 @@ export class Session {
     });
     this.#server = new Server({
       wire,
+      keeps,
       refs: this.#refs,
       dispatch: (method, params, call) => dispatch(method, params, this, call),
       end: (why) => this.close(why),

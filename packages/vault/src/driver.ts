@@ -5,13 +5,13 @@
  * returns when nothing of the vault is left on this machine; a vault dies with the process that owns its driver.
  * Every driver passes `test/driver-conformance.ts`.
  */
-import type { IsolationLevel } from '@hauki/protocol';
+import type { Cause, IsolationLevel, Runtime } from '@hauki/protocol';
 import type { Transport } from '@hauki/rpc';
 
-export type DriverName = 'lxc' | 'quickjs';
+export type DriverName = 'lxc' | 'quickjs' | 'process';
 
 /** What a driver says at start: that it can be offered here, or why not, in words for the person who runs the node. */
-export type Offer = { available: true; note?: string } | { available: false; reason: string };
+export type Offer = { available: true; note?: string; runtimes?: Runtime[] } | { available: false; reason: string };
 
 export interface VaultSpec {
   /** Unique among all nodes: `[a-z0-9-]{1,40}`. Names the container, its cgroups, its log. */
@@ -21,14 +21,22 @@ export interface VaultSpec {
   /** The address of the mesh interface on which the worker listens; the port is ephemeral. */
   listen_host: string;
   memory_mib: number;
+  /** What runs inside; `node` when left out. */
+  runtime?: Runtime;
+  /** A host's folder, mounted with its quota, to be found at `inside`, which is HOME, and owned by the vault's root. */
+  volume?: { path: string; inside: string } | undefined;
+  /** Share of a core, read back where the driver can limit it; 1 when left out. */
+  cpu?: number;
 }
 
 export interface VaultExit {
-  cause: 'killed' | 'exited' | 'out_of_memory' | 'failed_to_start' | 'misbehaved';
+  cause: Extract<Cause, 'killed' | 'exited' | 'out_of_memory' | 'misbehaved'> | 'failed_to_start';
   /** For a person: what happened, with the code or signal. */
   reason: string;
   /** The last of what the guest or its container wrote, at most `LIMITS.log_tail_chars`. */
   log_tail: string;
+  /** What was used up to the end, where that is known. */
+  usage?: { cpu_ms: number; memory_bytes: number };
 }
 
 export interface Vault {
@@ -41,6 +49,11 @@ export interface Vault {
   readonly control: Transport;
   /** Settles once, when the vault is gone, whatever the cause; never rejects. */
   readonly exited: Promise<VaultExit>;
+  /** Stops its code where it stands, until `resume`. A paused vault can be killed. Safe to call twice. */
+  pause?(): Promise<void>;
+  resume?(): Promise<void>;
+  /** CPU time since its start, memory that it occupies now. */
+  usage?(): Promise<{ cpu_ms: number; memory_bytes: number }>;
   /** Kills without asking. Resolves when no process, cgroup, mount or socket is left. Safe to call twice. */
   kill(reason: string): Promise<void>;
 }

@@ -1,7 +1,8 @@
-/** Which drivers there are. The order is the order of preference: the strongest isolation first. */
+/** Which drivers there are. The order is the order of preference. */
 import { join } from 'node:path';
 import type { Driver, DriverName } from './driver.ts';
 import { createLxcDriver } from './drivers/lxc/lxc.ts';
+import { createProcessDriver } from './drivers/process/process.ts';
 import { createQuickjsDriver } from './drivers/quickjs/quickjs.ts';
 import { Gates } from './gates/gates.ts';
 import { writeNodeGuest } from './guest/bundle.ts';
@@ -14,16 +15,20 @@ export interface DriverOptions {
   only?: string[] | undefined;
 }
 
-/** `gates`: for vaults without a listening socket; one host process for all drivers of a node. */
-type MakerOptions = DriverOptions & { gates: Gates };
+/**
+ * `gates`: for vaults without a listening socket; one host process for all drivers of a node. `guest`: the module that
+ * Node runs in a vault, written once for all.
+ */
+type MakerOptions = DriverOptions & { gates: Gates; guest(): Promise<string> };
 
 const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
-  async lxc({ node_id, data_dir, log }) {
-    const guest_file = join(data_dir, 'guest.mjs');
-    await writeNodeGuest(guest_file);
-    return createLxcDriver({ node_id, data_dir, guest_file, log });
+  async lxc({ node_id, data_dir, log, guest, gates }) {
+    return createLxcDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
   },
   quickjs: async () => createQuickjsDriver(),
+  async process({ node_id, data_dir, log, guest, gates }) {
+    return createProcessDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
+  },
 };
 
 /** Names of all drivers. */
@@ -33,5 +38,11 @@ export const DRIVER_NAMES = Object.keys(MAKERS) as DriverName[];
 export function createDrivers(options: DriverOptions): Promise<Driver[]> {
   const names = DRIVER_NAMES.filter((name) => !options.only || options.only.includes(name));
   const gates = new Gates();
-  return Promise.all(names.map((name) => MAKERS[name]({ ...options, gates })));
+  let written: Promise<string> | undefined;
+  const guest = () => {
+    const file = join(options.data_dir, 'guest.mjs');
+    written ??= writeNodeGuest(file).then(() => file);
+    return written;
+  };
+  return Promise.all(names.map((name) => MAKERS[name]({ ...options, gates, guest })));
 }

@@ -4,3 +4,6 @@ export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
 export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export type { EffectPowers, MeshFsClient } from './effects/effect.ts';
 export * from './effects/effects.ts';
+export { createNetwork, type Network } from './effects/network.ts';
+export type { Outside } from './guest/guest.ts';
+export { GUEST_BOUNDS, serveOutside } from './guest/outside.ts';

@@ -1,4 +1,4 @@
-/** Both drivers, one suite. */
+/** All drivers, one suite. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,3 +20,4 @@ const nothingLeft = (id: string) => assert.deepEqual(traces(id), []);
 
 driverConformance('quickjs', { skip: false, make: () => make('quickjs'), memory_mib: 16, nothingLeft });
 driverConformance('lxc', { skip: missing('lxc'), make: () => make('lxc'), memory_mib: 96, nothingLeft });
+driverConformance('process', { skip: missing('process'), make: () => make('process'), memory_mib: 96, nothingLeft });

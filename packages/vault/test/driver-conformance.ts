@@ -5,31 +5,29 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { type AgentForShell, isError, type Setup, type ShellForAgent, SourceRejected } from '@hauki/protocol';
+import {
+  type AgentForShell,
+  isError,
+  runtimeOf,
+  type Setup,
+  type ShellForAgent,
+  SourceRejected,
+} from '@hauki/protocol';
 import { makeCallerKey, redeemTicket, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Driver, Vault } from '../src/driver.ts';
+import { SOURCES } from './driver-sources.ts';
 import { issue, type Office, openOffice } from './ticket-support.ts';
 
 export interface Conformance {
   skip: string | false;
   make(): Promise<Driver>;
   memory_mib: number;
+  /** What the workers are written in; JavaScript where it is left out. */
+  language?: 'javascript' | 'python';
   /** Asserts that nothing on this machine carries the vault's name. */
   nothingLeft(vault_id: string): void;
 }
-
-const WORKER = `
-  let calls = 0;
-  export const add = (a, b) => { calls++; return a + b; };
-  export const count = () => calls;
-  export const boom = () => { throw new RangeError('no'); };
-  export const ask = (url) => fetch(url).then((r) => r.text());
-  export const say = (text) => { console.log(text); hauki.log(text); };
-  export const read = (pointer) => hauki.meshfs.resolve(pointer).then((d) => d.content);
-  export const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms, 'waited'));
-  export const powers = () => ['require', 'process', 'Deno', 'Bun'].filter((name) => name in globalThis && globalThis[name]);
-  export const onEnd = (reason) => hauki.log('ended: ' + reason);`;
 
 const answers = (port: number) =>
   new Promise<boolean>((resolve) => {
@@ -41,7 +39,10 @@ const answers = (port: number) =>
     socket.once('error', () => resolve(false));
   });
 
-export function driverConformance(name: string, { skip, make, memory_mib, nothingLeft }: Conformance): void {
+export function driverConformance(name: string, options: Conformance): void {
+  const { skip, make, memory_mib, nothingLeft, language = 'javascript' } = options;
+  const sources = SOURCES[language];
+  const runtime = runtimeOf(language);
   describe(`${name} as a driver`, { skip }, () => {
     let driver: Driver;
     let office: Office;
@@ -58,7 +59,7 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
     });
 
     const start = (owner = 'somebody') =>
-      driver.start({ id: `${name}-${process.pid}-${serial++}`, owner, listen_host: '127.0.0.1', memory_mib });
+      driver.start({ id: `${name}-${process.pid}-${serial++}`, owner, listen_host: '127.0.0.1', memory_mib, runtime });
 
     const setup = async (vault: Vault, source: string, more: Partial<Setup> = {}) => {
       const agent: Pick<AgentForShell, 'effect'> = {
@@ -79,7 +80,7 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
         node: 'n',
         epoch: 1,
         source,
-        language: 'javascript',
+        language,
         load_timeout_ms: 5_000,
         tls: false,
         keys: office.keys,
@@ -97,19 +98,19 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
 
     it('starts a vault that loads a worker, and lets the ticket’s holder call it', async () => {
       const vault = await start();
-      const { methods, open } = await setup(vault, WORKER);
+      const { methods, open } = await setup(vault, sources.worker);
       assert.deepEqual(methods.toSorted(), ['add', 'ask', 'boom', 'count', 'powers', 'read', 'say', 'wait']);
       const session = await open();
       assert.equal(await session.call('add', [2, 3]), 5);
       assert.equal(await session.call('wait', [5]), 'waited');
-      await assert.rejects(session.call('boom'), /RangeError: no/);
+      await assert.rejects(session.call('boom'), sources.error);
       await assert.rejects(open(), /was redeemed before/);
       await vault.kill('enough');
     });
 
     it('gives the worker its effects, decided outside, and no other power', async () => {
       const vault = await start();
-      const session = await (await setup(vault, WORKER)).open();
+      const session = await (await setup(vault, sources.worker)).open();
       assert.equal(await session.call('ask', ['http://example.test/']), 'fetched');
       assert.equal(await session.call('read', ['gem-pointer://wiki/a/b']), 'a document');
       await session.call('say', ['hello']);
@@ -123,25 +124,22 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
       await vault.kill('enough');
     });
 
-    it('takes TypeScript, and says where a source does not parse', async () => {
+    it('takes each of its languages, and says where a source does not parse', async () => {
       const vault = await start();
-      const { open } = await setup(vault, 'export const twice = (n: number): number => 2 * n;', {
-        language: 'typescript',
-      });
+      const { open } = await setup(vault, sources.twice.source, { language: sources.twice.language });
       assert.equal(await (await open()).call('twice', [21]), 42);
       await vault.kill('enough');
       const broken = await start();
-      await assert.rejects(setup(broken, 'export const a = 1;\nexport const b = (;'), (error: Error) => {
+      await assert.rejects(setup(broken, sources.broken), (error: Error) => {
         assert.ok(isError(error, SourceRejected));
-        return /worker\.mjs:2/.test(error.message);
+        return sources.broken_at.test(error.message);
       });
       await broken.kill('enough');
     });
 
     it('keeps vaults apart: one worker’s state and globals are not another’s', async () => {
       const [one, other] = [await start(), await start()];
-      const leak = `globalThis.leaked = (globalThis.leaked ?? 0) + 1; export const seen = () => globalThis.leaked;`;
-      const sessions = await Promise.all([one, other].map(async (vault) => (await setup(vault, leak)).open()));
+      const sessions = await Promise.all([one, other].map(async (vault) => (await setup(vault, sources.leak)).open()));
       for (const session of sessions) assert.equal(await session.call('seen'), 1);
       assert.notEqual(one.port, other.port);
       await Promise.all([one.kill('enough'), other.kill('enough')]);
@@ -149,7 +147,7 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
 
     it('runs the end hook when asked to', async () => {
       const vault = await start();
-      const { shell } = await setup(vault, WORKER);
+      const { shell } = await setup(vault, sources.worker);
       await shell.end('time is up');
       assert.ok(effects.some(([id, , , text]) => id === vault.id && text === 'ended: time is up'));
       await vault.kill('enough');
@@ -160,7 +158,7 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
       await idle.kill('enough');
       await idle.kill('twice is harmless');
       const spinning = await start();
-      const session = await (await setup(spinning, 'export const spin = () => { for (;;) {} };')).open();
+      const session = await (await setup(spinning, sources.spin)).open();
       session.call('spin').catch(() => {});
       await new Promise((resolve) => setTimeout(resolve, 100));
       await spinning.kill('enough');
@@ -172,10 +170,9 @@ export function driverConformance(name: string, { skip, make, memory_mib, nothin
     });
 
     it('ends a vault that takes too much memory, and says so; its neighbours go on', async () => {
-      const bomb = 'export const grow = () => { const all = []; for (;;) all.push(new Array(1e5).fill(all.length)); };';
       const [vault, neighbour] = [await start(), await start('somebody else')];
-      const session = await (await setup(vault, bomb)).open();
-      const well = await (await setup(neighbour, WORKER)).open();
+      const session = await (await setup(vault, sources.bomb)).open();
+      const well = await (await setup(neighbour, sources.worker)).open();
       const thrown = session.call('grow').catch((error: Error) => error.message);
       const exit = vault.exited.then(({ reason }) => reason);
       // QuickJS throws inside and lives, Node dies: both must say memory.

@@ -15,6 +15,7 @@ import {
   TooLarge,
 } from '@hauki/protocol';
 import { createEffects } from '../src/effects/effects.ts';
+import { createNetwork } from '../src/effects/network.ts';
 import type { FetchedBody } from '../src/guest/context.ts';
 
 const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>, pattern: RegExp = /./) =>
@@ -73,6 +74,7 @@ describe('a guest’s fetch', () => {
   const effects = (fetch: string[]) =>
     createEffects({
       grants: normaliseGrants({ fetch }),
+      network: createNetwork(),
       meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
       log: () => {},
     }).perform;
@@ -185,6 +187,7 @@ describe('a guest’s other effects', () => {
         return {};
       },
     },
+    network: createNetwork(),
     log: (level, line) => lines.push(`${level} ${line}`),
   }).perform;
 

@@ -171,10 +171,11 @@ describe('a gate outside the vault', () => {
   it('closes its port and ends its guest when it is closed, before it says that it is gone', async () => {
     const vault = await start([file, 'gate-outside']);
     const { open } = await load(vault);
-    const { session } = await open();
+    const { socket } = await open();
+    const cut = new Promise((resolve) => socket.once('close', resolve));
     vault.gate.close('enough');
     assert.equal((await vault.gate.gone).reason, 'enough');
-    await Promise.all([session.closed, vault.exited]);
+    await Promise.all([cut, vault.exited]);
     await assert.rejects(open(), /ECONNREFUSED|Not connected/);
   });
 

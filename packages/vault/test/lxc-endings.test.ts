@@ -20,7 +20,8 @@ suite('the end of a vault', { skip }, () => {
     await Promise.all([vault.kill('enough'), vault.kill('again')]);
     assert.equal(alive(vault.pid), false);
     assertNoTrace(b.node_id);
-    assert.deepEqual(await vault.exited, { cause: 'killed', reason: 'enough', log_tail: '' });
+    const { usage: _usage, ...exit } = await vault.exited;
+    assert.deepEqual(exit, { cause: 'killed', reason: 'enough', log_tail: '' });
     await closed;
     await vault.kill('late');
     await b.end();

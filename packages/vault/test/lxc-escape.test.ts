@@ -30,6 +30,8 @@ async function attempts(without_seccomp: boolean): Promise<Map<string, string>> 
     const found = new Map(exit.log_tail.split('\n').map((line) => line.split(' ') as [string, string]));
     assert.ok(found.has('done'), `the probe did not finish: ${exit.reason}\n${exit.log_tail}`);
     assert.equal(found.get('accepted'), 'yes');
+    // Calls of another architecture end the caller, where the filter does not know them.
+    if (/SIGSYS/.test(exit.reason)) found.set('x32-socket', 'killed');
     return found;
   } finally {
     service.close();
@@ -44,9 +46,10 @@ suite('what a captured guest tries', { skip: skip || no_perl }, () => {
     for (const [name, outcome] of found) {
       if (TELLING.test(name) || name === '') continue;
       calls++;
-      const expected = name === 'x32-socket' && outcome === ENOSYS ? ENOSYS : ABSENT.has(name) ? ENOSYS : EPERM;
-      assert.equal(outcome, expected, `${name} answered ${outcome}`);
+      if (name === 'x32-socket') assert.ok(['killed', EPERM, ENOSYS].includes(outcome), `${name} answered ${outcome}`);
+      else assert.equal(outcome, ABSENT.has(name) ? ENOSYS : EPERM, `${name} answered ${outcome}`);
     }
+    assert.ok(found.has('x32-socket'));
     assert.ok(calls > 50, `only ${calls} calls were tried`);
     for (const name of BANNERS) {
       assert.equal(found.get(name), 'unread', name);

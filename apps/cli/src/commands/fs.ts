@@ -58,7 +58,9 @@ async function write(pointer: string, file: string | undefined, flags: WriteFlag
     ? 'typescript'
     : /\.(js|mjs)$/.test(file ?? '')
       ? 'javascript'
-      : undefined;
+      : file?.endsWith('.py')
+        ? 'python'
+        : undefined;
   const language = flags.language ?? ending;
   await withMesh(flags, async (mesh) => {
     const written = await mesh.meshfs.write(pointer, content, {

@@ -24,7 +24,7 @@ const nodeOptions = (flags: NodeFlags) => ({
 
 const withNodeFlags = (command: Command) =>
   command
-    .option('--driver <name>', 'offer only this driver (lxc, quickjs); may be repeated', collect)
+    .option('--driver <name>', 'offer only this driver (lxc, quickjs, process); may be repeated', collect)
     .option('--label <key=value>', 'a label that jobs can ask for; may be repeated', collect)
     .option('--memory <MiB>', 'what all vaults of a node may have together')
     .option('--mesh-host <address>', 'the address that workers listen on', '127.0.0.1');

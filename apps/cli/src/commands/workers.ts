@@ -1,5 +1,5 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
-import { type Mesh, NoSuchMethod } from '@hauki/mesh';
+import { type Mesh, NoSuchMethod, type WorkerInfo } from '@hauki/mesh';
 import type { Command } from 'commander';
 import {
   argument,
@@ -14,6 +14,7 @@ import {
   withModuleFlags,
 } from '../context.ts';
 import { duration, paint, printable, table } from '../output.ts';
+import { used } from './life.ts';
 
 /** A result: on a terminal without what would steer it, in a pipe as it is. */
 const show = (value: unknown) => {
@@ -31,11 +32,11 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   // Before the worker is announced: who reads the announcement may end the command at once.
   const asked = askedToEnd();
   const took = duration(performance.now() - started);
-  const { worker, node, driver, route, methods } = details;
+  const { worker, node, driver, isolation, route, methods } = details;
   if (flags.json) console.log(JSON.stringify(details));
   else {
     console.log(
-      `${paint('bold', worker)} lives in a ${driver} vault on ${node}, reached over the ${route} route (${took})`,
+      `${paint('bold', worker)} lives in a ${driver} vault (isolation: ${isolation}) on ${node}, reached over the ${route} route (${took})`,
     );
     console.log(`  methods  ${printable(methods.join(', '))}`);
     console.log(`  call it  hauki call ${worker} ${printable(methods[0] ?? '')} …`);
@@ -53,12 +54,22 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   await mesh.close();
 }
 
+const left = (until: number) => duration(Math.max(0, until - Date.now()));
+
+/** When a worker ends if nobody does anything, as far as that is known. */
+function ending({ lasting, paused_at, lease_until, ends_at }: WorkerInfo): string {
+  const most = ends_at === undefined ? '' : `, at most ${left(ends_at)}`;
+  if (paused_at !== undefined) return `paused for ${duration(Date.now() - paused_at)}${most}`;
+  if (lasting) return 'lasts';
+  return `${lease_until > 0 ? left(lease_until) : '?'}${most}`;
+}
+
 async function ps(mesh: Mesh, json: boolean): Promise<void> {
   const { nodes, workers } = await mesh.registry();
   if (json) return console.log(JSON.stringify({ nodes, workers }));
   const drivers = (n: (typeof nodes)[number]) =>
     Object.entries(n.drivers)
-      .map(([name, offer]) => (offer.available ? name : `${name}: no`))
+      .map(([name, offer]) => (offer.available ? `${name} (${offer.level})` : `${name}: no`))
       .join(', ');
   const labels = (n: (typeof nodes)[number]) =>
     Object.entries(n.labels)
@@ -80,16 +91,23 @@ async function ps(mesh: Mesh, json: boolean): Promise<void> {
   if (workers.length === 0) return console.log('\nNo workers. Make one: hauki clone <file or pointer>');
   console.log(
     `\n${table([
-      ['WORKER', 'NODE', 'DRIVER', 'OWNER', 'MEMORY', 'AGE', 'LEASE ENDS IN'],
-      ...workers.map((w) => [
-        w.worker,
-        w.node,
-        w.driver,
-        w.owner,
-        `${w.memory_mib} MiB`,
-        duration(Date.now() - w.born_at),
-        w.lasting ? 'lasts' : w.lease_until > 0 ? duration(Math.max(0, w.lease_until - Date.now())) : '?',
-      ]),
+      ['WORKER', 'NODE', 'DRIVER', 'OWNER', 'CPU TIME', 'MEMORY', 'CALLS', 'LOG', 'FETCHED', 'AGE', 'ENDS IN'],
+      ...workers.map((w) => {
+        const { cpu, memory, calls, log, fetched } = used(w.usage);
+        return [
+          w.worker,
+          w.node,
+          `${w.driver} (${w.isolation})`,
+          w.owner,
+          cpu,
+          `${memory} of ${w.memory_mib}`,
+          calls,
+          log,
+          fetched,
+          duration(Date.now() - w.born_at),
+          ending(w),
+        ];
+      }),
     ])}`,
   );
 }
@@ -123,6 +141,8 @@ export function workerCommands(program: Command): void {
     .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
     .description('make a worker and say how to call it; it ends with the command, or after --ttl')
     .option('--ttl <duration>', 'outlive this command by so long, as in 10m')
+    .option('--max-life <duration>', 'end after so long for certain')
+    .option('--idle <duration>', 'end when nobody has called it for so long')
     .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
     .option('--lease <duration>', 'how long it lives without a sign of its owner')
     .addHelpText(
@@ -153,7 +173,7 @@ export function workerCommands(program: Command): void {
 
   program
     .command('ps')
-    .description('the nodes and workers of the mesh')
+    .description('the nodes and workers of the mesh, and what each uses')
     .action((_flags, command: Command) => withMesh(common(command), (mesh) => ps(mesh, common(command).json ?? false)));
 
   program

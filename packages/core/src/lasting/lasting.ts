@@ -8,16 +8,20 @@
 import { CompareFailed, type KeyValue } from '@hauki/backplane';
 import {
   BadInput,
+  type Cause,
   ConnectionLost,
+  causeOfFailure,
   describe,
   type Fate,
   isError,
   type LastingWorker,
   LIMITS,
+  logText,
   NameTaken,
   NO_GRANTS,
   NoNodeFits,
   Overloaded,
+  QuotaExceeded,
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
@@ -64,7 +68,7 @@ const SCOPE = 'provision';
 /** Sources of all lasting workers together, in characters. */
 const SOURCES = LIMITS.spool_bytes;
 /** Errors that say nothing against the worker: the nodes cannot take it now. */
-const CROWDED = [NoNodeFits, Overloaded, ConnectionLost];
+const CROWDED = [NoNodeFits, Overloaded, ConnectionLost, QuotaExceeded];
 
 export class Lasting {
   readonly #powers: LastingPowers;
@@ -127,7 +131,7 @@ export class Lasting {
         why: `${JSON.stringify(name)} is not [a-z0-9-], at most ${LIMITS.lasting_name_chars} long`,
       });
     const scopes = { source: SCOPE, pointer: SCOPE } as const;
-    const { job, driver, min_isolation, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
+    const { job, driver, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
     const [source, modules] = await this.#texts.keepAll([job.source, modulesText(job.modules)]);
     const before = this.#entries.get(name);
     let alive = 0;
@@ -152,9 +156,10 @@ export class Lasting {
       labels,
       nodes: [...nodes],
       memory_mib: memory_mib ?? null,
+      min_isolation: job.min_isolation ?? (driver === undefined ? 'process' : undefined),
+      cpu: job.cpu,
       grants: job.grants,
       secrets: job.secrets,
-      min_isolation,
       load_timeout_ms: job.load_timeout_ms,
       epoch: before?.record.epoch ?? 0,
       created_at: this.#now(),
@@ -265,7 +270,7 @@ export class Lasting {
     if (!entry) return;
     void this.#inTurn(entry, async () => {
       if (entry.record.state !== 'running' || fate.epoch !== entry.record.epoch) return;
-      await this.#dead(entry, fate.cause, fate.reason, fate.log_tail);
+      await this.#dead(entry, fate.cause, fate.reason, logText(fate.lines));
       await this.#tend(entry);
     });
   }
@@ -306,7 +311,7 @@ export class Lasting {
         return this.#tendLater(entry, Math.min(first_ms * 2 ** Math.min(times - 1, 30), most_ms));
       }
       const { log_tail } = (error as { fields?: { log_tail?: string } }).fields ?? {};
-      await this.#dead(entry, (error as Error).name, why, log_tail);
+      await this.#dead(entry, causeOfFailure(error), why, log_tail);
       this.#tendLater(entry, Math.max(0, entry.record.next_try_at - this.#now()));
     }
   }
@@ -319,6 +324,7 @@ export class Lasting {
       this.#powers.swarm.place(order, {
         name: () => record.worker,
         only,
+        restart: record.epoch > 0,
         chosen: async (_worker, node, driver) => {
           const epoch = entry.record.epoch + 1;
           await this.#commit(entry, { state: 'starting', epoch, node: node.info.node, driver });
@@ -340,7 +346,7 @@ export class Lasting {
     this.#powers.registry.restarting.delete(entry.record.worker);
   }
 
-  async #dead(entry: Entry, cause: string, reason: string, log_tail = ''): Promise<void> {
+  async #dead(entry: Entry, cause: Cause, reason: string, log_tail = ''): Promise<void> {
     const { epoch, node, worker, owner } = entry.record;
     const death = { epoch, node, at: this.#now(), cause, reason, log_tail };
     this.#powers.registry.restarting.set(worker, { owner, why: `${reason}; it is being started again` });
@@ -370,6 +376,8 @@ export class Lasting {
     for (const [at, { record }] of deleted.entries())
       if (record.deleted_at < before || at < deleted.length - LIMITS.lasting_workers) {
         this.#entries.delete(record.worker);
+        // Its epochs begin anew: what became of earlier ones would be taken for news of those.
+        this.#powers.registry.fates.delete(record.worker);
         await this.#powers.kv.delete(`${PREFIX}${record.worker}`).catch(() => false);
       }
   }

@@ -27,10 +27,12 @@ export interface LastingRecord {
   /** Nodes that its owner may use; `*` for all. */
   nodes: string[];
   memory_mib: number | null;
+  /** Left out in records of older cores. A driver that was not asked for by name stays one that isolates. */
+  min_isolation?: IsolationLevel | undefined;
+  cpu?: number | undefined;
   grants: Grants;
   /** Values of its secrets, kept because it is started again; never in a view. */
   secrets?: Record<string, string> | undefined;
-  min_isolation?: IsolationLevel | undefined;
   load_timeout_ms: number;
   /** Starts so far. The one under way, or running, is the last. */
   epoch: number;
@@ -59,15 +61,16 @@ export function newRecord(asked: Asked): LastingRecord {
 
 /** What the swarm is asked for when the worker is started. The lease is only what its tickets show. */
 export async function orderOf(record: LastingRecord, texts: Texts): Promise<Order> {
-  const { owner, language, grants, secrets, min_isolation, load_timeout_ms, labels, nodes } = record;
+  const { owner, language, grants, secrets, min_isolation, cpu, load_timeout_ms, labels, nodes } = record;
   const lease = { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms };
   const code = await readCode(record, texts);
   return {
     job: {
       ...{ ...code, owner, language, grants, lease, ttl_ms: 0, load_timeout_ms, lasting: true },
       ...(secrets ? { secrets } : {}),
+      ...(min_isolation === undefined ? {} : { min_isolation }),
+      ...(cpu === undefined ? {} : { cpu }),
     },
-    min_isolation,
     driver: record.driver ?? undefined,
     labels,
     nodes,

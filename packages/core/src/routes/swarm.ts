@@ -1,6 +1,6 @@
 /** Cloning, calling over the relay, asking after a worker, ending it. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { ISOLATION_LEVELS, LIMITS } from '@hauki/protocol';
+import { ISOLATION, ISOLATION_LEVELS, LIMITS, WORKER_LANGUAGES } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -78,12 +78,19 @@ const GRANTS = Type.Object(
 export const MODULE = {
   pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
   source: Type.Optional(Type.String({ description: 'the module itself' })),
-  language: Type.Optional(Type.Union([Type.Literal('javascript'), Type.Literal('typescript')])),
+  language: Type.Optional(Type.Union(WORKER_LANGUAGES.map((language) => Type.Literal(language)))),
   driver: Type.Optional(Type.String({ maxLength: 32 })),
   labels: Type.Optional(
     Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), { maxProperties: LIMITS.labels }),
   ),
+  min_isolation: Type.Optional(
+    Type.Union(
+      ISOLATION_LEVELS.map((level) => Type.Literal(level)),
+      { description: `weakest first: ${ISOLATION_LEVELS.map((level) => `${level}: ${ISOLATION[level]}`).join('; ')}` },
+    ),
+  ),
   memory_mib: Type.Optional(Type.Integer()),
+  cpu: Type.Optional(Type.Number({ description: 'share of a core, from 0.05 to 1' })),
   grants: Type.Optional(GRANTS),
   secrets: Type.Optional(
     Type.Record(
@@ -95,12 +102,6 @@ export const MODULE = {
       },
     ),
   ),
-  min_isolation: Type.Optional(
-    Type.Union(
-      ISOLATION_LEVELS.map((level) => Type.Literal(level)),
-      { description: 'a vault that holds its worker in at least so strongly, or none' },
-    ),
-  ),
   load_timeout_ms: Type.Optional(Milliseconds),
 };
 
@@ -110,6 +111,8 @@ const Spawn = Type.Object(
     lease_ms: Type.Optional(Milliseconds),
     heartbeat_ms: Type.Optional(Milliseconds),
     ttl_ms: Type.Optional(Milliseconds),
+    max_life_ms: Type.Optional(Milliseconds),
+    idle_ms: Type.Optional(Milliseconds),
     audience: Audience,
   },
   strict,

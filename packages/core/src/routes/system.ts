@@ -49,7 +49,7 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
     // Leases and processes are the nodes' to know; a node that does not answer leaves its workers as last seen.
     await Promise.allSettled(
       registry.candidates().map(async (node) => {
-        const workers = await node.session.call('workers', [], { timeout_ms: 1_000 });
+        const workers = await node.session.call('workers', [true], { timeout_ms: 1_000 });
         // Also one whose birth the core never heard of: its answer was lost.
         for (const info of workers as WorkerInfo[])
           if (!registry.isDead(info)) registry.learn({ ...info, node: node.info.node });

@@ -1,15 +1,22 @@
 /** Tokens over HTTP: narrower ones made, listed, revoked. A secret is in one answer only, that of its making. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { LIMITS, SCOPES, type Scope, type TokenRequest } from '@hauki/protocol';
+import { LIMITS, SCOPES, type Scope, type TokenInfo, type TokenRequest } from '@hauki/protocol';
+import { NO_QUOTA, type Quotas } from '../quotas.ts';
 import type { TokenStore } from '../tokens.ts';
 
 const strict = { additionalProperties: false };
 const Targets = Type.Array(Type.String({ maxLength: 1024 }), { maxItems: LIMITS.token_targets });
+const Count = Type.Optional(Type.Union([Type.Integer(), Type.Null()]));
 const scopes_described = Object.entries(SCOPES)
   .map(([scope, what]) => `${scope}: ${what}`)
   .join('; ');
 
-export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore }> = async (app, { tokens }) => {
+export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore; quotas: Quotas }> = async (
+  app,
+  { tokens, quotas },
+) => {
+  const withUse = (token: TokenInfo): TokenInfo => ({ ...token, used: quotas.used(token.id) });
+
   app.post(
     '/api/v2/tokens',
     {
@@ -35,6 +42,7 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore }> = as
                 strict,
               ),
             ),
+            quota: Type.Optional(Type.Object({ vaults: Count, memory_mib: Count, clones_per_minute: Count }, strict)),
             expires_in_ms: Type.Optional(
               Type.Integer({ description: 'left out: it ends with the token it is made from' }),
             ),
@@ -57,7 +65,7 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore }> = as
       config: { scope: 'tokens' },
       schema: { tags: ['tokens'], summary: 'This token and those below it, without secrets; all of them for an admin' },
     },
-    async (request) => ({ status: 'success', tokens: tokens.list(request.principal) }),
+    async (request) => ({ status: 'success', tokens: tokens.list(request.principal).map(withUse) }),
   );
 
   app.get(
@@ -65,8 +73,9 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore }> = as
     { config: { scope: 'any' }, schema: { tags: ['tokens'], summary: 'What this token may do' } },
     async (request) => {
       const { id, name: owner, scopes, targets } = request.principal;
-      const { name = id, expires_at = null } = tokens.info(request.principal) ?? {};
-      return { status: 'success', id, name, owner, scopes, targets, expires_at };
+      const { name = id, expires_at = null, quota = NO_QUOTA } = tokens.info(request.principal) ?? {};
+      const used = quotas.used(id);
+      return { status: 'success', id, name, owner, scopes, targets, quota, used, expires_at };
     },
   );
 

@@ -17,6 +17,7 @@ import {
   NoNodeFits,
   OutcomeUnknown,
   Overloaded,
+  QuotaExceeded,
   SourceRejected,
   toWire,
   VaultFailed,
@@ -49,10 +50,12 @@ export interface JobRecord {
   /** Nodes that its owner may use; `*` for all. */
   nodes: string[];
   memory_mib: number | null;
+  /** Left out in records of older cores. */
+  min_isolation?: IsolationLevel | undefined;
+  cpu?: number | undefined;
   grants: Grants;
   /** Values of its secrets, until it ends; never in a view. */
   secrets?: Record<string, string> | undefined;
-  min_isolation?: IsolationLevel | undefined;
   timeout_ms: number;
   load_timeout_ms: number;
   max_attempts: number;
@@ -101,11 +104,13 @@ export type Verdict = 'crowded' | 'interrupted' | 'own';
 /** Ends of a vault that would only come again. */
 const OWN_DEATHS = new Set(['out_of_memory', 'misbehaved']);
 
+const CROWDED = [NoNodeFits, Overloaded, ConnectionLost, QuotaExceeded];
+
 /** `cut`: whether the connection to the worker was over by then, so that the error is no answer of the worker's. */
 export function judge(error: unknown, step: Step, cut: boolean): Verdict {
   if (isError(error, WorkerDied) && OWN_DEATHS.has(error.fields.cause)) return 'own';
   if (step === 'place') {
-    if (isError(error, NoNodeFits) || isError(error, Overloaded) || isError(error, ConnectionLost)) return 'crowded';
+    if (CROWDED.some((kind) => isError(error, kind as typeof NoNodeFits))) return 'crowded';
     return isError(error, SourceRejected) ? 'own' : 'interrupted';
   }
   if (step === 'connect') return 'interrupted';

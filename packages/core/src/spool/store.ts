@@ -131,7 +131,7 @@ export class SpoolStore {
       const wanted = ENDED.has(open.record.state) ? undefined : change(open.record);
       if (!wanted) return false;
       const ends = wanted.state !== undefined && ENDED.has(wanted.state);
-      const next = { ...open.record, ...wanted, ...(ends ? { ended_at: this.#powers.now() } : {}) };
+      const next = { ...open.record, ...wanted, ...(ends ? { ended_at: this.#powers.now(), secrets: undefined } : {}) };
       const { revision: expect } = open;
       try {
         open.revision = await this.#powers.kv.put(JOB + next.job, JSON.stringify(next), { expect });

@@ -3,6 +3,8 @@
  * vault and gives its effects by name; `effects.ts` lists the makers and bounds what all of them do together.
  */
 import type { Grants } from '@hauki/protocol';
+import type { Hold, Network } from './network.ts';
+import type { Secrets } from './secrets.ts';
 
 /** MeshFS as effects need it. */
 export interface MeshFsClient {
@@ -16,14 +18,23 @@ export interface EffectPowers {
   /** Values of the secrets that the grants name. */
   secrets?: Readonly<Record<string, string>> | undefined;
   meshfs: MeshFsClient;
+  /** Where the vault's volume is mounted, if it has one. */
+  volume?: string | undefined;
+  /** What all vaults of the node share. */
+  network: Network;
   /** Takes one line, already cut to size. */
   log(level: string, line: string): void;
 }
 
 /** The vault as its effects see it. */
-export interface EffectVault extends Omit<EffectPowers, 'grants'> {
+export interface EffectVault extends Omit<EffectPowers, 'grants' | 'secrets'> {
   /** Those that hold just now: they may change between two calls. */
   readonly grants: Grants;
+  readonly secrets: Secrets;
+  /** Room in the agent's memory, of the vault's and of the node's. */
+  hold: Hold;
+  /** An error as the guest may hear it: typed, without a secret's value or a place in the host's own code. */
+  told(error: unknown): Error;
   /** Aborted when the vault has ended. */
   readonly ended: AbortSignal;
   /** Calls `run` whenever the grants have changed; the function that it gives stops that. */

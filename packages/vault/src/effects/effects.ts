@@ -2,21 +2,36 @@
  * Effects: what the host does for a guest, on its grants' word. The guest only names an effect; whether it may, and
  * how much at once, is decided here, for each vault. A further effect is a module beside this one and a line in `MAKERS`.
  */
-import { BadInput, type Grants, LIMITS, NoSuchMethod, Overloaded } from '@hauki/protocol';
+import {
+  BadInput,
+  describe,
+  fromWire,
+  type Grants,
+  LIMITS,
+  MeshError,
+  NoSuchMethod,
+  Overloaded,
+  RemoteError,
+  toWire,
+} from '@hauki/protocol';
+import { connectEffect } from './connect.ts';
 import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts';
 import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
+import { roomFor } from './network.ts';
+import { type Secrets, secretsOf } from './secrets.ts';
+import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
-const MAKERS: EffectMaker[] = [logEffect, fetchEffect, meshfsEffects];
+const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects];
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 
 /** A vault's effects. */
 export interface Effects {
-  /** Performs one, or rejects with a typed error. `signal`: the guest gives up. */
-  perform(name: string, args: unknown[], signal?: AbortSignal): Promise<unknown>;
+  /** Performs one, or rejects with a typed error. `call.signal`: the guest gives up. */
+  perform(name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
   /** Other grants from the next call on; what is open and granted no longer ends. */
   regrant(grants: Grants): void;
   /** The vault has ended: so does whatever is under way for it. */
@@ -28,11 +43,27 @@ export function createEffects(powers: EffectPowers): Effects {
   const watchers = new Set<() => void>();
   let { grants } = powers;
   let running = 0;
-  const vault: EffectVault = {
-    ...powers,
+  const now = {
     get grants() {
       return grants;
     },
+  };
+  const secrets = secretsOf(now, powers.secrets);
+  const vault: EffectVault = {
+    meshfs: powers.meshfs,
+    volume: powers.volume,
+    network: powers.network,
+    hold: roomFor(
+      'bytes held for this worker’s fetches and connections',
+      LIMITS.fetched_bytes_each,
+      powers.network.hold,
+    ),
+    log: powers.log,
+    get grants() {
+      return grants;
+    },
+    secrets,
+    told: (error) => tell(error, secrets),
     ended: over.signal,
     onRegrant(run) {
       watchers.add(run);
@@ -41,19 +72,31 @@ export function createEffects(powers: EffectPowers): Effects {
   };
   const effects = new Map<string, Effect>(MAKERS.flatMap((make) => Object.entries(make(vault))));
 
+  const run = async (name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }) => {
+    // What is no text may be anything of a stranger's: it is not even asked for its name.
+    const shown = typeof name === 'string' ? name.slice(0, 100) : 'effect';
+    if (!Array.isArray(args)) throw new BadInput({ what: shown, why: 'arguments come as a list' });
+    const effect = effects.get(name);
+    if (!effect) throw new NoSuchMethod({ method: shown, has: [...effects.keys()] });
+    if (INSTANT.has(name)) return effect(args, over.signal);
+    if (running >= LIMITS.effects_in_flight)
+      throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
+    running++;
+    try {
+      const signal = call?.signal;
+      return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
+    } finally {
+      running--;
+    }
+  };
+
   return {
-    async perform(name, args, signal) {
-      if (!Array.isArray(args)) throw new BadInput({ what: String(name), why: 'arguments come as a list' });
-      const effect = effects.get(name);
-      if (!effect) throw new NoSuchMethod({ method: String(name), has: [...effects.keys()] });
-      if (INSTANT.has(name)) return effect(args, over.signal);
-      if (running >= LIMITS.effects_in_flight)
-        throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
-      running++;
+    async perform(name, args, call) {
       try {
-        return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
-      } finally {
-        running--;
+        return await run(name, args, call);
+      } catch (error) {
+        leave(args);
+        throw vault.told(error);
       }
     },
     regrant(given) {
@@ -62,4 +105,33 @@ export function createEffects(powers: EffectPowers): Effects {
     },
     close: () => over.abort(new Error('the vault has ended')),
   };
+}
+
+/** Leaves the streams that came with a call that fails: nobody will read them, and each takes a place. */
+function leave(args: unknown): void {
+  const all = Array.isArray(args) ? args : [args];
+  for (const value of all.flatMap((arg) => [arg, (arg as { body?: unknown } | null | undefined)?.body])) {
+    if (typeof value !== 'object' || value === null) continue;
+    const left = value instanceof ReadableStream ? !value.locked && value.cancel() : leaveIterator(value);
+    void Promise.resolve(left).catch(() => {});
+  }
+}
+
+const leaveIterator = (value: object): unknown =>
+  Symbol.asyncIterator in value ? (value as AsyncIterableIterator<unknown>).return?.() : undefined;
+
+/** An error without its cause and its stack, which are the host's, and without the values of secrets. */
+function tell(error: unknown, secrets: Secrets): Error {
+  const clean = (value: unknown): unknown => {
+    if (typeof value === 'string') return secrets.clean(value);
+    if (Array.isArray(value)) return value.map(clean);
+    if (typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, clean(member)]));
+  };
+  if (!(error instanceof MeshError)) {
+    const name = error instanceof Error ? error.name : 'Error';
+    return new RemoteError({ error_name: name }, `${name}: ${secrets.clean(describe(error))}`);
+  }
+  const { code, message, data } = toWire(error);
+  return fromWire({ code, message: clean(message), data: { ...data, fields: clean(data?.fields) } });
 }

@@ -1,39 +1,234 @@
 /**
- * The granted `fetch`: performed by the agent for a guest, to listed host:port only. Every redirect is a new request and
- * is checked like one; bodies are bounded both ways; headers that steer the connection are not the guest's to set.
+ * The granted `fetch`: performed by the agent for a guest, to listed hosts, ports and methods only, as often as the grant
+ * says. Every redirect is a new request and is checked like one; headers that steer the connection are not the guest's
+ * to set; bodies pass piece by piece where both sides stream, else they are bounded.
  */
-import { BadInput, DeadlineExceeded, GrantMissing, type Grants, LIMITS, RemoteError, TooLarge } from '@hauki/protocol';
+import type { IncomingMessage } from 'node:http';
+import {
+  BadInput,
+  canonicalTarget,
+  DeadlineExceeded,
+  type FetchGrant,
+  GrantMissing,
+  LIMITS,
+  MeshError,
+  Overloaded,
+  RemoteError,
+  TooLarge,
+} from '@hauki/protocol';
 import type { FetchedBody } from '../guest/context.ts';
+import { type Pieces, piecesFrom, piecesOf } from './bytes.ts';
 import type { EffectMaker } from './effect.ts';
+import { ACCEPT_ENCODING, decoded, exchange } from './exchange.ts';
+import { routeTo } from './network.ts';
+import { createRates } from './rates.ts';
 
+/** Fetches of one vault under way, their bodies included; the rest waits its turn (bounded by the effects in flight). */
+const FETCHES = 6;
 const STEERING =
   /^(?:host|connection|proxy-.*|transfer-encoding|content-length|upgrade|te|trailer|expect|keep-alive)$/i;
 const METHOD = /^[A-Z]{1,16}$/;
+/** They would make the agent a proxy. */
+const METHODS_REFUSED = new Set(['CONNECT', 'TRACE', 'TRACK']);
+const BODILESS = new Set(['GET', 'HEAD']);
+const HEADERS = 100;
+const HEADER_CHARS = 64 * 1024;
 
-function checked(address: unknown, base: string | undefined, grants: Grants): URL {
+/** A guest's request, checked in form; nothing of it has been granted yet. */
+interface Wanted {
+  url: URL;
+  method: string;
+  headers: [string, string][];
+  body: Uint8Array | Pieces | undefined;
+  /** Whether the guest takes the answer's body piece by piece. */
+  stream: boolean;
+}
+
+export const fetchEffect: EffectMaker = (vault) => {
+  const { network, secrets } = vault;
+  const rates = createRates();
+  let fetching = 0;
+  const waiting: (() => void)[] = [];
+  const enter = async () => {
+    if (fetching < FETCHES) fetching++;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
+  };
+  // A place that becomes free goes to whoever waits longest.
+  const leave = () => {
+    const next = waiting.shift();
+    if (next) next();
+    else fetching--;
+  };
+
+  /** The rule that lets the request pass now; takes one from its rate. */
+  const granted = (target: string, method: string): FetchGrant => {
+    const there = vault.grants.fetch.filter(({ to }) => to === target);
+    if (there.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: target });
+    const fitting = there.filter(({ methods }) => methods.length === 0 || methods.includes(method));
+    if (fitting.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: `${method} ${target}` });
+    const rule = rates.take(fitting);
+    if (rule) return rule;
+    const limit = Math.max(...fitting.map(({ per_minute }) => per_minute));
+    throw new Overloaded({ what: `fetches of this worker from ${target} in a minute`, limit });
+  };
+
+  const ask = async (wanted: Wanted, signal: AbortSignal): Promise<{ answer: IncomingMessage; url: URL }> => {
+    let { url, method, headers, body } = wanted;
+    for (let hop = 0; hop <= LIMITS.fetch_redirects; hop++) {
+      const target = targetOf(url);
+      granted(target, method);
+      const listed = vault.grants.fetch
+        .filter(({ methods }) => methods.length === 0 || methods.includes(method))
+        .map(({ to }) => to);
+      const route = await routeTo(target, { network, grant: 'fetch', listed, signal });
+      const answer = await exchange({
+        ...{ url, route, method, signal },
+        headers: headers.map(([name, value]) => [name, secrets.fill(value, target)] as const),
+        body: await bodyFor(body, target),
+      });
+      const { location } = answer.headers;
+      const status = answer.statusCode ?? 0;
+      if (location === undefined || ![301, 302, 303, 307, 308].includes(status)) return { answer, url };
+      answer.destroy();
+      const next = urlOf(location, url);
+      const to = targetOf(next);
+      if (status === 303 ? method !== 'HEAD' : method === 'POST' && status < 303) {
+        method = 'GET';
+        body = undefined;
+        headers = headers.filter(([name]) => !/^content-/i.test(name));
+      }
+      if (body !== undefined && !(body instanceof Uint8Array))
+        throw new BadInput({ what: 'fetch', why: 'it is redirected, and a streamed body cannot be sent twice' });
+      // Secrets meant for one origin are not another's: neither the guest's own nor those that it does not know.
+      if (next.origin !== url.origin) headers = headers.filter(([name]) => !/^(?:authorization|cookie)$/i.test(name));
+      headers = headers.filter(([, value]) => !secrets.withheld(value, to));
+      url = next;
+    }
+    throw new BadInput({ what: 'fetch', why: `more than ${LIMITS.fetch_redirects} redirects` });
+  };
+
+  const bodyFor = async (body: Wanted['body'], target: string) => {
+    if (body === undefined) return undefined;
+    if (body instanceof Uint8Array) return secrets.fillWhole(body, target);
+    return { pieces: secrets.fillBytes(body, target), leave: () => void body.return?.() };
+  };
+
+  return {
+    async fetch(args, given_up) {
+      const wanted = wantedBy(args);
+      // What it waits with is held already.
+      const letGoBody = vault.hold(bodyRoom(wanted));
+      await enter();
+      let letGoAnswer: (() => void) | undefined;
+      const letGo = () => {
+        letGoBody();
+        letGoAnswer?.();
+      };
+      let streaming = false;
+      const late = new AbortController();
+      const timer = setTimeout(() => late.abort(), LIMITS.fetch_ms);
+      try {
+        given_up.throwIfAborted();
+        // Before anybody is asked: what comes can be held.
+        letGoAnswer = vault.hold(wanted.stream ? LIMITS.stream_bytes : LIMITS.fetch_body_bytes);
+        const { answer, url } = await ask(wanted, AbortSignal.any([given_up, late.signal]));
+        const pieces = piecesOf(decoded(answer), {
+          idle: { ms: LIMITS.fetch_ms, error: () => lateError(url) },
+          failure: (error) => vault.told(failure(error, url)),
+          over() {
+            vault.ended.removeEventListener('abort', stop);
+            answer.destroy();
+            if (!streaming) return;
+            letGo();
+            leave();
+          },
+        });
+        const stop = () => void pieces.return?.();
+        vault.ended.addEventListener('abort', stop);
+        const head: FetchedBody = {
+          status: answer.statusCode ?? 0,
+          status_text: answer.statusMessage ?? '',
+          url: secrets.clean(url.href),
+          headers: pairs(answer.rawHeaders),
+        };
+        if (!wanted.stream) return { ...head, ...(await bodyOf(pieces, url)) };
+        streaming = true;
+        return { ...head, body: pieces };
+      } catch (error) {
+        throw late.signal.aborted ? lateError(wanted.url) : failure(error, wanted.url);
+      } finally {
+        clearTimeout(timer);
+        if (!streaming) {
+          letGo();
+          leave();
+        }
+      }
+    },
+  };
+};
+
+/** What is held of a request's body: all of it, or a stream's window. */
+const bodyRoom = ({ body }: Wanted): number =>
+  body instanceof Uint8Array ? body.length : body ? LIMITS.stream_bytes : 0;
+
+function urlOf(given: unknown, base?: URL): URL {
   let url: URL;
   try {
-    url = new URL(String(address), base);
+    url = new URL(typeof given === 'string' ? given : '', base);
   } catch {
-    throw new BadInput({ what: 'fetch', why: `${JSON.stringify(String(address).slice(0, 200))} is not a URL` });
+    // What a server redirects to may hold what it was sent.
+    const shown = typeof given === 'string' ? JSON.stringify(given.slice(0, 200)) : 'that';
+    const why = base ? 'it is redirected to what is no URL' : `${shown} is not a URL`;
+    throw new BadInput({ what: 'fetch', why });
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:')
     throw new BadInput({ what: 'fetch', why: `${url.protocol} is not fetched; http: and https: are` });
   if (url.username !== '' || url.password !== '')
     throw new BadInput({ what: 'fetch', why: 'a URL carries no credentials' });
-  const port = url.port || (url.protocol === 'https:' ? '443' : '80');
-  const wanted = `${url.hostname.toLowerCase()}:${port}`;
-  if (!grants.fetch.some(({ to }) => to === wanted)) throw new GrantMissing({ grant: 'fetch', wanted });
   return url;
 }
 
-async function bodyOf(response: Response): Promise<Pick<FetchedBody, 'text' | 'base64'>> {
+/** Host and port as grants name them. */
+function targetOf(url: URL): string {
+  const target = canonicalTarget(`${url.hostname}:${url.port || (url.protocol === 'https:' ? '443' : '80')}`);
+  if (target === undefined) throw new BadInput({ what: 'fetch', why: `${url.host} is no host` });
+  return target;
+}
+
+/** `args`: url, `{method, headers: [name, value][], body?: text | bytes | stream, stream?: true}`. */
+function wantedBy([address, init]: unknown[]): Wanted {
+  const given = (typeof init === 'object' && init !== null ? init : {}) as Record<string, unknown>;
+  const method = typeof given.method === 'string' ? given.method.toUpperCase() : 'GET';
+  if (!METHOD.test(method) || METHODS_REFUSED.has(method))
+    throw new BadInput({ what: 'fetch', why: 'that is not a method that is fetched with' });
+  const headers: [string, string][] = [];
+  let chars = 0;
+  for (const pair of Array.isArray(given.headers) ? given.headers.slice(0, HEADERS) : []) {
+    if (!Array.isArray(pair) || typeof pair[0] !== 'string' || typeof pair[1] !== 'string') continue;
+    chars += pair[0].length + pair[1].length;
+    if (!STEERING.test(pair[0])) headers.push([pair[0], pair[1]]);
+  }
+  if (chars > HEADER_CHARS) throw new TooLarge({ what: 'The headers of a fetch', limit_bytes: HEADER_CHARS });
+  if (!headers.some(([name]) => /^accept-encoding$/i.test(name))) headers.push(['Accept-Encoding', ACCEPT_ENCODING]);
+  let body: Wanted['body'];
+  if (given.body === undefined || given.body === null) body = undefined;
+  else if (BODILESS.has(method)) throw new BadInput({ what: 'fetch', why: `${method} has no body` });
+  else if (typeof given.body === 'string') body = Buffer.from(given.body);
+  else if (given.body instanceof Uint8Array) body = given.body;
+  else body = piecesFrom('the body of a fetch', given.body);
+  return { url: urlOf(address), method, headers, body, stream: given.stream === true };
+}
+
+const pairs = (raw: readonly string[]): [string, string][] =>
+  Array.from({ length: raw.length / 2 }, (_, i) => [raw[2 * i]!, raw[2 * i + 1]!]);
+
+async function bodyOf(pieces: Pieces, url: URL): Promise<Pick<FetchedBody, 'text' | 'base64'>> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of response.body ?? []) {
+  for await (const chunk of pieces) {
     bytes += chunk.length;
     if (bytes > LIMITS.fetch_body_bytes)
-      throw new TooLarge({ what: `The body of ${response.url}`, limit_bytes: LIMITS.fetch_body_bytes });
+      throw new TooLarge({ what: `The body of ${url.href}`, limit_bytes: LIMITS.fetch_body_bytes });
     chunks.push(chunk);
   }
   const body = Buffer.concat(chunks);
@@ -44,72 +239,12 @@ async function bodyOf(response: Response): Promise<Pick<FetchedBody, 'text' | 'b
   }
 }
 
-/** Fetches of one vault under way. */
-const FETCHES = 6;
+const lateError = (url: URL) =>
+  new DeadlineExceeded({ what: `fetch ${url.host}`, timeout_ms: LIMITS.fetch_ms, may_have_run: true });
 
-/** Bodies are held whole: a few at a time, the rest waits its turn (bounded by the effects in flight). */
-export const fetchEffect: EffectMaker = (vault) => {
-  let fetching = 0;
-  const waiting: (() => void)[] = [];
-  return {
-    async fetch(args) {
-      if (fetching >= FETCHES) await new Promise<void>((resolve) => waiting.push(resolve));
-      fetching++;
-      try {
-        return await performFetch(args, vault.grants);
-      } finally {
-        fetching--;
-        waiting.shift()?.();
-      }
-    },
-  };
-};
-
-/** Performs one fetch of a guest. `args`: url, `{method, headers: [name, value][], body?: string}`. */
-async function performFetch(args: unknown[], grants: Grants): Promise<FetchedBody> {
-  const [address, init] = args as [unknown, { method?: unknown; headers?: unknown; body?: unknown } | undefined];
-  let method = String(init?.method ?? 'GET').toUpperCase();
-  if (!METHOD.test(method)) throw new BadInput({ what: 'fetch', why: 'that is not a method' });
-  const given = Array.isArray(init?.headers) ? init.headers.slice(0, 100) : [];
-  let headers: [string, string][] = given
-    .filter((pair) => Array.isArray(pair) && !STEERING.test(String(pair[0])))
-    .map((pair) => [String(pair[0]), String(pair[1])]);
-  let body = typeof init?.body === 'string' ? init.body : undefined;
-  let url = checked(address, undefined, grants);
-  const signal = AbortSignal.timeout(LIMITS.fetch_ms);
-  try {
-    for (let hop = 0; hop <= LIMITS.fetch_redirects; hop++) {
-      const response = await fetch(url, { method, headers, body: body ?? null, redirect: 'manual', signal });
-      const location = response.headers.get('location');
-      if (location === null || response.status < 300 || response.status > 399) {
-        return {
-          status: response.status,
-          status_text: response.statusText,
-          url: url.href,
-          headers: [...response.headers],
-          ...(await bodyOf(response)),
-        };
-      }
-      await response.body?.cancel();
-      const next = checked(location, url.href, grants);
-      // Secrets meant for one origin are not another's.
-      if (next.origin !== url.origin) headers = headers.filter(([name]) => !/^(?:authorization|cookie)$/i.test(name));
-      url = next;
-      if (response.status === 303 || (method === 'POST' && response.status < 303)) {
-        method = 'GET';
-        body = undefined;
-        headers = headers.filter(([name]) => !/^content-/i.test(name));
-      }
-    }
-    throw new BadInput({ what: 'fetch', why: `more than ${LIMITS.fetch_redirects} redirects` });
-  } catch (error) {
-    if ((error as Error).name === 'TimeoutError')
-      throw new DeadlineExceeded({ what: `fetch ${url.host}`, timeout_ms: LIMITS.fetch_ms, may_have_run: true });
-    // undici says only "fetch failed"; the cause names what did.
-    if (error instanceof TypeError) {
-      const cause = (error.cause as NodeJS.ErrnoException | undefined)?.code ?? error.message;
-      throw new RemoteError({ error_name: 'TypeError' }, `fetch failed: ${url.host}: ${cause}`);
-    }
-    throw error;
-  }
+/** Typed errors as they are, others by their code. */
+function failure(error: unknown, url: URL): Error {
+  if (error instanceof MeshError) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  return new RemoteError({ error_name: 'TypeError' }, `fetch failed: ${url.host}: ${code ?? message}`);
 }

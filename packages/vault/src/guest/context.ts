@@ -4,13 +4,17 @@
  */
 import type { Served } from '@hauki/rpc';
 import type { Outside } from './guest.ts';
+import { type Connection, connectFor, fetchFor, type Platform } from './outward.ts';
+import { createVolume, type GuestVolume } from './volume.ts';
 
 export interface FetchedBody {
   status: number;
   status_text: string;
   url: string;
   headers: [string, string][];
-  /** The body when it is UTF-8, else `base64`. */
+  /** The body piece by piece, where that was asked for. */
+  body?: AsyncIterable<Uint8Array>;
+  /** Else whole: as text when it is UTF-8, else as `base64`. */
   text?: string;
   base64?: string;
 }
@@ -24,10 +28,13 @@ export interface HaukiContext {
   call?: Served;
   log(...values: unknown[]): void;
   fetch(url: string, init?: object): Promise<unknown>;
+  /** A byte stream to `host:port`, where that is granted. */
+  connect(target: string, options?: { signal?: AbortSignal }): Promise<Connection>;
   meshfs: {
     resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
     write(pointer: string, content: string, media_type?: string): Promise<object>;
   };
+  volume: GuestVolume;
 }
 
 /** Text of anything, for a log line; never throws. */
@@ -42,11 +49,10 @@ export function show(value: unknown): string {
   }
 }
 
-/** `respond` makes the platform's Response out of what came back. */
 export function createContext(
   worker: string,
   outside: Outside,
-  respond: (fetched: FetchedBody) => unknown,
+  platform: Platform,
 ): HaukiContext & { write_log(level: string, values: unknown[]): void } {
   const write_log = (level: string, values: unknown[]) => {
     outside.effect('log', [level, values.map(show).join(' ')]).catch(() => {});
@@ -55,16 +61,13 @@ export function createContext(
     worker,
     write_log,
     log: (...values) => write_log('info', values),
-    fetch: async (url, init: any = {}) => {
-      const headers = init.headers ? [...(init.headers.entries?.() ?? Object.entries(init.headers))] : [];
-      const body = init.body === undefined || init.body === null ? undefined : String(init.body);
-      const request = { method: String(init.method ?? 'GET'), headers, body };
-      return respond((await outside.effect('fetch', [String(url), request])) as FetchedBody);
-    },
+    fetch: fetchFor(outside, platform),
+    connect: connectFor(outside),
     meshfs: {
       resolve: (pointer) => outside.effect('meshfs.resolve', [pointer]) as never,
       write: (pointer, content, media_type) => outside.effect('meshfs.write', [pointer, content, media_type]) as never,
     },
+    volume: createVolume(outside),
   };
 }
 

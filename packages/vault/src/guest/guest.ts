@@ -3,14 +3,25 @@
  * and in QuickJS. It trusts nobody above it with more than calls, and nobody outside trusts it: leases, grants and
  * tickets are decided elsewhere.
  */
-import { type ModuleKind, NoSuchMethod, SourceRejected, type TicketRole } from '@hauki/protocol';
+import {
+  type Activity,
+  DeadlineExceeded,
+  LIMITS,
+  type ModuleKind,
+  NoSuchMethod,
+  SourceRejected,
+  type TicketRole,
+} from '@hauki/protocol';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
+import { ActivityCounter } from './activity.ts';
 import { type MakeRequest, pluginObject } from './plugin.ts';
+import { present } from './present.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
 export interface Outside {
-  effect(name: string, args: unknown[]): Promise<unknown>;
+  /** `call.signal`: nobody waits for it any more. Asked for only where it is of use. */
+  effect(name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
   heartbeat(challenge: string, mac: string): Promise<unknown>;
   destruct(mac: string): Promise<unknown>;
 }
@@ -26,8 +37,17 @@ export interface Inside {
   /** What the open sessions have done, by their ids. */
   stats(): Promise<Record<string, SessionStats>>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
+  /** What calls the worker has had; a runtime without it is never taken for idle. */
+  activity?(): Promise<Activity>;
+  /** Evaluates an expression beside the worker, `worker` and `hauki` in scope; its result as text. */
+  inspect?(expression: string, timeout_ms: number): Promise<string>;
   end(reason: string): Promise<void>;
 }
+
+// Taken before the worker's code runs, which may replace it.
+const AsyncFunction = (async () => {}).constructor as new (
+  ...source: string[]
+) => (...args: unknown[]) => Promise<unknown>;
 
 /** Evaluates a module and gives its exports. */
 export type Evaluate = (source: string, language: string) => Promise<Record<string, unknown>>;
@@ -44,6 +64,7 @@ export function createGuest(powers: {
   let worker: WorkerObject | undefined;
 
   const sessions = new Map<string, Session>();
+  const activity = new ActivityCounter();
 
   const call = (method: string, params: unknown, role: TicketRole, served: Served): unknown => {
     if (!method.startsWith('rpc.')) {
@@ -52,7 +73,9 @@ export function createGuest(powers: {
       const before = context.call;
       context.call = served;
       try {
-        return worker.call(method, params);
+        const outcome = worker.call(method, params);
+        activity.begun(outcome);
+        return outcome;
       } finally {
         if (before) context.call = before;
         else delete context.call;
@@ -95,12 +118,39 @@ export function createGuest(powers: {
       }
     },
     open(transport, role, tagged, id) {
-      const dispatch: Dispatch = (method, params, _session, served) => call(method, params, role, served);
+      const dispatch: Dispatch = (method, params, _session, served) => {
+        const answer = call(method, params, role, served);
+        return method.startsWith('rpc.') ? activity.own(answer) : answer;
+      };
       const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
       sessions.set(id, session);
-      void session.closed.then(() => sessions.delete(id));
+      void session.closed.then(() => {
+        activity.over(session);
+        if (sessions.get(id) === session) sessions.delete(id);
+      });
     },
-    call: async (method, params, role) => call(method, params, role, new Served(undefined)),
+    async call(method, params, role) {
+      const run = () => call(method, params, role, new Served(undefined));
+      return method.startsWith('rpc.') ? run() : activity.plain(run);
+    },
+    activity: async () => activity.look(sessions.values()),
+    async inspect(expression, timeout_ms) {
+      if (!worker) throw new Error('there is no worker yet');
+      // On lines of its own, so that a comment at its end hides nothing.
+      const run = new AsyncFunction('worker', 'hauki', `return (\n${expression}\n);`);
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<never>((_, reject) => {
+        timer = setTimeout(
+          () => reject(new DeadlineExceeded({ what: 'The expression', timeout_ms, may_have_run: true })),
+          timeout_ms,
+        );
+      });
+      try {
+        return present(await Promise.race([run(worker.self, context), late]), LIMITS.inspect_chars);
+      } finally {
+        clearTimeout(timer);
+      }
+    },
     async stats() {
       return Object.fromEntries([...sessions].map(([id, session]) => [id, session.stats()]));
     },

@@ -3,18 +3,11 @@
  * For Node guests; `python/bridge.py` is the same for Python.
  */
 import type { Duplex } from 'node:stream';
-import type { Setup, TicketRole } from '@hauki/protocol';
-import {
-  type PortTransport,
-  portTransport,
-  remote,
-  Session,
-  type SessionStats,
-  serve,
-  type Transport,
-} from '@hauki/rpc';
+import type { Activity, Setup, TicketRole } from '@hauki/protocol';
+import { type PortTransport, portTransport, Session, type SessionStats, serve, type Transport } from '@hauki/rpc';
 import { BRIDGE, Bridge, type Opened } from './bridge.ts';
 import type { Inside, Outside } from './guest.ts';
+import { outsideOver } from './outside.ts';
 
 /** The argument that tells a Node guest that its gate is outside. */
 export const GATE_OUTSIDE = 'gate-outside';
@@ -24,6 +17,8 @@ export interface InnerControl {
   load(source: string, setup: InnerSetup): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
+  activity(): Promise<Activity>;
+  inspect(expression: string, timeout_ms: number): Promise<string>;
   end(reason: string): Promise<void>;
 }
 
@@ -87,20 +82,16 @@ export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside:
       return guest!.call(method, params, role);
     },
     stats: async () => guest?.stats() ?? {},
+    activity: async () => guest!.activity!(),
+    inspect: async (expression, timeout_ms) => guest!.inspect!(expression, timeout_ms),
     async end(reason) {
       await guest?.end(reason);
     },
   };
-  const session = new Session({ transport: make(0), dispatch: serve(control, ['load', 'call', 'stats', 'end']) });
-  const host = remote<Outside>(session);
-  const outside: Outside = {
-    async effect(name, args) {
-      if (name !== 'log') return host.effect(name, args);
-      // Log lines want no answer; where there is no room for them they are dropped.
-      session.notify('effect', [name, args]);
-    },
-    heartbeat: (challenge, mac) => host.heartbeat(challenge, mac),
-    destruct: (mac) => host.destruct(mac),
-  };
+  const session = new Session({
+    transport: make(0),
+    dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
+  });
+  const outside = outsideOver(session);
   return over;
 }

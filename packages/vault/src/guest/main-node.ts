@@ -5,6 +5,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { FastRequest, useFastHttp } from './fast-http.ts';
@@ -12,27 +13,18 @@ import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { hookModules, placed } from './node-modules.ts';
+import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
 import { stripTypes } from './typescript.ts';
 
 const LISTENER = 3;
 const CONTROL = 4;
 /** The only writable folder of the vault. */
-const HOME = '/tmp';
+const FOLDER = tmpdir();
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
-  const context = createContext(setup.worker, outside, (fetched) => {
-    const body = fetched.base64 === undefined ? fetched.text : Buffer.from(fetched.base64, 'base64');
-    const empty = fetched.status === 204 || fetched.status === 205 || fetched.status === 304;
-    const response = new Response(empty ? null : body, {
-      status: fetched.status,
-      statusText: fetched.status_text,
-      headers: fetched.headers,
-    });
-    Object.defineProperty(response, 'url', { value: fetched.url });
-    return response;
-  });
+  const context = createContext(setup.worker, outside, nodePlatform);
   Object.assign(globalThis, { hauki: context, fetch: context.fetch });
   Object.assign(console, createConsole(context.write_log));
   if (setup.kind === 'plugin') useFastHttp();
@@ -41,7 +33,7 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
     context,
     request: (...given) => new FastRequest(...given) as unknown as Request,
     async evaluate(source, language) {
-      const file = `${HOME}/worker.mjs`;
+      const file = `${FOLDER}/worker.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
       writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
       try {
@@ -57,13 +49,16 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
 process.on('unhandledRejection', (reason) => console.error('unhandled rejection:', reason));
 process.on('uncaughtException', (error) => console.error('uncaught exception:', error));
 
-const control = new Socket({ fd: CONTROL, readable: true, writable: true });
-let reason: string;
-if (process.argv.includes(GATE_OUTSIDE)) reason = await runInnerShell(control, inside);
-else {
+function run(): Promise<string> {
+  const control = new Socket({ fd: CONTROL, readable: true, writable: true });
+  if (process.argv.includes(GATE_OUTSIDE)) return runInnerShell(control, inside);
   const server = createServer({ pauseOnConnect: false });
-  server.listen({ fd: LISTENER });
-  reason = await runShell({ control: streamTransport(control), server, inside });
+  // The agent listens already: who comes before this waits in the kernel.
+  const open = () => void server.listen({ fd: LISTENER });
+  return runShell({ control: streamTransport(control), server, open, inside });
 }
-process.stderr.write(`the agent is gone: ${reason}\n`);
-process.exit(0);
+
+void run().then((reason) => {
+  process.stderr.write(`the agent is gone: ${reason}\n`);
+  process.exit(0);
+});

@@ -10,10 +10,11 @@
 import type { Server } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { LIMITS, type Setup } from '@hauki/protocol';
-import { type PortTransport, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { type PortTransport, portTransport, remote, Session, type Transport } from '@hauki/rpc';
 import { BRIDGE, Bridge, type Opened } from './bridge.ts';
 import type { Inside, Outside } from './guest.ts';
 import type { InnerControl } from './inner-shell.ts';
+import { GUEST_BOUNDS, serveOutside } from './outside.ts';
 import { runShell } from './shell.ts';
 
 /** Sent to a guest that does not read; beyond it its callers are not read either. */
@@ -92,8 +93,9 @@ class Outer {
   inside(setup: Setup, outside: Outside): Inside {
     const session = new Session({
       transport: this.#control,
-      dispatch: serve(outside, ['effect', 'heartbeat', 'destruct']),
+      dispatch: serveOutside(outside),
       timeout_ms: LIMITS.call_ms,
+      bounds: GUEST_BOUNDS,
     });
     const guest = remote<InnerControl>(session);
     return {
@@ -108,6 +110,9 @@ class Outer {
       open: (transport, role, tagged, session_id) => this.#open(transport, { role, tagged, session: session_id }),
       call: (method, params, role) => guest.call(method, params, role),
       stats: () => guest.stats(),
+      activity: () => guest.activity(),
+      inspect: (expression, timeout_ms) =>
+        session.call('inspect', [expression, timeout_ms], { timeout_ms }) as Promise<string>,
       end: (reason) => guest.end(reason),
     };
   }

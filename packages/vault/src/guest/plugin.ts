@@ -54,6 +54,7 @@ export function pluginObject(
   };
   const methods = Object.keys(plugin) as (keyof PluginForKernel)[];
   return {
+    self: app as object,
     methods,
     call: (method, params) => (plugin[method as keyof PluginForKernel] as any)(...(params as unknown[])),
     async end(reason) {

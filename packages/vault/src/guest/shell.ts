@@ -3,16 +3,19 @@
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
 import type { Server, Socket } from 'node:net';
-import { type AgentForShell, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
-import { encode, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { type Activity, BadInput, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
+import { Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
+import { outsideOver } from './outside.ts';
 import { Redeemer } from './redeemer.ts';
 import type { CallerSessions } from './sessions.ts';
 
 export interface ShellPowers {
   control: Transport;
   server: Server;
+  /** Begins to accept, where the server does not yet; called when the worker is there. */
+  open?(): void;
   /** Makes the guest, given its way out. Called once, at `load`. */
   inside(setup: Setup, outside: Outside): Inside;
   /** Source as the guest can run it; `name`: of the module, where it is not the worker's own. */
@@ -54,7 +57,10 @@ export function runShell(powers: ShellPowers): Promise<string> {
       });
       // After the answer has left: while it travels, the first redemption's needs are loaded.
       const ready = redeemer;
-      setTimeout(() => ready.prepare(), 1);
+      setTimeout(() => {
+        powers.open?.();
+        ready.prepare();
+      }, 1);
       return methods;
     },
     async expect(ticket: ExpectedTicket): Promise<void> {
@@ -68,6 +74,14 @@ export function runShell(powers: ShellPowers): Promise<string> {
         ...(stats[session] ? { stats: { ...stats[session] } } : {}),
       }));
     },
+    async activity(): Promise<Activity> {
+      return (await inside?.activity?.()) ?? { calls: 0, under_way: 1, idle_ms: 0 };
+    },
+    async inspect(expression: string, timeout_ms: number): Promise<string> {
+      if (!inside?.inspect)
+        throw new BadInput({ what: 'inspect', why: 'this runtime cannot evaluate beside its worker' });
+      return inside.inspect(expression, timeout_ms);
+    },
     async end(reason: string): Promise<void> {
       await inside?.end(reason);
     },
@@ -75,19 +89,9 @@ export function runShell(powers: ShellPowers): Promise<string> {
 
   const session = new Session({
     transport: powers.control,
-    dispatch: serve(shell, ['load', 'expect', 'sessions', 'end']),
+    dispatch: serve(shell, ['load', 'expect', 'sessions', 'activity', 'inspect', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
-    literal: encode,
   });
-  const agent = remote<AgentForShell>(session);
-  const outside: Outside = {
-    async effect(name, args) {
-      if (name !== 'log') return agent.effect(name, args);
-      // Log lines want no answer; where there is no room for them they are dropped.
-      session.notify('effect', [name, args]);
-    },
-    heartbeat: (challenge, mac) => agent.heartbeat(challenge, mac),
-    destruct: (mac) => agent.destruct(mac),
-  };
+  const outside = outsideOver(session);
   return session.closed;
 }

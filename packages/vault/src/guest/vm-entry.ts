@@ -3,20 +3,13 @@
  * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
  * from the global object, so that the worker's code finds none of it.
  */
-import type { ModuleKind, TicketRole } from '@hauki/protocol';
-import {
-  encode,
-  joinBytes,
-  type PortTransport,
-  portTransport,
-  remote,
-  Session,
-  type SessionStats,
-  serve,
-} from '@hauki/rpc';
+import type { Activity, ModuleKind, TicketRole } from '@hauki/protocol';
+import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
-import { createGuest, type Inside, type Outside } from './guest.ts';
-import { createTimers, VmAbortController, VmAbortSignal, VmResponse } from './vm-globals.ts';
+import { createGuest, type Inside } from './guest.ts';
+import { outsideOver } from './outside.ts';
+import { createTimers, VmAbortController, VmAbortSignal } from './vm-globals.ts';
+import { VmResponse } from './vm-response.ts';
 
 interface HostBridge {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
@@ -44,6 +37,8 @@ export interface VmControl {
   }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
+  activity(): Promise<Activity>;
+  inspect(expression: string, timeout_ms: number): Promise<string>;
   end(reason: string): Promise<void>;
 }
 
@@ -80,8 +75,8 @@ const channel = (number: number): PortTransport => {
 let inside: Inside | undefined;
 const control: VmControl = {
   async load(setup) {
-    const outside: Outside = remote<Outside>(session);
-    const context = createContext(setup.worker, outside, (fetched) => new VmResponse(fetched));
+    const outside = outsideOver(session);
+    const context = createContext(setup.worker, outside, { respond: (fetched) => new VmResponse(fetched) });
     Object.assign(scope, {
       hauki: context,
       fetch: context.fetch,
@@ -95,14 +90,15 @@ const control: VmControl = {
     return inside!.call(method, params, role);
   },
   stats: async () => inside?.stats() ?? {},
+  activity: async () => inside!.activity!(),
+  inspect: async (expression, timeout_ms) => inside!.inspect!(expression, timeout_ms),
   async end(reason) {
     await inside?.end(reason);
   },
 };
 const session = new Session({
   transport: channel(0),
-  dispatch: serve(control, ['load', 'call', 'stats', 'end']),
-  literal: encode,
+  dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
 });
 
 const bridge: VmBridge = {

@@ -1,6 +1,4 @@
-/** What a worker expects of any JavaScript platform and QuickJS lacks: timers, a console, Response. Kept small on purpose. */
-import type { FetchedBody } from './context.ts';
-
+/** What a worker expects of any JavaScript platform and QuickJS lacks: timers, a console, signals. Kept small on purpose. */
 /** Timers that a vault may have set at once. */
 const TIMERS = 10_000;
 
@@ -106,47 +104,5 @@ export class VmAbortController {
 
   abort(reason?: unknown): void {
     VmAbortSignal.tell(this.signal, reason);
-  }
-}
-
-/** The part of Response that reading needs. */
-export class VmResponse {
-  readonly status: number;
-  readonly statusText: string;
-  readonly url: string;
-  readonly headers: { get(name: string): string | null; has(name: string): boolean; entries(): [string, string][] };
-  readonly #fetched: FetchedBody;
-
-  constructor(fetched: FetchedBody) {
-    this.#fetched = fetched;
-    this.status = fetched.status;
-    this.statusText = fetched.status_text;
-    this.url = fetched.url;
-    const all = new Map(fetched.headers.map(([name, value]) => [name.toLowerCase(), value]));
-    this.headers = {
-      get: (name) => all.get(name.toLowerCase()) ?? null,
-      has: (name) => all.has(name.toLowerCase()),
-      entries: () => [...all.entries()],
-    };
-  }
-
-  get ok(): boolean {
-    return this.status >= 200 && this.status < 300;
-  }
-
-  async text(): Promise<string> {
-    const { text, base64 } = this.#fetched;
-    if (text !== undefined) return text;
-    throw new TypeError(`the body is not text (${base64?.length ?? 0} characters of base64); use arrayBuffer()`);
-  }
-
-  async json(): Promise<unknown> {
-    return JSON.parse(await this.text());
-  }
-
-  async arrayBuffer(): Promise<ArrayBuffer> {
-    const { text, base64 } = this.#fetched;
-    const binary = base64 === undefined ? unescape(encodeURIComponent(text ?? '')) : atob(base64);
-    return Uint8Array.from(binary, (c) => c.charCodeAt(0)).buffer;
   }
 }

@@ -8,6 +8,8 @@ import { isClass, methodsOf } from '@hauki/rpc';
 
 export interface WorkerObject {
   readonly methods: string[];
+  /** The class's instance, or the module. */
+  readonly self: object;
   call(method: string, params: unknown): unknown;
   end(reason: string): Promise<void>;
 }
@@ -37,6 +39,7 @@ export function workerObject(module: Record<string, unknown>, context: object): 
   const receiver = made ? self : undefined;
   return {
     methods,
+    self,
     call(method, params) {
       const target = callable.get(method);
       if (!target) throw new NoSuchMethod({ method, has: methods });

@@ -5,7 +5,8 @@
  * container's cgroups beside those of PID 1 (or of the caller, where that is not allowed), under names that begin with
  * `lxc.payload.` and `lxc.monitor.`; both places are looked at. Nothing here waits.
  */
-import { existsSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { writeFile as writeFileLater } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CPU_PERIOD_US, CPU_QUOTA_US, PIDS_MAX } from './limits.ts';
 
@@ -15,6 +16,8 @@ interface Hierarchy {
   version: 1 | 2;
   /** Folders that a container's cgroups may be in. */
   bases: string[];
+  /** The folder of the cgroup that this process is in. */
+  own?: string | undefined;
 }
 
 export interface Limit {
@@ -24,14 +27,49 @@ export interface Limit {
   value: string;
 }
 
-/** The container's own, LXC's monitor of it, and where that goes while it cleans up. */
-const KINDS = ['payload', 'monitor', 'pivot'];
+/** How names of folders begin: the container's own first, LXC's monitor of it, where that goes while it cleans up. */
+const LXC_KINDS = ['lxc.payload.', 'lxc.monitor.', 'lxc.pivot.'];
 
 export class Cgroups {
   readonly #hierarchies: Hierarchy[];
+  readonly #kinds: string[];
+  #hastening = false;
 
-  constructor() {
+  constructor(kinds = LXC_KINDS) {
+    this.#kinds = kinds;
     this.#hierarchies = readHierarchies();
+  }
+
+  /**
+   * The kernel moves a process to another cgroup only after a pause for all processors (5–15 ms), and for a moment
+   * afterwards others without one. Writing this process to where it is already changes nothing, but has that pause go by
+   * beside other work instead of in LXC's way. Returns at once.
+   */
+  hasten(): void {
+    const path = this.#hierarchies[0]?.own;
+    if (path === undefined || this.#hastening) return;
+    this.#hastening = true;
+    void writeFileLater(join(path, 'cgroup.procs'), '0', { flag: 'r+' })
+      .catch(() => {})
+      .finally(() => {
+        this.#hastening = false;
+      });
+  }
+
+  /** Makes the payload's cgroups, where nothing else does, with these limits; gives their folders. Throws if it may not. */
+  create(container: string, limits: Limit[]): string[] {
+    const folders = new Set<string>();
+    for (const { controller, version, file, value } of limits) {
+      const base = this.#carrying(controller)!.bases[0]!;
+      const folder = join(base, `${this.#kinds[0]}${container}`);
+      if (!folders.has(folder)) {
+        if (version === 2) enableBelow(base);
+        mkdirSync(folder);
+        folders.add(folder);
+      }
+      writeFileSync(join(folder, file), value, { flag: 'r+' });
+    }
+    return [...folders];
   }
 
   /** The limits to set and read back, in the words of the generation that carries each controller here. */
@@ -87,7 +125,7 @@ export class Cgroups {
     if (!hierarchy) return undefined;
     const file = hierarchy.version === 1 ? 'memory.oom_control' : 'memory.events';
     // Before the container exists the first base is the place where LXC will put it.
-    const dir = this.#payload(container, 'memory')[0] ?? join(hierarchy.bases[0]!, `lxc.payload.${container}`);
+    const dir = this.#payload(container, 'memory')[0] ?? join(hierarchy.bases[0]!, `${this.#kinds[0]}${container}`);
     return join(dir, file);
   }
 
@@ -99,7 +137,7 @@ export class Cgroups {
   /** Every cgroup folder of `container`. */
   folders(container: string): string[] {
     return this.#bases().flatMap((base) =>
-      KINDS.map((kind) => join(base, `lxc.${kind}.${container}`)).filter((dir) => existsSync(dir)),
+      this.#kinds.map((kind) => join(base, `${kind}${container}`)).filter((dir) => existsSync(dir)),
     );
   }
 
@@ -108,11 +146,61 @@ export class Cgroups {
     const found = new Set<string>();
     for (const base of this.#bases()) {
       for (const name of list(base)) {
-        const container = /^lxc\.(?:payload|monitor|pivot)\.(.+)$/.exec(name)?.[1];
-        if (container?.startsWith(prefix)) found.add(container);
+        const kind = this.#kinds.find((begin) => name.startsWith(begin + prefix));
+        if (kind !== undefined) found.add(name.slice(kind.length));
       }
     }
     return [...found];
+  }
+
+  /** Stops all that runs in the container, or lets it go on. False where this machine has no freezer. */
+  freeze(container: string, frozen: boolean): boolean {
+    let done = false;
+    for (const { dir, file, words } of this.#freezers(container)) {
+      try {
+        writeFileSync(join(dir, file), words[frozen ? 0 : 1]!, { flag: 'r+' });
+        done = true;
+      } catch {
+        // Gone already, or of another kind.
+      }
+    }
+    return done;
+  }
+
+  /** Whether all that runs in the container stands. */
+  isFrozen(container: string): boolean {
+    return this.#freezers(container).some(({ dir, state }) => state.test(read(join(dir, state.file)) ?? ''));
+  }
+
+  /** CPU time of all that ran in the container, and its memory now, as far as it is there. */
+  usage(container: string): { cpu_ms: number; memory_bytes: number } | undefined {
+    const of = (controller: string, file: string) =>
+      this.#payload(container, controller)
+        .map((dir) => read(join(dir, file)))
+        .find((text) => text !== undefined);
+    const nanoseconds = of('cpuacct', 'cpuacct.usage');
+    const microseconds = /^usage_usec (\d+)/m.exec(of('cpu', 'cpu.stat') ?? '')?.[1];
+    const memory = of('memory', 'memory.usage_in_bytes') ?? of('memory', 'memory.current');
+    if (memory === undefined) return undefined;
+    const cpu_ms = nanoseconds === undefined ? Number(microseconds ?? 0) / 1e3 : Number(nanoseconds) / 1e6;
+    return { cpu_ms, memory_bytes: Number(memory) };
+  }
+
+  /** The payload's freezer: of its own on v1, in every cgroup on v2. */
+  #freezers(container: string) {
+    const v1 = this.#payload(container, 'freezer').map((dir) => ({
+      dir,
+      file: 'freezer.state',
+      words: ['FROZEN', 'THAWED'],
+      state: { file: 'freezer.state', test: (text: string) => text.trim() === 'FROZEN' },
+    }));
+    if (v1.length > 0) return v1;
+    return this.#payload(container, 'memory').map((dir) => ({
+      dir,
+      file: 'cgroup.freeze',
+      words: ['1', '0'],
+      state: { file: 'cgroup.events', test: (text: string) => /^frozen 1$/m.test(text) },
+    }));
   }
 
   /** Kills all that runs in the container's cgroups, its monitor too. */
@@ -125,6 +213,8 @@ export class Cgroups {
       }
       for (const pid of procs(dir)) sigkill(pid);
     }
+    // On v1 what is frozen dies only when it is thawed: at once, without a step of its own.
+    this.freeze(container, false);
   }
 
   /** Removes what can be removed now; true when nothing of the container is left. */
@@ -140,7 +230,7 @@ export class Cgroups {
 
   #payload(container: string, controller: string): string[] {
     const bases = this.#carrying(controller)?.bases ?? [];
-    return bases.map((base) => join(base, `lxc.payload.${container}`)).filter((dir) => existsSync(dir));
+    return bases.map((base) => join(base, `${this.#kinds[0]}${container}`)).filter((dir) => existsSync(dir));
   }
 
   #bases(): string[] {
@@ -166,7 +256,7 @@ function readHierarchies(): Hierarchy[] {
     const bases = [...new Set([...beside, ...at(own), point])].filter((path) => existsSync(path));
     const controllers =
       type === 'cgroup2' ? (read(join(point, 'cgroup.controllers')) ?? '').trim().split(' ').filter(Boolean) : options;
-    return { controllers, version: type === 'cgroup2' ? 2 : 1, bases };
+    return { controllers, version: type === 'cgroup2' ? 2 : 1, bases, own: at(own).find((path) => existsSync(path)) };
   });
 }
 
@@ -187,6 +277,15 @@ function isThere(hierarchy: Hierarchy, file: string): boolean {
   return hierarchy.bases.some(
     (base) => existsSync(join(base, file)) || list(base).some((name) => existsSync(join(base, name, file))),
   );
+}
+
+/** On v2 a controller is there for the cgroups below only where it is said so. */
+function enableBelow(base: string): void {
+  try {
+    writeFileSync(join(base, 'cgroup.subtree_control'), '+memory +pids +cpu', { flag: 'r+' });
+  } catch {
+    // Where it may not be said it has been, or the limits are missed when they are read back.
+  }
 }
 
 function removeTree(dir: string): boolean {

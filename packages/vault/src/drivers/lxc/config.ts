@@ -19,9 +19,13 @@ export type AppArmor = 'generated' | 'unconfined' | undefined;
 export interface VaultConfig {
   name: string;
   rootfs: string;
+  /** Node and the guest where it is left out. */
+  init?: string | undefined;
   seccomp_profile: string;
   ids: { base: number; size: number };
   memory_mib: number;
+  /** A host's folder, mounted with its quota, and where it goes. */
+  volume?: { path: string; inside: string } | undefined;
   limits: Limit[];
   devices_version: 1 | 2 | undefined;
   /** Copies the memory cgroup's event counter to a file before LXC removes the cgroup. */
@@ -33,14 +37,24 @@ export interface VaultConfig {
 /** Device numbers of null, zero, random, urandom: nothing else can be opened, whatever node is there. */
 const DEVICE_NUMBERS = ['c 1:3 rw', 'c 1:5 rw', 'c 1:8 rw', 'c 1:9 rw'];
 
+const VOLUME_OPTIONS = 'bind,rw,nosuid,nodev,noexec,idmap=container';
+/** As in fstab(5): nothing in a path ends its field. */
+const escaped = (path: string) =>
+  path.replaceAll(/[\s\\#]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`);
+
 export function renderConfig(config: VaultConfig): string {
-  const { rootfs, ids, trial = {} } = config;
+  const { rootfs, ids, volume, trial = {} } = config;
   const heap_mib = Math.floor(config.memory_mib * HEAP_SHARE);
-  const init = trial.init_cmd ?? `${NODE_INSIDE} --max-old-space-size=${heap_mib} ${GUEST_INSIDE}`;
+  const init =
+    trial.init_cmd ??
+    config.init ??
+    [NODE_INSIDE, `--max-old-space-size=${heap_mib}`, '--disable-warning=ExperimentalWarning', GUEST_INSIDE].join(' ');
   const lines = [
     `lxc.rootfs.path = dir:${rootfs}`,
     'lxc.rootfs.options = ro',
     'lxc.rootfs.managed = 0',
+    // See ONE_ARCHITECTURE in container.ts.
+    ...(process.arch === 'x64' ? ['lxc.arch = x86_64'] : []),
     'lxc.uts.name = vault',
     // Where a monitor goes while it removes its own cgroups; by default one folder for all, which nobody removes.
     `lxc.cgroup.dir.monitor.pivot = lxc.pivot.${config.name}`,
@@ -50,6 +64,11 @@ export function renderConfig(config: VaultConfig): string {
     'lxc.mount.entry = proc proc proc nosuid,nodev,noexec,subset=pid 0 0',
     `lxc.mount.entry = tmpfs tmp tmpfs nosuid,nodev,noexec,size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777 0 0`,
     ...DEVICES.map((name) => `lxc.mount.entry = /dev/${name} dev/${name} none bind,rw,nosuid,noexec 0 0`),
+    // Its ids on disk are the vault's own, 0 and up, whatever range the vault has this time.
+    ...(volume
+      ? [`lxc.mount.entry = ${escaped(volume.path)} ${volume.inside.slice(1)} none ${VOLUME_OPTIONS} 0 0`]
+      : []),
+    ...(volume ? [`lxc.environment = HOME=${volume.inside}`] : []),
     ...(trial.extra_mounts ?? []).map((entry) => `lxc.mount.entry = ${entry}`),
     'lxc.autodev = 0',
     'lxc.tty.max = 0',

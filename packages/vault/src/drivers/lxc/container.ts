@@ -9,18 +9,27 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VaultFailed } from '@hauki/protocol';
+import { BadInput, VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
+import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
-import { END_POLL_MS, END_TIMEOUT_MS, MEMORY_MIB_MIN, START_POLL_MS, START_TIMEOUT_MS } from './limits.ts';
+import {
+  END_POLL_MS,
+  END_TIMEOUT_MS,
+  FREEZE_TIMEOUT_MS,
+  MEMORY_MIB_MIN,
+  START_FIRST_MS,
+  START_POLL_MS,
+  START_TIMEOUT_MS,
+} from './limits.ts';
 import { LogTail } from './log-tail.ts';
 import type { Staged } from './staging.ts';
 
@@ -32,12 +41,21 @@ export interface Powers {
   /** LXC's own path, which names its command socket. */
   lxc_dir: string;
   apparmor: AppArmor;
+  gates: Gates;
   log(line: string, fields?: object): void;
   trial?: Trial | undefined;
 }
 
 const LXC_START = '/usr/bin/lxc-start';
+/** A guest that ends by itself closes its channel a moment before its process is gone. */
+const GATE_GRACE_MS = 300;
 const SETPRIV = '/usr/bin/setpriv';
+/**
+ * LXC makes its filter of system calls for every architecture that the kernel could run, three on x64, which takes the
+ * most of its time. Under this personality it takes the machine for one that has no others, and compiles the filter for
+ * the one that it was built for; calls of the others are refused. The vault gets the personality back (`lxc.arch`).
+ */
+const ONE_ARCHITECTURE = process.arch === 'x64' ? ['/usr/bin/setarch', 'i686'] : [];
 /** LXC must not find newuidmap: root then writes the id map itself, and an empty /etc/subuid does not matter. */
 const ENVIRONMENT = { PATH: '/nonexistent' };
 
@@ -47,11 +65,13 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
     throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
   }
   const { cgroups } = powers;
+  cgroups.hasten();
   if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
   const limits = cgroups.limits(spec.memory_mib);
-  const server = await listen(spec.listen_host);
-  const address = server.address() as { port: number };
-  const container = new Container(name, spec, address.port, powers);
+  const { gate_outside = false } = powers.staged;
+  const server = gate_outside ? undefined : await listen(spec.listen_host);
+  const address = server?.address() as { port: number } | undefined;
+  const container = new Container(name, spec, address?.port ?? 0, powers);
   try {
     container.spawn(server, limits);
   } catch (error) {
@@ -59,15 +79,16 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
     throw failed(`lxc-start could not be run: ${(error as Error).message}`);
   } finally {
     // From here on the vault alone accepts on this socket.
-    server.close();
+    server?.close();
   }
+  if (gate_outside) await container.openGate();
   await container.verify(limits);
   return container;
 }
 
 class Container implements Vault {
   readonly id: string;
-  readonly port: number;
+  port: number;
   readonly exited: Promise<VaultExit>;
   pid = 0;
   control!: Vault['control'];
@@ -80,10 +101,14 @@ class Container implements Vault {
   readonly #lxc_log: string;
   #child: ChildProcess | undefined;
   #claim: Claim | undefined;
+  #gate: Gate | undefined;
+  #misbehaved: string | undefined;
   #kill_reason: string | undefined;
   #started = false;
   #ended = false;
   #refusal: string | undefined;
+  /** What it used when it was last looked at. */
+  #used: { cpu_ms: number; memory_bytes: number } | undefined;
   #settle!: (exit: VaultExit) => void;
 
   constructor(name: string, spec: VaultSpec, port: number, powers: Powers) {
@@ -99,7 +124,7 @@ class Container implements Vault {
     });
   }
 
-  spawn(server: Server, limits: Limit[]): void {
+  spawn(server: Server | undefined, limits: Limit[]): void {
     const { cgroups, staged, files_dir, lxc_dir, apparmor, trial } = this.#powers;
     this.#claim = claimIds(this.#name);
     mkdirSync(files_dir, { recursive: true, mode: 0o700 });
@@ -112,6 +137,7 @@ class Container implements Vault {
         ...staged,
         ids: this.#claim,
         memory_mib: this.#spec.memory_mib,
+        volume: this.#spec.volume,
         limits,
         devices_version: cgroups.devicesVersion,
         keep_oom: oom_file === undefined ? undefined : { from: oom_file, to: this.#oom_copy },
@@ -120,12 +146,13 @@ class Container implements Vault {
       }),
       { mode: 0o600 },
     );
-    const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
+    const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
     const child = spawn(
       SETPRIV,
       [
         '--pdeathsig',
         'KILL',
+        ...ONE_ARCHITECTURE,
         LXC_START,
         '-F',
         '-n',
@@ -147,15 +174,38 @@ class Container implements Vault {
     if (child.pid === undefined) throw new Error(`${SETPRIV} cannot be executed`);
     this.#tail.follow(child.stdout as Readable);
     this.#tail.follow(child.stderr as Readable);
-    this.control = streamTransport(child.stdio[4] as Duplex);
+    if (server) this.control = streamTransport(child.stdio[4] as Duplex);
+  }
+
+  /** For a guest without a listening socket: its end of fd 4 goes to the gate host. */
+  async openGate(): Promise<void> {
+    const { gates } = this.#powers;
+    try {
+      this.#gate = await gates.open(this.#name, this.#spec.listen_host, this.#child!.stdio[4] as Socket);
+    } catch (error) {
+      // A guest that ended by itself tells why in `verify`.
+      if (!this.#ended) await this.#refuse(`its gate was not opened: ${(error as Error).message}`);
+      return;
+    }
+    this.port = this.#gate.port;
+    this.control = this.#gate.control;
+    void this.#gate.gone.then(async ({ cause, reason }) => {
+      if (this.#ended) return;
+      if (cause === 'misbehaved') this.#misbehaved ??= reason;
+      else await Promise.race([this.exited, sleep(GATE_GRACE_MS, undefined, { ref: false })]);
+      this.#kill_reason ??= this.#ended ? undefined : `its gate is gone: ${reason}`;
+      this.#strike();
+    });
   }
 
   /** Waits until the guest executes within its limits. Throws, and leaves nothing, when it does not. */
   async verify(limits: Limit[]): Promise<void> {
     const { cgroups, trial } = this.#powers;
     const until = performance.now() + START_TIMEOUT_MS;
+    let pause_ms = START_FIRST_MS;
     while (!this.#ended) {
-      await sleep(START_POLL_MS);
+      await sleep(pause_ms);
+      pause_ms = START_POLL_MS;
       const pid = cgroups.payloadPids(this.#name)[0];
       if (pid !== undefined && executes(pid)) {
         this.pid = pid;
@@ -173,8 +223,33 @@ class Container implements Vault {
     throw failed(this.#refusal ?? exit.reason, exit.log_tail);
   }
 
+  /** Resolves when the kernel shows every process of it standing. */
+  async pause(): Promise<void> {
+    const { cgroups } = this.#powers;
+    if (!cgroups.freeze(this.#name, true)) throw new BadInput({ what: 'pause', why: 'this machine has no freezer' });
+    const until = performance.now() + FREEZE_TIMEOUT_MS;
+    while (!cgroups.isFrozen(this.#name) && !this.#ended) {
+      if (performance.now() > until) {
+        cgroups.freeze(this.#name, false);
+        throw failed(`it could not be stopped within ${FREEZE_TIMEOUT_MS} ms`);
+      }
+      await sleep(END_POLL_MS);
+    }
+  }
+
+  async resume(): Promise<void> {
+    this.#powers.cgroups.freeze(this.#name, false);
+  }
+
+  async usage() {
+    this.#used = this.#powers.cgroups.usage(this.#name) ?? this.#used;
+    if (!this.#used) throw failed('its cgroups are gone');
+    return this.#used;
+  }
+
   async kill(reason: string): Promise<void> {
     this.#kill_reason ??= reason;
+    this.#used = this.#powers.cgroups.usage(this.#name) ?? this.#used;
     this.#strike();
     await this.exited;
   }
@@ -216,21 +291,26 @@ class Container implements Vault {
       await sleep(END_POLL_MS);
     }
     this.control?.close('the vault ended');
+    this.#gate?.close('the vault ended');
+    await this.#gate?.gone;
     // What was written last is still in the pipes.
     await drained(this.#child);
     this.#release();
-    this.#settle(
-      explainExit({
+    const usage = this.#used && { usage: this.#used };
+    this.#settle({
+      ...explainExit({
         code,
         signal,
         kill_reason: this.#kill_reason,
+        misbehaved: this.#misbehaved,
         started: this.#started,
         oom_text,
         lxc_log,
         memory_mib: this.#spec.memory_mib,
         log_tail: this.#tail.text(),
       }),
-    );
+      ...usage,
+    });
   }
 
   #release(): void {

@@ -9,6 +9,8 @@ export interface Ending {
   code: number | null;
   signal: NodeJS.Signals | null;
   kill_reason: string | undefined;
+  /** What the guest did that ended it, where its gate is outside. */
+  misbehaved?: string | undefined;
   started: boolean;
   /** `memory.oom_control` or `memory.events`, as they were before the cgroup went. */
   oom_text: string | undefined;
@@ -19,15 +21,16 @@ export interface Ending {
 }
 
 /** V8's words when its heap limit, which follows from the vault's memory, is reached. */
-const HEAP_IS_FULL = /JavaScript heap out of memory|Allocation failed - JavaScript/;
+export const HEAP_IS_FULL = /JavaScript heap out of memory|Allocation failed - JavaScript/;
 const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
 export function explainExit(ending: Ending): VaultExit {
-  const { code, signal, kill_reason, started, oom_text, lxc_log, memory_mib, log_tail } = ending;
+  const { code, signal, kill_reason, misbehaved, started, oom_text, lxc_log, memory_mib, log_tail } = ending;
   const with_log = (cause: VaultExit['cause'], reason: string): VaultExit => ({ cause, reason, log_tail });
+  if (misbehaved !== undefined) return with_log('misbehaved', misbehaved);
   if (kill_reason !== undefined) return with_log(started ? 'killed' : 'failed_to_start', kill_reason);
   const oom_kills = Number(/^oom_kill (\d+)/m.exec(oom_text ?? '')?.[1] ?? 0);
-  if (oom_kills > 0) return with_log('out_of_memory', `the kernel ended it at its limit of ${memory_mib} MiB`);
+  if (oom_kills > 0) return with_log('out_of_memory', `the kernel ended it at its memory limit of ${memory_mib} MiB`);
   if (HEAP_IS_FULL.test(log_tail)) {
     return with_log('out_of_memory', `its JavaScript heap was full (the vault has ${memory_mib} MiB)`);
   }
@@ -36,7 +39,7 @@ export function explainExit(ending: Ending): VaultExit {
   if (signal) {
     return with_log('exited', `its monitor was ended by ${signal} from outside, and the vault with it`);
   }
-  const by_signal = /ended on signal \((\d+)\)/.exec(lxc_log)?.[1];
+  const by_signal = /ended on signal [^(\n]*\((\d+)\)/.exec(lxc_log)?.[1];
   if (by_signal !== undefined) {
     const name = SIGNAL_NAMES.get(Number(by_signal)) ?? `signal ${by_signal}`;
     // The counter is read before LXC removes the cgroup; where that failed, memory stays possible.

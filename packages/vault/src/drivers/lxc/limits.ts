@@ -17,10 +17,17 @@ export const TMP_SIZE = '16m';
 export const TMP_INODES = 1024;
 /** A cold machine may need seconds to read Node's binary from disk. */
 export const START_TIMEOUT_MS = 10_000;
-/** How often a starting container is looked at; one look costs well under 0.1 ms. */
-export const START_POLL_MS = 2;
+/** LXC needs longer than this before Node runs, so nobody looks earlier. */
+export const START_FIRST_MS = 12;
+/**
+ * How often a starting container is looked at then. Nobody waits for it: Node boots for 30 ms from the moment that is
+ * looked for, and what is sent to it meanwhile waits in its channel.
+ */
+export const START_POLL_MS = 4;
 /** How often a dying container is looked at. */
 export const END_POLL_MS = 2;
+/** A process that the kernel is busy for cannot be stopped; the others stop within a millisecond. */
+export const FREEZE_TIMEOUT_MS = 2_000;
 /** A killed process leaves its cgroup within milliseconds; longer than this means that the kernel is stuck. */
 export const END_TIMEOUT_MS = 5_000;
 /** What a guest may write to its log pipes in one window; beyond it is made to wait, so it cannot busy the agent. */

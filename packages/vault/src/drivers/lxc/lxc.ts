@@ -9,8 +9,9 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VaultFailed } from '@hauki/protocol';
+import { type Runtime, VaultFailed } from '@hauki/protocol';
 import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
 import { startContainer } from './container.ts';
@@ -19,6 +20,7 @@ import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
 import { type Staged, stageRuntime } from './staging.ts';
+import { pythonObstacle, stagePython } from './staging-python.ts';
 
 export interface LxcOptions {
   /** `[A-Za-z0-9_-]{1,40}`; part of every container's name. */
@@ -31,6 +33,8 @@ export interface LxcOptions {
   log?: (line: string, fields?: object) => void;
   /** For tests only. */
   trial?: Trial;
+  /** For vaults whose gate is outside. */
+  gates?: Gates;
 }
 
 const NODE_ID = /^[A-Za-z0-9_-]{1,40}$/;
@@ -53,8 +57,9 @@ class LxcDriver implements Driver {
   readonly #prefix: string;
   readonly #vaults = new Map<string, Promise<Vault>>();
   #cgroups: Cgroups | undefined;
-  #staged: Promise<Staged> | undefined;
+  readonly #staged = new Map<Runtime, Promise<Staged>>();
   #reaper: Reaper | undefined;
+  readonly #gates: Gates;
   #closed = false;
   #probes = 0;
   #apparmor = appArmorChoices()[0];
@@ -63,6 +68,7 @@ class LxcDriver implements Driver {
     if (!NODE_ID.test(options.node_id))
       throw new Error(`node id ${JSON.stringify(options.node_id)} must match ${NODE_ID}`);
     this.#options = options;
+    this.#gates = options.gates ?? new Gates();
     this.#files_dir = join(options.data_dir, 'lxc');
     // A dot is in neither kind of id, so no node's prefix begins another's.
     this.#prefix = `hauki.${options.node_id}.`;
@@ -79,7 +85,13 @@ class LxcDriver implements Driver {
         await this.#trial();
         const took_ms = Math.round(performance.now() - began);
         const notes = [`LXC ${lxcVersion()}`, choice && `AppArmor ${choice}`, `trial ${took_ms} ms`];
-        return { available: true, note: notes.filter(Boolean).join(', ') };
+        const no_python = await pythonObstacle();
+        if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
+        // The first time on a machine takes seconds: the first worker should not wait for that.
+        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-')))
+          this.#stage('python').catch(() => {});
+        const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
+        return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
       } catch (error) {
         failure = (error as Error).message;
         this.#options.log?.(`a trial vault did not start (AppArmor ${choice ?? 'absent'})`, { failure });
@@ -124,16 +136,11 @@ class LxcDriver implements Driver {
   }
 
   async #start(spec: VaultSpec): Promise<Vault> {
-    const { stage_dir = STAGE_DIR, guest_file, log = () => {}, trial } = this.#options;
+    const { log = () => {}, trial } = this.#options;
     const reason = obstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     this.#cgroups ??= new Cgroups();
-    this.#staged ??= stageRuntime(stage_dir, guest_file);
-    const staged = await this.#staged.catch((error: unknown) => {
-      // The next start may find the cause removed.
-      this.#staged = undefined;
-      throw error;
-    });
+    const staged = await this.#stage(spec.runtime ?? 'node');
     mkdirSync(LXC_DIR, { recursive: true, mode: 0o755 });
     this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
     return startContainer(`${this.#prefix}${spec.id}`, spec, {
@@ -142,9 +149,21 @@ class LxcDriver implements Driver {
       files_dir: join(this.#files_dir, spec.id),
       lxc_dir: LXC_DIR,
       apparmor: this.#apparmor,
+      gates: this.#gates,
       log,
       trial,
     });
+  }
+
+  #stage(runtime: Runtime): Promise<Staged> {
+    const { stage_dir = STAGE_DIR, guest_file } = this.#options;
+    const staging =
+      this.#staged.get(runtime) ??
+      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file));
+    this.#staged.set(runtime, staging);
+    // After a failure the next start may find its cause removed.
+    staging.catch(() => this.#staged.delete(runtime));
+    return staging;
   }
 
   async sweep(): Promise<number> {

@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { ownerOf } from './idmap.ts';
 import { RUN_DIR } from './limits.ts';
 
-// $1 claims' folder, $2 owner, $3 prefix of container names, $4 LXC's folder, $5 the agent's folder of vault files.
+// $1 claims' folder, $2 owner, $3 prefix of container names, $4 LXC's folder, $5 the agent's folder of vault
+// files, $6 what the names of cgroups begin with.
 // Names were checked when they were made: letters, digits, dots, dashes, underscores.
 const SCRIPT = `
 trap '' INT HUP TERM
@@ -19,10 +20,11 @@ for claim in "$1"/*."$2".*; do
   case $name in "$3"*) ;; *) continue ;; esac
   tries=0
   while [ $tries -lt 50 ]; do
-    dirs=$(find /sys/fs/cgroup -maxdepth 6 -type d -name "lxc.*.$name" 2>/dev/null)
+    dirs=$(find /sys/fs/cgroup -maxdepth 6 -type d -name "$6$name" 2>/dev/null)
     [ -n "$dirs" ] || break
     for dir in $dirs; do
       for pid in $(cat "$dir/cgroup.procs" 2>/dev/null); do [ "$pid" -gt 1 ] && kill -9 "$pid"; done
+      [ -f "$dir/freezer.state" ] && echo THAWED > "$dir/freezer.state"
       find "$dir" -depth -type d -exec rmdir {} + 2>/dev/null
     done
     tries=$((tries + 1))
@@ -37,10 +39,10 @@ export interface Reaper {
 }
 
 /** Starts the reaper of this process. */
-export function startReaper(prefix: string, lxc_dir: string, files_dir: string): Reaper {
+export function startReaper(prefix: string, lxc_dir: string, files_dir: string, kind = 'lxc.*.'): Reaper {
   const child = spawn(
     '/bin/sh',
-    ['-c', SCRIPT, 'hauki-reaper', join(RUN_DIR, 'idmap'), ownerOf(process.pid), prefix, lxc_dir, files_dir],
+    ['-c', SCRIPT, 'hauki-reaper', join(RUN_DIR, 'idmap'), ownerOf(process.pid), prefix, lxc_dir, files_dir, kind],
     {
       stdio: ['pipe', 'ignore', 'ignore'],
       detached: true,

@@ -14,20 +14,30 @@ import { chmod, copyFile, link, mkdir, readFile, realpath, rename, rm, writeFile
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { compiledCode, MAIN } from './code-cache.ts';
 
 export interface Staged {
   rootfs: string;
   seccomp_profile: string;
+  /** The command inside; Node's where it is left out. */
+  init?: string;
+  /** The guest has no listening socket; its gate is outside. */
+  gate_outside?: boolean;
 }
 
 /** Where things lie inside the root. */
 export const NODE_INSIDE = '/bin/node';
-export const GUEST_INSIDE = '/hauki/guest.mjs';
+/** What Node runs there: it starts the guest, from its compiled code where that was kept. */
+export const GUEST_INSIDE = '/hauki/main.cjs';
+/** All that Node must be able to read for it. */
+export const GUEST_FOLDER = '/hauki';
 export const DEVICES = ['null', 'zero', 'random', 'urandom'] as const;
 
-const POLICY_FILE = fileURLToPath(new URL('./seccomp.policy', import.meta.url));
+export const POLICY_FILE = fileURLToPath(new URL('./seccomp.policy', import.meta.url));
 const LDD = '/usr/bin/ldd';
-const SMALL_FILES: Record<string, string> = {
+/** Empty ones, to be mounted over, and those that hold what is ours. */
+const FOLDERS = ['proc', 'dev', 'tmp', 'etc', 'root', 'hauki'];
+export const SMALL_FILES: Record<string, string> = {
   'etc/passwd': 'root:x:0:0::/tmp:/bin/false\n',
   'etc/group': 'root:x:0:\n',
   'etc/nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files\n',
@@ -37,7 +47,8 @@ const SMALL_FILES: Record<string, string> = {
 /** Makes the root for this Node and this guest, unless it is there; returns where it is. */
 export async function stageRuntime(stage_dir: string, guest_file: string, node = process.execPath): Promise<Staged> {
   await mkdir(join(stage_dir, 'blobs'), { recursive: true, mode: 0o755 });
-  assertTraversable(stage_dir);
+  // An ordinary user's vaults run as that user.
+  if (process.getuid?.() === 0) assertTraversable(stage_dir);
   const files = new Map<string, string>([[NODE_INSIDE, await realpath(node)]]);
   for (const library of await libraries(node)) files.set(library, await realpath(library));
   const digests = new Map<string, string>();
@@ -45,8 +56,8 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
   const guest = await readFile(guest_file);
   const policy = await readFile(POLICY_FILE);
   const digest = createHash('sha256');
-  digest.update(JSON.stringify([[...digests], SMALL_FILES, DEVICES]));
-  digest.update(guest).update(policy);
+  digest.update(JSON.stringify([[...digests], SMALL_FILES, DEVICES, FOLDERS]));
+  digest.update(guest).update(policy).update(MAIN);
   const home = join(stage_dir, digest.digest('hex').slice(0, 24));
   const staged: Staged = { rootfs: join(home, 'rootfs'), seccomp_profile: join(home, 'seccomp.policy') };
   if (existsSync(home)) return staged;
@@ -54,7 +65,7 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
   const temporary = join(stage_dir, `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
   try {
     const root = join(temporary, 'rootfs');
-    for (const dir of ['proc', 'dev', 'tmp', 'etc', 'hauki']) await mkdir(join(root, dir), { recursive: true });
+    for (const dir of FOLDERS) await mkdir(join(root, dir), { recursive: true });
     for (const device of DEVICES) await writeFile(join(root, 'dev', device), '');
     for (const [path, text] of Object.entries(SMALL_FILES)) await writeFile(join(root, path), text);
     for (const [inside, source] of files) {
@@ -62,9 +73,21 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
       await mkdir(dirname(target), { recursive: true });
       await link(await blob(stage_dir, source, digests.get(inside)!), target);
     }
-    await writeFile(join(root, GUEST_INSIDE), guest);
+    await writeFile(join(root, GUEST_INSIDE), MAIN);
+    await writeFile(join(root, GUEST_FOLDER, 'guest.mjs'), guest);
+    const code = await compiledCode(node, join(root, GUEST_FOLDER), guest.toString('latin1'));
+    if (code) await writeFile(join(root, GUEST_FOLDER, 'guest.code'), code);
     await writeFile(join(temporary, 'seccomp.policy'), policy);
-    for (const dir of ['', 'rootfs', 'rootfs/proc', 'rootfs/dev', 'rootfs/tmp', 'rootfs/etc', 'rootfs/hauki']) {
+    for (const dir of [
+      '',
+      'rootfs',
+      'rootfs/proc',
+      'rootfs/dev',
+      'rootfs/tmp',
+      'rootfs/root',
+      'rootfs/etc',
+      'rootfs/hauki',
+    ]) {
       await chmod(join(temporary, dir), 0o755);
     }
     await rename(temporary, home);
@@ -78,9 +101,9 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
 }
 
 /** The libraries and the loader that the kernel and the loader would use here. */
-async function libraries(node: string): Promise<string[]> {
-  const { stdout } = await promisify(execFile)(LDD, [node], { env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' } });
-  if (/not found/.test(stdout)) throw new Error(`a library of ${node} is missing:\n${stdout}`);
+export async function libraries(...programs: string[]): Promise<string[]> {
+  const { stdout } = await promisify(execFile)(LDD, programs, { env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' } });
+  if (/not found/.test(stdout)) throw new Error(`a library of ${programs[0]} is missing:\n${stdout}`);
   return [...new Set(stdout.split('\n').flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []))];
 }
 
@@ -125,7 +148,7 @@ async function hash(path: string): Promise<string> {
 }
 
 /** The vault's root is nobody here: every folder above must let others enter, and let nobody else write. */
-function assertTraversable(dir: string): void {
+export function assertTraversable(dir: string): void {
   for (let path = dir; ; path = dirname(path)) {
     const { mode, uid } = statSync(path);
     if ((mode & 0o001) === 0) {

@@ -40,12 +40,13 @@ function up(message: Up): void {
     process.send?.(message, () => {});
     return;
   }
-  const { id, text } = message;
-  const waiting = (unsent.get(id) ?? 0) + text.length;
+  const { id, text, bytes } = message;
+  const size = text.length + (bytes?.length ?? 0);
+  const waiting = (unsent.get(id) ?? 0) + size;
   unsent.set(id, waiting);
   if (waiting > LIMITS.unsent_bytes) return doomVault(id);
   process.send?.(message, () => {
-    const left = (unsent.get(id) ?? 0) - text.length;
+    const left = (unsent.get(id) ?? 0) - size;
     if (left > 0) unsent.set(id, left);
     else unsent.delete(id);
   });

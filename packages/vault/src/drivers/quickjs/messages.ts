@@ -11,12 +11,15 @@ export interface StartMessage {
 }
 
 /** Down: from the agent through the host to a thread. */
-export type Down = StartMessage | { op: 'text'; id: string; text: string } | { op: 'kill'; id: string };
+export type Down =
+  | StartMessage
+  | { op: 'text'; id: string; text: string; bytes?: Uint8Array | undefined }
+  | { op: 'kill'; id: string };
 
 /** Up: from a thread through the host to the agent. */
 export type Up =
   | { op: 'started'; id: string; port: number }
-  | { op: 'text'; id: string; text: string }
+  | { op: 'text'; id: string; text: string; bytes?: Uint8Array | undefined }
   | { op: 'gone'; id: string; cause: 'killed' | 'misbehaved' | 'failed_to_start' | 'exited'; reason: string };
 
 /** What a thread starts with. */

@@ -5,7 +5,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { LIMITS, VaultFailed } from '@hauki/protocol';
-import { type PortTransport, portTransport } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import type { Driver, Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import { buildVmGuest } from '../../guest/bundle.ts';
 import type { Down, Up } from './messages.ts';
@@ -41,7 +41,7 @@ export function createQuickjsDriver(): Driver {
     const held = vaults.get(message.id);
     if (!held) return;
     if (message.op === 'started') held.started(message.port);
-    else if (message.op === 'text') held.control.deliver(message.text);
+    else if (message.op === 'text') held.control.deliver(message.text, message.bytes);
     else {
       vaults.delete(message.id);
       held.gone({ cause: message.cause, reason: message.reason, log_tail: '' });
@@ -55,6 +55,8 @@ export function createQuickjsDriver(): Driver {
       env: {},
       execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      // Bytes as bytes.
+      serialization: 'advanced',
     });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => child.kill('SIGKILL'), LIMITS.vault_start_ms);
@@ -105,7 +107,7 @@ export function createQuickjsDriver(): Driver {
       if (closing) throw new VaultFailed({ driver: 'quickjs', reason: 'the node is shutting down' });
       const { child, send } = await ensureHost();
       const { id, owner, listen_host } = spec;
-      const control = portTransport((text) => send({ op: 'text', id, text }));
+      const control = portTransport((text, bytes) => send({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }));
       const { promise: exited, resolve: tell_exited } = Promise.withResolvers<VaultExit>();
       const port = await new Promise<number>((resolve, reject) => {
         const timer = setTimeout(() => send({ op: 'kill', id }), LIMITS.vault_start_ms);

@@ -2,7 +2,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { describe } from '@hauki/protocol';
-import { type PortTransport, portTransport } from '@hauki/rpc';
+import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
 import type { Down, StartMessage, ThreadData, Up } from './messages.ts';
@@ -93,7 +93,7 @@ async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promi
       sockets.add(socket);
       socket.on('close', () => sockets.delete(socket));
     });
-    const control = portTransport((text) => up({ op: 'text', id, text }));
+    const control = portTransport((text, bytes) => up({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }));
     vaults.set(id, { vm, server, sockets, control });
     void runShell({ control, server, prepare, inside: (setup, outside) => vm.inside(setup, outside) }).then((reason) =>
       release(id, 'exited', reason),
@@ -111,5 +111,5 @@ process.on('unhandledRejection', () => {});
 parentPort!.on('message', (message: Down) => {
   if (message.op === 'start') void start(message);
   else if (message.op === 'kill') release(message.id, 'killed', 'killed');
-  else vaults.get(message.id)?.control.deliver(message.text);
+  else vaults.get(message.id)?.control.deliver(message.text, message.bytes);
 });

@@ -3,10 +3,11 @@
  * host's error escape, is not entered again.
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
-import { encode, portTransport, remote, Session, serve, type Transport } from '@hauki/rpc';
+import { joinBytes, portTransport, remote, Session, type Transport } from '@hauki/rpc';
 import { JSException, type JSValueHandle, QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import { isPointer, lookUp } from '../../guest/modules.ts';
+import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
 
 export interface VmOptions {
@@ -55,10 +56,12 @@ export class Vm {
   #source = '';
   #find = lookUp({});
   #next_channel = 1;
-  #queued_chars = 0;
+  #queued_bytes = 0;
   readonly #timers = new Map<number, NodeJS.Timeout>();
   readonly #channels = new Map<number, Transport>();
-  readonly #control = portTransport((text) => this.#enter('deliver', 0, text));
+  readonly #control = portTransport((text, bytes) =>
+    bytes ? this.#enter('deliver', 0, text, joinBytes(bytes)) : this.#enter('deliver', 0, text),
+  );
 
   constructor(options: VmOptions) {
     this.#options = options;
@@ -123,9 +126,9 @@ export class Vm {
   inside(setup: Setup, outside: Outside): Inside {
     const session = new Session({
       transport: this.#control,
-      dispatch: serve(outside, ['effect', 'heartbeat', 'destruct']),
+      dispatch: serveOutside(outside),
       timeout_ms: LIMITS.call_ms,
-      literal: encode,
+      bounds: GUEST_BOUNDS,
     });
     const guest = remote<VmControl>(session);
     return {
@@ -151,6 +154,8 @@ export class Vm {
       },
       call: (method, params, role) => guest.call(method, params, role),
       stats: () => guest.stats(),
+      activity: () => guest.activity(),
+      inspect: (expression, timeout_ms) => guest.inspect(expression, timeout_ms),
       end: (reason) => guest.end(reason),
     };
   }
@@ -231,11 +236,12 @@ export class Vm {
         return transport.close('the caller does not read what it asked for');
       return transport?.send(text, bytes && [new Uint8Array(bytes)]);
     }
-    this.#queued_chars += text.length;
-    if (this.#queued_chars > LIMITS.unsent_bytes) return this.#discardLater('it flooded its control channel');
+    const size = text.length + (bytes?.byteLength ?? 0);
+    this.#queued_bytes += size;
+    if (this.#queued_bytes > LIMITS.unsent_bytes) return this.#discardLater('it flooded its control channel');
     setImmediate(() => {
-      this.#queued_chars -= text.length;
-      this.#control.deliver(text);
+      this.#queued_bytes -= size;
+      this.#control.deliver(text, bytes && new Uint8Array(bytes));
     });
   }
 

@@ -1,0 +1,84 @@
+/** The flags that say what a worker gets and may do. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { BadInput, isError, normaliseGrants } from '@hauki/mesh';
+import { Command } from 'commander';
+import { type CloneFlags, cloneOptions, withModuleFlags } from '../src/context.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'hauki-flags-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const options = (...words: string[]) => {
+  const command = withModuleFlags(new Command()).exitOverride();
+  return cloneOptions(command.parse(words, { from: 'user' }).opts<CloneFlags>());
+};
+const refuses = (words: string[], pattern: RegExp) =>
+  assert.throws(
+    () => options(...words),
+    (error) => isError(error, BadInput) && pattern.test(error.message),
+  );
+
+describe('flags', () => {
+  it('are grants, in short', () => {
+    const given = options(
+      ...['--fetch', 'a.example:443', '--fetch', 'GET,head@[::1]:80/60', '--fetch', 'b.example:80/5'],
+      ...['--connect', 'irc.example:6697', '--read', 'gem-pointer://wiki/a/', '--write', 'gem-pointer://wiki/b'],
+      ...['--volume', 'notes=32', '--clone', '3/20/256', '--time', '--min-isolation', 'vm', '--memory', '64'],
+    );
+    assert.deepEqual(normaliseGrants(given.grants), {
+      fetch: [
+        { to: 'a.example:443', methods: [], per_minute: 0 },
+        { to: '[::1]:80', methods: ['GET', 'HEAD'], per_minute: 60 },
+        { to: 'b.example:80', methods: [], per_minute: 5 },
+      ],
+      connect: ['irc.example:6697'],
+      meshfs: { read: ['gem-pointer://wiki/a/'], write: ['gem-pointer://wiki/b'] },
+      volume: { name: 'notes', quota_mib: 32 },
+      clone: { live: 3, total: 20, memory_mib: 256 },
+      secrets: [],
+      time: true,
+      random: false,
+    });
+    assert.deepEqual([given.min_isolation, given.memory_mib, given.secrets], ['vm', 64, undefined]);
+    assert.deepEqual(options('--clone', '3', '--volume', 'x').grants, {
+      ...{ fetch: [], connect: [], meshfs: { read: [], write: [] }, time: false, random: false },
+      ...{ volume: 'x', clone: { live: 3 } },
+    });
+  });
+
+  it('take secrets from a file or the environment, and from nowhere that others see', () => {
+    writeFileSync(join(folder, 'key'), 'from-a-file\n');
+    process.env.HAUKI_TEST_SECRET = 'from=the@environment';
+    assert.deepEqual(
+      options(
+        ...['--secret', `A@a.example:443,[::1]:80=@${join(folder, 'key')}`],
+        ...['--secret', 'B@b.example:443=env:HAUKI_TEST_SECRET'],
+      ).secrets,
+      {
+        A: { value: 'from-a-file', to: ['a.example:443', '[::1]:80'] },
+        B: { value: 'from=the@environment', to: ['b.example:443'] },
+      },
+    );
+    for (const [flag, words] of [
+      ['A@a.example:443=hush-hush', /does not stand on a command line/],
+      ['A=hush-hush', /not understood/],
+      ['A@a.example:443=env:NO_SUCH_VARIABLE_HERE', /no variable NO_SUCH_VARIABLE_HERE/],
+      ['A@a.example:443=@/no/such/file', /ENOENT/],
+    ] as const)
+      assert.throws(
+        () => options('--secret', flag),
+        (error) => isError(error, BadInput) && words.test(error.message) && !error.message.includes('hush'),
+        flag,
+      );
+  });
+
+  it('that are no numbers are refused, not left out', () => {
+    refuses(['--clone', 'many'], /--clone.*"many" is no whole number/);
+    refuses(['--clone', '3/x'], /--clone/);
+    refuses(['--volume', 'a=big'], /--volume/);
+    refuses(['--memory', '1e3'], /--memory/);
+  });
+});

@@ -1,0 +1,176 @@
+/**
+ * What became of workers, remembered after them: newest last, bounded in number and in the characters of their last
+ * words, and in the backplane, so that a core that was killed still knows why.
+ *
+ * What always holds: `saved` resolves when all that was remembered before is on disk. What the disk refuses is tried
+ * again; memory has it meanwhile.
+ */
+import type { KeyValue } from '@hauki/backplane';
+import { type Fate, LIMITS } from '@hauki/protocol';
+
+const PREFIX = 'fate/';
+/** Writes that go into one commit. */
+const BATCH = 128;
+const AGAIN_MS = 1_000;
+
+const charsOf = (fate: Fate): number => fate.lines.reduce((sum, { text }) => sum + text.length, 0);
+
+export interface FateBounds {
+  fates: number;
+  chars: number;
+}
+
+export class Fates {
+  readonly #kv: KeyValue | undefined;
+  readonly #bounds: FateBounds;
+  readonly #fates = new Map<string, Fate>();
+  /** Those with last words, oldest first. */
+  readonly #speaking = new Set<string>();
+  #chars = 0;
+  /** What the disk does not have as memory does. */
+  readonly #dirty = new Set<string>();
+  #writing: Promise<void> | undefined;
+  #closed = false;
+
+  /** Without a store they last as long as this process. */
+  constructor(kv?: KeyValue, bounds: FateBounds = { fates: LIMITS.fates, chars: LIMITS.fates_chars }) {
+    this.#kv = kv;
+    this.#bounds = bounds;
+  }
+
+  /** Reads what was kept. */
+  async open(): Promise<void> {
+    const kept: Fate[] = [];
+    for (let after: string | undefined = ''; this.#kv && after !== undefined; ) {
+      const page: Awaited<ReturnType<KeyValue['list']>> = await this.#kv.list(PREFIX, { after });
+      for (const { value } of page.entries) kept.push(JSON.parse(value) as Fate);
+      after = page.next;
+    }
+    for (const fate of kept.sort((a, b) => a.at - b.at)) this.#know(fate);
+    this.#write();
+  }
+
+  get(worker: string): Fate | undefined {
+    return this.#fates.get(worker);
+  }
+
+  set(fate: Fate): void {
+    this.#know(fate);
+    this.#dirty.add(fate.worker);
+    this.#write();
+  }
+
+  delete(worker: string): void {
+    if (!this.#drop(worker)) return;
+    this.#write();
+  }
+
+  /** Resolves when the disk has all, or cannot take it now. */
+  async saved(): Promise<void> {
+    await this.#writing;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#writing;
+  }
+
+  #know(fate: Fate): void {
+    this.#drop(fate.worker);
+    this.#dirty.delete(fate.worker);
+    this.#fates.set(fate.worker, fate);
+    if (fate.lines.length > 0) this.#speaking.add(fate.worker);
+    this.#chars += charsOf(fate);
+    for (const oldest of this.#speaking) {
+      if (this.#chars <= this.#bounds.chars) break;
+      this.#silence(oldest);
+    }
+    for (const oldest of this.#fates.keys()) {
+      if (this.#fates.size <= this.#bounds.fates) break;
+      this.#drop(oldest);
+    }
+  }
+
+  /** Its last words go, and what became of it stays. */
+  #silence(worker: string): void {
+    const fate = this.#fates.get(worker)!;
+    this.#chars -= charsOf(fate);
+    this.#speaking.delete(worker);
+    this.#fates.set(worker, { ...fate, lines: [] });
+    this.#dirty.add(worker);
+  }
+
+  #drop(worker: string): boolean {
+    const fate = this.#fates.get(worker);
+    if (!fate) return false;
+    this.#chars -= charsOf(fate);
+    this.#speaking.delete(worker);
+    this.#fates.delete(worker);
+    this.#dirty.add(worker);
+    return true;
+  }
+
+  #write(): void {
+    if (!this.#kv || this.#closed || this.#dirty.size === 0) return;
+    this.#writing ??= this.#writeAll(this.#kv).finally(() => {
+      this.#writing = undefined;
+      // What failed, and what came meanwhile.
+      if (this.#dirty.size > 0) setTimeout(() => this.#write(), AGAIN_MS).unref();
+    });
+  }
+
+  async #writeAll(kv: KeyValue): Promise<void> {
+    // What comes in this turn of the loop goes together.
+    await Promise.resolve();
+    while (this.#dirty.size > 0) {
+      const batch = [...this.#dirty].slice(0, BATCH);
+      for (const worker of batch) this.#dirty.delete(worker);
+      const writes = batch.map((worker) => {
+        const fate = this.#fates.get(worker);
+        const key = `${PREFIX}${worker}`;
+        return fate ? kv.put(key, JSON.stringify(fate)) : kv.delete(key);
+      });
+      const outcomes = await Promise.allSettled(writes as Promise<unknown>[]);
+      const failed = batch.filter((_, i) => outcomes[i]!.status === 'rejected');
+      for (const worker of failed) this.#dirty.add(worker);
+      if (failed.length > 0) return;
+    }
+  }
+}
+
+const COUNT = (value: unknown): number | null => (typeof value === 'number' && value >= 0 ? value : null);
+
+/** A fate as a node tells it, with nothing in it that is not of its kind or beyond all bounds. */
+export function cleanFate(told: Fate, isCause: (text: unknown) => text is Fate['cause']): Fate {
+  const { worker, owner, cause, reason, at, epoch, node, driver, born_at, usage, exit } = told;
+  let left = LIMITS.log_tail_chars;
+  const lines = (Array.isArray(told.lines) ? told.lines : []).slice(-LIMITS.log_lines).flatMap((line) => {
+    const text = String(line?.text).slice(0, left);
+    left -= text.length;
+    return text === '' ? [] : [{ seq: Number(line.seq) || 0, at: Number(line.at) || 0, level: line.level, text }];
+  });
+  return {
+    worker,
+    owner: String(owner),
+    cause: isCause(cause) ? cause : 'killed',
+    reason: String(reason).slice(0, LIMITS.event_text_chars),
+    at: Number(at) || Date.now(),
+    lines,
+    ...(typeof epoch === 'number' ? { epoch } : {}),
+    ...(typeof node === 'string' ? { node } : {}),
+    ...(typeof driver === 'string' ? { driver: driver.slice(0, 32) } : {}),
+    ...(typeof born_at === 'number' ? { born_at } : {}),
+    ...(typeof exit === 'string' ? { exit: exit.slice(0, LIMITS.event_text_chars) } : {}),
+    ...(typeof usage === 'object' && usage !== null
+      ? {
+          usage: {
+            cpu_ms: COUNT(usage.cpu_ms),
+            memory_bytes: COUNT(usage.memory_bytes),
+            calls: COUNT(usage.calls),
+            log_lines: COUNT(usage.log_lines) ?? 0,
+            fetched_bytes: COUNT(usage.fetched_bytes) ?? 0,
+          },
+        }
+      : {}),
+  };
+}

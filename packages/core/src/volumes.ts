@@ -1,0 +1,141 @@
+/**
+ * Where volumes are. A volume is a folder on one node, so a worker that is granted it goes there and nowhere else; which
+ * node that is, the core remembers on disk, so that nobody finds an empty folder of the same name on another.
+ *
+ * What always holds: a volume has one node from before that node hears of it, until it is deleted there or forgotten.
+ * Nodes hold the truth about what is in them; it is asked for whenever somebody wants to know.
+ */
+import { createHash } from 'node:crypto';
+import type { KeyValue } from '@hauki/backplane';
+import {
+  Forbidden,
+  LIMITS,
+  NoNodeFits,
+  Overloaded,
+  type VolumeDetails,
+  type VolumeGrant,
+  VolumeUnknown,
+} from '@hauki/protocol';
+import type { RegisteredNode, Registry } from './registry.ts';
+import { covers, owns, type Principal } from './rights.ts';
+
+export interface VolumesPowers {
+  kv: KeyValue;
+  registry: Registry;
+  event(name: string, fields: object): void;
+}
+
+interface Home {
+  owner: string;
+  name: string;
+  node: string;
+}
+
+const PREFIX = 'home/';
+/** How long a node may take to tell what it keeps. */
+const LIST_MS = 3_000;
+
+const keyOf = (owner: string, name: string): string =>
+  PREFIX +
+  createHash('sha256')
+    .update(JSON.stringify([owner, name]))
+    .digest('hex');
+
+const mayHandle = (principal: Principal, owner: string): boolean =>
+  owns(principal, owner) || covers(principal.scopes, 'admin');
+
+export class VolumeHomes {
+  readonly #powers: VolumesPowers;
+  readonly #homes = new Map<string, Home>();
+
+  constructor(powers: VolumesPowers) {
+    this.#powers = powers;
+  }
+
+  /** Reads what is known; to be called once, before any node can register. */
+  async open(): Promise<void> {
+    for (let after = ''; ; ) {
+      const page = await this.#powers.kv.list(PREFIX, { after });
+      for (const { key, value } of page.entries) this.#homes.set(key, JSON.parse(value) as Home);
+      if (page.next === undefined) return;
+      after = page.next;
+    }
+  }
+
+  /** The node that has the volume; undefined where none has yet. Throws NoNodeFits while that node is away. */
+  home(owner: string, { name }: VolumeGrant): string | undefined {
+    const node = this.#homes.get(keyOf(owner, name))?.node;
+    if (node !== undefined && !this.#powers.registry.nodes.has(node))
+      throw new NoNodeFits({ wanted: { volume: name }, have: [`${node}, which has the volume ${name}, is away`] });
+    return node;
+  }
+
+  /** Settles, on disk, that a volume is on a node. `node`: where it is, which may be another by now. */
+  async claim(owner: string, { name }: VolumeGrant, node: string): Promise<{ node: string; fresh: boolean }> {
+    const key = keyOf(owner, name);
+    const known = this.#homes.get(key);
+    if (known) return { node: known.node, fresh: false };
+    if (this.#homes.size >= LIMITS.volumes)
+      throw new Overloaded({ what: 'volumes of this mesh', limit: LIMITS.volumes });
+    const home = { owner, name, node };
+    this.#homes.set(key, home);
+    try {
+      await this.#powers.kv.put(key, JSON.stringify(home), { expect: 'absent' });
+    } catch (error) {
+      this.#homes.delete(key);
+      throw error;
+    }
+    return { node, fresh: true };
+  }
+
+  /** Takes a claim back: its node has made no such volume. */
+  async unclaim(owner: string, { name }: VolumeGrant): Promise<void> {
+    const key = keyOf(owner, name);
+    this.#homes.delete(key);
+    await this.#powers.kv.delete(key);
+  }
+
+  /** The principal's volumes and those of tokens below it; all of them for an admin. */
+  async list(principal: Principal): Promise<VolumeDetails[]> {
+    const mine = [...this.#homes.values()].filter(({ owner }) => mayHandle(principal, owner));
+    const nodes = new Set(mine.map(({ node }) => node));
+    const told = new Map<string, VolumeDetails>();
+    await Promise.all(
+      [...nodes].map(async (node) => {
+        for (const info of await this.#ask(this.#powers.registry.nodes.get(node)))
+          told.set(keyOf(info.owner, info.name), { ...info, node, node_away: false });
+      }),
+    );
+    return mine.flatMap(({ owner, name, node }) => {
+      const found = told.get(keyOf(owner, name));
+      if (found) return found.node === node ? found : [];
+      if (this.#powers.registry.nodes.has(node)) return [];
+      return { owner, name, node, node_away: true, quota_mib: null, used_bytes: null, worker: null, created_at: null };
+    });
+  }
+
+  /**
+   * Deletes a volume with all that is in it. Rejects with VolumeUnknown, Forbidden, VolumeInUse, or NoNodeFits while its
+   * node is away; `forget`: then only its name is let go of.
+   */
+  async remove(principal: Principal, name: string, owner = principal.name, forget = false): Promise<void> {
+    if (!mayHandle(principal, owner)) throw new Forbidden({ why: 'That volume is not this token’s', target: name });
+    const grant = { name, quota_mib: 0 };
+    const known = this.#homes.get(keyOf(owner, name));
+    if (!known) throw new VolumeUnknown({ volume: name });
+    const { registry, event } = this.#powers;
+    const away = !registry.nodes.has(known.node);
+    if (!(away && forget)) {
+      this.home(owner, grant);
+      await registry.nodes.get(known.node)!.rpc.remove_volume(owner, name);
+    }
+    await this.unclaim(owner, grant);
+    event('VOLUME_DELETED', { volume: name, owner, node: known.node, by: principal.name });
+  }
+
+  async #ask(node: RegisteredNode | undefined) {
+    if (!node) return [];
+    const late = new Promise<[]>((resolve) => setTimeout(resolve, LIST_MS, []).unref());
+    return Promise.race([node.rpc.volumes().catch(() => []), late]);
+  }
+}

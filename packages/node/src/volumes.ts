@@ -1,0 +1,290 @@
+/**
+ * A node's volumes: private folders with a quota, which outlast their workers. Each is a file system in an image file,
+ * kept for its owner by name, and mounted while a worker has it.
+ *
+ * What always holds: a volume has one living worker at a time, and the next one only after the last one's vault is gone
+ * and the volume unmounted; the quota is the image's size, so that nothing that a guest does takes more; what is made is
+ * made whole or not at all; whatever a killed agent left mounted is unmounted at the next start, before anything else.
+ */
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdir, open, rename, rm, rmdir, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  describe,
+  LIMITS,
+  MeshError,
+  Overloaded,
+  VolumeFailed,
+  type VolumeGrant,
+  type VolumeInfo,
+  VolumeInUse,
+} from '@hauki/protocol';
+import type { Offer, Vault } from '@hauki/vault';
+import { growImage, hasTool, makeImage, mountImage, sweepMounts, TOOLS, unmountImage } from './mounts.ts';
+
+/** A volume while a worker has it. */
+export interface HeldVolume {
+  /** Where it is mounted. */
+  path: string;
+  /** Unmounts it; to be called when nothing of the vault is left. Never rejects. */
+  release(): Promise<void>;
+}
+
+/** What is kept beside an image. */
+type Note = Omit<VolumeInfo, 'worker'>;
+
+interface Entry {
+  note: Note;
+  worker?: string | undefined;
+  /** Where it is mounted, while it is. */
+  path?: string | undefined;
+  /** It is being let go of. */
+  releasing?: Promise<void> | undefined;
+}
+
+const MIB = 1024 * 1024;
+/** What volumes leave of the disk to others. */
+const DISK_SHARE = 0.9;
+
+const keyOf = (owner: string, name: string): string =>
+  createHash('sha256')
+    .update(JSON.stringify([owner, name]))
+    .digest('hex')
+    .slice(0, 24);
+
+export class Volumes {
+  readonly #folder: string;
+  readonly #mounted: string;
+  readonly #node: string;
+  readonly #log: (line: string, fields?: object) => void;
+  readonly #entries = new Map<string, Entry>();
+  /** Whatever makes or deletes images is done in turn: the room that is left is counted once. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #offer: Offer = { available: false, reason: 'not probed yet' };
+
+  constructor(options: { node: string; data_dir: string; log(line: string, fields?: object): void }) {
+    this.#node = options.node;
+    this.#folder = join(options.data_dir, 'volumes');
+    this.#mounted = join(this.#folder, 'mounted');
+    this.#log = options.log;
+  }
+
+  /** Whether volumes can be kept here, or why not. */
+  get offer(): Offer {
+    return this.#offer;
+  }
+
+  /**
+   * Sweeps what an earlier run left, reads what is kept, and tries whether images can be mounted here. To be called once,
+   * after the drivers have swept their vaults.
+   */
+  async start(): Promise<void> {
+    this.#offer = await this.#probe().then(
+      () => ({ available: true }),
+      (error) => ({ available: false, reason: describe(error) }),
+    );
+    if (!this.#offer.available) this.#log(`volumes are not offered: ${this.#offer.reason}`);
+  }
+
+  async #probe(): Promise<void> {
+    if (process.platform !== 'linux' || process.getuid?.() !== 0) throw new Error('volumes need Linux and root');
+    const missing = TOOLS.find((name) => !hasTool(name));
+    if (missing !== undefined) throw new Error(`${missing} is not installed`);
+    // A vault's mapped root passes through to what is mounted; a volume itself is its root's alone.
+    mkdirSync(this.#mounted, { recursive: true, mode: 0o711 });
+    const swept = await sweepMounts(this.#folder);
+    if (swept > 0) this.#log(`unmounted ${swept} volumes of an earlier run`);
+    for (const at of readdirSync(this.#mounted)) await rmdir(join(this.#mounted, at)).catch(() => {});
+    for (const file of readdirSync(this.#folder)) {
+      if (file.endsWith('.making') || file.startsWith('probe.')) await rm(join(this.#folder, file), { force: true });
+      if (!file.endsWith('.json')) continue;
+      const note = JSON.parse(readFileSync(join(this.#folder, file), 'utf8')) as Note;
+      this.#entries.set(keyOf(note.owner, note.name), { note });
+    }
+    const image = this.#file('probe', 'img');
+    await makeImage(image, 1);
+    try {
+      const at = await this.#mountPoint('probe');
+      await mountImage(image, at);
+      await unmountImage(image, at);
+      await rmdir(at);
+    } finally {
+      await rm(image, { force: true });
+    }
+  }
+
+  /**
+   * Gives the owner's volume of that name to a worker, made or grown if need be. Rejects with VolumeInUse, VolumeFailed or
+   * Overloaded.
+   */
+  async acquire(owner: string, { name, quota_mib }: VolumeGrant, worker: string): Promise<HeldVolume> {
+    if (!this.#offer.available) throw new VolumeFailed({ volume: name, why: this.#offer.reason });
+    const key = keyOf(owner, name);
+    const entry: Entry = this.#entries.get(key) ?? {
+      note: { owner, name, quota_mib: 0, used_bytes: 0, created_at: Date.now() },
+    };
+    while (entry.releasing) await entry.releasing;
+    if (entry.worker !== undefined) throw new VolumeInUse({ volume: name, worker: entry.worker });
+    // From the look above to here nothing awaits: the volume is this worker's.
+    entry.worker = worker;
+    this.#entries.set(key, entry);
+    try {
+      const image = this.#file(key, 'img');
+      const { quota_mib: has_mib, used_bytes } = entry.note;
+      if (used_bytes > quota_mib * MIB)
+        throw new VolumeFailed({
+          volume: name,
+          why: `it holds ${Math.ceil(used_bytes / MIB)} MiB, more than ${quota_mib}`,
+        });
+      const grows = quota_mib > has_mib;
+      const path = await this.#inTurn(async () => {
+        if (grows) await this.#checkRoom(quota_mib - has_mib, has_mib === 0);
+        if (has_mib === 0) {
+          await makeImage(image, quota_mib);
+          await this.#note(key, entry, { quota_mib });
+        }
+        if (grows && has_mib > 0) {
+          await growImage(image, quota_mib);
+          await this.#note(key, entry, { quota_mib });
+        }
+        const at = await this.#mountPoint(key);
+        await mountImage(image, at).catch(async (error) => {
+          await rmdir(at);
+          throw error;
+        });
+        if (has_mib === 0) await rmdir(join(at, 'lost+found')).catch(() => {});
+        return at;
+      });
+      entry.path = path;
+      return { path, release: () => this.#release(key, entry) };
+    } catch (error) {
+      entry.worker = undefined;
+      if (entry.note.quota_mib === 0) this.#entries.delete(key);
+      throw error instanceof MeshError ? error : new VolumeFailed({ volume: name, why: describe(error) });
+    }
+  }
+
+  async list(): Promise<VolumeInfo[]> {
+    const entries = [...this.#entries.values()].filter(({ note }) => note.quota_mib > 0);
+    return Promise.all(
+      entries.map(async ({ note, worker = null, path }) => {
+        const used_bytes = path === undefined ? note.used_bytes : await usedBytes(path).catch(() => note.used_bytes);
+        return { ...note, used_bytes, worker };
+      }),
+    );
+  }
+
+  /** Deletes a volume with all that is in it. False where there is none; rejects with VolumeInUse. */
+  async remove(owner: string, name: string): Promise<boolean> {
+    const key = keyOf(owner, name);
+    const entry = this.#entries.get(key);
+    if (!entry) return false;
+    while (entry.releasing) await entry.releasing;
+    if (entry.worker !== undefined) throw new VolumeInUse({ volume: name, worker: entry.worker });
+    entry.worker = 'nobody: it is being deleted';
+    try {
+      // The note first: an image without one is nobody's, and is made anew.
+      await this.#inTurn(async () => {
+        await rm(this.#file(key, 'json'), { force: true });
+        await rm(this.#file(key, 'img'), { force: true });
+      });
+      this.#entries.delete(key);
+      return true;
+    } finally {
+      entry.worker = undefined;
+    }
+  }
+
+  #release(key: string, entry: Entry): Promise<void> {
+    entry.releasing ??= (async () => {
+      const path = entry.path!;
+      try {
+        const used_bytes = await usedBytes(path);
+        await unmountImage(this.#file(key, 'img'), path);
+        await rmdir(path).catch(() => {});
+        await this.#note(key, entry, { used_bytes });
+      } catch (error) {
+        this.#log(`the volume ${entry.note.name} could not be let go of: ${describe(error)}`, {
+          owner: entry.note.owner,
+        });
+      }
+      entry.path = undefined;
+      entry.worker = undefined;
+      entry.releasing = undefined;
+    })();
+    return entry.releasing;
+  }
+
+  async #checkRoom(more_mib: number, is_new: boolean): Promise<void> {
+    if (is_new && this.#entries.size > LIMITS.volumes_per_node)
+      throw new Overloaded({ what: 'volumes of this node', limit: LIMITS.volumes_per_node });
+    // Images take room as they fill: what was promised and is not taken yet must still be there.
+    let owed_bytes = more_mib * MIB;
+    for (const [key, { note }] of this.#entries) {
+      const taken = await stat(this.#file(key, 'img')).catch(() => undefined);
+      owed_bytes += Math.max(0, note.quota_mib * MIB - (taken?.blocks ?? 0) * 512);
+    }
+    const { bavail, bsize } = await statfs(this.#folder);
+    const free_mib = Math.floor((bavail * bsize * DISK_SHARE) / MIB);
+    if (owed_bytes > free_mib * MIB)
+      throw new Overloaded({ what: 'MiB on disk for this node’s volumes', limit: free_mib });
+  }
+
+  async #note(key: string, entry: Entry, change: Partial<Note>): Promise<void> {
+    entry.note = { ...entry.note, ...change };
+    const file = this.#file(key, 'json');
+    const handle = await open(`${file}.making`, 'w', 0o600);
+    try {
+      await handle.writeFile(JSON.stringify(entry.note));
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(`${file}.making`, file);
+  }
+
+  async #mountPoint(key: string): Promise<string> {
+    const at = join(this.#mounted, `${this.#node}.${key}`);
+    await mkdir(at, { recursive: true, mode: 0o700 });
+    return at;
+  }
+
+  #file(key: string, ending: string): string {
+    return join(this.#folder, `${key}.${ending}`);
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(work, work);
+    this.#turn = mine.catch(() => {});
+    return mine;
+  }
+}
+
+async function usedBytes(path: string): Promise<number> {
+  const { blocks, bfree, bsize } = await statfs(path);
+  return (blocks - bfree) * bsize;
+}
+
+/** A vault that has ended only when its volume is let go of, too. */
+export function withVolume(vault: Vault, volume: HeldVolume | undefined): Vault {
+  if (!volume) return vault;
+  const exited = vault.exited.then(async (exit) => {
+    await volume.release();
+    return exit;
+  });
+  const { id, port, control } = vault;
+  return {
+    ...{ id, port, control, exited },
+    get pid() {
+      return vault.pid;
+    },
+    async kill(reason) {
+      await vault.kill(reason);
+      await exited;
+    },
+    ...(vault.pause ? { pause: () => vault.pause!() } : {}),
+    ...(vault.resume ? { resume: () => vault.resume!() } : {}),
+    ...(vault.usage ? { usage: () => vault.usage!() } : {}),
+  };
+}

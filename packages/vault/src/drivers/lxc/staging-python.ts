@@ -1,0 +1,175 @@
+/**
+ * Stages the read-only root that Python vaults share, beside Node's: the system's interpreter, its standard library with
+ * what its extension modules link, and the guest. No pip, no site-packages, nothing else of the host.
+ *
+ * Like Node's it is made in a temporary folder and renamed into place, and never changes afterwards. It is named by the
+ * identity of the library's files (size, times; a change time cannot be set) and by the guest's content. Compiled
+ * modules are marked as needing no check, so that a start looks at no source. What a later version adds (a framework
+ * from the distribution's packages) is a folder more in `PythonSet`.
+ */
+import { execFile } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { chmod, copyFile, mkdir, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { pythonGuestFiles } from '../../guest/python/files.ts';
+import { assertTraversable, DEVICES, libraries, POLICY_FILE, SMALL_FILES, type Staged } from './staging.ts';
+
+export interface PythonSet {
+  /** The system's own interpreter, never one of a user's version manager. */
+  interpreter: string;
+  /** Further folders: from the host, to where inside. What they bring is found there by `main.py`. */
+  folders: [string, string][];
+}
+
+export const SYSTEM_PYTHON: PythonSet = { interpreter: '/usr/bin/python3', folders: [] };
+
+const PYTHON_INSIDE = '/usr/bin/python3';
+const GUEST_INSIDE = '/hauki/python';
+const LEAST_VERSION = [3, 9];
+/** Of the standard library: tests, installers, desktop things, and what the host's administrator put there. */
+const LEFT_OUT = new Set(
+  'test tests idlelib tkinter turtledemo turtle.py lib2to3 ensurepip venv pydoc_data site-packages dist-packages sitecustomize.py usercustomize.py'.split(
+    ' ',
+  ),
+);
+/** Extension modules that nobody needs in a vault; some would bring libraries of terminals and databases along. */
+const NOT_EXTENSIONS = /^(?:_test|_xx|xx|_ctypes_test|readline|_curses|_dbm|_gdbm|nis|ossaudiodev|_tkinter)/;
+/** A header of a compiled module: its flags say that it is never checked against its source (PEP 552). */
+const PYC_HEADER_BYTES = 16;
+const UNCHECKED = 1;
+
+/** Why Python workers cannot run here, or undefined. */
+export async function pythonObstacle({ interpreter }: PythonSet = SYSTEM_PYTHON): Promise<string | undefined> {
+  if (!existsSync(interpreter)) return `${interpreter} is missing; install it: apt-get install python3`;
+  try {
+    const { version } = await layoutOf(interpreter);
+    const [major = 0, minor = 0] = version.split('.').map(Number);
+    if (major === LEAST_VERSION[0] && minor >= LEAST_VERSION[1]!) return undefined;
+    return `${interpreter} is Python ${version}; it takes ${LEAST_VERSION.join('.')} or later`;
+  } catch (error) {
+    return `${interpreter} cannot be run: ${(error as Error).message}`;
+  }
+}
+
+/**
+ * The policy for a guest that has no socket of the host's: nothing about listening and accepting. Event loops wake
+ * themselves through a pair of sockets that leads nowhere else: it can be neither connected nor bound.
+ */
+export function pythonPolicy(policy: string): string {
+  const lines = policy
+    .split('\n')
+    .filter((line) => !/^(?:listen|accept4?|getpeername|shutdown|setsockopt)\b/.test(line));
+  const added = ['socketpair allow [0,1,SCMP_CMP_EQ]', 'sendto allow [3,0,SCMP_CMP_EQ][4,0,SCMP_CMP_EQ]', 'recvfrom'];
+  return `${lines.join('\n').trimEnd()}\n${added.join('\n')}\n`;
+}
+
+/** Makes the root unless it is there; returns where it is, and what to run in it. */
+export async function stagePython(stage_dir: string, set: PythonSet = SYSTEM_PYTHON): Promise<Staged> {
+  await mkdir(stage_dir, { recursive: true, mode: 0o755 });
+  if (process.getuid?.() === 0) assertTraversable(stage_dir);
+  const interpreter = await realpath(set.interpreter);
+  const { stdlib, suffix } = await layoutOf(interpreter);
+  const files = new Map<string, string>([[PYTHON_INSIDE, interpreter]]);
+  await collect(stdlib, stdlib, files);
+  for (const [from, inside] of set.folders) await collect(from, inside, files);
+  const linked = [...files].filter(([inside]) => inside.endsWith('.so')).map(([, source]) => source);
+  for (const library of await libraries(interpreter, ...linked)) files.set(library, await realpath(library));
+  const guest = await pythonGuestFiles();
+  const policy = pythonPolicy(await readFile(POLICY_FILE, 'utf8'));
+  const digest = createHash('sha256').update('python 1').update(policy);
+  for (const [inside, source] of [...files].sort()) {
+    const { size, mtimeNs, ctimeNs } = await stat(source, { bigint: true });
+    digest.update(`${inside}\n${size} ${mtimeNs} ${ctimeNs}\n`);
+  }
+  for (const [name, content] of guest) digest.update(name).update(content);
+  const home = join(stage_dir, `python-${digest.digest('hex').slice(0, 24)}`);
+  const staged: Staged = {
+    rootfs: join(home, 'rootfs'),
+    seccomp_profile: join(home, 'seccomp.policy'),
+    init:
+      ['-I', '-S', '-B'].reduce((command, option) => `${command} ${option}`, PYTHON_INSIDE) +
+      ` ${GUEST_INSIDE}/main.py`,
+    gate_outside: true,
+  };
+  if (existsSync(home)) return staged;
+
+  const temporary = join(stage_dir, `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
+  try {
+    const root = join(temporary, 'rootfs');
+    const folders = ['proc', 'dev', 'tmp', 'etc', 'root', GUEST_INSIDE];
+    for (const dir of folders) await mkdir(join(root, dir), { recursive: true });
+    for (const device of DEVICES) await writeFile(join(root, 'dev', device), '');
+    for (const [path, text] of Object.entries(SMALL_FILES)) await writeFile(join(root, path), text);
+    const made = new Set<string>();
+    for (const [inside, source] of files) {
+      const target = join(root, inside);
+      if (!made.has(dirname(target))) await mkdir(dirname(target), { recursive: true });
+      made.add(dirname(target));
+      await copyFile(source, target);
+      if (inside.endsWith('.pyc')) await neverChecked(target);
+      await chmod(target, inside === PYTHON_INSIDE || inside.includes('.so') ? 0o755 : 0o644);
+    }
+    for (const [name, content] of guest) await writeFile(join(root, GUEST_INSIDE, name), content);
+    await compileGuest(interpreter, root, [...guest.keys()], suffix);
+    await writeFile(join(temporary, 'seccomp.policy'), policy);
+    await openFolders(temporary);
+    await rename(temporary, home);
+  } catch (error) {
+    // Another agent may have been faster: its root has the same content.
+    if (!existsSync(home)) throw error;
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+  return staged;
+}
+
+/** Where an interpreter has its library, and how it names compiled modules. */
+async function layoutOf(interpreter: string): Promise<{ version: string; stdlib: string; suffix: string }> {
+  const program =
+    'import sys, os, json; print(json.dumps({"version": "%d.%d" % sys.version_info[:2], "stdlib": os.path.dirname(os.__file__), "suffix": sys.implementation.cache_tag + ".pyc"}))';
+  const { stdout } = await promisify(execFile)(interpreter, ['-I', '-S', '-c', program], { env: {}, timeout: 10_000 });
+  return JSON.parse(stdout);
+}
+
+/** Files below a folder, by where they are inside. Links are followed: what they lead to is copied. */
+async function collect(from: string, inside: string, files: Map<string, string>): Promise<void> {
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    const { name } = entry;
+    const source = join(from, name);
+    if (LEFT_OUT.has(name) || name.startsWith('config-')) continue;
+    if (basename(from) === 'lib-dynload' && NOT_EXTENSIONS.test(name)) continue;
+    if (entry.isDirectory()) await collect(source, join(inside, name), files);
+    // Modules, compiled modules, extensions, and the few data files of packages.
+    else if (/\.(?:py|so|txt|json|toml)$|\.so\./.test(name) || /^[^.]*\.[a-z]+-\d+\.pyc$/.test(name))
+      files.set(join(inside, name), await realpath(source));
+  }
+}
+
+/** A compiled module keeps its code and needs no source to be compared with. */
+async function neverChecked(file: string): Promise<void> {
+  const content = await readFile(file);
+  if (content.length < PYC_HEADER_BYTES) return;
+  content.writeUInt32LE(UNCHECKED, 4);
+  await writeFile(file, content);
+}
+
+/** Compiles the guest as if it lay where it will be. */
+async function compileGuest(interpreter: string, root: string, names: string[], suffix: string): Promise<void> {
+  const folder = join(root, GUEST_INSIDE);
+  const program =
+    'import sys, py_compile\nfor n in sys.argv[3:]: py_compile.compile(f"{sys.argv[1]}/{n}", f"{sys.argv[1]}/__pycache__/{n[:-3]}.{sys.argv[2]}", f"/hauki/python/{n}", True, -1, py_compile.PycInvalidationMode.UNCHECKED_HASH)';
+  await promisify(execFile)(interpreter, ['-I', '-S', '-B', '-c', program, folder, suffix, ...names], {
+    env: {},
+    timeout: 60_000,
+  });
+}
+
+/** The vault's own root is nobody here: it must be able to enter every folder. */
+async function openFolders(dir: string): Promise<void> {
+  await chmod(dir, 0o755);
+  for (const entry of await readdir(dir, { withFileTypes: true }))
+    if (entry.isDirectory()) await openFolders(join(dir, entry.name));
+    else await chmod(join(dir, entry.name), ((await stat(join(dir, entry.name))).mode & 0o755) | 0o444);
+}

@@ -1,0 +1,121 @@
+/**
+ * The command line of one vault. Pure. A chain of programs that each exec the next, so that the agent's child is in the
+ * end bubblewrap's monitor: join the cgroups, set limits, leave root for an id of the vault's own, make a mount
+ * namespace with the vault's /tmp, and hand over to bubblewrap, which starts Node as process 1.
+ */
+import { HEAP_SHARE, NOFILE, PIDS_MAX, TMP_INODES, TMP_SIZE } from '../lxc/limits.ts';
+import { DEVICES, GUEST_FOLDER, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
+import { RESERVED_MIB } from './limits.ts';
+
+/** What tests change to show that they would notice a hole; never set outside tests. */
+export interface Trial {
+  /** Host files to bind: source, and where inside (below a folder that is there). */
+  binds?: [string, string][];
+  /** Runs instead of Node with its permission model. */
+  init?: string[];
+  without_seccomp?: boolean;
+  without_permission?: boolean;
+  /** Each of bubblewrap's options that is left out. */
+  without?: string[];
+}
+
+export interface Shape {
+  /** Stands in the command lines of all processes of the vault. */
+  name: string;
+  memory_mib: number;
+  /** Folders of cgroups to join; empty where none can be written. */
+  cgroups: string[];
+  /** The host's id that the vault runs as; undefined: the agent's own, which is an ordinary user's. */
+  uid: number | undefined;
+  rootfs: string;
+  /** Runs instead of Node. */
+  init?: string[] | undefined;
+  volume?: { path: string; inside: string } | undefined;
+  trial?: Trial | undefined;
+}
+
+/** Descriptors that bubblewrap takes itself and that the vault does not get. */
+export const SECCOMP_FD = 5;
+export const STATUS_FD = 6;
+
+export const TOOLS = {
+  bwrap: '/usr/bin/bwrap',
+  setpriv: '/usr/bin/setpriv',
+  prlimit: '/usr/bin/prlimit',
+  unshare: '/usr/bin/unshare',
+  ldd: '/usr/bin/ldd',
+};
+
+// $1 how many folders, then the folders, then the command.
+const JOIN = `n=$1; shift
+while [ "$n" -gt 0 ]; do echo 0 >"$1/cgroup.procs" || exit 97; shift; n=$((n - 1)); done
+exec "$@"`;
+// bubblewrap can bound the size of a tmpfs, but neither its inodes nor execution from it.
+const MOUNT = `/bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$0" && exec "$@"`;
+
+/** Node's own options: heap, and what its permission model leaves. */
+export function nodeOptions(memory_mib: number, guest: string, folder: string): string[] {
+  return [
+    `--max-old-space-size=${Math.floor(memory_mib * HEAP_SHARE)}`,
+    '--permission',
+    // For the listening socket that is handed in; there is no network behind it.
+    '--allow-net',
+    `--allow-fs-read=${guest}`,
+    `--allow-fs-read=${folder}/*`,
+    `--allow-fs-write=${folder}/*`,
+    '--disable-warning=ExperimentalWarning',
+    '--disable-warning=SecurityWarning',
+  ];
+}
+
+/** In bubblewrap. */
+export function sandboxed(shape: Shape): string[] {
+  const { name, memory_mib, cgroups, uid, rootfs, volume, init, trial = {} } = shape;
+  const tmp = `${rootfs}/tmp`;
+  const limits = ['--core=0', `--nofile=${NOFILE}`];
+  if (uid !== undefined) limits.push(`--nproc=${PIDS_MAX}`);
+  if (cgroups.length === 0) limits.push(`--data=${(memory_mib + RESERVED_MIB) * 1024 * 1024}`);
+  const leave =
+    uid === undefined
+      ? []
+      : [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--inh-caps=-all', '--no-new-privs'];
+  const options = [
+    ...['--unshare-user', '--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup'],
+    ...['--uid 0', '--gid 0', '--hostname vault', '--new-session', '--die-with-parent', '--as-pid-1'],
+    ...['--cap-drop ALL', '--clearenv'],
+  ]
+    .filter((option) => !trial.without?.includes(option))
+    .flatMap((option) => option.split(' '));
+  const folders = volume ? [volume.inside] : [];
+  return [
+    ...['/bin/sh', '-c', JOIN, name, String(cgroups.length), ...cgroups],
+    ...[TOOLS.prlimit, ...limits, '--'],
+    ...[TOOLS.setpriv, '--pdeathsig=KILL', ...leave, '--'],
+    ...[TOOLS.unshare, '--user', '--map-root-user', '--mount', '--'],
+    ...['/bin/sh', '-c', MOUNT, tmp],
+    ...[TOOLS.bwrap, ...options],
+    ...['--ro-bind', rootfs, '/', '--bind', tmp, '/tmp'],
+    // Not bound recursively read-only like the rest, or they could not be written to.
+    ...DEVICES.flatMap((device) => ['--dev-bind', `/dev/${device}`, `/dev/${device}`]),
+    ...(volume ? ['--bind', volume.path, volume.inside, '--setenv', 'HOME', volume.inside] : []),
+    ...(trial.binds ?? []).flatMap(([source, inside]) => ['--ro-bind', source, inside]),
+    ...['--chdir', '/tmp', '--json-status-fd', String(STATUS_FD)],
+    ...(trial.without_seccomp ? [] : ['--seccomp', String(SECCOMP_FD)]),
+    '--',
+    ...(trial.init ??
+      (init && [...init, name]) ?? [
+        NODE_INSIDE,
+        ...nodeOptions(memory_mib, `${GUEST_FOLDER}/*`, '/tmp').filter(
+          (o) => !trial.without_permission || !/permission|allow/.test(o),
+        ),
+        ...folders.flatMap((folder) => [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`]),
+        GUEST_INSIDE,
+        name,
+      ]),
+  ];
+}
+
+/** Without bubblewrap: Node's permission model alone, which is no wall against code that means harm. */
+export function unsandboxed(name: string, memory_mib: number, guest: string, folder: string): string[] {
+  return [process.execPath, ...nodeOptions(memory_mib, guest, folder), guest, name];
+}

@@ -1,0 +1,390 @@
+/**
+ * One running vault of the process driver: started, watched, ended.
+ *
+ * Holds always: `startSandbox` returns only when Node executes and the kernel shows namespaces, filter and limits as
+ * asked; it throws `VaultFailed` otherwise and leaves nothing. However the vault ends, its process is gone and its
+ * cgroups, id and files are released before `exited` settles. The chain of death is agent → bubblewrap's monitor →
+ * Node, by parent-death signals; Node is process 1 of its pid namespace, and also ends by itself when fd 4 closes.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { join } from 'node:path';
+import type { Duplex, Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VaultFailed } from '@hauki/protocol';
+import { streamTransport } from '@hauki/rpc/node';
+import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
+import type { Gate, Gates } from '../../gates/gates.ts';
+import type { Cgroups, Limit } from '../lxc/cgroups.ts';
+import { type Claim, claimIds, ownerOf } from '../lxc/idmap.ts';
+import { LogTail } from '../lxc/log-tail.ts';
+import { SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
+import { explainExit } from './exit.ts';
+import { END_TIMEOUT_MS, MEMORY_MIB_MIN, POLL_MS, START_TIMEOUT_MS, WATCH_EVERY_MS } from './limits.ts';
+
+export interface Powers {
+  /** Undefined: none can be written here. */
+  cgroups: Cgroups | undefined;
+  /** What bubblewrap needs; undefined: there is no bubblewrap. */
+  sandbox: { rootfs: string; filter_file: string; init?: string[]; gate_outside?: boolean } | undefined;
+  gates: Gates;
+  guest_file: string;
+  /** This vault's own folder; made only where there is no bubblewrap. */
+  files_dir: string;
+  log(line: string, fields?: object): void;
+  trial?: Trial | undefined;
+}
+
+const NAMESPACES = ['user', 'pid', 'net', 'ipc', 'uts', 'mnt', 'cgroup'];
+/** A guest that ends by itself closes its channel a moment before its process is gone. */
+const GATE_GRACE_MS = 300;
+const IS_ROOT = process.getuid?.() === 0;
+
+export async function startSandbox(name: string, spec: VaultSpec, powers: Powers): Promise<Vault> {
+  if (spec.memory_mib < MEMORY_MIB_MIN)
+    throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
+  if (powers.cgroups && powers.cgroups.folders(name).length > 0)
+    throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
+  const server = powers.sandbox?.gate_outside ? undefined : await listen(spec.listen_host);
+  const { port } = (server?.address() ?? { port: 0 }) as { port: number };
+  const sandbox = new Sandbox(name, spec, port, powers);
+  try {
+    sandbox.spawn(server);
+  } catch (error) {
+    await sandbox.kill('could not be started');
+    throw failed(`it could not be started: ${(error as Error).message}`);
+  } finally {
+    // From here on the vault alone accepts on this socket.
+    server?.close();
+  }
+  if (!server) await sandbox.openGate();
+  await sandbox.verify();
+  return sandbox;
+}
+
+class Sandbox implements Vault {
+  readonly id: string;
+  port: number;
+  readonly exited: Promise<VaultExit>;
+  pid = 0;
+  control!: Vault['control'];
+  readonly #name: string;
+  readonly #spec: VaultSpec;
+  readonly #powers: Powers;
+  readonly #tail = new LogTail();
+  #limits: Limit[] = [];
+  #child: ChildProcess | undefined;
+  #claim: Claim | undefined;
+  #gate: Gate | undefined;
+  #misbehaved: string | undefined;
+  /** Pid and start time, so that no other process is ever killed in its place. */
+  #identity: string | undefined;
+  #guest_code: number | undefined;
+  #kill_reason: string | undefined;
+  #refusal: string | undefined;
+  #watch: NodeJS.Timeout | undefined;
+  #overran = false;
+  #started = false;
+  #ended = false;
+  #settle!: (exit: VaultExit) => void;
+
+  constructor(name: string, spec: VaultSpec, port: number, powers: Powers) {
+    this.id = spec.id;
+    this.port = port;
+    this.#name = name;
+    this.#spec = spec;
+    this.#powers = powers;
+    this.exited = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  spawn(server: Server | undefined): void {
+    const { cgroups, sandbox, guest_file, files_dir, trial } = this.#powers;
+    const { memory_mib, volume } = this.#spec;
+    this.#limits = cgroups?.limits(memory_mib) ?? [];
+    const folders = cgroups?.create(this.#name, this.#limits) ?? [];
+    const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
+    const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'pipe', 'pipe', listener, 'pipe'];
+    let command: string[];
+    let filter: number | undefined;
+    const env: Record<string, string> = {};
+    let cwd = '/';
+    if (sandbox) {
+      if (IS_ROOT) this.#claim = claimIds(this.#name);
+      const { rootfs, filter_file, init } = sandbox;
+      command = sandboxed({
+        name: this.#name,
+        memory_mib,
+        cgroups: folders,
+        uid: this.#claim?.base,
+        rootfs,
+        init,
+        volume,
+        trial,
+      });
+      filter = openSync(filter_file, 'r');
+      stdio[SECCOMP_FD] = filter;
+      stdio[STATUS_FD] = 'pipe';
+    } else {
+      cwd = join(files_dir, 'tmp');
+      mkdirSync(cwd, { recursive: true, mode: 0o700 });
+      env.TMPDIR = cwd;
+      command = unsandboxed(this.#name, memory_mib, guest_file, cwd);
+    }
+    try {
+      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd });
+      this.#child = child;
+      child.on('error', () => {});
+      child.on('exit', (code, signal) => void this.#end(code, signal));
+      if (child.pid === undefined) throw new Error(`${command[0]} cannot be executed`);
+      this.#tail.follow(child.stdout as Readable);
+      this.#tail.follow(child.stderr as Readable);
+      if (server) this.control = streamTransport(child.stdio[4] as Duplex);
+      if (sandbox) this.#hearStatus(stream(child, STATUS_FD));
+      else this.#identify(child.pid);
+    } finally {
+      if (filter !== undefined) closeSync(filter);
+    }
+  }
+
+  /** For a guest without a listening socket: its end of fd 4 goes to the gate host. */
+  async openGate(): Promise<void> {
+    try {
+      this.#gate = await this.#powers.gates.open(this.#name, this.#spec.listen_host, this.#child!.stdio[4] as Socket);
+    } catch (error) {
+      // A guest that ended by itself tells why in `verify`.
+      if (!this.#ended) await this.#refuse(`its gate was not opened: ${(error as Error).message}`);
+      return;
+    }
+    this.port = this.#gate.port;
+    this.control = this.#gate.control;
+    void this.#gate.gone.then(async ({ cause, reason }) => {
+      if (this.#ended) return;
+      if (cause === 'misbehaved') this.#misbehaved ??= reason;
+      else await Promise.race([this.exited, sleep(GATE_GRACE_MS, undefined, { ref: false })]);
+      this.#kill_reason ??= this.#ended ? undefined : `its gate is gone: ${reason}`;
+      this.#strike();
+    });
+  }
+
+  /** bubblewrap tells Node's pid at the start, and its exit code at the end. */
+  #hearStatus(status: Readable): void {
+    let text = '';
+    status.on('error', () => {});
+    status.on('data', (chunk: Buffer) => {
+      text = (text + chunk.toString()).slice(-1024);
+      const pid = /"child-pid": (\d+)/.exec(text)?.[1];
+      if (pid !== undefined && this.pid === 0) this.#identify(Number(pid));
+      const code = /"exit-code": (\d+)/.exec(text)?.[1];
+      if (code !== undefined) this.#guest_code = Number(code);
+    });
+  }
+
+  #identify(pid: number): void {
+    this.pid = pid;
+    this.#identity = ownerOf(pid);
+  }
+
+  /** Waits until Node executes in its confinement. Throws, and leaves nothing, when it does not. */
+  async verify(): Promise<void> {
+    const until = performance.now() + START_TIMEOUT_MS;
+    while (!this.#ended) {
+      if (this.pid !== 0 && executes(this.pid)) {
+        const wrong = this.#wrong();
+        if (wrong.length === 0) return this.#begin();
+        // A process that is dying already is no refusal: its end tells why.
+        if (executes(this.pid))
+          return this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
+      }
+      if (performance.now() > until) return this.#refuse(`it did not start within ${START_TIMEOUT_MS} ms`);
+      await sleep(POLL_MS);
+    }
+    const exit = await this.exited;
+    throw failed(this.#refusal ?? exit.reason, exit.log_tail);
+  }
+
+  /** What differs from the confinement every vault has, as the kernel tells it. */
+  #wrong(): string[] {
+    const { sandbox, cgroups, trial } = this.#powers;
+    if (!sandbox) return cgroups?.mismatches(this.#name, this.#limits) ?? [];
+    const status = read(`/proc/${this.pid}/status`) ?? '';
+    const wanted: [string, RegExp][] = [
+      ['no capabilities', /^CapEff:\s*0+$/m],
+      ['no bounding set', /^CapBnd:\s*0+$/m],
+      ['NoNewPrivs 1', /^NoNewPrivs:\s*1$/m],
+      ...(trial?.without_seccomp ? [] : ([['Seccomp 2', /^Seccomp:\s*2$/m]] as [string, RegExp][])),
+      ...(this.#claim
+        ? ([['an id of its own', new RegExp(`^Uid:\\s*${this.#claim.base}\\s`, 'm')]] as [string, RegExp][])
+        : []),
+    ];
+    const shared = NAMESPACES.filter(
+      (kind) => !trial?.without?.some((option) => option === `--unshare-${kind}`) && shares(this.pid, kind),
+    );
+    return [
+      ...(cgroups?.mismatches(this.#name, this.#limits) ?? []),
+      ...wanted.filter(([, pattern]) => !pattern.test(status)).map(([what]) => `${what}: no`),
+      ...shared.map((kind) => `a ${kind} namespace of its own: no`),
+    ];
+  }
+
+  #begin(): void {
+    this.#started = true;
+    if (this.#powers.cgroups || process.platform !== 'linux') return;
+    this.#watch = setInterval(() => {
+      if (this.#memory() <= this.#spec.memory_mib * 1024 * 1024) return;
+      this.#overran = true;
+      this.#strike();
+    }, WATCH_EVERY_MS).unref();
+  }
+
+  async kill(reason: string): Promise<void> {
+    this.#kill_reason ??= reason;
+    if (this.#child?.pid === undefined) await this.#end(null, null);
+    this.#strike();
+    await this.exited;
+  }
+
+  /** Stops it where it is: nothing of it runs until `resume`. */
+  async pause(): Promise<void> {
+    this.#signal('SIGSTOP');
+  }
+
+  async resume(): Promise<void> {
+    this.#signal('SIGCONT');
+  }
+
+  async usage(): Promise<{ cpu_ms: number; memory_bytes: number }> {
+    const stat = read(`/proc/${this.pid}/stat`) ?? '';
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // Clock ticks are 10 ms on every Linux that Node runs on.
+    const cpu_ms = (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * 10;
+    return { cpu_ms, memory_bytes: this.#memory() };
+  }
+
+  #memory(): number {
+    return Number(/^VmRSS:\s*(\d+) kB$/m.exec(read(`/proc/${this.pid}/status`) ?? '')?.[1] ?? 0) * 1024;
+  }
+
+  #signal(signal: NodeJS.Signals): void {
+    if (!this.#lives()) return;
+    try {
+      process.kill(this.pid, signal);
+    } catch {
+      // Dead by now.
+    }
+  }
+
+  #lives(): boolean {
+    if (this.pid === 0 || this.#identity === undefined) return false;
+    // Elsewhere there is no /proc, and the only process is the agent's own child.
+    return process.platform === 'linux' ? ownerOf(this.pid) === this.#identity : !this.#ended;
+  }
+
+  async #refuse(reason: string): Promise<never> {
+    this.#refusal = reason;
+    await this.kill(reason);
+    throw failed(reason, this.#tail.text());
+  }
+
+  #strike(): void {
+    this.#powers.cgroups?.kill(this.#name);
+    this.#signal('SIGKILL');
+    this.#child?.kill('SIGKILL');
+  }
+
+  /** The agent's child has ended: whatever is left is ended and removed, then the fate is told. */
+  async #end(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearInterval(this.#watch);
+    const { cgroups, log, files_dir, sandbox } = this.#powers;
+    const oom_text = read(cgroups?.oomFile(this.#name) ?? '');
+    const until = performance.now() + END_TIMEOUT_MS;
+    for (;;) {
+      this.#strike();
+      if (!(process.platform === 'linux' && this.#lives()) && (cgroups?.remove(this.#name) ?? true)) break;
+      if (performance.now() > until) {
+        log(`vault ${this.id} could not be removed; the next sweep tries again`, { pid: this.pid });
+        break;
+      }
+      await sleep(POLL_MS);
+    }
+    this.control?.close('the vault ended');
+    this.#gate?.close('the vault ended');
+    await this.#gate?.gone;
+    await drained(this.#child);
+    if (!sandbox) rmSync(files_dir, { recursive: true, force: true });
+    this.#claim?.release();
+    this.#settle(
+      explainExit({
+        ...{ code, signal, oom_text },
+        guest_code: this.#guest_code,
+        kill_reason: this.#kill_reason,
+        misbehaved: this.#misbehaved,
+        overran: this.#overran,
+        started: this.#started,
+        memory_mib: this.#spec.memory_mib,
+        log_tail: this.#tail.text(),
+      }),
+    );
+  }
+}
+
+/** Node's types know of five only. */
+function stream(child: ChildProcess, fd: number): Readable {
+  return (child.stdio as unknown as Readable[])[fd]!;
+}
+
+function failed(reason: string, log_tail?: string) {
+  return new VaultFailed({ driver: 'process', reason, ...(log_tail ? { log_tail } : {}) });
+}
+
+/** Binds an ephemeral port without ever accepting on it here. */
+async function listen(host: string): Promise<Server> {
+  const server = createServer((stray) => stray.destroy());
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(failed(`no port on ${host}: ${error.message}`)));
+    server.listen(0, host, resolve);
+  });
+  return server;
+}
+
+/** Whether bubblewrap has handed over to the program of the vault. */
+function executes(pid: number): boolean {
+  if (process.platform !== 'linux') return true;
+  try {
+    return !/\/bwrap$/.test(readlinkSync(`/proc/${pid}/exe`));
+  } catch {
+    return false;
+  }
+}
+
+function shares(pid: number, kind: string): boolean {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/${kind}`) === readlinkSync(`/proc/self/ns/${kind}`);
+  } catch {
+    return true;
+  }
+}
+
+/** Waits for the pipes to close: what was written last is still in them. All writers are dead by now. */
+async function drained(child: ChildProcess | undefined): Promise<void> {
+  if (!child) return;
+  const streams = [child.stdout, child.stderr, stream(child, STATUS_FD)];
+  const open = streams.filter((stream) => stream && !stream.closed && !stream.destroyed);
+  const closed = Promise.all(open.map((stream) => new Promise((resolve) => stream!.once('close', resolve))));
+  const timeout = new AbortController();
+  await Promise.race([closed, sleep(50, undefined, { signal: timeout.signal }).catch(() => {})]);
+  timeout.abort();
+  for (const stream of open) stream!.destroy();
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}

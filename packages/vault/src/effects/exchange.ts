@@ -1,0 +1,75 @@
+/** One HTTP request and its answer, over a connection of its own to the addresses that were checked. */
+import { type IncomingMessage, type RequestOptions, request as requestHttp } from 'node:http';
+import { request as requestHttps } from 'node:https';
+import { isIP } from 'node:net';
+import { pipeline, type Readable, type Transform } from 'node:stream';
+import { createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from 'node:zlib';
+import { pour } from './bytes.ts';
+import type { Route } from './network.ts';
+
+export interface Exchange {
+  url: URL;
+  route: Route;
+  method: string;
+  headers: readonly (readonly [string, string])[];
+  /** Bytes are sent with their length, pieces as they come; `leave` is called when no more of them is wanted. */
+  body: Uint8Array | { pieces: AsyncIterable<Uint8Array>; leave(): void } | undefined;
+  signal: AbortSignal;
+}
+
+/** Sends the request; resolves with the answer's head. Rejects as `node:http` does, or as the body's pieces do. */
+export function exchange({ url, route, method, headers, body, signal }: Exchange): Promise<IncomingMessage> {
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  const secure = url.protocol === 'https:';
+  const options: RequestOptions & { servername?: string } = {
+    method,
+    host: route.host,
+    port: route.port,
+    path: `${url.pathname}${url.search}`,
+    lookup: route.lookup,
+    // A connection that stayed open would outlive the check of its address, and perhaps the vault.
+    agent: false,
+    signal,
+    ...(secure && isIP(route.host) === 0 ? { servername: route.host } : {}),
+  };
+  const request = (secure ? requestHttps : requestHttp)(options);
+  request.on('error', reject);
+  request.on('response', resolve);
+  try {
+    for (const [name, value] of headers) request.appendHeader(name, value);
+  } catch (error) {
+    reject(error);
+    request.destroy();
+    return promise;
+  }
+  if (body === undefined || body instanceof Uint8Array) request.end(body);
+  else
+    pour(body.pieces, request, body.leave).catch((error) => {
+      reject(error);
+      request.destroy();
+    });
+  return promise;
+}
+
+const DECODERS: Record<string, () => Transform> = {
+  gzip: createGunzip,
+  'x-gzip': createGunzip,
+  deflate: createInflate,
+  br: createBrotliDecompress,
+  zstd: createZstdDecompress,
+};
+export const ACCEPT_ENCODING = 'gzip, deflate, br, zstd';
+
+/** An answer's body without its content codings; piece by piece, so that one that swells takes no memory. */
+export function decoded(answer: IncomingMessage): Readable {
+  const codings = (answer.headers['content-encoding'] ?? '').split(',').map((name) => name.trim().toLowerCase());
+  let body: Readable = answer;
+  // Five are more than anybody uses, and each takes memory.
+  for (const coding of codings.slice(0, 5).reverse()) {
+    const decoder = Object.hasOwn(DECODERS, coding) ? DECODERS[coding]!() : undefined;
+    if (!decoder) break;
+    // The one that is read tells of failures.
+    body = pipeline(body, decoder, () => {});
+  }
+  return body;
+}

@@ -1,0 +1,171 @@
+/**
+ * Effects on the vault's volume, for vaults that have no files themselves, and for whoever likes them better: performed
+ * by the host on the mounted folder.
+ *
+ * What always holds: nothing outside the volume is read, written or named. Each folder on a path is opened from its
+ * opened parent without following links, and what a path leads to is opened through that, so that a link that an earlier
+ * vault planted, or swaps at this moment, gains nothing: it is refused. Only plain files and folders are touched.
+ */
+import { isUtf8 } from 'node:buffer';
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { type FileHandle, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BadInput, GrantMissing, LIMITS, MeshError, TooLarge, VolumeFailed } from '@hauki/protocol';
+import type { Carried, VolumeEntry } from '../guest/volume.ts';
+import type { EffectMaker } from './effect.ts';
+
+const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
+const PATH = { bytes: 1024, segment_bytes: 255, segments: 32 } as const;
+
+/** A path as its segments. Throws BadInput for what is no plain relative path. */
+export function segmentsOf(given: unknown): string[] {
+  const refuse = (why: string): never => {
+    throw new BadInput({ what: `the path ${JSON.stringify(String(given).slice(0, 200))}`, why });
+  };
+  if (typeof given !== 'string') return refuse('it is no text');
+  if (Buffer.byteLength(given) > PATH.bytes) refuse(`it is longer than ${PATH.bytes} bytes`);
+  if (given.includes('\0') || !given.isWellFormed()) refuse('it holds a character that no name has');
+  if (given.startsWith('/')) refuse('paths are relative: the volume is where they begin');
+  const segments = given === '' ? [] : given.split('/');
+  if (segments.length > PATH.segments) refuse(`it has more than ${PATH.segments} parts`);
+  for (const segment of segments) {
+    if (segment === '' || segment === '.' || segment === '..') refuse('a part of it is empty, . or ..');
+    if (Buffer.byteLength(segment) > PATH.segment_bytes) refuse(`a part is longer than ${PATH.segment_bytes} bytes`);
+  }
+  return segments;
+}
+
+const within = (folder: FileHandle, name: string) => join(`/proc/self/fd/${folder.fd}`, name);
+const openFolder = (path: string) => open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+
+/** Calls `use` with the opened folder that the segments lead to. */
+async function inFolder<T>(
+  root: string,
+  segments: readonly string[],
+  make: boolean,
+  use: (folder: FileHandle) => Promise<T>,
+): Promise<T> {
+  let folder = await openFolder(root);
+  try {
+    for (const segment of segments) {
+      const path = within(folder, segment);
+      const next = await openFolder(path).catch(async (error: NodeJS.ErrnoException) => {
+        if (!make || error.code !== 'ENOENT') throw error;
+        await mkdir(path, { mode: 0o755 }).catch((error: NodeJS.ErrnoException) => {
+          if (error.code !== 'EEXIST') throw error;
+        });
+        return openFolder(path);
+      });
+      await folder.close();
+      folder = next;
+    }
+    return await use(folder);
+  } finally {
+    await folder.close();
+  }
+}
+
+async function readFile(folder: FileHandle, name: string): Promise<Carried> {
+  const file = await open(within(folder, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  try {
+    const found = await file.stat();
+    if (!found.isFile()) throw Object.assign(new Error('it is no plain file'), { code: 'EISDIR' });
+    const limit_bytes = LIMITS.volume_file_bytes;
+    // It may be growing: no more is read than what was measured.
+    if (found.size > limit_bytes) throw new TooLarge({ what: name, limit_bytes, got_bytes: found.size });
+    const bytes = Buffer.alloc(found.size);
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
+    const content = bytes.subarray(0, bytesRead);
+    return isUtf8(content) ? { text: content.toString('utf8') } : { base64: content.toString('base64') };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Whole or not at all, and on the disk when it resolves. */
+async function writeFile(folder: FileHandle, name: string, bytes: Uint8Array): Promise<void> {
+  const temporary = within(folder, `.hauki-${randomBytes(6).toString('hex')}.tmp`);
+  const file = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644);
+  try {
+    await file.writeFile(bytes);
+    await file.sync();
+    await rename(temporary, within(folder, name));
+  } catch (error) {
+    await unlink(temporary).catch(() => {});
+    throw error;
+  } finally {
+    await file.close();
+  }
+}
+
+async function listFolder(folder: FileHandle): Promise<VolumeEntry[]> {
+  const found = await readdir(within(folder, '.'), { withFileTypes: true });
+  if (found.length > LIMITS.volume_entries)
+    throw new TooLarge({ what: `A folder of ${found.length} entries`, limit_bytes: LIMITS.volume_entries });
+  const entries: VolumeEntry[] = [];
+  for (const entry of found) {
+    let bytes = 0;
+    if (entry.isFile()) {
+      const file = await open(within(folder, entry.name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => undefined);
+      bytes = (await file?.stat().finally(() => file.close()))?.size ?? 0;
+    }
+    entries.push({ name: entry.name, kind: entry.isFile() ? 'file' : entry.isDirectory() ? 'folder' : 'other', bytes });
+  }
+  return entries;
+}
+
+export const volumeEffects: EffectMaker = (vault) => {
+  /** What is done at a path, with the system's errors as ours. */
+  const at = async <T>(
+    given: unknown,
+    make: boolean,
+    use: (folder: FileHandle, name: string) => Promise<T>,
+  ): Promise<T> => {
+    const segments = segmentsOf(given);
+    const { volume: root, grants } = vault;
+    const path = segments.join('/');
+    if (root === undefined || grants.volume === null) throw new GrantMissing({ grant: 'volume', wanted: path });
+    try {
+      return await inFolder(root, segments.slice(0, -1), make, (folder) => use(folder, segments.at(-1) ?? '.'));
+    } catch (error) {
+      if (error instanceof MeshError) throw error;
+      const { code = '' } = error as NodeJS.ErrnoException;
+      const reasons: Record<string, string> = {
+        ELOOP: 'a link is not followed',
+        ENOENT: 'there is nothing of that name',
+        ENOSPC: 'it is full',
+        ENOTDIR: 'a part of the path is no folder, or a link',
+        ENOTEMPTY: 'the folder is not empty',
+        EISDIR: 'it is no plain file',
+      };
+      throw new VolumeFailed({ volume: grants.volume.name, why: `${path}: ${reasons[code] ?? code}`, code });
+    }
+  };
+  const named = (given: unknown) => {
+    if (segmentsOf(given).length === 0) throw new BadInput({ what: 'the path', why: 'it names nothing' });
+    return given;
+  };
+  return {
+    'volume.read': ([path]) => at(named(path), false, readFile),
+    async 'volume.write'([path, content]) {
+      const limit_bytes = LIMITS.volume_file_bytes;
+      const { text, base64 } = (content ?? {}) as { text?: unknown; base64?: unknown };
+      if (typeof text !== 'string' && typeof base64 !== 'string')
+        throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });
+      const bytes = typeof text === 'string' ? Buffer.from(text) : Buffer.from(base64 as string, 'base64');
+      if (bytes.length > limit_bytes) throw new TooLarge({ what: String(path), limit_bytes, got_bytes: bytes.length });
+      await at(named(path), true, (folder, name) => writeFile(folder, name, bytes));
+    },
+    'volume.list': ([path = '']) => at(path === '' ? '' : `${path}/x`, false, (folder) => listFolder(folder)),
+    'volume.delete': ([path]) =>
+      at(named(path), false, async (folder, name) => {
+        const target = within(folder, name);
+        // A link goes itself; what it leads to stays.
+        await unlink(target).catch((error: NodeJS.ErrnoException) => {
+          if (error.code !== 'EISDIR' && error.code !== 'EPERM') throw error;
+          return rmdir(target);
+        });
+      }),
+  };
+};

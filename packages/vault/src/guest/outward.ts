@@ -1,0 +1,94 @@
+/** A guest's ways out over the network: `fetch` and `connect`. Both only ask; the host decides and performs. */
+import type { FetchedBody } from './context.ts';
+import type { Outside } from './guest.ts';
+import { asPiece, cutAll, Outgoing, untilAborted } from './pieces.ts';
+
+/** A byte stream both ways. */
+export interface Connection {
+  /** The address that was connected to. */
+  readonly address: string;
+  /** What comes, piece by piece; leaving it ends the connection. Fails with what ended the connection. */
+  readonly readable: AsyncIterable<Uint8Array>;
+  /** Resolves when it is on its way, so that who waits for it is never far ahead. Rejects with ConnectionLost. */
+  write(chunk: string | ArrayBuffer | ArrayBufferView): Promise<void>;
+  /** Nothing more is sent; what comes can still be read. */
+  end(): void;
+  /** Ends it both ways. */
+  close(): void;
+}
+
+/** What differs between platforms. */
+export interface Platform {
+  /** The platform's Response of what came back. */
+  respond(fetched: FetchedBody): unknown;
+  /** Bodies of kinds that only this platform has. */
+  pack?(body: unknown): Promise<{ bytes: Uint8Array; content_type: string | null }>;
+}
+
+type Pairs = [string, string][];
+
+const pairsOf = (headers: any): Pairs =>
+  headers
+    ? [...(headers.entries?.() ?? Object.entries(headers))].map(([name, value]) => [String(name), String(value)])
+    : [];
+
+/** The body as it travels; tells of its kind where the worker's headers do not. */
+async function bodyOf(body: unknown, headers: Pairs, platform: Platform): Promise<unknown> {
+  const kind = (type: string | null) => {
+    if (type && !headers.some(([name]) => name.toLowerCase() === 'content-type')) headers.push(['content-type', type]);
+  };
+  if (body === undefined || body === null) return undefined;
+  const piece = asPiece(body);
+  if (typeof piece === 'string') kind('text/plain;charset=UTF-8');
+  if (piece !== undefined) return piece;
+  if (typeof body === 'object' && Symbol.asyncIterator in body)
+    return cutAll('the body of a fetch', body as AsyncIterable<unknown>);
+  if (!platform.pack) return String(body);
+  const { bytes, content_type } = await platform.pack(body);
+  kind(content_type);
+  return bytes;
+}
+
+/** `fetch` of the Fetch standard, as far as hosts perform it. */
+export const fetchFor =
+  (outside: Outside, platform: Platform) =>
+  async (input: any, init: any = {}) => {
+    const from = typeof input === 'object' && input !== null && typeof input.url === 'string' ? input : { url: input };
+    const signal: AbortSignal | undefined = init.signal ?? from.signal ?? undefined;
+    signal?.throwIfAborted();
+    const headers = pairsOf(init.headers ?? from.headers);
+    const body = await bodyOf(init.body ?? from.body, headers, platform);
+    const request = { method: String(init.method ?? from.method ?? 'GET'), headers, stream: true, body };
+    if (body === undefined) delete (request as { body?: unknown }).body;
+    let fetched: FetchedBody;
+    try {
+      fetched = (await outside.effect('fetch', [String(from.url), request], { signal })) as FetchedBody;
+    } catch (error) {
+      throw signal?.aborted ? signal.reason : error;
+    }
+    if (fetched.body) fetched.body = untilAborted(fetched.body, signal);
+    return platform.respond(fetched);
+  };
+
+/** Opens a byte stream to `host:port`. Rejects with GrantMissing, or as the host could not. */
+export const connectFor =
+  (outside: Outside) =>
+  async (target: string, { signal }: { signal?: AbortSignal } = {}): Promise<Connection> => {
+    signal?.throwIfAborted();
+    const outgoing = new Outgoing();
+    const opened = (await outside.effect('connect', [String(target), outgoing], { signal }).catch((error) => {
+      void outgoing.return();
+      throw signal?.aborted ? signal.reason : error;
+    })) as { address: string; incoming: AsyncIterable<Uint8Array> };
+    const incoming = opened.incoming[Symbol.asyncIterator]() as AsyncIterableIterator<Uint8Array>;
+    return {
+      address: opened.address,
+      readable: incoming,
+      write: (chunk) => outgoing.write(chunk),
+      end: () => outgoing.end(),
+      close() {
+        void outgoing.return();
+        void incoming.return?.();
+      },
+    };
+  };

@@ -1,0 +1,138 @@
+"""From a module's text to a worker: which of its functions callers may call.
+
+A worker is `worker = …` (an object, or a class), else the class `Worker`, else functions, else the one public class.
+Only what was written as a function or method there is ever reachable; names that begin with "_" stay private, and
+`on_end(reason)` is the end hook.
+"""
+from __future__ import annotations
+
+import sys
+import types
+
+import hauki_peer as peer
+
+FILE = "worker.py"
+_HOOKS = ("on_end", "onEnd")
+_METHODS = (types.FunctionType, staticmethod, classmethod)
+
+
+def rejected(stage: str, reason: str) -> peer.MeshError:
+    return peer.SourceRejected(f"The source was rejected ({stage}): {reason}", {"stage": stage, "reason": reason})
+
+
+class _Source:
+    """What tracebacks ask for the module's lines."""
+
+    def __init__(self, source: str):
+        self._source = source
+
+    def get_source(self, name: str) -> str:
+        return self._source
+
+
+def line_of(number) -> str:
+    """A line of the worker's module, for a person."""
+    module = sys.modules.get("worker")
+    lines = module.__loader__.get_source("worker").splitlines() if module else []
+    return lines[number - 1].strip()[:120] if number and 0 < number <= len(lines) else ""
+
+
+def frames_of(error: BaseException) -> list:
+    """(function, file, line) of the worker's own part of a traceback, the innermost first."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if frames or code.co_filename == FILE:
+            frames.append((code.co_name, code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    return frames[::-1]
+
+
+def stack_of(error: BaseException) -> str:
+    """The traceback as the other languages' workers tell theirs."""
+    lines = [f"{type(error).__name__}: {error}"]
+    for name, file, number in frames_of(error):
+        text = f": {line_of(number)}" if file == FILE else ""
+        lines.append(f"    at {name} ({file}:{number}){text}")
+    return "\n".join(lines)[: peer.STACK_CHARS] if len(lines) > 1 else ""
+
+
+def load(source: str, context) -> Worker:
+    """Runs the module and finds its worker. Raises SourceRejected."""
+    module = types.ModuleType("worker")
+    module.__file__, module.__loader__, module.hauki = FILE, _Source(source), context
+    sys.modules["worker"] = module
+    try:
+        code = compile(source, FILE, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        place = f"{FILE}:{error.lineno}: {line_of(error.lineno)}"
+        raise rejected("parse", f"{type(error).__name__}: {error.msg} (at {place})") from None
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise rejected("parse", f"{type(error).__name__}: {error}") from None
+    try:
+        exec(code, module.__dict__)  # noqa: S102: it is what a vault is for.
+        return Worker(module, context)
+    except peer.SourceRejected:
+        raise
+    except BaseException as error:  # noqa: BLE001: whatever a module raises while it loads, SystemExit included.
+        own = [frame for frame in frames_of(error) if frame[1] == FILE]
+        place = f" (at {FILE}:{own[0][2]}: {line_of(own[0][2])})" if own else ""
+        raise rejected("load", f"{type(error).__name__}: {error}{place}") from None
+
+
+class Worker:
+    """The module's worker: itself (`self.object`), its `methods` by name, and its end hook."""
+
+    def __init__(self, module: types.ModuleType, context):
+        target = _target(module)
+        if isinstance(target, type):
+            target = target(context) if _takes_context(target) else target()
+        self.module, self.object = module, target
+        found = _members(target)
+        self._hook = next((found[name] for name in _HOOKS if name in found), None)
+        self.methods = {name: found[name] for name in found if name not in _HOOKS and not name.startswith("_")}
+        if not self.methods:
+            names = [name for name in vars(module) if not name.startswith("_") and name != "hauki"]
+            has = f"has only {', '.join(names)[:200]}" if names else "has nothing"
+            what = "`worker = …`, a class named Worker, or public functions"
+            raise rejected("exports", f"a worker is {what}, with public methods; this module {has}")
+
+    def end(self, reason: str):
+        return self._hook(reason) if self._hook else None
+
+
+def _target(module: types.ModuleType):
+    """The worker itself: an object, a class, or the module."""
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == "worker"}
+    public = {name: value for name, value in own.items() if not name.startswith("_")}
+    named = getattr(module, "worker", None)
+    if named is not None and not isinstance(named, types.FunctionType):
+        return named
+    if isinstance(own.get("Worker"), type):
+        return own["Worker"]
+    classes = [v for v in public.values() if isinstance(v, type) and not issubclass(v, BaseException)]
+    functions = [v for v in public.values() if callable(v) and not isinstance(v, type)]
+    return classes[0] if len(classes) == 1 and not functions else module
+
+
+def _members(target) -> dict:
+    """The functions and methods that were written for a worker, by name."""
+    if isinstance(target, types.ModuleType):
+        listed = getattr(target, "__all__", None)
+        return {
+            name: value
+            for name, value in vars(target).items()
+            if callable(value) and not isinstance(value, type) and getattr(value, "__module__", None) == "worker"
+            and (listed is None or name in listed or name in _HOOKS)
+        }  # fmt: skip
+    found = {}
+    for kind in reversed(type(target).__mro__):
+        if kind.__module__ != "builtins":
+            found.update({name: value for name, value in vars(kind).items()})
+    return {name: getattr(target, name) for name, value in found.items() if isinstance(value, _METHODS)
+            and not (name.startswith("__") and name.endswith("__"))}  # fmt: skip
+
+
+def _takes_context(kind: type) -> bool:
+    code = getattr(kind.__init__, "__code__", None)
+    return code is not None and code.co_argcount > 1

@@ -1,0 +1,40 @@
+/** Answers and bodies of `fetch` in Node's own classes. */
+import type { FetchedBody } from './context.ts';
+import type { Platform } from './outward.ts';
+
+const EMPTY = new Set([101, 204, 205, 304]);
+
+function streamOf(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const pieces = body[Symbol.asyncIterator]();
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        const { done, value } = await pieces.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: async () => void (await pieces.return?.()),
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+export const nodePlatform: Platform = {
+  respond({ status, status_text, url, headers, body, text, base64 }: FetchedBody): Response {
+    const whole = base64 === undefined ? text : Buffer.from(base64, 'base64');
+    const content = body ? streamOf(body) : whole;
+    if (EMPTY.has(status)) void body?.[Symbol.asyncIterator]().return?.();
+    const init = { status, statusText: status_text, headers };
+    const response = new Response(
+      EMPTY.has(status) ? null : ((content ?? null) as ConstructorParameters<typeof Response>[0]),
+      init,
+    );
+    Object.defineProperty(response, 'url', { value: url });
+    return response;
+  },
+  // URLSearchParams, Blob, FormData: the platform knows how they are written.
+  async pack(body) {
+    const packed = new Response(body as ConstructorParameters<typeof Response>[0]);
+    return { content_type: packed.headers.get('content-type'), bytes: new Uint8Array(await packed.arrayBuffer()) };
+  },
+};

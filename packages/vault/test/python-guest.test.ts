@@ -1,0 +1,492 @@
+/** The Python guest by itself: a plain process with fd 4, behind a real gate, called by our own sessions. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import {
+  type AgentForShell,
+  GrantMissing,
+  isError,
+  RemoteError,
+  type ShellForAgent,
+  SourceRejected,
+} from '@hauki/protocol';
+import { Channel, makeCallerKey, openSession, redeemTicket, remote, Session, serve } from '@hauki/rpc';
+import { streamTransport } from '@hauki/rpc/node';
+import { Gates } from '../src/gates/gates.ts';
+import { writePythonGuest } from '../src/guest/python/files.ts';
+import { issue, type Office, openOffice } from './ticket-support.ts';
+
+const PYTHON = '/usr/bin/python3';
+const skip = !existsSync(PYTHON) && process.env.CI !== 'true' && 'python3 is not installed';
+
+describe('the Python guest', { skip }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'hauki-python-'));
+  const gates = new Gates();
+  const children = new Set<ChildProcess>();
+  let office: Office;
+  let serial = 0;
+  before(async () => {
+    office = await openOffice();
+    await writePythonGuest(folder);
+  });
+  after(async () => {
+    for (const child of children) child.kill('SIGKILL');
+    await gates.close();
+    await office.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** A guest with this module loaded; calls go through `call`, or through a session of one's own. */
+  const start = async (source: string, load_timeout_ms = 10_000) => {
+    const id = `python-${process.pid}-${serial++}`;
+    const child = spawn(PYTHON, ['-I', '-S', '-B', join(folder, 'main.py')], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ignore', 'pipe'],
+      env: {},
+    });
+    children.add(child);
+    const exited = once(child, 'exit') as Promise<[number | null, string | null]>;
+    const gate = await gates.open(id, '127.0.0.1', child.stdio[4] as Socket);
+    const effects: unknown[][] = [];
+    const agent: AgentForShell = {
+      async effect(effect, args) {
+        effects.push([effect, ...args]);
+        if (effect === 'fetch') {
+          if (String(args[0]).includes('secret'))
+            throw new GrantMissing({ grant: 'fetch', what: String(args[0]) } as never);
+          return { status: 200, status_text: 'OK', url: args[0], headers: [['X-A', 'b']], text: '{"fetched":true}' };
+        }
+        if (effect === 'volume.read') return { text: 'kept' };
+        if (effect === 'meshfs.resolve') return { pointer: args[0], content: 'a document', media_type: 'text/plain' };
+        return null;
+      },
+      heartbeat: async (challenge) => ({ renewed: true, lease_until: 1, next: `${challenge}+` }),
+      destruct: async () => {},
+    };
+    const shell = remote<ShellForAgent>(
+      new Session({
+        transport: gate.control,
+        dispatch: serve(agent, ['effect', 'heartbeat', 'destruct']),
+        timeout_ms: 20_000,
+      }),
+    );
+    const caller = await makeCallerKey();
+    const { ticket, jti, key } = await issue(office, caller.thumbprint, { worker: id, node: 'n', epoch: 1 });
+    const methods = await shell.load({
+      worker: id,
+      node: 'n',
+      epoch: 1,
+      source,
+      language: 'python' as never,
+      load_timeout_ms,
+      tls: false,
+      keys: office.keys,
+      owner: { jti, role: 'owner', key, resume_key: key },
+    });
+    const dial = async () => {
+      const socket = connect(gate.port, '127.0.0.1');
+      await once(socket, 'connect');
+      return streamTransport(socket);
+    };
+    const open = async () => {
+      const channel = new Channel();
+      await openSession(await dial(), channel, ticket, caller);
+      return new Session({ transport: channel, timeout_ms: 20_000 });
+    };
+    const openLiteral = async () => {
+      const session = new Session({ transport: await dial(), timeout_ms: 20_000 });
+      await redeemTicket(session, ticket, caller);
+      return session;
+    };
+    const until = async (what: string, check: () => unknown) => {
+      for (let i = 0; !check(); i++) {
+        assert.ok(i < 400, what);
+        await new Promise((resolve) => setTimeout(resolve, 25));
+      }
+    };
+    return { shell, methods, open, openLiteral, effects, gate, exited, child, until };
+  };
+
+  const rejected = (stage: string, pattern: RegExp) => (error: Error) => {
+    assert.ok(isError(error, SourceRejected), String(error));
+    assert.equal(error.fields.stage, stage);
+    assert.match(error.message, pattern);
+    return true;
+  };
+
+  it('calls functions; those that begin with "_" or were imported are not there', async () => {
+    const { methods, open } = await start(`
+from json import dumps
+def add(a, b): return a + b
+def _hidden(): return 1
+async def later(a): return a * 2
+class Helper: pass
+`);
+    assert.deepEqual(methods, ['add', 'later']);
+    const session = await open();
+    assert.equal(await session.call('add', [2, 3]), 5);
+    assert.equal(await session.call('later', [21]), 42);
+    assert.deepEqual(await session.call('rpc.methods'), ['add', 'later']);
+    for (const name of ['_hidden', 'dumps', 'Helper', '__init__', 'on_end'])
+      await assert.rejects(session.call(name), /Method not found/, name);
+  });
+
+  it('takes the class Worker, the only class, or what is called worker; a class may take the context', async () => {
+    const cases: [string, string[]][] = [
+      [
+        'class Worker:\n  def __init__(self, hauki): self.h = hauki\n  def name(self): return self.h.worker\nclass Other:\n  def x(self): pass',
+        ['name'],
+      ],
+      [
+        'class Base:\n  def _b(self): pass\n  def b(self): return 1\nclass Worker(Base):\n  @property\n  def p(self): return 1\n  @staticmethod\n  def s(): return 2\n  def on_end(self, reason): pass',
+        ['b', 's'],
+      ],
+      ['class Only:\n  def one(self): return 1', ['one']],
+      ['class A:\n  def __init__(self, n): self.n = n\n  def get(self): return self.n\nworker = A(7)', ['get']],
+    ];
+    for (const [source, expected] of cases) assert.deepEqual((await start(source)).methods, expected, source);
+  });
+
+  it('says of a source that is refused: the stage and the line', async () => {
+    await assert.rejects(start('def a():\n  return (\n'), rejected('parse', /SyntaxError: .*worker\.py:2/));
+    await assert.rejects(
+      start('x = 1\n\nraise ValueError("no")\n'),
+      rejected('load', /ValueError: no \(at worker\.py:3: raise/),
+    );
+    await assert.rejects(start('import fastapi_of_nobody\n'), rejected('load', /ModuleNotFoundError.*worker\.py:1/));
+    await assert.rejects(start('import sys; sys.exit(3)'), rejected('load', /SystemExit: 3/));
+    await assert.rejects(start('x = 1'), rejected('exports', /has only x/));
+    await assert.rejects(
+      start('import time\nwhile True: time.sleep(1)', 300),
+      rejected('load', /did not finish loading within 300 ms/),
+    );
+  });
+
+  it('carries whole values both ways', async () => {
+    const { open } = await start(`
+import datetime
+def echo(x): return x
+def kinds(): return [b"ab", {1, 2}, 2**70, datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc), float("nan"), None, (1, 2)]
+def types(*args): return [type(a).__name__ for a in args]
+`);
+    const session = await open();
+    const value = new Map<unknown, unknown>([
+      ['a', new Uint8Array([1, 2])],
+      [3n, new Set(['x', undefined])],
+      ['d', new Date(5)],
+    ]);
+    assert.deepEqual(await session.call('echo', [value]), value);
+    const [bytes, set, big, date, nan, none, list] = (await session.call('kinds')) as unknown[];
+    assert.deepEqual(bytes, new Uint8Array([97, 98]));
+    assert.deepEqual(set, new Set([1, 2]));
+    assert.equal(big, 2n ** 70n);
+    assert.deepEqual(date, new Date('2026-01-02T00:00:00Z'));
+    assert.ok(Number.isNaN(nan));
+    assert.equal(none, null);
+    assert.deepEqual(list, [1, 2]);
+    assert.deepEqual(await session.call('types', [1, 'a', new Uint8Array(1), new Date(0), true]), [
+      'int',
+      'str',
+      'bytes',
+      'datetime',
+      'bool',
+    ]);
+  });
+
+  it('tells errors with their name, their line, and their cause', async () => {
+    const { open } = await start(`def boom():
+    try:
+        {}["key"]
+    except KeyError as error:
+        raise ValueError("no") from error
+async def later():
+    raise hauki.Forbidden("not you", {"why": "x"})
+def fine(): return object()
+`);
+    const session = await open();
+    await assert.rejects(session.call('boom'), (error: Error) => {
+      assert.ok(isError(error, RemoteError));
+      assert.equal(error.message, 'ValueError: no');
+      assert.match(error.stack!, /at boom \(worker\.py:5\): raise ValueError\("no"\) from error/);
+      assert.equal((error.cause as Error & { cause: Error }).cause.name, 'KeyError');
+      return true;
+    });
+    await assert.rejects(session.call('later'), /not you/);
+    await assert.rejects(session.call('fine'), /cannot be sent/);
+  });
+
+  it('gives generators as streams that stand still when their reader does, and reads streams', async () => {
+    const { open } = await start(`
+made = 0
+closed = []
+def count(n):
+    global made
+    try:
+        for i in range(n):
+            made += 1
+            yield b"x" * 1000
+    finally:
+        closed.append("sync")
+async def acount(n):
+    import asyncio
+    try:
+        for i in range(n):
+            await asyncio.sleep(0)
+            yield i
+    finally:
+        closed.append("async")
+def state(): return [made, closed]
+def total(items): return sum(items)
+async def atotal(items):
+    sum = 0
+    async for item in items: sum += item
+    return sum
+def fails():
+    yield 1
+    raise ValueError("broken")
+`);
+    const session = await open();
+    let bytes = 0;
+    for await (const chunk of (await session.call('count', [1000])) as AsyncIterable<Uint8Array>) bytes += chunk.length;
+    assert.equal(bytes, 1_000_000);
+    const slow = ((await session.call('count', [10_000])) as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+    await slow.next();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const [made] = (await session.call('state')) as [number];
+    assert.ok(made < 2000, `${made} items were made for a reader who stands still`);
+    await slow.return!();
+    const seen: number[] = [];
+    for await (const item of (await session.call('acount', [2000])) as AsyncIterable<number>)
+      if (seen.push(item) === 1500) break;
+    assert.equal(seen.at(-1), 1499);
+    async function* numbers() {
+      for (let i = 1; i <= 1000; i++) yield i;
+    }
+    assert.equal(await session.call('total', [numbers()]), 500_500);
+    assert.equal(await session.call('atotal', [numbers()]), 500_500);
+    await assert.rejects(Array.fromAsync((await session.call('fails')) as AsyncIterable<number>), /ValueError: broken/);
+    const [, closed] = (await session.call('state')) as [number, string[]];
+    assert.deepEqual(closed.toSorted(), ['async', 'sync', 'sync']);
+  });
+
+  it('calls back, and is called back, from methods and coroutines; pipelined calls meet', async () => {
+    const { open } = await start(`
+def twice(f, x): return f(f(x))
+async def atwice(f, x): return await f(await f(x))
+def adder(n):
+    def add(x): return x + n
+    return add
+class Counter:
+    def __init__(self): self.n = 0
+    def up(self):
+        self.n += 1
+        return self.n
+def counter(): return hauki.reference(Counter())
+def user(): return {"name": "ada"}
+def greet(name): return f"hello {name}"
+`);
+    const session = await open();
+    const triple = (x: number) => x * 3;
+    assert.equal(await session.call('twice', [triple, 2]), 18);
+    assert.equal(await session.call('atwice', [async (x: number) => x * 3, 2]), 18);
+    const add = (await session.call('adder', [5])) as (x: number) => Promise<number>;
+    assert.equal(await add(1), 6);
+    const counter = (await session.call('counter')) as { up(): Promise<number> };
+    assert.deepEqual([await counter.up(), await counter.up()], [1, 2]);
+    // Each waits for the one inside it: more of them than may run at once.
+    const nested = (depth: number): Promise<unknown> =>
+      session.call('twice', [depth === 0 ? (x: number) => x : () => nested(depth - 1), 1]);
+    assert.equal(await nested(4), 1);
+    const user = session.call('user') as any;
+    assert.equal(await session.call('greet', [user.name]), 'hello ada');
+  });
+
+  it('runs methods that block beside each other, and shows cancellation and deadlines', async () => {
+    const { open, until } = await start(`
+import threading, asyncio
+gate = threading.Barrier(8)
+stopped = []
+def meet(): return gate.wait(20) >= 0
+def wait():
+    call = hauki.call
+    if call.signal.wait(20): stopped.append("sync")
+async def await_():
+    try: await asyncio.sleep(20)
+    except asyncio.CancelledError:
+        stopped.append("async")
+        raise
+async def forever(): await asyncio.sleep(20)
+def deadline(): return hauki.call.deadline is not None
+def state(): return stopped
+`);
+    const session = await open();
+    assert.deepEqual(
+      new Set(await Promise.all(Array.from({ length: 8 }, () => session.call('meet')))),
+      new Set([true]),
+    );
+    for (const method of ['wait', 'forever']) {
+      const controller = new AbortController();
+      const call = session.call(method, [], { signal: controller.signal });
+      setTimeout(() => controller.abort(), 50);
+      await assert.rejects(call, /cancelled/);
+    }
+    await assert.rejects(session.call('wait', [], { timeout_ms: 50 }), /no answer within 50 ms/);
+    assert.equal(await session.call('deadline', [], { timeout_ms: 5_000 }), true);
+    let seen: unknown;
+    await until('both waits were told', () => {
+      void session.call('state').then((state) => {
+        seen = state;
+      });
+      return JSON.stringify(seen) === '["sync","sync"]';
+    });
+  });
+
+  it('keeps the lease while the worker’s threads are all busy', async () => {
+    const { open } = await start(`
+import time
+def block():
+    while True: time.sleep(1)
+def spin():
+    while True: pass
+`);
+    const session = await open();
+    for (let i = 0; i < 60; i++) session.call(i === 0 ? 'spin' : 'block').catch(() => {});
+    const beat = (await session.call('rpc.heartbeat', ['c', 'm'])) as { next: string };
+    assert.equal(beat.next, 'c+');
+    session.close();
+  });
+
+  it('has its effects in methods and coroutines; what is printed is logged', async () => {
+    const { open, effects, until } = await start(`
+import sys
+def ask(url):
+    r = hauki.fetch(url, headers={"a": "b"}, json={"x": 1})
+    return [r.status, r.ok, r.headers["x-a"], r.json()]
+async def aask(url): return (await hauki.fetch(url)).text
+def read(pointer): return hauki.meshfs.resolve(pointer)["content"]
+def say():
+    import hauki as other
+    print("one", 1)
+    sys.stderr.write("two\\nthr")
+    sys.stderr.flush()
+    other.log("four", 4)
+    return other is hauki
+def caught():
+    try: hauki.fetch("http://secret/")
+    except hauki.GrantMissing as error: return error.name
+`);
+    const session = await open();
+    assert.deepEqual(await session.call('ask', ['http://x/']), [200, true, 'b', { fetched: true }]);
+    assert.deepEqual(effects[0], [
+      'fetch',
+      'http://x/',
+      {
+        method: 'GET',
+        headers: [
+          ['a', 'b'],
+          ['content-type', 'application/json'],
+        ],
+        body: '{"x":1}',
+      },
+    ]);
+    assert.equal(await session.call('aask', ['http://x/']), '{"fetched":true}');
+    assert.equal(await session.call('read', ['gem-pointer://a/b']), 'a document');
+    assert.equal(await session.call('caught'), 'GrantMissing');
+    await assert.rejects(session.call('ask', ['http://secret/']), GrantMissing);
+    assert.equal(await session.call('say'), true);
+    const logged = () => effects.filter(([effect]) => effect === 'log').map(([, ...line]) => line);
+    await until('all is logged', () => logged().length === 4);
+    assert.deepEqual(logged(), [
+      ['info', 'one 1'],
+      ['error', 'two'],
+      ['error', 'thr'],
+      ['info', 'four 4'],
+    ]);
+  });
+
+  it('answers literal sessions with literal JSON, or says why not', async () => {
+    const { openLiteral } = await start(`
+import datetime
+def add(a, b): return a + b
+def day(): return [datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc), {"a": (1, None)}]
+def odd(): return {1, 2}
+`);
+    const session = await openLiteral();
+    assert.equal(await session.call('add', [1, 2]), 3);
+    assert.deepEqual(await session.call('day'), ['2026-01-02T00:00:00.000Z', { a: [1, null] }]);
+    await assert.rejects(session.call('odd'), /cannot be sent: it is of type set/);
+    assert.equal(await session.call('add', ['ä', '😀']), 'ä😀');
+  });
+
+  it('is looked into with the worker and hauki in scope, and tells what calls it has had', async () => {
+    const { shell, open } = await start(`
+import time
+class Worker:
+    def __init__(self): self.n = 40
+    def up(self): self.n += 1; return self.n
+    def block(self): time.sleep(0.6)
+`);
+    const session = await open();
+    await session.call('up');
+    await session.call('rpc.heartbeat', ['c', 'm']);
+    const blocking = session.call('block');
+    // It goes another way than the call.
+    let busy = await shell.activity();
+    while (busy.calls < 2) busy = await shell.activity();
+    assert.deepEqual([busy.calls, busy.under_way, busy.idle_ms], [2, 1, 0]);
+    await blocking;
+    while ((await shell.activity()).under_way > 0);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const idle = await shell.activity();
+    assert.deepEqual([idle.calls, idle.under_way, idle.idle_ms > 0], [2, 0, true]);
+    assert.equal(await shell.inspect('worker.n + 1', 5_000), '42');
+    assert.equal(
+      await shell.inspect('(await hauki.meshfs.resolve("gem-pointer://a/b"))["content"]', 5_000),
+      'a document',
+    );
+    await assert.rejects(shell.inspect('worker.none', 5_000), /AttributeError/);
+    await assert.rejects(shell.inspect('1 +', 5_000), /SyntaxError/);
+    await assert.rejects(shell.inspect('__import__("asyncio").sleep(20)', 200), /no answer within|TimeoutError/);
+  });
+
+  it('has its volume by calls to the host', async () => {
+    const { open, effects } = await start(`
+def go():
+    hauki.volume.write("a/b", "text")
+    hauki.volume.write("c", bytes([255]))
+    return hauki.volume.read("a/b")
+`);
+    assert.equal(await (await open()).call('go'), 'kept');
+    assert.deepEqual(effects, [
+      ['volume.write', 'a/b', { text: 'text' }],
+      ['volume.write', 'c', { base64: '/w==' }],
+      ['volume.read', 'a/b'],
+    ]);
+  });
+
+  it('runs its end hook, also an asynchronous one, and tells what its sessions did', async () => {
+    for (const kind of ['def', 'async def']) {
+      const { shell, open, effects } = await start(
+        `def a(): return 1\n${kind} on_end(reason): print("ended:", reason)\n`,
+      );
+      await (await open()).call('a');
+      const [info] = await shell.sessions();
+      assert.equal(info!.stats!.calls_served, 1);
+      await shell.end('time is up');
+      assert.deepEqual(effects.at(-1), ['log', 'info', 'ended: time is up']);
+    }
+  });
+
+  it('ends when its gate does, also in the middle of an endless loop', async () => {
+    const { open, gate, exited } = await start('def spin():\n  while True: pass\n');
+    const session = await open();
+    session.call('spin').catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    gate.close('enough');
+    assert.deepEqual(await exited, [0, null]);
+  });
+});
