@@ -7,7 +7,9 @@
  * that opens the kernel is not passed on to a module.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
@@ -29,7 +31,16 @@ import {
   toWire,
   Unauthorised,
 } from '@hauki/protocol';
-import { bodyOf, hasBody, headersOf, leaving, writeAnswer, writeError } from '@hauki/rpc/node';
+import {
+  bodyOf,
+  callWebSocket,
+  hasBody,
+  headersOf,
+  leaving,
+  wantsWebSocket,
+  writeAnswer,
+  writeError,
+} from '@hauki/rpc/node';
 import Fastify, { type FastifyError } from 'fastify';
 import type { Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
@@ -114,6 +125,36 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       return server;
     },
   }).withTypeProvider<TypeBoxTypeProvider>();
+  server.on('upgrade', (request, socket, head) => {
+    socket.on('error', () => socket.destroy());
+    void upgrade(request, socket, head).catch(() => socket.destroy());
+  });
+  /** A WebSocket of a module; whatever else is asked for is refused as an ordinary request is answered. */
+  const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // The answer to an upgrade that is refused is written as to any other request.
+    const response = new ServerResponse(request);
+    response.assignSocket(socket as Socket);
+    const target = readTarget(request.url ?? '', kernel.aliases);
+    try {
+      if (target.kind !== 'plugin' || !wantsWebSocket(request))
+        throw new BadInput({ what: 'upgrade', why: 'only to websocket, for a module' });
+      const module = kernel.module(target.module);
+      if (!module) throw new ModuleUnknown({ module: target.module });
+      const strip = (await whoAsks(request)) !== 'anonymous';
+      const served = requestOf(module, request, target, strip);
+      served.headers.push('upgrade', 'websocket');
+      let instance: Instance | undefined;
+      const refused = await callWebSocket(request, socket, head, async (body) => {
+        const { answer, instance: by } = await module.serve({ ...served, body, signal: leaving(request) });
+        instance = by;
+        return answer;
+      });
+      if (refused) await writeAnswer(response, refused, provenance(instance!));
+    } catch (error) {
+      writeError(response, failure(target.kind === 'plugin' ? target.module : '', error, log));
+    }
+  };
+
   app.setValidatorCompiler(TypeBoxValidatorCompiler);
   app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
     const typed = typedError(error);
@@ -201,24 +242,29 @@ async function pass(
   module: Module,
   request: IncomingMessage,
   response: ServerResponse,
-  { path, query }: { path: string; query: string },
+  target: { path: string; query: string },
   strip_token: boolean,
 ): Promise<void> {
-  const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
-  headers.push(PREFIX, prefixOf(module.name));
+  const served = requestOf(module, request, target, strip_token);
   const asked = request.headers[VERSION_HEADER];
   const body = hasBody(request) ? await bodyOf(request) : null;
   const { answer, instance } = await module.serve(
-    {
-      method: request.method ?? 'GET',
-      url: `http://${request.headers.host}${path}${query}`,
-      headers,
-      body,
-      signal: leaving(request),
-    },
+    { ...served, body, signal: leaving(request) },
     typeof asked === 'string' ? asked : undefined,
   );
   await writeAnswer(response, answer, provenance(instance));
+}
+
+/** The request as the module sees it, but for its body. */
+function requestOf(
+  module: Module,
+  request: IncomingMessage,
+  { path, query }: { path: string; query: string },
+  strip_token: boolean,
+): { method: string; url: string; headers: FlatHeaders } {
+  const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
+  headers.push(PREFIX, prefixOf(module.name));
+  return { method: request.method ?? 'GET', url: `http://${request.headers.host}${path}${query}`, headers };
 }
 
 /** By which an answer can be traced to its source. */

@@ -3,6 +3,7 @@
  * are made only when something else is asked for. Both stand in the line of Node's prototypes, so `instanceof` holds.
  */
 import type { Body, FlatHeaders } from '@hauki/protocol';
+import { WebSocketPair } from './plugin-websocket.ts';
 
 const NativeRequest = globalThis.Request;
 const NativeResponse = globalThis.Response;
@@ -101,10 +102,17 @@ export class FastResponse {
   #headers: Headers | undefined;
   #native: Response | undefined;
   #used = false;
+  readonly webSocket: unknown;
   /** Of a text, where nobody says another. */
   #type = TEXT;
 
   constructor(body?: unknown, init?: ResponseInit) {
+    const { webSocket } = (init ?? {}) as { webSocket?: unknown };
+    if (webSocket !== undefined) {
+      // Only a kernel sees it, and answers with the handshake.
+      this.webSocket = webSocket;
+      return;
+    }
     const status = init?.status;
     const plain = status === undefined || (Number.isInteger(status) && status >= 200 && status <= 599);
     if (!isWhole(body) || !plain || (body != null && EMPTY.has(status ?? 200))) {
@@ -224,5 +232,5 @@ export function useFastHttp(): void {
     }
   }
   Object.defineProperty(FastResponse, 'name', { value: 'Response' });
-  Object.assign(globalThis, { Request, Response: FastResponse });
+  Object.assign(globalThis, { Request, Response: FastResponse, WebSocketPair });
 }

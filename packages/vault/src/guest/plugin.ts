@@ -7,6 +7,7 @@
  */
 import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
 import { isClass } from '@hauki/rpc';
+import { joinClient, PairSocket } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 
 type Handler = (request: Request, env: object, context: object) => unknown;
@@ -38,7 +39,14 @@ export function pluginObject(
 
   const plugin: PluginForKernel = {
     async fetch(method, url, headers, body) {
-      const answer = await Reflect.apply(handler, app, [make(method, url, headers, body), env, context]);
+      const socket = isUpgrade(headers) ? body : undefined;
+      const request = make(method, url, headers, socket === undefined ? body : null);
+      const answer = await Reflect.apply(handler, app, [request, env, context]);
+      const client = (answer as { webSocket?: unknown } | null)?.webSocket;
+      if (client instanceof PairSocket) {
+        if (socket === undefined || socket === null) throw new TypeError('the request did not ask for a WebSocket');
+        return [101, [], joinClient(client, socket)];
+      }
       if (!(answer instanceof Response))
         throw new TypeError(
           `fetch() must return a Response, but it returned ${answer === null ? 'null' : typeof answer}`,
@@ -71,6 +79,9 @@ const plainRequest: MakeRequest = (method, url, flat, body) => {
   for (let i = 0; i + 1 < flat.length; i += 2) headers.append(flat[i]!, flat[i + 1]!);
   return new Request(url, { method, headers, ...(body === null ? {} : { body: body as BodyInit }) });
 };
+
+const isUpgrade = (headers: FlatHeaders): boolean =>
+  headers.some((text, i) => i % 2 === 0 && text === 'upgrade' && headers[i + 1]?.toLowerCase() === 'websocket');
 
 async function answerOf(response: Response): Promise<Answer> {
   const at_once = (response as { whole?(): Answer | undefined }).whole?.();
