@@ -131,6 +131,18 @@ export class Kernel {
       .sort((a, b) => (a.module < b.module ? -1 : 1));
   }
 
+  /** The modules, with what their vaults take. */
+  async measured(): Promise<ModuleView[]> {
+    const usage = new Map((await this.#agent.measured()).map(({ worker, usage }) => [worker, usage?.memory_bytes]));
+    return this.modules().map((module) => ({
+      ...module,
+      live: module.live.map((live) => {
+        const memory_bytes = usage.get(live.worker);
+        return memory_bytes === undefined ? live : { ...live, memory_bytes };
+      }),
+    }));
+  }
+
   #view(module: Module): ModuleView {
     const { record, main } = module;
     return {

@@ -99,6 +99,7 @@ export class Module {
       draining,
       routes: instance.description.routes,
       driver: instance.spec.driver,
+      worker: instance.worker,
       ...instance.stats.view(),
     });
     return [

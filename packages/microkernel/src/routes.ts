@@ -62,7 +62,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
     kernel: kernel.name,
     started_at: kernel.started_at,
     drivers: kernel.drivers(),
-    modules: kernel.modules(),
+    modules: await kernel.measured(),
   }));
 
   for (const url of ['/api/evolve_plugin', '/api/evolve'])

@@ -126,6 +126,10 @@ export interface LiveView extends AnswerStats {
   draining: boolean;
   routes: string[];
   driver: string;
+  /** Its vault's name. */
+  worker: string;
+  /** What its vault takes, where that was asked for and is known. */
+  memory_bytes?: number;
 }
 
 export type ModuleState = 'serving' | 'handing_over' | 'restarting' | 'failed';

@@ -8,7 +8,7 @@ import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@
 import type { Command } from 'commander';
 import { askedToEnd, type Common, collect, common, milliseconds, withMesh } from '../context.ts';
 import { startKernel } from '../local-mesh.ts';
-import { duration, paint, printable, report, table } from '../output.ts';
+import { duration, paint, printable, report, size, table } from '../output.ts';
 
 interface KernelFlags extends Common {
   to?: string;
@@ -254,7 +254,19 @@ Example:
       const status = await openKernel({ ...flags, ...common(command) }).status();
       if (common(command).json) return console.log(JSON.stringify(status));
       if (status.modules.length === 0) return console.log(`${status.kernel} is empty. Post to it: hauki evolve <file>`);
-      const head = ['MODULE', 'VERSION', 'STATE', 'SHARE', 'REQUESTS', 'ERRORS', 'P99', 'VAULT', 'DIGEST', 'ROUTES'];
+      const head = [
+        'MODULE',
+        'VERSION',
+        'STATE',
+        'SHARE',
+        'REQUESTS',
+        'ERRORS',
+        'P99',
+        'MEMORY',
+        'VAULT',
+        'DIGEST',
+        'ROUTES',
+      ];
       const rows = status.modules.flatMap((module) =>
         module.live.map((live) => [
           module.module,
@@ -264,6 +276,7 @@ Example:
           String(live.requests),
           percent(live.error_rate),
           ms(live.p99_ms),
+          live.memory_bytes === undefined ? '–' : size(live.memory_bytes),
           live.driver,
           live.digest.slice(0, 12),
           printable(live.routes.slice(0, 4).join(', ')),
