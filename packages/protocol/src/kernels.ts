@@ -129,7 +129,7 @@ export interface LiveView extends AnswerStats {
   /** Its vault's name. */
   worker: string;
   /** What its vault takes, where that was asked for and is known. */
-  memory_bytes?: number;
+  memory_bytes?: number | null;
 }
 
 export type ModuleState = 'serving' | 'handing_over' | 'restarting' | 'failed';

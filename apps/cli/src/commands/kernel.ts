@@ -276,7 +276,7 @@ Example:
           String(live.requests),
           percent(live.error_rate),
           ms(live.p99_ms),
-          live.memory_bytes === undefined ? '–' : size(live.memory_bytes),
+          live.memory_bytes == null ? '–' : size(live.memory_bytes),
           live.driver,
           live.digest.slice(0, 12),
           printable(live.routes.slice(0, 4).join(', ')),
