@@ -6,7 +6,7 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcp, type Socket, type Server as TcpServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { GrantMissing, isError, Overloaded } from '@hauki/mesh';
+import { DeadlineExceeded, GrantMissing, isError, Overloaded, withOptions } from '@hauki/mesh';
 import { readTicketBody } from '@hauki/rpc';
 import { DRIVERS, missing, until, useMesh } from './support/mesh.ts';
 
@@ -49,6 +49,11 @@ const SOURCE = `
     met.add(value);
     return Reflect.ownKeys(value).map((key) => { try { return seen(value[key], depth + 1, met); } catch { return ''; } }).join(' ');
   };
+  export const clock = () => [Date.now(), new Date().getTime(), performance.now()].every((n) => n > 0);
+  export const dates = () => [new Date(0).toISOString(), Date.UTC(2026, 0), new Date(5) instanceof Date, new Date('2026-01-01').getTime()];
+  export const dice = () => [Math.random(), crypto.randomUUID().length, crypto.getRandomValues(new Uint8Array(4)).length];
+  export const one = (code) => new Function('return ' + code)();
+  export const rest = (ms) => new Promise((resolve) => setTimeout(resolve, ms, 'rested'));
   export const look = () => seen(globalThis) + seen(hauki);
 `;
 interface Reacher {
@@ -64,6 +69,11 @@ interface Reacher {
   hear(name: string): string;
   pump(name: string, pieces: number, size: number): number;
   look(): string;
+  clock(): boolean;
+  dates(): unknown[];
+  dice(): number[];
+  one(code: string): unknown;
+  rest(ms: number): string;
 }
 const origin = { source: SOURCE };
 const VALUE = 'tok3n-that-nobody-sees';
@@ -205,6 +215,35 @@ describe('grants', () => {
         // What a server tells is the server's: nothing is promised there.
         const echoing = clone({ fetch: [host] }, { secrets });
         assert.deepEqual(await echoing.get(`http://${host}/echo`, { headers }), [200, `Bearer ${VALUE}`]);
+      });
+
+      it('tell the time and give entropy only where they say so', async () => {
+        const bare = clone({});
+        for (const [code, grant] of [
+          ['Date.now()', 'time'],
+          ['new Date()', 'time'],
+          ['Date()', 'time'],
+          ['performance.now()', 'time'],
+          ['Math.random()', 'random'],
+          ['crypto.randomUUID()', 'random'],
+          ['crypto.getRandomValues(new Uint8Array(4))', 'random'],
+        ])
+          await assert.rejects(bare.one(code!), (e) => {
+            return (
+              isError(e, GrantMissing) && e.fields.grant === grant && e.fields.wanted.startsWith(code!.slice(0, 8))
+            );
+          });
+        const given = ['1970-01-01T00:00:00.000Z', Date.UTC(2026, 0), true, Date.UTC(2026, 0)];
+        assert.deepEqual(await bare.dates(), given);
+        // Its sessions, deadlines and timers go on by a clock of their own.
+        assert.equal(await withOptions(bare, { timeout_ms: 10_000 }).rest(20), 'rested');
+        assert.deepEqual(await bare.one('new Date(7)'), new Date(7));
+        await assert.rejects(withOptions(bare, { timeout_ms: 100 }).rest(60_000), (e) => isError(e, DeadlineExceeded));
+        const told = clone({ time: true, random: true });
+        assert.equal(await told.clock(), true);
+        assert.deepEqual(await told.dates(), given);
+        const [random, uuid, filled] = await told.dice();
+        assert.ok(random! >= 0 && random! < 1 && uuid === 36 && filled === 4);
       });
 
       it('keep what a lasting worker’s secret is out of every view of it', async () => {

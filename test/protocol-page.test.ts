@@ -26,6 +26,16 @@ describe('the page of the protocol', () => {
     assert.deepEqual(found.sort(), expected);
   });
 
+  it('and the page of vaults have every cause of an end, with its meaning', () => {
+    const rows = read('docs/vaults.md').matchAll(/^\| `(\w+)` \| (in order|fault) \| (.+) \|$/gm);
+    assert.deepEqual(
+      Object.fromEntries(
+        [...rows].map(([, cause, kind, meaning]) => [cause, { orderly: kind === 'in order', meaning }]),
+      ),
+      protocol.CAUSES,
+    );
+  });
+
   it('has every limit', () => {
     const limits = section(14);
     const names = [...Object.keys(protocol.LIMITS), ...Object.keys(protocol.LEASE).map((name) => `LEASE.${name}`)];

@@ -44,7 +44,14 @@ export async function openWorld(facts: Facts, local: LocalMesh, folder: string):
   const world: World = {
     ...{ facts, local, mesh, folder },
     clone: (driver, source, options = {}) =>
-      mesh.clone<Methods>({ source }, { driver, memory_mib: MEMORY_MIB[driver], timeout_ms: CALL_MS, ...options }),
+      // A clock and entropy are granted, so that no attempt fails for want of them.
+      mesh.clone<Methods>(
+        { source },
+        {
+          ...{ driver, memory_mib: MEMORY_MIB[driver], timeout_ms: CALL_MS, ...options },
+          grants: { time: true, random: true, ...options.grants },
+        },
+      ),
     async ask(driver, source, told, options) {
       const ghost = world.clone(driver, source, options);
       try {

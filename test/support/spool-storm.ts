@@ -185,7 +185,7 @@ async function handIn(mesh: Mesh, random: () => number, report: StormReport): Pr
           attempts: once ? 1 : 50,
           retry_on_error: !once,
           driver: 'quickjs',
-          grants: { meshfs: { write: [MARKS] } },
+          grants: { meshfs: { write: [MARKS] }, random: true },
         },
       ),
     () => {

@@ -206,7 +206,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(spoolRoutes, { spool });
   await app.register(kernelRoutes, { kernels });
   await app.register(lifeRoutes, { registry, tokens, emit: events.emit });
-  await app.register(tokenRoutes, { tokens, quotas });
+  await app.register(tokenRoutes, { tokens, quotas, registry, lasting, spool });
   await app.register(eventRoutes, { events, tokens });
 
   /** Connections that HTTP no longer knows of: links, splices, relayed callers. */

@@ -11,7 +11,6 @@ import {
   type NodeLoad,
   WorkerDied,
   type WorkerInfo,
-  WorkerPaused,
   WorkerRestarting,
   WorkerUnknown,
 } from '@hauki/protocol';
@@ -170,10 +169,11 @@ export class Registry {
     this.workers.set(worker, paused_at === undefined ? rest : { ...rest, paused_at });
   }
 
-  /** Throws WorkerPaused for a worker that is paused, as far as is known. */
-  demandRunning(worker: string): void {
-    const { paused_at } = this.workers.get(worker) ?? {};
-    if (paused_at !== undefined) throw new WorkerPaused({ worker, since: new Date(paused_at).toISOString() });
+  /** Rejects with WorkerPaused for a worker that is paused: what was heard of that may be old, its node knows. */
+  async demandRunning(worker: string): Promise<void> {
+    if (this.workers.get(worker)?.paused_at === undefined) return;
+    await this.home(worker).rpc.mint_ticket(worker);
+    this.paused(worker, undefined);
   }
 
   /** Why a worker is dead, as callers hear it; undefined where no fate is known. */

@@ -104,7 +104,7 @@ export class Relay {
 
   /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */
   async call(worker: string, method: string, params: unknown, options: CallOptions): Promise<unknown> {
-    this.#powers.registry.demandRunning(worker);
+    await this.#powers.registry.demandRunning(worker);
     const session = await this.#session(worker);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];

@@ -182,6 +182,16 @@ export class Swarm {
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
   async place(order: Order, options: PlaceOptions): Promise<{ entry: RegisteredWorker; made: Provisioned }> {
+    const quota = { release: () => {} };
+    try {
+      return await this.#place(order, options, quota);
+    } finally {
+      // The registry counts it from here on, where it lives.
+      quota.release();
+    }
+  }
+
+  async #place(order: Order, options: PlaceOptions, quota: { release: () => void }) {
     const { registry, volumes, event, random, quotas } = this.#powers;
     const { owner, grants, min_isolation } = order.job;
     const { volume } = grants;
@@ -204,13 +214,13 @@ export class Swarm {
       if (claim && claim.node !== node.info.node) continue;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
       // Nothing awaits from the look at the quota to the reservation. One that is tried again was counted already.
-      const unreserve = quotas.reserve(job.owner, job.memory_mib, tried.size === 0 && options.restart !== true);
+      quota.release();
+      quota.release = quotas.reserve(job.owner, job.memory_mib, tried.size === 0 && options.restart !== true);
       const release = registry.reserve(node, job.memory_mib);
       try {
         Object.assign(job, await options.chosen?.(job.worker, node, driver));
       } catch (error) {
         release();
-        unreserve();
         throw error;
       }
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
@@ -232,8 +242,6 @@ export class Swarm {
         if (again && tried.size < ATTEMPTS) continue;
         throw error;
       } finally {
-        // The registry counts it from here on, where it lives.
-        unreserve();
         registry.forging.delete(job.worker);
       }
     }
@@ -243,7 +251,6 @@ export class Swarm {
   async visitorTicket(worker: string, audience: string): Promise<Ticket> {
     const { registry, office } = this.#powers;
     const entry = registry.find(worker);
-    registry.demandRunning(worker);
     return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
   }
 

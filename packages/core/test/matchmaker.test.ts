@@ -267,3 +267,19 @@ describe('a refusal', () => {
     assert.ok('refused' in placed && placed.refused.length === 20);
   });
 });
+
+describe('a job in a language', () => {
+  const runs = { ...PROCESS, runtimes: ['node', 'python'] as ('node' | 'python')[] };
+
+  it('goes to the strongest driver that runs it', () => {
+    const nodes = [node('a'), node('b', { drivers: { lxc: LXC, quickjs: QUICKJS, process: runs } })];
+    const placed = place(want({ runtime: 'python' }), nodes, seeded(1));
+    assert.ok('node' in placed);
+    assert.deepEqual([placed.node.info.node, placed.driver], ['b', 'process']);
+  });
+
+  it('is refused by name where no driver runs it', () => {
+    const placed = place(want({ runtime: 'python', driver: 'quickjs' }), [node('a')], seeded(1));
+    assert.deepEqual(placed, { refused: ['a (quickjs runs no python here)'] });
+  });
+});

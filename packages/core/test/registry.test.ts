@@ -1,7 +1,15 @@
 /** The registry: a picture of nodes, workers and fates that corrects itself whenever an agent tells again. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Fate, LIMITS, NO_GRANTS, type NodeForCore, type WorkerInfo } from '@hauki/protocol';
+import {
+  type Fate,
+  isError,
+  LIMITS,
+  NO_GRANTS,
+  type NodeForCore,
+  type WorkerInfo,
+  WorkerPaused,
+} from '@hauki/protocol';
 import { type RegisteredNode, Registry } from '../src/registry.ts';
 
 const node = (name: string): RegisteredNode => ({
@@ -87,5 +95,23 @@ describe('the registry', () => {
     assert.equal(registry.fate('w-9'), undefined);
     assert.equal(registry.fate('w-10')!.cause, 'out_of_memory');
     assert.equal(registry.fate(`w-${LIMITS.fates + 9}`)!.cause, 'out_of_memory');
+  });
+
+  it('takes a worker for paused only while its node says so', async () => {
+    const registry = new Registry();
+    const home = node('north');
+    const since = new Date(0).toISOString();
+    let paused = true;
+    home.rpc = {
+      mint_ticket: async (name: string) => {
+        if (paused) throw new WorkerPaused({ worker: name, since });
+        return { jti: 'j', role: 'visitor', secret: 's' };
+      },
+    } as unknown as NodeForCore;
+    registry.register(home, [{ ...worker('a'), paused_at: 1 }]);
+    await assert.rejects(registry.demandRunning('a'), (error) => isError(error, WorkerPaused));
+    paused = false;
+    await registry.demandRunning('a');
+    assert.equal(registry.find('a').paused_at, undefined);
   });
 });

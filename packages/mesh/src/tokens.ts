@@ -7,8 +7,11 @@ export interface Tokens {
   create(request: TokenRequest): Promise<TokenInfo & { token: string }>;
   /** The mesh's own token and those below it; all of them for an admin. */
   list(): Promise<TokenInfo[]>;
-  /** Ends a token and all below it, at once, with what is open in their name. Resolves with their ids. */
-  revoke(id: string): Promise<string[]>;
+  /**
+   * Ends a token and all below it, at once, with what is open in their name; with `end_workers` also the workers and
+   * jobs that were made with them. Resolves with their ids.
+   */
+  revoke(id: string, options?: { end_workers?: boolean }): Promise<string[]>;
   /** What the mesh's own token may do. */
   self(): Promise<Omit<TokenInfo, 'created_at'>>;
 }
@@ -23,8 +26,10 @@ export function meshTokens(core: CoreClient): Tokens {
   return {
     create: (request) => bare(core.request('POST', path, request)),
     list: async () => (await core.request<{ tokens: TokenInfo[] }>('GET', path)).tokens,
-    revoke: async (id) =>
-      (await core.request<{ revoked: string[] }>('DELETE', `${path}/${encodeURIComponent(id)}`)).revoked,
+    async revoke(id, { end_workers = false } = {}) {
+      const at = `${path}/${encodeURIComponent(id)}${end_workers ? '?end_workers=true' : ''}`;
+      return (await core.request<{ revoked: string[] }>('DELETE', at)).revoked;
+    },
     self: () => bare(core.request('GET', `${path}/self`)),
   };
 }

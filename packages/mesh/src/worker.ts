@@ -32,6 +32,9 @@ import { type Route, type Routing, WorkerRoute } from './route.ts';
 /** How long a lost session waits for news of the worker. */
 const FATE_TRIES = 20;
 const FATE_EVERY_MS = 50;
+/** Beats that wait for their answers: before a worker that is paused they would pile up. */
+const BEATS = 6;
+const BEAT_MS = 600_000;
 const LEFT = 'this side has left the worker';
 
 export interface OpenPowers {
@@ -136,17 +139,23 @@ export class RemoteWorker {
     const { worker, epoch, jti, lease } = this.body;
     const key = leaseKey(this.#secret, jti);
     let challenge = jti;
+    let unanswered = 0;
     const beat = async (again = true): Promise<void> => {
       const proof = await mac(await key, heartbeatText(worker, epoch, challenge));
-      const options = { timeout_ms: lease.lease_ms, background: true };
-      const answer = (await this.session.call('rpc.heartbeat', [challenge, proof], options)) as Beat;
+      const options = { timeout_ms: Math.max(lease.lease_ms, BEAT_MS), background: true };
+      unanswered++;
+      const answer = (await this.session.call('rpc.heartbeat', [challenge, proof], options).finally(() => {
+        unanswered--;
+      })) as Beat;
       const stale = challenge !== answer.next && !answer.renewed;
       if (typeof answer.next === 'string') challenge = answer.next;
       // The answer to the beat before was lost: once more, with what is now known.
       if (stale && again) await beat(false);
     };
     // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning.
-    this.#heart = setInterval(() => void beat().catch(() => {}), lease.heartbeat_ms);
+    this.#heart = setInterval(() => {
+      if (unanswered < BEATS) void beat().catch(() => {});
+    }, lease.heartbeat_ms);
     (this.#heart as { unref?: () => void }).unref?.();
     void beat().catch(() => {});
     void this.session.closed.then(() => clearInterval(this.#heart));

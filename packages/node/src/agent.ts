@@ -14,6 +14,7 @@ import {
   describe,
   type Fate,
   isAtLeast,
+  isCause,
   type Job,
   LIMITS,
   type LogLine,
@@ -195,7 +196,7 @@ export class Agent {
   }
 
   /** Kills at once. False when there was no such worker, or not of this epoch. Resolves when nothing of it is left. */
-  async destruct(worker: string, reason: string, epoch?: number): Promise<boolean> {
+  async destruct(worker: string, reason: string, epoch?: number, cause?: Cause): Promise<boolean> {
     const forging = this.#forging.get(worker);
     if (forging) {
       // It ends as soon as it is born, or fails to be.
@@ -205,7 +206,7 @@ export class Agent {
     const living = this.#living.get(worker);
     if (!living) return forging !== undefined;
     if (epoch !== undefined && living.epoch !== epoch) return false;
-    living.ending ??= { cause: 'destructed', reason };
+    living.ending ??= { cause: isCause(cause) ? cause : 'destructed', reason };
     await living.vault.kill(reason);
     return true;
   }
@@ -252,7 +253,12 @@ export class Agent {
   /** With what each uses, as far as each says so in time. */
   async measured(): Promise<WorkerInfo[]> {
     const usage = new Map<string, WorkerInfo['usage']>();
-    await Promise.all([...this.#living].map(async ([worker, living]) => usage.set(worker, await living.usage.now())));
+    await Promise.all(
+      [...this.#living].map(async ([worker, { usage: meter, lifetime }]) => {
+        // One that is paused answers nothing: questions would only pile up before it.
+        usage.set(worker, lifetime.paused_at === undefined ? await meter.now() : meter.last());
+      }),
+    );
     return this.workers().map((info) => ({
       ...info,
       ...(usage.has(info.worker) ? { usage: usage.get(info.worker)! } : {}),
@@ -284,7 +290,8 @@ export class Agent {
 
   /** Callers' sessions with all workers; of a worker that does not answer in time, none. */
   async sessions(): Promise<SessionInfo[]> {
-    const asked = [...this.#living.values()].map(async ({ job, shell }) => {
+    const running = [...this.#living.values()].filter(({ lifetime }) => lifetime.paused_at === undefined);
+    const asked = running.map(async ({ job, shell }) => {
       const late = new Promise<never>((_, reject) => setTimeout(reject, SESSIONS_MS).unref());
       const found = await Promise.race([shell.sessions(), late]);
       return found.slice(0, LIMITS.connections).map((info) => ({ worker: job.worker, ...cleanSession(info) }));

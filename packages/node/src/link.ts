@@ -120,7 +120,7 @@ export class Link {
     const node: NodeForCore = {
       provision: (job) => agent.provision(job),
       mint_ticket: (worker) => agent.mint_ticket(worker),
-      destruct: (worker, reason, epoch) => agent.destruct(worker, reason, epoch),
+      destruct: (worker, reason, epoch, cause) => agent.destruct(worker, reason, epoch ?? undefined, cause),
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async (usage) => (usage === true ? agent.measured() : agent.workers()),
       sessions: () => agent.sessions(),

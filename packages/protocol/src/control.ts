@@ -2,7 +2,7 @@
  * The Mesh-RPC interfaces by which the parts of a mesh talk: core and agent, agent and shell, shell and guest.
  * Each is an object whose methods are called over a session; a method that is not listed here cannot be called.
  */
-import type { Fate, LogLine, Usage } from './fate.ts';
+import type { Cause, Fate, LogLine, Usage } from './fate.ts';
 import type { Grants } from './grants.ts';
 import type { IsolationLevel } from './isolation.ts';
 import type { TicketRole } from './ticket.ts';
@@ -216,8 +216,8 @@ export interface NodeForCore {
   provision(job: Job): Promise<Provisioned>;
   /** A further ticket for a living worker; the core signs it. */
   mint_ticket(worker: string): Promise<TicketPart>;
-  /** With an epoch: only that start of a lasting worker. */
-  destruct(worker: string, reason: string, epoch?: number): Promise<boolean>;
+  /** With an epoch: only that start of a lasting worker. `cause`: `destructed` where it is left out. */
+  destruct(worker: string, reason: string, epoch?: number | null, cause?: Cause): Promise<boolean>;
   /** Dial the core at the given splice and join it to the worker. */
   splice(worker: string, splice: string): Promise<void>;
   /** With `usage`: also what each uses. */

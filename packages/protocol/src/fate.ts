@@ -15,7 +15,10 @@ export const CAUSES = {
   node_closed: { orderly: true, meaning: 'its node was shut down' },
   node_lost: { orderly: false, meaning: 'its node was started again without it, or is gone' },
   out_of_memory: { orderly: false, meaning: 'the kernel ended it at its limit, or its JavaScript heap was full' },
-  misbehaved: { orderly: false, meaning: 'one turn of its code ran too long, or its runtime failed' },
+  misbehaved: {
+    orderly: false,
+    meaning: 'its code ran too long at a stretch, its runtime failed, or it flooded its gate or broke its rules',
+  },
   exited: { orderly: false, meaning: 'it ended by itself, or with the process that held it' },
   killed: { orderly: false, meaning: 'its driver ended it, for a reason other than those above' },
   rejected: { orderly: false, meaning: 'its source was refused: it was never born' },

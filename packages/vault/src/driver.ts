@@ -27,6 +27,8 @@ export interface VaultSpec {
   volume?: { path: string; inside: string } | undefined;
   /** Share of a core, read back where the driver can limit it; 1 when left out. */
   cpu?: number;
+  /** For quickjs: what one turn of the guest's code may take, within the driver's bounds. */
+  turn_ms?: number;
 }
 
 export interface VaultExit {

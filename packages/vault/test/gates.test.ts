@@ -18,6 +18,7 @@ import { issue, type Office, openOffice } from './ticket-support.ts';
 const WORKER = `
   export const add = (a, b) => a + b;
   export const echo = (value) => value;
+  export const fill = (n) => new Uint8Array(n);
   export const size = (bytes) => bytes.length;
   export async function* count(n) { for (let i = 0; i < n; i++) yield new Uint8Array(1000).fill(i); }
   export const apply = (f, x) => f(x);
@@ -98,7 +99,15 @@ describe('a gate outside the vault', () => {
       await redeemTicket(session, ticket, caller);
       return session;
     };
-    return { shell, methods, open, openLiteral, heard };
+    const visit = async () => {
+      const other = await makeCallerKey();
+      const made = await issue(office, other.thumbprint, { worker: id, node: 'n', epoch: 1, role: 'visitor' });
+      await shell.expect({ jti: made.jti, role: 'visitor', key: made.key, resume_key: made.key });
+      const channel = new Channel();
+      await openSession(streamTransport(await dial()), channel, made.ticket, other);
+      return new Session({ transport: channel, timeout_ms: 20_000 });
+    };
+    return { shell, methods, open, openLiteral, visit, heard };
   };
 
   /** A guest that keeps the bridge's rules as badly as `code` says; it has `say(kind, channel, text)`. */
@@ -165,6 +174,29 @@ describe('a gate outside the vault', () => {
     const sizes = Array.from({ length: 12 }, () => session.call('size', [new Uint8Array(2_000_000)]));
     await spun;
     assert.deepEqual(new Set(await Promise.all(sizes)), new Set([2_000_000]));
+    vault.gate.close('enough');
+  });
+
+  it('gives up a caller that does not read, and goes on for the others', async () => {
+    const vault = await start([file, 'gate-outside']);
+    const { shell, open, visit } = await load(vault);
+    const { session, socket } = await open();
+    const visitor = await visit();
+    socket.pause();
+    const given_up = new Promise((resolve) => socket.once('close', resolve));
+    for (let i = 0; i < 200; i++) session.call('fill', [1_000_000]).catch(() => {});
+    // What it was sent waits outside the vault, and is bounded there.
+    let most = 0;
+    for (;;) {
+      const all = await shell.sessions();
+      most = Math.max(most, ...all.map(({ unconfirmed_bytes }) => unconfirmed_bytes));
+      if (all.length === 1) break;
+      assert.equal(await visitor.call('add', [1, 1]), 2);
+    }
+    assert.ok(most < 80_000_000, `${most} bytes were held for it`);
+    socket.resume();
+    await given_up;
+    assert.equal(await visitor.call('add', [1, 2]), 3);
     vault.gate.close('enough');
   });
 

@@ -31,8 +31,8 @@ import { createEffects } from '../src/effects/effects.ts';
 import { createNetwork } from '../src/effects/network.ts';
 import { GUEST_BOUNDS, outsideOver, serveOutside } from '../src/guest/outside.ts';
 import { connectFor, fetchFor } from '../src/guest/outward.ts';
+import * as platform from '../src/guest/platform/http.ts';
 import { nodePlatform } from '../src/guest/respond-node.ts';
-import { VmResponse } from '../src/guest/vm-response.ts';
 
 const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>, pattern: RegExp = /./) =>
   assert.rejects(promise, (error: Error) => {
@@ -99,13 +99,18 @@ function guest(
     session,
     network,
     fetch: fetchFor(way, nodePlatform) as (url: any, init?: any) => Promise<Response>,
-    vmFetch: fetchFor(way, { respond: (fetched) => new VmResponse(fetched) }) as (
+    vmFetch: fetchFor(way, { respond: platform.fetched, pack: platform.pack }) as (
       url: any,
       init?: any,
-    ) => Promise<VmResponse>,
+    ) => Promise<platform.Response>,
     connect: connectFor(way),
   };
 }
+
+platform.useText({
+  encode: (text) => new TextEncoder().encode(text).slice().buffer,
+  decode: (bytes, encoding) => new TextDecoder(encoding).decode(bytes),
+});
 
 const until = async (what: string, check: () => boolean) => {
   for (let i = 0; i < 400 && !check(); i++) await sleep(10);

@@ -102,13 +102,28 @@ describe('the Python guest', { skip }, () => {
       await redeemTicket(session, ticket, caller);
       return session;
     };
+    /** Goes in as a visitor over a bare link; gives what settles when the session has ended. */
+    const redeem = async (link: Awaited<ReturnType<typeof dial>>): Promise<{ over: Promise<void> }> => {
+      const other = await makeCallerKey();
+      const made = await issue(office, other.thumbprint, { worker: id, node: 'n', epoch: 1, role: 'visitor' });
+      await shell.expect({ jti: made.jti, role: 'visitor', key: made.key, resume_key: made.key });
+      await redeemTicket(
+        new Session({ transport: link, literal: JSON.stringify, timeout_ms: 5_000 }),
+        made.ticket,
+        other,
+      );
+      link.send('{"jsonrpc":"2.0","method":"rpc.open","params":[{"v":1}]}');
+      const { promise, resolve } = Promise.withResolvers<void>();
+      link.start({ message: () => {}, control: (kind) => kind === 4 && resolve(), close: () => resolve() });
+      return { over: promise };
+    };
     const until = async (what: string, check: () => unknown) => {
       for (let i = 0; !check(); i++) {
         assert.ok(i < 400, what);
         await new Promise((resolve) => setTimeout(resolve, 25));
       }
     };
-    return { shell, methods, open, openLiteral, effects, gate, exited, child, until };
+    return { shell, methods, open, openLiteral, dial, redeem, effects, gate, exited, child, until };
   };
 
   const rejected = (stage: string, pattern: RegExp) => (error: Error) => {
@@ -343,6 +358,25 @@ def state(): return stopped
       });
       return JSON.stringify(seen) === '["sync","sync"]';
     });
+  });
+
+  it('ends the session of a caller that breaks the protocol, and no other', async () => {
+    const { open, dial, shell, redeem } = await start('def add(a, b): return a + b\n');
+    const session = await open();
+    for (const text of [
+      '[1]',
+      'nonsense',
+      '{"jsonrpc":"2.0","id":[1],"method":"add","params":[1,2]}',
+      '{"jsonrpc":"2.0","method":"rpc.release","params":[[[[],1]]]}',
+      '{"jsonrpc":"2.0","method":"rpc.credit","params":7}',
+    ]) {
+      const link = await dial();
+      const { over } = await redeem(link);
+      link.send(text);
+      await over;
+    }
+    assert.equal(await session.call('add', [1, 2]), 3);
+    assert.equal((await shell.sessions()).length, 1);
   });
 
   it('keeps the lease while the worker’s threads are all busy', async () => {

@@ -48,7 +48,7 @@ Examples:
   hauki provision rm greeter                                   delete it for good`,
     );
   withModuleFlags(group.command('make', { isDefault: true }))
-    .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
+    .argument('<what>', 'a gem-pointer:// or a file (.ts, .js: bundled with all that it imports; .py)')
     .option('--name <name>', 'its name in the mesh, [a-z0-9-]; default: one is made up')
     .description('make a lasting worker; the word "make" may be left out')
     .action((what: string, flags, command: Command) => provision(what, { ...flags, ...common(command) }));

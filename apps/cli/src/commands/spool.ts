@@ -107,7 +107,7 @@ A job that was accepted survives kills of core and nodes. What is interrupted is
 out), so its code should bear to run twice; --attempts 1 runs it at most once.`,
     );
   withModuleFlags(group.command('run'))
-    .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
+    .argument('<what>', 'a gem-pointer:// or a file (.ts, .js: bundled with all that it imports; .py)')
     .argument('<method>')
     .argument('[arguments...]', 'JSON where it is JSON, else text')
     .description('hand in a job: a worker is made, one method called, the result kept, the worker ended')

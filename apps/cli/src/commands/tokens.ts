@@ -12,17 +12,25 @@ interface CreateFlags {
   worker?: string[];
   node?: string[];
   fetch?: string[];
+  vaults?: string;
+  memory?: string;
+  clones?: string;
 }
 
 async function create(flags: CreateFlags & Common): Promise<void> {
   const given = { pointers: flags.pointer, workers: flags.worker, nodes: flags.node, fetch: flags.fetch };
   const targets = Object.fromEntries(Object.entries(given).filter(([, list]) => list !== undefined)) as TokenTargets;
   const expires_in_ms = milliseconds('--expires', flags.expires);
+  const numbers = { vaults: flags.vaults, memory_mib: flags.memory, clones_per_minute: flags.clones };
+  const quota = Object.fromEntries(
+    Object.entries(numbers).flatMap(([kind, text]) => (text === undefined ? [] : [[kind, Number(text)]])),
+  );
   await withMesh(flags, async (mesh) => {
     const made = await mesh.tokens.create({
       name: flags.name,
       scopes: flags.scope as Scope[],
       targets,
+      quota,
       ...(expires_in_ms === undefined ? {} : { expires_in_ms }),
     });
     if (flags.json) return console.log(JSON.stringify(made));
@@ -42,6 +50,18 @@ const reach = ({ targets: { workers, pointers, nodes, fetch } }: TokenInfo) =>
     ...(fetch.includes('*') ? [] : [`fetch ${fetch.join(' ') || 'none'}`]),
   ].join('; ') || 'all that its scopes do';
 
+/** What of its quota a token has taken; `-` where it has none of its own. */
+function quotaOf({ quota, used }: TokenInfo): string {
+  const of = (limit: number | null, taken: number | undefined, what: string) =>
+    limit === null ? [] : [`${taken ?? '?'}/${limit} ${what}`];
+  const parts = [
+    ...of(quota.vaults, used?.vaults, 'vaults'),
+    ...of(quota.memory_mib, used?.memory_mib, 'MiB'),
+    ...of(quota.clones_per_minute, used?.clones_last_minute, 'clones a minute'),
+  ];
+  return parts.join(', ') || '-';
+}
+
 async function list(flags: Common): Promise<void> {
   await withMesh(flags, async (mesh) => {
     const tokens = await mesh.tokens.list();
@@ -49,7 +69,7 @@ async function list(flags: Common): Promise<void> {
     if (tokens.length === 0) return console.log('No tokens but the two of the core. Make one: hauki token create');
     console.log(
       table([
-        ['TOKEN', 'SCOPES', 'ENDS IN', 'MADE FROM', 'REACHES'],
+        ['TOKEN', 'SCOPES', 'ENDS IN', 'MADE FROM', 'QUOTA', 'REACHES'],
         ...tokens
           .toSorted((a, b) => (a.owner < b.owner ? -1 : 1))
           .map((t) => [
@@ -57,6 +77,7 @@ async function list(flags: Common): Promise<void> {
             t.scopes.join(' '),
             t.expires_at === null ? '-' : duration(Math.max(0, t.expires_at - Date.now())),
             t.owner.split('/').at(-2) ?? 'admin',
+            quotaOf(t),
             reach(t),
           ]),
       ]),
@@ -64,10 +85,10 @@ async function list(flags: Common): Promise<void> {
   });
 }
 
-async function revoke(ids: string[], flags: Common): Promise<void> {
+async function revoke(ids: string[], flags: Common & { endWorkers?: boolean }): Promise<void> {
   await withMesh(flags, async (mesh) => {
     for (const id of ids) {
-      const revoked = await mesh.tokens.revoke(id);
+      const revoked = await mesh.tokens.revoke(id, { end_workers: flags.endWorkers ?? false });
       console.log(flags.json ? JSON.stringify({ revoked }) : revoked.join('\n'));
     }
   });
@@ -106,6 +127,9 @@ Examples:
     .option('--worker <name>', 'reaches this worker besides its own, or * for all; may be repeated', collect)
     .option('--node <name>', 'its workers are placed only there; scope node: the name it joins as', collect)
     .option('--fetch <host:port>', 'its workers may be granted only this; may be repeated', collect)
+    .option('--vaults <n>', 'quota: vaults at once, of it and all tokens below it')
+    .option('--memory <MiB>', 'quota: memory of those vaults together')
+    .option('--clones <n>', 'quota: clones in a minute')
     .addHelpText(
       'after',
       '\nExample:\n  hauki token create --name ci --scope spawn --scope call --expires 1h --pointer gem-pointer://wiki/x/',
@@ -113,11 +137,12 @@ Examples:
     .action((_flags, command: Command) => create({ ...command.opts<CreateFlags>(), ...common(command) }));
   token
     .command('ls')
-    .description('list tokens, without their secrets')
+    .description('list tokens, without their secrets, with what of their quotas is taken')
     .action((_flags, command: Command) => list(common(command)));
   token
     .command('revoke')
     .argument('<ids...>', 'as hauki token ls shows them')
+    .option('--end-workers', 'end also the workers and jobs that were made with them')
     .description('end tokens and all that were made from them, at once')
-    .action((ids: string[], _flags, command: Command) => revoke(ids, common(command)));
+    .action((ids: string[], flags, command: Command) => revoke(ids, { ...flags, ...common(command) }));
 }

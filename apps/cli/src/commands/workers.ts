@@ -138,7 +138,7 @@ async function sessions(mesh: Mesh, json: boolean): Promise<void> {
 
 export function workerCommands(program: Command): void {
   withModuleFlags(program.command('clone'))
-    .argument('<what>', 'a gem-pointer:// or a file (.ts, .js; bundled with all that it imports)')
+    .argument('<what>', 'a gem-pointer:// or a file (.ts, .js: bundled with all that it imports; .py)')
     .description('make a worker and say how to call it; it ends with the command, or after --ttl')
     .option('--ttl <duration>', 'outlive this command by so long, as in 10m')
     .option('--max-life <duration>', 'end after so long for certain')

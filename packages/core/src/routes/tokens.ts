@@ -1,6 +1,7 @@
 /** Tokens over HTTP: narrower ones made, listed, revoked. A secret is in one answer only, that of its making. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { LIMITS, SCOPES, type Scope, type TokenInfo, type TokenRequest } from '@hauki/protocol';
+import { type EndPowers, endWorkers } from '../end-workers.ts';
 import { NO_QUOTA, type Quotas } from '../quotas.ts';
 import type { TokenStore } from '../tokens.ts';
 
@@ -11,10 +12,11 @@ const scopes_described = Object.entries(SCOPES)
   .map(([scope, what]) => `${scope}: ${what}`)
   .join('; ');
 
-export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore; quotas: Quotas }> = async (
+export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenStore; quotas: Quotas }> = async (
   app,
-  { tokens, quotas },
+  powers,
 ) => {
+  const { tokens, quotas } = powers;
   const withUse = (token: TokenInfo): TokenInfo => ({ ...token, used: quotas.used(token.id) });
 
   app.post(
@@ -87,8 +89,18 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<{ tokens: TokenStore; quotas
         tags: ['tokens'],
         summary: 'Revoke a token and all below it: they end at once, with what is open in their name',
         params: Type.Object({ id: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) }),
+        querystring: Type.Object({
+          end_workers: Type.Optional(
+            Type.Boolean({ description: 'end also the workers and jobs that were made with them' }),
+          ),
+        }),
       },
     },
-    async (request) => ({ status: 'success', revoked: await tokens.revoke(request.principal, request.params.id) }),
+    async (request) => {
+      const revoked = await tokens.revoke(request.principal, request.params.id);
+      for (const id of revoked) quotas.forget(id);
+      const ended = request.query.end_workers ? await endWorkers(powers, revoked) : undefined;
+      return { status: 'success', revoked, ...(ended ? { ended } : {}) };
+    },
   );
 };

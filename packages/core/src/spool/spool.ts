@@ -214,6 +214,11 @@ export class Spool {
     return { jobs: records.map((record) => this.#view(record)), ...(next === undefined ? {} : { next }) };
   }
 
+  /** Jobs that have not ended, of owners that are meant. */
+  owned(meant: (owner: string) => boolean): string[] {
+    return [...this.#store.open.values()].filter(({ record }) => meant(record.owner)).map(({ record }) => record.job);
+  }
+
   /** Cancels what has not ended: it never runs, or its worker is destructed. Rejects with JobEnded where it is too late. */
   async cancel(job: string, principal: Principal): Promise<JobDetails> {
     await this.#find(job, principal);

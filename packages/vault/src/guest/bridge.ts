@@ -75,9 +75,9 @@ export class Bridge {
     this.#stream.once('drain', run);
   }
 
-  /** Sends a frame; the bytes are copied. */
-  send(kind: number, channel: number, text: string, bytes?: readonly Uint8Array[]): void {
-    if (this.#over) return;
+  /** Sends a frame; the bytes are copied. Gives how many it has; `left` is called when they have left. */
+  send(kind: number, channel: number, text: string, bytes?: readonly Uint8Array[], left?: () => void): number {
+    if (this.#over) return 0;
     const length = Buffer.byteLength(text);
     let payload = length + (bytes ? 4 : 0);
     for (const part of bytes ?? []) payload += part.length;
@@ -93,7 +93,8 @@ export class Bridge {
       at += part.length;
     }
     this.#cork();
-    this.#stream.write(frame);
+    this.#stream.write(frame, left);
+    return frame.length;
   }
 
   end(reason: string, violated = false): void {

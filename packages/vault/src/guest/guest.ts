@@ -14,6 +14,7 @@ import {
 } from '@hauki/protocol';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { ActivityCounter } from './activity.ts';
+import { Parked } from './parked.ts';
 import { type MakeRequest, pluginObject } from './plugin.ts';
 import { present } from './present.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
@@ -64,6 +65,7 @@ export function createGuest(powers: {
   let worker: WorkerObject | undefined;
 
   const sessions = new Map<string, Session>();
+  const parked = new Parked();
   const activity = new ActivityCounter();
 
   const call = (method: string, params: unknown, role: TicketRole, served: Served): unknown => {
@@ -119,7 +121,7 @@ export function createGuest(powers: {
     },
     open(transport, role, tagged, id) {
       const dispatch: Dispatch = (method, params, _session, served) => {
-        const answer = call(method, params, role, served);
+        const answer = parked.bound(call(method, params, role, served), method, served.timeout_ms);
         return method.startsWith('rpc.') ? activity.own(answer) : answer;
       };
       const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
@@ -130,7 +132,7 @@ export function createGuest(powers: {
       });
     },
     async call(method, params, role) {
-      const run = () => call(method, params, role, new Served(undefined));
+      const run = () => parked.bound(call(method, params, role, new Served(undefined)), method);
       return method.startsWith('rpc.') ? run() : activity.plain(run);
     },
     activity: async () => activity.look(sessions.values()),

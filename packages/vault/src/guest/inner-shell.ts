@@ -29,6 +29,8 @@ interface Held {
   port: PortTransport;
   /** What the outer end says that the caller has not taken. */
   pressure: number;
+  /** What has not left for the outer end. */
+  unsent: number;
 }
 
 /** Serves until the stream ends; resolves with the reason. `inside` makes the guest, once, at `load`. */
@@ -40,8 +42,15 @@ export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside:
   const make = (number: number): Transport => {
     const held: Held = {
       pressure: 0,
+      unsent: 0,
       port: portTransport(
-        (text, bytes) => bridge.send(bytes ? BRIDGE.tagged : BRIDGE.literal, number, text, bytes),
+        (text, bytes) => {
+          // Its own bytes alone: what others are sent does not make this caller a slow one.
+          const size = bridge.send(bytes ? BRIDGE.tagged : BRIDGE.literal, number, text, bytes, () => {
+            held.unsent -= size;
+          });
+          held.unsent += size;
+        },
         (reason) => {
           channels.delete(number);
           bridge.send(BRIDGE.close, number, reason);
@@ -49,7 +58,7 @@ export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside:
       ),
     };
     channels.set(number, held);
-    return Object.defineProperty(held.port, 'buffered_bytes', { get: () => held.pressure + bridge.waiting_bytes });
+    return Object.defineProperty(held.port, 'buffered_bytes', { get: () => held.pressure + held.unsent });
   };
 
   const bridge = new Bridge(link, {

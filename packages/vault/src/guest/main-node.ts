@@ -16,6 +16,7 @@ import { hookModules, placed } from './node-modules.ts';
 import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
 import { stripTypes } from './typescript.ts';
+import { withhold } from './withheld-node.ts';
 
 const LISTENER = 3;
 const CONTROL = 4;
@@ -28,6 +29,7 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
   Object.assign(globalThis, { hauki: context, fetch: context.fetch });
   Object.assign(console, createConsole(context.write_log));
   if (setup.kind === 'plugin') useFastHttp();
+  if (setup.grants) withhold(globalThis, setup.grants);
   return createGuest({
     outside,
     context,

@@ -190,17 +190,25 @@ class Outer {
     const waiting = caller.transport.buffered_bytes;
     this.#waiting += waiting - caller.waiting;
     caller.waiting = waiting;
-    if (waiting > CHANNEL_UNSENT_BYTES || (waiting > 0 && this.#waiting > VAULT_UNSENT_BYTES)) {
-      this.#forget(channel);
-      const reason = 'the caller does not read what it asked for';
-      this.#bridge.send(BRIDGE.close, channel, reason);
-      return caller.transport.close(reason);
+    if (waiting > CHANNEL_UNSENT_BYTES) return this.#giveUp(channel, caller);
+    if (this.#waiting > VAULT_UNSENT_BYTES) {
+      // The one for whom the most is held, whoever was sent something now.
+      const [most] = [...this.#callers].sort(([, a], [, b]) => b.waiting - a.waiting);
+      this.#giveUp(...most!);
+      if (most![1] === caller) return;
     }
     if (Math.abs(waiting - caller.told) >= PRESSURE_STEP_BYTES || (waiting === 0 && caller.told > 0)) {
       caller.told = waiting;
       this.#bridge.send(BRIDGE.pressure, channel, String(waiting));
     }
     if (caller.told > 0) this.#lookAgain();
+  }
+
+  #giveUp(channel: number, { transport }: Caller): void {
+    const reason = 'the caller does not read what it asked for';
+    this.#forget(channel);
+    this.#bridge.send(BRIDGE.close, channel, reason);
+    transport.close(reason);
   }
 
   #lookAgain(): void {

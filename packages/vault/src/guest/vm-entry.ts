@@ -8,14 +8,20 @@ import { joinBytes, type PortTransport, portTransport, Session, type SessionStat
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside } from './guest.ts';
 import { outsideOver } from './outside.ts';
-import { createTimers, VmAbortController, VmAbortSignal } from './vm-globals.ts';
-import { VmResponse } from './vm-response.ts';
+import { createTimers, giveRandom, lazily, VmAbortController, VmAbortSignal, withoutClock } from './vm-globals.ts';
+import type { Platform, PlatformPowers } from './vm-platform.ts';
 
 interface HostBridge {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
   shut(channel: number): void;
   arm(id: number, delay_ms: number): void;
   disarm(id: number): void;
+  /** Entropy; throws without the grant. */
+  random(bytes: number): ArrayBuffer;
+  encode(text: string): ArrayBuffer;
+  decode(bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number): string;
+  /** Runs `vm-platform.ts`. */
+  platform(): void;
 }
 
 /** What the thread calls; see `drivers/quickjs/vm.ts`. */
@@ -34,6 +40,8 @@ export interface VmControl {
     language: string;
     kind?: ModuleKind | undefined;
     load_timeout_ms: number;
+    time: boolean;
+    random: boolean;
   }): Promise<string[]>;
   call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
   stats(): Promise<Record<string, SessionStats>>;
@@ -53,6 +61,19 @@ scope.clearTimeout = timers.clearTimeout;
 scope.clearInterval = timers.clearTimeout;
 scope.AbortController = VmAbortController;
 scope.AbortSignal = VmAbortSignal;
+// What few workers touch is loaded when one does: it then takes its room and its millisecond there alone.
+const powers: PlatformPowers = { encode: host.encode, decode: host.decode };
+const platform = (): Platform => {
+  if (powers.platform) return powers.platform;
+  scope.__platform = powers;
+  try {
+    host.platform();
+  } finally {
+    delete scope.__platform;
+  }
+  return powers.platform!;
+};
+lazily(scope, platform);
 
 const channels = new Map<number, PortTransport>();
 const channel = (number: number): PortTransport => {
@@ -76,13 +97,17 @@ let inside: Inside | undefined;
 const control: VmControl = {
   async load(setup) {
     const outside = outsideOver(session);
-    const context = createContext(setup.worker, outside, { respond: (fetched) => new VmResponse(fetched) });
+    const context = createContext(setup.worker, outside, {
+      respond: (fetched) => platform().fetched(fetched),
+      pack: (body) => platform().pack(body),
+    });
     Object.assign(scope, {
       hauki: context,
       fetch: context.fetch,
       console: createConsole(context.write_log),
-      Response: VmResponse,
     });
+    if (!setup.time) withoutClock(scope);
+    giveRandom(scope, setup.random ? host.random : undefined);
     inside = createGuest({ outside, context, evaluate: () => import('worker.mjs' as string) });
     return inside.load('', setup);
   },

@@ -1,4 +1,9 @@
-/** What a worker expects of any JavaScript platform and QuickJS lacks: timers, a console, signals. Kept small on purpose. */
+/**
+ * What a worker expects of any JavaScript platform and QuickJS lacks or may not have: timers, abort signals, the clocks
+ * and entropy it was granted. Kept small on purpose: every vault carries it. The rest is in `vm-platform.ts`.
+ */
+import { GrantMissing } from '@hauki/protocol';
+
 /** Timers that a vault may have set at once. */
 const TIMERS = 10_000;
 
@@ -104,5 +109,104 @@ export class VmAbortController {
 
   abort(reason?: unknown): void {
     VmAbortSignal.tell(this.signal, reason);
+  }
+}
+
+/** Takes the clocks away: whatever would tell the time says which grant it wants. A date that is given stays one. */
+export function withoutClock(scope: any): void {
+  const missing = (wanted: string) => (): never => {
+    throw new GrantMissing({ grant: 'time', wanted });
+  };
+  const Original = scope.Date;
+  const Guarded = function (this: unknown, ...given: unknown[]) {
+    if (!new.target) missing('Date()')();
+    if (given.length === 0) missing('new Date()')();
+    return Reflect.construct(Original, given, new.target as never);
+  };
+  for (const [name, value] of Object.entries({
+    name: 'Date',
+    length: 7,
+    prototype: Original.prototype,
+    parse: Original.parse,
+    UTC: Original.UTC,
+    now: missing('Date.now()'),
+  }))
+    Object.defineProperty(Guarded, name, { value, writable: name !== 'prototype', configurable: name !== 'prototype' });
+  Object.defineProperty(Original.prototype, 'constructor', { value: Guarded, writable: true, configurable: true });
+  scope.Date = Guarded;
+  scope.performance = { now: missing('performance.now()'), timeOrigin: 0 };
+}
+
+/** Entropy is drawn in pieces of this size, enough for 128 numbers. */
+const DRAWN_BYTES = 1024;
+/** As browsers and Node have it. */
+const MOST_RANDOM_BYTES = 65_536;
+
+/** `Math.random` and `crypto`: from the host's entropy where it is granted, else they say which grant they want. */
+export function giveRandom(scope: any, draw: ((bytes: number) => ArrayBuffer) | undefined): void {
+  const from = (wanted: string, bytes: number): Uint8Array => {
+    if (!draw) throw new GrantMissing({ grant: 'random', wanted });
+    return new Uint8Array(draw(bytes));
+  };
+  let drawn: DataView | undefined;
+  let at = 0;
+  scope.Math.random = () => {
+    if (!drawn || at + 8 > DRAWN_BYTES) {
+      drawn = new DataView(from('Math.random()', DRAWN_BYTES).buffer as ArrayBuffer);
+      at = 0;
+    }
+    // 53 bits, as many as a number in [0, 1) has.
+    const value = (drawn.getUint32(at) >>> 5) * 2 ** 26 + (drawn.getUint32(at + 4) >>> 6);
+    at += 8;
+    return value / 2 ** 53;
+  };
+  scope.crypto = {
+    getRandomValues<T extends ArrayBufferView>(into: T): T {
+      if (!ArrayBuffer.isView(into) || into instanceof DataView || /^Float/.test(into.constructor.name))
+        throw new DOMException('getRandomValues fills arrays of integers', 'TypeMismatchError');
+      if (into.byteLength > MOST_RANDOM_BYTES)
+        throw new DOMException(`at most ${MOST_RANDOM_BYTES} bytes at once`, 'QuotaExceededError');
+      if (into.byteLength > 0)
+        new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(
+          from('crypto.getRandomValues()', into.byteLength),
+        );
+      return into;
+    },
+    randomUUID(): string {
+      const bytes = from('crypto.randomUUID()', 16);
+      bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+      bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+      const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+      return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+    },
+  };
+}
+
+/** What `load` makes when one of it is first touched. */
+const LAZY = [
+  'Headers',
+  'Request',
+  'Response',
+  'TextDecoder',
+  'TextEncoder',
+  'URL',
+  'URLSearchParams',
+  'structuredClone',
+] as const;
+
+/** Defines globals that are loaded, all together, when one of them is first touched. */
+export function lazily(scope: any, load: () => Record<(typeof LAZY)[number], unknown>): void {
+  for (const name of LAZY) {
+    const define = (value: unknown) =>
+      Object.defineProperty(scope, name, { value, writable: true, configurable: true, enumerable: false });
+    Object.defineProperty(scope, name, {
+      configurable: true,
+      get() {
+        const value = load()[name];
+        define(value);
+        return value;
+      },
+      set: define,
+    });
   }
 }

@@ -20,7 +20,7 @@ import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
 import { type Staged, stageRuntime } from './staging.ts';
-import { pythonObstacle, stagePython } from './staging-python.ts';
+import { type PythonSet, pythonObstacle, stagePython } from './staging-python.ts';
 
 export interface LxcOptions {
   /** `[A-Za-z0-9_-]{1,40}`; part of every container's name. */
@@ -33,6 +33,8 @@ export interface LxcOptions {
   log?: (line: string, fields?: object) => void;
   /** For tests only. */
   trial?: Trial;
+  /** What Python vaults are made of; the system's interpreter and its library when left out. */
+  python?: PythonSet;
   /** For vaults whose gate is outside. */
   gates?: Gates;
 }
@@ -85,10 +87,10 @@ class LxcDriver implements Driver {
         await this.#trial();
         const took_ms = Math.round(performance.now() - began);
         const notes = [`LXC ${lxcVersion()}`, choice && `AppArmor ${choice}`, `trial ${took_ms} ms`];
-        const no_python = await pythonObstacle();
+        const no_python = await pythonObstacle(this.#options.python);
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         // The first time on a machine takes seconds: the first worker should not wait for that.
-        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-')))
+        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-library-')))
           this.#stage('python').catch(() => {});
         const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
         return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
@@ -159,7 +161,7 @@ class LxcDriver implements Driver {
     const { stage_dir = STAGE_DIR, guest_file } = this.#options;
     const staging =
       this.#staged.get(runtime) ??
-      (runtime === 'python' ? stagePython(stage_dir) : stageRuntime(stage_dir, guest_file));
+      (runtime === 'python' ? stagePython(stage_dir, this.#options.python) : stageRuntime(stage_dir, guest_file));
     this.#staged.set(runtime, staging);
     // After a failure the next start may find its cause removed.
     staging.catch(() => this.#staged.delete(runtime));

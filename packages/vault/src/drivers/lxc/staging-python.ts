@@ -9,8 +9,20 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { chmod, copyFile, mkdir, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { existsSync, statSync } from 'node:fs';
+import {
+  chmod,
+  copyFile,
+  link,
+  mkdir,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { pythonGuestFiles } from '../../guest/python/files.ts';
@@ -25,6 +37,8 @@ export interface PythonSet {
 
 export const SYSTEM_PYTHON: PythonSet = { interpreter: '/usr/bin/python3', folders: [] };
 
+/** Written anew whenever a library of the machine changes. */
+const LOADER_CACHE = '/etc/ld.so.cache';
 const PYTHON_INSIDE = '/usr/bin/python3';
 const GUEST_INSIDE = '/hauki/python';
 const LEAST_VERSION = [3, 9];
@@ -39,6 +53,7 @@ const NOT_EXTENSIONS = /^(?:_test|_xx|xx|_ctypes_test|readline|_curses|_dbm|_gdb
 /** A header of a compiled module: its flags say that it is never checked against its source (PEP 552). */
 const PYC_HEADER_BYTES = 16;
 const UNCHECKED = 1;
+const COPIED_AT_ONCE = 32;
 
 /** Why Python workers cannot run here, or undefined. */
 export async function pythonObstacle({ interpreter }: PythonSet = SYSTEM_PYTHON): Promise<string | undefined> {
@@ -74,55 +89,79 @@ export async function stagePython(stage_dir: string, set: PythonSet = SYSTEM_PYT
   const files = new Map<string, string>([[PYTHON_INSIDE, interpreter]]);
   await collect(stdlib, stdlib, files);
   for (const [from, inside] of set.folders) await collect(from, inside, files);
-  const linked = [...files].filter(([inside]) => inside.endsWith('.so')).map(([, source]) => source);
-  for (const library of await libraries(interpreter, ...linked)) files.set(library, await realpath(library));
   const guest = await pythonGuestFiles();
   const policy = pythonPolicy(await readFile(POLICY_FILE, 'utf8'));
-  const digest = createHash('sha256').update('python 1').update(policy);
-  for (const [inside, source] of [...files].sort()) {
-    const { size, mtimeNs, ctimeNs } = await stat(source, { bigint: true });
-    digest.update(`${inside}\n${size} ${mtimeNs} ${ctimeNs}\n`);
+  const library = createHash('sha256').update('python library 1');
+  // What the extension modules link is found by the loader; asking it takes a while, so its cache stands for it.
+  const watched = existsSync(LOADER_CACHE) ? [...files, ['', LOADER_CACHE] as const] : [...files];
+  for (const [inside, source] of watched.sort()) {
+    const { size, mtimeNs, ctimeNs } = statSync(source, { bigint: true });
+    library.update(`${inside}\n${size} ${mtimeNs} ${ctimeNs}\n`);
   }
+  const store = join(stage_dir, `python-library-${library.digest('hex').slice(0, 24)}`);
+  const digest = createHash('sha256').update(store).update(policy);
   for (const [name, content] of guest) digest.update(name).update(content);
   const home = join(stage_dir, `python-${digest.digest('hex').slice(0, 24)}`);
   const staged: Staged = {
     rootfs: join(home, 'rootfs'),
     seccomp_profile: join(home, 'seccomp.policy'),
-    init:
-      ['-I', '-S', '-B'].reduce((command, option) => `${command} ${option}`, PYTHON_INSIDE) +
-      ` ${GUEST_INSIDE}/main.py`,
+    init: `${PYTHON_INSIDE} -I -S -B ${GUEST_INSIDE}/main.py`,
     gate_outside: true,
   };
   if (existsSync(home)) return staged;
 
-  const temporary = join(stage_dir, `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
-  try {
+  // The library is kept once, and linked into the root of each guest.
+  await makeWhole(store, async (root) => {
+    const linking = [...files].filter(([inside]) => inside.endsWith('.so')).map(([, source]) => source);
+    for (const path of await libraries(interpreter, ...linking)) files.set(path, await realpath(path));
+    for (const folder of new Set([...files.keys()].map(dirname))) await mkdir(join(root, folder), { recursive: true });
+    const copy = async ([inside, source]: [string, string]) => {
+      const target = join(root, inside);
+      if (inside.endsWith('.pyc')) return writeFile(target, neverChecked(await readFile(source)), { mode: 0o644 });
+      await copyFile(source, target);
+      await chmod(target, inside === PYTHON_INSIDE || inside.includes('.so') ? 0o755 : 0o644);
+    };
+    const all = [...files];
+    while (all.length > 0) await Promise.all(all.splice(0, COPIED_AT_ONCE).map(copy));
+  });
+  await makeWhole(home, async (temporary) => {
     const root = join(temporary, 'rootfs');
-    const folders = ['proc', 'dev', 'tmp', 'etc', 'root', GUEST_INSIDE];
-    for (const dir of folders) await mkdir(join(root, dir), { recursive: true });
+    for (const dir of ['proc', 'dev', 'tmp', 'etc', 'root', GUEST_INSIDE])
+      await mkdir(join(root, dir), { recursive: true });
     for (const device of DEVICES) await writeFile(join(root, 'dev', device), '');
     for (const [path, text] of Object.entries(SMALL_FILES)) await writeFile(join(root, path), text);
-    const made = new Set<string>();
-    for (const [inside, source] of files) {
-      const target = join(root, inside);
-      if (!made.has(dirname(target))) await mkdir(dirname(target), { recursive: true });
-      made.add(dirname(target));
-      await copyFile(source, target);
-      if (inside.endsWith('.pyc')) await neverChecked(target);
-      await chmod(target, inside === PYTHON_INSIDE || inside.includes('.so') ? 0o755 : 0o644);
-    }
+    await linkAll(store, root);
     for (const [name, content] of guest) await writeFile(join(root, GUEST_INSIDE, name), content);
     await compileGuest(interpreter, root, [...guest.keys()], suffix);
     await writeFile(join(temporary, 'seccomp.policy'), policy);
+  });
+  return staged;
+}
+
+/** Links the files of one folder into another. */
+async function linkAll(from: string, to: string): Promise<void> {
+  await mkdir(to, { recursive: true });
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    const [source, target] = [join(from, entry.name), join(to, entry.name)];
+    if (entry.isDirectory()) await linkAll(source, target);
+    else await link(source, target);
+  }
+}
+
+/** Makes a folder whole or not at all; another agent may be faster, with the same content. */
+async function makeWhole(home: string, make: (temporary: string) => Promise<void>): Promise<void> {
+  if (existsSync(home)) return;
+  const temporary = join(dirname(home), `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
+  try {
+    await mkdir(temporary);
+    await make(temporary);
     await openFolders(temporary);
     await rename(temporary, home);
   } catch (error) {
-    // Another agent may have been faster: its root has the same content.
     if (!existsSync(home)) throw error;
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }
-  return staged;
 }
 
 /** Where an interpreter has its library, and how it names compiled modules. */
@@ -143,16 +182,14 @@ async function collect(from: string, inside: string, files: Map<string, string>)
     if (entry.isDirectory()) await collect(source, join(inside, name), files);
     // Modules, compiled modules, extensions, and the few data files of packages.
     else if (/\.(?:py|so|txt|json|toml)$|\.so\./.test(name) || /^[^.]*\.[a-z]+-\d+\.pyc$/.test(name))
-      files.set(join(inside, name), await realpath(source));
+      files.set(join(inside, name), entry.isSymbolicLink() ? await realpath(source) : source);
   }
 }
 
 /** A compiled module keeps its code and needs no source to be compared with. */
-async function neverChecked(file: string): Promise<void> {
-  const content = await readFile(file);
-  if (content.length < PYC_HEADER_BYTES) return;
-  content.writeUInt32LE(UNCHECKED, 4);
-  await writeFile(file, content);
+function neverChecked(content: Buffer): Buffer {
+  if (content.length >= PYC_HEADER_BYTES) content.writeUInt32LE(UNCHECKED, 4);
+  return content;
 }
 
 /** Compiles the guest as if it lay where it will be. */

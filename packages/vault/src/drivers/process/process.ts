@@ -16,7 +16,7 @@ import { dropClaim, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
 import { type Reaper, startReaper } from '../lxc/reaper.ts';
 import { stageRuntime } from '../lxc/staging.ts';
-import { pythonObstacle, stagePython } from '../lxc/staging-python.ts';
+import { type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
 import type { Trial } from './command.ts';
 import { END_TIMEOUT_MS, POLL_MS } from './limits.ts';
 import { arch, obstacle } from './probe.ts';
@@ -36,6 +36,8 @@ export interface ProcessOptions {
   log?: (line: string, fields?: object) => void;
   /** For tests only. */
   trial?: Trial;
+  /** What Python vaults are made of; the system's interpreter and its library when left out. */
+  python?: PythonSet;
   /** For vaults whose gate is outside. */
   gates?: Gates;
 }
@@ -99,7 +101,7 @@ class ProcessDriver implements Driver {
         await this.#trial();
         const notes = ['bubblewrap', `trial ${Math.round(performance.now() - began)} ms`];
         if (!this.#cgroups) notes.push('no cgroup can be written: memory is watched by the agent, CPU is not limited');
-        const no_python = await pythonObstacle();
+        const no_python = await pythonObstacle(this.#options.python);
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
         return { available: true, note: notes.join(', '), runtimes };
@@ -182,7 +184,9 @@ class ProcessDriver implements Driver {
   async #stage(runtime: Runtime): Promise<NonNullable<Powers['sandbox']>> {
     const stage_dir = this.#options.stage_dir ?? (IS_ROOT ? STAGE_DIR : userStage());
     const staged =
-      runtime === 'python' ? await stagePython(stage_dir) : await stageRuntime(stage_dir, this.#options.guest_file);
+      runtime === 'python'
+        ? await stagePython(stage_dir, this.#options.python)
+        : await stageRuntime(stage_dir, this.#options.guest_file);
     mkdirSync(this.#files_dir, { recursive: true, mode: 0o700 });
     const filter_file = join(this.#files_dir, `.filter-${runtime}`);
     writeFileSync(filter_file, compilePolicy(readFileSync(staged.seccomp_profile, 'utf8'), arch()!), { mode: 0o600 });

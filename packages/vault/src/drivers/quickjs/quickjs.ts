@@ -5,51 +5,45 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { LIMITS, VaultFailed } from '@hauki/protocol';
-import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
-import type { Driver, Vault, VaultExit, VaultSpec } from '../../driver.ts';
-import { buildVmGuest } from '../../guest/bundle.ts';
-import type { Down, Up } from './messages.ts';
+import type { Driver, Vault, VaultSpec } from '../../driver.ts';
+import { buildVmScripts } from '../../guest/bundle.ts';
+import { DEMAND_MS, READY } from './limits.ts';
+import type { Scripts, UnfitMessage, Up } from './messages.ts';
+import { Spares } from './spares.ts';
+import { type HostLink, Started } from './started.ts';
 
-interface Held {
-  control: PortTransport;
-  started(port: number): void;
-  gone(exit: VaultExit): void;
-}
-
-interface Host {
+interface Host extends HostLink {
   child: ChildProcess;
-  send(message: Down): void;
 }
-
-/** Longer than the watchdog needs to end a thread. */
-const KILL_MS = 8_000;
 
 export function createQuickjsDriver(): Driver {
-  const vaults = new Map<string, Held>();
+  const vaults = new Map<string, Started>();
+  /** Vaults that are started ahead, by owner and address. */
+  const shelves = new Map<string, Spares<Started>>();
   let host: Promise<Host> | undefined;
   let closing = false;
+  let serial = 0;
 
   const lost = (reason: string) => {
     host = undefined;
-    for (const [id, held] of [...vaults]) {
-      vaults.delete(id);
-      held.gone({ cause: 'exited', reason, log_tail: '' });
-    }
+    for (const shelf of shelves.values()) shelf.close();
+    shelves.clear();
+    for (const vault of vaults.values()) vault.end({ cause: 'exited', reason });
+    vaults.clear();
   };
 
-  const hear = (message: Up) => {
-    const held = vaults.get(message.id);
-    if (!held) return;
-    if (message.op === 'started') held.started(message.port);
-    else if (message.op === 'text') held.control.deliver(message.text, message.bytes);
-    else {
-      vaults.delete(message.id);
-      held.gone({ cause: message.cause, reason: message.reason, log_tail: '' });
+  const hear = (message: Up | UnfitMessage) => {
+    if (message.op === 'unfit') {
+      for (const id of message.ids) vaults.get(id)?.reject();
+      return;
     }
+    const vault = vaults.get(message.id);
+    if (message.op === 'gone') vaults.delete(message.id);
+    vault?.hear(message);
   };
 
   const launch = async (): Promise<Host> => {
-    const script = await buildVmGuest();
+    const scripts: Scripts = await buildVmScripts();
     const child = fork(fileURLToPath(new URL('./host.ts', import.meta.url)), [], {
       // Nothing of the agent's environment: tokens and paths are not the guests' business.
       env: {},
@@ -74,9 +68,14 @@ export function createQuickjsDriver(): Driver {
         clearTimeout(timer);
         child.on('message', hear as (message: unknown) => void);
         // A message that cannot be sent is told by the host's end, not by an exception.
-        resolve({ child, send: (message) => void (child.connected && child.send(message, () => {})) });
+        resolve({
+          child,
+          pid: child.pid!,
+          send: (message) => void (child.connected && child.send(message, () => {})),
+          destroy: () => child.kill('SIGKILL'),
+        });
       });
-      child.send(script, () => {});
+      child.send(scripts, () => {});
     });
   };
 
@@ -86,6 +85,41 @@ export function createQuickjsDriver(): Driver {
       throw error;
     });
     return host;
+  };
+
+  const make = async (owner: string, listen_host: string): Promise<Started> => {
+    const link = await ensureHost();
+    const vault = new Started(`v${++serial}`, owner, listen_host, link);
+    vaults.set(vault.id, vault);
+    await vault.port;
+    return vault;
+  };
+
+  /** Whoever clones once clones again: what an owner asked for of late is started before it is asked for. */
+  const shelfOf = ({ owner, listen_host }: VaultSpec): Spares<Started> => {
+    const key = JSON.stringify([owner, listen_host]);
+    const known = shelves.get(key);
+    if (known) return known;
+    const shelf: Spares<Started> = new Spares({
+      make: async () => {
+        const made = await make(owner, listen_host);
+        void made.exited.then(() => shelf.lost(made));
+        return made;
+      },
+      now: () => performance.now(),
+      least: 0,
+      most: READY,
+      discard: (vault) => void vault.kill(),
+    });
+    const timer = setInterval(() => {
+      shelf.trim();
+      if (shelf.wanted > 0 && shelves.get(key) === shelf) return;
+      if (shelves.get(key) === shelf) shelves.delete(key);
+      clearInterval(timer);
+    }, DEMAND_MS);
+    timer.unref();
+    shelves.set(key, shelf);
+    return shelf;
   };
 
   return {
@@ -105,41 +139,10 @@ export function createQuickjsDriver(): Driver {
 
     async start(spec: VaultSpec): Promise<Vault> {
       if (closing) throw new VaultFailed({ driver: 'quickjs', reason: 'the node is shutting down' });
-      const { child, send } = await ensureHost();
-      const { id, owner, listen_host } = spec;
-      const control = portTransport((text, bytes) => send({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }));
-      const { promise: exited, resolve: tell_exited } = Promise.withResolvers<VaultExit>();
-      const port = await new Promise<number>((resolve, reject) => {
-        const timer = setTimeout(() => send({ op: 'kill', id }), LIMITS.vault_start_ms);
-        vaults.set(id, {
-          control,
-          started: (given) => {
-            clearTimeout(timer);
-            resolve(given);
-          },
-          gone: (exit) => {
-            clearTimeout(timer);
-            control.closed(exit.reason);
-            tell_exited(exit);
-            reject(new VaultFailed({ driver: 'quickjs', reason: exit.reason }));
-          },
-        });
-        send({ op: 'start', id, owner, listen_host, memory_mib: spec.memory_mib });
-      });
-      return {
-        id,
-        port,
-        pid: child.pid!,
-        control,
-        exited,
-        async kill() {
-          send({ op: 'kill', id });
-          // A thread that answers nobody takes its whole host with it.
-          const timer = setTimeout(() => child.kill('SIGKILL'), KILL_MS);
-          await exited;
-          clearTimeout(timer);
-        },
-      };
+      const shelf = shelfOf(spec);
+      let vault = await shelf.take();
+      while (!vault.fit) vault = await shelf.take();
+      return vault.become(spec);
     },
 
     // All of it lives in one process that ends with its agent: an earlier run leaves nothing.

@@ -1,16 +1,20 @@
 /** A thread of the vault host: it holds one owner's QuickJS vaults, each a VM, a shell, and a listening socket. */
+import { readlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { describe } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
-import type { Down, StartMessage, ThreadData, Up } from './messages.ts';
+import { SPARES, TURN_MS } from './limits.ts';
+import { type Aside, CLOCK, type Down, now_ms, type StartMessage, type ThreadData, type Up } from './messages.ts';
+import { Meter } from './meter.ts';
+import { Spares } from './spares.ts';
 import { createVm, type Vm } from './vm.ts';
 
-const { wasm, bytecode, turn_ms, busy } = workerData as ThreadData;
-const clock = new Float64Array(busy);
-const up = (message: Up) => parentPort!.postMessage(message);
+const { wasm, image, clock: shared } = workerData as ThreadData;
+const clock = new Float64Array(shared);
+const up = (message: Up | Aside) => parentPort!.postMessage(message);
 
 interface Held {
   vm: Vm;
@@ -20,17 +24,31 @@ interface Held {
 }
 
 const vaults = new Map<string, Held>();
-/** Long enough for the vault that took the last spare to have loaded its worker. */
-const SPARE_AFTER_MS = 10;
+
+/** Tells the watchdog that code of a stranger runs from now on, for so long at most; 0: that it has come back. */
+function busy(turn_ms: number): void {
+  const now = now_ms();
+  if (turn_ms > 0) {
+    clock[CLOCK.since] = now;
+    clock[CLOCK.until] = now + turn_ms;
+  } else {
+    clock[CLOCK.spent] = clock[CLOCK.spent]! + (now - clock[CLOCK.since]!);
+    clock[CLOCK.until] = 0;
+  }
+}
+
+const extend = (more_ms: number) => {
+  clock[CLOCK.until] = now_ms() + more_ms;
+};
 
 /** The parser sees a stranger's text: the watchdog's clock runs for it too. */
 function prepare(source: string, language: string, name?: string): string {
   if (language !== 'typescript') return source;
-  busyAt(true);
+  busy(TURN_MS.default);
   try {
     return stripTypes(source, name);
   } finally {
-    busyAt(false);
+    busy(0);
   }
 }
 
@@ -38,42 +56,27 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   const held = vaults.get(id);
   if (!held) return;
   vaults.delete(id);
+  const usage = held.vm.used();
   held.vm.dispose();
   // The port first: whose connection has ended finds it closed.
-  held.server.close(() => up({ op: 'gone', id, cause, reason }));
+  held.server.close(() => up({ op: 'gone', id, cause, reason, usage }));
   for (const socket of held.sockets) socket.destroy();
   held.control.closed(reason);
 }
 
-const busyAt = (on: boolean) => {
-  clock[0] = on ? performance.timeOrigin + performance.now() : 0;
-};
-const makeVm = (memory_mib: number) => createVm({ wasm, bytecode, memory_mib, turn_ms, busy: busyAt });
+const spares = new Spares<Vm>({
+  make: () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
+  now: () => performance.now(),
+  least: 1,
+  most: SPARES,
+});
 
-/** One VM is prepared ahead, with the memory that was last asked for: whoever clones once clones again. */
-let spare: { memory_mib: number; vm: Promise<Vm> } | undefined;
-
-async function takeVm(memory_mib: number): Promise<Vm> {
-  const ready = spare?.memory_mib === memory_mib ? spare.vm : undefined;
-  spare = undefined;
-  const vm = await (ready ?? makeVm(memory_mib));
-  // Not at once: first the vault that is being born.
-  setTimeout(() => {
-    if (spare?.memory_mib === memory_mib) return;
-    spare = { memory_mib, vm: makeVm(memory_mib) };
-    spare.vm.catch(() => {
-      spare = undefined;
-    });
-  }, SPARE_AFTER_MS);
-  return vm;
-}
-
-async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promise<void> {
+async function start({ id, listen_host, doom }: StartMessage): Promise<void> {
   const server = createServer();
   const doomed = new Int32Array(doom!);
   try {
     const [vm] = await Promise.all([
-      takeVm(memory_mib),
+      spares.take(),
       new Promise<void>((resolve, reject) => {
         server.once('error', reject);
         server.listen(0, listen_host, resolve);
@@ -109,7 +112,23 @@ async function start({ id, listen_host, memory_mib, doom }: StartMessage): Promi
 process.on('unhandledRejection', () => {});
 
 parentPort!.on('message', (message: Down) => {
-  if (message.op === 'start') void start(message);
-  else if (message.op === 'kill') release(message.id, 'killed', 'killed');
-  else vaults.get(message.id)?.control.deliver(message.text, message.bytes);
+  if (message.op === 'start') return void start(message);
+  if (message.op === 'kill') return release(message.id, 'killed', 'killed');
+  const held = vaults.get(message.id);
+  if (message.op === 'text') held?.control.deliver(message.text, message.bytes);
+  else if (message.op === 'assign')
+    held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
+  else if (held) {
+    if (message.op === 'pause') held.vm.pause(message.on);
+    up({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });
+  }
 });
+
+try {
+  // PID/task/TID, as the thread that asks sees itself.
+  const tid = Number(readlinkSync('/proc/thread-self').split('/').at(-1));
+  if (tid > 0) up({ op: 'thread', tid });
+} catch {
+  // Not Linux: then no thread gives way to another.
+}
+spares.fill();

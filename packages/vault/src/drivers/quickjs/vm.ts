@@ -1,40 +1,66 @@
 /**
  * One QuickJS VM as a vault's inside. Every entry into the VM is bounded in time; a VM that overruns, or that lets a
- * host's error escape, is not entered again.
+ * host's error escape, is not entered again. What is for a VM that is paused, or has used up its share of the thread,
+ * waits in order and within a bound.
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
 import { joinBytes, portTransport, remote, Session, type Transport } from '@hauki/rpc';
-import { JSException, type JSValueHandle, QuickJS } from 'quickjs-wasi';
+import { JSValueHandle, type QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
-import { isPointer, lookUp } from '../../guest/modules.ts';
+import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
+import {
+  ENTRIES,
+  type Entry,
+  fromImage,
+  HOST_FUNCTIONS,
+  type HostFunction,
+  limitMemory,
+  type VmImage,
+} from './image.ts';
+import { RANDOM_BYTES, STACK_BYTES, WAITING, YIELD_AFTER_MS } from './limits.ts';
+import { moduleLoader, told } from './loader.ts';
+import type { Used } from './messages.ts';
+import type { Meter } from './meter.ts';
+import { VmTimers } from './timers.ts';
+import { Turn } from './turn.ts';
 
 export interface VmOptions {
   wasm: WebAssembly.Module;
-  /** The guest's script, compiled by the same QuickJS. */
-  bytecode: Uint8Array;
-  memory_mib: number;
-  /** How long one turn inside may take. */
-  turn_ms: number;
-  /** Told when a turn begins (true) and ends (false), for the watchdog outside this thread. */
-  busy(on: boolean): void;
+  image: VmImage;
+  /** Told when a turn begins, with what it may take, and when it has ended (0), for the watchdog outside this thread. */
+  busy(turn_ms: number): void;
+  /** The turn may go on for so long from now. */
+  extend(more_ms: number): void;
+  /** Something escaped from a VM: whatever else happens in this thread may suffer from it. */
+  soiled(): void;
 }
 
 /** What a VM has to do with once it is a vault's. */
 export interface VmOwner {
-  /** Set to 1 from outside when the VM must stop in the middle of its turn. */
+  /** Not 0: the VM must stop in the middle of its turn. 1 is set from outside, 2 by the VM's own keeper. */
   doom: Int32Array;
   /** The VM must be discarded: `reason` is for a person. */
   misbehaved(reason: string): void;
 }
 
-/** The handler is asked very often; the clock is looked at every so many times. */
-const CLOCK_EVERY = 256;
-/** A little above what the guest allows itself. */
-const TIMERS = 11_000;
-/** Depth of native stack for the VM; deep recursion must end inside it as a RangeError, not in the host. */
-const STACK_BYTES = 256 * 1024;
+/** What a vault may take. */
+export interface VmLimits {
+  memory_mib: number;
+  turn_ms: number;
+  meter: Meter;
+}
+
+type Argument = number | string | Uint8Array;
+interface Waiting {
+  entry: Entry;
+  args: Argument[];
+  size: number;
+}
+
+const JOBS_PER_LOOK = 64;
+const FIRST_CALL = '{"jsonrpc":"2.0","id":1,"method":"stats","params":[]}';
 
 /** Makes a VM with the guest's script run and no worker yet. */
 export async function createVm(options: VmOptions): Promise<Vm> {
@@ -45,19 +71,28 @@ export async function createVm(options: VmOptions): Promise<Vm> {
 
 export class Vm {
   readonly #options: VmOptions;
-  #owner: VmOwner = { doom: new Int32Array(1), misbehaved: () => {} };
+  #owner: VmOwner | undefined;
+  #meter: Meter | undefined;
   #vm!: QuickJS;
-  #bridge!: Record<'deliver' | 'open' | 'closed' | 'fire', JSValueHandle>;
-  #deadline = Number.POSITIVE_INFINITY;
-  #asked = 0;
-  #depth = 0;
+  #bridge!: Record<Entry, JSValueHandle>;
+  readonly #turn: Turn;
+  #inside = false;
   #over = false;
-  #overran = false;
+  #paused = false;
+  /** Why its keeper gives it up, where that is so. */
+  #why: string | undefined;
+  /** Waits for its share, or for the others of its thread. */
+  #yields = false;
   #source = '';
   #find = lookUp({});
+  #granted = { time: false, random: false };
+  readonly #born_at = performance.now();
   #next_channel = 1;
   #queued_bytes = 0;
-  readonly #timers = new Map<number, NodeJS.Timeout>();
+  #waiting: Waiting[] = [];
+  #waiting_bytes = 0;
+  #lent: JSValueHandle | undefined;
+  readonly #timers = new VmTimers((id) => this.#enter('fire', id));
   readonly #channels = new Map<number, Transport>();
   readonly #control = portTransport((text, bytes) =>
     bytes ? this.#enter('deliver', 0, text, joinBytes(bytes)) : this.#enter('deliver', 0, text),
@@ -65,65 +100,77 @@ export class Vm {
 
   constructor(options: VmOptions) {
     this.#options = options;
+    this.#turn = new Turn(options.extend);
   }
 
   async boot(): Promise<void> {
-    const { wasm, bytecode, memory_mib } = this.#options;
-    this.#vm = await QuickJS.create({
+    const { wasm, image } = this.#options;
+    this.#vm = await fromImage(image, {
       wasm,
-      memoryLimit: memory_mib * 1024 * 1024,
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
-      interruptHandler: () => this.#interrupted(),
-      moduleLoader: {
-        normalize: (base, name) => {
-          if (!isPointer(name)) return name;
-          const found = this.#find(name, base);
-          return found === 'worker' ? 'worker.mjs' : found.pointer;
+      interruptHandler: () => this.#turn.stops(),
+      wasi: (memory) => ({
+        clock_time_get: (clock, _precision, at) => {
+          new DataView(memory.buffer).setBigUint64(at, this.#clock_ns(clock), true);
+          return 0;
         },
-        load: (name) => {
-          if (name === 'worker.mjs') return this.#source;
-          const found = isPointer(name) ? this.#find(name, name) : 'worker';
-          if (found !== 'worker') return found.source;
-          throw new Error(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
-        },
-      },
+        // Nothing in the VM may ask for these; what the engine itself prints is nobody's.
+        random_get: () => 52,
+        fd_write: () => 52,
+      }),
+      moduleLoader: moduleLoader({ source: () => this.#source, find: (name, importer) => this.#find(name, importer) }),
     });
     const vm = this.#vm;
-    using host = vm.newObject();
-    const give = (name: string, run: (...args: JSValueHandle[]) => void) => {
-      using made = vm.newFunction(name, (...args) => {
-        run(...args);
-        return vm.undefined;
+    const hosts: Record<HostFunction, (...args: JSValueHandle[]) => unknown> = {
+      post: (channel, text, bytes) =>
+        this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
+      shut: (channel) => this.#shut(channel!.toNumber()),
+      arm: (id, delay) => {
+        if (!this.#timers.arm(id!.toNumber(), delay!.toNumber())) this.#discardLater('it set too many timers');
+      },
+      disarm: (id) => this.#timers.disarm(id!.toNumber()),
+      random: (bytes) => this.#random(bytes!.toNumber()),
+      encode: (text) => this.#lend(vm.newArrayBuffer(new TextEncoder().encode(text!.toString()))),
+      decode: (bytes, encoding, fatal, keep_bom) =>
+        this.#lend(vm.newString(decoded(bytes!, encoding!, fatal!.toNumber() === 1, keep_bom!.toNumber() === 1))),
+      platform: () => vm.evalBytecode(image.platform).dispose(),
+    };
+    for (const name of HOST_FUNCTIONS)
+      vm.registerHostCallback(name, (...args) => {
+        try {
+          const given = hosts[name](...args);
+          return given instanceof JSValueHandle ? given : vm.undefined;
+        } catch (error) {
+          // Only the words: a stack of this side has paths of this machine.
+          throw told(error);
+        }
       });
-      vm.setProp(host, name, made);
-    };
-    give('post', (channel, text, bytes) =>
-      this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
-    );
-    give('shut', (channel) => this.#shut(channel!.toNumber()));
-    give('arm', (id, delay) => this.#arm(id!.toNumber(), delay!.toNumber()));
-    give('disarm', (id) => this.#disarm(id!.toNumber()));
-    vm.setProp(vm.global, '__host', host);
-    this.#turn(() => vm.evalBytecode(bytecode).dispose());
-    using bridge = vm.global.getProp('__vm');
-    this.#bridge = {
-      deliver: bridge.getProp('deliver'),
-      open: bridge.getProp('open'),
-      closed: bridge.getProp('closed'),
-      fire: bridge.getProp('fire'),
-    };
-    using _gone = vm.evalCode('delete globalThis.__vm');
+    const bridge = ENTRIES.map((name) => [name, vm.importHandle(image.entries[name])]);
+    this.#bridge = Object.fromEntries(bridge) as Record<Entry, JSValueHandle>;
+    // It answers once, to nobody: its memory is then at hand when its first call comes.
+    this.#enter('deliver', 0, FIRST_CALL);
   }
 
   /** Makes a VM that was prepared beforehand a vault's own. False when it did not survive its preparation. */
   own(owner: VmOwner): boolean {
     this.#owner = owner;
+    this.#turn.doom = owner.doom;
     return !this.#over;
+  }
+
+  /** Sets its limits, before it has a worker. */
+  limit({ memory_mib, turn_ms, meter }: VmLimits): void {
+    if (this.#over) return;
+    this.#turn.most_ms = turn_ms;
+    this.#meter = meter;
+    limitMemory(this.#vm, memory_mib * 1024 * 1024);
   }
 
   /** The guest in this VM, as a shell wants it. */
   inside(setup: Setup, outside: Outside): Inside {
+    const { time = false, random = false } = setup.grants ?? {};
+    this.#granted = { time, random };
     const session = new Session({
       transport: this.#control,
       dispatch: serveOutside(outside),
@@ -136,7 +183,7 @@ export class Vm {
         this.#source = source;
         this.#find = lookUp(setup);
         const { worker, language, kind, load_timeout_ms } = setup;
-        return session.call('load', [{ worker, language, kind, load_timeout_ms }], {
+        return session.call('load', [{ worker, language, kind, load_timeout_ms, time, random }], {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },
@@ -160,29 +207,68 @@ export class Vm {
     };
   }
 
+  /** Not entered while it is paused; what comes waits. */
+  pause(on: boolean): void {
+    this.#paused = on;
+    if (!on) this.#drain();
+  }
+
+  used(): Used {
+    const { memory_bytes: whole, pages } = this.#options.image;
+    // What lies untouched since its birth, most of its stack, takes no memory.
+    const memory_bytes = this.#over ? 0 : this.#vm._getMemory().buffer.byteLength - whole + pages.length;
+    return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes };
+  }
+
   /** Frees everything; nothing runs inside afterwards. */
   dispose(): void {
     if (this.#over) return;
     this.#over = true;
-    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+    this.#waiting = [];
     for (const transport of this.#channels.values()) transport.close('the vault has ended');
     this.#control.closed('the vault has ended');
     // A VM that was cut off in the middle of a turn may not be sound enough to be freed in order; its memory goes with
     // the WASM instance as soon as nothing refers to it.
     this.#vm = undefined as never;
+    this.#bridge = undefined as never;
   }
 
-  #interrupted(): boolean {
-    if (++this.#asked % CLOCK_EVERY !== 0) return false;
-    if (performance.now() < this.#deadline && Atomics.load(this.#owner.doom, 0) === 0) return false;
-    this.#overran = true;
-    return true;
+  /** Without the grant no clock of the VM tells more than how long the VM has been there. */
+  #clock_ns(clock: number): bigint {
+    if (!this.#granted.time) return BigInt(Math.floor(performance.now() - this.#born_at)) * 1_000_000n;
+    if (clock === 0) return BigInt(Date.now()) * 1_000_000n;
+    // From where the image has its origin: the time since 1970.
+    return BigInt(Math.floor((performance.timeOrigin + performance.now()) * 1_000)) * 1_000n;
   }
 
-  #enter(entry: 'deliver' | 'open' | 'closed' | 'fire', ...args: (number | string | Uint8Array)[]): void {
+  #enter(entry: Entry, ...args: Argument[]): void {
     if (this.#over) return;
+    if (!this.#inside && !this.#paused && !this.#yields) {
+      this.#run(entry, args);
+      return this.#drain();
+    }
+    const size = args.reduce<number>((sum, arg) => sum + (typeof arg === 'number' ? 8 : arg.length), 0);
+    this.#waiting_bytes += size;
+    const kept = args.map((arg) => (arg instanceof Uint8Array ? arg.slice() : arg));
+    this.#waiting.push({ entry, args: kept, size });
+    if (this.#waiting.length > WAITING.entries || this.#waiting_bytes > WAITING.bytes)
+      this.#discardLater('more came for it than it takes: it was paused, or had used up its share of the processor');
+  }
+
+  /** Enters with what waits, as far as it may. */
+  #drain(): void {
+    while (!this.#over && !this.#inside && !this.#paused && !this.#yields) {
+      const next = this.#waiting.shift();
+      if (!next) return;
+      this.#waiting_bytes -= next.size;
+      this.#run(next.entry, next.args);
+    }
+  }
+
+  #run(entry: Entry, args: Argument[]): void {
     const vm = this.#vm;
-    this.#turn(() => {
+    this.#takeTurn(() => {
       const handles = args.map((arg) => {
         if (typeof arg === 'number') return vm.newNumber(arg);
         return typeof arg === 'string' ? vm.newString(arg) : vm.newArrayBuffer(arg);
@@ -195,38 +281,63 @@ export class Vm {
     });
   }
 
-  #turn(run: () => void): void {
-    // Entered from within (a host function that enters again): one turn, one deadline.
-    if (this.#depth > 0) return run();
-    this.#depth++;
-    this.#deadline = performance.now() + this.#options.turn_ms;
-    this.#options.busy(true);
+  #takeTurn(run: () => void): void {
+    const { most_ms } = this.#turn;
+    this.#inside = true;
+    this.#turn.begin();
+    this.#options.busy(most_ms);
+    let failed: string | undefined;
     try {
       run();
-      this.#vm.executePendingJobs();
+      this.#jobs();
     } catch (error) {
-      if (error instanceof JSException && !this.#overran) {
-        // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
-        const text = `${error.name}: ${error.message}`;
-        error.dispose();
-        this.#discard(`its runtime failed: ${text}`);
-      } else if (!this.#overran)
-        this.#discard(`an error escaped the VM: ${error instanceof Error ? error.message : error}`);
+      // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
+      const escaped = error instanceof WebAssembly.RuntimeError || (error as object).constructor === RangeError;
+      failed = `${escaped ? 'an error escaped the VM' : 'its runtime failed'}: ${told(error).message}`;
+      if (escaped) this.#options.soiled();
     } finally {
-      this.#depth--;
-      this.#deadline = Number.POSITIVE_INFINITY;
-      this.#options.busy(false);
-      if (this.#overran) this.#discard(`one turn of its code ran for more than ${this.#options.turn_ms} ms`);
+      this.#inside = false;
+      this.#options.busy(0);
     }
+    const { took_ms, overran } = this.#turn;
+    if (overran) failed = `one turn of its code ran for more than ${most_ms} ms`;
+    if (failed !== undefined) return this.#discard(failed);
+    this.#settle(took_ms);
+  }
+
+  /** Runs what promises wait for. Jobs may be as short as they are many: the clock is looked at between them. */
+  #jobs(): void {
+    const { qjs_is_job_pending: pending, qjs_execute_pending_job: execute } = this.#vm._getExports();
+    for (let run = 1; pending(); run++) {
+      if (execute() < 0) throw new Error('a job of its promises failed: its memory may have run out');
+      if (run % JOBS_PER_LOOK === 0 && this.#turn.stops()) return;
+    }
+  }
+
+  /** After a turn: the vault waits for its share, and where the turn was long, for the others. */
+  #settle(took_ms: number): void {
+    const meter = this.#meter;
+    if (!meter) return;
+    meter.spend(took_ms);
+    const wait_ms = meter.wait_ms();
+    if (wait_ms === 0 && took_ms < YIELD_AFTER_MS) return;
+    this.#yields = true;
+    const again = () => {
+      this.#yields = false;
+      this.#drain();
+    };
+    if (wait_ms > 0) setTimeout(again, wait_ms);
+    else setImmediate(again);
   }
 
   #discard(reason: string): void {
     if (this.#over) return;
     this.dispose();
-    this.#owner.misbehaved(reason);
+    this.#owner?.misbehaved(this.#why ?? reason);
   }
 
   #post(channel: number, text: string, bytes: ArrayBuffer | undefined): void {
+    if (!this.#owner) return;
     // The guest's own bounds are the guest's to remove: these are not.
     if (text.length + (bytes?.byteLength ?? 0) > LIMITS.message_bytes)
       return this.#discardLater('it sent a message beyond all bounds');
@@ -247,7 +358,8 @@ export class Vm {
 
   // Called from within a turn: the VM is let go of when the turn has ended.
   #discardLater(reason: string): void {
-    this.#owner.doom[0] = 1;
+    this.#why ??= reason;
+    if (this.#owner) Atomics.store(this.#owner.doom, 0, 2);
     setImmediate(() => this.#discard(reason));
   }
 
@@ -257,23 +369,22 @@ export class Vm {
     transport?.close('closed by the worker');
   }
 
-  #arm(id: number, delay_ms: number): void {
-    if (this.#timers.size >= TIMERS) return this.#discardLater('it set too many timers');
-    clearTimeout(this.#timers.get(id));
-    this.#timers.set(
-      id,
-      setTimeout(
-        () => {
-          this.#timers.delete(id);
-          this.#enter('fire', id);
-        },
-        Math.max(0, Math.min(Number(delay_ms) || 0, 0x7fffffff)),
-      ),
-    );
+  #random(bytes: number): JSValueHandle {
+    if (!this.#granted.random) throw new Error('it has no grant for random');
+    if (!(bytes > 0 && bytes <= RANDOM_BYTES)) throw new Error(`at most ${RANDOM_BYTES} random bytes at once`);
+    return this.#lend(this.#vm.newArrayBuffer(crypto.getRandomValues(new Uint8Array(Math.floor(bytes)))));
   }
 
-  #disarm(id: number): void {
-    clearTimeout(this.#timers.get(id));
-    this.#timers.delete(id);
+  /** What is given back to the guest: what was given before has been taken, so its handle goes. */
+  #lend(handle: JSValueHandle): JSValueHandle {
+    this.#lent?.dispose();
+    this.#lent = handle;
+    return handle;
   }
+}
+
+/** Text of bytes, by one of the two encodings that the platform offers. */
+function decoded(bytes: JSValueHandle, encoding: JSValueHandle, fatal: boolean, ignoreBOM: boolean): string {
+  const label = encoding.toString() === 'utf-16le' ? 'utf-16le' : 'utf-8';
+  return new TextDecoder(label, { fatal, ignoreBOM }).decode(bytes.toArrayBuffer());
 }

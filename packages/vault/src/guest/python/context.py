@@ -210,22 +210,26 @@ class Context(types.ModuleType):
 class LogStream(io.TextIOBase):
     """What is printed becomes log lines."""
 
+    encoding = "utf-8"
+
     def __init__(self, guest, level: str):
-        self._guest, self._level, self._part = guest, level, ""
+        self._guest, self._level = guest, level
+        self._begun = threading.local()
+        """Each thread's unfinished line."""
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        *lines, self._part = (self._part + text).split("\n")
+        *lines, self._begun.part = (getattr(self._begun, "part", "") + text).split("\n")
         for line in lines:
             self._guest.log(self._level, line)
-        if len(self._part) > _LINES_BYTES // 64:
+        if len(self._begun.part) > _LINES_BYTES // 64:
             self.flush()
         return len(text)
 
     def flush(self) -> None:
-        part, self._part = self._part, ""
+        part, self._begun.part = getattr(self._begun, "part", ""), ""
         if part:
             self._guest.log(self._level, part)
 

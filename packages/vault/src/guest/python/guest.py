@@ -59,7 +59,11 @@ class Guest:
             self._cond.notify()
 
     def apart(self, job) -> None:
-        threading.Thread(target=job, name="hauki-control", daemon=True).start()
+        """Runs a job whatever the worker does with its threads, as long as there can be another."""
+        try:
+            threading.Thread(target=job, name="hauki-control", daemon=True).start()
+        except RuntimeError:
+            self.pool.add(job)
 
     def on_loop(self, job) -> None:
         """Runs a job on the event loop, which is started when it is first needed."""
@@ -119,9 +123,11 @@ class Guest:
         try:
             for kind, number, payload in self._bridge.frames():
                 self._frame(kind, number, payload)
-        finally:
-            # The gate is gone, or this failed: nobody is left to serve.
+            # The gate is gone: nobody is left to serve.
             os._exit(0)
+        except BaseException as error:  # noqa: BLE001: without this thread there is no vault.
+            os.write(2, f"the guest failed: {error!r}\n".encode(errors="replace"))
+            os._exit(70)
 
     def _frame(self, kind: int, number: int, payload: bytes) -> None:
         if kind == OPEN:
@@ -142,6 +148,8 @@ class Guest:
                 session.heard(kind, payload)
             except peer.MeshError as error:
                 session.channel.end(str(error), bye=True)
+            except Exception as error:  # noqa: BLE001: what a caller sends ends its own session at most.
+                session.channel.end(f"the session failed: {error!r}", bye=True)
             if session.channel.ended is not None:
                 self._over(number, session.channel.ended)
 

@@ -131,7 +131,8 @@ class CallerSession(GuestSession):
         # On no thread of the pool: the worker may keep all of them busy, and the lease must be kept all the same.
         try:
             asked = self.guest.control.begin(method[4:], params[:2] if method == "rpc.heartbeat" else params[:1])
-            asked.when_done(lambda done: self._answer(id, done._outcome, done._error))
+            # Elsewhere: the control session holds its lock while it tells.
+            asked.when_done(lambda done: self.guest.apart(lambda: self._answer(id, done._outcome, done._error)))
         except peer.MeshError as error:
             self._answer(id, error=error)
 

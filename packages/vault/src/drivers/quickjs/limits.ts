@@ -1,0 +1,50 @@
+/** Bounds of the quickjs driver, with their reasons. */
+
+/**
+ * What one turn of a guest's code (one entry into its VM) may take. The default is generous for honest work between two
+ * waits; the most is short against the 30 s of a lease, whose heartbeats wait behind a turn.
+ */
+export const TURN_MS = { least: 10, default: 2_000, most: 10_000 } as const;
+/** A turn counts what it computes, but never lasts longer than so many times its bound. */
+export const WALL_PER_TURN = 4;
+/** The VM's own interrupt comes first; past this the thread itself is ended. */
+export const GRACE_MS = 500;
+/** How often the watchdog looks. */
+export const WATCH_EVERY_MS = 100;
+/** A turn longer than this lets the others of its thread go first before its vault is entered again. */
+export const YIELD_AFTER_MS = 4;
+/** Over how long a vault's share of a core is reckoned: so much at once is nobody's harm. */
+export const SHARE_WINDOW_MS = 1_000;
+/** The least share: with less, one turn of full length would cost its vault the lease. */
+export const LEAST_SHARE = 0.1;
+/** The longest that a vault waits for its share, so that heartbeats still pass. */
+export const LONGEST_WAIT_MS = 10_000;
+/** What may wait before a vault that is paused or has used up its share: entries, and their characters and bytes. */
+export const WAITING = { entries: 4_096, bytes: 8 * 1024 * 1024 } as const;
+/** Depth of QuickJS's own stack; deep recursion must end inside as a RangeError, not in the thread. */
+export const STACK_BYTES = 256 * 1024;
+/** The thread's stack: frames of WebAssembly are larger than those that QuickJS counts (4 MiB held in all tries). */
+export const THREAD_STACK_MIB = 8;
+/** What a thread's own objects may take before they are sifted: they are few, and every thread would keep the default. */
+export const THREAD_YOUNG_MIB = 8;
+/** A little above what the guest allows itself (`guest/vm-globals.ts`). */
+export const TIMERS = 11_000;
+/** Entropy that the guest may ask for at once: as `crypto.getRandomValues` has it. */
+export const RANDOM_BYTES = 65_536;
+
+export const THREADS_PER_OWNER = 4;
+/** Vaults that a thread takes before its owner gets another. */
+export const VAULTS_BEFORE_NEXT_THREAD = 16;
+/** An owner's thread that is in one turn for longer takes no new vault while there is another. */
+export const STUCK_MS = 50;
+/** An owner's last thread is kept for a moment, because who clones once clones again. */
+export const IDLE_THREAD_MS = 30_000;
+/** VMs that a thread keeps prepared, at most; it keeps as many as were taken of late. */
+export const SPARES = 8;
+/** Vaults that are kept started for an owner, at most; each takes its room while it waits. */
+export const READY = 8;
+/** What was taken so long ago counts no more. */
+export const DEMAND_MS = 10_000;
+
+/** A thread that computed for more than this part of the last second gives way to all others, until it has computed for less than `calm` of one. */
+export const GIVES_WAY = { busy: 0.5, calm: 0.25, nice: 10 } as const;

@@ -1,0 +1,44 @@
+/** What a VM's `import` finds: the worker's own source, and the modules that were resolved for it. */
+import { JSException, type QuickJSOptions } from 'quickjs-wasi';
+import { isPointer, type lookUp } from '../../guest/modules.ts';
+
+export interface Modules {
+  source(): string;
+  find: ReturnType<typeof lookUp>;
+}
+
+/** Errors are thrown without a stack: the engine would show the guest ours, with paths of this machine. */
+export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOptions['moduleLoader']> {
+  const words = <T>(run: () => T): T => {
+    try {
+      return run();
+    } catch (error) {
+      throw told(error);
+    }
+  };
+  return {
+    normalize: (base, name) =>
+      words(() => {
+        if (!isPointer(name)) return name;
+        const found = find(name, base);
+        return found === 'worker' ? 'worker.mjs' : found.pointer;
+      }),
+    load: (name) =>
+      words(() => {
+        if (name === 'worker.mjs') return source();
+        const found = isPointer(name) ? find(name, name) : 'worker';
+        if (found !== 'worker') return found.source;
+        throw new Error(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
+      }),
+  };
+}
+
+/** An error's name and words for the other side of the bridge, and no stack. */
+export function told(error: unknown): Error {
+  let words = String(error);
+  if (error instanceof Error) words = error instanceof JSException ? `${error.name}: ${error.message}` : error.message;
+  const plain = new Error(words.slice(0, 1_000));
+  if (error instanceof Error && !(error instanceof JSException)) plain.name = error.name;
+  plain.stack = '';
+  return plain;
+}

@@ -1,0 +1,130 @@
+/**
+ * A vault in the host process as the agent holds it, from its start on: before it is anybody's it has a name of the
+ * driver's own, by which host and thread go on knowing it.
+ */
+import { DeadlineExceeded, LIMITS, VaultFailed } from '@hauki/protocol';
+import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
+import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
+import { TURN_MS } from './limits.ts';
+import type { Down, Up, Used } from './messages.ts';
+
+/** Longer than the watchdog needs to end a thread in the longest of turns. */
+const KILL_MS = 13_000;
+/** A vault answers behind the turn that its thread is in. */
+const ASK_MS = 5_000;
+
+export interface HostLink {
+  pid: number;
+  send(message: Down): void;
+  /** Ends the host process, with all that is in it. */
+  destroy(): void;
+}
+
+export class Started {
+  readonly id: string;
+  readonly control: PortTransport;
+  readonly exited: Promise<VaultExit>;
+  /** Its port; rejects with VaultFailed when it did not come to be. */
+  readonly port: Promise<number>;
+  readonly #host: HostLink;
+  readonly #asked = new Map<number, (used: Used) => void>();
+  readonly #listening = Promise.withResolvers<number>();
+  readonly #gone = Promise.withResolvers<VaultExit>();
+  readonly #late: NodeJS.Timeout;
+  /** It is gone, or will be; or it is somebody's. */
+  #state: 'starting' | 'ready' | 'assigned' | 'over' = 'starting';
+  #asks = 0;
+
+  constructor(id: string, owner: string, listen_host: string, host: HostLink) {
+    this.id = id;
+    this.#host = host;
+    this.control = portTransport((text, bytes) =>
+      host.send({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }),
+    );
+    this.port = this.#listening.promise;
+    this.port.catch(() => {});
+    this.exited = this.#gone.promise;
+    this.#late = setTimeout(() => host.send({ op: 'kill', id }), LIMITS.vault_start_ms);
+    host.send({ op: 'start', id, owner, listen_host });
+  }
+
+  /** What the host says of it. */
+  hear(message: Up): void {
+    if (message.op === 'text') return this.control.deliver(message.text, message.bytes);
+    if (message.op === 'used') {
+      const { cpu_ms, memory_bytes } = message;
+      return this.#asked.get(message.ask)?.({ cpu_ms, memory_bytes });
+    }
+    if (message.op === 'gone') return this.end(message);
+    clearTimeout(this.#late);
+    if (this.#state === 'starting') this.#state = 'ready';
+    this.#listening.resolve(message.port);
+  }
+
+  /** It is gone. */
+  end({ cause, reason, usage }: Pick<VaultExit, 'cause' | 'reason' | 'usage'>): void {
+    this.#state = 'over';
+    clearTimeout(this.#late);
+    this.control.closed(reason);
+    this.#gone.resolve({ cause, reason, log_tail: '', ...(usage ? { usage } : {}) });
+    this.#listening.reject(new VaultFailed({ driver: 'quickjs', reason }));
+  }
+
+  /** Whether it can become somebody's vault. */
+  get fit(): boolean {
+    return this.#state === 'ready';
+  }
+
+  /** Ends it, if it waits for somebody to need it. */
+  reject(): void {
+    if (this.#state === 'ready') void this.kill();
+  }
+
+  async kill(): Promise<void> {
+    this.#state = 'over';
+    this.#host.send({ op: 'kill', id: this.id });
+    // A thread that answers nobody takes its whole host with it.
+    const timer = setTimeout(() => this.#host.destroy(), KILL_MS);
+    await this.exited;
+    clearTimeout(timer);
+  }
+
+  /** Makes it somebody's vault; nobody needs to wait, because what is said to it later comes later. */
+  async become(spec: VaultSpec): Promise<Vault> {
+    const port = await this.port;
+    this.#state = 'assigned';
+    const { id } = spec;
+    const turn_ms = Math.min(TURN_MS.most, Math.max(TURN_MS.least, spec.turn_ms ?? TURN_MS.default));
+    this.#host.send({ op: 'assign', id: this.id, memory_mib: spec.memory_mib, cpu: spec.cpu ?? 1, turn_ms });
+    return {
+      id,
+      port,
+      pid: this.#host.pid,
+      control: this.control,
+      exited: this.exited,
+      pause: async () => void (await this.#ask(id, { op: 'pause', on: true })),
+      resume: async () => void (await this.#ask(id, { op: 'pause', on: false })),
+      usage: () => this.#ask(id, { op: 'usage' }),
+      kill: () => this.kill(),
+    };
+  }
+
+  /** Asks the vault's thread, which answers with what the vault has used. */
+  async #ask(name: string, what: { op: 'usage' } | { op: 'pause'; on: boolean }): Promise<Used> {
+    const ask = ++this.#asks;
+    const { promise, resolve, reject } = Promise.withResolvers<Used>();
+    this.#asked.set(ask, resolve);
+    const late = { what: `${what.op} of ${name}`, timeout_ms: ASK_MS, may_have_run: true };
+    const timer = setTimeout(() => reject(new DeadlineExceeded(late)), ASK_MS);
+    this.#host.send({ ...what, id: this.id, ask });
+    const over = this.exited.then((exit): never => {
+      throw new VaultFailed({ driver: 'quickjs', reason: exit.reason });
+    });
+    try {
+      return await Promise.race([promise, over]);
+    } finally {
+      clearTimeout(timer);
+      this.#asked.delete(ask);
+    }
+  }
+}

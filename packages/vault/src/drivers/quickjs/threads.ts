@@ -1,0 +1,200 @@
+/**
+ * The threads of the vault host. A thread has vaults of one owner only. One that an error escaped into gets no new vault
+ * and ends with its last; one that computes without end gives way to all others by the system's own priorities; one
+ * that does not come back in time is ended, with every vault in it.
+ */
+import { readFileSync } from 'node:fs';
+import { setPriority } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import type { VmImage } from './image.ts';
+import {
+  GIVES_WAY,
+  GRACE_MS,
+  IDLE_THREAD_MS,
+  STUCK_MS,
+  THREAD_STACK_MIB,
+  THREAD_YOUNG_MIB,
+  THREADS_PER_OWNER,
+  VAULTS_BEFORE_NEXT_THREAD,
+} from './limits.ts';
+import { type Aside, CLOCK, type Down, now_ms, type ThreadData, type Up } from './messages.ts';
+
+export interface Thread {
+  worker: Worker;
+  owner: string | undefined;
+  vaults: Set<string>;
+  clock: Float64Array;
+  /** Gets no new vault. */
+  soiled: boolean;
+  tid?: number;
+  nice: number;
+  /** Milliseconds that it has computed, as seen a second ago and at the last look. */
+  seen: { at: number; spent: number };
+  /** The turn that it should have come back from, and what it had computed when that was seen. */
+  suspect?: { until: number; used: number };
+  /** The turn that was told to be a long one, by its beginning. */
+  stuck_since?: number;
+  idle_timer?: NodeJS.Timeout;
+}
+
+/** On a machine with too much to do a thread may wait for so many times its grace until it runs again. */
+const WALL_PER_GRACE = 10;
+
+/** Milliseconds of processor time that a thread of this process has had. */
+function cpuOf(tid: number | undefined): number | undefined {
+  if (tid === undefined) return undefined;
+  try {
+    // utime and stime (proc_pid_stat(5)), in hundredths of a second; the name before them may hold anything.
+    const fields = readFileSync(`/proc/self/task/${tid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
+    return (Number(fields[11]) + Number(fields[12])) * 10;
+  } catch {
+    return undefined;
+  }
+}
+
+export interface ThreadsPowers {
+  /** What a thread runs. */
+  script: string;
+  wasm: WebAssembly.Module;
+  image: VmImage;
+  /** What a thread's vaults say. */
+  heard(thread: Thread, message: Up): void;
+  /** These vaults are in a thread that is not to get any more at present. */
+  unfit(ids: string[]): void;
+  /** A thread has ended with these vaults in it. */
+  lost(ids: string[], reason: string): void;
+}
+
+export class Threads {
+  readonly #powers: ThreadsPowers;
+  readonly #all = new Set<Thread>();
+
+  constructor(powers: ThreadsPowers) {
+    this.#powers = powers;
+    this.#start();
+  }
+
+  /** The thread for an owner's next vault, which is entered there. */
+  take(owner: string, id: string): Thread {
+    const thread = this.#choose(owner);
+    thread.owner = owner;
+    thread.vaults.add(id);
+    clearTimeout(thread.idle_timer);
+    setImmediate(() => {
+      if (![...this.#all].some((t) => t.owner === undefined)) this.#start();
+    });
+    return thread;
+  }
+
+  /** A vault has left its thread. */
+  leave(thread: Thread, id: string): void {
+    thread.vaults.delete(id);
+    if (thread.vaults.size > 0 || !this.#all.has(thread)) return;
+    if (thread.soiled) return this.#end(thread);
+    thread.idle_timer = setTimeout(() => this.#end(thread), IDLE_THREAD_MS);
+  }
+
+  send(thread: Thread, message: Down): void {
+    thread.worker.postMessage(message);
+  }
+
+  /** Ends threads that overran, and tells the system which are to give way. */
+  watch(): void {
+    const now = now_ms();
+    for (const thread of this.#all) {
+      const { clock, seen } = thread;
+      const until = clock[CLOCK.until]!;
+      if (until !== 0 && now > until && this.#overran(thread, until, now)) {
+        this.#gone(thread, 'code in its thread overran its turn and could not be interrupted');
+        void thread.worker.terminate();
+        continue;
+      }
+      const since = clock[CLOCK.since]!;
+      if (thread.stuck_since !== since && this.#stuck(thread)) {
+        thread.stuck_since = since;
+        this.#powers.unfit([...thread.vaults]);
+      }
+      const spent = clock[CLOCK.spent]! + (until === 0 ? 0 : now - clock[CLOCK.since]!);
+      const part = (spent - seen.spent) / (now - seen.at);
+      if (thread.nice === 0 && part > GIVES_WAY.busy && spent - seen.spent > STUCK_MS)
+        this.#renice(thread, GIVES_WAY.nice);
+      if (now - seen.at < 1_000) continue;
+      if (thread.nice > 0 && part < GIVES_WAY.calm) this.#renice(thread, 0);
+      thread.seen = { at: now, spent };
+    }
+  }
+
+  /** Whether the thread has computed on beyond its turn's end; not when the system has only not let it run. */
+  #overran(thread: Thread, until: number, now: number): boolean {
+    const used = cpuOf(thread.tid) ?? now;
+    if (thread.suspect?.until !== until) thread.suspect = { until, used };
+    return used - thread.suspect.used > GRACE_MS || now - until > GRACE_MS * WALL_PER_GRACE;
+  }
+
+  #choose(owner: string): Thread {
+    const own = [...this.#all].filter((t) => t.owner === owner);
+    const rank = (t: Thread) => (t.soiled ? 2e6 : 0) + (this.#stuck(t) ? 1e6 : 0) + t.vaults.size;
+    const [best] = own.sort((a, b) => rank(a) - rank(b));
+    if (best && (rank(best) < VAULTS_BEFORE_NEXT_THREAD || own.length >= THREADS_PER_OWNER)) return best;
+    return [...this.#all].find((t) => t.owner === undefined) ?? this.#start();
+  }
+
+  #stuck(thread: Thread): boolean {
+    return thread.clock[CLOCK.until] !== 0 && now_ms() - thread.clock[CLOCK.since]! > STUCK_MS;
+  }
+
+  #renice(thread: Thread, nice: number): void {
+    if (thread.tid === undefined) return;
+    try {
+      setPriority(thread.tid, nice);
+      thread.nice = nice;
+    } catch {
+      // Without the right to raise it again, what was busy once stays behind the others until it ends.
+      thread.nice = Math.max(thread.nice, 1);
+    }
+  }
+
+  #start(): Thread {
+    const { script, wasm, image, heard, unfit } = this.#powers;
+    const clock = new SharedArrayBuffer(CLOCK.slots * Float64Array.BYTES_PER_ELEMENT);
+    const workerData: ThreadData = { wasm, image, clock };
+    const worker = new Worker(script, {
+      eval: true,
+      workerData,
+      stdout: false,
+      stderr: false,
+      resourceLimits: { stackSizeMb: THREAD_STACK_MIB, maxYoungGenerationSizeMb: THREAD_YOUNG_MIB },
+    });
+    const thread: Thread = {
+      worker,
+      owner: undefined,
+      vaults: new Set(),
+      clock: new Float64Array(clock),
+      soiled: false,
+      nice: 0,
+      seen: { at: now_ms(), spent: 0 },
+    };
+    this.#all.add(thread);
+    worker.on('message', (message: Up | Aside) => {
+      if (message.op === 'thread') thread.tid = message.tid;
+      else if (message.op === 'soiled') {
+        thread.soiled = true;
+        unfit([...thread.vaults]);
+      } else heard(thread, message);
+    });
+    worker.on('error', (error: Error) => this.#gone(thread, `its thread failed: ${error.message}`));
+    worker.on('exit', () => this.#gone(thread, 'its thread ended'));
+    return thread;
+  }
+
+  #end(thread: Thread): void {
+    this.#all.delete(thread);
+    void thread.worker.terminate();
+  }
+
+  #gone(thread: Thread, reason: string): void {
+    if (!this.#all.delete(thread)) return;
+    clearTimeout(thread.idle_timer);
+    this.#powers.lost([...thread.vaults], reason);
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * The platform of the web as far as workers ask for it: loaded into a QuickJS vault when one of it is first touched.
+ * Node's own is the model, and the tests compare with it.
+ */
+import { structuredClone } from './platform/clone.ts';
+import { fetched, Headers, pack, Request, Response, useText } from './platform/http.ts';
+import { textCoders } from './platform/text.ts';
+import { URL, URLSearchParams } from './platform/url.ts';
+
+/** What of it is quicker, or safer, outside of the VM. */
+export interface PlatformPowers {
+  /** UTF-8; a lone surrogate becomes U+FFFD. */
+  encode(text: string): ArrayBuffer;
+  /** `encoding` is utf-8 or utf-16le. Throws when `fatal` is 1 and the bytes are not that. */
+  decode(bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number): string;
+  /** What is made. */
+  platform?: Platform;
+}
+
+export interface Platform {
+  Headers: typeof Headers;
+  Request: typeof Request;
+  Response: typeof Response;
+  TextDecoder: unknown;
+  TextEncoder: unknown;
+  URL: typeof URL;
+  URLSearchParams: typeof URLSearchParams;
+  structuredClone: typeof structuredClone;
+  fetched: typeof fetched;
+  pack: typeof pack;
+}
+
+const powers = (globalThis as unknown as { __platform: PlatformPowers }).__platform;
+useText(powers);
+powers.platform = {
+  Headers,
+  Request,
+  Response,
+  ...textCoders(powers),
+  URL,
+  URLSearchParams,
+  structuredClone,
+  fetched,
+  pack,
+};

@@ -1,0 +1,100 @@
+/** The share of a core that a quickjs vault has, and the VMs that are prepared for the next one: with a clock of the test's own. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { DEMAND_MS, LEAST_SHARE, LONGEST_WAIT_MS, SHARE_WINDOW_MS, SPARES } from '../src/drivers/quickjs/limits.ts';
+import { Meter } from '../src/drivers/quickjs/meter.ts';
+import { Spares } from '../src/drivers/quickjs/spares.ts';
+
+const shares = fc.double({ min: LEAST_SHARE, max: 1, noNaN: true });
+const turns = fc.array(fc.tuple(fc.double({ min: 0, max: 5_000, noNaN: true }), fc.nat(3_000)), { maxLength: 50 });
+
+describe('a vault’s share of a core', () => {
+  it('of all of one never makes it wait', () => {
+    let now = 0;
+    const meter = new Meter(1, () => now);
+    for (let i = 0; i < 100; i++) {
+      now += 500;
+      meter.spend(500);
+      assert.equal(meter.wait_ms(), 0);
+    }
+    assert.equal(meter.spent_ms, 50_000);
+  });
+
+  it('is kept over any stretch that is longer than its window', () => {
+    fc.assert(
+      fc.property(shares, turns, (share, list) => {
+        let now = 0;
+        let computed = 0;
+        const meter = new Meter(share, () => now);
+        for (const [took, idle] of list) {
+          // Whoever may go on does so at once, or after a while; whoever must wait, waits.
+          now += meter.wait_ms() + idle;
+          now += took;
+          computed += took;
+          meter.spend(took);
+          const wait = meter.wait_ms();
+          assert.ok(wait >= 0 && wait <= LONGEST_WAIT_MS + 1e-6);
+          // A wait that was cut short is the one thing that gives a vault more.
+          if (wait < LONGEST_WAIT_MS - 1e-6)
+            assert.ok(computed <= share * (now + wait + SHARE_WINDOW_MS) + 1e-3, `${computed} in ${now + wait} ms`);
+          else break;
+        }
+      }),
+    );
+  });
+
+  it('is never less than what its heartbeats need, nor more than a core', () => {
+    assert.equal(new Meter(0, () => 0).share, LEAST_SHARE);
+    assert.equal(new Meter(64, () => 0).share, 1);
+  });
+});
+
+describe('prepared VMs', () => {
+  it('are as many as were taken of late, one at least, and bounded', () => {
+    let now = 0;
+    const spares = new Spares({ make: async () => ({}), now: () => now, least: 1, most: SPARES });
+    assert.equal(spares.wanted, 1);
+    for (let i = 1; i <= 3; i++) void spares.take();
+    assert.equal(spares.wanted, 3);
+    for (let i = 0; i < 50; i++) void spares.take();
+    assert.equal(spares.wanted, SPARES);
+    now += DEMAND_MS + 1;
+    assert.equal(spares.wanted, 1);
+  });
+
+  it('that nobody asks for any more are let go of', async () => {
+    let now = 0;
+    const gone: number[] = [];
+    let made = 0;
+    const spares = new Spares({
+      make: async () => ++made,
+      now: () => now,
+      least: 0,
+      most: 2,
+      discard: (n) => gone.push(n),
+    });
+    void spares.take();
+    for (let i = 0; i < 100 && spares.ready < 1; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    spares.trim();
+    assert.equal(spares.ready, 1);
+    now += DEMAND_MS + 1;
+    spares.trim();
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual([spares.ready, gone], [0, [2]]);
+  });
+
+  it('are handed out once, and one that could not be made is not kept', async () => {
+    let made = 0;
+    const make = async () => {
+      if (++made === 2) throw new Error('no');
+      return { number: made };
+    };
+    const spares = new Spares({ make, now: () => 0, least: 1, most: SPARES });
+    const first = await spares.take();
+    for (let i = 0; i < 100 && made < 2; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(spares.ready, 0);
+    assert.notEqual(await spares.take(), first);
+  });
+});
