@@ -4,6 +4,7 @@
  */
 import type { FetchedBody } from '../context.ts';
 import type { PlatformPowers } from '../vm-platform.ts';
+import { ReadableStream } from './streams.ts';
 import { bufferOf, viewOf } from './text.ts';
 import { URL, URLSearchParams } from './url.ts';
 
@@ -89,6 +90,9 @@ class Body {
   readonly source: Source;
   constructor(source: Source) {
     this.source = source;
+  }
+  getReader(): ReturnType<ReadableStream['getReader']> {
+    return ReadableStream.from(this).getReader();
   }
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     for await (const piece of typeof this.source === 'string' || this.source instanceof Uint8Array
