@@ -46,14 +46,16 @@ export async function timed(run: () => Promise<unknown>): Promise<number> {
 /** Says on standard error what goes on, so that standard output is the table alone. */
 export const note = (text: string) => console.error(`  ${text}`);
 
-export function finish(name: string, rows: Row[]): void {
+/** Prints the rows, and keeps them unless they are only a part of what the benchmark measures. */
+export function finish(name: string, rows: Row[], keep = true): void {
   const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`;
   const folder = fileURLToPath(new URL('./results/', import.meta.url));
   mkdirSync(folder, { recursive: true });
-  writeFileSync(
-    `${folder}${name}.json`,
-    `${JSON.stringify({ name, when: new Date().toISOString(), machine, rows }, undefined, 2)}\n`,
-  );
+  if (keep)
+    writeFileSync(
+      `${folder}${name}.json`,
+      `${JSON.stringify({ name, when: new Date().toISOString(), machine, rows }, undefined, 2)}\n`,
+    );
   const head = ['metric', 'unit', 'ours', 'goal', 'peer', 'peer value', 'ratio'];
   const cells = rows.map((r) =>
     [r.metric, r.unit, r.ours, r.goal ?? '', r.peer ?? '', r.peer_value ?? '', r.ratio ?? ''].map(String),

@@ -1,35 +1,56 @@
 /**
- * What a page loads of the SDK: bundled for browsers, minified, compressed. Run by hand it prints where the bytes are.
- * The benchmark, the browser's test and the example take the bundle from here.
+ * What a page loads of the SDK: bundled for browsers, minified, compressed. It comes in chunks: those of the main job
+ * (connect, clone, call, heartbeat, destruct) are fetched at once, the others when what is in them is used first. Run by
+ * hand it prints where the bytes are. The benchmark, the browser's test and the example take the chunks from here.
  */
+import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { constants, gzipSync } from 'node:zlib';
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 
-/** What the client of a page shall weigh, compressed, at most. It does not yet. */
+/** What the client of a page shall weigh for its main job, compressed, at most. */
 export const CLIENT_GOAL_BYTES = 15 * 1024;
 /** What it may weigh meanwhile: just above what it does, so that nothing is added unseen. Only ever lowered. */
-export const CLIENT_LIMIT_BYTES = 27_300;
+export const CLIENT_LIMIT_BYTES = 18_250;
+/** The same for all chunks together. */
+export const CLIENT_ALL_LIMIT_BYTES = 31_700;
 
+/** The name of the page's module. */
+const PAGE = 'page';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 /** All that a script needs; the errors and limits that it may name come with it. */
 const ENTRY = "export { connect, destruct } from '@hauki/mesh';";
 
-export interface ClientBundle {
+export interface Chunk {
+  /** Its name beside the others, which import it by that. The page's own import is `sdk.js`. */
+  file: string;
   /** An ES module. */
   code: string;
+  /** Fetched at once with `sdk.js`; the others when something in them is used first. */
+  main: boolean;
   bytes: number;
   gzip_bytes: number;
   /** Files in it, the largest first: their minified bytes, and by how much less would be compressed without them. */
   parts: { file: string; bytes: number; gzip_bytes: number }[];
+}
+
+export interface ClientBundle {
+  /** `sdk.js` first, then the others of the main job. */
+  chunks: Chunk[];
+  /** What the main job loads, each chunk compressed by itself, as it is sent. */
+  gzip_bytes: number;
+  /** What all chunks weigh. */
+  all_gzip_bytes: number;
   /** Modules that the bundle leaves for the platform to find; there must be none. */
   imports: string[];
 }
 
 export async function bundleClient(entry = ENTRY): Promise<ClientBundle> {
   const { outputFiles, metafile } = await build({
-    stdin: { contents: entry, resolveDir: ROOT, sourcefile: 'page.ts', loader: 'ts' },
+    entryPoints: [{ in: PAGE, out: 'sdk' }],
+    plugins: [twoKinds(entry)],
     bundle: true,
+    splitting: true,
     write: false,
     minify: true,
     metafile: true,
@@ -41,22 +62,62 @@ export async function bundleClient(entry = ENTRY): Promise<ClientBundle> {
     // Without this a module of Node would be an error; the test wants to name it.
     external: ['node:*'],
     sourcemap: 'external',
-    outfile: 'sdk.js',
+    outdir: ROOT,
+    absWorkingDir: ROOT,
   });
-  const [code, map] = ['sdk.js', 'sdk.js.map'].map((name) => outputFiles.find(({ path }) => path.endsWith(name))!.text);
+  const text = (file: string) => outputFiles.find(({ path }) => path.endsWith(`/${file}`))!.text;
+  const main = new Set<string>();
+  const visit = (file: string) => {
+    if (main.has(file)) return;
+    main.add(file);
+    for (const { path, kind, external } of metafile.outputs[file]!.imports)
+      if (kind === 'import-statement' && !external) visit(path);
+  };
+  visit('sdk.js');
+  const files = [...main, ...Object.keys(metafile.outputs).filter((file) => !main.has(file) && file.endsWith('.js'))];
+  const chunks = files.map((file) => {
+    const code = text(file);
+    const sizes = { bytes: Buffer.byteLength(code), gzip_bytes: compressed(code) };
+    return { file, code, main: main.has(file), ...sizes, parts: partsOf(code, JSON.parse(text(`${file}.map`))) };
+  });
+  const sum = (some: Chunk[]) => some.reduce((total, { gzip_bytes }) => total + gzip_bytes, 0);
   return {
-    code: code!,
-    bytes: Buffer.byteLength(code!),
-    gzip_bytes: compressed(code!),
-    parts: partsOf(code!, JSON.parse(map!)),
-    imports: Object.values(metafile.outputs).flatMap(({ imports }) => imports.map(({ path }) => path)),
+    chunks,
+    gzip_bytes: sum(chunks.filter((chunk) => chunk.main)),
+    all_gzip_bytes: sum(chunks),
+    imports: Object.values(metafile.outputs).flatMap(({ imports }) =>
+      imports.filter(({ external }) => external).map(({ path }) => path),
+    ),
   };
 }
+
+/**
+ * Makes two kinds of chunks: one with all that the page's entry needs, and one for each `import()`. Left alone, esbuild
+ * would cut the first along what the others share with it, and small files compress badly. So each of the others imports
+ * the entry.
+ */
+const twoKinds = (entry: string): Plugin => ({
+  name: 'two-kinds-of-chunks',
+  setup(on) {
+    on.onResolve({ filter: new RegExp(`^${PAGE}$`) }, () => ({ path: PAGE, namespace: PAGE }));
+    on.onLoad({ filter: /.*/, namespace: PAGE }, () => ({ contents: entry, resolveDir: ROOT, loader: 'ts' }));
+    on.onResolve({ filter: /.*/ }, async ({ path, kind, importer, resolveDir, pluginData }) => {
+      if (kind !== 'dynamic-import' || pluginData === PAGE) return undefined;
+      const found = await on.resolve(path, { kind, importer, resolveDir, pluginData: PAGE });
+      return { ...found, pluginData: PAGE };
+    });
+    on.onLoad({ filter: /\.ts$/ }, async ({ path, pluginData }) =>
+      pluginData === PAGE
+        ? { contents: `${await readFile(path, 'utf8')}\nimport '${PAGE}';`, loader: 'ts' as const }
+        : undefined,
+    );
+  },
+});
 
 const compressed = (text: string) => gzipSync(text, { level: constants.Z_BEST_COMPRESSION }).length;
 
 /** Which file each piece of the code is from: by its source map (ECMA-426), which one name per piece is enough of. */
-function partsOf(code: string, map: { mappings: string; sources: string[] }): ClientBundle['parts'] {
+function partsOf(code: string, map: { mappings: string; sources: string[] }): Chunk['parts'] {
   const pieces: { from: number; source: number }[] = [];
   let line_start = 0;
   let source = 0;
@@ -101,10 +162,15 @@ function readVlq(segment: string): number[] {
 }
 
 if (import.meta.main) {
-  const { bytes, gzip_bytes, parts } = await bundleClient();
-  const row = (minified: number | string, gzip: number | string, what: string) =>
+  const { chunks, gzip_bytes, all_gzip_bytes } = await bundleClient();
+  const row = (minified: number, gzip: number, what: string) =>
     console.log(`${String(minified).padStart(9)} ${String(gzip).padStart(7)}  ${what}`);
-  row('minified', 'gzip', 'file');
-  for (const { file, bytes, gzip_bytes } of parts) row(bytes, gzip_bytes, file);
-  row(bytes, gzip_bytes, `all; the bound is ${CLIENT_LIMIT_BYTES}, the goal ${CLIENT_GOAL_BYTES}`);
+  for (const { file, main, bytes, gzip_bytes, parts } of chunks) {
+    console.log(`\n minified    gzip  ${file}, ${main ? 'for the main job' : 'when it is used'}`);
+    for (const part of parts) row(part.bytes, part.gzip_bytes, part.file);
+    row(bytes, gzip_bytes, 'together');
+  }
+  console.log(`
+The main job: ${gzip_bytes} bytes; the bound is ${CLIENT_LIMIT_BYTES}, the goal ${CLIENT_GOAL_BYTES}
+Everything:   ${all_gzip_bytes} bytes; the bound is ${CLIENT_ALL_LIMIT_BYTES}`);
 }

@@ -56,6 +56,14 @@ class Wires {
     for (const port of ports) for (const socket of this.#sockets.get(port) ?? []) socket.destroy();
   }
 
+  /** The connections there are lead nowhere from now on, and do not end. `newest`: only so many. */
+  silence(port: number, newest = Number.POSITIVE_INFINITY): void {
+    for (const socket of [...(this.#sockets.get(port) ?? [])].slice(-newest)) {
+      socket.cork();
+      socket.pause();
+    }
+  }
+
   /** Cuts, and lets nothing through until `unblock`. */
   block(...ports: number[]): void {
     for (const port of ports) this.#blocked.add(port);
@@ -125,6 +133,21 @@ for (const driver of DRIVERS)
       assert.ok(wires.count(port) > 3, `${wires.count(port)} connections`);
       await used.mesh.destruct(ghost);
     });
+
+    for (const routing of ['p2p_only', 'relay_only'] as const)
+      it(`goes on over a fresh connection when the one it has falls silent (${routing})`, async () => {
+        const { ghost, port } = await spawn({ routing, heartbeat_ms: 300, lease_ms: 20_000 });
+        assert.equal(await ghost.add(1), 1);
+        const to = routing === 'p2p_only' ? port : core();
+        const before = wires.count(to);
+        wires.silence(to, 1);
+        const answers = await Promise.all([ghost.add(2), ghost.later(3), ghost.add(4)]);
+        assert.deepEqual(answers.toSorted(), [2, 3, 4]);
+        assert.ok(wires.count(to) > before);
+        // It was said once, however often it was sent.
+        assert.deepEqual((await ghost.report()).seen.toSorted(), [1, 2, 3, 4]);
+        await used.mesh.destruct(ghost);
+      });
 
     it('goes on over the relay when its connection to the core is cut', async () => {
       const { ghost, port } = await spawn({ routing: 'relay_only' });

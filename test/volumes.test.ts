@@ -40,11 +40,11 @@ const SOURCE = `
     const piece = 'x'.repeat(1024 * 1024);
     for (let n = 0; n < mib; n++) await volume.write('filler/' + n, piece);
   };`;
-/** What lxc vaults can do besides: files. */
+/** What Node vaults can do besides: files. */
 const FILES = `${SOURCE}
   import fs from 'node:fs';
   import os from 'node:os';
-  export const home = () => [os.homedir(), process.env.HOME, process.getuid(), fs.statSync('/root').uid];
+  export const home = () => [os.homedir(), process.env.HOME, process.getuid(), fs.statSync('/root/.').uid];
   export const link = (to, path) => fs.symlinkSync(to, '/root/' + path);
   export const save = (path, text) => fs.writeFileSync('/root/' + path, text);
   export const load = (path) => fs.readFileSync('/root/' + path, 'utf8');
@@ -58,7 +58,7 @@ interface Keeper {
 
 const volume_of = (volume: string | { name: string; quota_mib: number }) => ({ grants: { volume } });
 const keeper = (used: { mesh: Mesh }, driver: DriverName, volume: Parameters<typeof volume_of>[0]) =>
-  used.mesh.clone<Keeper>({ source: driver === 'lxc' ? FILES : SOURCE }, { driver, ...volume_of(volume) });
+  used.mesh.clone<Keeper>({ source: driver === 'quickjs' ? SOURCE : FILES }, { driver, ...volume_of(volume) });
 
 const restartNode = async ({ local }: TestMesh) => {
   await local.nodes[0]!.kill();
@@ -134,7 +134,7 @@ for (const driver of DRIVERS)
       const full = keeper(used, driver, small);
       await full.write!('first', 'kept');
       await refused(full.fill!(64), VolumeFailed, /it is full/);
-      if (driver === 'lxc') {
+      if (driver !== 'quickjs') {
         assert.equal(await full.code!('save', 'more', 'x'.repeat(4 * 1024 * 1024)), 'ENOSPC');
         await full.tmp!();
       }
@@ -147,7 +147,7 @@ for (const driver of DRIVERS)
       await grown.fill!(12);
       assert.equal(await grown.read!('first'), 'kept');
       await used.mesh.destruct(grown);
-      if (driver === 'lxc') {
+      if (driver !== 'quickjs') {
         const tiny = keeper(used, driver, { name: 'tiny', quota_mib: 1 });
         assert.equal(await tiny.code!('many'), 'ENOSPC', 'files are counted too');
         await used.mesh.destruct(tiny);
@@ -180,6 +180,24 @@ for (const driver of DRIVERS)
         await used.mesh.destruct(again);
       });
 
+    if (driver === 'process')
+      it('is the vault’s home and its own, whichever id the vault has', async () => {
+        for (const round of ['one', 'two']) {
+          const files = keeper(used, driver, 'home');
+          assert.deepEqual((await files.home!()).slice(0, 3), ['/root', '/root', 0]);
+          await files.save!(`by-file-${round}`, round);
+          await files.write!(`by-effect-${round}`, round);
+          for (const path of ['by-file-one', 'by-effect-one'])
+            assert.deepEqual([await files.read!(path), await files.load!(path)], ['one', 'one']);
+          await used.mesh.destruct(files);
+        }
+        if (missing('lxc')) return;
+        const other = keeper(used, 'lxc', 'home');
+        await other.save!('by-file-one', 'also here');
+        assert.equal(await other.load!('by-file-two'), 'two');
+        await used.mesh.destruct(other);
+      });
+
     it('survives kill -9 of its vault, its agent, and the core', async () => {
       const name = `kept-${driver}`;
       const worker = `keeper-${driver}-${crypto.randomUUID().slice(0, 8)}`;
@@ -192,7 +210,7 @@ for (const driver of DRIVERS)
         });
       await visit().write!('diary', 'day one');
       let next = 2;
-      if (driver === 'lxc') {
+      if (driver !== 'quickjs') {
         const found = (await used.mesh.registry()).workers.find((w) => w.worker === worker)!;
         process.kill(found.pid, 'SIGKILL');
         await epoch(next++);

@@ -5,11 +5,13 @@ import { bundleClient } from '../../scripts/client-size.ts';
 
 /** Serves the page on loopback; 0: a free port. Resolves with its URL. */
 export async function servePage(port = 0): Promise<{ url: string; close(): void }> {
-  const { code } = await bundleClient();
+  const { chunks } = await bundleClient();
+  const scripts = new Map(chunks.map(({ file, code }) => [`/${file}`, code]));
   const page = readFileSync(new URL('index.html', import.meta.url));
   const server = createServer((request, response) => {
-    const [type, body] = request.url === '/sdk.js' ? ['text/javascript', code] : ['text/html; charset=utf-8', page];
-    response.writeHead(200, { 'content-type': type }).end(body);
+    const script = scripts.get(request.url ?? '');
+    response.writeHead(200, { 'content-type': script ? 'text/javascript' : 'text/html; charset=utf-8' });
+    response.end(script ?? page);
   });
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(server.address() as { port: number }).port}/`;

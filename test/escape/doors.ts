@@ -1,7 +1,7 @@
 /** Attempts at the doors that are open: effects, tickets, frames, names in the API, the heartbeat. */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, connect as dial, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,7 +11,7 @@ import { streamTransport } from '@hauki/rpc/node';
 import type { DriverName } from '../support/mesh.ts';
 import { METADATA, WEB_HOST } from './host.ts';
 import { type Attempt, blocked, judged, type Outcome, opened } from './table.ts';
-import type { World } from './world.ts';
+import { MEMORY_MIB, type World } from './world.ts';
 
 type By = Partial<Record<DriverName, string>>;
 
@@ -74,6 +74,65 @@ async function readDocument({ mesh, facts, ask }: World, driver: DriverName, rea
   await mesh.meshfs.write(pointer, facts.proof);
   const source = `export const attempt = () => hauki.meshfs.resolve('${pointer}').then((d) => d.content);`;
   return ask(driver, source, facts, { grants: { meshfs: { read } } });
+}
+
+/** Links in a place where the agent reads for the worker: its volume. Swapped while it reads, a thousand times. */
+function links({ facts, ask, folder }: World): Attempt {
+  const swapping = `export const attempt = async (host) => {
+    const fs = process.getBuiltinModule('node:fs');
+    fs.writeFileSync('/root/plain', 'plain');
+    fs.symlinkSync(host.secret_file, '/root/link');
+    let last = 'nothing';
+    for (let i = 0; i < 300; i++) {
+      const answer = hauki.volume.read('name');
+      fs.rmSync('/root/name', { force: true });
+      if (i % 2) fs.linkSync('/root/plain', '/root/name'); else fs.symlinkSync(host.secret_file, '/root/name');
+      last = await answer.catch((error) => error.message);
+      if (last.includes(host.proof)) return last;
+    }
+    return await hauki.volume.read('link').catch((error) => error.message);
+  };`;
+  return {
+    name: 'links swapped on a path that the agent reads',
+    by: { lxc: 'no link is followed', process: 'permission model; no link is followed' },
+    run: (driver) =>
+      judged(facts.proof, () => ask(driver, swapping, facts, { grants: { volume: `escape-${driver}` } })),
+    control: {
+      what: 'a reader that follows links',
+      run: () =>
+        judged(facts.proof, async () => {
+          const link = join(folder, 'followed');
+          symlinkSync(facts.secret_file, link);
+          return readFileSync(link, 'utf8');
+        }),
+    },
+  };
+}
+
+/** A token that is taken away: whoever holds it still clones nothing more with it. */
+function revoked(world: World): Attempt {
+  const { local, mesh } = world;
+  const use = async (driver: DriverName, take_away: boolean) => {
+    const { token, id } = await mesh.tokens.create({ name: 'revoked', scopes: ['spawn', 'call'] });
+    const holder = await connect({ core: local.url, token });
+    try {
+      const options = { driver, memory_mib: MEMORY_MIB[driver], timeout_ms: 8_000 };
+      const ghost: any = holder.clone({ source: 'export const here = () => "OPEN";' }, options);
+      await ghost.here();
+      if (take_away) await mesh.tokens.revoke(id);
+      await sleep(500);
+      const next: any = holder.clone({ source: 'export const here = () => "OPEN";' }, options);
+      return await next.here();
+    } finally {
+      await holder.close();
+    }
+  };
+  return {
+    name: 'use after revoke',
+    by: same('the token is looked up at every request'),
+    run: (driver) => judged('\0', () => use(driver, true)),
+    control: { what: 'a token that is not revoked', run: () => judged('\0', () => use('quickjs', false)) },
+  };
 }
 
 /** What belongs to another: its worker, its ticket. */
@@ -354,5 +413,13 @@ function names(world: World): Attempt {
 }
 
 export function doorAttempts(world: World): Attempt[] {
-  return [...effects(world), ...others(world), ...frames(world), heartbeat(world), names(world)];
+  return [
+    ...effects(world),
+    links(world),
+    revoked(world),
+    ...others(world),
+    ...frames(world),
+    heartbeat(world),
+    names(world),
+  ];
 }

@@ -4,6 +4,22 @@
  * and driver; `--json` prints rows as lines of JSON; other arguments are words to look for in the attempts' names.
  *
  * All of it runs in a network namespace with nothing but a loopback interface (`host.ts`).
+ *
+ * The list of issue 4, and where each item is:
+ *   language.ts   Function, Promise, async constructor chains; prepareStackTrace; prototype pollution across the bridge;
+ *                 hostile getters and Proxies in results
+ *   inside.ts     import('node:fs'); process.binding; process.dlopen; host environment; /proc/<pid>/root, mem, environ;
+ *                 core_pattern, sysrq; release_agent; a cgroup's limits; symbolic and hard links and `..` out of its folder;
+ *                 TCP and DNS out; metadata address; host Unix and abstract sockets; tmpfs and inode filling;
+ *                 heap, ArrayBuffer and string bombs
+ *   lifecycle.ts  infinite and microtask loops; ReDoS; parked await; recursion; log flood; surviving destruct; surviving
+ *                 kill -9 of the agent
+ *   doors.ts      ungranted effects; redirects; use after revoke; another vault's id; malformed and oversized frames;
+ *                 links swapped on paths the agent reads; a forged heartbeat; `..` in every name the API takes
+ *   calls.ts      connect, bind, fast open, re-listen, ioctl on fd 3 and on accepted sockets; passing them on (sendmsg);
+ *                 TIOCSTI; AF_VSOCK, AF_ALG, AF_PACKET, AF_NETLINK; mount, remount and umount; unshare, clone and clone3
+ *                 of a user namespace; setns; ptrace; mknod; open_by_handle_at; bpf; perf_event_open; userfaultfd;
+ *                 io_uring; keyctl; raising its own limits; inherited descriptors; setuid exec; fork bomb
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -6,6 +6,7 @@ import { fsCommands, notesVerbs } from './commands/fs.ts';
 import { kernelCommands } from './commands/kernel.ts';
 import { lifeCommands } from './commands/life.ts';
 import { provisionCommands } from './commands/provision.ts';
+import { revokeCommands } from './commands/revoke.ts';
 import { runCommands } from './commands/run.ts';
 import { spoolCommands } from './commands/spool.ts';
 import { tokenCommands } from './commands/tokens.ts';
@@ -51,6 +52,7 @@ eventCommands(program);
 tokenCommands(program);
 kernelCommands(program);
 volumeCommands(program);
+revokeCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
 // Flags that every verb takes may stand before or after it.

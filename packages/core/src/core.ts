@@ -21,6 +21,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
+import { createFamily } from './family.ts';
 import { Fates } from './fates.ts';
 import { Gateway } from './kernels/gateway.ts';
 import { Kernels } from './kernels/kernels.ts';
@@ -36,6 +37,7 @@ import { kernelRoutes } from './routes/kernels.ts';
 import { lifeRoutes } from './routes/life.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
 import { provisionRoutes } from './routes/provision.ts';
+import { revokeRoutes } from './routes/revoke.ts';
 import { spoolRoutes } from './routes/spool.ts';
 import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
@@ -124,6 +126,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     random: options.random ?? Math.random,
     event: events.emit,
   });
+  const family = createFamily({ registry, swarm, principal: tokens.behind });
   const relay = new Relay({ registry, visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience) });
   const lasting = new Lasting({ kv: backplane.kv('lasting'), registry, swarm, event: events.emit, node_grace_ms });
   const spool = new Spool({
@@ -202,6 +205,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
   await app.register(meshfsRoutes, { meshfs, tokens });
   await app.register(volumeRoutes, { volumes });
+  await app.register(revokeRoutes, { registry, swarm, lasting, emit: events.emit });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
   await app.register(kernelRoutes, { kernels });
@@ -255,6 +259,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
           core_id,
           log,
           meshfs,
+          family,
         });
         return;
       }

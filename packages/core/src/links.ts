@@ -29,6 +29,7 @@ export interface NodeMeshFs {
 export interface LinkPowers {
   registry: Registry;
   meshfs: NodeMeshFs;
+  family: { clone(node: string, worker: string, request: unknown): Promise<{ worker: string }> };
   /** Whose token the link came with: it says as which node it may register. */
   principal: Principal;
   keys: object;
@@ -100,10 +101,14 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
       return meshfs.write({ pointer: to, content, ...(media_type ? { media_type } : {}) });
     },
     meshfs_resolve: async (worker, pointer) => meshfs.resolve(granted('read', worker, pointer)),
+    async clone(worker, request) {
+      if (!node) throw registerFirst();
+      return powers.family.clone(node.info.node, worker, request);
+    },
   };
   const session = new Session({
     transport: streamTransport(stream),
-    dispatch: serve(core, ['register', 'report', 'worker_died', 'meshfs_write', 'meshfs_resolve']),
+    dispatch: serve(core, ['register', 'report', 'worker_died', 'meshfs_write', 'meshfs_resolve', 'clone']),
     literal: encode,
   });
   void session.closed.then((reason) => {

@@ -4,7 +4,6 @@
  */
 import {
   type Fate,
-  type Grants,
   LIMITS,
   type NodeForCore,
   type NodeInfo,
@@ -15,6 +14,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
+import type { Parent } from './family.ts';
 import { Fates } from './fates.ts';
 import type { Candidate } from './matchmaker.ts';
 
@@ -42,7 +42,7 @@ export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
   /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. */
-  readonly forging = new Map<string, { node: string; grants: Grants }>();
+  readonly forging = new Map<string, Parent>();
   /** Lasting workers that do not run just now, whose they are, and why. */
   readonly restarting = new Map<string, { owner: string; why: string }>();
   readonly fates: Fates;
@@ -187,6 +187,12 @@ export class Registry {
     const entry = this.workers.get(worker) ?? this.restarting.get(worker) ?? this.fates.get(worker);
     if (!entry) throw new WorkerUnknown({ worker });
     return { worker, owner: entry.owner };
+  }
+
+  /** Its node says that it has less now. */
+  regranted(worker: string, grants: WorkerInfo['grants']): void {
+    const entry = this.workers.get(worker);
+    if (entry) this.workers.set(worker, { ...entry, grants });
   }
 
   /** A worker that lives as far as is known. Throws WorkerRestarting, WorkerDied, or WorkerUnknown. */

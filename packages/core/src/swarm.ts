@@ -9,6 +9,7 @@ import {
   describe,
   type Fate,
   type GrantRequest,
+  type Grants,
   ISOLATION_LEVELS,
   type IsolationLevel,
   isError,
@@ -224,7 +225,15 @@ export class Swarm {
         throw error;
       }
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
-      registry.forging.set(job.worker, { node: node.info.node, grants: job.grants });
+      const { worker, code } = job;
+      registry.forging.set(worker, {
+        worker,
+        owner,
+        grants,
+        ...(code ? { code } : {}),
+        node: node.info.node,
+        ...(min_isolation ? { min_isolation } : {}),
+      });
       try {
         const made = await node.rpc.provision(job);
         return { entry: this.#admit(job, node.info.node, made), made };
@@ -254,6 +263,17 @@ export class Swarm {
     return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
   }
 
+  /**
+   * Takes grants from a living worker: from its next effect on it has no more than `most` gives of them, and its clones no
+   * more than it. Resolves with what it has then.
+   */
+  async narrow(worker: string, most: Grants): Promise<Grants> {
+    const { registry } = this.#powers;
+    const told = await registry.home(worker).rpc.narrow(worker, most);
+    for (const one of told) registry.regranted(one.worker, one.grants);
+    return registry.find(worker).grants;
+  }
+
   /** Kills at once; resolves when nothing is left of it. */
   async destruct(worker: string, principal: Principal): Promise<void> {
     if (this.#powers.registry.workers.get(worker)?.lasting)
@@ -277,7 +297,7 @@ export class Swarm {
   }
 
   #admit(job: Job, node: string, made: Provisioned): RegisteredWorker {
-    const { owner, memory_mib, grants, lease, lasting, code } = job;
+    const { owner, memory_mib, grants, lease, lasting, code, parent, min_isolation } = job;
     const { worker, epoch, driver, isolation, direct } = made;
     const entry: RegisteredWorker = {
       worker,
@@ -295,6 +315,8 @@ export class Swarm {
       lease_until: 0,
       ...(lasting ? { lasting } : {}),
       ...(code ? { code } : {}),
+      ...(parent ? { parent } : {}),
+      ...(min_isolation ? { min_isolation } : {}),
     };
     if (this.#powers.registry.born(entry)) this.#powers.event('WORKER_BORN', { worker, node, driver, owner, epoch });
     return entry;

@@ -156,6 +156,13 @@ export class TokenStore {
     return owner.split('/').flatMap((id) => this.quota(id) ?? []);
   }
 
+  /** Whose workers are of this owner; undefined where that token has ended. */
+  behind = (owner: string): Principal | undefined => {
+    if (owner === ADMIN.name) return ADMIN;
+    const known = this.#by_id.get(owner.split('/').at(-1)!);
+    return known?.owner === owner && !this.#isOver(known) ? known.principal : undefined;
+  };
+
   /** Ends a token and all below it, at once and for good. Resolves with their ids when that is durable. */
   revoke(asker: Principal, id: string): Promise<string[]> {
     demand(asker, { scope: 'tokens' });

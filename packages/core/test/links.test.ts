@@ -31,6 +31,7 @@ describe('a node’s link', () => {
       core_id: 'c',
       principal: NODE,
       log: () => {},
+      family: { clone: async (_node, worker) => ({ worker: `${worker}-clone` }) },
       meshfs: {
         write: async ({ pointer }) => ({ pointer: asked.push(pointer) }),
         resolve: async (pointer) => {
@@ -73,8 +74,8 @@ describe('a node’s link', () => {
     const grants = normaliseGrants({
       meshfs: { read: ['gem-pointer://wiki/a/'], write: ['gem-pointer://wiki/a/out'] },
     });
-    registry.forging.set('w-mine', { node: 'east', grants });
-    registry.forging.set('w-other', { node: 'west', grants });
+    registry.forging.set('w-mine', { worker: 'w-mine', owner: 'admin', node: 'east', grants });
+    registry.forging.set('w-other', { worker: 'w-other', owner: 'admin', node: 'west', grants });
     await core.meshfs_resolve('w-mine', 'gem-pointer://wiki/a/b');
     await core.meshfs_write('w-mine', 'gem-pointer://wiki/a/out', 'x');
     assert.deepEqual(asked, ['gem-pointer://wiki/a/b', 'gem-pointer://wiki/a/out']);

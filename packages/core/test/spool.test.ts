@@ -14,6 +14,7 @@ import {
   NoNodeFits,
   OutcomeUnknown,
   Overloaded,
+  QuotaExceeded,
   RemoteError,
   SourceRejected,
   VaultFailed,
@@ -49,6 +50,11 @@ describe('what a failed attempt means', () => {
     ])
       assert.equal(judge(error, 'call', true), 'own', error.name);
     assert.equal(judge(lost, 'connect', true), 'interrupted');
+  });
+
+  it('by a quota is none: the job waits for room', () => {
+    const full = new QuotaExceeded({ what: 'vaults', limit: 1, used: 1 });
+    assert.equal(judge(full, 'place', false), 'crowded');
   });
 
   it('that would only come again is its own: out of memory, misbehaved', () => {

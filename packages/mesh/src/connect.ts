@@ -5,11 +5,12 @@ import {
   DeadlineExceeded,
   describe,
   type GrantRequest,
+  type Grants,
   type IsolationLevel,
   type Language,
-  type MeshEvent,
   type NodeInfo,
   type NodeLoad,
+  type Revocation,
   type SecretRequests,
   type SessionInfo,
   type Ticket,
@@ -28,18 +29,12 @@ import {
   type PendingGhost,
   pendingGhost,
   sourceOf,
-} from '@hauki/rpc';
+} from '@hauki/rpc/client';
+import { services } from '#parts';
 import { powers } from '#powers';
-import { type EventsOptions, meshEvents } from './events.ts';
 import { createCoreClient } from './http.ts';
-import { type Kernels, meshKernels } from './kernel.ts';
-import { type LastingDoor, lastingDoor } from './lasting.ts';
-import { type LifeDoor, lifeDoor } from './life.ts';
-import { type MeshFsClient, meshFsClient } from './meshfs.ts';
-import type { Routing } from './route.ts';
-import { type SpoolDoor, spoolDoor } from './spool.ts';
-import { meshTokens, type Tokens } from './tokens.ts';
-import { meshVolumes, type Volumes } from './volumes.ts';
+import { type Routing, workerPath } from './route.ts';
+import type { Services } from './services.ts';
 import { RemoteWorker } from './worker.ts';
 
 export interface ConnectOptions {
@@ -105,10 +100,8 @@ export interface WorkerDetails {
   lease: { heartbeat_ms: number; lease_ms: number };
 }
 
-export interface Mesh extends AsyncDisposable, LastingDoor, LifeDoor, SpoolDoor {
+export interface Mesh extends AsyncDisposable, Services {
   readonly core: string;
-  /** The mesh's microkernels. */
-  readonly kernels: Kernels;
   /**
    * Clones a worker. Returns at once something to call (calls wait for the worker) or to await (to its ghost).
    * Rejects with NoNodeFits, SourceRejected, VaultFailed, PointerUnknown, BadInput, Unauthorised, ConnectionLost.
@@ -126,20 +119,15 @@ export interface Mesh extends AsyncDisposable, LastingDoor, LifeDoor, SpoolDoor 
   ): PendingGhost<T>;
   /** Kills a worker at once, by ghost or by name. Resolves when nothing of it is left. */
   destruct(worker: object | string): Promise<void>;
+  /**
+   * Takes grants from a worker, by ghost or by name, and from its clones: from its next effect on. Resolves with what it has
+   * then. Rejects with BadInput for what it was not granted, or what cannot be taken while it lives.
+   */
+  revoke(worker: object | string, what: Revocation): Promise<Grants>;
   /** Where a ghost's worker is and how it is reached; waits until it is born. */
   details(worker: object): Promise<WorkerDetails>;
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
   ended(worker: object): Promise<string>;
-  registry(): Promise<RegistryView>;
-  /** Callers' sessions with workers: how each is connected, and what it has done. */
-  sessions(): Promise<SessionView[]>;
-  readonly meshfs: MeshFsClient;
-  /** What happens in the mesh: what the core remembers or, with `follow`, as it happens. Leave it with `break`. */
-  events(options?: EventsOptions): AsyncGenerator<MeshEvent, void>;
-  /** Narrower tokens than this mesh's own. */
-  readonly tokens: Tokens;
-  /** Private lasting folders of one's workers. */
-  readonly volumes: Volumes;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
   close(): Promise<void>;
@@ -297,22 +285,24 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     core: base,
     clone,
     cloneDistributed: clone,
-    kernels: meshKernels(core),
-    ...lifeDoor(core, async (thing) => (await workerBehind(thing)).body.worker),
-    ...lastingDoor(core, moduleOf),
-    ...spoolDoor(core, moduleOf),
+    ...services(core, moduleOf, async (thing) => (await workerBehind(thing)).body.worker),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
       const opening = (async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
-        const path = `/api/v2/ephemeral/${worker}/ticket`;
-        const { ticket } = await core.request<Spawned>('POST', path, { audience: key.thumbprint });
+        const wanted = { audience: key.thumbprint };
+        const { ticket } = await core.request<Spawned>('POST', `${workerPath(worker)}/ticket`, wanted);
         return open(ticket, given);
       })();
       return embody<T>(worker, opening, async () => (await opening.catch(() => undefined))?.leave());
     },
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);
-      await core.request('DELETE', `/api/v2/ephemeral/${encodeURIComponent(worker)}`);
+      await core.request('DELETE', workerPath(worker));
+    },
+    async revoke(worker, what) {
+      const name = typeof worker === 'string' ? worker : (await workerBehind(worker)).body.worker;
+      const path = `/api/v2/ephemeral/${encodeURIComponent(name)}/revoke`;
+      return (await core.request<{ grants: Grants }>('POST', path, what)).grants;
     },
     async details(thing) {
       const { body, route, methods } = await workerBehind(thing);
@@ -320,12 +310,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       return { worker, node, driver, isolation, lease, route, methods };
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
-    registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),
-    sessions: async () => (await core.request<{ sessions: SessionView[] }>('GET', '/api/v2/sessions')).sessions,
-    meshfs: meshFsClient(core),
-    events: (given) => meshEvents(core, given),
-    tokens: meshTokens(core),
-    volumes: meshVolumes(core),
     stats() {
       const sum = { ...done };
       for (const worker of live)

@@ -5,9 +5,11 @@
  * one that it gave out, and what could not be had any more is said by an EVENTS_LOST in its place. A core that is away
  * is waited for; a token that is refused is an error.
  */
-import { ConnectionLost, isError, MeshError, type MeshEvent, Overloaded } from '@hauki/protocol';
+import { BadInput, ConnectionLost, isError, MeshError, type MeshEvent, Overloaded } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { type CoreClient, pause, refusal } from './http.ts';
+import { type CoreClient, refusal } from './http.ts';
+import { pause } from './pause.ts';
+import { eventsOf, type ServerEvent } from './streams.ts';
 
 export interface EventsOptions {
   /** Goes on as things happen, until it is left (`break`) or aborted. Else: what the core remembers. */
@@ -24,8 +26,6 @@ export interface EventsOptions {
 
 /** Waits between tries to come back. */
 const RETRY_MS = { first: 200, most: 5_000 };
-/** One event with its framing. A core sends far less; what sends more is none. */
-const EVENT_CHARS = 256 * 1024;
 
 /** Events as `mesh.events` gives them. Rejects with Unauthorised, Forbidden, BadInput, ConnectionLost. */
 export async function* meshEvents(core: CoreClient, options: EventsOptions = {}): AsyncGenerator<MeshEvent, void> {
@@ -61,19 +61,13 @@ export async function* meshEvents(core: CoreClient, options: EventsOptions = {})
   }
 }
 
-interface Frame {
-  id: string | undefined;
-  /** None where the core only says that it is there, and how far its events are. */
-  data: string | undefined;
-}
-
 /** One stream of the core, as long as it lasts. Ends, or rejects with ConnectionLost or what the core said. */
 async function* frames(
   { base, token }: CoreClient,
   query: URLSearchParams,
   last: string | undefined,
   signal: AbortSignal | undefined,
-): AsyncGenerator<Frame, void> {
+): AsyncGenerator<ServerEvent, void> {
   const ending = new AbortController();
   const end = () => ending.abort();
   signal?.addEventListener('abort', end);
@@ -85,23 +79,19 @@ async function* frames(
     const url = new URL(`/api/v2/events?${query}`, base);
     const answer = await fetch(url, { headers, signal: ending.signal, redirect: 'error', cache: 'no-store' });
     if (!answer.ok || !answer.body) throw refusal(base, answer.status, await answer.json().catch(() => undefined));
-    const reader = answer.body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string>).getReader();
-    let text = '';
-    for (let got = await reader.read(); !got.done; got = await reader.read()) {
-      // A slow script is no silent core.
-      clearTimeout(silence);
-      const blocks = (text + got.value).split('\n\n');
-      text = blocks.pop()!;
-      for (const block of blocks) {
-        const of = (field: string) => new RegExp(`^${field}: ?(.*)$`, 'm').exec(block)?.[1];
-        yield { id: of('id'), data: of('data') };
-      }
-      if (text.length > EVENT_CHARS) throw new Error('it sends no events');
-      // The core says at least every so often that it is there.
-      silence = setTimeout(end, LIMITS.event_idle_ms * 3);
-    }
+    const reader = answer.body.getReader();
+    yield* eventsOf(
+      (async function* () {
+        for (let got = await reader.read(); !got.done; got = await reader.read()) {
+          // A slow script is no silent core; and the core says at least every so often that it is there.
+          clearTimeout(silence);
+          yield got.value;
+          silence = setTimeout(end, LIMITS.event_idle_ms * 3);
+        }
+      })(),
+    );
   } catch (error) {
-    if (error instanceof MeshError) throw error;
+    if (error instanceof MeshError && !isError(error, BadInput)) throw error;
     const why = ending.signal.aborted ? 'nothing was heard for too long' : (error as Error).message;
     throw new ConnectionLost({ why: `the events of ${base}: ${why}` });
   } finally {

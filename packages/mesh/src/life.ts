@@ -1,6 +1,7 @@
 /** A worker's life from outside: pause and resume, a look inside, its log, and why it ended. */
 import { type Fate, fromWire, type LogLine, type WorkerInfo } from '@hauki/protocol';
 import type { CoreClient } from './http.ts';
+import { requestStream } from './http-stream.ts';
 import { eventsOf } from './streams.ts';
 
 export interface LogOptions {
@@ -68,11 +69,13 @@ export function lifeDoor(core: CoreClient, nameOf: (worker: object) => Promise<s
         return answer.fate ?? undefined;
       }
       query.set('follow', 'true');
-      const { body } = await core.stream('GET', `${await path(worker, '/logs')}?${query}`, { signal });
-      for await (const { name, data } of eventsOf(body)) {
-        if (name === 'error') throw fromWire(data);
-        if (name === 'end') return data as Fate;
-        yield data as LogLine;
+      const { body } = await requestStream(core, 'GET', `${await path(worker, '/logs')}?${query}`, { signal });
+      for await (const { event, data } of eventsOf(body)) {
+        if (data === undefined) continue;
+        const said = JSON.parse(data);
+        if (event === 'error') throw fromWire(said);
+        if (event === 'end') return said as Fate;
+        yield said as LogLine;
       }
       return undefined;
     },

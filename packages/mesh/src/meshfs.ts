@@ -5,20 +5,12 @@
  * from where it broke off when the connection was cut, and counted once; a watch goes on over cut connections without
  * missing a change, or says that it missed some (`ChangesMissed`).
  */
-import {
-  BadInput,
-  ConnectionLost,
-  DeadlineExceeded,
-  type FileVersion,
-  fromWire,
-  isError,
-  OutcomeUnknown,
-  UploadOffset,
-} from '@hauki/protocol';
+import { BadInput, ConnectionLost, DeadlineExceeded, type FileVersion, fromWire, isError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CoreClient } from './http.ts';
-import type { HttpStream } from './powers.ts';
-import { eventsOf, gathered, PIECE_BYTES, type Piece, pause, piecesOf } from './streams.ts';
+import { type HttpStream, requestStream } from './http-stream.ts';
+import { pause } from './pause.ts';
+import { eventsOf, gathered, PIECE_BYTES, type Piece, piecesOf } from './streams.ts';
 
 /** Times that a piece is sent before the upload fails. Between them the wait doubles, from 100 ms. */
 const PIECE_ATTEMPTS = 6;
@@ -153,7 +145,7 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
   async function putWhole(pointer: string, body: Uint8Array, options: PutOptions): Promise<FileInfo> {
     const path = `${RAW}?${query({ pointer, language: options.language })}`;
     const request = { headers: headersOf(options), body, idle_ms: PATIENT_MS, signal: options.signal };
-    const { status: _, ...info } = await answered(await core.stream('PUT', path, request));
+    const { status: _, ...info } = await answered(await requestStream(core, 'PUT', path, request));
     options.onProgress?.(body.length);
     return info;
   }
@@ -192,14 +184,19 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
         const of = total ?? '*';
         const range = body.length === 0 ? `bytes */${of}` : `bytes ${start + sent}-${start + bytes.length - 1}/${of}`;
         const request = { headers: { ...headers, 'content-range': range }, body, idle_ms: PATIENT_MS, signal };
-        const { status, upload: _u, offset: _o, ...info } = await answered(await core.stream('PUT', path, request));
+        const {
+          status,
+          upload: _u,
+          offset: _o,
+          ...info
+        } = await answered(await requestStream(core, 'PUT', path, request));
         return status === 'accepted' ? undefined : info;
       } catch (error) {
-        const cut = [ConnectionLost, OutcomeUnknown, DeadlineExceeded, UploadOffset].some((kind) =>
-          isError(error, kind as typeof ConnectionLost),
-        );
+        const { name } = error as Error;
+        const cut = /^(ConnectionLost|OutcomeUnknown|DeadlineExceeded|UploadOffset)$/.test(name);
         if (!cut || attempt === PIECE_ATTEMPTS) throw error;
         await pause(100 * 2 ** attempt, signal);
+        signal?.throwIfAborted();
         sent = (await offsetOf(upload, signal).catch(() => start + sent)) - start;
         if (sent < 0 || sent > bytes.length) throw error;
       }
@@ -207,7 +204,7 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
   }
 
   async function offsetOf(upload: string, signal: AbortSignal | undefined): Promise<number> {
-    const state = await core.stream('HEAD', `${RAW}?${query({ upload })}`, { signal });
+    const state = await requestStream(core, 'HEAD', `${RAW}?${query({ upload })}`, { signal });
     await gathered(state.body);
     return Number(state.header('upload-offset'));
   }
@@ -243,7 +240,7 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
       const headers: Record<string, string> = {};
       if (start !== undefined || end !== undefined)
         headers.range = `bytes=${start ?? 0}-${end === undefined ? '' : end - 1}`;
-      const answer = await core.stream('GET', `${RAW}?${query({ pointer, version })}`, { headers, signal });
+      const answer = await requestStream(core, 'GET', `${RAW}?${query({ pointer, version })}`, { headers, signal });
       const { body } = answer;
       const whole = () => gathered(body);
       return { ...infoOf(answer), body, whole, text: async () => new TextDecoder().decode(await whole()) };
@@ -281,12 +278,14 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
       for (;;) {
         try {
           const path = `/api/v2/meshfs/watch?${query({ prefix, after: last })}`;
-          const { body } = await core.stream('GET', path, { signal });
+          const { body } = await requestStream(core, 'GET', path, { signal });
           lost_at = undefined;
-          for await (const { name, data } of eventsOf(body)) {
-            if (name === 'error') throw fromWire(data);
-            last = (data as FileInfo).revision;
-            if (name === 'change') yield data as FileInfo;
+          for await (const { event, data } of eventsOf(body)) {
+            if (data === undefined) continue;
+            const said = JSON.parse(data);
+            if (event === 'error') throw fromWire(said);
+            last = (said as FileInfo).revision;
+            if (event === 'change') yield said as FileInfo;
           }
         } catch (error) {
           if (signal?.aborted) return;
@@ -296,7 +295,7 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
         }
         // Without knowing from where, going on could miss something.
         if (last === undefined) throw new ConnectionLost({ why: 'the core ended the watch before it began' });
-        await pause(250, signal).catch(() => {});
+        await pause(250, signal);
         if (signal?.aborted) return;
       }
     },

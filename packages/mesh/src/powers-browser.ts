@@ -3,23 +3,8 @@
  * so no direct route, and no TLS keyed by a ticket.
  */
 import { BadInput, ConnectionLost, fromWire, type MeshError } from '@hauki/protocol';
-import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc';
+import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc/client';
 import type { Powers } from './powers.ts';
-
-/** Reads a body by hand: not every browser can loop over it. */
-async function* chunksOf(body: ReadableStream<Uint8Array> | null, moved: () => void): AsyncGenerator<Uint8Array> {
-  const reader = body?.getReader();
-  try {
-    for (;;) {
-      const got = await reader?.read();
-      moved();
-      if (!got || got.done) return;
-      yield got.value;
-    }
-  } finally {
-    await reader?.cancel().catch(() => {});
-  }
-}
 
 export const powers: Powers = {
   async http(method, url, headers, body, timeout_ms) {
@@ -28,45 +13,13 @@ export const powers: Powers = {
     return { status: answer.status, body: await answer.text() };
   },
 
-  async stream(method, url, headers, body, { idle_ms, signal }) {
-    const idle = new AbortController();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const moved = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => idle.abort(new DOMException('nothing came', 'TimeoutError')), idle_ms);
-    };
-    moved();
-    const either = signal ? AbortSignal.any([idle.signal, signal]) : idle.signal;
-    const sent = body as Uint8Array<ArrayBuffer> | undefined;
-    try {
-      const answer = await fetch(url, { method, headers, body: sent ?? null, signal: either, redirect: 'error' });
-      const stream = async function* () {
-        try {
-          yield* chunksOf(answer.body, moved);
-        } finally {
-          clearTimeout(timer);
-        }
-      };
-      return { status: answer.status, header: (name) => answer.headers.get(name) ?? undefined, body: stream() };
-    } catch (error) {
-      clearTimeout(timer);
-      throw error;
-    }
-  },
-
   defaults: () => ({ core: globalThis.location?.origin ?? 'http://127.0.0.1:8000' }),
-
-  dialDirect: async () => {
-    throw new ConnectionLost({
-      why: 'a browser has no direct route to a worker; leave it to p2p_preferred or relay_only',
-    });
-  },
 
   async dialRelay(core, path, token, tls, timeout_ms) {
     if (tls)
       throw new BadInput({
         what: 'the worker',
-        why: 'its node asks for TLS keyed by the ticket, which browsers cannot do. A page reaches workers of nodes on loopback or in a VPN',
+        why: 'its node asks for TLS keyed by the ticket, which browsers cannot do: use a node on loopback or in a VPN',
       });
     return dial(new URL(path, core.replace(/^http/, 'ws')), token, timeout_ms);
   },

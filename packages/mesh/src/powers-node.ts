@@ -1,14 +1,13 @@
 /** The SDK's powers in Node: TCP, TLS, the file with the token, the bundler. */
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { Agent as HttpAgent, request as requestHttp } from 'node:http';
-import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ConnectionLost } from '@hauki/protocol';
 import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
 import { adminTokenFile, defaultDataDir } from './data-dir.ts';
-import type { DirectRoute, Powers } from './powers.ts';
+import { clientOf } from './http-stream-node.ts';
+import type { Powers, TlsKey } from './powers.ts';
 
 function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
@@ -25,23 +24,19 @@ function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket
   });
 }
 
-const secured = (stream: Duplex, tls: DirectRoute['tls'], timeout_ms: number) =>
+const secured = (stream: Duplex, tls: TlsKey, timeout_ms: number) =>
   tls ? secureStream(stream, tls.jti, tls.key, timeout_ms) : stream;
-
-/** Connections to cores are kept for the next request; idle ones do not hold the process. */
-const agents = { 'http:': new HttpAgent({ keepAlive: true }), 'https:': new HttpsAgent({ keepAlive: true }) };
 
 export const powers: Powers = {
   // Not fetch: a clone waits for this, and node:http answers in half the time.
   http(method, url, headers, body, timeout_ms) {
     return new Promise((resolve, reject) => {
-      const secure = url.protocol === 'https:';
-      const agent = secure ? agents['https:'] : agents['http:'];
+      const { request, agent } = clientOf(url);
       const failed = (error: NodeJS.ErrnoException) => {
         clearTimeout(timer);
         reject(error.name === 'TimeoutError' ? error : new Error(error.code ?? error.message));
       };
-      const outgoing = (secure ? requestHttps : requestHttp)(url, { method, headers, agent }, (answer) => {
+      const outgoing = request(url, { method, headers, agent }, (answer) => {
         const chunks: Buffer[] = [];
         answer.on('data', (chunk) => chunks.push(chunk));
         answer.on('error', failed);
@@ -61,29 +56,6 @@ export const powers: Powers = {
     });
   },
 
-  stream(method, url, headers, body, { idle_ms, signal }) {
-    return new Promise((resolve, reject) => {
-      const secure = url.protocol === 'https:';
-      const agent = secure ? agents['https:'] : agents['http:'];
-      const length = body === undefined ? {} : { 'content-length': String(body.length) };
-      const options = { method, headers: { ...headers, ...length }, agent, signal };
-      const outgoing = (secure ? requestHttps : requestHttp)(url, options, (answer) => {
-        const header = (name: string) => {
-          const value = answer.headers[name];
-          return Array.isArray(value) ? value.join(', ') : value;
-        };
-        resolve({ status: answer.statusCode ?? 0, header, body: answer });
-      });
-      outgoing.setTimeout(idle_ms, () => {
-        outgoing.destroy(Object.assign(new Error(`nothing came for ${idle_ms} ms`), { name: 'TimeoutError' }));
-      });
-      outgoing.on('error', (error: NodeJS.ErrnoException) =>
-        reject(error.name === 'TimeoutError' ? error : new Error(error.code ?? error.message)),
-      );
-      outgoing.end(body);
-    });
-  },
-
   defaults() {
     const core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
     if (process.env.HAUKI_TOKEN) return { core, token: process.env.HAUKI_TOKEN };
@@ -94,7 +66,7 @@ export const powers: Powers = {
     }
   },
 
-  async dialDirect({ host, port, tls }, timeout_ms) {
+  async dialDirect({ host, port }, tls, timeout_ms) {
     return streamTransport(await secured(await dialTcp(host, port, timeout_ms), tls, timeout_ms));
   },
 

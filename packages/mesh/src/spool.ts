@@ -10,8 +10,9 @@ import {
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CloneOptions, Origin } from './connect.ts';
-import { type CoreClient, pause } from './http.ts';
+import type { CoreClient } from './http.ts';
 import type { ModuleOf } from './lasting.ts';
+import { pause } from './pause.ts';
 
 export interface SpoolOptions
   extends Pick<

@@ -3,7 +3,7 @@ import { BadInput } from '@hauki/protocol';
 
 /** One piece of a large content: held in memory until the core has it. */
 export const PIECE_BYTES = 8 * 1024 * 1024;
-/** An event of a watch is a few hundred characters. */
+/** One event with its framing. A core sends a few hundred characters; what sends more is none. */
 const EVENT_CHARS = 1024 * 1024;
 
 export interface Piece {
@@ -46,20 +46,27 @@ export async function* piecesOf(content: Uint8Array | Blob | AsyncIterable<Uint8
   yield { start, bytes: piece.subarray(0, filled), total: start + filled };
 }
 
-/** Server-sent events, as they come. */
-export async function* eventsOf(body: AsyncIterable<Uint8Array>): AsyncGenerator<{ name: string; data: unknown }> {
+/** A server-sent event: its fields as they stand there, each in one line. */
+export interface ServerEvent {
+  id: string | undefined;
+  event: string | undefined;
+  /** None where only something is said about the stream. */
+  data: string | undefined;
+}
+
+/** Server-sent events, as they come. Throws BadInput for an event longer than any of ours. */
+export async function* eventsOf(body: AsyncIterable<Uint8Array>): AsyncGenerator<ServerEvent, void> {
   const decoder = new TextDecoder();
   let text = '';
   for await (const chunk of body) {
-    text += decoder.decode(chunk, { stream: true });
-    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
-      const lines = text.slice(0, end).split('\n');
-      text = text.slice(end + 2);
-      const field = (name: string) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
-      const data = field('data');
-      if (data !== undefined) yield { name: field('event') ?? 'message', data: JSON.parse(data) };
+    const blocks = (text + decoder.decode(chunk, { stream: true })).split('\n\n');
+    text = blocks.pop()!;
+    for (const block of blocks) {
+      const of = (field: string) => new RegExp(`^${field}: ?(.*)$`, 'm').exec(block)?.[1];
+      yield { id: of('id'), event: of('event'), data: of('data') };
     }
-    if (text.length > EVENT_CHARS) throw new BadInput({ what: 'watch', why: 'an event of it is too long' });
+    if (text.length > EVENT_CHARS)
+      throw new BadInput({ what: 'the stream of events', why: 'an event of it is too long' });
   }
 }
 
@@ -78,20 +85,4 @@ export async function gathered(body: AsyncIterable<Uint8Array>): Promise<Uint8Ar
     at += chunk.length;
   }
   return all;
-}
-
-/** Waits; rejects with the signal's reason when it aborts. */
-export function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal!.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', stop);
-      resolve();
-    }, ms);
-    signal?.addEventListener('abort', stop, { once: true });
-  });
 }

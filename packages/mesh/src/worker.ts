@@ -4,16 +4,8 @@
  * What always holds: an owner's heartbeat runs from redemption to the end of the session, and never keeps the script
  * alive by itself; when the session ends, waiting calls learn from the core what became of the worker.
  */
-import {
-  type Beat,
-  ConnectionLost,
-  isError,
-  type MeshError,
-  type Ticket,
-  type TicketBody,
-  WorkerDied,
-  WorkerUnknown,
-} from '@hauki/protocol';
+
+import { type Beat, type MeshError, type Ticket, type TicketBody, WorkerDied } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
   type CallerKey,
@@ -24,18 +16,21 @@ import {
   mac,
   readTicketBody,
   Session,
-} from '@hauki/rpc';
-import { type CoreClient, pause } from './http.ts';
+} from '@hauki/rpc/client';
+import { fateOf } from '#parts';
+import type { CoreClient } from './http.ts';
 import type { Powers } from './powers.ts';
-import { type Route, type Routing, WorkerRoute } from './route.ts';
+import { type Route, type Routing, WorkerRoute, workerPath } from './route.ts';
 
-/** How long a lost session waits for news of the worker. */
+/** How often a lost session asks for news of the worker: the node's word on a death may be behind the connection's end. */
 const FATE_TRIES = 20;
-const FATE_EVERY_MS = 50;
 /** Beats that wait for their answers: before a worker that is paused they would pile up. */
 const BEATS = 6;
 const BEAT_MS = 600_000;
+/** Silence for two beats, and for so long, puts the connection in doubt; then for twice as long, and so on. */
+const SILENCE_MS = 1_000;
 const LEFT = 'this side has left the worker';
+const DESTRUCTED = 'destructed by this side';
 
 export interface OpenPowers {
   core: CoreClient;
@@ -46,47 +41,47 @@ export interface OpenPowers {
 
 export class RemoteWorker {
   readonly body: TicketBody;
-  readonly methods: string[];
-  readonly session: Session;
+  methods: string[] = [];
+  session!: Session;
   readonly #way: WorkerRoute;
-  readonly #core: CoreClient;
+  readonly #given: OpenPowers;
   readonly #secret: string;
+  /** Whether this side has ended the worker, once that is known; undefined: it has not tried to. */
+  #destructed: Promise<boolean> | undefined;
   #heart: ReturnType<typeof setInterval> | undefined;
 
-  private constructor(
-    body: TicketBody,
-    secret: string,
-    session: Session,
-    methods: string[],
-    way: WorkerRoute,
-    core: CoreClient,
-  ) {
-    this.body = body;
-    this.#secret = secret;
-    this.session = session;
-    this.methods = methods;
-    this.#way = way;
-    this.#core = core;
+  private constructor(ticket: Ticket, routing: Routing, given: OpenPowers) {
+    this.#given = given;
+    this.#secret = ticket.secret;
+    this.body = readTicketBody<TicketBody>(ticket.signed);
+    const fate = () => fateOf(given.core, this.body.worker, 1).catch(() => undefined);
+    this.#way = new WorkerRoute(ticket, this.body, { ...given, routing, fate });
   }
 
   /** Opens a session by the ticket, over the route wanted, and begins the heartbeat where the ticket is an owner's. */
   static async open(ticket: Ticket, routing: Routing, given: OpenPowers): Promise<RemoteWorker> {
-    const { core, key, powers, timeout_ms } = given;
-    const body = readTicketBody<TicketBody>(ticket.signed);
-    const fate = () => fateNow(body.worker, core).catch(() => undefined);
-    const way = new WorkerRoute(ticket, body, { core, powers, routing, fate });
-    const methods = await way.open(key);
-    const session = new Session({
-      transport: way.channel,
-      idle_lets_exit: true,
-      // Who leaves a living worker asks nobody what became of it.
-      explain: async (reason) => (reason === LEFT ? undefined : fateOf(body.worker, core)),
-      kill: () => void worker.destruct().catch(() => {}),
-      ...(timeout_ms === undefined ? {} : { timeout_ms }),
-    });
-    const worker = new RemoteWorker(body, ticket.secret, session, methods, way, core);
-    if (body.role === 'owner') worker.#beat();
+    const worker = new RemoteWorker(ticket, routing, given);
+    await worker.#open();
     return worker;
+  }
+
+  async #open(): Promise<void> {
+    this.methods = await this.#way.open(this.#given.key);
+    this.session = new Session({
+      transport: this.#way.channel,
+      idle_lets_exit: true,
+      explain: async (reason) => {
+        const { worker } = this.body;
+        // Who leaves a living worker asks nobody what became of it, and who has ended it knows.
+        if (reason === LEFT) return undefined;
+        if (await this.#destructed)
+          return new WorkerDied({ worker, cause: 'destructed', reason: DESTRUCTED }) as MeshError;
+        return fateOf(this.#given.core, worker, FATE_TRIES);
+      },
+      kill: () => void this.destruct().catch(() => {}),
+      timeout_ms: this.#given.timeout_ms,
+    });
+    if (this.body.role === 'owner') this.#beat();
   }
 
   /** The route that was taken last. */
@@ -113,19 +108,26 @@ export class RemoteWorker {
     const { worker, epoch, jti } = this.body;
     clearInterval(this.#heart);
     try {
-      await this.#core.request('DELETE', `/api/v2/ephemeral/${worker}`, undefined, LIMITS.handshake_ms);
+      const asked = this.#given.core.request('DELETE', workerPath(worker), undefined, LIMITS.handshake_ms);
+      this.#destructed = asked.then(
+        () => true,
+        () => false,
+      );
+      this.#way.waitFor(this.#destructed);
+      await asked;
     } catch (error) {
-      const node_lost = isError(error, WorkerDied) && error.fields.cause === 'node_lost';
-      if (isError(error, WorkerUnknown) || (isError(error, WorkerDied) && !node_lost)) return;
+      const { name, fields } = error as MeshError;
+      const node_lost = fields?.cause === 'node_lost';
+      if (name === 'WorkerUnknown' || (name === 'WorkerDied' && !node_lost)) return;
       // The core is away, or does not reach the node: the session may still reach the worker.
-      if (!(node_lost || isError(error, ConnectionLost)) || !this.session.open) throw error;
+      if (!(node_lost || name === 'ConnectionLost') || !this.session.open) throw error;
       const proof = await mac(await leaseKey(this.#secret, jti), destructText(worker, epoch));
       await this.session.call('rpc.destruct', [proof], { timeout_ms: LIMITS.handshake_ms }).catch((failed) => {
         // Its death is the answer.
         if (this.session.open) throw failed;
       });
     } finally {
-      this.session.close('destructed');
+      this.session.close(DESTRUCTED);
     }
   }
 
@@ -138,6 +140,9 @@ export class RemoteWorker {
   #beat(): void {
     const { worker, epoch, jti, lease } = this.body;
     const key = leaseKey(this.#secret, jti);
+    const silence_ms = Math.max(2 * lease.heartbeat_ms, SILENCE_MS);
+    let heard_at = performance.now();
+    let patience_ms = silence_ms;
     let challenge = jti;
     let unanswered = 0;
     const beat = async (again = true): Promise<void> => {
@@ -147,40 +152,23 @@ export class RemoteWorker {
       const answer = (await this.session.call('rpc.heartbeat', [challenge, proof], options).finally(() => {
         unanswered--;
       })) as Beat;
+      heard_at = performance.now();
+      patience_ms = silence_ms;
       const stale = challenge !== answer.next && !answer.renewed;
       if (typeof answer.next === 'string') challenge = answer.next;
       // The answer to the beat before was lost: once more, with what is now known.
       if (stale && again) await beat(false);
     };
-    // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning.
+    // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning. Where nothing is
+    // heard the connection may lead nowhere: another one is tried.
     this.#heart = setInterval(() => {
       if (unanswered < BEATS) void beat().catch(() => {});
+      if (performance.now() - heard_at < patience_ms) return;
+      patience_ms *= 2;
+      this.#way.doubt();
     }, lease.heartbeat_ms);
     (this.#heart as { unref?: () => void }).unref?.();
     void beat().catch(() => {});
     void this.session.closed.then(() => clearInterval(this.#heart));
   }
-}
-
-/** Why a worker is gone, where the core knows that it is; undefined while it is alive. */
-async function fateNow(worker: string, core: CoreClient): Promise<MeshError | undefined> {
-  interface State {
-    state: 'alive' | 'dead' | 'node_lost';
-    node?: string;
-    fate?: { cause: string; reason: string };
-  }
-  const { state, fate, node } = await core.request<State>('GET', `/api/v2/ephemeral/${worker}`, undefined, 2_000);
-  if (fate) return new WorkerDied({ worker, cause: fate.cause, reason: fate.reason }) as MeshError;
-  if (state !== 'node_lost') return undefined;
-  return new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is gone` }) as MeshError;
-}
-
-/** The same, with a little patience: the node's word on a death may be behind the connection's end. */
-async function fateOf(worker: string, core: CoreClient): Promise<MeshError | undefined> {
-  for (let i = 0; i < FATE_TRIES; i++) {
-    const fate = await fateNow(worker, core);
-    if (fate) return fate;
-    await pause(FATE_EVERY_MS);
-  }
-  return undefined;
 }

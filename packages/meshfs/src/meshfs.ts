@@ -25,6 +25,7 @@ import {
 } from '@hauki/protocol';
 import { collect } from './collect.ts';
 import { MESHFS_LIMITS } from './limits.ts';
+import { mapped } from './mapped.ts';
 import { type Described, describeContent, describeRaw } from './media.ts';
 import { places, queue } from './queue.ts';
 import { type MeshRecord, RECORDS } from './record.ts';
@@ -283,22 +284,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
       });
     },
 
-    watch(prefix, watching = {}) {
-      const changes = table.watch(prefix, watching);
-      return {
-        async next() {
-          const { done, value } = await changes.next();
-          return done ? { done, value } : { done: false, value: answer(value) };
-        },
-        async return() {
-          await changes.return?.();
-          return { done: true, value: undefined };
-        },
-        [Symbol.asyncIterator]() {
-          return this;
-        },
-      };
-    },
+    watch: (prefix, watching = {}) => mapped(table.watch(prefix, watching), answer),
 
     revision: () => table.revision(),
 

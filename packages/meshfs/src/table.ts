@@ -17,6 +17,7 @@ import {
   VersionUnknown,
 } from '@hauki/protocol';
 import { MESHFS_LIMITS } from './limits.ts';
+import { mapped } from './mapped.ts';
 import { type MeshRecord, RECORDS, readRecord, readVersion, VERSIONS, versionKey, versionOf } from './record.ts';
 import { fold, keyOf } from './wiki.ts';
 
@@ -153,21 +154,9 @@ export function openTable(backplane: Backplane) {
   }
 
   function watch(prefix: string, options: { after?: number; signal?: AbortSignal }): AsyncIterableIterator<Found> {
-    const changes = records.watch(keyPrefix(prefix), options);
-    const found = ({ value, revision }: Change): Found => ({ record: readRecord(value!), revision }); // none is removed
-    return {
-      async next() {
-        const { done, value } = await changes.next();
-        return done ? { done, value } : { done: false, value: found(value) };
-      },
-      async return() {
-        await changes.return?.();
-        return { done: true, value: undefined };
-      },
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+    return mapped(records.watch(keyPrefix(prefix), options), ({ value, revision }: Change): Found => {
+      return { record: readRecord(value!), revision }; // none is removed
+    });
   }
 
   /** Every digest that a record or a kept version names. */

@@ -5,19 +5,20 @@
  * fate is told to the core; an agent that ends leaves no vault. It knows the core only as `CoreForNode`, which may be
  * away: leases, heartbeats and direct calls go on without it.
  */
-import { availableParallelism, cpus, totalmem } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import {
   BadInput,
   type Cause,
   ConnectionLost,
   type CoreForNode,
+  cutGrants,
   describe,
   type Fate,
+  type Grants,
   isAtLeast,
   isCause,
   type Job,
   LIMITS,
-  type LogLine,
   type LogPage,
   type NodeInfo,
   type NodeLoad,
@@ -31,8 +32,9 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
+import { Families } from './families.ts';
 import { forge, type Living, makeTicket } from './forge.ts';
-import { lastOf } from './log-ring.ts';
+import { cleanSession, fateOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
@@ -61,6 +63,7 @@ export class Agent {
   readonly #forging = new Map<string, { memory_mib: number; over: Promise<void> }>();
   readonly #unwanted = new Set<string>();
   readonly #network: Network;
+  readonly #families = new Families();
   #unreported: Fate[] = [];
   #cpu = cpus().map((c) => c.times);
   #closing = false;
@@ -76,7 +79,8 @@ export class Agent {
 
   /** Finds out what this machine can offer, says so, and clears what an earlier run left. */
   async start(): Promise<void> {
-    const { drivers, log } = this.#options;
+    const { drivers, volumes, log } = this.#options;
+    const kept = volumes.probe();
     await Promise.all(
       drivers.map(async (driver) => {
         const offer = await driver.probe();
@@ -91,23 +95,21 @@ export class Agent {
       }),
     );
     // Now nothing of an earlier run holds on to them.
-    await this.#options.volumes.start();
+    await kept;
+    await volumes.start();
   }
+
+  /** MiB that may still be promised. */
+  room_mib = (): number => this.#options.memory_mib - this.#promised();
 
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers, volumes } = this.#options;
-    const offers = drivers.map((driver) => {
-      const offer = this.#offers.get(driver.name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [driver.name, { ...offer, level: driver.level, isolation: driver.isolation }];
+    const offers = drivers.map(({ name, level, isolation }) => {
+      const offer = this.#offers.get(name)?.offer ?? { available: false, reason: 'not probed yet' };
+      return [name, { ...offer, level, isolation }];
     });
-    return {
-      node,
-      labels,
-      drivers: Object.fromEntries(offers),
-      memory_mib,
-      cores: availableParallelism(),
-      volumes: volumes.offer,
-    };
+    const of_machine = { memory_mib, cores: availableParallelism(), volumes: volumes.offer };
+    return { node, labels, drivers: Object.fromEntries(offers), ...of_machine };
   }
 
   load(): NodeLoad {
@@ -158,6 +160,7 @@ export class Agent {
       throw new Overloaded({ what: 'vaults of this node', limit: LIMITS.vaults_per_node });
     if (this.#promised() + job.memory_mib > this.#options.memory_mib)
       throw new Overloaded({ what: 'memory (MiB) of this node', limit: this.#options.memory_mib });
+    this.#families.join(job);
     const { promise: over, resolve: done } = Promise.withResolvers<void>();
     this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
@@ -169,6 +172,13 @@ export class Agent {
         keys,
         volumes,
         network: this.#network,
+        family: {
+          clone: (request) => this.#core().clone(name, request),
+          call: (child, ...call) => this.#child(name, child).call(...call),
+          destruct: async (child) => {
+            await this.destruct(this.#child(name, child).job.worker, `destructed by ${name}, which had cloned it`);
+          },
+        },
         meshfs: {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
@@ -178,9 +188,13 @@ export class Agent {
       this.#living.set(job.worker, living);
       void living.vault.exited.then((exit) => this.#gone(living, exit));
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
+      else if (!this.#families.isWanted(job)) void this.#orphaned([name]);
       else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
       const direct = { host: listen_host, port: living.vault.port, tls };
       return { worker: job.worker, epoch: living.epoch, driver: job.driver, isolation: level, direct, ticket };
+    } catch (error) {
+      this.#orphaned(this.#families.leave(name, { cause: 'rejected', reason: describe(error) }));
+      throw error;
     } finally {
       this.#forging.delete(job.worker);
       this.#unwanted.delete(job.worker);
@@ -209,6 +223,17 @@ export class Agent {
     living.ending ??= { cause: isCause(cause) ? cause : 'destructed', reason };
     await living.vault.kill(reason);
     return true;
+  }
+
+  /** Leaves a worker, and then its clones, no more than these grants. Gives what they have from now on. */
+  narrow(worker: string, most: Grants): { worker: string; grants: Grants }[] {
+    const living = this.#find(worker);
+    const grants = cutGrants(most, living.job.grants);
+    living.job = { ...living.job, grants };
+    living.effects.regrant(grants);
+    this.#families.regrant(worker, grants);
+    const children = this.#families.childrenOf(worker).filter((child) => this.#living.has(child));
+    return [{ worker, grants }, ...children.flatMap((child) => this.narrow(child, grants))];
   }
 
   /** The core that asked for them will not hear of the workers being forged: nobody can want them. */
@@ -281,6 +306,9 @@ export class Agent {
       born_at,
       lease_until: lease.until,
       ...(job.lasting ? { lasting: true } : {}),
+      ...(job.cpu === undefined ? {} : { cpu: job.cpu }),
+      ...(job.parent ? { parent: job.parent } : {}),
+      ...(job.min_isolation ? { min_isolation: job.min_isolation } : {}),
       ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
       ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
       ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),
@@ -329,6 +357,7 @@ export class Agent {
     living.lifetime.stop();
     const fate = fateOf(living, exit, this.#options.node);
     const { cause, reason } = fate;
+    this.#orphaned(this.#families.leave(worker, { cause, reason }));
     living.log.wake();
     this.#options.log(`worker ${worker} is gone: ${reason}`, { cause });
     const core = this.#options.core();
@@ -339,6 +368,17 @@ export class Agent {
   #keep(fate: Fate): void {
     this.#unreported.push(fate);
     if (this.#unreported.length > LIMITS.fates) this.#unreported.shift();
+  }
+
+  /** Ends the clones of a worker that is gone. */
+  #orphaned(workers: string[]): void {
+    for (const worker of workers)
+      void this.destruct(worker, 'the worker that had cloned it ended', undefined, 'parent_died');
+  }
+
+  #child(parent: string, child: string): Living {
+    this.#families.demandChild(parent, child);
+    return this.#findRunning(child);
   }
 
   #find(worker: string): Living {
@@ -368,37 +408,3 @@ export class Agent {
     return sum;
   }
 }
-
-/** What is told of a worker whose vault has ended. */
-function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): Fate {
-  const own = exit.cause === 'failed_to_start' ? 'vault_failed' : exit.cause;
-  const { cause, reason } = ending ?? { cause: own, reason: exit.reason };
-  const at = Date.now();
-  const said = exit.log_tail.split('\n').filter(Boolean);
-  const lines: LogLine[] = said.map((text, i) => ({ seq: log.last + 1 + i, at, level: 'vault', text }));
-  return {
-    ...{ worker: job.worker, owner: job.owner, cause, reason, at, epoch, node, driver: job.driver, born_at },
-    lines: lastOf([...log.tail(), ...lines], LIMITS.log_tail_chars),
-    usage: usage.last(exit.usage),
-    ...(exit.reason === reason || exit.cause === 'killed' ? {} : { exit: `${exit.cause}: ${exit.reason}` }),
-  };
-}
-
-/** What a guest says of a session, as far as it can be one: nothing but short names and numbers. */
-function cleanSession(info: Partial<SessionInfo>): Omit<SessionInfo, 'worker'> {
-  const count = (value: unknown) => (typeof value === 'number' && value >= 0 ? value : 0);
-  const stats = Object.entries(info.stats ?? {}).filter(([name]) => /^[a-z_]{1,32}$/.test(name));
-  return {
-    session: /^[\w-]{1,64}$/.exec(String(info.session))?.[0] ?? '?',
-    role: info.role === 'owner' ? 'owner' : 'visitor',
-    opened_at: count(info.opened_at),
-    connected: info.connected === true,
-    connections: count(info.connections),
-    carried_bytes: count(info.carried_bytes),
-    unconfirmed_bytes: count(info.unconfirmed_bytes),
-    stats: Object.fromEntries(stats.slice(0, 32).map(([name, value]) => [name, count(value)])),
-  };
-}
-
-/** What a node promises when nobody said: three quarters of the machine. */
-export const defaultMemoryMib = () => Math.floor((totalmem() / 1024 / 1024) * 0.75);

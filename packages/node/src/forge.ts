@@ -25,6 +25,7 @@ import {
   createEffects,
   type Driver,
   type Effects,
+  type FamilyPowers,
   GUEST_BOUNDS,
   type MeshFsClient,
   type Network,
@@ -46,6 +47,7 @@ export interface ForgePowers {
   keys(): object;
   meshfs: MeshFsClient;
   volumes: Volumes;
+  family: FamilyPowers;
   network: Network;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: Cause, reason: string): Promise<void>;
@@ -57,6 +59,8 @@ export interface Living {
   epoch: number;
   vault: Vault;
   shell: ShellForAgent;
+  /** Calls its worker. */
+  call(method: string, args: unknown[], options: { timeout_ms: number; signal: AbortSignal }): Promise<unknown>;
   lease: Lease;
   lifetime: Lifetime;
   log: LogRing;
@@ -110,6 +114,7 @@ export async function forge(
       secrets: job.secrets,
       meshfs: powers.meshfs,
       volume: volume?.path,
+      family: powers.family,
       network: powers.network,
       log: (level, line) => log.add(level as LogLevel, line),
     });
@@ -181,7 +186,8 @@ export async function forge(
         jti: ticket.jti,
         lease_ms: job.lease.lease_ms,
         ttl_ms: job.ttl_ms,
-        lasting,
+        // A clone lives as long as its parent lets it.
+        lasting: lasting === true || job.parent !== undefined,
       },
       () => void powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
     );
@@ -189,7 +195,20 @@ export async function forge(
     lifetime = new Lifetime({ max_life_ms, idle_ms, vault, lease, activity }, (cause, reason) => {
       void powers.ended(worker, cause, reason);
     });
-    const living: Living = { job, epoch, vault, shell, lease, lifetime, log, usage, effects, born_at: Date.now() };
+    const call: Living['call'] = (method, args, options) => session.call('call', [method, args], options);
+    const living: Living = {
+      call,
+      job,
+      epoch,
+      vault,
+      shell,
+      lease,
+      lifetime,
+      log,
+      usage,
+      effects,
+      born_at: Date.now(),
+    };
     return { living, ticket };
   } catch (error) {
     lifetime?.stop();

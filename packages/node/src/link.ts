@@ -124,6 +124,7 @@ export class Link {
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async (usage) => (usage === true ? agent.measured() : agent.workers()),
       sessions: () => agent.sessions(),
+      narrow: async (worker, grants) => agent.narrow(worker, grants),
       volumes: () => agent.volumes.list(),
       remove_volume: (owner, name) => agent.volumes.remove(owner, name),
       pause: (worker) => agent.pause(worker),
@@ -138,7 +139,16 @@ export class Link {
       literal: encode,
     });
     this.#session = session;
-    const core = remote<CoreForNode>(session);
+    const quick = remote<CoreForNode>(session);
+    const slow = remote<CoreForNode>(session, { timeout_ms: LIMITS.clone_ms });
+    const core: CoreForNode = {
+      register: (...told) => quick.register(...told),
+      report: (load) => quick.report(load),
+      worker_died: (fate) => quick.worker_died(fate),
+      meshfs_write: (...args) => quick.meshfs_write(...args),
+      meshfs_resolve: (...args) => quick.meshfs_resolve(...args),
+      clone: (...args) => slow.clone(...args),
+    };
     const fates = agent.takeUnreported();
     try {
       const { keys } = await core.register(agent.info(), agent.load(), agent.workers(), fates);

@@ -5,11 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
-import { hostname } from 'node:os';
+import { hostname, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { closeInheritedDescriptors, createDrivers } from '@hauki/vault';
+import { closeInheritedDescriptors, createDrivers, Pool } from '@hauki/vault';
 import { pino } from 'pino';
-import { Agent, defaultMemoryMib } from './agent.ts';
+import { Agent } from './agent.ts';
 import { Link } from './link.ts';
 import { Volumes } from './volumes.ts';
 
@@ -28,7 +28,12 @@ export interface NodeOptions {
   /** TLS on the direct route; on by itself off loopback. */
   tls?: boolean;
   memory_mib?: number;
+  /** Keep vaults ready that nobody has asked for yet; on when left out. */
+  pool?: boolean;
 }
+
+/** What a node promises when nobody said: three quarters of the machine. */
+const defaultMemoryMib = () => Math.floor((totalmem() / 1024 / 1024) * 0.75);
 
 // Whatever a shell or a supervisor left open must not reach a vault.
 closeInheritedDescriptors();
@@ -69,10 +74,12 @@ const logger = pino({ name: 'hauki-node', base: { node } }, pino.destination({ d
 const log = (line: string, fields: object = {}) => logger.info(fields, line);
 const link = new Link({ core_url, token: readFileSync(token_file, 'utf8').trim(), log });
 const loopback = listen_host === '::1' || (isIPv4(listen_host) && listen_host.startsWith('127.'));
-const agent = new Agent({
+const drivers = await createDrivers({ node_id: node, data_dir, log, only: options.drivers });
+const pool = new Pool({ room_mib: () => agent.room_mib(), log });
+const agent: Agent = new Agent({
   node,
   labels,
-  drivers: await createDrivers({ node_id: node, data_dir, log, only: options.drivers }),
+  drivers: options.pool === false ? drivers : drivers.map((driver) => pool.wrap(driver)),
   listen_host,
   tls: options.tls ?? !loopback,
   memory_mib,

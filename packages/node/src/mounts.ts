@@ -17,7 +17,8 @@ const INODES = { per_mib: 64, least: 1024, most: 262_144 };
 /** A small file system has no room for a journal of large blocks. */
 const SMALL_MIB = 8;
 const TOOL_MS = 60_000;
-const WAIT_MS = { poll: 10, most: 3_000 };
+/** A vault that is being started, by whomever, has a copy of every mount for as long as that takes. */
+const WAIT_MS = { poll: 10, most: 15_000, swept: 500 };
 /** Nothing in it is a device, runs, or runs as somebody else. */
 const OPTIONS = 'loop,nosuid,nodev,noexec,noatime';
 /** What e2fsck answers when it has set something right. */
@@ -96,6 +97,17 @@ async function check(image: string): Promise<void> {
   await tool('e2fsck', ['-p', image], repaired);
 }
 
+/** Mounts an empty image and unmounts it: whether that can be done here. It leaves nothing, or what a sweep removes. */
+export async function tryMount(image: string, at: string): Promise<void> {
+  await makeImage(image, 1);
+  try {
+    await tool('mount', ['-t', 'ext4', '-o', OPTIONS, image, at]);
+    await tool('umount', [at]);
+  } finally {
+    await rm(image, { force: true });
+  }
+}
+
 /** Unmounts; resolves when no loop device has the image. */
 export async function unmountImage(image: string, at: string): Promise<void> {
   const until = performance.now() + WAIT_MS.most;
@@ -120,7 +132,7 @@ export async function sweepMounts(folder: string): Promise<number> {
     swept++;
   }
   const left = (file: string) => file.startsWith(`${folder}/`);
-  const until = performance.now() + WAIT_MS.most / 10;
+  const until = performance.now() + WAIT_MS.swept;
   while (loopsOf(left).length > 0 && performance.now() < until) await sleep(WAIT_MS.poll);
   for (const device of loopsOf(left)) {
     await tool('losetup', ['-d', device]).catch(() => {});

@@ -21,7 +21,7 @@ import {
   VolumeInUse,
 } from '@hauki/protocol';
 import type { Offer, Vault } from '@hauki/vault';
-import { growImage, hasTool, makeImage, mountImage, sweepMounts, TOOLS, unmountImage } from './mounts.ts';
+import { growImage, hasTool, makeImage, mountImage, sweepMounts, TOOLS, tryMount, unmountImage } from './mounts.ts';
 
 /** A volume while a worker has it. */
 export interface HeldVolume {
@@ -75,42 +75,41 @@ export class Volumes {
     return this.#offer;
   }
 
-  /**
-   * Sweeps what an earlier run left, reads what is kept, and tries whether images can be mounted here. To be called once,
-   * after the drivers have swept their vaults.
-   */
-  async start(): Promise<void> {
-    this.#offer = await this.#probe().then(
+  /** Tries whether images can be mounted here, and says so. */
+  async probe(): Promise<Offer> {
+    this.#offer = await this.#trial().then(
       () => ({ available: true }),
       (error) => ({ available: false, reason: describe(error) }),
     );
     if (!this.#offer.available) this.#log(`volumes are not offered: ${this.#offer.reason}`);
+    return this.#offer;
   }
 
-  async #probe(): Promise<void> {
+  async #trial(): Promise<void> {
     if (process.platform !== 'linux' || process.getuid?.() !== 0) throw new Error('volumes need Linux and root');
     const missing = TOOLS.find((name) => !hasTool(name));
     if (missing !== undefined) throw new Error(`${missing} is not installed`);
     // A vault's mapped root passes through to what is mounted; a volume itself is its root's alone.
     mkdirSync(this.#mounted, { recursive: true, mode: 0o711 });
+    const at = await this.#mountPoint('trial');
+    await tryMount(this.#file('trial', 'img'), at);
+    await rmdir(at);
+  }
+
+  /**
+   * Unmounts what an earlier run left, and reads what is kept. To be called once, after the drivers have swept their vaults
+   * and after `probe`.
+   */
+  async start(): Promise<void> {
+    if (!this.#offer.available) return;
     const swept = await sweepMounts(this.#folder);
     if (swept > 0) this.#log(`unmounted ${swept} volumes of an earlier run`);
     for (const at of readdirSync(this.#mounted)) await rmdir(join(this.#mounted, at)).catch(() => {});
     for (const file of readdirSync(this.#folder)) {
-      if (file.endsWith('.making') || file.startsWith('probe.')) await rm(join(this.#folder, file), { force: true });
+      if (file.endsWith('.making') || file.startsWith('trial.')) await rm(join(this.#folder, file), { force: true });
       if (!file.endsWith('.json')) continue;
       const note = JSON.parse(readFileSync(join(this.#folder, file), 'utf8')) as Note;
       this.#entries.set(keyOf(note.owner, note.name), { note });
-    }
-    const image = this.#file('probe', 'img');
-    await makeImage(image, 1);
-    try {
-      const at = await this.#mountPoint('probe');
-      await mountImage(image, at);
-      await unmountImage(image, at);
-      await rmdir(at);
-    } finally {
-      await rm(image, { force: true });
     }
   }
 

@@ -69,6 +69,8 @@ export interface Job {
   epoch?: number;
   /** Has no lease: it lives until it is destructed. */
   lasting?: boolean;
+  /** The worker that cloned it, on the same node; it has no lease, and ends with that one at the latest. */
+  parent?: string;
 }
 
 /** What a ticket is made of, from the node's side. */
@@ -107,6 +109,12 @@ export interface WorkerInfo {
   lasting?: boolean;
   /** What was loaded into it. */
   code?: CodeInfo;
+  /** Share of a core; 1 where it is left out. */
+  cpu?: number;
+  /** The worker that cloned it. */
+  parent?: string;
+  /** What its owner had asked for. */
+  min_isolation?: IsolationLevel;
   /** Since when it is paused. */
   paused_at?: number;
   /** When it ends for certain. */
@@ -209,6 +217,8 @@ export interface CoreForNode {
   /** MeshFS for a worker of this node; the core checks the worker's grants too, so that a node has no more than its workers. */
   meshfs_write(worker: string, pointer: string, content: string, media_type?: string): Promise<object>;
   meshfs_resolve(worker: string, pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
+  /** Makes a clone of a worker of this node, with no more rights than that has, on this node. */
+  clone(worker: string, request: unknown): Promise<{ worker: string }>;
 }
 
 /** An agent, as the core sees it. */
@@ -231,6 +241,11 @@ export interface NodeForCore {
   logs(worker: string, after: number, wait_ms: number): Promise<LogPage>;
   /** Callers' sessions with this node's workers. */
   sessions(): Promise<SessionInfo[]>;
+  /**
+   * From the next call of an effect on, a worker has no more than this, and its clones no more than it has then. Resolves
+   * with what each of them has.
+   */
+  narrow(worker: string, grants: Grants): Promise<{ worker: string; grants: Grants }[]>;
   /** The volumes that it keeps. */
   volumes(): Promise<VolumeInfo[]>;
   /** Deletes a volume for good. False where there is none; rejects with VolumeInUse. */
@@ -249,6 +264,8 @@ export interface ShellForAgent {
   activity(): Promise<Activity>;
   /** Evaluates an expression beside the worker; its result as text, bounded. Rejects with what it threw. */
   inspect(expression: string, timeout_ms: number): Promise<string>;
+  /** Calls the worker, as its parent does. */
+  call(method: string, args: unknown[]): Promise<unknown>;
   /** Runs the end hook. Answers when it has ended or failed. */
   end(reason: string): Promise<void>;
 }

@@ -9,5 +9,6 @@ export * from './isolation.ts';
 export * from './kernels.ts';
 export * from './limits.ts';
 export * from './pointer.ts';
+export * from './revocation.ts';
 export * from './targets.ts';
 export * from './ticket.ts';

@@ -34,7 +34,7 @@ export class Call implements PipelineSource {
   readonly given: number[];
   readonly promise: RemotePromise<unknown>;
   /** What is not laid into a message yet; undefined once it has left: then it is too late to have its result kept. */
-  unlaid: { head: string; rpc: Record<string, unknown> | undefined; bytes: Uint8Array[] | undefined } | undefined;
+  unlaid: { head: string; rpc: string; bytes: Uint8Array[] | undefined } | undefined;
   /** Its place among all messages sent. */
   ordinal = 0;
   keep = false;

@@ -18,18 +18,17 @@ import {
   Unserialisable,
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { reaching } from '#rest';
 import { Call, type CallHome } from './call.ts';
 import type { Encoded } from './codec.ts';
-import { invoke, read } from './invoke.ts';
 import { Deferred, lookAt, pipelined, RemotePromise } from './promise.ts';
-import type { RefTable } from './refs.ts';
 import type { CallOptions } from './session.ts';
 import type { Wire } from './wire.ts';
 
 /** A steady clock where there is one: setting the wall clock passes no deadline. */
 const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
-/** The member that asks for a result to be kept, which may come later, and the end of the message. */
-const MEMBER_BYTES = ',"rpc":{"keep":true,}}'.length;
+/** What stands around the members of `rpc`, with the one that asks for a result to be kept: that may come later. */
+const MEMBER_BYTES = ',"rpc":{,"keep":true}}'.length;
 
 /** What a call is made on: the other side's root, one of its exports, or the result of an earlier call. */
 export interface Target {
@@ -40,7 +39,6 @@ export interface Target {
 
 export interface CallerPowers {
   wire: Wire;
-  refs: RefTable;
   timeout_ms: number;
   /** Whether idle connections let the process exit. */
   idle_lets_exit: boolean;
@@ -100,7 +98,7 @@ export class Caller implements CallHome {
 
   #begin(target: Target | undefined, method: string, params: unknown[], options: CallOptions): Call {
     const { signal, timeout_ms = this.#powers.timeout_ms, traceparent, background } = options;
-    const { wire, refs, idle_lets_exit } = this.#powers;
+    const { wire, idle_lets_exit } = this.#powers;
     const refusal = wire.refusal();
     if (refusal) throw refusal;
     if (signal?.aborted) throw new Cancelled({ method, why: describe(signal.reason), may_have_run: false });
@@ -116,17 +114,12 @@ export class Caller implements CallHome {
     }
     const id = this.#next_id;
     const head = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)},"params":${encoded.text}`;
-    let rpc: Record<string, unknown> | undefined;
-    if (target !== undefined || options.timeout_ms !== undefined || traceparent !== undefined) {
-      rpc = { ...target };
-      if (options.timeout_ms !== undefined) rpc.timeout_ms = timeout_ms;
-      if (traceparent !== undefined) rpc.traceparent = traceparent;
-    }
-    let around_bytes = MEMBER_BYTES;
-    if (rpc) around_bytes += JSON.stringify(rpc).length * 3;
-    wire.check('A message', head, encoded.bytes, around_bytes);
+    let rpc = '';
+    if (target !== undefined || options.timeout_ms !== undefined || traceparent !== undefined)
+      rpc = JSON.stringify({ ...target, timeout_ms: options.timeout_ms, traceparent }).slice(1, -1);
+    wire.check('A message', head + rpc, encoded.bytes, MEMBER_BYTES);
     this.#next_id++;
-    const call = new Call(this, id, method, options, timeout_ms, refs.sent());
+    const call = new Call(this, id, method, options, timeout_ms, wire.refs.sent());
     call.unlaid = { head, rpc, bytes: encoded.bytes };
     for (const each of named) each.adopt(call);
     if (!background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
@@ -153,7 +146,9 @@ export class Caller implements CallHome {
     const before = method === undefined ? path : path.slice(0, -1);
     if (!on.unlaid || !this.#powers.wire.tagged)
       return pipelined(
-        on.promise.then((value) => (args ? invoke(value, before, method, args, options) : read(value, path))),
+        on.promise.then((value) =>
+          reaching(({ invoke, read }) => (args ? invoke(value, before, method, args, options) : read(value, path))),
+        ),
       );
     on.keep = true;
     const target: Target = before.length > 0 ? { of: on.id, path: before } : { of: on.id };
@@ -184,7 +179,7 @@ export class Caller implements CallHome {
     if (!call) {
       // It was given up: the answer comes too late for anyone.
       this.#given_up.delete(id);
-      if (bytes) this.#powers.refs.discard(message);
+      if (bytes) this.#powers.wire.refs.discard(message);
       return;
     }
     this.#drop(call);
@@ -197,7 +192,7 @@ export class Caller implements CallHome {
         if (message.error !== undefined) throw errorFrom(read(message.error));
         return read(message.result);
       },
-      discard: kept && (() => this.#powers.refs.discard(message)),
+      discard: kept && (() => this.#powers.wire.refs.discard(message)),
     });
   }
 
@@ -208,7 +203,7 @@ export class Caller implements CallHome {
   /** A result that breaks the protocol ends the session, and its caller hears why. */
   #decoded(value: unknown, bytes: Uint8Array, passing: boolean | undefined): unknown {
     try {
-      return this.#powers.refs.decode(value, bytes, passing);
+      return this.#powers.wire.refs.decode(value, bytes, passing);
     } catch (error) {
       if (error instanceof ProtocolViolation) this.#powers.violated(describe(error));
       throw error;
@@ -218,7 +213,7 @@ export class Caller implements CallHome {
   #drop(call: Call): void {
     this.#pending.delete(call.id);
     call.unlisten?.();
-    if (call.given.length > 0) this.#powers.refs.callEnded(call.given);
+    if (call.given.length > 0) this.#powers.wire.refs.callEnded(call.given);
     if (!call.options.background && this.#powers.idle_lets_exit && --this.#holding === 0)
       this.#powers.wire.transport.hold?.(false);
   }
@@ -227,7 +222,7 @@ export class Caller implements CallHome {
   #giveUp(call: Call, why: (may_have_run: boolean) => Error): void {
     if (!this.#pending.has(call.id)) return;
     this.#drop(call);
-    const { wire, refs } = this.#powers;
+    const { wire } = this.#powers;
     // What others go on leaves with them: they are to hear what became of it.
     const left = call.keep || !wire.retract(call);
     const error = why(left);
@@ -241,7 +236,7 @@ export class Caller implements CallHome {
           for (const oldest of this.#given_up.keys()) if (this.#given_up.delete(oldest)) break;
         this.#watch(at);
       }
-    } else refs.takeBack(call.given);
+    } else wire.refs.takeBack(call.given);
     call.settle({
       open: () => {
         throw error;

@@ -6,7 +6,7 @@
 import { describe, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type Encoded, ERROR_MEMBERS, put, type Refs } from './codec.ts';
-import { lineageOf } from './methods.ts';
+import { lineageOf } from './lineage.ts';
 import { isAnyError, kindOf } from './references.ts';
 
 /** Encodes a value; `where` names it in errors. All or nothing. Throws Unserialisable, TooLarge, or what `give` throws. */

@@ -58,8 +58,7 @@ export function invoke(
   }
   const source = sourceOf(object);
   if (source) return passOn(source, method, args, options);
-  const callable = typeof object === 'object' && object !== null && !method.startsWith('_');
-  const found = callable ? methodsOf(object).get(method) : undefined;
+  const found = typeof object === 'object' && object !== null ? methodsOf(object).get(method) : undefined;
   if (!found) throw new NoSuchMethod({ method });
   return apply(found, object, args, options);
 }

@@ -23,7 +23,8 @@ import {
 } from '@hauki/protocol';
 import { type Ghost, ghost, sourceOf } from './ghost.ts';
 import { mac, macHolds, randomText, sessionKey, toBase64url, transcript } from './handshake.ts';
-import { isClass, methodsOf } from './methods.ts';
+import { isClass } from './lineage.ts';
+import { disposeOf, methodsOf } from './methods.ts';
 import { type Dispatch, Session } from './session.ts';
 import type { FrameTransport } from './transport.ts';
 import { bufferUtf8, streamTransport } from './transports/stream.ts';
@@ -99,7 +100,7 @@ export async function listen(offer: object | (() => object), options: ListenOpti
       sessions.add(session);
       await session.closed;
       sessions.delete(session);
-      if (own) await endOf(root);
+      if (own) await disposeOf(root);
     } catch (error) {
       link.close(describe(error));
     } finally {
@@ -163,16 +164,11 @@ export function sessionOf(thing: object): Session | undefined {
 
 function dispatchOf(root: object): Dispatch {
   const methods = methodsOf(root);
-  const has = () => [...methods.keys()].filter((name) => !name.startsWith('_'));
   return (method, params) => {
-    const found = method.startsWith('_') ? undefined : methods.get(method);
-    if (!found) throw new NoSuchMethod({ method, has: has() });
+    const found = methods.get(method);
+    if (!found) throw new NoSuchMethod({ method, has: [...methods.keys()] });
     return Reflect.apply(found, root, Array.isArray(params) ? params : [params]);
   };
-}
-
-async function endOf(root: Partial<AsyncDisposable & Disposable>): Promise<void> {
-  await (root[Symbol.asyncDispose] ?? root[Symbol.dispose])?.call(root);
 }
 
 // ---- The secret: a MAC over both nonces, labelled by side, as tickets are proved. Who dials proves first.

@@ -5,7 +5,7 @@
  * What always holds: `then`, `catch`, `finally` and `await` see an ordinary promise; any other name begins a pipelined
  * call or read. A promise that was only called on and never looked at rejects nobody.
  */
-import { invoke, read } from './invoke.ts';
+import { reaching } from '#rest';
 import type { CallOptions } from './session.ts';
 
 /** What stands behind such a promise. */
@@ -153,14 +153,16 @@ export class Deferred implements PipelineSource {
       const source = RemotePromise.begunBy(real)?.source;
       if (source) return source.call(path, args, options);
       // Nothing to leave together with: it is called on here, once it is there.
-      return real.then((value) => invoke(value, path.slice(0, -1), path.at(-1), args, options));
+      return real.then((value) =>
+        reaching(({ invoke }) => invoke(value, path.slice(0, -1), path.at(-1), args, options)),
+      );
     });
   }
 
   get(path: string[]): Promise<unknown> {
     return this.#later((real) => {
       const source = RemotePromise.begunBy(real)?.source;
-      return source ? source.get(path) : real.then((value) => read(value, path));
+      return source ? source.get(path) : real.then((value) => reaching(({ read }) => read(value, path)));
     });
   }
 

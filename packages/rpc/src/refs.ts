@@ -10,10 +10,13 @@ import { describe, Overloaded, ProtocolViolation, RefGone, Unserialisable } from
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { decodeValue } from './codec.ts';
 import { functionSource, ghost, sourceOf, standsFor } from './ghost.ts';
+import { eachGiven, warnOfCollected } from './given.ts';
+import { disposeOf } from './methods.ts';
 import { pipelined } from './promise.ts';
-import { eachGiven, kindOf, type RefKind, warnOfCollected } from './references.ts';
+import { type Given, isStream, kindOf, type RefKind } from './references.ts';
 import type { CallOptions } from './session.ts';
 import type { Streams } from './streams.ts';
+import type { SessionRefs } from './wire.ts';
 
 /** What the table needs of its session. */
 export interface RefPowers {
@@ -57,7 +60,7 @@ const collected =
 
 const NOTHING: number[] = [];
 
-export class RefTable {
+export class RefTable implements SessionRefs {
   readonly #powers: RefPowers;
   readonly #exports = new Map<number, Export>();
   readonly #numbers = new Map<object, number>();
@@ -109,7 +112,7 @@ export class RefTable {
     const result = this.#powers.resultOf(value);
     if (result) return result;
     const type = source ? 'object' : (kindOf(value) ?? 'object');
-    if (type === 'iterable' || type === 'stream') {
+    if (isStream(type)) {
       const id = this.#number();
       // Not before its message has been laid: a value that cannot be sent begins nothing.
       if (this.#powers.streams.producing + this.#begun.length >= LIMITS.streams)
@@ -149,6 +152,14 @@ export class RefTable {
       this.#powers.streams.stop(id);
       if (this.#exports.get(id)?.type !== 'signal') this.#release(id, 1, false);
     }
+  }
+
+  /** Goes on for whoever gave these out before it was there, up to the number `next`. */
+  adopt(next: number, given: readonly Given[]): void {
+    this.#next = next;
+    for (const { id, value, type } of given)
+      if (isStream(type)) this.#powers.streams.produce(id, value as AsyncIterable<unknown>, LIMITS.stream_bytes);
+      else (this.#exports.get(id) ?? this.#export(id, value, type)).count++;
   }
 
   #number(): number {
@@ -215,10 +226,7 @@ export class RefTable {
     passers.get(sourceOf(value) ?? value)?.();
     // Whoever gave an object away for good left it to its own end hook; a ghost still has its holder.
     if (!dispose || type !== 'object' || sourceOf(value)) return;
-    void (async () => {
-      const own = value as Partial<AsyncDisposable & Disposable>;
-      await (own[Symbol.asyncDispose] ?? own[Symbol.dispose])?.call(value);
-    })().catch(() => {});
+    disposeOf(value).catch(() => {});
   }
 
   /** Signals that went out with a call that is over. */
@@ -278,7 +286,7 @@ export class RefTable {
       this.#taken.push(expected.leave);
       return expected.value;
     }
-    if (type === 'iterable' || type === 'stream') {
+    if (isStream(type)) {
       const { value, leave } = this.#powers.streams.read(id, type === 'stream', lazy);
       this.#taken.push(leave);
       return value;
@@ -356,8 +364,7 @@ export class RefTable {
   /** What comes for a value's streams and signals may come before it is decoded. Throws Overloaded. */
   expect(value: unknown): void {
     eachGiven(value, (id, type, lazy) => {
-      if (type === 'iterable' || type === 'stream')
-        this.#expected.set(id, this.#powers.streams.read(id, type === 'stream', lazy));
+      if (isStream(type)) this.#expected.set(id, this.#powers.streams.read(id, type === 'stream', lazy));
       else if (type === 'signal') this.#expected.set(id, { value: this.#signal(id), leave: () => {} });
     });
   }
@@ -367,7 +374,7 @@ export class RefTable {
     const expected = this.#expected.get(id);
     this.#expected.delete(id);
     if (expected) expected.leave();
-    else if (type === 'iterable' || type === 'stream') this.#powers.notify('rpc.stop', [id]);
+    else if (isStream(type)) this.#powers.notify('rpc.stop', [id]);
     else this.#powers.notify('rpc.release', [[[id, 1]]]);
   }
 

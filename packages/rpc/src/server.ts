@@ -40,7 +40,7 @@ const HEAD_BYTES = 64;
 export class Server {
   readonly #powers: ServerPowers;
   readonly #served = new Map<unknown, Served>();
-  /** Results that the peer calls on; a promise until they are there. */
+  /** Results that the peer calls on, from the arrival of their calls until they are forgotten. */
   readonly #kept = new Map<unknown, Kept>();
   /** Calls that wait for a result which they name; the next ones to the same target wait behind them. */
   readonly #delayed = new Map<unknown, Promise<void>>();
@@ -161,10 +161,7 @@ export class Server {
         this.#begun(id, call);
         const promise = Promise.resolve(outcome);
         promise.then(
-          (value) => {
-            result?.settle({ value });
-            this.#over(id, call, () => this.#answer(id, value, result !== undefined));
-          },
+          (value) => this.#done(id, value, call, result),
           (error) => this.#failed(id, error, call, result),
         );
         return;
@@ -172,9 +169,7 @@ export class Server {
     } catch (error) {
       return this.#failed(id, error, call, result);
     }
-    result?.settle({ value: outcome });
-    this.#ended(id, call);
-    this.#answer(id, outcome, result !== undefined);
+    this.#done(id, outcome, call, result);
   }
 
   #decoded({ params, rpc }: IncomingCall, bytes: Uint8Array): unknown {
@@ -193,9 +188,16 @@ export class Server {
     return kept?.there !== undefined && sourceOf(kept.there.value) !== undefined;
   }
 
+  #done(id: unknown, value: unknown, call: Served, result: Kept | undefined): void {
+    result?.settle({ value });
+    this.#ended(id, call);
+    this.#answer(id, value, result !== undefined);
+  }
+
   #failed(id: unknown, error: unknown, call: Served, result: Kept | undefined): void {
     result?.settle({ error });
-    this.#over(id, call, () => this.#fail(id, error));
+    this.#ended(id, call);
+    this.#fail(id, error);
   }
 
   #perform(method: string, params: unknown, rpc: IncomingCall['rpc'], call: Served): unknown {
@@ -234,11 +236,6 @@ export class Server {
     const kept = this.#named_now?.get(id) ?? this.#kept.get(id);
     if (!kept || kept.pending) throw forgotten(id);
     return kept.when((value) => read(value, checkedPath(path)));
-  }
-
-  #over(id: unknown, call: Served, tell: () => void): void {
-    this.#ended(id, call);
-    tell();
   }
 
   #ended(id: unknown, call: Served): void {

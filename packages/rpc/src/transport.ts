@@ -19,8 +19,8 @@ export interface Transport {
   /** Begins delivery. Messages that came earlier are delivered first. May be called again: the latest listener hears. */
   start(events: TransportEvents): void;
   /**
-   * Queues a message; messages of one turn of the event loop leave together, the first of many before. The bytes are not copied: who gave
-   * them leaves them alone. Does nothing after close.
+   * Queues a message; messages of one turn of the event loop leave together, the first of many before. The bytes are
+   * not copied: who gave them leaves them alone. Does nothing after close.
    */
   send(text: string, bytes?: readonly Uint8Array[]): void;
   /** Sends what is queued, then closes. Safe to call twice. */

@@ -12,17 +12,22 @@ import { type Encoded, encodeValue, type Refs } from './codec.ts';
 import { bytesLength, type Transport } from './transport.ts';
 import { checkSize } from './values.ts';
 
-/** What the wire needs of the table of references. */
-export interface WireRefs extends Refs {
+/** The table of references, as calls need it (`refs.ts`). */
+export interface SessionRefs extends Refs {
+  /** What was given since the last call of this or of `undo` is on its way: its numbers. */
   sent(): number[];
   undo(): void;
+  takeBack(given: number[]): void;
+  callEnded(given: number[]): void;
+  decode(parsed: unknown, bytes: Uint8Array, passing?: boolean): unknown;
+  discard(value: unknown): boolean;
 }
 
 export class Wire {
   readonly transport: Transport;
   readonly #literal: ((value: unknown) => string) | undefined;
   /** Set before anything is sent. */
-  refs!: WireRefs;
+  refs!: SessionRefs;
   /** Messages sent so far. */
   sent = 0;
   /** Set when nothing more can be sent. */
@@ -122,10 +127,10 @@ export class Wire {
       const { unlaid } = entry;
       if (!unlaid) continue; // It was given up before it left.
       entry.unlaid = undefined;
-      const { head, bytes } = unlaid;
-      const rpc = entry.keep ? { ...unlaid.rpc, keep: true } : unlaid.rpc;
+      const { head, rpc, bytes } = unlaid;
+      const members = entry.keep ? `${rpc && `${rpc},`}"keep":true` : rpc;
       entry.ordinal = ++this.sent;
-      this.transport.send(rpc === undefined ? `${head}}` : `${head},"rpc":${JSON.stringify(rpc)}}`, bytes);
+      this.transport.send(members ? `${head},"rpc":{${members}}}` : `${head}}`, bytes);
     }
   };
 }

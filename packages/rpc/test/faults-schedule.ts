@@ -690,7 +690,7 @@ async function routed(given: Given & { body: TicketBody; fate: () => Promise<Mes
   };
   const routing = dice.pick(['p2p_preferred', 'p2p_preferred', 'relay_only'] as const);
   const way = new WorkerRoute(ticket, body, {
-    core: { base: '', token: '', request: async () => assertNever(), stream: async () => assertNever() },
+    core: { base: '', token: '', request: async () => assertNever() },
     powers: { dialDirect: () => reach('direct'), dialRelay: () => reach('relay') } as any,
     routing,
     fate,

@@ -27,6 +27,8 @@ export interface VaultSpec {
   volume?: { path: string; inside: string } | undefined;
   /** Share of a core, read back where the driver can limit it; 1 when left out. */
   cpu?: number;
+  /** Started for this spec, not from the pool. */
+  fresh?: boolean;
   /** For quickjs: what one turn of the guest's code may take, within the driver's bounds. */
   turn_ms?: number;
 }
@@ -60,6 +62,17 @@ export interface Vault {
   kill(reason: string): Promise<void>;
 }
 
+/** How vaults that were started ahead become somebody's. */
+export interface Pooling {
+  /** Vaults of one kind are alike until they are handed out. Undefined: such a vault must be started for its spec. */
+  kind(spec: VaultSpec): string | undefined;
+  /**
+   * Makes an empty vault that was started for its kind the one of `spec`: its id, and the limits that may differ,
+   * written and read back. Rejects with `VaultFailed`; the vault is gone then.
+   */
+  assign(vault: Vault, spec: VaultSpec): Promise<void>;
+}
+
 export interface Driver {
   readonly name: DriverName;
   /** What it protects against, and what not, in one sentence for the caller. */
@@ -71,6 +84,8 @@ export interface Driver {
   start(spec: VaultSpec): Promise<Vault>;
   /** Removes what an earlier run of this node left behind (by its node id), and tells how much that was. */
   sweep(): Promise<number>;
+  /** For drivers whose vaults can be started before anybody asks for them (`pool.ts`). */
+  readonly pooling?: Pooling;
   /** Kills every vault and ends every helper process. */
   close(): Promise<void>;
 }

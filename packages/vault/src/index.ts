@@ -2,8 +2,10 @@
 export * from './driver.ts';
 export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
 export { createDrivers, DRIVER_NAMES } from './drivers.ts';
+export type { FamilyPowers } from './effects/clone.ts';
 export type { EffectPowers, MeshFsClient } from './effects/effect.ts';
 export * from './effects/effects.ts';
 export { createNetwork, type Network } from './effects/network.ts';
 export type { Outside } from './guest/guest.ts';
 export { GUEST_BOUNDS, serveOutside } from './guest/outside.ts';
+export { POOL, Pool } from './pool.ts';

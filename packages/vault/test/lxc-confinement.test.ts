@@ -81,6 +81,17 @@ suite('a running vault', { skip }, () => {
     assert.match(mounts, / \/tmp rw,nosuid,nodev,noexec/);
   });
 
+  test('reads no path of the host in its lists of mounts, and no name of its container', async () => {
+    for (const file of ['mountinfo', 'mounts', 'mountstats', 'cgroup', 'maps', 'environ', 'cmdline', 'status']) {
+      const text: string = await guest.ask(`fs.readFileSync("/proc/self/${file}", "latin1")`);
+      assert.doesNotMatch(text, /\/var\/|\/run\/|\/root\/\w|rootfs\/|lxc\.payload|hauki\.\w/, `${file}: ${text}`);
+    }
+    const mounts = await guest.ask('fs.readFileSync("/proc/self/mountinfo", "utf8")');
+    assert.match(mounts, / \/ \/ ro/, 'its root is the root of a file system of its own');
+    assert.equal(await guest.ask("get('node:os').hostname()"), 'vault');
+    assert.deepEqual(await guest.ask('Object.keys(process.env)'), ['container']);
+  });
+
   test('cannot start processes', async () => {
     const spawned = await guest.ask('get("node:child_process").spawnSync("/bin/node", ["-v"]).error.code');
     assert.match(spawned, /EPERM|EACCES/);

@@ -5,7 +5,10 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
+import { listClaims } from '../src/drivers/lxc/idmap.ts';
 import { createLxcDriver } from '../src/drivers/lxc/lxc.ts';
 import { alive, assertNoTrace, bench, GUEST_FILE, processesOf, skip, until } from './lxc/harness.ts';
 
@@ -122,6 +125,72 @@ suite('a vault that cannot start', { skip }, () => {
   test('is told apart by the probe, which finds this machine able', async () => {
     const b = bench();
     assert.equal((await b.driver.probe()).available, true);
+    await b.end();
+  });
+});
+
+suite('death at any stage of a start', { skip }, () => {
+  test('of the monitor, the init, or both, leaves nothing and is told as a failure or an end', async () => {
+    const b = bench();
+    const cgroups = new Cgroups();
+    const prefix = `hauki.${b.node_id}.`;
+    // From before the exec of LXC to after that of Node, in steps that a slow machine stretches.
+    for (let delay_ms = 0; delay_ms <= 48; delay_ms += 6) {
+      const whom = ['monitor', 'init', 'both'][(delay_ms / 6) % 3]!;
+      const starting = b.start(64).catch((error: Error) => error);
+      await sleep(delay_ms);
+      const inits = cgroups.containers(prefix).flatMap((name) => cgroups.payloadPids(name));
+      const monitors = processesOf(b.node_id).filter((pid) => !inits.includes(pid));
+      for (const pid of [...(whom === 'init' ? [] : monitors), ...(whom === 'monitor' ? [] : inits)])
+        try {
+          process.kill(pid, 'SIGKILL');
+        } catch {
+          // It has ended meanwhile.
+        }
+      const started = await starting;
+      if (started instanceof Error) assert.equal(started.name, 'VaultFailed', `${whom} after ${delay_ms} ms`);
+      else await started.vault.kill('it was not hit');
+      assertNoTrace(b.node_id);
+    }
+    await b.end();
+  });
+
+  test('of the agent leaves no process, and nothing at all after a sweep', async () => {
+    const agent = fileURLToPath(new URL('./lxc/agent.ts', import.meta.url));
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-lxc-'));
+    for (const [i, delay_ms] of [0, 10, 20, 30].entries()) {
+      const node_id = `tstage${process.pid}-${i}`;
+      const args = JSON.stringify({ node_id, data_dir, guest_file: GUEST_FILE });
+      const child = spawn(process.execPath, [agent, args], { stdio: ['ignore', 'pipe', 'inherit'] });
+      // Its claim of ids is the first that is seen of a start.
+      await until(() => listClaims(`hauki.${node_id}.`).length > 0, 20_000);
+      await sleep(delay_ms);
+      child.kill('SIGKILL');
+      await until(() => processesOf(node_id).length === 0, 5_000);
+      const next = createLxcDriver({ node_id, data_dir, guest_file: GUEST_FILE });
+      await next.sweep();
+      await until(() => listClaims(`hauki.${node_id}.`).length === 0, 5_000);
+      assertNoTrace(node_id);
+      await next.close();
+    }
+    rmSync(data_dir, { recursive: true });
+  });
+});
+
+suite('a vault that is paused', { skip }, () => {
+  test('stands still, uses nothing, goes on, and can be killed while it stands', async () => {
+    const b = bench();
+    const { vault, ask } = await b.start();
+    await ask('void (globalThis.n = 0, setInterval(() => globalThis.n++, 1))');
+    await vault.pause!();
+    const before = await vault.usage!();
+    await sleep(100);
+    assert.ok((await vault.usage!()).cpu_ms - before.cpu_ms < 5);
+    await vault.resume!();
+    assert.ok((await ask('globalThis.n')) >= 0);
+    await vault.pause!();
+    await vault.kill('enough');
+    assertNoTrace(b.node_id);
     await b.end();
   });
 });

@@ -1,7 +1,11 @@
 /** The share of a core that a quickjs vault has, and the VMs that are prepared for the next one: with a clock of the test's own. */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
+import { QuickJS } from 'quickjs-wasi';
+import { lean } from '../src/drivers/quickjs/lean.ts';
 import { DEMAND_MS, LEAST_SHARE, LONGEST_WAIT_MS, SHARE_WINDOW_MS, SPARES } from '../src/drivers/quickjs/limits.ts';
 import { Meter } from '../src/drivers/quickjs/meter.ts';
 import { Spares } from '../src/drivers/quickjs/spares.ts';
@@ -96,5 +100,21 @@ describe('prepared VMs', () => {
     await new Promise((resolve) => setImmediate(resolve));
     assert.equal(spares.ready, 0);
     assert.notEqual(await spares.take(), first);
+  });
+});
+
+describe('the leaner WebAssembly', () => {
+  it('is the same module without the exports that we do not use', async () => {
+    const whole = await readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm')));
+    const [full, less] = [new WebAssembly.Module(whole), new WebAssembly.Module(lean(whole))];
+    const names = (module: WebAssembly.Module) => WebAssembly.Module.exports(module).map(({ name }) => name);
+    assert.ok(names(full).length > 400 && names(less).length < 130, `${names(full).length}, ${names(less).length}`);
+    assert.deepEqual(
+      names(full).filter((name) => name.startsWith('qjs_')),
+      names(less).filter((name) => name.startsWith('qjs_')),
+    );
+    assert.deepEqual(WebAssembly.Module.imports(less), WebAssembly.Module.imports(full));
+    const vm = await QuickJS.create({ wasm: less });
+    assert.equal(vm.evalCode('[1, 2, 3].map((n) => n * 2).join()').toString(), '2,4,6');
   });
 });

@@ -95,7 +95,7 @@ async function ps(mesh: Mesh, json: boolean): Promise<void> {
       ...workers.map((w) => {
         const { cpu, memory, calls, log, fetched } = used(w.usage);
         return [
-          w.worker,
+          w.parent ? `${w.worker} (of ${w.parent})` : w.worker,
           w.node,
           `${w.driver} (${w.isolation})`,
           w.owner,

@@ -3,7 +3,8 @@
  *
  * What always holds: a worker is acknowledged after it is on disk, and then outlives kills of core and agents until it
  * is deleted; an epoch is on disk before any node hears of it, and none is used twice; what a node has of an epoch that
- * is not the present one is ended as soon as the node is there. Whatever happens to one worker happens in turn.
+ * is not the present one is ended as soon as the node is there. Whatever happens to one worker happens in turn, which is
+ * why all of it stands here, in a long file.
  */
 import { CompareFailed, type KeyValue } from '@hauki/backplane';
 import {
@@ -13,6 +14,8 @@ import {
   causeOfFailure,
   describe,
   type Fate,
+  type Grants,
+  grantsWithin,
   isError,
   type LastingWorker,
   LIMITS,
@@ -22,6 +25,8 @@ import {
   NoNodeFits,
   Overloaded,
   QuotaExceeded,
+  type Revocation,
+  revokeGrants,
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
@@ -40,7 +45,7 @@ export interface LastingRequest extends Omit<SpawnRequest, 'audience' | 'lease_m
 export interface LastingPowers {
   kv: KeyValue;
   registry: Registry;
-  swarm: Pick<Swarm, 'order' | 'place'>;
+  swarm: Pick<Swarm, 'order' | 'place' | 'narrow'>;
   event(name: string, fields: object): void;
   /** A worker whose node is away so long is started on another. */
   node_grace_ms: number;
@@ -207,6 +212,22 @@ export class Lasting {
     await this.#forget();
   }
 
+  /** Takes grants from it for good: on disk first, then from what runs. Undefined where no such worker lasts. */
+  async revoke(worker: string, what: Revocation): Promise<Grants | undefined> {
+    const entry = this.#entries.get(worker);
+    if (!entry || entry.record.state === 'deleted') return undefined;
+    return this.#inTurn(entry, async () => {
+      const { grants: before, secrets = {} } = entry.record;
+      const grants = revokeGrants(before, what);
+      const kept = Object.entries(secrets ?? {}).filter(([name]) => grants.secrets.some((one) => one.name === name));
+      await this.#commit(entry, { grants, secrets: kept.length > 0 ? Object.fromEntries(kept) : undefined });
+      // One that does not run has less when it is started; one whose node is away, when that is back.
+      const { registry, swarm } = this.#powers;
+      const runs = registry.workers.has(worker) && registry.nodes.has(registry.find(worker).node);
+      return runs ? swarm.narrow(worker, grants) : grants;
+    });
+  }
+
   /** Waits for what is under way, and starts nothing more. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -256,6 +277,8 @@ export class Lasting {
         if (info && info.epoch === entry.record.epoch) {
           entry.seen_by = node;
           this.#powers.registry.born({ ...info, node: name });
+          if (grantsWithin(entry.record.grants, info.grants) !== undefined)
+            await this.#powers.swarm.narrow(info.worker, entry.record.grants);
           this.#runs(entry);
           if (entry.record.state !== 'running' && entry.record.state !== 'deleted')
             await this.#note(entry, { state: 'running', started_at: this.#now() });

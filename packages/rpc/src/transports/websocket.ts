@@ -6,8 +6,9 @@
  * message, or in a few where it is large. Nothing here imports Node.
  */
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { FRAMES_AT_ONCE, FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from '../frames.ts';
-import { bytesLength, type FrameTransport, type TransportEvents } from '../transport.ts';
+import { FramePipe } from '../frame-pipe.ts';
+import type { Utf8 } from '../frames.ts';
+import type { FrameTransport } from '../transport.ts';
 import { utf8Bytes } from '../values.ts';
 
 /** The subprotocol by which client and server know that they mean the same. */
@@ -35,7 +36,6 @@ const VIOLATION = 4400;
 const LINGER_MS = 1_000;
 /** Above so many characters the platform's encoder is quicker than counting. */
 const LONG_TEXT = 2_048;
-const NONE: readonly Uint8Array[] = [];
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -49,13 +49,6 @@ const platformUtf8: Utf8 = {
   allocate: (length) => new Uint8Array(length),
 };
 
-/** After the turn of the event loop where there is such a thing to wait for, else after what is queued in it. */
-const node = globalThis as { setImmediate?: After; process?: { nextTick?: After } };
-type After = (run: () => void) => void;
-const afterTurn = node.setImmediate ?? queueMicrotask;
-/** As soon as what came in was dealt with, all that follows from it included. */
-const afterEvent = node.process?.nextTick ?? afterTurn;
-
 /**
  * Frames over `socket`, which is open. `limit` tells how many bytes one incoming message may have, asked for each;
  * `hold` keeps the process alive or lets it go, where the platform has such a thing; `utf8`: faster means, where there
@@ -67,137 +60,38 @@ export function webSocketTransport(
   hold?: (on: boolean) => void,
   utf8: Utf8 = platformUtf8,
 ): FrameTransport {
-  let events: TransportEvents | undefined;
-  /** What came before anyone listened. */
-  const early: Uint8Array[] = [];
-  let early_bytes = 0;
-  let outgoing: Outgoing[] = [];
-  let outgoing_bytes = 0;
-  let scheduled = false;
-  /** Something came in and nothing has left since: whoever waits for an answer has it at once (see `stream.ts`). */
-  let answering = false;
-  let ended: string | undefined;
-  let carried = 0;
-
-  const end = (reason: string) => {
-    if (ended !== undefined) return;
-    ended = reason;
-    events?.close(reason);
-  };
-
-  const shut = (code: number, reason: string) => {
-    // A reason may have 123 bytes; ours are ASCII where they come from here.
-    socket.close(code, reason.slice(0, 100));
-    if (socket.terminate) {
-      const timer: { unref?(): void } | number = setTimeout(() => socket.terminate!(), LINGER_MS);
-      (timer as { unref?(): void }).unref?.();
-    }
-  };
-
-  const fail = (reason: string) => {
-    if (ended !== undefined) return;
-    reader.stop();
-    end(reason);
-    shut(VIOLATION, reason);
-  };
-
-  const reader = new FrameReader(
+  const pipe = new FramePipe(
     {
-      message: (text, bytes) => events!.message(text, bytes),
-      control: (kind, payload) => {
-        if (events!.control) events!.control(kind, payload);
-        else fail(`the peer sent a frame of kind ${kind}, which has no meaning here`);
+      open: () => socket.readyState === OPEN,
+      write(chunks) {
+        for (const chunk of chunks)
+          for (let at = 0; at < chunk.length; at += LIMITS.websocket_bytes)
+            socket.send(chunk.subarray(at, at + LIMITS.websocket_bytes) as Uint8Array<ArrayBuffer>);
       },
+      unwritten: () => socket.bufferedAmount,
+      close(violation) {
+        // A reason may have 123 bytes; ours are ASCII where they come from here.
+        if (violation === undefined) socket.close(NORMAL);
+        else socket.close(VIOLATION, violation.slice(0, 100));
+        if (!socket.terminate) return;
+        const timer: { unref?(): void } | number = setTimeout(() => socket.terminate!(), LINGER_MS);
+        (timer as { unref?(): void }).unref?.();
+      },
+      ...(hold && { hold }),
     },
     limit,
     utf8,
   );
-
-  const read = (chunk: Uint8Array) => {
-    answering = true;
-    try {
-      reader.push(chunk);
-    } catch (error) {
-      fail((error as Error).message);
-    }
-  };
-
-  const flush = () => {
-    if (outgoing.length === 0) return;
-    const chunks = layFrames(outgoing, utf8);
-    outgoing = [];
-    outgoing_bytes = 0;
-    if (socket.readyState !== OPEN) return;
-    for (const chunk of chunks)
-      for (let at = 0; at < chunk.length; at += LIMITS.websocket_bytes) {
-        const part = chunk.subarray(at, at + LIMITS.websocket_bytes);
-        carried += part.length;
-        socket.send(part as Uint8Array<ArrayBuffer>);
-      }
-  };
-
-  const flushLater = () => {
-    scheduled = false;
-    flush();
-  };
-
-  const queue = (kind: number, text: string, bytes: readonly Uint8Array[]) => {
-    if (ended !== undefined) return;
-    outgoing.push({ kind, text, bytes });
-    outgoing_bytes += text.length + bytesLength(bytes);
-    if (outgoing.length >= FRAMES_AT_ONCE) flush();
-    if (scheduled) return;
-    scheduled = true;
-    if (answering) afterEvent(flushLater);
-    else afterTurn(flushLater);
-    answering = false;
-  };
-
   // Where binary messages come as Buffers they may stay so.
   if (socket.binaryType === 'blob') socket.binaryType = 'arraybuffer';
   socket.addEventListener('message', ({ data }) => {
-    if (ended !== undefined) return;
-    if (typeof data === 'string') return fail('the peer sent text where only bytes are taken');
-    const chunk = data instanceof Uint8Array ? data : new Uint8Array(data as ArrayBuffer);
-    carried += chunk.length;
-    if (events) return read(chunk);
-    early.push(chunk);
-    early_bytes += chunk.length;
-    if (early_bytes <= LIMITS.unsent_bytes) return;
-    early.length = 0;
-    fail('the peer sent more than is kept for a listener');
+    if (typeof data === 'string') pipe.fail('the peer sent text where only bytes are taken');
+    else pipe.take(data instanceof Uint8Array ? data : new Uint8Array(data as ArrayBuffer));
   });
   // Its close event follows, and says more.
   socket.addEventListener('error', () => {});
   socket.addEventListener('close', ({ code, reason }) =>
-    end(reason || (code === NORMAL ? 'the other side closed the connection' : `the connection broke (${code})`)),
+    pipe.end(reason || (code === NORMAL ? 'the other side closed the connection' : `the connection broke (${code})`)),
   );
-
-  return {
-    start(given) {
-      const over = ended;
-      events = given;
-      for (const chunk of early.splice(0)) if (ended === over) read(chunk);
-      if (over !== undefined) given.close(over);
-    },
-    send(text, bytes) {
-      if (bytes === undefined) queue(KIND.literal, text, NONE);
-      else queue(KIND.tagged, text, bytes);
-    },
-    control: (kind, payload) => queue(kind, '', [payload]),
-    close(reason = 'closed by this side') {
-      if (ended !== undefined) return;
-      flush();
-      reader.stop();
-      end(reason);
-      shut(NORMAL, '');
-    },
-    ...(hold && { hold }),
-    get buffered_bytes() {
-      return outgoing_bytes + socket.bufferedAmount;
-    },
-    get carried_bytes() {
-      return carried;
-    },
-  };
+  return pipe;
 }

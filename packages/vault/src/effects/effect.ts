@@ -3,6 +3,7 @@
  * vault and gives its effects by name; `effects.ts` lists the makers and bounds what all of them do together.
  */
 import type { Grants } from '@hauki/protocol';
+import type { FamilyPowers } from './clone.ts';
 import type { Hold, Network } from './network.ts';
 import type { Secrets } from './secrets.ts';
 
@@ -20,6 +21,8 @@ export interface EffectPowers {
   meshfs: MeshFsClient;
   /** Where the vault's volume is mounted, if it has one. */
   volume?: string | undefined;
+  /** Makes clones for it; left out where there are none. */
+  family?: FamilyPowers | undefined;
   /** What all vaults of the node share. */
   network: Network;
   /** Takes one line, already cut to size. */

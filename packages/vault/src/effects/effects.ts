@@ -6,7 +6,9 @@ import {
   BadInput,
   describe,
   fromWire,
+  GrantMissing,
   type Grants,
+  isError,
   LIMITS,
   MeshError,
   NoSuchMethod,
@@ -14,6 +16,7 @@ import {
   RemoteError,
   toWire,
 } from '@hauki/protocol';
+import { cloneEffects } from './clone.ts';
 import { connectEffect } from './connect.ts';
 import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts';
 import { fetchEffect } from './fetch.ts';
@@ -24,7 +27,7 @@ import { type Secrets, secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
-const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects];
+const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects, cloneEffects];
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 
@@ -42,6 +45,8 @@ export function createEffects(powers: EffectPowers): Effects {
   const over = new AbortController();
   const watchers = new Set<() => void>();
   let { grants } = powers;
+  /** Kinds of which something was taken away. */
+  const revoked = new Set<string>();
   let running = 0;
   const now = {
     get grants() {
@@ -52,6 +57,7 @@ export function createEffects(powers: EffectPowers): Effects {
   const vault: EffectVault = {
     meshfs: powers.meshfs,
     volume: powers.volume,
+    family: powers.family,
     network: powers.network,
     hold: roomFor(
       'bytes held for this worker’s fetches and connections',
@@ -96,10 +102,11 @@ export function createEffects(powers: EffectPowers): Effects {
         return await run(name, args, call);
       } catch (error) {
         leave(args);
-        throw vault.told(error);
+        throw vault.told(isError(error, GrantMissing) && revoked.has(error.fields.grant) ? wasRevoked(error) : error);
       }
     },
     regrant(given) {
+      for (const kind of kindsLost(grants, given)) revoked.add(kind);
       grants = given;
       for (const run of [...watchers]) run();
     },
@@ -107,6 +114,26 @@ export function createEffects(powers: EffectPowers): Effects {
   };
 }
 
+/** Kinds of which `after` has less than `before`, as GrantMissing names them. */
+function kindsLost(before: Grants, after: Grants): string[] {
+  const kinds: Record<string, (grants: Grants) => unknown> = {
+    fetch: ({ fetch }) => fetch,
+    connect: ({ connect }) => connect,
+    'meshfs.read': ({ meshfs }) => meshfs.read,
+    'meshfs.write': ({ meshfs }) => meshfs.write,
+    volume: ({ volume }) => volume,
+    clone: ({ clone }) => clone,
+  };
+  return Object.keys(kinds).filter(
+    (kind) => JSON.stringify(kinds[kind]!(before)) !== JSON.stringify(kinds[kind]!(after)),
+  );
+}
+
+const wasRevoked = ({ fields }: MeshError<{ grant: string; wanted: string }>) =>
+  new GrantMissing(
+    fields,
+    `The worker has no grant for this any more: ${fields.grant} ${fields.wanted}. Of ${fields.grant} something was revoked while it lived`,
+  );
 /** Leaves the streams that came with a call that fails: nobody will read them, and each takes a place. */
 function leave(args: unknown): void {
   const all = Array.isArray(args) ? args : [args];

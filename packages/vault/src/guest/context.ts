@@ -3,6 +3,7 @@
  * A class gets the same `hauki` object as its constructor's argument.
  */
 import type { Served } from '@hauki/rpc';
+import { type Clone, createClone } from './family.ts';
 import type { Outside } from './guest.ts';
 import { type Connection, connectFor, fetchFor, type Platform } from './outward.ts';
 import { createVolume, type GuestVolume } from './volume.ts';
@@ -35,6 +36,8 @@ export interface HaukiContext {
     write(pointer: string, content: string, media_type?: string): Promise<object>;
   };
   volume: GuestVolume;
+  /** A worker of this one's own. */
+  clone: Clone;
 }
 
 /** Text of anything, for a log line; never throws. */
@@ -68,6 +71,7 @@ export function createContext(
       write: (pointer, content, media_type) => outside.effect('meshfs.write', [pointer, content, media_type]) as never,
     },
     volume: createVolume(outside),
+    clone: createClone(outside),
   };
 }
 

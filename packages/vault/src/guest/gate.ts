@@ -59,7 +59,7 @@ function withFirst(link: FrameTransport, text: string, bytes: Uint8Array | undef
   link.start = (events) => {
     link.start = start;
     events.message(text, bytes);
-    start(events);
+    start.call(link, events);
   };
   return link;
 }

@@ -19,10 +19,17 @@ import { type MakeRequest, pluginObject } from './plugin.ts';
 import { present } from './present.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
+/** How an effect is waited for. */
+export interface EffectCall {
+  readonly signal?: AbortSignal | undefined;
+  /** How long; otherwise as long as for most. */
+  readonly timeout_ms?: number | undefined;
+}
+
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */
 export interface Outside {
   /** `call.signal`: nobody waits for it any more. Asked for only where it is of use. */
-  effect(name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
+  effect(name: string, args: unknown[], call?: EffectCall): Promise<unknown>;
   heartbeat(challenge: string, mac: string): Promise<unknown>;
   destruct(mac: string): Promise<unknown>;
 }

@@ -13,6 +13,7 @@ import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { hookModules, placed } from './node-modules.ts';
+import { rehearseWhenIdle } from './rehearsal.ts';
 import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
 import { stripTypes } from './typescript.ts';
@@ -25,6 +26,7 @@ const FOLDER = tmpdir();
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
+  callOff();
   const context = createContext(setup.worker, outside, nodePlatform);
   Object.assign(globalThis, { hauki: context, fetch: context.fetch });
   Object.assign(console, createConsole(context.write_log));
@@ -60,6 +62,7 @@ function run(): Promise<string> {
   return runShell({ control: streamTransport(control), server, open, inside });
 }
 
+const callOff = rehearseWhenIdle();
 void run().then((reason) => {
   process.stderr.write(`the agent is gone: ${reason}\n`);
   process.exit(0);

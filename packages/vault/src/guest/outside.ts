@@ -23,8 +23,9 @@ export function outsideOver(session: Session): Outside {
   return {
     async effect(name, args, call) {
       if (name !== 'log') {
-        const signal = call?.signal;
-        return session.call('effect', [name, args], signal ? { signal } : {});
+        const { signal, timeout_ms } = call ?? {};
+        const given = { ...(signal ? { signal } : {}), ...(timeout_ms === undefined ? {} : { timeout_ms }) };
+        return session.call('effect', [name, args], given);
       }
       // Log lines want no answer; where there is no room for them they are dropped.
       session.notify('effect', [name, args]);

@@ -82,6 +82,10 @@ export function runShell(powers: ShellPowers): Promise<string> {
         throw new BadInput({ what: 'inspect', why: 'this runtime cannot evaluate beside its worker' });
       return inside.inspect(expression, timeout_ms);
     },
+    async call(method: string, args: unknown[]): Promise<unknown> {
+      if (!inside) throw new BadInput({ what: method, why: 'there is no worker yet' });
+      return inside.call(method, args, 'visitor');
+    },
     async end(reason: string): Promise<void> {
       await inside?.end(reason);
     },
@@ -89,7 +93,7 @@ export function runShell(powers: ShellPowers): Promise<string> {
 
   const session = new Session({
     transport: powers.control,
-    dispatch: serve(shell, ['load', 'expect', 'sessions', 'activity', 'inspect', 'end']),
+    dispatch: serve(shell, ['load', 'expect', 'sessions', 'activity', 'inspect', 'call', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
   });
   const outside = outsideOver(session);

@@ -63,6 +63,7 @@ for (['clone-user', 0x10000000 | 17], ['clone-fork', 17]) {
 try('clone3', 435, "\0" x 88, 0);
 try('io_uring_setup', 425, 8, "\0" x 120);
 try('mount', 165, 'tmpfs', '/tmp', 'tmpfs', 0, 0);
+try('remount', 165, 0, '/', 0, 0x1020, 0);
 try('umount', 166, '/tmp', 2);
 try('pivot_root', 155, '/tmp', '/tmp');
 try('setns', 308, 3, 0);

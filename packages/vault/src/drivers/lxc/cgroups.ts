@@ -8,7 +8,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileLater } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CPU_PERIOD_US, CPU_QUOTA_US, PIDS_MAX } from './limits.ts';
+import { CPU_PERIOD_US, PIDS_MAX } from './limits.ts';
 
 interface Hierarchy {
   /** Empty for the unified (v2) hierarchy. */
@@ -30,14 +30,24 @@ export interface Limit {
 /** How names of folders begin: the container's own first, LXC's monitor of it, where that goes while it cleans up. */
 const LXC_KINDS = ['lxc.payload.', 'lxc.monitor.', 'lxc.pivot.'];
 
+/** The kernel's own words about this machine's cgroups; tests give those of another. */
+export interface Layout {
+  /** `/proc/self/mountinfo` */
+  mountinfo: string;
+  /** `/proc/self/cgroup` */
+  own: string;
+  /** `/proc/1/cgroup` */
+  init: string;
+}
+
 export class Cgroups {
   readonly #hierarchies: Hierarchy[];
   readonly #kinds: string[];
   #hastening = false;
 
-  constructor(kinds = LXC_KINDS) {
+  constructor(kinds = LXC_KINDS, layout: Layout = thisMachine()) {
     this.#kinds = kinds;
-    this.#hierarchies = readHierarchies();
+    this.#hierarchies = readHierarchies(layout);
   }
 
   /**
@@ -72,8 +82,12 @@ export class Cgroups {
     return [...folders];
   }
 
-  /** The limits to set and read back, in the words of the generation that carries each controller here. */
-  limits(memory_mib: number): Limit[] {
+  /**
+   * The limits to set and read back, in the words of the generation that carries each controller here. `cpu`: a share
+   * of a core.
+   */
+  limits(memory_mib: number, cpu = 1): Limit[] {
+    const quota_us = Math.round(cpu * CPU_PERIOD_US);
     const bytes = String(memory_mib * 1024 * 1024);
     const wanted: Record<string, { v1: [string, string][]; v2: [string, string][] }> = {
       memory: {
@@ -90,9 +104,9 @@ export class Cgroups {
       cpu: {
         v1: [
           ['cpu.cfs_period_us', String(CPU_PERIOD_US)],
-          ['cpu.cfs_quota_us', String(CPU_QUOTA_US)],
+          ['cpu.cfs_quota_us', String(quota_us)],
         ],
-        v2: [['cpu.max', `${CPU_QUOTA_US} ${CPU_PERIOD_US}`]],
+        v2: [['cpu.max', `${quota_us} ${CPU_PERIOD_US}`]],
       },
     };
     return Object.entries(wanted).flatMap(([controller, files]) => {
@@ -103,6 +117,15 @@ export class Cgroups {
         .filter(([file]) => isThere(hierarchy, file))
         .map(([file, value]) => ({ controller, version: hierarchy.version, file, value }));
     });
+  }
+
+  /** Changes limits of a running container; they are to be read back (`mismatches`). Throws where it may not. */
+  write(container: string, limits: Limit[]): void {
+    for (const { controller, file, value } of limits) {
+      const dir = this.#payload(container, controller)[0];
+      if (dir === undefined) throw new Error(`${container} has no cgroup of "${controller}"`);
+      if (read(join(dir, file))?.trim() !== value) writeFileSync(join(dir, file), value, { flag: 'r+' });
+    }
   }
 
   /** On v1 device access is a controller; on v2 LXC loads a program for the same rules. */
@@ -238,20 +261,27 @@ export class Cgroups {
   }
 }
 
-function readHierarchies(): Hierarchy[] {
-  const mounts = (read('/proc/self/mountinfo') ?? '').split('\n').flatMap((line) => {
+function thisMachine(): Layout {
+  const text = (path: string) => read(path) ?? '';
+  return { mountinfo: text('/proc/self/mountinfo'), own: text('/proc/self/cgroup'), init: text('/proc/1/cgroup') };
+}
+
+function readHierarchies(layout: Layout): Hierarchy[] {
+  const mounts = layout.mountinfo.split('\n').flatMap((line) => {
     const [left = '', right = ''] = line.split(' - ');
     const [, , , , point] = left.split(' ');
     const [type, , options = ''] = right.split(' ');
     return point && (type === 'cgroup' || type === 'cgroup2') ? [{ point, type, options: options.split(',') }] : [];
   });
-  const own = cgroupsOf('self');
-  const init = cgroupsOf('1');
+  const own = cgroupsOf(layout.own);
+  const init = cgroupsOf(layout.init);
   return mounts.map(({ point, type, options }) => {
     const matches = ([id, names]: [string, string[]]) =>
       type === 'cgroup2' ? id === '0' : id !== '0' && names.some((name) => options.includes(name));
     const at = (all: Map<string, [string, string[], string]>) =>
-      [...all.values()].filter(([id, names]) => matches([id, names])).map(([, , path]) => join(point, path));
+      [...all.values()]
+        .filter(([id, names]) => matches([id, names]))
+        .map(([, , path]) => join(point, path).replace(/\/$/, ''));
     const beside = at(init).map((path) => path.replace(/\/init\.scope$/, ''));
     const bases = [...new Set([...beside, ...at(own), point])].filter((path) => existsSync(path));
     const controllers =
@@ -261,8 +291,8 @@ function readHierarchies(): Hierarchy[] {
 }
 
 /** `/proc/<pid>/cgroup`: id, controllers, path. */
-function cgroupsOf(pid: string): Map<string, [string, string[], string]> {
-  const lines = (read(`/proc/${pid}/cgroup`) ?? '').trim().split('\n');
+function cgroupsOf(text: string): Map<string, [string, string[], string]> {
+  const lines = text.trim().split('\n');
   return new Map(
     lines.map((line) => {
       const [id = '', names = '', ...path] = line.split(':');

@@ -1,6 +1,7 @@
 /**
  * The LXC configuration of one vault. Pure: text in, text out; the driver reads back what the kernel made of it.
  */
+import { GATE_OUTSIDE } from '../../guest/inner-shell.ts';
 import type { Limit } from './cgroups.ts';
 import { HEAP_SHARE, NOFILE, TMP_INODES, TMP_SIZE } from './limits.ts';
 import { DEVICES, GUEST_INSIDE, NODE_INSIDE } from './staging.ts';
@@ -12,6 +13,8 @@ export interface Trial {
   /** Runs instead of the guest. */
   init_cmd?: string;
   without_seccomp?: boolean;
+  /** As on a machine where no filter can be loaded: the driver is to do without a socket inside. */
+  no_filter?: boolean;
 }
 
 export type AppArmor = 'generated' | 'unconfined' | undefined;
@@ -21,7 +24,9 @@ export interface VaultConfig {
   rootfs: string;
   /** Node and the guest where it is left out. */
   init?: string | undefined;
-  seccomp_profile: string;
+  /** Missing where no filter can be loaded; then nothing may be handed in that it would have to guard. */
+  seccomp_profile?: string | undefined;
+  gate_outside?: boolean | undefined;
   ids: { base: number; size: number };
   memory_mib: number;
   /** A host's folder, mounted with its quota, and where it goes. */
@@ -48,7 +53,9 @@ export function renderConfig(config: VaultConfig): string {
   const init =
     trial.init_cmd ??
     config.init ??
-    [NODE_INSIDE, `--max-old-space-size=${heap_mib}`, '--disable-warning=ExperimentalWarning', GUEST_INSIDE].join(' ');
+    [NODE_INSIDE, `--max-old-space-size=${heap_mib}`, '--disable-warning=ExperimentalWarning', GUEST_INSIDE]
+      .concat(config.gate_outside ? [GATE_OUTSIDE] : [])
+      .join(' ');
   const lines = [
     `lxc.rootfs.path = dir:${rootfs}`,
     'lxc.rootfs.options = ro',
@@ -96,6 +103,7 @@ export function renderConfig(config: VaultConfig): string {
     lines.push('lxc.hook.version = 1', `lxc.hook.stop = /bin/cp '${from}' '${to}'`);
   }
   if (config.apparmor !== undefined) lines.push(`lxc.apparmor.profile = ${config.apparmor}`);
-  if (!trial.without_seccomp) lines.push(`lxc.seccomp.profile = ${config.seccomp_profile}`);
+  if (config.seccomp_profile !== undefined && !trial.without_seccomp)
+    lines.push(`lxc.seccomp.profile = ${config.seccomp_profile}`);
   return `${lines.join('\n')}\n`;
 }

@@ -8,7 +8,7 @@
  * itself when fd 4 closes.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
@@ -19,23 +19,27 @@ import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
+import { confinement, executes } from './confinement.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
 import {
+  CPU_MIN,
   END_POLL_MS,
   END_TIMEOUT_MS,
   FREEZE_TIMEOUT_MS,
   MEMORY_MIB_MIN,
+  RUN_DIR,
   START_FIRST_MS,
   START_POLL_MS,
   START_TIMEOUT_MS,
 } from './limits.ts';
-import { LogTail } from './log-tail.ts';
+import { drained, LogTail } from './log-tail.ts';
 import type { Staged } from './staging.ts';
 
 export interface Powers {
   cgroups: Cgroups;
-  staged: Staged;
+  /** Without a filter the gate must be outside. */
+  staged: Omit<Staged, 'seccomp_profile'> & { seccomp_profile?: string | undefined };
   /** Where this container's files go; only root may enter it. */
   files_dir: string;
   /** LXC's own path, which names its command socket. */
@@ -60,14 +64,14 @@ const ONE_ARCHITECTURE = process.arch === 'x64' ? ['/usr/bin/setarch', 'i686'] :
 const ENVIRONMENT = { PATH: '/nonexistent' };
 
 /** Starts the container `name` for `spec`. */
-export async function startContainer(name: string, spec: VaultSpec, powers: Powers): Promise<Vault> {
+export async function startContainer(name: string, spec: VaultSpec, powers: Powers): Promise<Container> {
   if (spec.memory_mib < MEMORY_MIB_MIN) {
     throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
   }
   const { cgroups } = powers;
   cgroups.hasten();
   if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
-  const limits = cgroups.limits(spec.memory_mib);
+  const limits = limitsOf(cgroups, spec);
   const { gate_outside = false } = powers.staged;
   const server = gate_outside ? undefined : await listen(spec.listen_host);
   const address = server?.address() as { port: number } | undefined;
@@ -86,16 +90,25 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
   return container;
 }
 
-class Container implements Vault {
-  readonly id: string;
+/** The limits of a vault in the words of this machine. Throws where they cannot be. */
+function limitsOf(cgroups: Cgroups, { memory_mib, cpu = 1 }: VaultSpec): Limit[] {
+  if (!(cpu >= CPU_MIN)) throw failed(`a share of ${cpu} of a core is too little; ask for at least ${CPU_MIN}`);
+  return cgroups.limits(memory_mib, cpu);
+}
+
+export class Container implements Vault {
+  /** Changes once, when a vault of the pool is handed out. */
+  id: string;
   port: number;
   readonly exited: Promise<VaultExit>;
   pid = 0;
   control!: Vault['control'];
   readonly #name: string;
-  readonly #spec: VaultSpec;
+  #spec: VaultSpec;
   readonly #powers: Powers;
   readonly #tail = new LogTail();
+  /** Says whose vault it is, where the container's name does not. */
+  #label: string | undefined;
   readonly #oom_copy: string;
   /** LXC's own log: how the guest ended stands only here, since lxc-start exits with 0 or 1. */
   readonly #lxc_log: string;
@@ -198,9 +211,14 @@ class Container implements Vault {
     });
   }
 
+  #unconfined(pid: number): string[] {
+    const { staged, trial } = this.#powers;
+    return confinement(pid, staged.seccomp_profile === undefined || trial?.without_seccomp === true);
+  }
+
   /** Waits until the guest executes within its limits. Throws, and leaves nothing, when it does not. */
   async verify(limits: Limit[]): Promise<void> {
-    const { cgroups, trial } = this.#powers;
+    const { cgroups } = this.#powers;
     const until = performance.now() + START_TIMEOUT_MS;
     let pause_ms = START_FIRST_MS;
     while (!this.#ended) {
@@ -209,7 +227,7 @@ class Container implements Vault {
       const pid = cgroups.payloadPids(this.#name)[0];
       if (pid !== undefined && executes(pid)) {
         this.pid = pid;
-        const wrong = [...cgroups.mismatches(this.#name, limits), ...confinement(pid, trial?.without_seccomp === true)];
+        const wrong = [...cgroups.mismatches(this.#name, limits), ...this.#unconfined(pid)];
         if (wrong.length === 0) {
           this.#started = true;
           return;
@@ -221,6 +239,35 @@ class Container implements Vault {
     }
     const exit = await this.exited;
     throw failed(this.#refusal ?? exit.reason, exit.log_tail);
+  }
+
+  /**
+   * A vault that was started ahead becomes that of `spec`. Its limits are written and read back like those of a new one.
+   * Throws `VaultFailed`, and leaves nothing, when it is not as asked.
+   */
+  async assign(spec: VaultSpec): Promise<void> {
+    const { cgroups } = this.#powers;
+    const before = this.#spec;
+    this.#spec = spec;
+    let wrong: string[];
+    try {
+      const limits = limitsOf(cgroups, spec);
+      // The container keeps its name; this one leads from the vault's to it.
+      this.#label = join(labelsDir(), `${this.#name}=${spec.id}`);
+      mkdirSync(labelsDir(), { recursive: true, mode: 0o755 });
+      writeFileSync(this.#label, '');
+      cgroups.write(this.#name, limits);
+      wrong = [...cgroups.mismatches(this.#name, limits), ...this.#unconfined(this.pid)];
+    } catch (error) {
+      wrong = [(error as Error).message];
+    }
+    if (this.#ended || !executes(this.pid)) {
+      this.#spec = before;
+      throw failed(`the vault that was ready has ended: ${(await this.exited).reason}`);
+    }
+    if (wrong.length > 0) await this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
+    this.id = spec.id;
+    this.#powers.log(`vault ${spec.id} is container ${this.#name}, which was ready`);
   }
 
   /** Resolves when the kernel shows every process of it standing. */
@@ -317,9 +364,13 @@ class Container implements Vault {
     rmSync(this.#powers.files_dir, { recursive: true, force: true });
     // LXC may keep a folder of the container's name there: a generated AppArmor profile.
     rmSync(join(this.#powers.lxc_dir, this.#name), { recursive: true, force: true });
+    if (this.#label) rmSync(this.#label, { force: true });
     this.#claim?.release();
   }
 }
+
+/** Where it is kept which container is whose vault, for those that were started before they were anybody's. */
+export const labelsDir = () => join(RUN_DIR, 'vaults');
 
 function failed(reason: string, log_tail?: string) {
   return new VaultFailed({ driver: 'lxc', reason, ...(log_tail ? { log_tail } : {}) });
@@ -333,43 +384,6 @@ async function listen(host: string): Promise<Server> {
     server.listen(0, host, resolve);
   });
   return server;
-}
-
-/** Whether LXC has handed over to the program of the vault. */
-function executes(pid: number): boolean {
-  try {
-    const path = readlinkSync(`/proc/${pid}/exe`);
-    return path !== LXC_START && !path.endsWith('/lxc-start');
-  } catch {
-    return false;
-  }
-}
-
-function readStatus(pid: number): string | undefined {
-  return read(`/proc/${pid}/status`);
-}
-
-/** What differs from the confinement every vault has, as the kernel tells it. */
-function confinement(pid: number, without_seccomp: boolean): string[] {
-  const status = readStatus(pid) ?? '';
-  const wanted: [string, RegExp][] = [
-    ['capabilities none', /^CapEff:\s*0+$/m],
-    ['bounding set none', /^CapBnd:\s*0+$/m],
-    ['NoNewPrivs 1', /^NoNewPrivs:\s*1$/m],
-    ...(without_seccomp ? [] : ([['Seccomp 2', /^Seccomp:\s*2$/m]] as [string, RegExp][])),
-  ];
-  return wanted.filter(([, pattern]) => !pattern.test(status)).map(([name]) => `${name}: no`);
-}
-
-/** Waits for the log pipes to close; all writers are dead by now. */
-async function drained(child: ChildProcess | undefined): Promise<void> {
-  if (!child) return;
-  const open = [child.stdout, child.stderr].filter((stream) => stream && !stream.closed && !stream.destroyed);
-  const closed = Promise.all(open.map((stream) => new Promise((resolve) => stream!.once('close', resolve))));
-  const timeout = new AbortController();
-  await Promise.race([closed, sleep(50, undefined, { signal: timeout.signal }).catch(() => {})]);
-  timeout.abort();
-  for (const stream of open) stream!.destroy();
 }
 
 function read(path: string): string | undefined {

@@ -3,9 +3,10 @@ import { LEAST_MEMORY_MIB } from '@hauki/protocol';
 
 /** Threads of one vault. Node itself has about 11 (V8 and libuv pools), so this leaves room for worker threads. */
 export const PIDS_MAX = 64;
-/** One core: a busy worker may not take the machine from its neighbours. */
-export const CPU_QUOTA_US = 100_000;
+/** The period of the CPU limit. A vault gets one core of it, unless asked otherwise: no worker takes the machine. */
 export const CPU_PERIOD_US = 100_000;
+/** The kernel takes no quota below 1 ms; a vault with less would not even boot within its time. */
+export const CPU_MIN = 0.05;
 /** Below this Node does not boot reliably, so asking for less is a mistake of the caller. */
 export const MEMORY_MIB_MIN = LEAST_MEMORY_MIB.lxc!;
 /** The share of a vault's memory that V8's old space may take; the rest is for stacks, buffers, code and /tmp. */

@@ -1,7 +1,9 @@
 /**
  * The last words of a vault: what its processes wrote to their log pipes, bounded in size and in pace.
  */
+import type { ChildProcess } from 'node:child_process';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LIMITS } from '@hauki/protocol';
 import { LOG_WINDOW_BYTES, LOG_WINDOW_MS } from './limits.ts';
 
@@ -36,4 +38,15 @@ export class LogTail {
     }
     if (this.#chunks.length > 64) this.#chunks = [Buffer.concat(this.#chunks)];
   }
+}
+
+/** Waits for the log pipes to close; all writers are dead by now. */
+export async function drained(child: ChildProcess | undefined): Promise<void> {
+  if (!child) return;
+  const open = [child.stdout, child.stderr].filter((stream) => stream && !stream.closed && !stream.destroyed);
+  const closed = Promise.all(open.map((stream) => new Promise((resolve) => stream!.once('close', resolve))));
+  const timeout = new AbortController();
+  await Promise.race([closed, sleep(50, undefined, { signal: timeout.signal }).catch(() => {})]);
+  timeout.abort();
+  for (const stream of open) stream!.destroy();
 }

@@ -9,16 +9,17 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Runtime, VaultFailed } from '@hauki/protocol';
-import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
+import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
-import { startContainer } from './container.ts';
+import { type Container, labelsDir, startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
-import { appArmorChoices, lxcVersion, obstacle } from './probe.ts';
+import { appArmorChoices, canFilter, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
+import { viewOf } from './root-view.ts';
 import { type Staged, stageRuntime } from './staging.ts';
 import { type PythonSet, pythonObstacle, stagePython } from './staging-python.ts';
 
@@ -49,15 +50,17 @@ export function createLxcDriver(options: LxcOptions): Driver {
   return new LxcDriver(options);
 }
 
+const SHARED_KERNEL = 'It shares the kernel, so it does not stop an exploit of the kernel itself.';
+const HELD = `An unprivileged container with its own ids, no capabilities, no network, an allowlist of system calls and hard limits. ${SHARED_KERNEL}`;
+const HELD_UNFILTERED =
+  'An unprivileged container with its own ids, no capabilities, no network, no listening socket and hard limits, but no filter of system calls, which this machine cannot load: all of the kernel can be called, families of sockets without namespaces too.';
+
 class LxcDriver implements Driver {
   readonly name = 'lxc';
-  readonly level = 'container';
-  readonly isolation =
-    'An unprivileged container with its own ids, no capabilities, no network, an allowlist of system calls and hard limits; it shares the kernel, so it does not stop an exploit of the kernel itself.';
   readonly #options: LxcOptions;
   readonly #files_dir: string;
   readonly #prefix: string;
-  readonly #vaults = new Map<string, Promise<Vault>>();
+  readonly #vaults = new Map<string, Promise<Container>>();
   #cgroups: Cgroups | undefined;
   readonly #staged = new Map<Runtime, Promise<Staged>>();
   #reaper: Reaper | undefined;
@@ -65,18 +68,37 @@ class LxcDriver implements Driver {
   #closed = false;
   #probes = 0;
   #apparmor = appArmorChoices()[0];
+  /** Whether vaults get the filter of system calls, and so a listening socket of their own. */
+  #filtered: boolean;
 
   constructor(options: LxcOptions) {
     if (!NODE_ID.test(options.node_id))
       throw new Error(`node id ${JSON.stringify(options.node_id)} must match ${NODE_ID}`);
     this.#options = options;
     this.#gates = options.gates ?? new Gates();
+    this.#filtered = canFilter() && options.trial?.no_filter !== true;
     this.#files_dir = join(options.data_dir, 'lxc');
     // A dot is in neither kind of id, so no node's prefix begins another's.
     this.#prefix = `hauki.${options.node_id}.`;
   }
 
+  get level(): IsolationLevel {
+    return this.#filtered ? 'container' : 'process';
+  }
+
+  get isolation(): string {
+    return this.#filtered ? HELD : `${HELD_UNFILTERED} ${SHARED_KERNEL}`;
+  }
+
   async probe(): Promise<Offer> {
+    const offer = await this.#tryAll();
+    // An LXC that was built without filters; what it starts is held by the rest, and gets no socket.
+    if (offer.available || !this.#filtered || !/seccomp/i.test(offer.reason)) return offer;
+    this.#filtered = false;
+    return this.#tryAll();
+  }
+
+  async #tryAll(): Promise<Offer> {
     const reason = obstacle();
     if (reason !== undefined) return { available: false, reason };
     let failure = '';
@@ -86,7 +108,12 @@ class LxcDriver implements Driver {
       try {
         await this.#trial();
         const took_ms = Math.round(performance.now() - began);
-        const notes = [`LXC ${lxcVersion()}`, choice && `AppArmor ${choice}`, `trial ${took_ms} ms`];
+        const notes = [
+          `LXC ${lxcVersion()}`,
+          choice && `AppArmor ${choice}`,
+          this.#filtered ? '' : 'no filter of system calls can be loaded: gates are outside',
+          `trial ${took_ms} ms`,
+        ];
         const no_python = await pythonObstacle(this.#options.python);
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         // The first time on a machine takes seconds: the first worker should not wait for that.
@@ -123,7 +150,7 @@ class LxcDriver implements Driver {
     this.#vaults.set(spec.id, starting);
     try {
       const vault = await starting;
-      void vault.exited.then(() => this.#vaults.delete(spec.id));
+      void vault.exited.then(() => this.#vaults.delete(vault.id));
       // Closed meanwhile: `close` waits for it too, but its caller must not get a dying vault.
       if (this.#closed) {
         await vault.kill('the driver is closed');
@@ -137,7 +164,29 @@ class LxcDriver implements Driver {
     }
   }
 
-  async #start(spec: VaultSpec): Promise<Vault> {
+  /** V8's heap is as large as the memory it was started with, so memory is of the kind; the CPU's share is not. */
+  readonly pooling: Pooling = {
+    kind: ({ listen_host, memory_mib, runtime, volume }) =>
+      volume ? undefined : JSON.stringify([listen_host, memory_mib, runtime ?? 'node']),
+    assign: async (vault, spec) => {
+      const container = await this.#vaults.get(vault.id);
+      if (container !== vault) throw new VaultFailed({ driver: 'lxc', reason: 'the vault that was ready has ended' });
+      if (!VAULT_ID.test(spec.id) || this.#vaults.has(spec.id)) {
+        await vault.kill('it could not be handed out');
+        throw new VaultFailed({ driver: 'lxc', reason: `vault ${spec.id} is already there` });
+      }
+      this.#vaults.set(spec.id, Promise.resolve(container));
+      this.#vaults.delete(vault.id);
+      try {
+        await container.assign(spec);
+      } catch (error) {
+        this.#vaults.delete(spec.id);
+        throw error;
+      }
+    },
+  };
+
+  async #start(spec: VaultSpec): Promise<Container> {
     const { log = () => {}, trial } = this.#options;
     const reason = obstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
@@ -147,7 +196,7 @@ class LxcDriver implements Driver {
     this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
     return startContainer(`${this.#prefix}${spec.id}`, spec, {
       cgroups: this.#cgroups,
-      staged,
+      staged: this.#filtered ? staged : { ...staged, seccomp_profile: undefined, gate_outside: true },
       files_dir: join(this.#files_dir, spec.id),
       lxc_dir: LXC_DIR,
       apparmor: this.#apparmor,
@@ -161,11 +210,23 @@ class LxcDriver implements Driver {
     const { stage_dir = STAGE_DIR, guest_file } = this.#options;
     const staging =
       this.#staged.get(runtime) ??
-      (runtime === 'python' ? stagePython(stage_dir, this.#options.python) : stageRuntime(stage_dir, guest_file));
+      (runtime === 'python' ? stagePython(stage_dir, this.#options.python) : stageRuntime(stage_dir, guest_file)).then(
+        (staged) => this.#view(staged),
+      );
     this.#staged.set(runtime, staging);
     // After a failure the next start may find its cause removed.
     staging.catch(() => this.#staged.delete(runtime));
     return staging;
+  }
+
+  /** A vault sees where its root lies on the host only where that cannot be hidden. */
+  async #view(staged: Staged): Promise<Staged> {
+    try {
+      return { ...staged, rootfs: await viewOf(staged.rootfs) };
+    } catch (error) {
+      this.#options.log?.(`vaults can read where their root lies on this machine: ${(error as Error).message}`);
+      return staged;
+    }
   }
 
   async sweep(): Promise<number> {
@@ -199,6 +260,7 @@ class LxcDriver implements Driver {
     }
     rmSync(join(this.#files_dir, container.slice(this.#prefix.length)), { recursive: true, force: true });
     rmSync(join(LXC_DIR, container), { recursive: true, force: true });
+    for (const label of list(labelsDir())) if (label.startsWith(`${container}=`)) rmSync(join(labelsDir(), label));
   }
 
   async close(): Promise<void> {

@@ -46,3 +46,6 @@ export function appArmorChoices(): ('generated' | 'unconfined' | undefined)[] {
   if (enabled !== 'Y') return [undefined];
   return existsSync('/sbin/apparmor_parser') ? ['generated', 'unconfined'] : ['unconfined'];
 }
+
+/** Whether the kernel can filter system calls; whether this LXC can, a trial vault shows. */
+export const canFilter = () => existsSync('/proc/sys/kernel/seccomp');

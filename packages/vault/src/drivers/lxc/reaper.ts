@@ -30,6 +30,7 @@ for claim in "$1"/*."$2".*; do
     tries=$((tries + 1))
     sleep 0.1
   done
+  rm -f "$1/../vaults/$name="*
   rm -rf "$4/$name" "$5/\${name#"$3"}" "$claim"
 done`;
 

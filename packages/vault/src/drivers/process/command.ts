@@ -3,6 +3,7 @@
  * end bubblewrap's monitor: join the cgroups, set limits, leave root for an id of the vault's own, make a mount
  * namespace with the vault's /tmp, and hand over to bubblewrap, which starts Node as process 1.
  */
+import { fileURLToPath } from 'node:url';
 import { HEAP_SHARE, NOFILE, PIDS_MAX, TMP_INODES, TMP_SIZE } from '../lxc/limits.ts';
 import { DEVICES, GUEST_FOLDER, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
 import { RESERVED_MIB } from './limits.ts';
@@ -44,7 +45,12 @@ export const TOOLS = {
   prlimit: '/usr/bin/prlimit',
   unshare: '/usr/bin/unshare',
   ldd: '/usr/bin/ldd',
+  /** Only for volumes. */
+  perl: '/usr/bin/perl',
 };
+
+const IDMAP_MOUNT = fileURLToPath(new URL('./idmap-mount.pl', import.meta.url));
+const UNSHARE_NUMBER = process.arch === 'arm64' ? 97 : 272;
 
 // $1 how many folders, then the folders, then the command.
 const JOIN = `n=$1; shift
@@ -87,9 +93,18 @@ export function sandboxed(shape: Shape): string[] {
     .filter((option) => !trial.without?.includes(option))
     .flatMap((option) => option.split(' '));
   const folders = volume ? [volume.inside] : [];
+  const home = volume && uid !== undefined ? `${rootfs}${volume.inside}` : (volume?.path ?? '');
+  const mapped =
+    volume && uid !== undefined
+      ? [
+          ...[TOOLS.unshare, '--mount', '--propagation=private', '--'],
+          ...[TOOLS.perl, IDMAP_MOUNT, String(UNSHARE_NUMBER), String(uid), volume.path, home],
+        ]
+      : [];
   return [
     ...['/bin/sh', '-c', JOIN, name, String(cgroups.length), ...cgroups],
     ...[TOOLS.prlimit, ...limits, '--'],
+    ...mapped,
     ...[TOOLS.setpriv, '--pdeathsig=KILL', ...leave, '--'],
     ...[TOOLS.unshare, '--user', '--map-root-user', '--mount', '--'],
     ...['/bin/sh', '-c', MOUNT, tmp],
@@ -97,7 +112,7 @@ export function sandboxed(shape: Shape): string[] {
     ...['--ro-bind', rootfs, '/', '--bind', tmp, '/tmp'],
     // Not bound recursively read-only like the rest, or they could not be written to.
     ...DEVICES.flatMap((device) => ['--dev-bind', `/dev/${device}`, `/dev/${device}`]),
-    ...(volume ? ['--bind', volume.path, volume.inside, '--setenv', 'HOME', volume.inside] : []),
+    ...(volume ? ['--bind', home, volume.inside, '--setenv', 'HOME', volume.inside] : []),
     ...(trial.binds ?? []).flatMap(([source, inside]) => ['--ro-bind', source, inside]),
     ...['--chdir', '/tmp', '--json-status-fd', String(STATUS_FD)],
     ...(trial.without_seccomp ? [] : ['--seccomp', String(SECCOMP_FD)]),

@@ -9,7 +9,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
-import type { Driver, Offer, Vault, VaultSpec } from '../../driver.ts';
+import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from '../lxc/cgroups.ts';
 import { dropClaim, listClaims } from '../lxc/idmap.ts';
@@ -20,7 +20,7 @@ import { type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-pyth
 import type { Trial } from './command.ts';
 import { END_TIMEOUT_MS, POLL_MS } from './limits.ts';
 import { arch, obstacle } from './probe.ts';
-import { type Powers, startSandbox } from './sandbox.ts';
+import { type Powers, type Sandbox, startSandbox } from './sandbox.ts';
 import { compilePolicy } from './seccomp.ts';
 
 export interface ProcessOptions {
@@ -63,7 +63,7 @@ class ProcessDriver implements Driver {
   readonly #options: ProcessOptions;
   readonly #files_dir: string;
   readonly #prefix: string;
-  readonly #vaults = new Map<string, Promise<Vault>>();
+  readonly #vaults = new Map<string, Promise<Sandbox>>();
   /** Why there is no sandbox, once it is known. */
   #unsandboxed: string | undefined;
   #cgroups: Cgroups | undefined;
@@ -140,7 +140,7 @@ class ProcessDriver implements Driver {
     this.#vaults.set(spec.id, starting);
     try {
       const vault = await starting;
-      void vault.exited.then(() => this.#vaults.delete(spec.id));
+      void vault.exited.then(() => this.#vaults.delete(vault.id));
       // Closed meanwhile: `close` waits for it too, but its caller must not get a dying vault.
       if (this.#closed) {
         await vault.kill('the driver is closed');
@@ -154,7 +154,30 @@ class ProcessDriver implements Driver {
     }
   }
 
-  async #start(spec: VaultSpec): Promise<Vault> {
+  /** V8's heap is as large as the memory it was started with, so memory is of the kind; the CPU's share is not. */
+  readonly pooling: Pooling = {
+    kind: ({ listen_host, memory_mib, runtime, volume }) =>
+      volume ? undefined : JSON.stringify([listen_host, memory_mib, runtime ?? 'node']),
+    assign: async (vault, spec) => {
+      const failed = (reason: string) => new VaultFailed({ driver: 'process', reason });
+      const sandbox = await this.#vaults.get(vault.id);
+      if (sandbox === undefined || sandbox !== vault) throw failed('the vault that was ready has ended');
+      if (!VAULT_ID.test(spec.id) || this.#vaults.has(spec.id)) {
+        await vault.kill('it could not be handed out');
+        throw failed(`vault ${spec.id} is already there`);
+      }
+      this.#vaults.set(spec.id, Promise.resolve(sandbox));
+      this.#vaults.delete(vault.id);
+      try {
+        await sandbox.assign(spec);
+      } catch (error) {
+        this.#vaults.delete(spec.id);
+        throw error;
+      }
+    },
+  };
+
+  async #start(spec: VaultSpec): Promise<Sandbox> {
     const { guest_file, log = () => {}, trial } = this.#options;
     let sandbox: Powers['sandbox'];
     if (this.#unsandboxed === undefined) {

@@ -7,7 +7,7 @@
  * Node, by parent-death signals; Node is process 1 of its pid namespace, and also ends by itself when fd 4 closes.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
@@ -21,6 +21,7 @@ import { type Claim, claimIds, ownerOf } from '../lxc/idmap.ts';
 import { LogTail } from '../lxc/log-tail.ts';
 import { SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
 import { explainExit } from './exit.ts';
+import { drained, executes, read, shares, stream } from './inspect.ts';
 import { END_TIMEOUT_MS, MEMORY_MIB_MIN, POLL_MS, START_TIMEOUT_MS, WATCH_EVERY_MS } from './limits.ts';
 
 export interface Powers {
@@ -41,7 +42,7 @@ const NAMESPACES = ['user', 'pid', 'net', 'ipc', 'uts', 'mnt', 'cgroup'];
 const GATE_GRACE_MS = 300;
 const IS_ROOT = process.getuid?.() === 0;
 
-export async function startSandbox(name: string, spec: VaultSpec, powers: Powers): Promise<Vault> {
+export async function startSandbox(name: string, spec: VaultSpec, powers: Powers): Promise<Sandbox> {
   if (spec.memory_mib < MEMORY_MIB_MIN)
     throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
   if (powers.cgroups && powers.cgroups.folders(name).length > 0)
@@ -63,14 +64,15 @@ export async function startSandbox(name: string, spec: VaultSpec, powers: Powers
   return sandbox;
 }
 
-class Sandbox implements Vault {
-  readonly id: string;
+export class Sandbox implements Vault {
+  /** Changes once, when a vault of the pool is handed out; its name stays. */
+  id: string;
   port: number;
   readonly exited: Promise<VaultExit>;
   pid = 0;
   control!: Vault['control'];
   readonly #name: string;
-  readonly #spec: VaultSpec;
+  #spec: VaultSpec;
   readonly #powers: Powers;
   readonly #tail = new LogTail();
   #limits: Limit[] = [];
@@ -81,6 +83,8 @@ class Sandbox implements Vault {
   /** Pid and start time, so that no other process is ever killed in its place. */
   #identity: string | undefined;
   #guest_code: number | undefined;
+  /** What it used when it was last looked at. */
+  #used: { cpu_ms: number; memory_bytes: number } | undefined;
   #kill_reason: string | undefined;
   #refusal: string | undefined;
   #watch: NodeJS.Timeout | undefined;
@@ -102,8 +106,8 @@ class Sandbox implements Vault {
 
   spawn(server: Server | undefined): void {
     const { cgroups, sandbox, guest_file, files_dir, trial } = this.#powers;
-    const { memory_mib, volume } = this.#spec;
-    this.#limits = cgroups?.limits(memory_mib) ?? [];
+    const { memory_mib, cpu, volume } = this.#spec;
+    this.#limits = cgroups?.limits(memory_mib, cpu) ?? [];
     const folders = cgroups?.create(this.#name, this.#limits) ?? [];
     const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
     const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'pipe', 'pipe', listener, 'pipe'];
@@ -229,6 +233,28 @@ class Sandbox implements Vault {
     ];
   }
 
+  /**
+   * A vault that was started ahead becomes that of `spec`. Its limits are written and read back like those of a new one.
+   * Throws `VaultFailed`, and leaves nothing, when it is not as asked.
+   */
+  async assign(spec: VaultSpec): Promise<void> {
+    const { cgroups } = this.#powers;
+    let wrong: string[];
+    try {
+      this.#limits = cgroups?.limits(spec.memory_mib, spec.cpu) ?? [];
+      cgroups?.write(this.#name, this.#limits);
+      wrong = this.#wrong();
+    } catch (error) {
+      wrong = [(error as Error).message];
+    }
+    if (this.#ended || !executes(this.pid))
+      throw failed(`the vault that was ready has ended: ${(await this.exited).reason}`);
+    if (wrong.length > 0) await this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
+    this.#spec = spec;
+    this.id = spec.id;
+    this.#powers.log(`vault ${spec.id} is process ${this.#name}, which was ready`);
+  }
+
   #begin(): void {
     this.#started = true;
     if (this.#powers.cgroups || process.platform !== 'linux') return;
@@ -241,6 +267,7 @@ class Sandbox implements Vault {
 
   async kill(reason: string): Promise<void> {
     this.#kill_reason ??= reason;
+    if (this.#lives()) await this.usage();
     if (this.#child?.pid === undefined) await this.#end(null, null);
     this.#strike();
     await this.exited;
@@ -260,7 +287,8 @@ class Sandbox implements Vault {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     // Clock ticks are 10 ms on every Linux that Node runs on.
     const cpu_ms = (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * 10;
-    return { cpu_ms, memory_bytes: this.#memory() };
+    if (stat !== '') this.#used = { cpu_ms, memory_bytes: this.#memory() };
+    return this.#used ?? { cpu_ms: 0, memory_bytes: 0 };
   }
 
   #memory(): number {
@@ -317,8 +345,8 @@ class Sandbox implements Vault {
     await drained(this.#child);
     if (!sandbox) rmSync(files_dir, { recursive: true, force: true });
     this.#claim?.release();
-    this.#settle(
-      explainExit({
+    this.#settle({
+      ...explainExit({
         ...{ code, signal, oom_text },
         guest_code: this.#guest_code,
         kill_reason: this.#kill_reason,
@@ -328,13 +356,9 @@ class Sandbox implements Vault {
         memory_mib: this.#spec.memory_mib,
         log_tail: this.#tail.text(),
       }),
-    );
+      ...(this.#used ? { usage: this.#used } : {}),
+    });
   }
-}
-
-/** Node's types know of five only. */
-function stream(child: ChildProcess, fd: number): Readable {
-  return (child.stdio as unknown as Readable[])[fd]!;
 }
 
 function failed(reason: string, log_tail?: string) {
@@ -349,42 +373,4 @@ async function listen(host: string): Promise<Server> {
     server.listen(0, host, resolve);
   });
   return server;
-}
-
-/** Whether bubblewrap has handed over to the program of the vault. */
-function executes(pid: number): boolean {
-  if (process.platform !== 'linux') return true;
-  try {
-    return !/\/bwrap$/.test(readlinkSync(`/proc/${pid}/exe`));
-  } catch {
-    return false;
-  }
-}
-
-function shares(pid: number, kind: string): boolean {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/${kind}`) === readlinkSync(`/proc/self/ns/${kind}`);
-  } catch {
-    return true;
-  }
-}
-
-/** Waits for the pipes to close: what was written last is still in them. All writers are dead by now. */
-async function drained(child: ChildProcess | undefined): Promise<void> {
-  if (!child) return;
-  const streams = [child.stdout, child.stderr, stream(child, STATUS_FD)];
-  const open = streams.filter((stream) => stream && !stream.closed && !stream.destroyed);
-  const closed = Promise.all(open.map((stream) => new Promise((resolve) => stream!.once('close', resolve))));
-  const timeout = new AbortController();
-  await Promise.race([closed, sleep(50, undefined, { signal: timeout.signal }).catch(() => {})]);
-  timeout.abort();
-  for (const stream of open) stream!.destroy();
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }

@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { LIMITS } from '@hauki/protocol';
 import { makeImage } from './image.ts';
+import { lean } from './lean.ts';
 import { WATCH_EVERY_MS } from './limits.ts';
 import type { Down, Scripts, StartMessage, UnfitMessage, Up } from './messages.ts';
 import { type Thread, Threads } from './threads.ts';
@@ -41,7 +42,9 @@ function doomVault(id: string): void {
 }
 
 const [wasm, { guest, platform, thread }] = await Promise.all([
-  readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'))).then((bytes) => WebAssembly.compile(bytes)),
+  readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'))).then((bytes) =>
+    WebAssembly.compile(lean(bytes)),
+  ),
   new Promise<Scripts>((resolve) => process.once('message', (m) => resolve(m as Scripts))),
 ]);
 

@@ -1,4 +1,5 @@
 /** Bounds of the quickjs driver, with their reasons. */
+import { availableParallelism } from 'node:os';
 
 /**
  * What one turn of a guest's code (one entry into its VM) may take. The default is generous for honest work between two
@@ -32,7 +33,8 @@ export const TIMERS = 11_000;
 /** Entropy that the guest may ask for at once: as `crypto.getRandomValues` has it. */
 export const RANDOM_BYTES = 65_536;
 
-export const THREADS_PER_OWNER = 4;
+/** More than there are cores would only take memory, 12 MiB each; with one a vault that spins would hold up all others. */
+export const THREADS_PER_OWNER = Math.min(4, Math.max(2, availableParallelism()));
 /** Vaults that a thread takes before its owner gets another. */
 export const VAULTS_BEFORE_NEXT_THREAD = 16;
 /** An owner's thread that is in one turn for longer takes no new vault while there is another. */

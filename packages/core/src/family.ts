@@ -1,0 +1,119 @@
+/**
+ * Clones of workers by workers: what the core does when an agent asks for one in the name of a worker of its own.
+ *
+ * What always holds: a clone is its parent's owner's, made with that owner's token while that lasts, and with no right
+ * that the parent itself was not granted; it stays on its parent's node, where it ends with it; its isolation is no
+ * weaker than its parent's owner had asked for. How many there may be is counted by the agent.
+ */
+import {
+  BadInput,
+  Forbidden,
+  GrantMissing,
+  type GrantRequest,
+  grantsWithin,
+  type Job,
+  type Language,
+  Unauthorised,
+  WorkerUnknown,
+} from '@hauki/protocol';
+import type { Registry } from './registry.ts';
+import { covers, type Principal, type Scope } from './rights.ts';
+import { randomName, type SpawnRequest, type Swarm } from './swarm.ts';
+
+/** A worker that clones, living or being made. */
+export type Parent = Pick<Job, 'worker' | 'owner' | 'grants' | 'code' | 'min_isolation'> & { node: string };
+
+export interface FamilyPowers {
+  registry: Registry;
+  swarm: Pick<Swarm, 'order' | 'place'>;
+  /** The token behind an owner's name; undefined where it has ended. */
+  principal(owner: string): Principal | undefined;
+}
+
+type CloneRequest = Omit<SpawnRequest, 'audience'>;
+
+const MEMBERS: Record<string, 'string' | 'number' | 'object'> = {
+  pointer: 'string',
+  source: 'string',
+  language: 'string',
+  driver: 'string',
+  memory_mib: 'number',
+  load_timeout_ms: 'number',
+  grants: 'object',
+};
+
+/** A guest's request, as far as it is one. Throws BadInput. */
+function requestOf(given: unknown): CloneRequest {
+  const request: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(given as object)) {
+    const type = Object.hasOwn(MEMBERS, name) ? MEMBERS[name] : undefined;
+    if (type === undefined)
+      throw new BadInput({ what: 'clone', why: `a clone has no ${JSON.stringify(name.slice(0, 64))}` });
+    if (value === undefined || value === null) continue;
+    if (typeof value !== type || Array.isArray(value))
+      throw new BadInput({ what: `clone: ${name}`, why: `must be a ${type}` });
+    request[name] = value;
+  }
+  const { language } = request;
+  if (language !== undefined && language !== 'javascript' && language !== 'typescript')
+    throw new BadInput({ what: 'clone: language', why: 'is javascript or typescript' });
+  return request as CloneRequest & { language?: Language; grants?: GrantRequest };
+}
+
+/** The owner's rights, as far as the parent was given them: what a clone of it is made with. */
+export function parentRights(principal: Principal, { grants, code }: Pick<Parent, 'grants' | 'code'>): Principal {
+  const held: Scope[] = ['spawn', 'spawn.pointer', 'meshfs.read', 'meshfs.write'];
+  // What it is made of itself it may clone too.
+  const own = [code?.pointer ?? [], (code?.modules ?? []).map(({ pointer }) => pointer)].flat();
+  const { read, write } = grants.meshfs;
+  const { workers: _none, ...targets } = principal.targets;
+  return {
+    ...principal,
+    scopes: held.filter((scope) => covers(principal.scopes, scope)),
+    targets: {
+      ...targets,
+      workers: [],
+      pointers: [...new Set([...own, ...read, ...write])],
+      fetch: [...grants.fetch.map(({ to }) => to), ...grants.connect],
+    },
+  };
+}
+
+export function createFamily({ registry, swarm, principal }: FamilyPowers) {
+  // The agent ends a family itself; this is for one that has failed to.
+  registry.watch({
+    died({ worker }) {
+      for (const child of registry.workers.values())
+        if (child.parent === worker)
+          void registry.nodes
+            .get(child.node)
+            ?.rpc.destruct(child.worker, `${worker}, which had cloned it, ended`)
+            .catch(() => {});
+    },
+  });
+  return {
+    /** Makes a clone of `node`'s worker. Rejects as a clone does, with Forbidden where it would have more than its parent. */
+    async clone(node: string, worker: string, given: unknown): Promise<{ worker: string }> {
+      const parent: Parent | undefined = registry.workers.get(worker) ?? registry.forging.get(worker);
+      if (parent?.node !== node) throw new WorkerUnknown({ worker });
+      if (parent.grants.clone === null) throw new GrantMissing({ grant: 'clone', wanted: 'a clone' });
+      const owner = principal(parent.owner);
+      if (!owner) throw new Unauthorised({ why: `The token that ${worker} was made with has ended` });
+      const request = requestOf(given);
+      const order = await swarm.order(request, parentRights(owner, parent), {
+        source: 'spawn',
+        pointer: 'spawn.pointer',
+      });
+      const beyond = grantsWithin(parent.grants, order.job.grants);
+      if (beyond !== undefined)
+        throw new Forbidden({
+          why: `A clone gets no more than its parent has: ${beyond} is beyond the grants of ${worker}`,
+          target: beyond,
+        });
+      const { min_isolation } = parent;
+      const job = { ...order.job, parent: worker, ...(min_isolation ? { min_isolation } : {}) };
+      const { entry } = await swarm.place({ ...order, job }, { name: () => `w-${randomName(9)}`, only: node });
+      return { worker: entry.worker };
+    },
+  };
+}

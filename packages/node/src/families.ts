@@ -1,0 +1,115 @@
+/**
+ * Families: which worker was cloned by which, and how much of its grant `clone` each has used.
+ *
+ * What always holds: whoever is made or lives on this node is a member, from before its vault is started until nothing
+ * of it is left; a clone is counted by its parent and by all above it, so that no chain of clones has more than the first
+ * one was granted; looking and counting happen in one step. A family stays on one node, where its end is certain.
+ */
+import {
+  type CloneGrant,
+  type Fate,
+  GrantMissing,
+  type Job,
+  QuotaExceeded,
+  WorkerDied,
+  WorkerUnknown,
+} from '@hauki/protocol';
+
+/** Ends of a worker's clones that it can still ask after. */
+const ENDS = 64;
+
+interface Member {
+  job: Pick<Job, 'worker' | 'grants' | 'memory_mib' | 'parent'>;
+  children: Set<string>;
+  /** Its living clones and theirs, ever, and the memory of the living. */
+  live: number;
+  total: number;
+  memory_mib: number;
+  ends: Map<string, Pick<Fate, 'cause' | 'reason'>>;
+}
+
+export class Families {
+  readonly #members = new Map<string, Member>();
+
+  /** Rejects a clone whose parent is gone, or that is more than its parent, or one above it, was granted. */
+  join(job: Job): void {
+    const above = this.#above(job.parent);
+    for (const member of above) this.#check(member, job.memory_mib);
+    for (const member of above) {
+      member.live++;
+      member.total++;
+      member.memory_mib += job.memory_mib;
+    }
+    if (job.parent !== undefined) this.#members.get(job.parent)!.children.add(job.worker);
+    this.#members.set(job.worker, { job, children: new Set(), live: 0, total: 0, memory_mib: 0, ends: new Map() });
+  }
+
+  /** Nothing of it is left. Gives its clones, which must end too. */
+  leave(worker: string, end: Pick<Fate, 'cause' | 'reason'>): string[] {
+    const member = this.#members.get(worker);
+    if (!member) return [];
+    this.#members.delete(worker);
+    const { parent, memory_mib } = member.job;
+    const home = parent === undefined ? undefined : this.#members.get(parent);
+    if (home?.children.delete(worker)) {
+      home.ends.set(worker, end);
+      if (home.ends.size > ENDS) for (const oldest of home.ends.keys()) if (home.ends.delete(oldest)) break;
+      for (const one of this.#above(parent)) {
+        one.live--;
+        one.memory_mib -= memory_mib;
+      }
+    }
+    return [...member.children];
+  }
+
+  /** Its grants are others from now on. */
+  regrant(worker: string, grants: Job['grants']): void {
+    const member = this.#members.get(worker);
+    if (member) member.job = { ...member.job, grants };
+  }
+
+  childrenOf(worker: string): string[] {
+    return [...(this.#members.get(worker)?.children ?? [])];
+  }
+
+  /** Whether the parent of a worker that was cloned is still there; true where it was not cloned. */
+  isWanted({ parent }: Pick<Job, 'parent'>): boolean {
+    return parent === undefined || this.#members.has(parent);
+  }
+
+  /** Throws unless `child` is a clone of `parent` that lives, or is being made. */
+  demandChild(parent: string, child: string): void {
+    const member = this.#members.get(parent);
+    if (member?.children.has(child)) return;
+    const end = member?.ends.get(child);
+    throw end ? new WorkerDied({ worker: child, ...end }) : new WorkerUnknown({ worker: child });
+  }
+
+  #above(parent: string | undefined): Member[] {
+    const found: Member[] = [];
+    for (let name = parent; name !== undefined; ) {
+      const member = this.#members.get(name);
+      // Nobody outlives its parent by more than a moment, in which it clones nothing.
+      if (!member) throw new WorkerUnknown({ worker: name });
+      found.push(member);
+      name = member.job.parent;
+    }
+    return found;
+  }
+
+  #check({ job: { worker, grants }, live, total, memory_mib }: Member, more_mib: number): void {
+    const { clone } = grants;
+    if (!clone) throw new GrantMissing({ grant: 'clone', wanted: `a clone of ${worker}` });
+    const within = (kind: keyof CloneGrant, what: string, used: number) => {
+      const limit = clone[kind];
+      if (used > limit)
+        throw new QuotaExceeded(
+          { what: `clone.${kind}`, limit, used },
+          `The grant clone of ${worker} does not allow this: ${what} would be ${used} of ${limit}`,
+        );
+    };
+    within('live', 'its living clones', live + 1);
+    within('total', 'its clones, ended ones included,', total + 1);
+    within('memory_mib', 'the memory of its living clones (MiB)', memory_mib + more_mib);
+  }
+}

@@ -1,0 +1,36 @@
+/** What an agent tells of its workers: how one ended, and what guests say of their callers' sessions, as far as it can be that. */
+import { type Fate, LIMITS, type LogLine, type SessionInfo } from '@hauki/protocol';
+import type { VaultExit } from '@hauki/vault';
+import type { Living } from './forge.ts';
+import { lastOf } from './log-ring.ts';
+
+/** What is told of a worker whose vault has ended. */
+export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): Fate {
+  const own = exit.cause === 'failed_to_start' ? 'vault_failed' : exit.cause;
+  const { cause, reason } = ending ?? { cause: own, reason: exit.reason };
+  const at = Date.now();
+  const said = exit.log_tail.split('\n').filter(Boolean);
+  const lines: LogLine[] = said.map((text, i) => ({ seq: log.last + 1 + i, at, level: 'vault', text }));
+  return {
+    ...{ worker: job.worker, owner: job.owner, cause, reason, at, epoch, node, driver: job.driver, born_at },
+    lines: lastOf([...log.tail(), ...lines], LIMITS.log_tail_chars),
+    usage: usage.last(exit.usage),
+    ...(exit.reason === reason || exit.cause === 'killed' ? {} : { exit: `${exit.cause}: ${exit.reason}` }),
+  };
+}
+
+/** What a guest says of a session, as far as it can be one: nothing but short names and numbers. */
+export function cleanSession(info: Partial<SessionInfo>): Omit<SessionInfo, 'worker'> {
+  const count = (value: unknown) => (typeof value === 'number' && value >= 0 ? value : 0);
+  const stats = Object.entries(info.stats ?? {}).filter(([name]) => /^[a-z_]{1,32}$/.test(name));
+  return {
+    session: /^[\w-]{1,64}$/.exec(String(info.session))?.[0] ?? '?',
+    role: info.role === 'owner' ? 'owner' : 'visitor',
+    opened_at: count(info.opened_at),
+    connected: info.connected === true,
+    connections: count(info.connections),
+    carried_bytes: count(info.carried_bytes),
+    unconfirmed_bytes: count(info.unconfirmed_bytes),
+    stats: Object.fromEntries(stats.slice(0, 32).map(([name, value]) => [name, count(value)])),
+  };
+}

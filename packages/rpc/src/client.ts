@@ -1,0 +1,27 @@
+/** What a caller needs of Mesh-RPC, for the SDK: an index of its own, so that a page loads no more than that. */
+export { Channel } from './channel.ts';
+export {
+  type Ghost,
+  type GhostSource,
+  ghost,
+  type PendingGhost,
+  pendingGhost,
+  sourceOf,
+  withOptions,
+} from './ghost.ts';
+export {
+  type CallerKey,
+  destructText,
+  heartbeatText,
+  leaseKey,
+  mac,
+  makeCallerKey,
+  readTicketBody,
+  resumeKey,
+  sessionKey,
+} from './handshake.ts';
+export { Deferred, lookAt } from './promise.ts';
+export { openSession } from './redeem.ts';
+export { type CallOptions, Session } from './session.ts';
+export type { FrameTransport } from './transport.ts';
+export { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './transports/websocket.ts';

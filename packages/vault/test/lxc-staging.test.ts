@@ -1,0 +1,44 @@
+/** The staged root holds the guest's compiled code, and V8 takes it under the options that vaults run with. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, suite, test } from 'node:test';
+import { STAGE_DIR } from '../src/drivers/lxc/limits.ts';
+import { stageRuntime } from '../src/drivers/lxc/staging.ts';
+import { writeNodeGuest } from '../src/guest/bundle.ts';
+import { GUEST_FILE, skip } from './lxc/harness.ts';
+
+const TRY = `
+  const { readFileSync } = require('node:fs');
+  const { constants, Script } = require('node:vm');
+  const [folder, head = ''] = process.argv.slice(1);
+  const script = new Script(head + '(function () {' + readFileSync(folder + '/guest.mjs', 'latin1') + '\\n})', {
+    filename: 'guest.mjs',
+    cachedData: readFileSync(folder + '/guest.code'),
+    importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+  });
+  console.log(script.cachedDataRejected ? 'refused' : 'taken');`;
+
+suite('a staged root', { skip }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'hauki-staging-'));
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('has the compiled code of our guest, which V8 takes whatever the size of the heap', async () => {
+    const file = join(folder, 'guest.mjs');
+    await writeNodeGuest(file);
+    const { rootfs } = await stageRuntime(STAGE_DIR, file);
+    const inside = join(rootfs, 'hauki');
+    const run = (...args: string[]) =>
+      execFileSync(process.execPath, ['--disable-warning=ExperimentalWarning', ...args], { encoding: 'utf8' }).trim();
+    for (const heap_mib of [33, 89, 716])
+      assert.equal(run(`--max-old-space-size=${heap_mib}`, '-e', TRY, inside), 'taken');
+    assert.equal(run('-e', TRY, inside, 'void 0;'), 'refused', 'code of another text is noticed');
+  });
+
+  test('has none of a guest that is a module, which is started as one', async () => {
+    const { rootfs } = await stageRuntime(STAGE_DIR, GUEST_FILE);
+    assert.equal(existsSync(join(rootfs, 'hauki/guest.code')), false);
+  });
+});

@@ -1,0 +1,211 @@
+/** Workers that clone workers: as their grant says, with no more than they have, and never outliving them. */
+import assert from 'node:assert/strict';
+import { after, describe, it } from 'node:test';
+import {
+  connect,
+  type ErrorClass,
+  Forbidden,
+  GrantMissing,
+  isError,
+  type Mesh,
+  QuotaExceeded,
+  SourceRejected,
+  WorkerDied,
+} from '@hauki/mesh';
+import { DRIVERS, type DriverName, missing, traces, until, useMesh } from './support/mesh.ts';
+
+const refused = (promise: PromiseLike<unknown>, kind: ErrorClass<any>, pattern: RegExp) =>
+  assert.rejects(Promise.resolve(promise), (error: Error) => {
+    assert.ok(isError(error, kind), `${error.name}: ${error.message}`);
+    assert.match(error.message, pattern);
+    return true;
+  });
+
+const CHILD = `
+  let n = 0;
+  export const next = (by = 1) => (n += by);
+  export const echo = (value) => value;
+  export const fail = (text) => { throw new RangeError(text); };
+  export const never = () => new Promise(() => {});
+  export const me = () => hauki.worker;
+  export const read = (pointer) => hauki.meshfs.resolve(pointer).then((d) => d.content);
+  export const spin = () => { for (;;) {} };`;
+
+/** Keeps its clones by number. What it is told to clone may be itself. */
+const PARENT = `${CHILD}
+  const children = [];
+  export const clone = async (source, options) => {
+    const child = await hauki.clone(source.startsWith('gem-pointer') ? source : { source }, options);
+    return [children.push(child) - 1, await child.me()];
+  };
+  export const call = (at, method, ...args) => children[at][method](...args);
+  export const end = (at) => children[at].destruct();`;
+
+interface Parent {
+  [method: string]: (...args: any[]) => any;
+}
+
+for (const driver of DRIVERS)
+  describe(`a worker in a ${driver} vault that clones`, { skip: missing(driver) }, () => {
+    const used = useMesh({ nodes: [{}] });
+    const memory_mib = driver === 'quickjs' ? 16 : 64;
+    const parent = (grants: object, source = PARENT) =>
+      used.mesh.clone<Parent>({ source }, { driver, memory_mib, grants });
+    const alive = async (worker: string) => (await used.mesh.registry()).workers.some((w) => w.worker === worker);
+    const gone = (worker: string) => until(`${worker} is gone`, async () => !(await alive(worker)), 5_000);
+    const same = { driver, memory_mib };
+
+    it('calls its clone, hears what it throws, and ends it; the registry knows whose it is', async () => {
+      const one = parent({ clone: 2 });
+      const [at, child] = await one.clone!(CHILD, same);
+      const { worker } = await used.mesh.details(one);
+      const listed = (await used.mesh.registry()).workers.find((w) => w.worker === child)!;
+      assert.deepEqual([listed.parent, listed.owner, listed.driver], [worker, 'admin', driver]);
+      assert.deepEqual([await one.call!(at, 'next'), await one.call!(at, 'next', 4)], [1, 5]);
+      const value = {
+        date: new Date(0),
+        map: new Map([[1n, [undefined, null, Number.NaN]]]),
+        bytes: new Uint8Array([1, 2]),
+      };
+      assert.deepEqual(await one.call!(at, 'echo', value), value);
+      await assert.rejects(one.call!(at, 'fail', 'as asked'), /RangeError: as asked/);
+      await assert.rejects(one.call!(at, 'nothing'), /no method|nothing/);
+      // Its owner reaches it like any worker of its own.
+      assert.equal(await used.mesh.visit<{ next(): number }>(child).next(), 6);
+      await one.end!(at);
+      assert.equal(await alive(child), false);
+      assert.deepEqual(traces(child), []);
+      await refused(one.call!(at, 'next'), WorkerDied, /destructed/);
+      await used.mesh.destruct(one);
+    });
+
+    it('takes its clones and theirs with it, however it ends', async () => {
+      const grants = { clone: { live: 4, memory_mib: 1024 } };
+      const family = async () => {
+        const one = parent(grants);
+        const [at, child] = await one.clone!(PARENT, { ...same, grants });
+        const [, grandchild] = await one.call!(at, 'clone', CHILD, same);
+        const { worker } = await used.mesh.details(one);
+        const { pid } = (await used.mesh.registry()).workers.find((w) => w.worker === worker)!;
+        return { one, worker, pid, others: [child, grandchild] as string[] };
+      };
+      const destructed = await family();
+      await used.mesh.destruct(destructed.one);
+      for (const other of destructed.others) await gone(other);
+      const why = await used.mesh.why(destructed.others[1]!);
+      assert.equal(why.state === 'dead' && why.fate.cause, 'parent_died');
+      if (driver === 'lxc') {
+        const killed = await family();
+        process.kill(killed.pid, 'SIGKILL');
+        for (const other of killed.others) await gone(other);
+      }
+      const lost = await family();
+      await used.local.nodes[0]!.kill();
+      for (const other of lost.others)
+        await until(
+          `nothing of ${other} runs`,
+          () => traces(other).filter((line) => !line.startsWith('/run') && !line.startsWith('/sys')).length === 0,
+          5_000,
+        );
+      const { startNode } = await import('@hauki/cli');
+      const { nodeTokenFile } = await import('@hauki/mesh/data-dir');
+      used.local.nodes[0] = await startNode({
+        core_url: used.local.url,
+        data_dir: `${used.local.data_dir}/node`,
+        token_file: nodeTokenFile(used.local.data_dir),
+      });
+      for (const other of [lost.worker, ...lost.others]) await gone(other);
+    });
+
+    it('keeps to its quota: so many at once, so many ever, so much memory, its clones’ own clones included', async () => {
+      const one = parent({ clone: { live: 2, total: 3, memory_mib: 4 * memory_mib } });
+      const [first] = await one.clone!(PARENT, { ...same, grants: { clone: { live: 1, total: 1, memory_mib } } });
+      const [, grandchild] = await one.call!(first, 'clone', CHILD, same);
+      await refused(one.clone!(CHILD, same), QuotaExceeded, /living clones would be 3 of 2/);
+      await one.end!(first);
+      await gone(grandchild);
+      await refused(one.clone!(CHILD, { driver, memory_mib: 5 * memory_mib }), QuotaExceeded, /memory/);
+      const [third] = await one.clone!(CHILD, same);
+      await one.end!(third);
+      await refused(one.clone!(CHILD, same), QuotaExceeded, /ended ones included, would be 4 of 3/);
+      await used.mesh.destruct(one);
+    });
+
+    it('gives its clone no more than it has itself', async () => {
+      await used.mesh.meshfs.write('gem-pointer://wiki/family/mine', 'mine');
+      await used.mesh.meshfs.write('gem-pointer://wiki/other/theirs', 'theirs');
+      await used.mesh.meshfs.write(`gem-pointer://workers/${driver}`, CHILD, { language: 'javascript' });
+      const one = parent({
+        clone: { live: 8, memory_mib: 1024 },
+        meshfs: { read: ['gem-pointer://wiki/family/'] },
+        fetch: [{ to: 'example.org:443', methods: ['GET'], per_minute: 5 }],
+      });
+      const narrow = { meshfs: { read: ['gem-pointer://wiki/family/mine'] } };
+      const [at] = await one.clone!(CHILD, { ...same, grants: narrow });
+      assert.equal(await one.call!(at, 'read', 'gem-pointer://wiki/family/mine'), 'mine');
+      for (const grants of [
+        { meshfs: { read: ['gem-pointer://wiki/'] } },
+        { meshfs: { write: ['gem-pointer://wiki/family/mine'] } },
+        { fetch: ['example.org:443'] },
+        { fetch: [{ to: 'example.org:443', methods: ['GET'], per_minute: 6 }] },
+        { connect: ['example.org:443'] },
+        { volume: 'data' },
+        { clone: { live: 9, memory_mib: 1 } },
+        { time: true },
+        { random: true },
+      ])
+        await refused(one.clone!(CHILD, { ...same, grants }), Forbidden, /beyond|needs/);
+      await refused(one.clone!(`gem-pointer://workers/${driver}`, same), Forbidden, /does not reach the pointer/);
+      await refused(
+        one.clone!(`import 'gem-pointer://wiki/other/theirs'; export const f = 1;`, same),
+        Forbidden,
+        /other\/theirs/,
+      );
+      await refused(one.clone!('export const f = (', same), SourceRejected, /parse/);
+      await refused(parent({}).clone!(CHILD, same), GrantMissing, /clone/);
+      await used.mesh.destruct(one);
+    });
+
+    it('bounds each call of a clone in time, and may clone while it loads', async () => {
+      const source = `const child = await hauki.clone({ source: ${JSON.stringify(CHILD)} }, { driver: '${driver}', memory_mib: ${memory_mib}, timeout_ms: 300 });
+        export const name = () => child.me();
+        export const wait = () => child.never();
+        export const broken = () => {};`;
+      const one = used.mesh.clone<Parent>({ source }, { driver, memory_mib, grants: { clone: 1 } });
+      const child = await one.name!();
+      assert.equal(await alive(child), true);
+      await assert.rejects(Promise.resolve(one.wait!()), /300 ms/);
+      await used.mesh.destruct(one);
+      await gone(child);
+      const failing = `await hauki.clone({ source: ${JSON.stringify(CHILD)} }, { driver: '${driver}', memory_mib: ${memory_mib} }); throw new Error('changed my mind');`;
+      await refused(
+        used.mesh.clone({ source: failing }, { driver, memory_mib, grants: { clone: 1 } }),
+        SourceRejected,
+        /changed my mind/,
+      );
+      await until(
+        'no clone of it is left',
+        async () => !(await used.mesh.registry()).workers.some((w) => w.parent),
+        5_000,
+      );
+    });
+  });
+
+describe('clones of a narrower token’s workers', () => {
+  const used = useMesh({ nodes: [{ drivers: ['quickjs' satisfies DriverName] }] });
+  const meshes: Mesh[] = [];
+  after(() => Promise.all(meshes.map((mesh) => mesh.close())));
+
+  it('are that token’s, and none is made once it is gone', async () => {
+    const { token, id, owner } = await used.mesh.tokens.create({ name: 'test', scopes: ['spawn'] });
+    const mesh = await connect({ core: used.local.url, token });
+    meshes.push(mesh);
+    const one = mesh.clone<Parent>({ source: PARENT }, { grants: { clone: 4 }, ttl_ms: 60_000 });
+    const [, child] = await one.clone!(CHILD, {});
+    assert.equal((await used.mesh.registry()).workers.find((w) => w.worker === child)!.owner, owner);
+    const { worker } = await mesh.details(one);
+    const visit = used.mesh.visit<Parent>(worker);
+    await used.mesh.tokens.revoke(id);
+    await assert.rejects(Promise.resolve(visit.clone!(CHILD, {})));
+  });
+});
