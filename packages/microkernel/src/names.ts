@@ -8,13 +8,17 @@ const ENDINGS: Record<string, Language> = {
   mjs: 'javascript',
   ts: 'typescript',
   mts: 'typescript',
+  py: 'python',
 };
 
 /**
  * The module and the language that an evolve's `target_module` names: `admin_tools.py`, or `admin_tools` where the
- * language is given beside it. Throws BadInput.
+ * language is given beside it, or not at all. Throws BadInput.
  */
-export function readModule(target_module: unknown, language?: Language): { module: string; language: Language } {
+export function readModule(
+  target_module: unknown,
+  language?: Language,
+): { module: string; language: Language | undefined } {
   if (typeof target_module !== 'string')
     throw new BadInput({ what: 'target_module', why: 'it must be a text such as data_scraper.ts' });
   const [, name, ending] = /^(.*?)(?:\.([a-z]+))?$/s.exec(target_module)!;
@@ -28,7 +32,7 @@ export function readModule(target_module: unknown, language?: Language): { modul
     throw new BadInput({ what: 'target_module', why: `.${ending} is none of ${Object.keys(ENDINGS).join(', ')}` });
   if (language && named && language !== named)
     throw new BadInput({ what: 'language', why: `${target_module} is ${named}, not ${language}` });
-  return { module: name!, language: language ?? named ?? 'javascript' };
+  return { module: name!, language: language ?? named };
 }
 
 /** Checks an alias that somebody wants for a module. Throws BadInput; whether it is free is not asked here. */

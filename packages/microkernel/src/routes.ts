@@ -20,7 +20,9 @@ const Evolve = Type.Object(
       }),
     ),
     base_digest: Type.Optional(Type.String({ description: 'of the source that the edits are made for' })),
-    language: Type.Optional(Type.Union([Type.Literal('javascript'), Type.Literal('typescript')])),
+    language: Type.Optional(
+      Type.Union([Type.Literal('javascript'), Type.Literal('typescript'), Type.Literal('python')]),
+    ),
     driver: Type.Optional(Type.String({ maxLength: 32 })),
     memory_mib: Type.Optional(Type.Integer({ minimum: 4, maximum: 65_536 })),
     // Checked, and made whole, where workers' grants are too.

@@ -34,6 +34,17 @@ export interface ModuleRecord {
   pinned: boolean;
 }
 
+export const emptyRecord = (module: string): ModuleRecord => ({
+  module,
+  latest: 0,
+  live: [],
+  good: null,
+  bounds: null,
+  alias: null,
+  tests: [],
+  pinned: false,
+});
+
 const MODULES = 'modules';
 const VERSIONS = 'versions';
 const PAGE = 500;

@@ -118,7 +118,7 @@ describe('the name of a module', () => {
   it('comes with its language as the ending, or beside it', () => {
     assert.deepEqual(readModule('data_scraper.ts'), { module: 'data_scraper', language: 'typescript' });
     assert.deepEqual(readModule('a', 'typescript'), { module: 'a', language: 'typescript' });
-    assert.deepEqual(readModule('a'), { module: 'a', language: 'javascript' });
+    assert.deepEqual(readModule('a'), { module: 'a', language: undefined });
   });
 
   it('is refused where it could be read as anything else', () => {
