@@ -109,6 +109,35 @@ function links({ facts, ask, folder }: World): Attempt {
   };
 }
 
+/** A grant that is taken away from a living worker: its next call finds it gone. */
+function ungranted(world: World): Attempt {
+  const { facts, local, mesh } = world;
+  const use = async (driver: DriverName, take_away: boolean) => {
+    const ghost = world.clone(driver, fetching(`http://${WEB_HOST}/`), { grants: { fetch: [`${WEB_HOST}:80`] } });
+    try {
+      if (!String(await ghost.attempt()).includes(facts.proof)) return 'it was never granted';
+      const { worker } = await mesh.details(ghost);
+      if (take_away) {
+        const answer = await fetch(`${local.url}/api/v2/ephemeral/${worker}/revoke`, {
+          method: 'POST',
+          headers: { authorization: `Bearer ${local.token}`, 'content-type': 'application/json' },
+          body: JSON.stringify({ fetch: true }),
+        });
+        if (!answer.ok) return `OPEN: revoking answered ${answer.status}`;
+      }
+      return await ghost.attempt();
+    } finally {
+      await mesh.destruct(ghost).catch(() => {});
+    }
+  };
+  return {
+    name: 'use after revoke: a grant',
+    by: same('grants, looked up at every effect'),
+    run: (driver) => judged(facts.proof, () => use(driver, true)),
+    control: { what: 'not revoked', run: () => judged(facts.proof, () => use('quickjs', false)) },
+  };
+}
+
 /** A token that is taken away: whoever holds it still clones nothing more with it. */
 function revoked(world: World): Attempt {
   const { local, mesh } = world;
@@ -128,7 +157,7 @@ function revoked(world: World): Attempt {
     }
   };
   return {
-    name: 'use after revoke',
+    name: 'use after revoke: a token',
     by: same('the token is looked up at every request'),
     run: (driver) => judged('\0', () => use(driver, true)),
     control: { what: 'a token that is not revoked', run: () => judged('\0', () => use('quickjs', false)) },
@@ -416,6 +445,7 @@ export function doorAttempts(world: World): Attempt[] {
   return [
     ...effects(world),
     links(world),
+    ungranted(world),
     revoked(world),
     ...others(world),
     ...frames(world),

@@ -6,7 +6,7 @@
  * again; memory has it meanwhile.
  */
 import type { KeyValue } from '@hauki/backplane';
-import { type Fate, LIMITS } from '@hauki/protocol';
+import { causeOfFailure, type Fate, type Job, LIMITS, type MeshError } from '@hauki/protocol';
 
 const PREFIX = 'fate/';
 /** Writes that go into one commit. */
@@ -173,4 +173,24 @@ export function cleanFate(told: Fate, isCause: (text: unknown) => text is Fate['
         }
       : {}),
   };
+}
+
+/** What is told of a worker that was never born; the error that its owner gets names it from here on. */
+export function stillbornOf(
+  { worker, owner, driver, epoch = 1 }: Job,
+  node: string,
+  error: MeshError<BirthFailure>,
+): Fate {
+  error.fields.worker = worker;
+  const at = Date.now();
+  const lines = (error.fields.log_tail ?? '')
+    .split('\n')
+    .filter(Boolean)
+    .map((text, i) => ({ seq: i + 1, at, level: 'vault' as const, text }));
+  return { worker, owner, cause: causeOfFailure(error), reason: error.message, at, lines, epoch, node, driver };
+}
+
+interface BirthFailure {
+  worker?: string;
+  log_tail?: string;
 }

@@ -5,7 +5,6 @@
 import {
   BadInput,
   ConnectionLost,
-  causeOfFailure,
   describe,
   type Fate,
   type GrantRequest,
@@ -18,7 +17,6 @@ import {
   LEASE,
   LEAST_MEMORY_MIB,
   LIMITS,
-  type MeshError,
   NoNodeFits,
   normaliseGrants,
   Overloaded,
@@ -33,6 +31,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
+import { stillbornOf } from './fates.ts';
 import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { Quotas } from './quotas.ts';
@@ -144,17 +143,12 @@ export class Swarm {
     const { source, language, pointer } = await this.#source(request);
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
+    const powers = {
+      resolve: (text: string) => this.#powers.meshfs.resolve(text),
+      demand: (text: string) => demand(principal, { scope: reading, pointer: text }),
+    };
     // What is written in Python imports no pointers.
-    const modules =
-      runtimeOf(language) === 'python'
-        ? []
-        : await resolveModules(
-            { source, pointer },
-            {
-              resolve: (text) => this.#powers.meshfs.resolve(text),
-              demand: (text) => demand(principal, { scope: reading, pointer: text }),
-            },
-          );
+    const modules = runtimeOf(language) === 'python' ? [] : await resolveModules({ source, pointer }, powers);
     const lease = leaseOf(request);
     if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
@@ -345,22 +339,6 @@ export class Swarm {
   }
 }
 
-/** What is told of a worker that was never born; the error that its owner gets names it from here on. */
-function stillbornOf({ worker, owner, driver, epoch = 1 }: Job, node: string, error: MeshError<BirthFailure>): Fate {
-  error.fields.worker = worker;
-  const at = Date.now();
-  const lines = (error.fields.log_tail ?? '')
-    .split('\n')
-    .filter(Boolean)
-    .map((text, i) => ({ seq: i + 1, at, level: 'vault' as const, text }));
-  return { worker, owner, cause: causeOfFailure(error), reason: error.message, at, lines, epoch, node, driver };
-}
-
-interface BirthFailure {
-  worker?: string;
-  log_tail?: string;
-}
-
 function checkSource(source: string): void {
   const got_bytes = Buffer.byteLength(source);
   if (got_bytes > LIMITS.source_bytes)
@@ -385,8 +363,7 @@ function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: numbe
 }
 
 function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
-  const wanted: Record<string, unknown> = {};
-  if (order.driver) wanted.driver = order.driver;
+  const wanted: Record<string, unknown> = order.driver ? { driver: order.driver } : {};
   if (order.job.min_isolation) wanted.min_isolation = order.job.min_isolation;
   if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
   if (order.job.language === 'python') wanted.language = 'python';

@@ -5,7 +5,7 @@
  * fate is told to the core; an agent that ends leaves no vault. It knows the core only as `CoreForNode`, which may be
  * away: leases, heartbeats and direct calls go on without it.
  */
-import { availableParallelism, cpus } from 'node:os';
+import { availableParallelism } from 'node:os';
 import {
   BadInput,
   type Cause,
@@ -32,9 +32,10 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
+import { CpuLoad } from './cpu-load.ts';
 import { Families } from './families.ts';
 import { forge, type Living, makeTicket } from './forge.ts';
-import { cleanSession, fateOf } from './telling.ts';
+import { cleanSession, fateOf, infoOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
@@ -65,7 +66,7 @@ export class Agent {
   readonly #network: Network;
   readonly #families = new Families();
   #unreported: Fate[] = [];
-  #cpu = cpus().map((c) => c.times);
+  readonly #cpu = new CpuLoad();
   #closing = false;
 
   constructor(options: AgentOptions) {
@@ -113,18 +114,7 @@ export class Agent {
   }
 
   load(): NodeLoad {
-    const times = cpus().map((c) => c.times);
-    let busy = 0;
-    let all = 0;
-    times.forEach((now, i) => {
-      const before = this.#cpu[i] ?? now;
-      const idle = now.idle - before.idle;
-      const total = Object.values(now).reduce((a, b) => a + b, 0) - Object.values(before).reduce((a, b) => a + b, 0);
-      busy += total - idle;
-      all += total;
-    });
-    this.#cpu = times;
-    return { workers: this.#living.size, memory_used_mib: this.#promised(), cpu: all > 0 ? busy / all : 0 };
+    return { workers: this.#living.size, memory_used_mib: this.#promised(), cpu: this.#cpu.share() };
   }
 
   /** Fates that the core has not heard of yet, oldest first; they are handed over once. */
@@ -166,11 +156,7 @@ export class Agent {
     try {
       const { node, listen_host, tls, keys, volumes } = this.#options;
       const { living, ticket } = await forge(job, entry.driver, {
-        node,
-        listen_host,
-        tls,
-        keys,
-        volumes,
+        ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
         family: {
           clone: (request) => this.#core().clone(name, request),
@@ -284,35 +270,16 @@ export class Agent {
         usage.set(worker, lifetime.paused_at === undefined ? await meter.now() : meter.last());
       }),
     );
-    return this.workers().map((info) => ({
-      ...info,
-      ...(usage.has(info.worker) ? { usage: usage.get(info.worker)! } : {}),
-    }));
+    const used = (info: WorkerInfo) => (usage.has(info.worker) ? { ...info, usage: usage.get(info.worker)! } : info);
+    return this.workers().map(used);
   }
 
   workers(): WorkerInfo[] {
     const { listen_host: host, tls } = this.#options;
-    return [...this.#living.values()].map(({ job, epoch, vault, lease, lifetime, born_at }) => ({
-      worker: job.worker,
-      owner: job.owner,
-      driver: job.driver,
-      isolation: this.#offers.get(job.driver)!.driver.level,
-      epoch,
-      direct: { host, port: vault.port, tls },
-      memory_mib: job.memory_mib,
-      grants: job.grants,
-      lease: job.lease,
-      pid: vault.pid,
-      born_at,
-      lease_until: lease.until,
-      ...(job.lasting ? { lasting: true } : {}),
-      ...(job.cpu === undefined ? {} : { cpu: job.cpu }),
-      ...(job.parent ? { parent: job.parent } : {}),
-      ...(job.min_isolation ? { min_isolation: job.min_isolation } : {}),
-      ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
-      ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
-      ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),
-      ...(job.code ? { code: job.code } : {}),
+    return [...this.#living.values()].map((living) => ({
+      ...infoOf(living),
+      isolation: this.#offers.get(living.job.driver)!.driver.level,
+      direct: { host, port: living.vault.port, tls },
     }));
   }
 

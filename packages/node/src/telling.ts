@@ -1,8 +1,33 @@
 /** What an agent tells of its workers: how one ended, and what guests say of their callers' sessions, as far as it can be that. */
-import { type Fate, LIMITS, type LogLine, type SessionInfo } from '@hauki/protocol';
+import { type Fate, LIMITS, type LogLine, type SessionInfo, type WorkerInfo } from '@hauki/protocol';
 import type { VaultExit } from '@hauki/vault';
 import type { Living } from './forge.ts';
 import { lastOf } from './log-ring.ts';
+
+/** What is told of a living worker, but for what depends on its node. */
+export function infoOf(living: Living): Omit<WorkerInfo, 'isolation' | 'direct'> {
+  const { job, epoch, vault, lease, lifetime, born_at } = living;
+  return {
+    worker: job.worker,
+    owner: job.owner,
+    driver: job.driver,
+    epoch,
+    memory_mib: job.memory_mib,
+    grants: job.grants,
+    lease: job.lease,
+    pid: vault.pid,
+    born_at,
+    lease_until: lease.until,
+    ...(job.lasting ? { lasting: true } : {}),
+    ...(job.cpu === undefined ? {} : { cpu: job.cpu }),
+    ...(job.parent ? { parent: job.parent } : {}),
+    ...(job.min_isolation ? { min_isolation: job.min_isolation } : {}),
+    ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),
+    ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
+    ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),
+    ...(job.code ? { code: job.code } : {}),
+  };
+}
 
 /** What is told of a worker whose vault has ended. */
 export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): Fate {

@@ -60,6 +60,8 @@ describe('the Python guest', { skip }, () => {
             throw new GrantMissing({ grant: 'fetch', what: String(args[0]) } as never);
           return { status: 200, status_text: 'OK', url: args[0], headers: [['X-A', 'b']], text: '{"fetched":true}' };
         }
+        if (effect === 'clone') return { worker: 'w-child' };
+        if (effect === 'clone.call') return 42;
         if (effect === 'volume.read') return { text: 'kept' };
         if (effect === 'meshfs.resolve') return { pointer: args[0], content: 'a document', media_type: 'text/plain' };
         return null;
@@ -379,6 +381,32 @@ def state(): return stopped
     assert.equal((await shell.sessions()).length, 1);
   });
 
+  it('starts each stream once, also while heartbeats are answered', async () => {
+    const { open } = await start(`
+import time
+def count(n):
+    for i in range(n):
+        time.sleep(0.001)
+        yield i
+`);
+    const session = await open();
+    let over = false;
+    const beating = (async () => {
+      while (!over) await Promise.all(Array.from({ length: 8 }, () => session.call('rpc.heartbeat', ['c', 'm'])));
+    })();
+    for (let round = 0; round < 40; round++)
+      await Promise.all(
+        Array.from({ length: 4 }, async () =>
+          assert.deepEqual(
+            await Array.fromAsync((await session.call('count', [3])) as AsyncIterable<number>),
+            [0, 1, 2],
+          ),
+        ),
+      );
+    over = true;
+    await beating;
+  });
+
   it('keeps the lease while the worker’s threads are all busy', async () => {
     const { open } = await start(`
 import time
@@ -485,6 +513,29 @@ class Worker:
     await assert.rejects(shell.inspect('worker.none', 5_000), /AttributeError/);
     await assert.rejects(shell.inspect('1 +', 5_000), /SyntaxError/);
     await assert.rejects(shell.inspect('__import__("asyncio").sleep(20)', 200), /no answer within|TimeoutError/);
+  });
+
+  it('clones workers of its own by calls to the host', async () => {
+    const { open, effects } = await start(`
+async def go():
+    child = await hauki.clone(source="def add(a, b): return a + b", language="python", memory_mib=64)
+    result = await child.add(1, 2)
+    await child.destruct()
+    return result
+def again():
+    with hauki.clone("gem-pointer://a/b") as child: return child.add(2, 3)
+`);
+    const session = await open();
+    assert.equal(await session.call('go'), 42);
+    assert.equal(await session.call('again'), 42);
+    assert.deepEqual(effects, [
+      ['clone', { source: 'def add(a, b): return a + b', language: 'python', memory_mib: 64 }],
+      ['clone.call', 'w-child', 'add', [1, 2], 60_000],
+      ['clone.destruct', 'w-child'],
+      ['clone', { pointer: 'gem-pointer://a/b' }],
+      ['clone.call', 'w-child', 'add', [2, 3], 60_000],
+      ['clone.destruct', 'w-child'],
+    ]);
   });
 
   it('has its volume by calls to the host', async () => {

@@ -1,8 +1,9 @@
 /** `hauki.clone`: a worker's own clones, as ghosts whose calls go over the host. */
+import type { Language } from '@hauki/protocol';
 import { type Ghost, ghost } from '@hauki/rpc';
 import type { Outside } from './guest.ts';
 
-export type CloneOrigin = string | { source: string; language?: 'javascript' | 'typescript' };
+export type CloneOrigin = string | { source: string; language?: Language };
 
 export interface GuestCloneOptions {
   driver?: string;

@@ -90,6 +90,27 @@ def _carried(carried: dict) -> bytes:
     return base64.b64decode(carried["base64"]) if "base64" in carried else carried["text"].encode()
 
 
+class Child:
+    """A clone of the worker's own: `child.method(1, 2)`; `destruct()`, or `with`, ends it."""
+
+    def __init__(self, context, worker: str):
+        self._context, self._worker = context, worker
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *args: self._context._ask("clone.call", self._worker, name, list(args), peer.CALL_MS)
+
+    def destruct(self):
+        return self._context._ask("clone.destruct", self._worker)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.destruct()
+
+
 class Outgoing:
     """What is sent over a connection: an iterator that waits for more, and makes who sends wait."""
 
@@ -183,7 +204,19 @@ class Context(types.ModuleType):
 
     def effect(self, name: str, *args):
         """Asks for any effect by its name."""
-        return waited(self._guest.control.begin("effect", [name, list(args)]))
+        return self._ask(name, *args)
+
+    def _ask(self, name: str, *args, then=lambda made: made):
+        return waited(self._guest.control.begin("effect", [name, list(args)]), then)
+
+    def clone(self, pointer=None, *, source=None, language=None, **options):
+        """Clones a worker within the grant; gives a Child. It ends with this one at the latest.
+
+        `options`: driver, memory_mib, grants (no more than the worker's own), load_timeout_ms.
+        """
+        request = {"pointer": pointer, "source": source, "language": language, **options}
+        request = {name: value for name, value in request.items() if value is not None}
+        return self._ask("clone", request, then=lambda made: Child(self, made["worker"]))
 
     def connect(self, target: str):
         """A byte stream to `host:port`, where that is granted; gives a Connection."""

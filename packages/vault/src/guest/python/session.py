@@ -132,9 +132,13 @@ class CallerSession(GuestSession):
         try:
             asked = self.guest.control.begin(method[4:], params[:2] if method == "rpc.heartbeat" else params[:1])
             # Elsewhere: the control session holds its lock while it tells.
-            asked.when_done(lambda done: self.guest.apart(lambda: self._answer(id, done._outcome, done._error)))
+            asked.when_done(lambda done: self.guest.apart(lambda: self._pass_on(id, done)))
         except peer.MeshError as error:
             self._answer(id, error=error)
+
+    def _pass_on(self, id, done) -> None:
+        with self.lock:
+            self._answer(id, done._outcome, done._error)
 
 
 class LiteralSession(CallerSession):
