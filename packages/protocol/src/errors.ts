@@ -324,7 +324,7 @@ export const JobEnded = /* @__PURE__ */ define<{ job: string; state: string }>(
 // Kernels
 export const ModuleUnknown = /* @__PURE__ */ define<{ module: string; has?: string[] }>(
   'ModuleUnknown',
-  -32070,
+  -32080,
   404,
   false,
   (f) =>
@@ -340,7 +340,7 @@ export const EvolveRejected = /* @__PURE__ */ define<{
   log?: string;
 }>(
   'EvolveRejected',
-  -32071,
+  -32081,
   422,
   false,
   (f) =>
@@ -348,7 +348,7 @@ export const EvolveRejected = /* @__PURE__ */ define<{
 );
 export const EditRefused = /* @__PURE__ */ define<{ why: string; running?: string }>(
   'EditRefused',
-  -32072,
+  -32082,
   409,
   false,
   (f) => `These edits cannot be made: ${f.why}`,
@@ -356,7 +356,7 @@ export const EditRefused = /* @__PURE__ */ define<{ why: string; running?: strin
 /** A vault was there and took the request, but gave no answer that can be passed on. */
 export const PluginFailed = /* @__PURE__ */ define<{ module: string; why: string }>(
   'PluginFailed',
-  -32073,
+  -32083,
   502,
   false,
   (f) => `The module ${f.module} failed: ${f.why}`,

@@ -4,7 +4,8 @@
  */
 import { structuredClone } from './platform/clone.ts';
 import { fetched, Headers, pack, Request, Response, useText } from './platform/http.ts';
-import { ReadableStream, TransformStream, WritableStream } from './platform/streams.ts';
+import { ReadableStream } from './platform/streams.ts';
+import { TransformStream, WritableStream } from './platform/streams-writable.ts';
 import { textCoders } from './platform/text.ts';
 import { URL, URLSearchParams } from './platform/url.ts';
 

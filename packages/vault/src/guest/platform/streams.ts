@@ -1,8 +1,10 @@
 /**
- * Streams (Streams standard) as far as handlers use them: readable ones with a default reader, writable ones with a
- * writer, and what joins the two. A queue holds what was written and not read; `desiredSize` and `ready` tell of it.
+ * Readable streams (Streams standard) as far as handlers use them: with a default reader, `tee` and pipes. A queue holds
+ * what was written and not read; `desiredSize` tells of it.
  */
-type Settle<T> = { resolve(value: T): void; reject(error: unknown): void };
+import type { WritableStream } from './streams-writable.ts';
+
+export type Settle<T> = { resolve(value: T): void; reject(error: unknown): void };
 type Result = { done: boolean; value: unknown };
 
 interface Source {
@@ -11,12 +13,12 @@ interface Source {
   cancel?(reason: unknown): unknown;
 }
 
-interface Strategy {
+export interface Strategy {
   highWaterMark?: number;
   size?(chunk: unknown): number;
 }
 
-class Controller {
+export class Controller {
   readonly #stream: Queue;
   constructor(stream: Queue) {
     this.#stream = stream;
@@ -147,7 +149,7 @@ class Queue {
   }
 }
 
-const locked = () => new TypeError('this stream is locked to a reader or a writer');
+export const locked = () => new TypeError('this stream is locked to a reader or a writer');
 
 class Reader {
   #stream: { queue: Queue; unlock(): void } | undefined;
@@ -262,147 +264,5 @@ export class ReadableStream implements AsyncIterable<unknown> {
   pipeThrough(through: { readable: ReadableStream; writable: WritableStream }): ReadableStream {
     this.pipeTo(through.writable).catch(() => {});
     return through.readable;
-  }
-}
-
-interface Sink {
-  start?(controller: object): unknown;
-  write?(chunk: unknown): unknown;
-  close?(): unknown;
-  abort?(reason: unknown): unknown;
-}
-
-/** What a writable stream and its writer share: where writes go, and the last of them. */
-interface Target {
-  sink: Sink;
-  last: Promise<unknown>;
-  ready(): Promise<void>;
-  done: Settle<void>;
-}
-
-/** `ready` tells when there is room for another. */
-class Writer {
-  readonly #to: Target;
-  readonly #unlock: () => void;
-  readonly closed: Promise<void>;
-  constructor(to: Target, closed: Promise<void>, unlock: () => void) {
-    this.#to = to;
-    this.closed = closed;
-    this.#unlock = unlock;
-  }
-  get ready(): Promise<void> {
-    return this.#to.ready();
-  }
-  /** In their order, one after the other. */
-  write(chunk: unknown): Promise<void> {
-    return this.#then(() => this.#to.sink.write?.(chunk));
-  }
-  async close(): Promise<void> {
-    await this.#then(() => this.#to.sink.close?.());
-    this.#to.done.resolve();
-  }
-  async abort(reason?: unknown): Promise<void> {
-    await this.#to.sink.abort?.(reason);
-    this.#to.done.reject(reason);
-  }
-  releaseLock(): void {
-    this.#unlock();
-  }
-  #then(run: () => unknown): Promise<void> {
-    const next = this.#to.last.then(run).then(() => {});
-    this.#to.last = next;
-    next.catch((error) => this.#to.done.reject(error));
-    return next;
-  }
-}
-
-export class WritableStream {
-  readonly #to: Target;
-  readonly #closed: Promise<void>;
-  #locked = false;
-
-  constructor(sink: Sink = {}, _strategy?: Strategy, ready: () => Promise<void> = async () => {}) {
-    let done!: Settle<void>;
-    this.#closed = new Promise((resolve, reject) => {
-      done = { resolve, reject };
-    });
-    this.#closed.catch(() => {});
-    this.#to = { sink, last: Promise.resolve(sink.start?.({})), ready, done };
-  }
-
-  get locked(): boolean {
-    return this.#locked;
-  }
-
-  getWriter(): Writer {
-    if (this.#locked) throw locked();
-    this.#locked = true;
-    return new Writer(this.#to, this.#closed, () => {
-      this.#locked = false;
-    });
-  }
-
-  async close(): Promise<void> {
-    await this.getWriter().close();
-  }
-  async abort(reason?: unknown): Promise<void> {
-    await this.getWriter().abort(reason);
-  }
-}
-
-interface Transformer {
-  start?(controller: Controller): unknown;
-  transform?(chunk: unknown, controller: Controller): unknown;
-  flush?(controller: Controller): unknown;
-}
-
-export class TransformStream {
-  readonly readable: ReadableStream;
-  readonly writable: WritableStream;
-
-  constructor({ start, transform, flush }: Transformer = {}, _write?: Strategy, read: Strategy = {}) {
-    let queue!: Controller;
-    let wake: (() => void) | undefined;
-    const roomy = async () => {
-      while ((queue.desiredSize ?? 1) <= 0 && !over)
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-    };
-    let over = false;
-    this.readable = new ReadableStream(
-      {
-        start: (controller) => {
-          queue = controller;
-          return start?.(controller);
-        },
-        pull: () => {
-          wake?.();
-          wake = undefined;
-        },
-        cancel: () => {
-          over = true;
-          wake?.();
-        },
-      },
-      read,
-    );
-    this.writable = new WritableStream(
-      {
-        write: async (chunk) => {
-          await roomy();
-          if (over) throw new TypeError('nobody reads this stream any more');
-          if (transform) await transform(chunk, queue);
-          else queue.enqueue(chunk);
-        },
-        close: async () => {
-          await flush?.(queue);
-          if (!over) queue.close();
-        },
-        abort: (reason) => queue.error(reason),
-      },
-      undefined,
-      roomy,
-    );
   }
 }
