@@ -26,6 +26,8 @@ interface Member {
   total: number;
   memory_mib: number;
   ends: Map<string, Pick<Fate, 'cause' | 'reason'>>;
+  /** Those that count it, its parent first: also after some of them have left before it. */
+  above: readonly Member[];
 }
 
 export class Families {
@@ -41,7 +43,8 @@ export class Families {
       member.memory_mib += job.memory_mib;
     }
     if (job.parent !== undefined) this.#members.get(job.parent)!.children.add(job.worker);
-    this.#members.set(job.worker, { job, children: new Set(), live: 0, total: 0, memory_mib: 0, ends: new Map() });
+    const none = { live: 0, total: 0, memory_mib: 0 };
+    this.#members.set(job.worker, { ...none, job, children: new Set(), ends: new Map(), above });
   }
 
   /** Nothing of it is left. Gives its clones, which must end too. */
@@ -49,15 +52,14 @@ export class Families {
     const member = this.#members.get(worker);
     if (!member) return [];
     this.#members.delete(worker);
-    const { parent, memory_mib } = member.job;
-    const home = parent === undefined ? undefined : this.#members.get(parent);
+    for (const one of member.above) {
+      one.live--;
+      one.memory_mib -= member.job.memory_mib;
+    }
+    const home = member.above[0];
     if (home?.children.delete(worker)) {
       home.ends.set(worker, end);
       if (home.ends.size > ENDS) for (const oldest of home.ends.keys()) if (home.ends.delete(oldest)) break;
-      for (const one of this.#above(parent)) {
-        one.live--;
-        one.memory_mib -= memory_mib;
-      }
     }
     return [...member.children];
   }

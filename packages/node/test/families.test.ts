@@ -61,6 +61,20 @@ describe('families', () => {
     );
   });
 
+  it('let go of those whose parent left before them', () => {
+    const families = new Families();
+    families.join(job('root'));
+    families.join(job('child', 'root'));
+    families.join(job('grandchild', 'child'));
+    families.leave('child', end);
+    families.leave('grandchild', end);
+    for (const n of [1, 2, 3]) families.join(job(`next-${n}`, 'root'));
+    assert.throws(
+      () => families.join(job('next-4', 'root')),
+      (error) => isError(error, QuotaExceeded) && error.fields.what === 'clone.live',
+    );
+  });
+
   it('know their own, living and ended, and nobody else’s', () => {
     const families = new Families();
     families.join(job('a'));
