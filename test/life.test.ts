@@ -126,15 +126,15 @@ for (const driver of DRIVERS) {
     });
 
     it('ends when it is idle, not while a call is under way, nor by its owner’s heartbeats alone', async () => {
-      const { ghost, worker } = await make({ idle_ms: 900, heartbeat_ms: 100 });
-      assert.equal(await ghost.later(2_000), 'later');
+      const { ghost, worker } = await make({ idle_ms: 2_500, heartbeat_ms: 100 });
+      assert.equal(await ghost.later(4_000), 'later');
       for (let i = 0; i < 4; i++) {
-        await sleep(400);
+        await sleep(500);
         await ghost.tick();
       }
       const fate = await fateOf(used.mesh, worker);
       assert.equal(fate.cause, 'idle');
-      assert.match(fate.reason, /nobody called it for 900 ms/);
+      assert.match(fate.reason, /nobody called it for 2500 ms/);
     });
 
     it('is looked into by its owner: the live object, its context, errors, bounds, deadlines', async () => {

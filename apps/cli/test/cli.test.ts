@@ -91,7 +91,7 @@ describe('the hauki command', () => {
     assert.deepEqual(methods, ['greet', 'count']);
     assert.equal((await run(['call', worker, 'greet', 'ada'])).out, 'Hello, Ada!\n');
     assert.deepEqual(JSON.parse((await run(['call', worker, 'count', '--json'])).out), { result: 1 });
-    assert.match((await run(['ps'])).out, new RegExp(`${worker} +\\S+ +quickjs +admin`));
+    assert.match((await run(['ps'])).out, new RegExp(`${worker} +\\S+ +quickjs \\(vm\\) +admin`));
     const unknown = await run(['call', worker, 'dance']);
     assert.equal(unknown.code, 3);
     assert.match(unknown.err, /Method not found: dance\. There is: greet, count/);
