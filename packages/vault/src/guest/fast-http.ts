@@ -3,7 +3,6 @@
  * are made only when something else is asked for. Both stand in the line of Node's prototypes, so `instanceof` holds.
  */
 import type { Body, FlatHeaders } from '@hauki/protocol';
-import { WebSocketPair } from './plugin-websocket.ts';
 
 const NativeRequest = globalThis.Request;
 const NativeResponse = globalThis.Response;
@@ -232,5 +231,5 @@ export function useFastHttp(): void {
     }
   }
   Object.defineProperty(FastResponse, 'name', { value: 'Response' });
-  Object.assign(globalThis, { Request, Response: FastResponse, WebSocketPair });
+  Object.assign(globalThis, { Request, Response: FastResponse });
 }

@@ -7,7 +7,7 @@
  */
 import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
 import { isClass } from '@hauki/rpc';
-import { joinClient, PairSocket } from './plugin-websocket.ts';
+import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 
 type Handler = (request: Request, env: object, context: object) => unknown;
@@ -29,6 +29,7 @@ export function pluginObject(
       stage: 'exports',
       reason: `a plugin's default export has a method fetch(request); this module exports ${Object.keys(module).join(', ') || 'nothing'}`,
     });
+  Object.assign(globalThis, { WebSocketPair });
   const { dehydrate, hydrate, state } = module as Record<'dehydrate' | 'hydrate' | 'state', any>;
   const hooks = typeof dehydrate === 'function' && typeof hydrate === 'function';
   const keeps = !hooks && typeof state === 'object' && state !== null;
