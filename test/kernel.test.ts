@@ -239,9 +239,7 @@ for (const driver of DRIVERS)
       assert.deepEqual(await kernel.json('size/', { method: 'POST', body: large }), { bytes: large.length });
     });
 
-    it('carries WebSockets of modules, both ways, and refuses them where a module does not', {
-      skip: driver === 'quickjs',
-    }, async () => {
+    it('carries WebSockets of modules, both ways, and refuses them where a module does not', async () => {
       await kernel.door.evolve({
         target_module: 'sockets',
         content: `export default { fetch(request) {
