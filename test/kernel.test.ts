@@ -309,6 +309,22 @@ for (const driver of DRIVERS)
       assert.equal((await kernel.get('named/')).status, 404);
     });
 
+    it('keeps a module’s volume for all its versions, also while one takes another’s place', async () => {
+      const content = (version: string) => `export default { async fetch() {
+        const before = await hauki.volume.read('seen').catch(() => '');
+        await hauki.volume.write('seen', before + '${version}');
+        return new Response(before + '${version}');
+      } };`;
+      const grants = { volume: { name: 'notes', quota_mib: 4 } };
+      await kernel.door.evolve({ target_module: 'volumes', content: content('a'), grants });
+      assert.equal(await text('volumes/'), 'a');
+      await kernel.door.evolve({ target_module: 'volumes', content: content('b') });
+      assert.equal(await text('volumes/'), 'ab');
+      // Another module's volume of the same name is another.
+      await kernel.door.evolve({ target_module: 'others', content: content('x'), grants });
+      assert.equal(await text('others/'), 'x');
+    });
+
     it('refuses changes of a pinned module', async () => {
       await kernel.door.evolve({ target_module: 'pinned', content: answers('a') });
       await kernel.door.pin('pinned', true);

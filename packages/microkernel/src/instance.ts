@@ -73,7 +73,9 @@ export class PluginHost {
     const worker = `p-${module.replaceAll('_', '-').slice(0, 18)}-${version}-${(++this.#count).toString(36)}`;
     const made = await agent.provision({
       worker,
-      owner: 'kernel',
+      // A module's volume is its own, and the same for all its versions.
+      owner: `kernel/${module}`,
+      volume_group: module,
       driver,
       source,
       language,

@@ -2,7 +2,7 @@
  * A kernel's process. Options come as JSON in HAUKI_KERNEL_OPTIONS. It ends with its parent when it has a channel to one.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeNew } from '@hauki/backplane';
 import { describe } from '@hauki/protocol';
@@ -50,7 +50,9 @@ let stopping = false;
 try {
   const { data_dir, id, open = false, host = '127.0.0.1', port = 8881, host_names, drivers, memory_mib } = options;
   if (open && !/^(?:127\.|::1$|localhost$)/.test(host)) throw new Error('--open is for loopback only');
-  mkdirSync(data_dir, { recursive: true, mode: 0o711 });
+  mkdirSync(data_dir, { recursive: true });
+  // Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
+  chmodSync(data_dir, 0o711);
   const kernel = await Kernel.open({
     data_dir,
     id,

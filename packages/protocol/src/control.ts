@@ -51,6 +51,8 @@ export interface Job {
   code?: CodeInfo;
   modules?: PointerModule[];
   memory_mib: number;
+  /** Jobs of one owner and group may have a volume together. */
+  volume_group?: string;
   /** Share of a core; 1 where it is left out. */
   cpu?: number;
   grants: Grants;
