@@ -23,7 +23,7 @@ const TABLE: Record<string, readonly string[]> = {
   vault: ['rpc', 'meshfs', 'lang', 'protocol'],
   mesh: ['rpc', 'protocol'],
   node: ['vault', 'meshfs', 'rpc', 'protocol'],
-  microkernel: ['vault', 'meshfs', 'mesh'],
+  microkernel: ['node', 'vault', 'meshfs', 'backplane', 'rpc', 'protocol'],
   core: ['meshfs', 'backplane', 'rpc', 'protocol'],
   guardian: ['protocol'],
   kernels: ['mesh', 'meshfs', 'lang'],

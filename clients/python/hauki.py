@@ -111,7 +111,8 @@ _CODES = {
     "PointerInvalid": -32041, "PointerUnknown": -32042, "PayloadLost": -32043, "StorageFailed": -32044,
     "VolumeInUse": -32070, "VolumeUnknown": -32071, "VolumeFailed": -32072,
     "NameTaken": -32060, "WorkerRestarting": -32061, "JobUnknown": -32062, "JobEnded": -32063, "KeyReused": -32064,
-    "JobCancelled": -32065,
+    "JobCancelled": -32065, "ModuleUnknown": -32080, "EvolveRejected": -32081, "EditRefused": -32082,
+    "PluginFailed": -32083,
 }  # fmt: skip
 _RETRYABLE = {
     "ConnectionLost", "Overloaded", "TicketExpired", "NoNodeFits", "VaultFailed", "StorageFailed", "WorkerRestarting",

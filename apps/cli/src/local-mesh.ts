@@ -8,7 +8,8 @@ import { chmodSync, createWriteStream, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CoreProcessOptions } from '@hauki/core';
-import { adminTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
+import { adminTokenFile, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
+import type { KernelProcessOptions } from '@hauki/microkernel';
 import type { NodeOptions } from '@hauki/node';
 
 /** A core may have much to repair at its start, a node a runtime to stage. */
@@ -127,6 +128,22 @@ export async function startNode(
   const all: NodeOptions = { ...rest, data_dir, token_file };
   const { said, ...started } = await start('@hauki/node/main', { HAUKI_NODE_OPTIONS: JSON.stringify(all) }, log);
   return { ...started, node: said.node! };
+}
+
+export interface StartedKernel extends Started {
+  url: string;
+  id: string;
+  /** Opens it; kept out of logs by whoever has it. */
+  token: string;
+}
+
+/** Starts a microkernel over `data_dir`. */
+export async function startKernel(options: KernelProcessOptions, log: LogTo = 'ignore'): Promise<StartedKernel> {
+  const { data_dir, id } = options;
+  mkdirSync(data_dir, { recursive: true });
+  const env = { NODE_COMPILE_CACHE: COMPILED, HAUKI_KERNEL_OPTIONS: JSON.stringify(options) };
+  const { said, ...started } = await start('@hauki/microkernel/main', env, log);
+  return { ...started, url: said.url!, id, token: readFileSync(kernelTokenFile(data_dir), 'utf8').trim() };
 }
 
 export interface LocalMesh extends AsyncDisposable {

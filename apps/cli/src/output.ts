@@ -89,6 +89,7 @@ const EXIT_OF: Record<string, number> = {
   WorkerUnknown: EXIT.not_found,
   WorkerDied: EXIT.not_found,
   JobUnknown: EXIT.not_found,
+  ModuleUnknown: EXIT.not_found,
   PointerUnknown: EXIT.not_found,
   PointerDeleted: EXIT.not_found,
   VersionUnknown: EXIT.not_found,

@@ -5,7 +5,7 @@
  * and workers passes it only over route B. It needs no root and runs no one else's code.
  */
 import { existsSync, mkdirSync } from 'node:fs';
-import type { IncomingMessage } from 'node:http';
+import { createServer, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -23,6 +23,9 @@ import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
 import { createFamily } from './family.ts';
 import { Fates } from './fates.ts';
+import { Gateway } from './kernels/gateway.ts';
+import { Kernels } from './kernels/kernels.ts';
+import { serveKernel } from './kernels/link.ts';
 import { Lasting } from './lasting/lasting.ts';
 import { serveLink } from './links.ts';
 import { Quotas } from './quotas.ts';
@@ -30,6 +33,7 @@ import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
 import { CALL, demand, type Principal } from './rights.ts';
 import { eventRoutes } from './routes/events.ts';
+import { kernelRoutes } from './routes/kernels.ts';
 import { lifeRoutes } from './routes/life.ts';
 import { meshfsRoutes } from './routes/meshfs.ts';
 import { provisionRoutes } from './routes/provision.ts';
@@ -135,6 +139,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   });
   await volumes.open();
   await Promise.all([lasting.open(), spool.open()]);
+  const kernels = new Kernels(events.emit);
+  const gateway = new Gateway(kernels, auth);
   const started_at = Date.now();
 
   const app = Fastify({
@@ -143,6 +149,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     bodyLimit: LIMITS.body_bytes,
     routerOptions: { ignoreTrailingSlash: true },
     forceCloseConnections: true,
+    serverFactory: (handler) =>
+      createServer((request, response) => {
+        if (!gateway.take(request, response)) handler(request, response);
+      }),
   }).withTypeProvider<TypeBoxTypeProvider>();
   app.setValidatorCompiler(TypeBoxValidatorCompiler);
 
@@ -198,6 +208,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(revokeRoutes, { registry, swarm, lasting, emit: events.emit });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
+  await app.register(kernelRoutes, { kernels });
   await app.register(lifeRoutes, { registry, tokens, emit: events.emit });
   await app.register(tokenRoutes, { tokens, quotas, registry, lasting, spool });
   await app.register(eventRoutes, { events, tokens });
@@ -250,6 +261,13 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
           meshfs,
           family,
         });
+        return;
+      }
+      if (path === '/api/v2/kernel/link') {
+        const principal = auth.principal(request, 'node');
+        heldBy(principal, socket);
+        accept(socket, head);
+        serveKernel(socket, { kernels, principal, core_id, log });
         return;
       }
       const splice = /^\/api\/v2\/node\/splice\/([A-Za-z0-9_-]{1,64})$/.exec(path)?.[1];

@@ -13,3 +13,7 @@ export function defaultDataDir(): string {
 export const adminTokenFile = (data_dir: string) => join(data_dir, 'core', 'admin.token');
 /** The file with the token for node agents. */
 export const nodeTokenFile = (data_dir: string) => join(data_dir, 'core', 'node.token');
+/** The file with the token of a microkernel that keeps its data there. */
+export const kernelTokenFile = (data_dir: string) => join(data_dir, 'kernel.token');
+/** Where the microkernel of a number keeps its data. */
+export const kernelDataDir = (data_dir: string, id: string) => join(data_dir, `kernel-${id}`);

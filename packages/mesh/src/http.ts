@@ -29,7 +29,9 @@ export const createCoreClient = (base: string, token: string, powers: Pick<Power
   base,
   token,
   async request(method, path, body, timeout_ms = LIMITS.call_ms, more = {}) {
-    const headers: Record<string, string> = { ...more, authorization: `Bearer ${token}` };
+    const headers: Record<string, string> = { ...more };
+    // An open kernel takes requests without one.
+    if (token) headers.authorization = `Bearer ${token}`;
     if (body !== undefined) headers['content-type'] = 'application/json';
     let status: number;
     let answer: any;

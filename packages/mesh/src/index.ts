@@ -10,6 +10,7 @@ export * from '@hauki/protocol';
 export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc/client';
 export * from './connect.ts';
 export type { EventsOptions } from './events.ts';
+export { connectKernel, type KernelDoor, type Kernels } from './kernel.ts';
 export type { ProvisionOptions } from './lasting.ts';
 export type { LifeDoor, LogOptions, WorkerState } from './life.ts';
 export type * from './meshfs.ts';

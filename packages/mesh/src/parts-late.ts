@@ -56,6 +56,7 @@ export function services(core: CoreClient, moduleOf: ModuleOf, nameOf: NameOf): 
       yield* (await load()).events(options);
     },
     volumes: later((all: Services) => all.volumes, 'list', 'delete'),
+    kernels: later((all: Services) => all.kernels, 'list', 'evolve'),
     tokens: later((all: Services) => all.tokens, 'create', 'list', 'revoke', 'self'),
   };
 }

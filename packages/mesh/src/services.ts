@@ -3,6 +3,7 @@ import type { MeshEvent } from '@hauki/protocol';
 import type { RegistryView, SessionView } from './connect.ts';
 import { type EventsOptions, meshEvents } from './events.ts';
 import type { CoreClient } from './http.ts';
+import { type Kernels, meshKernels } from './kernel.ts';
 import { type LastingDoor, lastingDoor, type ModuleOf } from './lasting.ts';
 import { type LifeDoor, lifeDoor } from './life.ts';
 import { type MeshFsClient, meshFsClient } from './meshfs.ts';
@@ -21,6 +22,8 @@ export interface Services extends LastingDoor, LifeDoor, SpoolDoor {
   readonly tokens: Tokens;
   /** Private lasting folders of one's workers. */
   readonly volumes: Volumes;
+  /** The mesh's microkernels. */
+  readonly kernels: Kernels;
 }
 
 /** The name of the worker behind a ghost. */
@@ -36,4 +39,5 @@ export const services = (core: CoreClient, moduleOf: ModuleOf, nameOf: NameOf): 
   events: (given) => meshEvents(core, given),
   tokens: meshTokens(core),
   volumes: meshVolumes(core),
+  kernels: meshKernels(core),
 });

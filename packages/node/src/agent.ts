@@ -231,6 +231,11 @@ export class Agent {
     return { host: this.#options.listen_host, port: this.#find(worker).vault.port };
   }
 
+  /** The last lines that a living worker logged; empty for any other. */
+  logTail(worker: string): string {
+    return this.#living.get(worker)?.log.text() ?? '';
+  }
+
   async pause(worker: string): Promise<void> {
     await this.#find(worker).lifetime.pause();
     this.#options.log(`worker ${worker} is paused`);

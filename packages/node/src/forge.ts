@@ -97,7 +97,7 @@ export async function forge(
   const id = lasting ? `${worker}-${epoch}` : worker;
   const { listen_host, volumes } = powers;
   const runtime = runtimeOf(job.language);
-  const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker) : undefined;
+  const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker, job.volume_group) : undefined;
   const inside = volume && { path: volume.path, inside: HOME };
   const vault = withVolume(
     await driver.start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside }).catch(async (error) => {
@@ -162,6 +162,7 @@ export async function forge(
             epoch,
             source: job.source,
             language: job.language,
+            kind: job.kind,
             ...(job.code?.pointer === undefined ? {} : { pointer: job.code.pointer }),
             modules: job.modules ?? [],
             load_timeout_ms: job.load_timeout_ms,

@@ -2,8 +2,8 @@
  * A node's volumes: private folders with a quota, which outlast their workers. Each is a file system in an image file,
  * kept for its owner by name, and mounted while a worker has it.
  *
- * What always holds: a volume has one living worker at a time, and the next one only after the last one's vault is gone
- * and the volume unmounted; the quota is the image's size, so that nothing that a guest does takes more; what is made is
+ * What always holds: a volume has one living worker at a time (or the versions of one module of a kernel), and the next
+ * one only after the last one's vault is gone and the volume unmounted; the quota is the image's size, so that nothing that a guest does takes more; what is made is
  * made whole or not at all; whatever a killed agent left mounted is unmounted at the next start, before anything else.
  */
 import { createHash } from 'node:crypto';
@@ -37,6 +37,12 @@ type Note = Omit<VolumeInfo, 'worker'>;
 interface Entry {
   note: Note;
   worker?: string | undefined;
+  /** Of the one group of workers that may have it together: versions of one module. */
+  group?: string | undefined;
+  /** How many of the group have it. */
+  holders?: number;
+  /** Settles when it is mounted, or is not. */
+  opening?: Promise<string> | undefined;
   /** Where it is mounted, while it is. */
   path?: string | undefined;
   /** It is being let go of. */
@@ -117,17 +123,45 @@ export class Volumes {
    * Gives the owner's volume of that name to a worker, made or grown if need be. Rejects with VolumeInUse, VolumeFailed or
    * Overloaded.
    */
-  async acquire(owner: string, { name, quota_mib }: VolumeGrant, worker: string): Promise<HeldVolume> {
+  async acquire(owner: string, grant: VolumeGrant, worker: string, group?: string | undefined): Promise<HeldVolume> {
+    const { name } = grant;
     if (!this.#offer.available) throw new VolumeFailed({ volume: name, why: this.#offer.reason });
     const key = keyOf(owner, name);
     const entry: Entry = this.#entries.get(key) ?? {
       note: { owner, name, quota_mib: 0, used_bytes: 0, created_at: Date.now() },
     };
     while (entry.releasing) await entry.releasing;
-    if (entry.worker !== undefined) throw new VolumeInUse({ volume: name, worker: entry.worker });
-    // From the look above to here nothing awaits: the volume is this worker's.
-    entry.worker = worker;
+    if (entry.worker !== undefined) {
+      if (group === undefined || entry.group !== group || !entry.opening)
+        throw new VolumeInUse({ volume: name, worker: entry.worker });
+      entry.holders = (entry.holders ?? 0) + 1;
+      return this.#held(key, entry);
+    }
+    // From the look above to here nothing awaits: the volume is this worker's, or its group's.
+    Object.assign(entry, { worker, group, holders: 1 });
     this.#entries.set(key, entry);
+    entry.opening = this.#open(key, entry, grant);
+    return this.#held(key, entry);
+  }
+
+  /** One holder's share. The last that lets go of its own unmounts the volume. */
+  async #held(key: string, entry: Entry): Promise<HeldVolume> {
+    const path = await entry.opening!;
+    let released: Promise<void> | undefined;
+    const release = async () => {
+      entry.holders = (entry.holders ?? 1) - 1;
+      if (entry.holders === 0) await this.#release(key, entry);
+    };
+    return {
+      path,
+      release: () => {
+        released ??= release();
+        return released;
+      },
+    };
+  }
+
+  async #open(key: string, entry: Entry, { name, quota_mib }: VolumeGrant): Promise<string> {
     try {
       const image = this.#file(key, 'img');
       const { quota_mib: has_mib, used_bytes } = entry.note;
@@ -156,9 +190,9 @@ export class Volumes {
         return at;
       });
       entry.path = path;
-      return { path, release: () => this.#release(key, entry) };
+      return path;
     } catch (error) {
-      entry.worker = undefined;
+      Object.assign(entry, { worker: undefined, group: undefined, holders: 0, opening: undefined });
       if (entry.note.quota_mib === 0) this.#entries.delete(key);
       throw error instanceof MeshError ? error : new VolumeFailed({ volume: name, why: describe(error) });
     }
@@ -208,9 +242,8 @@ export class Volumes {
           owner: entry.note.owner,
         });
       }
-      entry.path = undefined;
-      entry.worker = undefined;
-      entry.releasing = undefined;
+      const none = { path: undefined, worker: undefined, group: undefined, opening: undefined };
+      Object.assign(entry, { ...none, releasing: undefined });
     })();
     return entry.releasing;
   }

@@ -14,6 +14,8 @@ export type Language = (typeof WORKER_LANGUAGES)[number];
 export type Runtime = 'node' | 'python';
 export const runtimeOf = (language: Language): Runtime => (language === 'python' ? 'python' : 'node');
 
+/** A worker has methods of its own, a plugin serves requests. */
+export type ModuleKind = 'worker' | 'plugin';
 /** A module that was imported by a pointer, as it was when the order was made. */
 export interface PointerModule {
   /** Canonical. */
@@ -43,10 +45,14 @@ export interface Job {
   min_isolation?: IsolationLevel;
   source: string;
   language: Language;
+  /** What the module is; a worker where it is left out. */
+  kind?: ModuleKind;
   /** Which code that is, with what it imports; the imported modules' texts are in `modules`. */
   code?: CodeInfo;
   modules?: PointerModule[];
   memory_mib: number;
+  /** Jobs of one owner and group may have a volume together. */
+  volume_group?: string;
   /** Share of a core; 1 where it is left out. */
   cpu?: number;
   grants: Grants;
@@ -281,6 +287,8 @@ export interface Setup {
   epoch: number;
   source: string;
   language: Language;
+  /** A worker where it is left out. */
+  kind?: ModuleKind | undefined;
   /** The pointer of the worker's own module, where it has one: an import of it is the worker's own module again. */
   pointer?: string;
   modules?: PointerModule[];

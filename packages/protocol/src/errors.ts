@@ -321,6 +321,47 @@ export const JobEnded = /* @__PURE__ */ define<{ job: string; state: string }>(
   false,
   (f) => `Job ${f.job} has ended already: it is ${f.state}, and stays so`,
 );
+// Kernels
+export const ModuleUnknown = /* @__PURE__ */ define<{ module: string; has?: string[] }>(
+  'ModuleUnknown',
+  -32080,
+  404,
+  false,
+  (f) =>
+    `There is no module ${f.module} here${f.has === undefined ? '' : `. There ${f.has.length > 0 ? `is: ${f.has.join(', ')}` : 'are none'}`}`,
+);
+/** A change was tried and did not pass; what ran before runs on. */
+export const EvolveRejected = /* @__PURE__ */ define<{
+  module: string;
+  stage: string;
+  why: string;
+  /** Of the source, where it is known. */
+  line?: number;
+  log?: string;
+}>(
+  'EvolveRejected',
+  -32081,
+  422,
+  false,
+  (f) =>
+    `${f.module} was rejected at the stage ${f.stage}${f.line === undefined ? '' : `, line ${f.line}`}: ${f.why}. Nothing was changed`,
+);
+export const EditRefused = /* @__PURE__ */ define<{ why: string; running?: string }>(
+  'EditRefused',
+  -32082,
+  409,
+  false,
+  (f) => `These edits cannot be made: ${f.why}`,
+);
+/** A vault was there and took the request, but gave no answer that can be passed on. */
+export const PluginFailed = /* @__PURE__ */ define<{ module: string; why: string }>(
+  'PluginFailed',
+  -32083,
+  502,
+  false,
+  (f) => `The module ${f.module} failed: ${f.why}`,
+);
+
 export const JobCancelled = /* @__PURE__ */ define<{ job: string }>(
   'JobCancelled',
   -32065,

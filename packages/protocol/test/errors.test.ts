@@ -51,6 +51,7 @@ const FIELDS = {
   name: 'counter',
   token: 'ci-0a1b',
   volume: 'data',
+  module: 'scraper',
 };
 
 const overWire = (thrown: unknown) => fromWire(JSON.parse(JSON.stringify(toWire(thrown))));

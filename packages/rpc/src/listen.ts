@@ -278,7 +278,8 @@ async function serveTcp(
   };
 }
 
-async function dialTcp(host: string, port: number, timeout_ms: number): Promise<FrameTransport> {
+/** A connection to a worker or a listener on `host:port`. Rejects with ConnectionLost. */
+export async function dialTcp(host: string, port: number, timeout_ms: number): Promise<FrameTransport> {
   const socket = connect({ host, port, noDelay: true });
   try {
     await once(socket, 'connect', { signal: AbortSignal.timeout(timeout_ms) });

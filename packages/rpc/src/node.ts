@@ -1,6 +1,8 @@
 /** Mesh-RPC's transports that need Node. */
-export { type DialOptions, dial, type Listener, type ListenOptions, listen, sessionOf } from './listen.ts';
+export { type DialOptions, dial, dialTcp, type Listener, type ListenOptions, listen, sessionOf } from './listen.ts';
 export * from './sniff.ts';
+export * from './transports/http.ts';
+export * from './transports/http-websocket.ts';
 export * from './transports/lines.ts';
 export * from './transports/secure.ts';
 export * from './transports/stream.ts';

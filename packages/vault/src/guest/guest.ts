@@ -7,6 +7,7 @@ import {
   type Activity,
   DeadlineExceeded,
   LIMITS,
+  type ModuleKind,
   NoSuchMethod,
   SourceRejected,
   type TicketRole,
@@ -14,6 +15,7 @@ import {
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { ActivityCounter } from './activity.ts';
 import { Parked } from './parked.ts';
+import { type MakeRequest, pluginObject } from './plugin.ts';
 import { present } from './present.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
@@ -34,7 +36,10 @@ export interface Outside {
 
 /** What the shell asks of the guest. */
 export interface Inside {
-  load(source: string, context: { worker: string; language: string; load_timeout_ms: number }): Promise<string[]>;
+  load(
+    source: string,
+    context: { worker: string; language: string; kind?: ModuleKind | undefined; load_timeout_ms: number },
+  ): Promise<string[]>;
   /** A redeemed connection: its session's calls go to the worker. `tagged`: with whole values and references. */
   open(transport: Transport, role: TicketRole, tagged: boolean, session: string): void;
   /** What the open sessions have done, by their ids. */
@@ -56,7 +61,13 @@ const AsyncFunction = (async () => {}).constructor as new (
 export type Evaluate = (source: string, language: string) => Promise<Record<string, unknown>>;
 
 /** `context` is what a class's constructor gets. */
-export function createGuest(powers: { outside: Outside; evaluate: Evaluate; context: { call?: Served } }): Inside {
+export function createGuest(powers: {
+  outside: Outside;
+  evaluate: Evaluate;
+  context: { call?: Served };
+  /** Makes a plugin's requests. */
+  request?: MakeRequest;
+}): Inside {
   const { outside, evaluate, context } = powers;
   let worker: WorkerObject | undefined;
 
@@ -87,7 +98,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
   };
 
   return {
-    async load(source, { language, load_timeout_ms }) {
+    async load(source, { language, kind, load_timeout_ms }) {
       let timer: ReturnType<typeof setTimeout> | undefined;
       const late = new Promise<never>((_, reject) => {
         timer = setTimeout(
@@ -100,7 +111,7 @@ export function createGuest(powers: { outside: Outside; evaluate: Evaluate; cont
       });
       try {
         const module = await Promise.race([evaluate(source, language), late]);
-        worker = workerObject(module, context);
+        worker = kind === 'plugin' ? pluginObject(module, context, powers.request) : workerObject(module, context);
         return worker.methods;
       } catch (error) {
         if (error instanceof SourceRejected) throw error;

@@ -8,6 +8,7 @@ import { createServer, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
+import { FastRequest, useFastHttp } from './fast-http.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
@@ -29,10 +30,12 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
   const context = createContext(setup.worker, outside, nodePlatform);
   Object.assign(globalThis, { hauki: context, fetch: context.fetch });
   Object.assign(console, createConsole(context.write_log));
+  if (setup.kind === 'plugin') useFastHttp();
   if (setup.grants) withhold(globalThis, setup.grants);
   return createGuest({
     outside,
     context,
+    request: (...given) => new FastRequest(...given) as unknown as Request,
     async evaluate(source, language) {
       const file = `${FOLDER}/worker.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);

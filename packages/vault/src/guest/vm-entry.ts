@@ -3,7 +3,7 @@
  * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
  * from the global object, so that the worker's code finds none of it.
  */
-import type { Activity, TicketRole } from '@hauki/protocol';
+import type { Activity, ModuleKind, TicketRole } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside } from './guest.ts';
@@ -38,6 +38,7 @@ export interface VmControl {
   load(setup: {
     worker: string;
     language: string;
+    kind?: ModuleKind | undefined;
     load_timeout_ms: number;
     time: boolean;
     random: boolean;

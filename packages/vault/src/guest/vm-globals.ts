@@ -185,12 +185,15 @@ export function giveRandom(scope: any, draw: ((bytes: number) => ArrayBuffer) | 
 /** What `load` makes when one of it is first touched. */
 const LAZY = [
   'Headers',
+  'ReadableStream',
   'Request',
   'Response',
   'TextDecoder',
   'TextEncoder',
+  'TransformStream',
   'URL',
   'URLSearchParams',
+  'WritableStream',
   'structuredClone',
 ] as const;
 

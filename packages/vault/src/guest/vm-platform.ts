@@ -4,6 +4,8 @@
  */
 import { structuredClone } from './platform/clone.ts';
 import { fetched, Headers, pack, Request, Response, useText } from './platform/http.ts';
+import { ReadableStream } from './platform/streams.ts';
+import { TransformStream, WritableStream } from './platform/streams-writable.ts';
 import { textCoders } from './platform/text.ts';
 import { URL, URLSearchParams } from './platform/url.ts';
 
@@ -20,11 +22,14 @@ export interface PlatformPowers {
 export interface Platform {
   Headers: typeof Headers;
   Request: typeof Request;
+  ReadableStream: typeof ReadableStream;
   Response: typeof Response;
   TextDecoder: unknown;
   TextEncoder: unknown;
+  TransformStream: typeof TransformStream;
   URL: typeof URL;
   URLSearchParams: typeof URLSearchParams;
+  WritableStream: typeof WritableStream;
   structuredClone: typeof structuredClone;
   fetched: typeof fetched;
   pack: typeof pack;
@@ -34,11 +39,14 @@ const powers = (globalThis as unknown as { __platform: PlatformPowers }).__platf
 useText(powers);
 powers.platform = {
   Headers,
+  ReadableStream,
   Request,
   Response,
   ...textCoders(powers),
+  TransformStream,
   URL,
   URLSearchParams,
+  WritableStream,
   structuredClone,
   fetched,
   pack,

@@ -182,8 +182,8 @@ export class Vm {
       load: (source) => {
         this.#source = source;
         this.#find = lookUp(setup);
-        const { worker, language, load_timeout_ms } = setup;
-        return session.call('load', [{ worker, language, load_timeout_ms, time, random }], {
+        const { worker, language, kind, load_timeout_ms } = setup;
+        return session.call('load', [{ worker, language, kind, load_timeout_ms, time, random }], {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
       },

@@ -4,6 +4,7 @@
  */
 import type { FetchedBody } from '../context.ts';
 import type { PlatformPowers } from '../vm-platform.ts';
+import { ReadableStream } from './streams.ts';
 import { bufferOf, viewOf } from './text.ts';
 import { URL, URLSearchParams } from './url.ts';
 
@@ -89,6 +90,9 @@ class Body {
   readonly source: Source;
   constructor(source: Source) {
     this.source = source;
+  }
+  getReader(): ReturnType<ReadableStream['getReader']> {
+    return ReadableStream.from(this).getReader();
   }
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     for await (const piece of typeof this.source === 'string' || this.source instanceof Uint8Array
@@ -235,6 +239,8 @@ function urlOf(input: unknown): string {
 }
 
 interface ResponseInit {
+  /** A plugin's end of a WebSocket: only its kernel sees it. */
+  webSocket?: unknown;
   status?: unknown;
   statusText?: unknown;
   headers?: unknown;
@@ -251,7 +257,8 @@ export class Response extends Message {
 
   constructor(body?: unknown, init: ResponseInit = {}) {
     const status = init?.status === undefined ? 200 : Number(init.status);
-    if (!(Number.isInteger(status) && status >= 200 && status <= 599))
+    const switches = status === 101 && init.webSocket !== undefined;
+    if (!switches && !(Number.isInteger(status) && status >= 200 && status <= 599))
       throw new RangeError('init["status"] must be in the range of 200 to 599, inclusive.');
     const statusText = String(init?.statusText ?? '');
     if (!/^[\t\x20-\x7e\x80-\xff]*$/.test(statusText)) throw new TypeError('Invalid statusText');
@@ -260,6 +267,7 @@ export class Response extends Message {
     super(new Headers(init?.headers), given);
     this.status = status;
     this.statusText = statusText;
+    if (switches) Object.assign(this, { webSocket: init.webSocket });
   }
 
   get ok(): boolean {

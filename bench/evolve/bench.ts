@@ -1,0 +1,208 @@
+/**
+ * `npm run bench -- evolve`: from posting a new version to its first answer, by driver, beside the notes' own design
+ * (FastAPI, import check in a child process), Caddy's /load of a changed configuration, and a Fastify server that is
+ * restarted; rollback; and what 1,000 swaps under constant load cost: failed requests, a neighbour's p99, memory.
+ */
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type StartedKernel, startKernel } from '@hauki/cli';
+import { connectKernel, type KernelDoor } from '@hauki/mesh';
+import { finish, note, percentile, type Row, row } from '../harness.ts';
+import { caddy, fastapiKernel, fastifyServer, freePort } from '../peers/peers.ts';
+
+const ROUNDS = 40;
+const SWAPS = 1_000;
+const EVERY_MS = 10;
+
+const js = (word: string) => `export default { fetch: () => Response.json({ hello: ${JSON.stringify(word)} }) };`;
+const py = (word: string) =>
+  `from fastapi import APIRouter\nrouter = APIRouter()\n\n@router.get("/")\nasync def hello():\n    return {"hello": ${JSON.stringify(word)}}\n`;
+
+/** Asks until the new word is answered. */
+async function saying(url: string, word: string, headers: Record<string, string> = {}): Promise<void> {
+  for (const until = performance.now() + 20_000; performance.now() < until; ) {
+    const text = await fetch(url, { headers }).then(
+      (answer) => answer.text(),
+      () => '',
+    );
+    if (text.includes(`"${word}"`)) return;
+  }
+  throw new Error(`${url} never said ${word}`);
+}
+
+async function timedEvolve(
+  kernel: StartedKernel,
+  door: KernelDoor,
+  word: string,
+): Promise<{ live_ms: number; cutover_ms: number }> {
+  const headers = { authorization: `Bearer ${kernel.token}` };
+  const began = performance.now();
+  await door.evolve({ target_module: 'hello', content: js(word) });
+  const posted = performance.now();
+  await saying(`${kernel.url}/api/plugins/hello/`, word, headers);
+  return { live_ms: performance.now() - began, cutover_ms: performance.now() - posted };
+}
+
+/** Resident memory and number of a process and all below it. */
+function treeOf(pid: number): { processes: number; rss_mib: number } {
+  const below = (of: number): number[] => {
+    try {
+      const children = readFileSync(`/proc/${of}/task/${of}/children`, 'utf8')
+        .trim()
+        .split(' ')
+        .filter(Boolean)
+        .map(Number);
+      return [of, ...children.flatMap(below)];
+    } catch {
+      return [];
+    }
+  };
+  const all = below(pid);
+  const rss = all.map((one) => {
+    try {
+      return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${one}/status`, 'utf8'))?.[1] ?? 0);
+    } catch {
+      return 0;
+    }
+  });
+  return { processes: all.length, rss_mib: rss.reduce((a, b) => a + b, 0) / 1024 };
+}
+
+async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): Promise<void> {
+  await door.evolve({ target_module: 'neighbour', content: js('neighbour') });
+  await door.evolve({ target_module: 'swapped', content: js('0') });
+  const urls = ['swapped', 'neighbour'].map((module) => `${kernel.url}/api/plugins/${module}/`);
+  const child = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
+    env: { ...process.env, LOAD: JSON.stringify({ urls, token: kernel.token, every_ms: EVERY_MS }) },
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  const report = async () => {
+    const told = once(child, 'message');
+    child.send('report');
+    return (await told)[0] as { sent: number; failed: number; times: number[]; why: string }[];
+  };
+  await once(child, 'message');
+  await new Promise((resolve) => setTimeout(resolve, 5_000));
+  child.send('reset');
+  await new Promise((resolve) => setTimeout(resolve, 10_000));
+  const [, quiet] = await report();
+  child.disconnect();
+  const again = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
+    env: { ...process.env, LOAD: JSON.stringify({ urls, token: kernel.token, every_ms: EVERY_MS }) },
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  await once(again, 'message');
+  const before = treeOf(kernel.child.pid!);
+  for (let i = 1; i <= SWAPS; i++) {
+    await door.evolve({ target_module: 'swapped', content: js(String(i)) });
+    if (i % 100 === 0) note(`${i} of ${SWAPS} swaps`);
+  }
+  const told = once(again, 'message');
+  again.send('report');
+  const [swapped, neighbour] = (await told)[0] as Awaited<ReturnType<typeof report>>;
+  again.disconnect();
+  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  const after = treeOf(kernel.child.pid!);
+  if (swapped!.why || neighbour!.why) note(`failed: ${swapped!.why || neighbour!.why}`);
+  note(`${swapped!.sent + neighbour!.sent} requests during ${SWAPS} swaps`);
+  const quiet_p99 = percentile(quiet!.times, 99);
+  rows.push(row('swaps_failed_requests', 'requests', swapped!.failed + neighbour!.failed, undefined, 0));
+  rows.push(row('swaps_p99_ms', 'ms', percentile(swapped!.times, 99)));
+  rows.push(
+    row('swaps_neighbour_p99_rise_ms', 'ms', percentile(neighbour!.times, 99) - quiet_p99, ['quiet p99', quiet_p99], 5),
+  );
+  rows.push(row('swaps_rss_growth_mib', 'MiB', after.rss_mib - before.rss_mib));
+  rows.push(row('swaps_process_growth', 'processes', after.processes - before.processes, undefined, 0));
+}
+
+export async function run(): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'hauki-bench-'));
+  const rows: Row[] = [];
+  const kernels: Record<string, { kernel: StartedKernel; door: KernelDoor }> = {};
+  for (const driver of ['quickjs', 'lxc', 'process']) {
+    const kernel = await startKernel({ data_dir: join(folder, driver), id: driver, port: 0, drivers: [driver] });
+    const door = connectKernel({ url: kernel.url, token: kernel.token });
+    const offer = (await door.status()).drivers[driver];
+    if (offer?.available) kernels[driver] = { kernel, door };
+    else {
+      note(`no ${driver} here: ${offer?.reason}`);
+      await kernel.stop();
+    }
+  }
+  const fastapi = await fastapiKernel();
+  const loaded = await caddy();
+  const port = await freePort();
+  let fastify = await fastifyServer('first', port);
+  const live: Record<string, number[]> = {};
+  const cutover: number[] = [];
+  const push = (name: string, value: number) => {
+    live[name] ??= [];
+    live[name].push(value);
+  };
+  try {
+    for (let round = -2; round < ROUNDS; round++) {
+      const word = `w${round + 2}`;
+      for (const [driver, { kernel, door }] of Object.entries(kernels)) {
+        const { live_ms, cutover_ms } = await timedEvolve(kernel, door, word);
+        if (round < 0) continue;
+        push(driver, live_ms);
+        cutover.push(cutover_ms);
+        const began = performance.now();
+        await door.rollback('hello');
+        push(`${driver} rollback`, performance.now() - began);
+      }
+      if (fastapi) {
+        const began = performance.now();
+        await fetch(`${fastapi.url}/api/evolve_plugin`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify({ target_module: 'hello.py', content: py(word) }),
+        });
+        await saying(`${fastapi.url}/api/plugins/hello/`, word);
+        if (round >= 0) push('fastapi', performance.now() - began);
+      }
+      if (loaded) {
+        const began = performance.now();
+        await loaded.load(word);
+        await saying(loaded.url, word);
+        if (round >= 0) push('caddy', performance.now() - began);
+      }
+      const began = performance.now();
+      await fastify.stop();
+      fastify = await fastifyServer(word, port);
+      await saying(`${fastify.url}/api/plugins/hello/`, word);
+      if (round >= 0) push('fastify', performance.now() - began);
+      if ((round + 1) % 10 === 0) note(`round ${round + 1} of ${ROUNDS}`);
+    }
+    const goals: Record<string, number> = { quickjs: 20, lxc: 150 };
+    const beside = (peer: string, p: number): [string, number] | undefined =>
+      live[peer] ? [peer, percentile(live[peer], p)] : undefined;
+    for (const driver of Object.keys(kernels)) {
+      const times = live[driver]!;
+      rows.push(row(`evolve_${driver}_p50_ms`, 'ms', percentile(times, 50), beside('fastapi', 50), goals[driver]));
+      rows.push(row(`evolve_${driver}_p99_ms`, 'ms', percentile(times, 99), beside('fastapi', 99)));
+      rows.push(row(`evolve_${driver}_beside_caddy_p50_ms`, 'ms', percentile(times, 50), beside('caddy', 50)));
+      rows.push(row(`evolve_${driver}_beside_restart_p50_ms`, 'ms', percentile(times, 50), beside('fastify', 50)));
+    }
+    rows.push(row('cutover_p99_ms', 'ms', percentile(cutover, 99), undefined, 5));
+    const [first] = Object.keys(kernels);
+    rows.push(row('rollback_p50_ms', 'ms', percentile(live[`${first} rollback`]!, 50), undefined, 100));
+    const quick = kernels.quickjs ?? Object.values(kernels)[0]!;
+    await underLoad(quick.kernel, quick.door, rows);
+  } finally {
+    await Promise.all([
+      fastify.stop(),
+      fastapi?.stop(),
+      loaded?.stop(),
+      ...Object.values(kernels).map(({ kernel }) => kernel.stop()),
+    ]);
+    rmSync(folder, { recursive: true, force: true });
+  }
+  finish('evolve', rows);
+}

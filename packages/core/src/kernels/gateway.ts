@@ -1,0 +1,79 @@
+/**
+ * The gateway: requests below /api/plugins/ go to a kernel that holds the module, over the kernel's link, and their
+ * answers come back the same way. The token of the mesh is not passed on.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import {
+  BadInput,
+  describe,
+  InternalError,
+  MeshError,
+  ModuleUnknown,
+  PLUGINS,
+  prefixOf,
+  readTarget,
+  type Target,
+} from '@hauki/protocol';
+import { bodyOf, hasBody, headersOf, leaving, writeAnswer, writeError } from '@hauki/rpc/node';
+import type { Auth } from '../auth.ts';
+import { CALL, demand } from '../rights.ts';
+import type { Kernels } from './kernels.ts';
+
+/** By which a caller asks for always the same kernel. */
+const KEY = 'x-hauki-key';
+const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
+
+export class Gateway {
+  readonly #kernels: Kernels;
+  readonly #auth: Auth;
+
+  constructor(kernels: Kernels, auth: Auth) {
+    this.#kernels = kernels;
+    this.#auth = auth;
+  }
+
+  /** Takes a request that is for a module. False: it is for the core itself. */
+  take(request: IncomingMessage, response: ServerResponse): boolean {
+    const raw = request.url ?? '';
+    // Nearly all others; what is spelled in any other way is none of a module's.
+    if (!raw.startsWith(PLUGINS) && raw.startsWith('/')) return false;
+    const target = readTarget(raw);
+    if (target.kind === 'own') return false;
+    void this.#serve(request, response, target);
+    return true;
+  }
+
+  async #serve(
+    request: IncomingMessage,
+    response: ServerResponse,
+    target: Exclude<Target, { kind: 'own' }>,
+  ): Promise<void> {
+    try {
+      this.#auth.checkOrigin(request);
+      demand(this.#auth.authenticate(request), { scope: [...CALL, 'evolve'] });
+      if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
+      const { module, path, query } = target;
+      if (this.#kernels.holders(module).length === 0) throw new ModuleUnknown({ module });
+      const headers = headersOf(request, KEPT_BACK);
+      headers.push('x-forwarded-prefix', prefixOf(module));
+      const key = request.headers[KEY];
+      const { answer, kernel } = await this.#kernels.fetch(
+        module,
+        {
+          method: request.method ?? 'GET',
+          path: path + query,
+          headers,
+          body: hasBody(request) ? await bodyOf(request) : null,
+          signal: leaving(request),
+        },
+        typeof key === 'string' ? key : undefined,
+      );
+      await writeAnswer(response, answer, ['x-hauki-kernel', kernel]);
+    } catch (error) {
+      writeError(
+        response,
+        error instanceof MeshError ? error : (new InternalError({ why: describe(error) }) as MeshError),
+      );
+    }
+  }
+}

@@ -1,0 +1,227 @@
+/**
+ * The kernels of the mesh: which there are, what each holds, and to which of them a request or a new module goes.
+ *
+ * What always holds: a kernel is listed exactly while its link lives; a request that may have been served is sent to a
+ * second kernel only where that does no harm (RFC 9110, 9.2.2); a roll-out that fails leaves what was there before.
+ */
+import { createHash } from 'node:crypto';
+import {
+  type Answer,
+  BadInput,
+  type Body,
+  ConnectionLost,
+  describe,
+  type Evolved,
+  EvolveRejected,
+  type EvolveRequest,
+  type FlatHeaders,
+  isError,
+  type KernelForCore,
+  type KernelInfo,
+  LIMITS,
+  MeshError,
+  type ModuleSummary,
+  ModuleUnknown,
+  NoNodeFits,
+  OutcomeUnknown,
+  type RolledOut,
+  type RolloutRequest,
+} from '@hauki/protocol';
+import type { Session } from '@hauki/rpc';
+
+export interface RegisteredKernel {
+  info: KernelInfo;
+  modules: ModuleSummary[];
+  rpc: KernelForCore;
+  session: Session;
+  since: number;
+}
+
+/** Methods whose request may be made twice. */
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'TRACE']);
+/** How often a roll-out that watches a wave looks at it. */
+const WATCH_EVERY_MS = 250;
+
+export interface GatewayRequest {
+  method: string;
+  /** The module's own, with its query. */
+  path: string;
+  headers: FlatHeaders;
+  body: Body;
+  signal: AbortSignal;
+}
+
+export class Kernels {
+  readonly #kernels = new Map<string, RegisteredKernel>();
+  /** Where the next request of a module goes. */
+  readonly #turns = new Map<string, number>();
+  readonly #emit: (name: string, fields: object) => void;
+
+  constructor(emit: (name: string, fields: object) => void) {
+    this.#emit = emit;
+  }
+
+  register(kernel: RegisteredKernel): void {
+    const { kernel: name, url } = kernel.info;
+    const before = this.#kernels.get(name);
+    this.#kernels.set(name, kernel);
+    before?.session.close('the kernel registered again');
+    this.#emit('KERNEL_ONLINE', { kernel: name, url, line: `[${name}] Online. Awaiting DNA Injection.` });
+  }
+
+  away(kernel: RegisteredKernel, reason: string): void {
+    const { kernel: name } = kernel.info;
+    if (this.#kernels.get(name) !== kernel) return;
+    this.#kernels.delete(name);
+    this.#emit('KERNEL_AWAY', { kernel: name, reason });
+  }
+
+  /** What a kernel says of itself. `line`: in a person's words, what has just happened. */
+  report(kernel: RegisteredKernel, modules: ModuleSummary[], line: string | null): void {
+    kernel.modules = modules;
+    if (line !== null) this.#emit('KERNEL_EVOLVED', { kernel: kernel.info.kernel, line: line.slice(0, 500) });
+  }
+
+  list(): (KernelInfo & { since: number; modules: ModuleSummary[] })[] {
+    return [...this.#kernels.values()]
+      .map(({ info, since, modules }) => ({ ...info, since, modules }))
+      .sort((a, b) => (a.kernel < b.kernel ? -1 : 1));
+  }
+
+  /** Kernels that hold a module, those that serve it first. */
+  holders(module: string): RegisteredKernel[] {
+    const holding = (kernel: RegisteredKernel) => kernel.modules.find((one) => one.module === module);
+    const all = [...this.#kernels.values()].filter(holding);
+    const healthy = all.filter((kernel) => holding(kernel)!.serving);
+    return healthy.length > 0 ? healthy : all;
+  }
+
+  /**
+   * Has a request served by a kernel that holds the module: in turn, or with a `key` always by the same one while it is
+   * there. Rejects with ModuleUnknown, or as the last kernel that was tried.
+   */
+  async fetch(module: string, request: GatewayRequest, key?: string): Promise<{ answer: Answer; kernel: string }> {
+    const { method, path, headers, body, signal } = request;
+    const holders = this.holders(module);
+    if (holders.length === 0) throw new ModuleUnknown({ module });
+    const order = key === undefined ? this.#inTurn(module, holders) : byKey(key, holders);
+    let last: unknown;
+    for (const kernel of order.slice(0, 3)) {
+      try {
+        const args = [module, method, path, headers, body];
+        const answer = (await kernel.session.call('fetch', args, { signal, timeout_ms: LIMITS.call_ms })) as Answer;
+        return { answer, kernel: kernel.info.kernel };
+      } catch (error) {
+        last = error;
+        const whole = body === null || typeof body === 'string' || body instanceof Uint8Array;
+        const unsent = isError(error, ConnectionLost);
+        // It was moved away meanwhile: the list is a moment old.
+        const elsewhere = isError(error, ModuleUnknown);
+        const lost = isError(error, OutcomeUnknown) && IDEMPOTENT.has(method);
+        if (!whole || signal.aborted || !(unsent || lost || elsewhere)) throw error;
+      }
+    }
+    throw last;
+  }
+
+  #inTurn(module: string, holders: RegisteredKernel[]): RegisteredKernel[] {
+    const turn = this.#turns.get(module) ?? 0;
+    this.#turns.set(module, (turn + 1) % 0x3fffffff);
+    const at = turn % holders.length;
+    return holders.length === 1 ? holders : [...holders.slice(at), ...holders.slice(0, at)];
+  }
+
+  /**
+   * Evolves a module on one kernel or several, wave by wave. The first wave that fails ends it, and those before it are
+   * taken back. Rejects as the kernel that refused did, saying which that was.
+   */
+  async rollOut(request: RolloutRequest, by: string): Promise<RolledOut> {
+    const { kernel, replicas, wave = 1, watch_ms = 0, ...evolve } = request;
+    const module = String(evolve.target_module).replace(/\.[a-z]+$/, '');
+    const targets = this.#targets(module, kernel, replicas);
+    const waves: RegisteredKernel[][] = [];
+    for (let at = 0; at < targets.length; at += wave) waves.push(targets.slice(at, at + wave));
+    const done: { kernel: RegisteredKernel; evolved: Evolved; was: ModuleSummary | undefined }[] = [];
+    for (const [i, kernels] of waves.entries()) {
+      const outcomes = await Promise.allSettled(
+        kernels.map(async (one) => {
+          const was = one.modules.find((held) => held.module === module);
+          const evolved = await one.rpc.evolve(evolve as EvolveRequest, by);
+          done.push({ kernel: one, evolved, was });
+        }),
+      );
+      const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+      const fault = failed?.reason ?? (await this.#watch(done, watch_ms));
+      if (fault === undefined) continue;
+      if (!evolve.dry_run) await this.#takeBack(done, by);
+      const which = kernels[failed ? outcomes.indexOf(failed) : 0]!.info.kernel;
+      this.#emit('ROLLOUT_HALTED', { module, wave: i + 1, waves: waves.length, kernel: which, why: describe(fault) });
+      if (fault instanceof MeshError) throw fault;
+      throw new EvolveRejected({ module, stage: 'watch', why: describe(fault) });
+    }
+    return {
+      module,
+      kernels: done.map(({ kernel: { info }, evolved: { version, digest } }) => ({
+        kernel: info.kernel,
+        version,
+        digest,
+      })),
+      waves: waves.length,
+    };
+  }
+
+  #targets(module: string, named: string | undefined, replicas: RolloutRequest['replicas']): RegisteredKernel[] {
+    const all = [...this.#kernels.values()];
+    if (named !== undefined) {
+      const found = this.#kernels.get(named) ?? this.#kernels.get(`Microkernel-${named}`);
+      if (!found) throw new NoNodeFits({ wanted: { kernel: named }, have: all.map(({ info }) => info.kernel) });
+      return [found];
+    }
+    if (all.length === 0) throw new NoNodeFits({ wanted: { kernel: 'any' }, have: [] });
+    const holders = this.holders(module);
+    if (replicas === undefined && holders.length > 0) return holders;
+    const count = replicas === 'all' ? all.length : (replicas ?? 1);
+    if (!(Number.isInteger(count) && count >= 1))
+      throw new BadInput({ what: 'replicas', why: 'a number from 1, or all' });
+    if (count > all.length)
+      throw new NoNodeFits({ wanted: { kernels: count }, have: all.map(({ info }) => info.kernel) });
+    // Those that hold it already, then those that hold the least.
+    const rest = all.filter((one) => !holders.includes(one)).sort((a, b) => a.modules.length - b.modules.length);
+    return [...holders, ...rest].slice(0, Math.max(count, Math.min(holders.length, count)));
+  }
+
+  /** Looks on for a while; gives what went wrong. */
+  async #watch(done: { kernel: RegisteredKernel; evolved: Evolved }[], watch_ms: number): Promise<Error | undefined> {
+    for (const until = Date.now() + watch_ms; Date.now() < until; ) {
+      await new Promise((resolve) => setTimeout(resolve, WATCH_EVERY_MS));
+      for (const { kernel, evolved } of done) {
+        const { kernel: name } = kernel.info;
+        const views = await kernel.rpc.modules().catch(() => undefined);
+        const view = views?.find(({ module }) => module === evolved.module);
+        if (!views) return new Error(`${name} went away`);
+        if (view?.version !== evolved.version) return new Error(`${name} took version ${evolved.version} back`);
+        if (view.state === 'failed') return new Error(`on ${name} it dies again and again`);
+      }
+    }
+    return undefined;
+  }
+
+  async #takeBack(
+    done: { kernel: RegisteredKernel; evolved: Evolved; was: ModuleSummary | undefined }[],
+    by: string,
+  ): Promise<void> {
+    await Promise.allSettled(
+      done.map(async ({ kernel, evolved, was }) => {
+        if (was) await kernel.rpc.rollback(evolved.module, was.version, by);
+        else await kernel.rpc.remove(evolved.module, by);
+      }),
+    );
+  }
+}
+
+/** Rendezvous hashing: a kernel that comes or goes moves only the keys that are its own. */
+function byKey(key: string, kernels: RegisteredKernel[]): RegisteredKernel[] {
+  const weight = ({ info }: RegisteredKernel) =>
+    createHash('sha256').update(`${key}\n${info.kernel}`).digest().readUIntBE(0, 6);
+  return [...kernels].sort((a, b) => weight(b) - weight(a));
+}

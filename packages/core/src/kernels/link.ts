@@ -1,0 +1,66 @@
+/** The kernels' side of the core: their links. What a kernel says is checked; what is sent to it is in its own trust. */
+import type { Socket } from 'node:net';
+import { BadInput, type CoreForKernel, type KernelForCore, LIMITS, type ModuleSummary } from '@hauki/protocol';
+import { remote, Session, serve } from '@hauki/rpc';
+import { streamTransport } from '@hauki/rpc/node';
+import { demand, type Principal } from '../rights.ts';
+import type { Kernels, RegisteredKernel } from './kernels.ts';
+
+const NAME = /^Microkernel-[a-z0-9-]{1,16}$/;
+const MODULES = 1_024;
+
+/** What a kernel says that it holds, as far as it can be that. */
+function summaries(given: unknown): ModuleSummary[] {
+  if (!Array.isArray(given)) throw new BadInput({ what: 'modules', why: 'a list' });
+  return given.slice(0, MODULES).map((one) => ({
+    module: String(one?.module).slice(0, 48),
+    version: Number(one?.version) || 0,
+    digest: String(one?.digest).slice(0, 64),
+    serving: one?.serving === true,
+  }));
+}
+
+/** Serves one kernel's link for as long as it lasts. */
+export function serveKernel(
+  stream: Socket,
+  powers: { kernels: Kernels; principal: Principal; core_id: string; log(line: string, fields?: object): void },
+): Session {
+  const { kernels, log } = powers;
+  let kernel: RegisteredKernel | undefined;
+  let heard_at = performance.now();
+  const watch = setInterval(() => {
+    if (performance.now() - heard_at > LIMITS.node_silence_ms)
+      session.close('the kernel has not reported for too long');
+  }, LIMITS.node_silence_ms / 4);
+  const core: CoreForKernel = {
+    async register(info, modules) {
+      if (kernel) throw new BadInput({ what: 'register', why: 'a link registers once' });
+      if (!NAME.test(info?.kernel)) throw new BadInput({ what: 'kernel', why: 'a name is like Microkernel-77' });
+      demand(powers.principal, { scope: 'node', node: info.kernel.toLowerCase() });
+      const { kernel: name, url } = info;
+      kernel = {
+        info: { kernel: name, url: String(url).slice(0, 256) },
+        modules: summaries(modules),
+        rpc: remote<KernelForCore>(session, { timeout_ms: LIMITS.clone_ms }),
+        session,
+        since: Date.now(),
+      };
+      kernels.register(kernel);
+      log(`${name} registered with ${kernel.modules.length} modules`);
+      return { core: powers.core_id };
+    },
+    async report(modules, line) {
+      heard_at = performance.now();
+      if (kernel) kernels.report(kernel, summaries(modules), typeof line === 'string' ? line : null);
+    },
+  };
+  const session: Session = new Session({
+    transport: streamTransport(stream),
+    dispatch: serve(core, ['register', 'report']),
+  });
+  void session.closed.then((reason) => {
+    clearInterval(watch);
+    if (kernel) kernels.away(kernel, reason);
+  });
+  return session;
+}

@@ -1,0 +1,171 @@
+/**
+ * The kernel's link to the core of a mesh: one session through the core's port, made again whenever it is lost. Over it
+ * the core sends requests and changes; what happens here is told. Without the core the kernel goes on by itself.
+ */
+import {
+  type CoreForKernel,
+  DeadlineExceeded,
+  describe,
+  isError,
+  type KernelForCore,
+  LIMITS,
+  MeshError,
+  type ModuleSummary,
+  ModuleUnknown,
+  PluginFailed,
+  prefixOf,
+  RemoteError,
+} from '@hauki/protocol';
+import { remote, Session, serve } from '@hauki/rpc';
+import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
+import type { Announcement, Kernel } from './kernel.ts';
+import { VERSION_HEADER } from './module.ts';
+import { provenance } from './server.ts';
+
+const RETRY_MS = { first: 100, most: 2_000 };
+const REPORT_EVERY_MS = 1_000;
+const REPORT_MS = 5_000;
+/** Announcements that wait for the core to come back. */
+const WAITING = 256;
+
+export interface CoreLinkOptions {
+  core_url: string;
+  /** May be a node. */
+  token: string;
+  /** Where this kernel listens. */
+  url: string;
+  log(line: string, fields?: object): void;
+}
+
+/** What an announcement says, in the notes' own words. */
+export const lineOf = (kernel: string, announcement: Announcement): string =>
+  announcement.what === 'evolved'
+    ? `[${kernel}] Evolved. New routes available at ${prefixOf(announcement.module)}/`
+    : `[${kernel}] Evolved. Routes removed from ${prefixOf(announcement.module)}/`;
+
+export class CoreLink {
+  readonly #kernel: Kernel;
+  readonly #options: CoreLinkOptions;
+  readonly #lines: string[] = [];
+  #session: Session | undefined;
+  #stopped = false;
+  #wake = () => {};
+  #unlisten = () => {};
+
+  constructor(kernel: Kernel, options: CoreLinkOptions) {
+    this.#kernel = kernel;
+    this.#options = options;
+  }
+
+  /** Keeps the link up until `stop`. `first` settles when the kernel is registered for the first time. */
+  run(): { first: Promise<void> } {
+    const { promise: first, resolve } = Promise.withResolvers<void>();
+    this.#unlisten = this.#kernel.onChange((announcement) => {
+      this.#lines.push(lineOf(this.#kernel.name, announcement));
+      if (this.#lines.length > WAITING) this.#lines.shift();
+      void this.#report();
+    });
+    void this.#keep(resolve);
+    return { first };
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#unlisten();
+    this.#session?.close('the kernel is shut down');
+    this.#wake();
+  }
+
+  #summaries(): ModuleSummary[] {
+    return this.#kernel.modules().map(({ module, version, digest, state }) => ({
+      module,
+      version: version ?? 0,
+      digest: digest ?? '',
+      serving: state !== 'failed',
+    }));
+  }
+
+  async #report(): Promise<void> {
+    const session = this.#session;
+    if (!session?.open) return;
+    const line = this.#lines.shift() ?? null;
+    try {
+      await session.call('report', [this.#summaries(), line], { timeout_ms: REPORT_MS });
+    } catch (error) {
+      if (line !== null) this.#lines.unshift(line);
+      if (isError(error, DeadlineExceeded)) session.close('the core does not answer');
+      return;
+    }
+    if (this.#lines.length > 0) await this.#report();
+  }
+
+  async #keep(registered: () => void): Promise<void> {
+    const { log, core_url } = this.#options;
+    let wait_ms = RETRY_MS.first;
+    let said = '';
+    while (!this.#stopped) {
+      try {
+        const session = await this.#connect();
+        wait_ms = RETRY_MS.first;
+        said = '';
+        log(`registered with the core at ${core_url}`);
+        registered();
+        const reports = setInterval(() => void this.#report(), REPORT_EVERY_MS);
+        await session.closed;
+        clearInterval(reports);
+      } catch (error) {
+        const why = describe(error);
+        if (why !== said) log(`cannot register with the core: ${why}; trying again`);
+        said = why;
+      }
+      if (this.#stopped) return;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        setTimeout(resolve, wait_ms);
+      });
+      wait_ms = Math.min(wait_ms * 2, RETRY_MS.most);
+    }
+  }
+
+  async #connect(): Promise<Session> {
+    const kernel = this.#kernel;
+    const { core_url, token, url } = this.#options;
+    const stream = await dialUpgrade(core_url, '/api/v2/kernel/link', token, LIMITS.handshake_ms);
+    const host = new URL(url).host;
+    const mine: KernelForCore = {
+      evolve: (request, by) => kernel.evolve(request, by),
+      rollback: (module, version, by) => kernel.rollback(module, version ?? undefined, by),
+      remove: (module, by) => kernel.remove(module, by),
+      modules: async () => kernel.modules(),
+      async fetch(name, method, path, headers, body) {
+        const module = kernel.module(name);
+        if (!module) throw new ModuleUnknown({ module: name });
+        const asked = headers.findIndex((header, i) => i % 2 === 0 && header === VERSION_HEADER);
+        const request = { method, url: `http://${host}${path}`, headers, body };
+        try {
+          const { answer, instance } = await module.serve(request, asked < 0 ? undefined : headers[asked + 1]);
+          answer[1].push(...provenance(instance));
+          return answer;
+        } catch (error) {
+          // A module's own fault is a failed request, not a kernel that is lost.
+          if (error instanceof MeshError && !isError(error, RemoteError)) throw error;
+          throw new PluginFailed({ module: name, why: describe(error) });
+        }
+      },
+    };
+    const session = new Session({
+      transport: streamTransport(stream),
+      dispatch: serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetch']),
+      timeout_ms: LIMITS.handshake_ms,
+    });
+    try {
+      await remote<CoreForKernel>(session).register({ kernel: kernel.name, url }, this.#summaries());
+    } catch (error) {
+      session.close('registering failed');
+      throw error;
+    }
+    this.#session = session;
+    void this.#report();
+    return session;
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * Evolve: from posted source to a version that serves, stage by stage. Each stage may refuse; then nothing has changed,
+ * and the answer says which stage, why, at which line, and what the module logged.
+ */
+import {
+  BadInput,
+  describe,
+  EvolveRejected,
+  type Grants,
+  isError,
+  type Language,
+  LIMITS,
+  MeshError,
+  type Report,
+  SourceRejected,
+  TooLarge,
+  type Trial,
+} from '@hauki/protocol';
+import { type Instance, type InstanceSpec, lineOf, type PluginHost } from './instance.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+import { runTrials } from './trial.ts';
+
+export interface Staged {
+  /** Untouched by any request. */
+  instance: Instance;
+  report: Report;
+}
+
+export function checkSource(source: unknown): string {
+  if (typeof source !== 'string' || source.trim() === '')
+    throw new BadInput({ what: 'content', why: 'it must be the source of a module' });
+  const got_bytes = Buffer.byteLength(source);
+  if (got_bytes > LIMITS.source_bytes)
+    throw new TooLarge({ what: 'The module', limit_bytes: LIMITS.source_bytes, got_bytes });
+  return source;
+}
+
+export interface StageOptions {
+  module: string;
+  version: number;
+  digest: string;
+  source: string;
+  language: Language;
+  driver: string;
+  memory_mib: number;
+  grants: Grants;
+  trials: readonly Trial[];
+  /** For a dry run the instance that would serve is not made. */
+  dry: boolean;
+}
+
+/**
+ * Brings a version through staging: it must start, load, bind, name its routes, and pass the trials. Gives an instance
+ * that has served nothing. Rejects with EvolveRejected; then nothing of it is left.
+ */
+export async function stage(host: PluginHost, options: StageOptions): Promise<Staged> {
+  const { module, trials, dry, ...rest } = options;
+  const stages: Report['stages'] = [];
+  let now = 'start';
+  let began = performance.now();
+  const next = (stage: string) => {
+    const at = performance.now();
+    stages.push({ stage: now, ms: Math.round((at - began) * 10) / 10 });
+    [now, began] = [stage, at];
+  };
+  const spec: InstanceSpec = { module, ...rest, load_timeout_ms: LIMITS.load_ms };
+  const started: Instance[] = [];
+  try {
+    const first = await host.start(spec);
+    started.push(first);
+    next('routes');
+    const { routes } = first.description;
+    if (routes.length === 0) throw new Error('it has no routes');
+    if (trials.length === 0) {
+      next('');
+      return { instance: first, report: { stages, routes, tests: [], log: first.log_tail() } };
+    }
+    next('tests');
+    // The one that the trials are run on has a past; the one that will serve has none.
+    const [tests, second] = await Promise.all([runTrials(first, trials), dry ? first : host.start(spec)]);
+    if (second !== first) started.push(second);
+    const failed = tests.filter(({ passed }) => !passed);
+    if (failed.length > 0)
+      throw new Error(
+        failed
+          .map(({ trial, why }) => `${trial}: ${why}`)
+          .join('; ')
+          .slice(0, 2_000),
+      );
+    next('');
+    const report = { stages, routes, tests, log: first.log_tail() };
+    if (second !== first) await first.end('its tests are over');
+    return { instance: second, report };
+  } catch (error) {
+    const log = started.map((instance) => instance.log_tail()).join('\n');
+    await Promise.all(started.map((instance) => instance.end('it was rejected')));
+    throw rejection(module, now, error, log);
+  }
+}
+
+/** What went wrong at a stage, as its sender is told. */
+export function rejection(module: string, stage: string, error: unknown, log = ''): Error {
+  const rejected = isError(error, SourceRejected);
+  // Not the module's fault: full, shutting down, no such driver.
+  if (error instanceof MeshError && !rejected && stage === 'start') return error;
+  const fields = (error as { fields?: { stage?: string; log_tail?: string; reason?: string } }).fields ?? {};
+  const line = lineOf(error);
+  const said = [fields.log_tail, log].filter(Boolean).join('\n').slice(-KERNEL_LIMITS.report_log_chars);
+  return new EvolveRejected({
+    module,
+    stage: rejected ? String(fields.stage) : stage,
+    why: rejected ? String(fields.reason) : describe(error),
+    ...(line === undefined ? {} : { line }),
+    ...(said === '' ? {} : { log: said }),
+  });
+}

@@ -1,0 +1,71 @@
+/**
+ * The one way in which what serves changes: the state is handed over, the change committed, traffic moved.
+ *
+ * What always holds: before the commit everything can fail and nothing has changed; the state that a version had when it
+ * was left is kept with it, for a rollback.
+ */
+import { deserialize, serialize } from 'node:v8';
+import { BadInput, type Deed, describe, Overloaded, type VersionFacts } from '@hauki/protocol';
+import type { Instance } from './instance.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+import type { Module } from './module.ts';
+import type { ModuleRecord, Store } from './store.ts';
+
+export interface Change {
+  module: Module;
+  next: ModuleRecord;
+  /** What was started for it; none where the version lives already. */
+  instance: Instance | undefined;
+  deed: Deed;
+  by: string;
+  facts: VersionFacts;
+  note?: string | null;
+  /** A state to give it, in place of the present one's. */
+  restore?: string | undefined;
+}
+
+async function hydrate(instance: Instance, state: Uint8Array, from_version: number): Promise<void> {
+  try {
+    await instance.hydrate(deserialize(state), from_version);
+  } catch (error) {
+    throw new Error(`hydrate failed: ${describe(error)}`);
+  }
+}
+
+/** Rejects where a state cannot be handed over, or the change not be kept; then nothing has changed. */
+export async function handOver(store: Store, change: Change): Promise<void> {
+  const { module, next, instance, deed, by, facts, note = null, restore } = change;
+  const { version, digest } = facts;
+  const entry = { module: module.name, deed, by, version, digest, note };
+  const old = module.main;
+  const started = instance ? [instance] : [];
+  const all = next.live.some((live) => live.version === version && live.weight === 100);
+  if (instance?.has_state && !all)
+    throw new BadInput({ what: 'weight', why: `${module.name} keeps a state, which two versions cannot share` });
+  if (!instance || !old?.has_state || !all) {
+    if (instance && restore !== undefined) await hydrate(instance, await store.state(restore), version);
+    return module.swap(next, started, () => store.commit(next, entry, [facts]));
+  }
+  const left = await store.facts(module.name, old.version);
+  await module.quiesce(old, async () => {
+    const state = serialize(await old.dehydrate());
+    if (state.length > KERNEL_LIMITS.state_bytes)
+      throw new Error(`its state has ${state.length} bytes; ${KERNEL_LIMITS.state_bytes} are taken over`);
+    const given = restore === undefined ? state : await store.state(restore);
+    if (instance.has_state) await hydrate(instance, given, old.version);
+    const state_pointer = await store.keepState(module.name, old.version, state);
+    const both = [facts, { ...left, state_pointer }];
+    await module.swap(next, started, () => store.commit(next, entry, both));
+  });
+}
+
+/** What serves when a version comes in with a weight. */
+export function liveWith(live: ModuleRecord['live'], version: number, weight = 100): ModuleRecord['live'] {
+  if (weight === 100 || live.length === 0) return [{ version, weight: 100 }];
+  if (live.length >= KERNEL_LIMITS.live_versions)
+    throw new Overloaded({ what: 'versions that live at once', limit: KERNEL_LIMITS.live_versions });
+  const rest = live.map((one) => ({ ...one, weight: Math.floor((one.weight * (100 - weight)) / 100) }));
+  const [main] = [...rest].sort((a, b) => b.weight - a.weight);
+  main!.weight += 100 - weight - rest.reduce((sum, one) => sum + one.weight, 0);
+  return [...rest, { version, weight }];
+}

@@ -1,0 +1,274 @@
+/**
+ * One version of a module while it lives: a vault, a session to it, and what it is serving.
+ *
+ * What always holds: a request is counted from its call to the last byte of its answer's body, so that an instance which
+ * serves nothing may be ended; whoever ends an instance ends its vault, and a vault that dies ends its instance.
+ */
+
+import type { Agent } from '@hauki/node';
+import {
+  type Answer,
+  type Body,
+  describe,
+  type FlatHeaders,
+  type Grants,
+  isError,
+  type Language,
+  Overloaded,
+  type PluginDescription,
+  type PluginForKernel,
+  SourceRejected,
+} from '@hauki/protocol';
+import { type CallerKey, Channel, makeCallerKey, openSession, remote, Session } from '@hauki/rpc';
+import { dialTcp } from '@hauki/rpc/node';
+import { KERNEL_LIMITS } from './limits.ts';
+import { VersionStats } from './stats.ts';
+import type { TicketDesk } from './tickets.ts';
+
+export interface InstanceSpec {
+  module: string;
+  version: number;
+  digest: string;
+  source: string;
+  language: Language;
+  driver: string;
+  memory_mib: number;
+  grants: Grants;
+  load_timeout_ms: number;
+}
+
+export interface PluginRequest {
+  method: string;
+  url: string;
+  headers: FlatHeaders;
+  body: Body;
+  signal?: AbortSignal;
+}
+
+export interface HostPowers {
+  agent: Agent;
+  node: string;
+  desk: TicketDesk;
+  log(line: string, fields?: object): void;
+}
+
+/** The lease that tickets show; the vaults themselves live until they are ended. */
+const LEASE = { heartbeat_ms: 5_000, lease_ms: 30_000 };
+
+/** Makes instances. */
+export class PluginHost {
+  readonly #powers: HostPowers;
+  #key: Promise<CallerKey> | undefined;
+  #count = 0;
+
+  constructor(powers: HostPowers) {
+    this.#powers = powers;
+  }
+
+  /** Starts a vault with the module in it. Rejects with SourceRejected, VaultFailed, NoNodeFits or Overloaded. */
+  async start(spec: InstanceSpec): Promise<Instance> {
+    const { agent, desk, node } = this.#powers;
+    const { module, version, source, language, driver, memory_mib, grants, load_timeout_ms } = spec;
+    // A vault's name: at most 40 letters, digits and hyphens, the epoch behind it.
+    const worker = `p-${module.replaceAll('_', '-').slice(0, 18)}-${version}-${(++this.#count).toString(36)}`;
+    const made = await agent.provision({
+      worker,
+      // A module's volume is its own, and the same for all its versions.
+      owner: `kernel/${module}`,
+      volume_group: module,
+      driver,
+      source,
+      language,
+      kind: 'plugin',
+      memory_mib,
+      grants,
+      lease: LEASE,
+      ttl_ms: 0,
+      load_timeout_ms,
+      lasting: true,
+    });
+    try {
+      this.#key ??= makeCallerKey();
+      const key = await this.#key;
+      const ticket = await desk.sign(made, node, key, grants, LEASE);
+      const channel = new Channel((reason) => channel.fail(reason));
+      const { host, port } = made.direct;
+      await openSession(await dialTcp(host, port, KERNEL_LIMITS.start_ms), channel, ticket, key);
+      const session = new Session({ transport: channel, timeout_ms: KERNEL_LIMITS.request_ms, idle_lets_exit: true });
+      const plugin = remote<PluginForKernel>(session);
+      const description = cleanDescription(await plugin.describe());
+      return new Instance(spec, worker, session, description, agent);
+    } catch (error) {
+      await agent.destruct(worker, 'it was never taken into service');
+      throw error;
+    }
+  }
+}
+
+/** What a guest says of itself, as far as it can be that. */
+function cleanDescription(said: PluginDescription): PluginDescription {
+  const routes = Array.isArray(said?.routes) ? said.routes : [];
+  const { state } = said ?? {};
+  return {
+    routes: routes.slice(0, 512).map((route) => String(route).slice(0, 200)),
+    state: state === 'hooks' || state === 'export' ? state : 'none',
+  };
+}
+
+export class Instance {
+  readonly spec: InstanceSpec;
+  readonly worker: string;
+  readonly description: PluginDescription;
+  readonly stats = new VersionStats();
+  readonly born_at = Date.now();
+  /** Settles with the reason when the vault is gone, whoever ended it. */
+  readonly gone: Promise<string>;
+  readonly #session: Session;
+  readonly #agent: Agent;
+  #in_flight = 0;
+  #idle: (() => void)[] = [];
+  #ending: Promise<void> | undefined;
+  #watching: NodeJS.Timeout | undefined;
+
+  constructor(spec: InstanceSpec, worker: string, session: Session, description: PluginDescription, agent: Agent) {
+    this.spec = spec;
+    this.worker = worker;
+    this.description = description;
+    this.#session = session;
+    this.#agent = agent;
+    this.gone = session.closed;
+  }
+
+  get version(): number {
+    return this.spec.version;
+  }
+
+  get in_flight(): number {
+    return this.#in_flight;
+  }
+
+  get open(): boolean {
+    return this.#session.open;
+  }
+
+  get has_state(): boolean {
+    return this.description.state !== 'none';
+  }
+
+  /**
+   * Has a request served. A streamed body must be read to its end or left: until then the request is under way. Rejects
+   * as a call does.
+   */
+  async fetch({ method, url, headers, body, signal }: PluginRequest): Promise<Answer> {
+    if (this.#in_flight >= KERNEL_LIMITS.requests)
+      throw new Overloaded({ what: `requests of the module ${this.spec.module}`, limit: KERNEL_LIMITS.requests });
+    if (this.#in_flight++ === 0) this.#watch();
+    const began = performance.now();
+    let streams = false;
+    try {
+      const options = signal ? { signal } : {};
+      const answer = checkAnswer(await this.#session.call('fetch', [method, url, headers, body], options));
+      this.stats.note(performance.now() - began, answer[0] >= 500);
+      if (isStream(answer[2])) {
+        streams = true;
+        answer[2] = this.#counted(answer[2]);
+      }
+      return answer;
+    } catch (error) {
+      if (!signal?.aborted) this.stats.note(performance.now() - began, true);
+      throw error;
+    } finally {
+      if (!streams) this.#done();
+    }
+  }
+
+  #counted(stream: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+    const done = () => this.#done();
+    return (async function* () {
+      try {
+        yield* stream;
+      } finally {
+        done();
+      }
+    })();
+  }
+
+  #done(): void {
+    if (--this.#in_flight === 0) for (const tell of this.#idle.splice(0)) tell();
+  }
+
+  /** True when it serves nothing within the time given, false when it still does. */
+  async idle(within_ms: number): Promise<boolean> {
+    if (this.#in_flight === 0) return true;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<boolean>((resolve) => {
+      timer = setTimeout(() => resolve(false), within_ms);
+    });
+    const quiet = new Promise<boolean>((resolve) => this.#idle.push(() => resolve(true)));
+    const is_idle = await Promise.race([quiet, late, this.gone.then(() => true)]);
+    clearTimeout(timer);
+    return is_idle;
+  }
+
+  dehydrate(): Promise<unknown> {
+    return this.#session.call('dehydrate', [], { timeout_ms: KERNEL_LIMITS.state_ms });
+  }
+
+  async hydrate(state: unknown, from_version: number): Promise<void> {
+    await this.#session.call('hydrate', [state, from_version], { timeout_ms: KERNEL_LIMITS.state_ms });
+  }
+
+  /** While it serves something it must go on answering: code that never returns would hold its requests for ever. */
+  #watch(): void {
+    clearTimeout(this.#watching);
+    this.#watching = setTimeout(async () => {
+      if (this.#in_flight === 0 || !this.#session.open) return;
+      try {
+        await this.#session.call('describe', [], { timeout_ms: KERNEL_LIMITS.ping_ms });
+        this.#watch();
+      } catch {
+        if (!this.#session.open) return;
+        await this.end(
+          `it did not answer for ${KERNEL_LIMITS.quiet_ms + KERNEL_LIMITS.ping_ms} ms: its code never returns`,
+        );
+      }
+    }, KERNEL_LIMITS.quiet_ms);
+  }
+
+  /** The last lines that it logged. */
+  log_tail(): string {
+    return this.#agent.logTail(this.worker);
+  }
+
+  /** Ends the vault. Resolves when nothing is left of it. */
+  end(reason: string): Promise<void> {
+    this.#ending ??= (async () => {
+      clearTimeout(this.#watching);
+      this.#session.close(reason);
+      await this.#agent.destruct(this.worker, reason);
+    })();
+    return this.#ending;
+  }
+}
+
+const isStream = (body: unknown): body is AsyncIterable<Uint8Array> =>
+  typeof body === 'object' && body !== null && !(body instanceof Uint8Array);
+
+/** A guest's answer is a stranger's word: it is one, or the call has failed. */
+function checkAnswer(answer: unknown): Answer {
+  const [status, headers, body] = Array.isArray(answer) ? answer : [];
+  const bodied =
+    body === null || typeof body === 'string' || body instanceof Uint8Array || (body && Symbol.asyncIterator in body);
+  if (!Number.isInteger(status) || status < 100 || status > 599 || !Array.isArray(headers) || !bodied)
+    throw new TypeError('it gave no answer that can be passed on');
+  if (headers.length > 2 * KERNEL_LIMITS.headers || headers.some((text) => typeof text !== 'string'))
+    throw new TypeError('its answer has too many headers, or ones that are no texts');
+  return [status, headers, body] as Answer;
+}
+
+/** Where in the source an error of loading lies, where it says so. */
+export function lineOf(error: unknown): number | undefined {
+  if (!isError(error, SourceRejected)) return undefined;
+  const found = /worker\.(?:ts|mjs|js|py):(\d+)/.exec(describe(error));
+  return found ? Number(found[1]) : undefined;
+}

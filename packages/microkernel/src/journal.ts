@@ -1,0 +1,86 @@
+/**
+ * The provenance journal: who changed which module into what, in one chain. It lives in the same store as the modules'
+ * records, and an entry is written in the same commit as what it tells of.
+ *
+ * What always holds: entries are numbered without a gap; each holds the SHA-256 of the one before, so that none can be
+ * changed, left out or put in between without all that follow being written anew; entries are only ever added.
+ */
+import { createHash } from 'node:crypto';
+import type { KeyValue, Write } from '@hauki/backplane';
+import { type JournalEntry, StorageFailed } from '@hauki/protocol';
+
+export type NewEntry = Pick<JournalEntry, 'module' | 'deed' | 'by' | 'version' | 'digest' | 'note'>;
+
+export const JOURNAL = 'journal';
+const NOTHING = '0'.repeat(64);
+const PAGE = 500;
+const keyOf = (seq: number) => String(seq).padStart(12, '0');
+
+function hashOf({ seq, at, module, deed, by, version, digest, note, before }: Omit<JournalEntry, 'hash'>): string {
+  return createHash('sha256')
+    .update(JSON.stringify([seq, at, module, deed, by, version, digest, note, before]))
+    .digest('hex');
+}
+
+/** What breaks the chain, or undefined. Entries in their order, from the first. */
+export function faultOf(entries: readonly JournalEntry[]): string | undefined {
+  let before = NOTHING;
+  for (const [i, entry] of entries.entries()) {
+    if (entry.seq !== i + 1) return `entry ${i + 1} is missing`;
+    if (entry.before !== before) return `entry ${entry.seq} does not follow the one before`;
+    if (entry.hash !== hashOf(entry)) return `entry ${entry.seq} was changed`;
+    before = entry.hash;
+  }
+  return undefined;
+}
+
+export class Journal {
+  readonly #kv: KeyValue;
+  readonly #now: () => number;
+  #seq = 0;
+  #last = NOTHING;
+
+  private constructor(kv: KeyValue, now: () => number) {
+    this.#kv = kv;
+    this.#now = now;
+  }
+
+  /** Opens the journal and checks the whole chain. Rejects with StorageFailed where it is broken. */
+  static async open(kv: KeyValue, now: () => number = () => Date.now()): Promise<Journal> {
+    const journal = new Journal(kv, now);
+    const entries = await journal.entries();
+    const fault = faultOf(entries);
+    if (fault) throw new StorageFailed({ what: `the journal: ${fault}` });
+    const last = entries.at(-1);
+    if (last) [journal.#seq, journal.#last] = [last.seq, last.hash];
+    return journal;
+  }
+
+  /**
+   * An entry that comes next, and the write that adds it to a commit. When that commit succeeded, `done` must be called
+   * before the next is made; so one change at a time.
+   */
+  next(entry: NewEntry): { entry: JournalEntry; write: Write; done(): void } {
+    const whole = { seq: this.#seq + 1, at: this.#now(), ...entry, before: this.#last };
+    const made: JournalEntry = { ...whole, hash: hashOf(whole) };
+    return {
+      entry: made,
+      write: { namespace: JOURNAL, key: keyOf(made.seq), value: JSON.stringify(made), expect: 'absent' },
+      done: () => {
+        [this.#seq, this.#last] = [made.seq, made.hash];
+      },
+    };
+  }
+
+  /** All entries, or those of one module, oldest first. */
+  async entries(module?: string): Promise<JournalEntry[]> {
+    const found: JournalEntry[] = [];
+    for (let after: string | undefined; ; ) {
+      const page = await this.#kv.list('', { limit: PAGE, ...(after === undefined ? {} : { after }) });
+      found.push(...page.entries.map(({ value }) => JSON.parse(value) as JournalEntry));
+      if (page.next === undefined) break;
+      after = page.next;
+    }
+    return module === undefined ? found : found.filter((entry) => entry.module === module);
+  }
+}

@@ -1,0 +1,390 @@
+/**
+ * A microkernel: an empty vessel that modules are posted to. It composes: what stages a version is `evolve.ts`, what a
+ * module does while it runs `module.ts`, what is remembered `store.ts`; what speaks HTTP is `server.ts`.
+ *
+ * What always holds: modules run in vaults and are called over Mesh-RPC, none of their code runs in here; a change is
+ * made by one commit, and after a crash at any moment the kernel runs what the last one says.
+ */
+import { totalmem } from 'node:os';
+import { join } from 'node:path';
+import { type Backplane, openEmbedded } from '@hauki/backplane';
+import { createMeshFs, type MeshFs } from '@hauki/meshfs';
+import { Agent, Volumes } from '@hauki/node';
+import {
+  BadInput,
+  type Deed,
+  describe,
+  type Evolved,
+  EvolveRejected,
+  type EvolveRequest,
+  type JournalEntry,
+  type ModuleView,
+  NoNodeFits,
+  normaliseGrants,
+  prefixOf,
+  type VersionFacts,
+} from '@hauki/protocol';
+import { createDrivers } from '@hauki/vault';
+import { checkSource, rejection, stage } from './evolve.ts';
+import { handOver, liveWith } from './handover.ts';
+import { type Instance, PluginHost } from './instance.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+import type { Module } from './module.ts';
+import { Modules, viewOf } from './modules.ts';
+import { checkAlias, readModule } from './names.ts';
+import { ownCore } from './own-core.ts';
+import { type ModuleRecord, Store } from './store.ts';
+import { diffOf, digestOf, operate } from './surgeon.ts';
+import { TicketDesk } from './tickets.ts';
+import { checkTrials, mergeTrials } from './trial.ts';
+
+export interface KernelOptions {
+  data_dir: string;
+  /** Its number, as in Microkernel-77. */
+  id: string;
+  drivers?: string[];
+  memory_mib?: number;
+  log(line: string, fields?: object): void;
+}
+
+/** Of the machine's memory, what all its vaults may be promised when nobody said. */
+const MEMORY_SHARE = 0.75;
+/** What a plugin's vault gets when nobody said. */
+const MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
+
+export type Announcement =
+  | { what: 'evolved'; module: string; version: number; digest: string; by: string }
+  | { what: 'removed'; module: string; by: string };
+
+export class Kernel {
+  readonly name: string;
+  readonly meshfs: MeshFs;
+  readonly #store: Store;
+  readonly #backplane: Backplane;
+  readonly #agent: Agent;
+  readonly #host: PluginHost;
+  /** What runs. */
+  readonly #modules: Modules;
+  readonly #log: KernelOptions['log'];
+  readonly #listeners = new Set<(announcement: Announcement) => void>();
+  readonly started_at = Date.now();
+
+  private constructor(
+    options: KernelOptions,
+    parts: { meshfs: MeshFs; store: Store; backplane: Backplane; agent: Agent; host: PluginHost },
+  ) {
+    this.name = `Microkernel-${options.id}`;
+    this.#log = options.log;
+    this.meshfs = parts.meshfs;
+    this.#store = parts.store;
+    this.#backplane = parts.backplane;
+    this.#agent = parts.agent;
+    this.#host = parts.host;
+    this.#modules = new Modules({
+      store: parts.store,
+      host: parts.host,
+      log: options.log,
+      abort: (module, version, why) => void this.#abort(module, version, why),
+    });
+  }
+
+  /** Opens a kernel over its data folder and starts what it ran before. */
+  static async open(options: KernelOptions): Promise<Kernel> {
+    const { data_dir, id, log, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
+    const backplane = await openEmbedded(join(data_dir, 'store'));
+    const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
+    const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
+    const node = `kernel-${id}`;
+    const desk = new TicketDesk();
+    const agent = new Agent({
+      node,
+      labels: {},
+      drivers: await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers }),
+      listen_host: '127.0.0.1',
+      tls: false,
+      memory_mib,
+      volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
+      core: () => ownCore(meshfs, log),
+      keys: () => desk.keys,
+      log,
+    });
+    await agent.start();
+    const host = new PluginHost({ agent, node, desk, log });
+    const kernel = new Kernel(options, { meshfs, store, backplane, agent, host });
+    await kernel.#modules.restore();
+    return kernel;
+  }
+
+  /** Told of each change that came about. */
+  onChange(listener: (announcement: Announcement) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  get aliases(): ReadonlyMap<string, string> {
+    return this.#modules.aliases;
+  }
+
+  /** The module that serves under this name. */
+  module(name: string): Module | undefined {
+    return this.#modules.get(name);
+  }
+
+  modules(): ModuleView[] {
+    return this.#modules.views();
+  }
+
+  /** The modules, with what their vaults take. */
+  async measured(): Promise<ModuleView[]> {
+    const usage = new Map((await this.#agent.measured()).map(({ worker, usage }) => [worker, usage?.memory_bytes]));
+    return this.modules().map((module) => ({
+      ...module,
+      live: module.live.map((live) => {
+        const memory_bytes = usage.get(live.worker);
+        return memory_bytes === undefined ? live : { ...live, memory_bytes };
+      }),
+    }));
+  }
+
+  drivers(): Record<string, { available: boolean; reason?: string; isolation: string }> {
+    return this.#agent.info().drivers;
+  }
+
+  /**
+   * Tries a new version of a module and lets it serve. Rejects with EvolveRejected (stage, why, line, log), EditRefused,
+   * BadInput, TooLarge, or Overloaded; then nothing has changed.
+   */
+  async evolve(request: EvolveRequest, by: string): Promise<Evolved> {
+    const named = readModule(request.target_module, request.language);
+    const name = named.module;
+    const posted = checkTrials(request.tests);
+    const grants = normaliseGrants(request.grants);
+    const alias = request.alias === undefined ? undefined : checkAlias(request.alias);
+    const { weight, dry_run = false } = request;
+    if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
+      throw new BadInput({ what: 'weight', why: 'a whole number from 0 to 100' });
+    const module = this.#modules.make(name);
+    return module.exclusive(async () => {
+      const { record } = module;
+      if (record.pinned && !dry_run)
+        throw new EvolveRejected({ module: name, stage: 'pin', why: 'it is pinned; unpin it first' });
+      if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
+      const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
+      const running = main && (await this.#store.source(name, main.version));
+      const source = checkSource(await this.#sourceOf(request, running));
+      // Edits leave the language as it is.
+      const language = named.language ?? (request.edits && main?.language) ?? 'javascript';
+      const kept = mergeTrials(record.tests, posted);
+      const digest = digestOf(source);
+      const driver = this.#driver(request.driver ?? main?.driver);
+      const memory_mib = request.memory_mib ?? main?.memory_mib ?? MEMORY_MIB[driver] ?? 128;
+      const version = await this.#store.nextVersion(name);
+      // Grants that are not named stay as they were: an edit does not take them away.
+      const granted = request.grants === undefined && main ? main.grants : grants;
+      const facts = { module: name, version, digest, language, driver, memory_mib, grants: granted };
+      const staged = await stage(this.#host, { ...facts, source, trials: kept, dry: dry_run });
+      const { instance, report } = staged;
+      const diff = running === undefined ? '' : diffOf(name, running, source);
+      const answer: Evolved = {
+        module: name,
+        version,
+        digest,
+        prefix: `${prefixOf(name)}/`,
+        alias: alias ?? record.alias,
+        routes: report.routes,
+        report,
+        dry_run,
+        ...(dry_run || request.edits ? { diff } : {}),
+      };
+      if (dry_run) {
+        await instance.end('it was a dry run');
+        return answer;
+      }
+      const next: ModuleRecord = {
+        ...record,
+        latest: version,
+        live: liveWith(record.live, version, weight),
+        good: main?.version ?? null,
+        bounds: request.bounds === undefined ? record.bounds : request.bounds,
+        alias: alias ?? record.alias,
+        tests: kept,
+      };
+      const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
+      try {
+        await this.#store.keepSource(name, version, source, language);
+        const deed = request.edits ? 'operate' : 'evolve';
+        await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
+        this.#modules.indexAliases();
+      } catch (error) {
+        await instance.end('it did not come into service');
+        throw rejection(name, 'swap', error, instance.log_tail());
+      }
+      this.#tell({ what: 'evolved', module: name, version, digest, by });
+      return answer;
+    });
+  }
+
+  /** Lets an earlier version serve again, with the state from before it was left. Rejects as `evolve` does. */
+  async rollback(name: string, wanted: number | undefined, by: string): Promise<Evolved> {
+    const module = this.#modules.known(name);
+    return module.exclusive(() => this.#goBack(module, wanted, 'rollback', by, null));
+  }
+
+  async #goBack(module: Module, wanted: number | undefined, deed: Deed, by: string, note: string | null) {
+    const { name, record } = module;
+    const target = wanted ?? record.good;
+    if (target === null || target === undefined)
+      throw new BadInput({ what: 'version', why: `there is no version of ${name} to go back to; name one` });
+    const facts = await this.#store.facts(name, target);
+    // It may live still, with a weight of its own.
+    const living = module.instance(target);
+    const instance = living ?? (await this.#modules.startVersion(facts));
+    const next: ModuleRecord = { ...record, live: [{ version: target, weight: 100 }], good: null };
+    try {
+      const { state_pointer: restore } = facts;
+      const started = living ? undefined : instance;
+      await handOver(this.#store, { module, next, instance: started, deed, by, facts, note, restore });
+      this.#modules.indexAliases();
+    } catch (error) {
+      if (!living) await instance.end('it did not come into service');
+      throw rejection(name, deed, error, instance.log_tail());
+    }
+    this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
+    const { report, digest } = facts;
+    const prefix = `${prefixOf(name)}/`;
+    return {
+      module: name,
+      version: target,
+      digest,
+      prefix,
+      alias: next.alias,
+      routes: report.routes,
+      report,
+      dry_run: false,
+    };
+  }
+
+  /** Sets which versions serve how much. Weights add up to 100; a version of 0 is reached by header only. */
+  async weigh(name: string, weights: Record<string, number>, by: string): Promise<ModuleView> {
+    const module = this.#modules.known(name);
+    return module.exclusive(async () => {
+      const live = Object.entries(weights).map(([version, weight]) => ({ version: Number(version), weight }));
+      const sum = live.reduce((all, { weight }) => all + weight, 0);
+      if (live.length === 0 || live.length > KERNEL_LIMITS.live_versions || sum !== 100)
+        throw new BadInput({
+          what: 'versions',
+          why: `weights of one to ${KERNEL_LIMITS.live_versions} versions that add up to 100`,
+        });
+      const started: Instance[] = [];
+      try {
+        for (const { version } of live)
+          if (!module.instance(version))
+            started.push(await this.#modules.startVersion(await this.#store.facts(name, version)));
+        const all = [...live.map(({ version }) => module.instance(version)), ...started];
+        if (live.length > 1 && all.some((instance) => instance?.has_state))
+          throw new BadInput({ what: 'versions', why: `${name} keeps a state, which two versions cannot share` });
+        const note = live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
+        const next = { ...module.record, live };
+        const entry = { module: name, deed: 'weights' as const, by, version: null, digest: null, note };
+        await module.swap(next, started, () => this.#store.commit(next, entry));
+      } catch (error) {
+        await Promise.all(started.map((instance) => instance.end('it did not come into service')));
+        throw error;
+      }
+      return viewOf(module);
+    });
+  }
+
+  /** While a module is pinned no evolve changes it. */
+  async pin(name: string, pinned: boolean, by: string): Promise<void> {
+    const module = this.#modules.known(name);
+    await module.exclusive(async () => {
+      const record = { ...module.record, pinned };
+      const note = pinned ? 'pinned' : 'let go of';
+      await this.#store.commit(record, { module: name, deed: 'pin', by, version: null, digest: null, note });
+      module.record = record;
+    });
+  }
+
+  /** Takes the module's routes away. Its versions stay readable, and their numbers are not given again. */
+  async remove(name: string, by: string): Promise<void> {
+    const module = this.#modules.known(name);
+    await module.exclusive(async () => {
+      const record = { ...module.record, live: [], good: null, alias: null, pinned: false };
+      const entry = { module: name, deed: 'remove' as const, by, version: null, digest: null, note: null };
+      await module.swap(record, [], () => this.#store.commit(record, entry));
+      this.#modules.indexAliases();
+    });
+    this.#tell({ what: 'removed', module: name, by });
+  }
+
+  versions(name: string): Promise<VersionFacts[]> {
+    return this.#store.versions(name);
+  }
+
+  async version(name: string, version: number): Promise<VersionFacts & { source: string }> {
+    const facts = await this.#store.facts(name, version);
+    return { ...facts, source: await this.#store.source(name, version) };
+  }
+
+  async diff(name: string, from: number, to: number): Promise<string> {
+    await this.#store.facts(name, from);
+    await this.#store.facts(name, to);
+    const [before, after] = await Promise.all([this.#store.source(name, from), this.#store.source(name, to)]);
+    return diffOf(name, before, after, `version ${from}`, `version ${to}`);
+  }
+
+  history(name?: string): Promise<JournalEntry[]> {
+    return this.#store.journal.entries(name);
+  }
+
+  /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */
+  async close(): Promise<void> {
+    await this.#modules.close('the kernel is shut down');
+    await this.#agent.close();
+    await this.#backplane.close();
+  }
+
+  /** A version that left its bounds is taken back, unless something else changed meanwhile. */
+  async #abort(module: Module, version: number, why: string): Promise<void> {
+    try {
+      await module.exclusive(async () => {
+        const { live, good } = module.record;
+        if (good === null || !live.some((one) => one.version === version)) return;
+        this.#log(`version ${version} of ${module.name} is taken back: ${why}`);
+        await this.#goBack(module, good, 'abort', 'kernel', `version ${version}: ${why}`);
+      });
+    } catch (error) {
+      this.#log(`version ${version} of ${module.name} could not be taken back: ${describe(error)}`);
+    }
+  }
+
+  async #mainFacts(record: ModuleRecord): Promise<VersionFacts> {
+    const [main] = [...record.live].sort((a, b) => b.weight - a.weight);
+    return this.#store.facts(record.module, main!.version);
+  }
+
+  async #sourceOf(request: EvolveRequest, running: string | undefined): Promise<unknown> {
+    const { content, pointer, edits } = request;
+    if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
+      throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
+    if (edits !== undefined) return operate(running, request.base_digest, edits);
+    return content ?? (await this.meshfs.resolve(pointer!)).content;
+  }
+
+  #driver(wanted: string | undefined): string {
+    const drivers = this.drivers();
+    const offered = Object.keys(drivers).filter((name) => drivers[name]!.available);
+    const driver = wanted ?? offered[0];
+    if (driver === undefined || !offered.includes(driver))
+      throw new NoNodeFits({
+        wanted: { driver: wanted ?? 'any' },
+        have: Object.entries(drivers).map(([name, offer]) => (offer.available ? name : `no ${name}: ${offer.reason}`)),
+      });
+    return driver;
+  }
+
+  #tell(announcement: Announcement): void {
+    for (const listener of this.#listeners) listener(announcement);
+  }
+}

@@ -1,0 +1,46 @@
+/** The bounds of a microkernel, each with its reason. */
+export const KERNEL_LIMITS = {
+  /** Modules of one kernel; each holds a vault at least. */
+  modules: 256,
+  /** Versions of one module that live at once: a long stream must not keep old ones for ever. */
+  live_versions: 4,
+  /** A module's changes that wait for their turn. */
+  changes_waiting: 16,
+  /** An evolve's body: a source of full size with its JSON escapes fits. */
+  body_bytes: 12 * 1024 * 1024,
+  /** Tests that one evolve may bring, and those that are kept of a module's versions. */
+  tests: 64,
+  kept_tests: 256,
+  /** One test's answer. */
+  test_ms: 10_000,
+  /** All tests of one evolve. */
+  all_tests_ms: 60_000,
+  /** Edits of one x-surgeon payload. */
+  edits: 64,
+  /** A vault that is staged: from being asked for until its module has loaded. */
+  start_ms: 30_000,
+  /** A version that serves something is asked so often whether it lives, and has so long to answer. */
+  quiet_ms: 3_000,
+  ping_ms: 5_000,
+  /** Until a plugin has answered with its headers. */
+  request_ms: 30_000,
+  /** Requests under way in one version. */
+  requests: 1_024,
+  /** Requests that are held while a stateful module hands its state over, and for how long. */
+  held: 1_024,
+  held_ms: 10_000,
+  /** After so long what an old version still serves is cut. */
+  drain_ms: 30_000,
+  /** A state that is handed over. */
+  state_bytes: 4 * 1024 * 1024,
+  /** Dehydrating and hydrating. */
+  state_ms: 5_000,
+  /** Header names and values of one request or answer. */
+  headers: 200,
+  /** How many of the last answers' times a version's p99 is taken of. */
+  times_kept: 1_024,
+  /** Answers before a version is judged by its error rate or p99. */
+  judged_after: 20,
+  /** What is kept of a guest's log in a report. */
+  report_log_chars: 8 * 1024,
+} as const;

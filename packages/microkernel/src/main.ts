@@ -1,0 +1,95 @@
+/**
+ * A kernel's process. Options come as JSON in HAUKI_KERNEL_OPTIONS. It ends with its parent when it has a channel to one.
+ */
+import { randomBytes } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { writeNew } from '@hauki/backplane';
+import { describe } from '@hauki/protocol';
+import { closeInheritedDescriptors } from '@hauki/vault';
+import { pino } from 'pino';
+import { CoreLink } from './core-link.ts';
+import { Kernel } from './kernel.ts';
+import { createKernelServer } from './server.ts';
+
+export interface KernelProcessOptions {
+  data_dir: string;
+  id: string;
+  host?: string;
+  /** 0: a free one. */
+  port?: number;
+  /** Callers on this machine need no token. */
+  open?: boolean;
+  host_names?: string[];
+  drivers?: string[];
+  memory_mib?: number;
+  /** The core of the mesh that it belongs to, and the file with a token that may be a node. */
+  core_url?: string;
+  token_file?: string;
+}
+
+// Whatever a shell or a supervisor left open must not reach a vault.
+closeInheritedDescriptors();
+
+const options = JSON.parse(process.env.HAUKI_KERNEL_OPTIONS ?? '{}') as KernelProcessOptions;
+delete process.env.HAUKI_KERNEL_OPTIONS;
+const logger = pino({ name: 'hauki-kernel', base: { kernel: options.id } }, pino.destination({ dest: 2, sync: true }));
+const log = (line: string, fields: object = {}) => logger.info(fields, line);
+
+/** The token that opens this kernel, made at its first start. */
+async function tokenOf(data_dir: string): Promise<string> {
+  const file = join(data_dir, 'kernel.token');
+  if (!existsSync(file)) {
+    const secret = `hauki_${randomBytes(32).toString('base64url')}`;
+    await writeNew(file, Buffer.from(`${secret}\n`), { mode: 0o600, sync: true });
+  }
+  return readFileSync(file, 'utf8').trim();
+}
+
+let stopping = false;
+try {
+  const { data_dir, id, open = false, host = '127.0.0.1', port = 8881, host_names, drivers, memory_mib } = options;
+  if (open && !/^(?:127\.|::1$|localhost$)/.test(host)) throw new Error('--open is for loopback only');
+  mkdirSync(data_dir, { recursive: true });
+  // Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
+  chmodSync(data_dir, 0o711);
+  const kernel = await Kernel.open({
+    data_dir,
+    id,
+    log,
+    ...(drivers ? { drivers } : {}),
+    ...(memory_mib ? { memory_mib } : {}),
+  });
+  const token = await tokenOf(data_dir);
+  const server = await createKernelServer(kernel, { token, open, log, ...(host_names ? { host_names } : {}) });
+  let link: CoreLink | undefined;
+  const stop = async (reason: string) => {
+    if (stopping) return;
+    stopping = true;
+    log(`ending: ${reason}`);
+    link?.stop();
+    await server.close();
+    await kernel.close();
+    process.exit(0);
+  };
+  process.on('SIGTERM', () => void stop('SIGTERM'));
+  // Ctrl-C reaches the whole group of processes: one with a parent leaves the order to it.
+  for (const signal of ['SIGINT', 'SIGHUP'] as const)
+    process.on(signal, () => {
+      if (!process.send) void stop(signal);
+    });
+  process.on('disconnect', () => void stop('the parent is gone'));
+  const url = await server.listen({ host, port });
+  if (open) logger.warn('started with --open: anybody on this machine may change what it serves');
+  log(`[${kernel.name}] Online. Awaiting DNA Injection.`, { url });
+  if (options.core_url && options.token_file) {
+    const mesh_token = readFileSync(options.token_file, 'utf8').trim();
+    link = new CoreLink(kernel, { core_url: options.core_url, token: mesh_token, url, log });
+    await link.run().first;
+  }
+  process.send?.({ ready: true, url });
+} catch (error) {
+  logger.fatal(describe(error));
+  if (process.send) process.send({ failed: describe(error) }, () => process.exit(1));
+  else process.exit(1);
+}

@@ -1,0 +1,317 @@
+/**
+ * One module while the kernel runs: which of its versions serve, and how one takes another's place.
+ *
+ * What always holds: a request is given to exactly one version, and a version that is left is ended only when it serves
+ * nothing more or its time to drain is over; what serves changes in one step after the change is durable; changes of a
+ * module come one after the other. While a stateful module hands its state over, requests wait (bounded) and none is
+ * lost: when it fails, the old version serves them.
+ */
+import {
+  type Answer,
+  ConnectionLost,
+  describe,
+  isError,
+  type LiveView,
+  type ModuleState,
+  Overloaded,
+  PluginFailed,
+} from '@hauki/protocol';
+import { isWhole } from '@hauki/rpc/node';
+import type { Instance, PluginRequest } from './instance.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+import type { ModuleRecord } from './store.ts';
+
+export interface ModulePowers {
+  /** Starts a version that was kept, as it was. */
+  start(version: number): Promise<Instance>;
+  /** A live version left its bounds. Called once for each. */
+  abort(version: number, why: string): void;
+  log(line: string, fields?: object): void;
+}
+
+/** First wait before a version that died is started again, doubled up to the second. */
+const AGAIN_MS = { first: 50, most: 30_000 };
+/** A version that lived so long has not failed at once. */
+const STABLE_MS = 10_000;
+/** From so many failures in a row requests are refused instead of held. */
+const FAILED_AFTER = 3;
+
+/** The header by which a caller asks for one version. */
+export const VERSION_HEADER = 'x-hauki-version';
+
+export class Module {
+  readonly name: string;
+  record: ModuleRecord;
+  readonly #powers: ModulePowers;
+  readonly #serving = new Map<number, Instance>();
+  readonly #draining = new Set<Instance>();
+  /** Versions that are being started again, and how often they have failed in a row. */
+  readonly #again = new Map<number, { failures: number; timer?: NodeJS.Timeout }>();
+  readonly #judged = new Set<Instance>();
+  #gate: { opened: Promise<void>; open(): void } | undefined;
+  #held = 0;
+  #waiting = 0;
+  #turn: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  constructor(record: ModuleRecord, powers: ModulePowers) {
+    this.name = record.module;
+    this.record = record;
+    this.#powers = powers;
+  }
+
+  /** One change at a time; others wait their turn, bounded. */
+  async exclusive<T>(run: () => Promise<T>): Promise<T> {
+    if (this.#waiting >= KERNEL_LIMITS.changes_waiting)
+      throw new Overloaded({ what: `changes of the module ${this.name}`, limit: KERNEL_LIMITS.changes_waiting });
+    this.#waiting++;
+    const turn = this.#turn.then(run).finally(() => this.#waiting--);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  get state(): ModuleState {
+    if (this.#gate) return 'handing_over';
+    const down = this.record.live.filter(({ version }) => !this.#serving.has(version));
+    if (down.length === 0) return 'serving';
+    return down.some(({ version }) => (this.#again.get(version)?.failures ?? 0) >= FAILED_AFTER)
+      ? 'failed'
+      : 'restarting';
+  }
+
+  /** The live version with the most weight. */
+  get main(): Instance | undefined {
+    const [first] = [...this.record.live].sort((a, b) => b.weight - a.weight);
+    return first && this.#serving.get(first.version);
+  }
+
+  instance(version: number): Instance | undefined {
+    return this.#serving.get(version);
+  }
+
+  view(): LiveView[] {
+    const weights = new Map(this.record.live.map(({ version, weight }) => [version, weight]));
+    const one = (instance: Instance, draining: boolean): LiveView => ({
+      version: instance.version,
+      weight: draining ? 0 : (weights.get(instance.version) ?? 0),
+      digest: instance.spec.digest,
+      in_flight: instance.in_flight,
+      draining,
+      routes: instance.description.routes,
+      driver: instance.spec.driver,
+      worker: instance.worker,
+      ...instance.stats.view(),
+    });
+    return [
+      ...[...this.#serving.values()].sort((a, b) => a.version - b.version).map((instance) => one(instance, false)),
+      ...[...this.#draining].map((instance) => one(instance, true)),
+    ];
+  }
+
+  /** The version for a request, where there is one at once. Rejects as `choose` does. */
+  ready(asked?: string): Instance | undefined {
+    return this.#gate ? undefined : this.#pick(asked);
+  }
+
+  /**
+   * Chooses the version for a request, and waits while there is none for a moment. `asked`: the version that the caller
+   * names. Rejects with PluginFailed or Overloaded.
+   */
+  async choose(asked?: string): Promise<Instance> {
+    const at_once = this.ready(asked);
+    if (at_once) return at_once;
+    if (this.#held >= KERNEL_LIMITS.held)
+      throw new Overloaded({ what: `requests held for the module ${this.name}`, limit: KERNEL_LIMITS.held });
+    this.#held++;
+    const until = Date.now() + KERNEL_LIMITS.held_ms;
+    try {
+      for (;;) {
+        if (this.state === 'failed')
+          throw new PluginFailed({ module: this.name, why: 'it dies again and again; see its log' });
+        const left = until - Date.now();
+        if (left <= 0 || this.#closed)
+          throw new PluginFailed({
+            module: this.name,
+            why: `no version of it was ready in ${KERNEL_LIMITS.held_ms} ms`,
+          });
+        await this.#ready(left);
+        const chosen = this.ready(asked);
+        if (chosen) return chosen;
+      }
+    } finally {
+      this.#held--;
+    }
+  }
+
+  /** Has a version serve a request. Rejects as a call does, with PluginFailed, or with Overloaded. */
+  async serve(request: PluginRequest, asked?: string): Promise<{ answer: Answer; instance: Instance }> {
+    let instance = this.ready(asked) ?? (await this.choose(asked));
+    try {
+      return { answer: await instance.fetch(request), instance };
+    } catch (error) {
+      // It died before the request was sent: another takes its place in a moment.
+      if (!isError(error, ConnectionLost) || !isWhole(request.body)) throw error;
+      instance = await this.choose(asked);
+      return { answer: await instance.fetch(request), instance };
+    } finally {
+      this.#judge(instance);
+    }
+  }
+
+  readonly #waiters = new Set<() => void>();
+
+  #ready(within_ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const tell = () => {
+        clearTimeout(timer);
+        this.#waiters.delete(tell);
+        resolve();
+      };
+      const timer = setTimeout(tell, within_ms);
+      this.#waiters.add(tell);
+    });
+  }
+
+  #changed(): void {
+    for (const tell of [...this.#waiters]) tell();
+  }
+
+  #pick(asked: string | undefined): Instance | undefined {
+    if (asked !== undefined) {
+      const named = this.#serving.get(Number(asked));
+      if (named) return named;
+      // One that is being started again is waited for; one that does not live is not known here.
+      if (!this.record.live.some(({ version }) => String(version) === asked))
+        throw new PluginFailed({ module: this.name, why: `version ${asked.slice(0, 20)} does not run` });
+      return undefined;
+    }
+    const { live } = this.record;
+    if (live.length === 1) return this.#serving.get(live[0]!.version);
+    const ready = live.filter(({ version, weight }) => weight > 0 && this.#serving.has(version));
+    let at = Math.random() * ready.reduce((sum, { weight }) => sum + weight, 0);
+    for (const { version, weight } of ready) {
+      at -= weight;
+      if (at < 0) return this.#serving.get(version);
+    }
+    return ready.length > 0 ? this.#serving.get(ready.at(-1)!.version) : undefined;
+  }
+
+  /** After each answer of a version: one that leaves its bounds is taken back. */
+  #judge(instance: Instance): void {
+    const { bounds, good } = this.record;
+    if (!bounds || good === null || good === instance.version || this.#judged.has(instance)) return;
+    const { requests } = instance.stats;
+    if (requests < KERNEL_LIMITS.judged_after || this.#serving.get(instance.version) !== instance) return;
+    // Not at each answer: the view sorts.
+    if (requests % KERNEL_LIMITS.judged_after !== 0) return;
+    const { error_rate, p99_ms } = instance.stats.view();
+    const { max_error_rate, max_p99_ms } = bounds;
+    const why =
+      max_error_rate !== undefined && error_rate > max_error_rate
+        ? `its error rate is ${Math.round(error_rate * 1000) / 10} %, above ${max_error_rate * 100} %`
+        : max_p99_ms !== undefined && p99_ms !== null && p99_ms > max_p99_ms
+          ? `its p99 is ${p99_ms} ms, above ${max_p99_ms} ms`
+          : undefined;
+    if (why === undefined) return;
+    this.#judged.add(instance);
+    this.#powers.abort(instance.version, why);
+  }
+
+  /** Starts what the record says must run. Resolves when each of them runs or has failed once. */
+  async restore(): Promise<void> {
+    await Promise.all(this.record.live.map(({ version }) => this.#start(version)));
+  }
+
+  async #start(version: number): Promise<void> {
+    try {
+      const instance = await this.#powers.start(version);
+      if (this.#closed || !this.record.live.some((one) => one.version === version) || this.#serving.has(version))
+        return await instance.end('it is not needed any more');
+      this.#take(instance);
+    } catch (error) {
+      this.#failed(version, describe(error));
+    }
+  }
+
+  #take(instance: Instance): void {
+    this.#serving.set(instance.version, instance);
+    void instance.gone.then((reason) => this.#died(instance, reason));
+    this.#changed();
+  }
+
+  #died(instance: Instance, reason: string): void {
+    this.#draining.delete(instance);
+    if (this.#serving.get(instance.version) !== instance) return;
+    this.#serving.delete(instance.version);
+    void instance.end(reason);
+    if (this.#closed) return;
+    if (Date.now() - instance.born_at > STABLE_MS) this.#again.delete(instance.version);
+    this.#failed(instance.version, reason);
+  }
+
+  #failed(version: number, why: string): void {
+    if (this.#closed || !this.record.live.some((one) => one.version === version)) return;
+    const entry = this.#again.get(version) ?? { failures: 0 };
+    const wait_ms = Math.min(AGAIN_MS.first * 2 ** entry.failures, AGAIN_MS.most);
+    entry.failures++;
+    this.#powers.log(`version ${version} of ${this.name} is down, and started again in ${wait_ms} ms: ${why}`);
+    entry.timer = setTimeout(() => void this.#start(version), wait_ms);
+    this.#again.set(version, entry);
+    this.#changed();
+  }
+
+  /**
+   * Lets `record` and the instances given take the place of what serves now. `durable` makes the change durable; when it
+   * rejects nothing has changed.
+   */
+  async swap(record: ModuleRecord, started: readonly Instance[], durable: () => Promise<void>): Promise<void> {
+    await durable();
+    this.record = record;
+    const stays = new Set(record.live.map(({ version }) => version));
+    const left = [...this.#serving.values()].filter(
+      (old) => !stays.has(old.version) || started.some((one) => one.version === old.version),
+    );
+    for (const old of left) this.#serving.delete(old.version);
+    for (const [version, entry] of this.#again) {
+      if (stays.has(version)) continue;
+      clearTimeout(entry.timer);
+      this.#again.delete(version);
+    }
+    for (const instance of started) this.#take(instance);
+    this.#changed();
+    for (const old of left) void this.#drain(old);
+  }
+
+  /** Holds new requests, waits for those under way, runs `handover`, and lets the held ones go to whoever serves then. */
+  async quiesce<T>(old: Instance, handover: () => Promise<T>): Promise<T> {
+    const { promise: opened, resolve: open } = Promise.withResolvers<void>();
+    this.#gate = { opened, open };
+    try {
+      if (!(await old.idle(KERNEL_LIMITS.held_ms / 2)))
+        throw new Error(`${old.in_flight} requests were still under way after ${KERNEL_LIMITS.held_ms / 2} ms`);
+      return await handover();
+    } finally {
+      this.#gate = undefined;
+      open();
+      this.#changed();
+    }
+  }
+
+  async #drain(old: Instance): Promise<void> {
+    this.#draining.add(old);
+    // A long stream does not keep old versions for ever: not longer than this, and not more than so many.
+    const [oldest] = this.#draining;
+    if (this.#draining.size >= KERNEL_LIMITS.live_versions && oldest) void oldest.end('too many old versions lived on');
+    const is_idle = await old.idle(KERNEL_LIMITS.drain_ms);
+    await old.end(is_idle ? 'another version took its place' : 'its time to drain was over');
+    this.#draining.delete(old);
+  }
+
+  /** Ends everything of it. */
+  async close(reason: string): Promise<void> {
+    this.#closed = true;
+    for (const { timer } of this.#again.values()) clearTimeout(timer);
+    this.#changed();
+    await Promise.all([...this.#serving.values(), ...this.#draining].map((instance) => instance.end(reason)));
+  }
+}

@@ -1,0 +1,119 @@
+/** The modules of a kernel: which there are, at which aliases, and how they are started again. */
+import { availableParallelism } from 'node:os';
+import { BadInput, ModuleUnknown, type ModuleView, Overloaded, prefixOf, type VersionFacts } from '@hauki/protocol';
+import type { Instance, PluginHost } from './instance.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+import { Module } from './module.ts';
+import { aliasesMeet } from './names.ts';
+import { emptyRecord, type Store } from './store.ts';
+
+export interface ModulesPowers {
+  store: Store;
+  host: PluginHost;
+  log(line: string, fields?: object): void;
+  /** A version of the module left its bounds. */
+  abort(module: Module, version: number, why: string): void;
+}
+
+/** A module as people see it. */
+export function viewOf(module: Module): ModuleView {
+  const { record, main } = module;
+  return {
+    module: module.name,
+    state: module.state,
+    prefix: `${prefixOf(module.name)}/`,
+    alias: record.alias,
+    version: main?.version ?? record.live[0]?.version ?? null,
+    digest: main?.spec.digest ?? null,
+    language: main?.spec.language ?? null,
+    pinned: record.pinned,
+    good: record.good,
+    bounds: record.bounds,
+    live: module.view(),
+  };
+}
+
+export class Modules {
+  readonly #powers: ModulesPowers;
+  readonly #all = new Map<string, Module>();
+  #aliases = new Map<string, string>();
+
+  constructor(powers: ModulesPowers) {
+    this.#powers = powers;
+  }
+
+  get aliases(): ReadonlyMap<string, string> {
+    return this.#aliases;
+  }
+
+  /** The module that serves under this name. */
+  get(name: string): Module | undefined {
+    const module = this.#all.get(name);
+    return module && module.record.live.length > 0 ? module : undefined;
+  }
+
+  /** The same. Throws ModuleUnknown. */
+  known(name: string): Module {
+    const module = this.get(name);
+    if (!module) throw new ModuleUnknown({ module: name, has: this.views().map((one) => one.module) });
+    return module;
+  }
+
+  views(): ModuleView[] {
+    return [...this.#all.values()]
+      .filter(({ record }) => record.live.length > 0)
+      .map(viewOf)
+      .sort((a, b) => (a.module < b.module ? -1 : 1));
+  }
+
+  /** The module of this name, whether anything of it serves yet or not. Throws Overloaded. */
+  make(name: string): Module {
+    const known = this.#all.get(name);
+    if (known) return known;
+    if (this.#all.size >= KERNEL_LIMITS.modules)
+      throw new Overloaded({ what: 'modules of this kernel', limit: KERNEL_LIMITS.modules });
+    const { store, log, abort } = this.#powers;
+    const module: Module = new Module(store.record(name) ?? emptyRecord(name), {
+      start: async (version) => this.startVersion(await store.facts(name, version)),
+      abort: (version, why) => abort(module, version, why),
+      log,
+    });
+    this.#all.set(name, module);
+    return module;
+  }
+
+  /** Starts what the store says must run. Resolves when each of it runs or has failed once. */
+  async restore(): Promise<void> {
+    const queue = this.#powers.store.records().map(({ module }) => this.make(module));
+    this.indexAliases();
+    const starters = Array.from({ length: availableParallelism() * 2 }, async () => {
+      for (let module = queue.shift(); module; module = queue.shift()) await module.restore();
+    });
+    await Promise.all(starters);
+  }
+
+  async startVersion(facts: VersionFacts): Promise<Instance> {
+    const { store, host } = this.#powers;
+    const source = await store.source(facts.module, facts.version);
+    return host.start({ ...facts, source, load_timeout_ms: KERNEL_LIMITS.start_ms });
+  }
+
+  /** Throws BadInput where the alias lies over another module's. */
+  checkAliasFree(alias: string, name: string): void {
+    for (const [taken, module] of this.#aliases)
+      if (module !== name && aliasesMeet(alias, taken))
+        throw new BadInput({ what: 'alias', why: `${alias} is taken: ${module} is served at ${taken}` });
+  }
+
+  /** To be called when a record has changed. */
+  indexAliases(): void {
+    const aliases = [...this.#all.values()].flatMap(({ name, record }) =>
+      record.alias !== null && record.live.length > 0 ? [[record.alias, name] as const] : [],
+    );
+    this.#aliases = new Map(aliases);
+  }
+
+  async close(reason: string): Promise<void> {
+    await Promise.all([...this.#all.values()].map((module) => module.close(reason)));
+  }
+}

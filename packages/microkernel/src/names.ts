@@ -1,0 +1,48 @@
+/** The names of modules and aliases, as they are asked for. Which module a request is for, `protocol/targets.ts` says. */
+import { BadInput, type Language, MODULE_NAME, PLUGINS } from '@hauki/protocol';
+
+/** What the kernel serves itself; no alias may lie over it. */
+const OWN = ['/api/status', '/api/evolve', '/api/evolve_plugin', '/api/modules', '/api/history', '/docs', '/health'];
+const ENDINGS: Record<string, Language> = {
+  js: 'javascript',
+  mjs: 'javascript',
+  ts: 'typescript',
+  mts: 'typescript',
+  py: 'python',
+};
+
+/**
+ * The module and the language that an evolve's `target_module` names: `admin_tools.py`, or `admin_tools` where the
+ * language is given beside it, or not at all. Throws BadInput.
+ */
+export function readModule(
+  target_module: unknown,
+  language?: Language,
+): { module: string; language: Language | undefined } {
+  if (typeof target_module !== 'string')
+    throw new BadInput({ what: 'target_module', why: 'it must be a text such as data_scraper.ts' });
+  const [, name, ending] = /^(.*?)(?:\.([a-z]+))?$/s.exec(target_module)!;
+  if (!MODULE_NAME.test(name!))
+    throw new BadInput({
+      what: 'target_module',
+      why: `${JSON.stringify(target_module.slice(0, 100))} is no module's name: small letters, digits and _, a letter first, at most 48`,
+    });
+  const named = ending === undefined ? undefined : ENDINGS[ending];
+  if (ending !== undefined && !named)
+    throw new BadInput({ what: 'target_module', why: `.${ending} is none of ${Object.keys(ENDINGS).join(', ')}` });
+  if (language && named && language !== named)
+    throw new BadInput({ what: 'language', why: `${target_module} is ${named}, not ${language}` });
+  return { module: name!, language: language ?? named };
+}
+
+/** Checks an alias that somebody wants for a module. Throws BadInput; whether it is free is not asked here. */
+export function checkAlias(alias: string): string {
+  if (!/^(?:\/[a-z0-9_-]{1,64}){1,8}\/$/.test(alias))
+    throw new BadInput({ what: 'alias', why: `${JSON.stringify(alias.slice(0, 200))} is not like /api/v2/meshfs/` });
+  const over = [...OWN, PLUGINS.slice(0, -1)].find((own) => `${own}/`.startsWith(alias) || alias.startsWith(`${own}/`));
+  if (over) throw new BadInput({ what: 'alias', why: `${alias} lies over the kernel's own ${over}` });
+  return alias;
+}
+
+/** Whether two aliases lie over each other. */
+export const aliasesMeet = (a: string, b: string): boolean => a.startsWith(b) || b.startsWith(a);

@@ -1,0 +1,191 @@
+/** The kernel's own routes: what runs, and every way of changing it. */
+import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import { BadInput, type EvolveRequest } from '@hauki/protocol';
+import type { Kernel } from './kernel.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+
+const strict = { additionalProperties: false };
+const Name = Type.Object({ module: Type.String({ pattern: '^[a-z][a-z0-9_]{0,47}$' }) });
+const Version = Type.Object({ ...Name.properties, version: Type.Integer({ minimum: 1 }) });
+
+const Evolve = Type.Object(
+  {
+    target_module: Type.String({ maxLength: 64, description: 'as in data_scraper.ts' }),
+    content: Type.Optional(Type.String({ description: 'the source' })),
+    pointer: Type.Optional(Type.String({ maxLength: 1024, description: 'of the source, in this kernel’s MeshFS' })),
+    edits: Type.Optional(
+      Type.Array(Type.Object({ find: Type.String(), replace: Type.String() }, strict), {
+        maxItems: KERNEL_LIMITS.edits,
+        description: 'x-surgeon: each find must stand in the running source once',
+      }),
+    ),
+    base_digest: Type.Optional(Type.String({ description: 'of the source that the edits are made for' })),
+    language: Type.Optional(
+      Type.Union([Type.Literal('javascript'), Type.Literal('typescript'), Type.Literal('python')]),
+    ),
+    driver: Type.Optional(Type.String({ maxLength: 32 })),
+    memory_mib: Type.Optional(Type.Integer({ minimum: 4, maximum: 65_536 })),
+    // Checked, and made whole, where workers' grants are too.
+    grants: Type.Optional(Type.Object({})),
+    tests: Type.Optional(Type.Array(Type.Any(), { maxItems: KERNEL_LIMITS.tests })),
+    dry_run: Type.Optional(Type.Boolean()),
+    weight: Type.Optional(Type.Integer({ minimum: 0, maximum: 100 })),
+    bounds: Type.Optional(
+      Type.Union([
+        Type.Null(),
+        Type.Object(
+          {
+            max_error_rate: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
+            max_p99_ms: Type.Optional(Type.Number({ minimum: 0 })),
+          },
+          strict,
+        ),
+      ]),
+    ),
+    alias: Type.Optional(Type.String({ maxLength: 512 })),
+  },
+  strict,
+);
+
+export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async (app, { kernel }) => {
+  const tags = ['kernel'];
+  const find = (module: string) => {
+    const found = kernel.modules().find((one) => one.module === module);
+    return found ?? kernel.module(module);
+  };
+
+  app.get('/health', { config: { open: true }, schema: { tags, summary: 'Whether it answers' } }, async () => ({
+    status: 'ok',
+    kernel: kernel.name,
+  }));
+
+  app.get('/api/status', { schema: { tags, summary: 'The modules, and how each of them does' } }, async () => ({
+    status: 'ok',
+    kernel: kernel.name,
+    started_at: kernel.started_at,
+    drivers: kernel.drivers(),
+    modules: await kernel.measured(),
+  }));
+
+  for (const url of ['/api/evolve_plugin', '/api/evolve'])
+    app.post(
+      url,
+      { schema: { tags, summary: 'Post a module, or edits of one: it is tested, then it serves', body: Evolve } },
+      async (request) => ({ status: 'success', ...(await kernel.evolve(request.body as EvolveRequest, request.by)) }),
+    );
+
+  app.get('/api/modules/:module', { schema: { tags, summary: 'One module', params: Name } }, async (request) => {
+    await kernel.versions(request.params.module);
+    return { status: 'success', ...find(request.params.module) };
+  });
+
+  app.get(
+    '/api/modules/:module/versions',
+    { schema: { tags, summary: 'All versions of a module, with their reports', params: Name } },
+    async (request) => ({ status: 'success', versions: await kernel.versions(request.params.module) }),
+  );
+
+  app.get(
+    '/api/modules/:module/versions/:version',
+    { schema: { tags, summary: 'One version, with its source', params: Version } },
+    async (request) => ({
+      status: 'success',
+      ...(await kernel.version(request.params.module, request.params.version)),
+    }),
+  );
+
+  app.get(
+    '/api/modules/:module/diff',
+    {
+      schema: {
+        tags,
+        summary: 'What differs between two versions',
+        params: Name,
+        querystring: Type.Object({ from: Type.Integer({ minimum: 1 }), to: Type.Integer({ minimum: 1 }) }),
+      },
+    },
+    async (request) => {
+      const { from, to } = request.query;
+      return { status: 'success', diff: await kernel.diff(request.params.module, from, to) };
+    },
+  );
+
+  app.post(
+    '/api/modules/:module/rollback',
+    {
+      schema: {
+        tags,
+        summary: 'Let an earlier version serve again; the last good one when none is named',
+        params: Name,
+        body: Type.Object({ version: Type.Optional(Type.Integer({ minimum: 1 })) }, strict),
+      },
+    },
+    async (request) => ({
+      status: 'success',
+      ...(await kernel.rollback(request.params.module, request.body.version, request.by)),
+    }),
+  );
+
+  app.post(
+    '/api/modules/:module/weights',
+    {
+      schema: {
+        tags,
+        summary: 'Which versions serve how much, of 100',
+        params: Name,
+        body: Type.Object(
+          {
+            versions: Type.Record(Type.String({ pattern: '^[0-9]{1,8}$' }), Type.Integer({ minimum: 0, maximum: 100 })),
+          },
+          strict,
+        ),
+      },
+    },
+    async (request) => ({
+      status: 'success',
+      ...(await kernel.weigh(request.params.module, request.body.versions, request.by)),
+    }),
+  );
+
+  app.post(
+    '/api/modules/:module/pin',
+    {
+      schema: {
+        tags,
+        summary: 'Refuse evolves of this module, or take them again',
+        params: Name,
+        body: Type.Object({ pinned: Type.Boolean() }, strict),
+      },
+    },
+    async (request) => {
+      await kernel.pin(request.params.module, request.body.pinned, request.by);
+      return { status: 'success' };
+    },
+  );
+
+  app.delete(
+    '/api/modules/:module',
+    { schema: { tags, summary: 'Take a module’s routes away', params: Name } },
+    async (request) => {
+      await kernel.remove(request.params.module, request.by);
+      return { status: 'success' };
+    },
+  );
+
+  app.get(
+    '/api/history',
+    {
+      schema: {
+        tags,
+        summary: 'The journal: who changed what into what, chained by digests',
+        querystring: Type.Object({ module: Type.Optional(Type.String({ maxLength: 48 })) }),
+      },
+    },
+    async (request) => {
+      const { module } = request.query;
+      if (module !== undefined && !/^[a-z][a-z0-9_]*$/.test(module))
+        throw new BadInput({ what: 'module', why: 'that is no module’s name' });
+      return { status: 'success', entries: await kernel.history(module) };
+    },
+  );
+};

@@ -1,0 +1,333 @@
+/**
+ * The kernel's port. Requests for modules go straight from `node:http` to the module's vault; the kernel's own few
+ * routes are Fastify's, with their description at /docs.
+ *
+ * What always holds: which of the two a request is for is read from the raw path (`names.ts`); every route but /health
+ * and /docs needs a token, unless the kernel was started open, and then the caller must be on this machine; the token
+ * that opens the kernel is not passed on to a module.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
+import {
+  BadInput,
+  type FlatHeaders,
+  Forbidden,
+  InternalError,
+  isError,
+  MeshError,
+  ModuleUnknown,
+  NoSuchMethod,
+  PluginFailed,
+  prefixOf,
+  RemoteError,
+  readTarget,
+  type Target,
+  TooLarge,
+  toWire,
+  Unauthorised,
+} from '@hauki/protocol';
+import {
+  bodyOf,
+  callWebSocket,
+  hasBody,
+  headersOf,
+  leaving,
+  wantsWebSocket,
+  writeAnswer,
+  writeError,
+} from '@hauki/rpc/node';
+import Fastify, { type FastifyError } from 'fastify';
+import type { Instance } from './instance.ts';
+import type { Kernel } from './kernel.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+import { type Module, VERSION_HEADER } from './module.ts';
+import { kernelRoutes } from './routes.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    open?: boolean;
+  }
+  interface FastifyRequest {
+    /** The name of the token that asks, or `anonymous`. */
+    by: string;
+  }
+}
+
+export interface ServerOptions {
+  /** Opens every route. */
+  token: string;
+  /** Whether callers on this machine need none. */
+  open: boolean;
+  /** Names, besides loopback's, under which it may be asked for. */
+  host_names?: string[];
+  /** Who else may come in, by the bearer token: a name, or undefined. */
+  admit?(token: string): Promise<string | undefined>;
+  log(line: string, fields?: object): void;
+}
+
+export interface KernelServer {
+  readonly server: Server;
+  /** Listens on a port, or on a socket that was handed in. Gives the URL. */
+  listen(where: { host: string; port: number } | { fd: number }): Promise<string>;
+  close(): Promise<void>;
+}
+
+const LOOPBACK = /^(?:127\.\d+\.\d+\.\d+|::1|::ffff:127\.\d+\.\d+\.\d+)$/;
+const hashOf = (text: string) => createHash('sha256').update(text).digest();
+
+export async function createKernelServer(kernel: Kernel, options: ServerOptions): Promise<KernelServer> {
+  const { log, open } = options;
+  const right = hashOf(options.token);
+  const hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...(options.host_names ?? [])].map((h) => h.toLowerCase()));
+
+  /** Who asks. Throws Unauthorised or Forbidden. */
+  const whoAsks = (request: IncomingMessage): string | Promise<string> => {
+    const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
+    if (!hosts.has(named(request.headers.host ?? '')))
+      throw new Forbidden({
+        why: `This kernel does not answer for the host ${JSON.stringify(request.headers.host ?? '')}`,
+      });
+    const { authorization, origin } = request.headers;
+    if (origin !== undefined && !(URL.canParse(origin) && hosts.has(named(new URL(origin).host))))
+      throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
+    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(authorization ?? '')?.[1];
+    if (token !== undefined && timingSafeEqual(hashOf(token), right)) return 'admin';
+    if (token !== undefined && options.admit)
+      return options.admit(token).then((name) => {
+        if (name === undefined) throw new Unauthorised({ why: 'This token is not known here' });
+        return name;
+      });
+    if (open && LOOPBACK.test(request.socket.remoteAddress ?? '')) return 'anonymous';
+    throw new Unauthorised({
+      why: token === undefined ? 'A token is needed: send "Authorization: Bearer …"' : 'This token is not known here',
+    });
+  };
+
+  let own: (request: IncomingMessage, response: ServerResponse) => void = () => {};
+  const server = createServer((request, response) => {
+    const target = readTarget(request.url ?? '', kernel.aliases);
+    if (target.kind === 'plugin') void serve(request, response, target);
+    else if (target.kind === 'refused')
+      writeError(response, new BadInput({ what: 'the request target', why: target.why }));
+    else own(request, response);
+  });
+  const app = Fastify({
+    bodyLimit: KERNEL_LIMITS.body_bytes,
+    forceCloseConnections: true,
+    routerOptions: { ignoreTrailingSlash: true },
+    serverFactory(handler) {
+      own = handler as typeof own;
+      return server;
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>();
+  server.on('upgrade', (request, socket, head) => {
+    socket.on('error', () => socket.destroy());
+    void upgrade(request, socket, head).catch(() => socket.destroy());
+  });
+  /** A WebSocket of a module; whatever else is asked for is refused as an ordinary request is answered. */
+  const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // The answer to an upgrade that is refused is written as to any other request.
+    const response = new ServerResponse(request);
+    response.assignSocket(socket as Socket);
+    const target = readTarget(request.url ?? '', kernel.aliases);
+    try {
+      if (target.kind !== 'plugin' || !wantsWebSocket(request))
+        throw new BadInput({ what: 'upgrade', why: 'only to websocket, for a module' });
+      const module = kernel.module(target.module);
+      if (!module) throw new ModuleUnknown({ module: target.module });
+      const strip = (await whoAsks(request)) !== 'anonymous';
+      const served = requestOf(module, request, target, strip);
+      served.headers.push('upgrade', 'websocket');
+      let instance: Instance | undefined;
+      const refused = await callWebSocket(request, socket, head, async (body) => {
+        const { answer, instance: by } = await module.serve({ ...served, body, signal: leaving(request) });
+        instance = by;
+        return answer;
+      });
+      if (refused) await writeAnswer(response, refused, provenance(instance!));
+    } catch (error) {
+      writeError(response, failure(target.kind === 'plugin' ? target.module : '', error, log));
+    }
+  };
+
+  app.setValidatorCompiler(TypeBoxValidatorCompiler);
+  app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
+    const typed = typedError(error);
+    if (typed instanceof TooLarge) request.raw.resume();
+    if (typed instanceof InternalError) log(`a request failed: ${error.stack ?? error.message}`);
+    return reply.status(typed.status).send({ status: 'error', error: toWire(typed) });
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const method = `${request.method} ${request.url.split('?')[0]}`;
+    return reply.status(404).send({
+      status: 'error',
+      error: toWire(new NoSuchMethod({ method }, 'There is no such route. See /docs') as MeshError),
+    });
+  });
+  app.addHook('onRoute', (route) => {
+    if (route.url.startsWith('/docs')) route.config = { ...route.config, open: true };
+  });
+  app.addHook('onRequest', async (request) => {
+    const { config, url } = request.routeOptions;
+    if (url && !config.open) request.by = await whoAsks(request.raw);
+  });
+  await app.register(swagger, {
+    openapi: {
+      info: { title: kernel.name, description: 'A microkernel: post a module, and it serves.', version: '0.1.0' },
+      components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
+      security: [{ token: [] }],
+    },
+    // What modules serve is looked up each time: they come and go.
+    transformObject: (document) => {
+      const whole = 'openapiObject' in document ? document.openapiObject : document.swaggerObject;
+      return withModules(whole as unknown as OpenApi, kernel) as never;
+    },
+  });
+  await app.register(swaggerUi, {
+    routePrefix: '/docs',
+    transformSpecification: (document) => withModules(document as OpenApi, kernel) as object,
+    transformSpecificationClone: true,
+  });
+  await app.register(kernelRoutes, { kernel });
+
+  const serve = async (request: IncomingMessage, response: ServerResponse, target: Target & { kind: 'plugin' }) => {
+    try {
+      const module = kernel.module(target.module);
+      if (!module) throw new ModuleUnknown({ module: target.module });
+      const by = whoAsks(request);
+      const who = typeof by === 'string' ? by : await by;
+      await pass(module, request, response, target, who !== 'anonymous');
+    } catch (error) {
+      writeError(response, failure(target.module, error, log));
+    }
+  };
+
+  return {
+    server,
+    async listen(where) {
+      try {
+        if ('fd' in where)
+          await new Promise<void>((resolve, reject) => server.listen(where, resolve).once('error', reject));
+        else await app.listen(where);
+      } catch (error) {
+        if ('port' in where && (error as NodeJS.ErrnoException).code === 'EADDRINUSE')
+          throw new BadInput({
+            what: `port ${where.port}`,
+            why: `something else listens on ${where.host}:${where.port}. Choose another with --port`,
+          });
+        throw error;
+      }
+      const { port, address } = server.address() as { port: number; address: string };
+      return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
+    },
+    async close() {
+      server.closeAllConnections();
+      await app.close();
+    },
+  };
+}
+
+/** Headers that are the kernel's business alone. */
+const PREFIX = 'x-forwarded-prefix';
+const WITH_TOKEN = new Set([PREFIX]);
+const WITHOUT_TOKEN = new Set([PREFIX, 'authorization']);
+
+/** Gives a request to a version of the module, and its answer back. */
+async function pass(
+  module: Module,
+  request: IncomingMessage,
+  response: ServerResponse,
+  target: { path: string; query: string },
+  strip_token: boolean,
+): Promise<void> {
+  const served = requestOf(module, request, target, strip_token);
+  const asked = request.headers[VERSION_HEADER];
+  const body = hasBody(request) ? await bodyOf(request) : null;
+  const { answer, instance } = await module.serve(
+    { ...served, body, signal: leaving(request) },
+    typeof asked === 'string' ? asked : undefined,
+  );
+  await writeAnswer(response, answer, provenance(instance));
+}
+
+/** The request as the module sees it, but for its body. */
+function requestOf(
+  module: Module,
+  request: IncomingMessage,
+  { path, query }: { path: string; query: string },
+  strip_token: boolean,
+): { method: string; url: string; headers: FlatHeaders } {
+  const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
+  headers.push(PREFIX, prefixOf(module.name));
+  return { method: request.method ?? 'GET', url: `http://${request.headers.host}${path}${query}`, headers };
+}
+
+/** By which an answer can be traced to its source. */
+export const provenance = ({ version, spec }: Instance): FlatHeaders => [
+  'x-hauki-version',
+  String(version),
+  'x-hauki-digest',
+  spec.digest,
+];
+
+/** What a request's failure means to whoever asked; of the module's inside no more than its error's first line. */
+function failure(module: string, error: unknown, log: ServerOptions['log']): MeshError {
+  if (isError(error, RemoteError)) {
+    log(`${module}: ${error.message}`);
+    return new MeshError(
+      { ...PluginFailed.row, status: 500 },
+      { module, why: error.message },
+      `The module ${module} failed: ${error.message}`,
+    );
+  }
+  if (error instanceof MeshError) return error;
+  return new PluginFailed({ module, why: error instanceof Error ? error.message : 'it gave no answer' }) as MeshError;
+}
+
+function typedError(error: FastifyError | MeshError): MeshError {
+  if (error instanceof MeshError) return error;
+  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
+    return new TooLarge({ what: 'The request body', limit_bytes: KERNEL_LIMITS.body_bytes }) as MeshError;
+  if (error.validation || (error.statusCode && error.statusCode < 500))
+    return new BadInput({ what: 'the request', why: error.message }) as MeshError;
+  return new InternalError({ why: 'something in the kernel failed; its log says what' }) as MeshError;
+}
+
+interface OpenApi {
+  paths?: Record<string, object>;
+  tags?: { name: string; description?: string }[];
+}
+
+/** The description with every module's routes, under its tag. */
+function withModules(document: OpenApi, kernel: Kernel): OpenApi {
+  const paths: Record<string, Record<string, object>> = {};
+  const tags: OpenApi['tags'] = [];
+  for (const { module, version, digest, live } of kernel.modules()) {
+    tags.push({ name: module, description: `version ${version}, ${digest}` });
+    for (const route of live.find((one) => one.version === version)?.routes ?? []) {
+      const [method = '*', path = '/*'] = route.split(' ');
+      const templated = path.replaceAll(/:(\w+)(?:\{[^}]*\})?/g, '{$1}').replaceAll('*', '{path}');
+      const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()];
+      const parameters = [...templated.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
+        name,
+        in: 'path',
+        required: true,
+        schema: { type: 'string' },
+      }));
+      const full = `${prefixOf(module)}${templated}`;
+      paths[full] ??= {};
+      for (const one of methods)
+        paths[full][one] = {
+          tags: [module],
+          parameters,
+          responses: { default: { description: 'what the module answers' } },
+        };
+    }
+  }
+  return { ...document, tags: [...(document.tags ?? []), ...tags], paths: { ...document.paths, ...paths } };
+}

@@ -1,0 +1,59 @@
+/**
+ * The tickets by which a kernel comes into its own vaults. The key is drawn at each start and known to nobody else: no
+ * ticket of an earlier life, or of another kernel, opens anything here.
+ */
+import { createHash, generateKeyPairSync, sign } from 'node:crypto';
+import type { Grants, Provisioned, Ticket, TicketBody } from '@hauki/protocol';
+import { type CallerKey, secretHash } from '@hauki/rpc';
+
+/** A ticket is redeemed at once. */
+const TICKET_S = 60;
+
+export class TicketDesk {
+  /** The public key, as a JSON Web Key Set (RFC 7517). */
+  readonly keys: { keys: object[] };
+  readonly #kid: string;
+  readonly #key;
+
+  constructor() {
+    const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+    const { x } = publicKey.export({ format: 'jwk' });
+    const jwk = { crv: 'Ed25519', kty: 'OKP', x };
+    // RFC 7638: the thumbprint is over the members in this order.
+    this.#kid = createHash('sha256').update(JSON.stringify(jwk)).digest('base64url');
+    this.keys = { keys: [{ ...jwk, kid: this.#kid, alg: 'EdDSA', use: 'sig' }] };
+    this.#key = privateKey;
+  }
+
+  /** The owner's ticket to a vault that was just made, for the kernel's own key. */
+  async sign(
+    made: Provisioned,
+    node: string,
+    caller: CallerKey,
+    grants: Grants,
+    lease: TicketBody['lease'],
+  ): Promise<Ticket> {
+    const { worker, epoch, driver, direct } = made;
+    const { jti, role, secret } = made.ticket;
+    const iat = Math.floor(Date.now() / 1000);
+    const body = {
+      v: 1,
+      jti,
+      role,
+      worker,
+      node,
+      epoch,
+      audience: caller.thumbprint,
+      driver,
+      routes: { direct, relay: { path: `/api/v2/ephemeral/${worker}` } },
+      lease,
+      grants,
+      iat,
+      exp: iat + TICKET_S,
+      secret_hash: await secretHash(secret),
+    };
+    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const text = `${part({ alg: 'EdDSA', kid: this.#kid, typ: 'hauki-ticket+jws' })}.${part(body)}`;
+    return { signed: `${text}.${sign(null, Buffer.from(text), this.#key).toString('base64url')}`, secret };
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * Trials: requests that a version must answer as expected before it takes traffic. They are posted with a version and
+ * kept for those that come after it.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { BadInput, type Body, describe, type FlatHeaders, type Trial, type TrialResult } from '@hauki/protocol';
+import type { Instance } from './instance.ts';
+import { KERNEL_LIMITS } from './limits.ts';
+
+/** Most that is read of an answer's body. */
+const BODY_BYTES = 1024 * 1024;
+
+/** Checks the shape of posted trials. Throws BadInput. */
+export function checkTrials(given: unknown): Trial[] {
+  if (given === undefined) return [];
+  if (!Array.isArray(given) || given.length > KERNEL_LIMITS.tests)
+    throw new BadInput({ what: 'tests', why: `a list of at most ${KERNEL_LIMITS.tests}` });
+  for (const trial of given as Trial[]) {
+    const wrong =
+      typeof trial?.path !== 'string' || !trial.path.startsWith('/')
+        ? 'each has a path that begins with /'
+        : typeof trial.expect !== 'object' || trial.expect === null
+          ? 'each has an expect: {status, json, text, headers}'
+          : undefined;
+    if (wrong) throw new BadInput({ what: 'tests', why: wrong });
+  }
+  return given as Trial[];
+}
+
+export const nameOf = ({ method = 'GET', path }: Trial): string => `${method.toUpperCase()} ${path}`;
+
+/** Trials of both, each once: one posted anew takes the place of an earlier one of the same name and headers. */
+export function mergeTrials(kept: readonly Trial[], posted: readonly Trial[]): Trial[] {
+  const identity = (trial: Trial) => JSON.stringify([nameOf(trial), trial.headers ?? {}, trial.body ?? null]);
+  const merged = new Map([...kept, ...posted].map((trial) => [identity(trial), trial]));
+  return [...merged.values()].slice(-KERNEL_LIMITS.kept_tests);
+}
+
+async function bodyText(body: Body): Promise<string> {
+  if (body === null) return '';
+  if (typeof body === 'string') return body;
+  if (body instanceof Uint8Array) return Buffer.from(body).toString('utf8');
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    chunks.push(chunk);
+    bytes += chunk.length;
+    if (bytes > BODY_BYTES) break;
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+const short = (value: unknown): string => {
+  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  return text === undefined ? 'nothing' : text.length > 200 ? `${text.slice(0, 200)}…` : text;
+};
+
+/** What differs between an answer and what is expected; undefined where nothing does. */
+function difference(expect: Trial['expect'], status: number, headers: FlatHeaders, text: string): string | undefined {
+  const { status: wanted = 200, json, text: part, headers: named = {} } = expect;
+  if (status !== wanted) return `the status is ${status}, not ${wanted}; the body begins ${short(text)}`;
+  if (json !== undefined) {
+    let got: unknown;
+    try {
+      got = JSON.parse(text);
+    } catch {
+      return `the body is no JSON: ${short(text)}`;
+    }
+    if (!isDeepStrictEqual(got, json)) return `the body is ${short(got)}, not ${short(json)}`;
+  }
+  if (part !== undefined && !text.includes(part)) return `the body has no ${short(part)} in it: ${short(text)}`;
+  for (const [name, value] of Object.entries(named)) {
+    const at = headers.findIndex((header, i) => i % 2 === 0 && header.toLowerCase() === name.toLowerCase());
+    const got = at < 0 ? undefined : headers[at + 1];
+    if (got !== value) return `the header ${name} is ${short(got)}, not ${short(value)}`;
+  }
+  return undefined;
+}
+
+/** Runs one trial; never rejects. */
+async function run(instance: Instance, trial: Trial, signal: AbortSignal): Promise<TrialResult> {
+  const began = performance.now();
+  const result = (why?: string): TrialResult => ({
+    trial: nameOf(trial),
+    passed: why === undefined,
+    ms: Math.round(performance.now() - began),
+    ...(why === undefined ? {} : { why }),
+  });
+  const { method = 'GET', path, headers = {}, body } = trial;
+  const flat = Object.entries(headers).flat();
+  const text = body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body);
+  if (text !== null && typeof body !== 'string') flat.push('content-type', 'application/json');
+  const time = AbortSignal.any([signal, AbortSignal.timeout(KERNEL_LIMITS.test_ms)]);
+  const late = new Promise<never>((_, reject) =>
+    time.addEventListener('abort', () => reject(new Error(`it had not answered within ${KERNEL_LIMITS.test_ms} ms`)), {
+      once: true,
+    }),
+  );
+  late.catch(() => {});
+  try {
+    const asked = instance.fetch({
+      method: method.toUpperCase(),
+      url: `http://staging${path}`,
+      headers: flat,
+      body: text,
+      signal: time,
+    });
+    const [status, given, answered] = await Promise.race([asked, late]);
+    return result(difference(trial.expect, status, given, await Promise.race([bodyText(answered), late])));
+  } catch (error) {
+    return result(describe(error));
+  }
+}
+
+/** Runs trials one after the other, until the time for all is over. */
+export async function runTrials(instance: Instance, trials: readonly Trial[]): Promise<TrialResult[]> {
+  const all = AbortSignal.timeout(KERNEL_LIMITS.all_tests_ms);
+  const results: TrialResult[] = [];
+  for (const trial of trials) results.push(await run(instance, trial, all));
+  return results;
+}

@@ -1,0 +1,255 @@
+/** The words of microkernels: what is posted to one, what it answers, what it remembers. */
+import type { Language } from './control.ts';
+import type { GrantRequest, Grants } from './grants.ts';
+
+/** A request that a version must answer as expected before it takes traffic. */
+export interface Trial {
+  /** As the module sees it: `/users?x=1`. */
+  path: string;
+  method?: string;
+  headers?: Record<string, string>;
+  /** A text, or what becomes JSON. */
+  body?: unknown;
+  expect: {
+    /** 200 where it is left out. */
+    status?: number;
+    /** The whole body, compared as JSON. */
+    json?: unknown;
+    /** A text that the body must have in it. */
+    text?: string;
+    headers?: Record<string, string>;
+  };
+}
+
+export interface TrialResult {
+  trial: string;
+  passed: boolean;
+  ms: number;
+  /** What differed. */
+  why?: string;
+}
+
+/** A surgical edit: `find` must stand in the source once. */
+export interface Edit {
+  find: string;
+  replace: string;
+}
+
+/** The bounds that a new version must stay in, or it is taken back. */
+export interface Bounds {
+  /** 0 … 1. */
+  max_error_rate?: number;
+  max_p99_ms?: number;
+}
+
+export interface EvolveRequest {
+  /** `data_scraper.ts`, or `data_scraper` with a `language`. */
+  target_module: string;
+  content?: string;
+  /** Of a source in the kernel's MeshFS. */
+  pointer?: string;
+  /** x-surgeon: edits of what runs, in place of a whole source. */
+  edits?: Edit[];
+  /** SHA-256, hex, of the source that the edits are made for. */
+  base_digest?: string;
+  language?: Language;
+  driver?: string;
+  memory_mib?: number;
+  /** Left out: as the version before has them. */
+  grants?: GrantRequest;
+  tests?: Trial[];
+  /** Everything but the change: the answer has the diff and the report. */
+  dry_run?: boolean;
+  /** Share of requests, of 100; what is left goes on as it is. 0: by header only. Left out: all. */
+  weight?: number;
+  bounds?: Bounds | null;
+  /** An absolute prefix such as `/api/v2/meshfs/` at which it is served too. */
+  alias?: string;
+}
+
+/** How a version came through staging. */
+export interface Report {
+  stages: { stage: string; ms: number }[];
+  routes: string[];
+  tests: TrialResult[];
+  log: string;
+}
+
+export interface Evolved {
+  module: string;
+  version: number;
+  digest: string;
+  prefix: string;
+  alias: string | null;
+  routes: string[];
+  report: Report;
+  dry_run: boolean;
+  /** Against what ran before; of a dry run and of edits. */
+  diff?: string;
+}
+
+/** One version: all of it but the source. */
+export interface VersionFacts {
+  module: string;
+  version: number;
+  digest: string;
+  bytes: number;
+  language: Language;
+  driver: string;
+  memory_mib: number;
+  grants: Grants;
+  /** Milliseconds since 1970. */
+  at: number;
+  by: string;
+  report: Report;
+  /** Where the state lies that it had when another took its place. */
+  state_pointer?: string;
+}
+
+/** What a version has answered. */
+export interface AnswerStats {
+  requests: number;
+  errors: number;
+  /** 0 … 1, of the last ones. */
+  error_rate: number;
+  p50_ms: number | null;
+  p99_ms: number | null;
+}
+
+/** A version that lives. */
+export interface LiveView extends AnswerStats {
+  version: number;
+  weight: number;
+  digest: string;
+  in_flight: number;
+  /** Another took its place; it finishes what it has begun. */
+  draining: boolean;
+  routes: string[];
+  driver: string;
+  /** Its vault's name. */
+  worker: string;
+  /** What its vault takes, where that was asked for and is known. */
+  memory_bytes?: number | null;
+}
+
+export type ModuleState = 'serving' | 'handing_over' | 'restarting' | 'failed';
+
+export interface ModuleView {
+  module: string;
+  state: ModuleState;
+  prefix: string;
+  alias: string | null;
+  version: number | null;
+  digest: string | null;
+  language: Language | null;
+  /** Evolves are refused until it is let go of. */
+  pinned: boolean;
+  /** The version to go back to. */
+  good: number | null;
+  bounds: Bounds | null;
+  live: LiveView[];
+}
+
+export interface KernelStatus {
+  status: 'ok';
+  kernel: string;
+  /** Milliseconds since 1970. */
+  started_at: number;
+  drivers: Record<string, { available: boolean; note?: string; reason?: string; isolation: string }>;
+  modules: ModuleView[];
+}
+
+export type Deed = 'evolve' | 'operate' | 'rollback' | 'weights' | 'abort' | 'remove' | 'pin';
+
+/** One change, in the journal. */
+export interface JournalEntry {
+  seq: number;
+  /** Milliseconds since 1970. */
+  at: number;
+  module: string;
+  deed: Deed;
+  /** The name of the token that asked; `anonymous` from loopback; `kernel` for what it did by itself. */
+  by: string;
+  version: number | null;
+  /** SHA-256 of the version's source. */
+  digest: string | null;
+  /** What more there is to say: weights, why it was aborted. */
+  note: string | null;
+  /** SHA-256 of the entry before; of the first, 64 zeros. */
+  before: string;
+  /** SHA-256 of this entry without this member. */
+  hash: string;
+}
+
+/** Names and values in turn. */
+export type FlatHeaders = string[];
+export type Body = null | string | Uint8Array | AsyncIterable<Uint8Array>;
+export type Answer = [status: number, headers: FlatHeaders, body: Body];
+
+/** What a plugin says of itself. */
+export interface PluginDescription {
+  /** As `GET /path`, as far as the module tells; `* /*` where it does not. */
+  routes: string[];
+  /** How its state is handed over. */
+  state: 'hooks' | 'export' | 'none';
+}
+
+export interface PluginForKernel {
+  fetch(method: string, url: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+  describe(): PluginDescription;
+  /** What the module's state is; only where `describe` says that there is one. */
+  dehydrate(): Promise<unknown>;
+  hydrate(state: unknown, from_version: number): Promise<void>;
+}
+
+/** A kernel, as the core lists it. */
+export interface KernelInfo {
+  /** As in Microkernel-77. */
+  kernel: string;
+  /** Where it listens itself. */
+  url: string;
+}
+
+/** A kernel, as the core sees it over its link. */
+export interface KernelForCore {
+  evolve(request: EvolveRequest, by: string): Promise<Evolved>;
+  rollback(module: string, version: number | null, by: string): Promise<Evolved>;
+  remove(module: string, by: string): Promise<void>;
+  modules(): Promise<ModuleView[]>;
+  /** A request for a module, from the gateway. `path` is the module's own, with its query. */
+  fetch(module: string, method: string, path: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+}
+
+/** The core, as a kernel sees it. */
+export interface CoreForKernel {
+  /** Once a link. */
+  register(info: KernelInfo, modules: ModuleSummary[]): Promise<{ core: string }>;
+  /** What it holds now, and in a person's words what has just happened. Also a sign of life. */
+  report(modules: ModuleSummary[], line: string | null): Promise<void>;
+}
+
+/** What the core must know of a module that a kernel holds. */
+export interface ModuleSummary {
+  module: string;
+  version: number;
+  digest: string;
+  serving: boolean;
+}
+
+/** Which kernels a module goes to. */
+export interface RolloutRequest extends EvolveRequest {
+  /** This kernel and no other. */
+  kernel?: string;
+  /** So many kernels, or all. Left out: those that hold the module, else one. */
+  replicas?: number | 'all';
+  /** Kernels at once; the next wave begins when all of this one serve. */
+  wave?: number;
+  /** A wave must have stayed within the bounds for so long. */
+  watch_ms?: number;
+}
+
+export interface RolledOut {
+  module: string;
+  kernels: { kernel: string; version: number; digest: string }[];
+  waves: number;
+}

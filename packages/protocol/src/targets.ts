@@ -1,0 +1,54 @@
+/**
+ * Request targets: which module of a kernel a request is for. Pure, and the only place that decides it, for kernels and
+ * for the core's gateway.
+ *
+ * What always holds: a module's name is read from the raw, undecoded path, byte for byte; nothing is decoded, folded or
+ * normalised before the decision, so that no spelling (encoded slashes and dots, double slashes, case, Unicode, `..`,
+ * absolute form) leads to another module or to the kernel's own routes than the one it spells.
+ */
+export const PLUGINS = '/api/plugins/';
+
+/** What a module may be called. */
+export const MODULE_NAME = /^[a-z][a-z0-9_]{0,47}$/;
+
+export type Target =
+  /** `path` begins with `/` and is the module's to read; `query` is empty or begins with `?`. */
+  | { kind: 'plugin'; module: string; path: string; query: string }
+  | { kind: 'own'; path: string; query: string }
+  | { kind: 'refused'; why: string };
+
+const refused = (why: string): Target => ({ kind: 'refused', why });
+
+/** Whether a segment is `.` or `..`, in any spelling. */
+const DOTS = /^(?:\.|%2e){1,2}$/i;
+
+/**
+ * Reads a request's target as it stands in the request line. `aliases`: absolute prefixes that end with `/`, and the
+ * modules that they were granted to; such a module gets the whole path.
+ */
+export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = new Map()): Target {
+  // RFC 9112, 3.2.2: a server takes the absolute form too.
+  const absolute = /^https?:\/\/[^/?#]*/i.exec(raw);
+  const target = absolute ? raw.slice(absolute[0].length) || '/' : raw;
+  if (!target.startsWith('/')) return refused('the target is not a path');
+  if (!/^[\x21-\x7e]*$/.test(target) || target.includes('\\') || target.includes('#'))
+    return refused('the target has characters that must be percent-encoded');
+  const mark = target.indexOf('?');
+  const path = mark < 0 ? target : target.slice(0, mark);
+  const query = mark < 0 ? '' : target.slice(mark);
+  if (/%(?![0-9a-f]{2})|%00/i.test(path)) return refused('the path has a percent sign that encodes nothing');
+  const segments = path.split('/');
+  if (segments.some((segment) => DOTS.test(segment))) return refused('the path has a segment . or ..');
+  if (path.startsWith(PLUGINS)) {
+    const end = path.indexOf('/', PLUGINS.length);
+    const module = path.slice(PLUGINS.length, end < 0 ? undefined : end);
+    if (!MODULE_NAME.test(module)) return { kind: 'own', path, query };
+    return { kind: 'plugin', module, path: end < 0 ? '/' : path.slice(end), query };
+  }
+  for (const [prefix, module] of aliases)
+    if (path.startsWith(prefix) || path === prefix.slice(0, -1)) return { kind: 'plugin', module, path, query };
+  return { kind: 'own', path, query };
+}
+
+/** The prefix of a module, without a `/` at its end. */
+export const prefixOf = (module: string): string => `${PLUGINS}${module}`;

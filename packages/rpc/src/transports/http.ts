@@ -1,0 +1,124 @@
+/**
+ * HTTP requests as calls: a request of `node:http` as method, flat headers and body, and an answer as its response.
+ *
+ * What always holds: what speaks of one connection stays on it (RFC 9110, 7.6.1); an answer's length is what its body
+ * has, whatever its headers say, so that none can pass for the beginning of the next; bodies are bounded in memory.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type Answer, type Body, type FlatHeaders, type MeshError, toWire } from '@hauki/protocol';
+
+/** A body up to this is gathered before the call; a larger one, or one of unknown size, is a stream. */
+const WHOLE_BYTES = 64 * 1024;
+
+const HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'expect',
+]);
+
+/** Whether a body is there at once. */
+export const isWhole = (body: Body): body is null | string | Uint8Array =>
+  body === null || typeof body === 'string' || body instanceof Uint8Array;
+
+/** The headers of a request that go along, but for those that `without` names. */
+export function headersOf({ rawHeaders }: IncomingMessage, without: ReadonlySet<string>): FlatHeaders {
+  const headers: FlatHeaders = [];
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!.toLowerCase();
+    if (!HOP.has(name) && !without.has(name)) headers.push(name, rawHeaders[i + 1]!);
+  }
+  return headers;
+}
+
+/** Whether a request says that it has a body. */
+export const hasBody = ({ headers }: IncomingMessage): boolean =>
+  (headers['content-length'] ?? '0') !== '0' || headers['transfer-encoding'] !== undefined;
+
+/** The body of a request: bytes where it is small, else a stream of them. */
+export async function bodyOf(request: IncomingMessage): Promise<Body> {
+  if (!hasBody(request)) return null;
+  const length = request.headers['content-length'];
+  const stream = (async function* () {
+    for await (const chunk of request) yield new Uint8Array(chunk as Buffer);
+  })();
+  if (length === undefined || !(Number(length) <= WHOLE_BYTES)) return stream;
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return new Uint8Array(Buffer.concat(chunks));
+}
+
+/** Aborted when the connection of the request ends; one for each connection. */
+const connections = new WeakMap<object, AbortSignal>();
+
+export function leaving({ socket }: IncomingMessage): AbortSignal {
+  const known = connections.get(socket);
+  if (known) return known;
+  const left = new AbortController();
+  socket.once('close', () => left.abort(new Error('the client has gone')));
+  connections.set(socket, left.signal);
+  return left.signal;
+}
+
+/** Writes an answer, with `more` headers. Rejects, with nothing written, where its headers cannot be sent. */
+export async function writeAnswer(
+  response: ServerResponse,
+  [status, headers, body]: Answer,
+  more: FlatHeaders = [],
+): Promise<void> {
+  const whole = isWhole(body);
+  const sent: FlatHeaders = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i]!.toLowerCase();
+    // The length of a whole body is counted here; of a streamed one it is held to what it says.
+    if (!HOP.has(name) && !(whole && name === 'content-length')) sent.push(headers[i]!, headers[i + 1]!);
+  }
+  sent.push(...more);
+  if (whole && status !== 204 && status !== 304)
+    sent.push('content-length', String(typeof body === 'string' ? Buffer.byteLength(body) : (body?.length ?? 0)));
+  try {
+    if (!whole) response.strictContentLength = true;
+    response.writeHead(status, sent);
+  } catch (error) {
+    if (!whole) await (body as AsyncGenerator).return?.(undefined);
+    throw error;
+  }
+  if (whole) return void response.end(body ?? undefined);
+  response.flushHeaders();
+  try {
+    for await (const chunk of body) {
+      if (response.destroyed) break;
+      if (!response.write(chunk)) await drained(response);
+    }
+    response.end();
+  } catch {
+    // The answer has begun: all that can be said is that it is not whole.
+    response.destroy();
+  }
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const tell = () => {
+      response.off('drain', tell);
+      response.off('close', tell);
+      resolve();
+    };
+    response.on('drain', tell);
+    response.on('close', tell);
+  });
+}
+
+/** Answers with an error, or cuts an answer that has begun. */
+export function writeError(response: ServerResponse, error: MeshError): void {
+  if (response.headersSent || response.destroyed) return void response.destroy();
+  const body = JSON.stringify({ status: 'error', error: toWire(error) });
+  response.writeHead(error.status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
+  response.end(body);
+}

@@ -1,0 +1,135 @@
+/**
+ * From a module to a plugin: its default export's `fetch(request)` (the WinterTC shape) behind a few methods that a
+ * microkernel calls. Requests and answers cross as short lists: a Request and a Response are made in here.
+ *
+ * What always holds: whatever the module answers becomes `[status, headers, body]` or an error of this call; a body that
+ * is there at once goes along whole, any other is a stream whose reader's leaving ends it.
+ */
+import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
+import { isClass } from '@hauki/rpc';
+import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
+import type { WorkerObject } from './worker-object.ts';
+
+type Handler = (request: Request, env: object, context: object) => unknown;
+
+const ROUTES = 512;
+const EMPTY = new Set([101, 204, 205, 304]);
+
+/** Makes the plugin of a module; `env` is what its handler gets beside the request. Throws SourceRejected. */
+export function pluginObject(
+  module: Record<string, unknown>,
+  env: object,
+  make: MakeRequest = plainRequest,
+): WorkerObject {
+  const made = isClass(module.default) ? new (module.default as new (env: object) => object)(env) : module.default;
+  const app = made as { fetch?: Handler; routes?: unknown } | undefined;
+  const handler = typeof app === 'function' ? (app as Handler) : app?.fetch;
+  if (typeof handler !== 'function')
+    throw new SourceRejected({
+      stage: 'exports',
+      reason: `a plugin's default export has a method fetch(request); this module exports ${Object.keys(module).join(', ') || 'nothing'}`,
+    });
+  Object.assign(globalThis, { WebSocketPair });
+  const { dehydrate, hydrate, state } = module as Record<'dehydrate' | 'hydrate' | 'state', any>;
+  const hooks = typeof dehydrate === 'function' && typeof hydrate === 'function';
+  const keeps = !hooks && typeof state === 'object' && state !== null;
+  const context = {
+    waitUntil: (work: unknown) => void Promise.resolve(work).catch(() => {}),
+    passThroughOnException() {},
+  };
+
+  const plugin: PluginForKernel = {
+    async fetch(method, url, headers, body) {
+      const socket = isUpgrade(headers) ? body : undefined;
+      const request = make(method, url, headers, socket === undefined ? body : null);
+      const answer = await Reflect.apply(handler, app, [request, env, context]);
+      const client = (answer as { webSocket?: unknown } | null)?.webSocket;
+      if (client instanceof PairSocket) {
+        if (socket === undefined || socket === null) throw new TypeError('the request did not ask for a WebSocket');
+        return [101, [], joinClient(client, socket)];
+      }
+      if (!(answer instanceof Response))
+        throw new TypeError(
+          `fetch() must return a Response, but it returned ${answer === null ? 'null' : typeof answer}`,
+        );
+      return answerOf(answer);
+    },
+    describe: () => ({ routes: routesOf(module, app), state: hooks ? 'hooks' : keeps ? 'export' : 'none' }),
+    dehydrate: async () => (hooks ? dehydrate() : keeps ? state : undefined),
+    async hydrate(given, from_version) {
+      if (hooks) await hydrate(given, from_version);
+      else if (keeps) takeOver(state, given);
+    },
+  };
+  const methods = Object.keys(plugin) as (keyof PluginForKernel)[];
+  return {
+    self: app as object,
+    methods,
+    call: (method, params) => (plugin[method as keyof PluginForKernel] as any)(...(params as unknown[])),
+    async end(reason) {
+      if (typeof module.onEnd === 'function') await (module.onEnd as (reason: string) => unknown)(reason);
+    },
+  };
+}
+
+/** Makes the request that a handler gets; Node's guest has a quicker one of its own. */
+export type MakeRequest = (method: string, url: string, headers: FlatHeaders, body: Body) => Request;
+
+const plainRequest: MakeRequest = (method, url, flat, body) => {
+  const headers = new Headers();
+  for (let i = 0; i + 1 < flat.length; i += 2) headers.append(flat[i]!, flat[i + 1]!);
+  return new Request(url, { method, headers, ...(body === null ? {} : { body: body as BodyInit }) });
+};
+
+const isUpgrade = (headers: FlatHeaders): boolean =>
+  headers.some((text, i) => i % 2 === 0 && text === 'upgrade' && headers[i + 1]?.toLowerCase() === 'websocket');
+
+async function answerOf(response: Response): Promise<Answer> {
+  const at_once = (response as { whole?(): Answer | undefined }).whole?.();
+  if (at_once) return at_once;
+  const headers: FlatHeaders = [];
+  for (const [name, value] of response.headers) headers.push(name, value);
+  const { status, body } = response;
+  if (body === null || EMPTY.has(status)) return [status, headers, null];
+  // What the VM's own bodies are made of, where that is not a stream.
+  const { source } = body as { source?: unknown };
+  if (typeof source === 'string' || source instanceof Uint8Array) return [status, headers, source];
+  return [status, headers, chunksOf(body)];
+}
+
+/** A chunk as bytes; what is no chunk ends the answer's stream with an error. */
+function bytesOf(chunk: unknown): Uint8Array {
+  if (chunk instanceof Uint8Array) return chunk;
+  if (typeof chunk === 'string') return new TextEncoder().encode(chunk);
+  throw new TypeError('a chunk of the answer is neither bytes nor text');
+}
+
+async function* chunksOf(body: AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
+  for await (const chunk of body) yield bytesOf(chunk);
+}
+
+/** Routes as Hono and its like list them, or as the module exports them. */
+function routesOf(module: Record<string, unknown>, app: { routes?: unknown } | undefined): string[] {
+  const list = Array.isArray(module.routes) ? module.routes : app?.routes;
+  if (!Array.isArray(list)) return ['* /*'];
+  const texts = list.slice(0, ROUTES).map((route: any) => {
+    if (typeof route === 'string') return route;
+    const method = String(route?.method ?? '*').toUpperCase();
+    return `${method === 'ALL' ? '*' : method} ${String(route?.path ?? '/*')}`;
+  });
+  return [...new Set(texts.map((text) => text.slice(0, 200)))];
+}
+
+const kind = (value: unknown): string =>
+  value === null ? 'null' : typeof value === 'object' ? value.constructor?.name : typeof value;
+
+/** What has the same name and the same type is taken over; what is new keeps its first value. */
+function takeOver(state: any, given: any): void {
+  if (kind(state) !== kind(given)) return;
+  if (state instanceof Map || state instanceof Set) {
+    state.clear();
+    for (const one of given)
+      (state as any)[state instanceof Map ? 'set' : 'add'](...(state instanceof Map ? one : [one]));
+  } else if (Array.isArray(state)) state.splice(0, state.length, ...given);
+  else for (const name of Object.keys(given)) if (kind(state[name]) === kind(given[name])) state[name] = given[name];
+}

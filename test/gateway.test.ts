@@ -1,0 +1,126 @@
+/** Kernels of a mesh: the core's gateway serves what they hold, and its roll-outs go in waves. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { type StartedKernel, startKernel } from '@hauki/cli';
+import { EvolveRejected, isError, NoNodeFits } from '@hauki/mesh';
+import { nodeTokenFile } from '@hauki/mesh/data-dir';
+import { until, useMesh } from './support/mesh.ts';
+
+const WHO = (version: string) =>
+  `export default { fetch: (request) => Response.json({ version: '${version}', path: new URL(request.url).pathname, auth: request.headers.get('authorization') }) };`;
+
+describe('kernels of a mesh', () => {
+  const used = useMesh({ nodes: [] });
+  const folder = mkdtempSync(join(tmpdir(), 'hauki-kernels-'));
+  const kernels: StartedKernel[] = [];
+  const unique = process.pid.toString(36);
+  const start = (i: number) =>
+    startKernel({
+      data_dir: join(folder, String(i)),
+      id: `g${unique}-${i}`,
+      port: 0,
+      drivers: ['quickjs'],
+      core_url: used.local.url,
+      token_file: nodeTokenFile(used.local.data_dir),
+    });
+  before(async () => {
+    kernels.push(...(await Promise.all([start(0), start(1), start(2)])));
+  });
+  after(async () => {
+    await Promise.all(kernels.map((kernel) => kernel.stop()));
+    rmSync(folder, { recursive: true });
+  });
+  const get = (path: string, init: RequestInit = {}) =>
+    fetch(`${used.local.url}/api/plugins/${path}`, {
+      ...init,
+      headers: { authorization: `Bearer ${used.local.token}`, ...init.headers },
+    });
+
+  it('are listed with what they hold', async () => {
+    const list = await used.mesh.kernels.list();
+    assert.deepEqual(
+      list.map(({ kernel }) => kernel),
+      kernels.map(({ id }) => `Microkernel-${id}`),
+    );
+  });
+
+  it('serve a module through the gateway, in turn, with its own path and without the mesh’s token', async () => {
+    const { kernels: on } = await used.mesh.kernels.evolve({ target_module: 'who', content: WHO('1'), replicas: 3 });
+    assert.equal(on.length, 3);
+    const seen = new Set<string>();
+    for (let i = 0; i < 6; i++) {
+      const answer = await get('who/a/b');
+      seen.add(answer.headers.get('x-hauki-kernel')!);
+      assert.deepEqual(await answer.json(), { version: '1', path: '/a/b', auth: null });
+    }
+    assert.equal(seen.size, 3);
+    const sticky = new Set<string>();
+    for (let i = 0; i < 6; i++)
+      sticky.add((await get('who/', { headers: { 'x-hauki-key': 'ada' } })).headers.get('x-hauki-kernel')!);
+    assert.equal(sticky.size, 1);
+  });
+
+  it('need a token, and answer for no other spelling of a path', async () => {
+    assert.equal((await fetch(`${used.local.url}/api/plugins/who/`)).status, 401);
+    assert.equal((await get('nobody/')).status, 404);
+    assert.equal((await get('WHO/')).status, 404);
+  });
+
+  it('halt a roll-out after the first wave that fails, and have what they had', async () => {
+    const bad = `export default { fetch: () => new Response('x', { status: 500 }) };`;
+    const tests = [{ path: '/', expect: { status: 200 } }];
+    await assert.rejects(
+      used.mesh.kernels.evolve({ target_module: 'who', content: bad, tests, replicas: 'all', wave: 2 }),
+      (error) => isError(error, EvolveRejected) && error.fields.stage === 'tests',
+    );
+    for (let i = 0; i < 3; i++) assert.equal((await (await get('who/')).json()).version, '1');
+  });
+
+  it('take a roll-out back when a later wave fails', async () => {
+    // Only one of the kernels refuses: there the module is pinned.
+    const [, , last] = await used.mesh.kernels.list();
+    const { connectKernel } = await import('@hauki/mesh');
+    const refusing = kernels.find(({ id }) => `Microkernel-${id}` === last!.kernel)!;
+    const door = connectKernel({ url: refusing.url, token: refusing.token });
+    await door.pin('who', true);
+    await assert.rejects(
+      used.mesh.kernels.evolve({ target_module: 'who', content: WHO('2'), replicas: 'all', wave: 1 }),
+      (error) => isError(error, EvolveRejected) && error.fields.stage === 'pin',
+    );
+    await door.pin('who', false);
+    for (let i = 0; i < 6; i++) assert.equal((await (await get('who/')).json()).version, '1');
+    await used.mesh.kernels.evolve({ target_module: 'who', content: WHO('2'), replicas: 'all', wave: 2 });
+    for (let i = 0; i < 6; i++) assert.equal((await (await get('who/')).json()).version, '2');
+  });
+
+  it('are left out when they die, and asked again when they are back', async () => {
+    const [first] = kernels;
+    await first!.kill();
+    await until('its death is known', async () => (await used.mesh.kernels.list()).length === 2);
+    for (let i = 0; i < 6; i++) assert.equal((await get('who/')).status, 200);
+    kernels[0] = await start(0);
+    assert.equal(
+      (await used.mesh.kernels.list()).find(({ kernel }) => kernel.endsWith('-0'))!.modules[0]!.module,
+      'who',
+    );
+  });
+
+  it('announce themselves and what they become on the mesh’s events', async () => {
+    const lines: unknown[] = [];
+    for await (const { fields } of used.mesh.events({ names: ['KERNEL_ONLINE', 'KERNEL_EVOLVED'], limit: 500 }))
+      lines.push(fields.line);
+    const id = kernels[1]!.id;
+    assert.ok(lines.includes(`[Microkernel-${id}] Online. Awaiting DNA Injection.`));
+    assert.ok(lines.includes(`[Microkernel-${id}] Evolved. New routes available at /api/plugins/who/`));
+  });
+
+  it('are refused by name where there is none', async () => {
+    await assert.rejects(
+      used.mesh.kernels.evolve({ target_module: 'x', content: WHO('1'), kernel: 'nobody' }),
+      (error) => isError(error, NoNodeFits),
+    );
+  });
+});

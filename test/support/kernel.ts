@@ -1,0 +1,56 @@
+/** What tests of microkernels share: a real one, a process of its own in a temporary folder, and that nothing is left. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import { type StartedKernel, startKernel } from '@hauki/cli';
+import { connectKernel, type KernelDoor } from '@hauki/mesh';
+import { processes, traces, until } from './mesh.ts';
+
+export interface TestKernel {
+  process: StartedKernel;
+  door: KernelDoor;
+  data_dir: string;
+  /** A request to a module, or to any path that begins with /api or /docs. */
+  get(path: string, init?: RequestInit): Promise<Response>;
+  json(path: string, init?: RequestInit): Promise<any>;
+  /** Kills it as a crash would, and starts it again over the same folder and port. */
+  restart(): Promise<void>;
+}
+
+let count = 0;
+
+/** Starts a kernel before the tests of a suite and stops it after them. */
+export function useKernel(options: { drivers?: string[]; open?: boolean } = {}): TestKernel {
+  const used = {} as TestKernel;
+  // Unique on this machine: it names the kernel's vaults.
+  const id = `t${process.pid.toString(36)}${(++count).toString(36)}`;
+  const start = async (port = 0) => {
+    used.process = await startKernel({ data_dir: used.data_dir, id, port, ...options });
+    used.door = connectKernel({ url: used.process.url, token: used.process.token });
+  };
+  before(async () => {
+    used.data_dir = mkdtempSync(join(tmpdir(), 'hauki-kernel-'));
+    await start();
+  });
+  used.get = (path, init = {}) => {
+    const headers = { authorization: `Bearer ${used.process.token}`, ...init.headers };
+    const whole = path.startsWith('/') ? path : `/api/plugins/${path}`;
+    return fetch(used.process.url + whole, { ...init, headers });
+  };
+  used.json = async (path, init) => (await used.get(path, init)).json();
+  used.restart = async () => {
+    const port = Number(new URL(used.process.url).port);
+    await used.process.kill();
+    await start(port);
+  };
+  after(async () => {
+    await used.process?.stop();
+    rmSync(used.data_dir, { recursive: true, force: true });
+    await until(`nothing of kernel-${id} is left`, () => traces(`kernel-${id}.`).length === 0, 5_000).catch(() => {});
+    assert.deepEqual(traces(`kernel-${id}.`), [], 'a vault of the kernel is left');
+    assert.deepEqual(processes(used.data_dir), [], 'a process of the kernel is left');
+  });
+  return used;
+}
