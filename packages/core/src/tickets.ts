@@ -3,7 +3,8 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Grants, Ticket, TicketBody, TicketPart, WorkerInfo } from '@hauki/protocol';
 import { secretHash } from '@hauki/rpc';
-import { CompactSign, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK } from 'jose';
+import { signCompact, signingKey } from '@hauki/rpc/node';
+import { calculateJwkThumbprint, exportJWK, generateKeyPair, type JWK } from 'jose';
 
 /** What of a worker its tickets tell. */
 export type TicketSubject = Pick<WorkerInfo, 'worker' | 'epoch' | 'driver' | 'isolation' | 'direct' | 'lease'> & {
@@ -35,7 +36,7 @@ export async function openTicketOffice(
   }
   const { d: _private, ...open } = jwk;
   const kid = await calculateJwkThumbprint(open);
-  const key = await importJWK(jwk, 'EdDSA');
+  const key = signingKey(jwk);
   const keys = { keys: [{ ...open, kid, alg: 'EdDSA', use: 'sig' }] };
 
   return {
@@ -59,10 +60,7 @@ export async function openTicketOffice(
         exp: iat + Math.ceil(ticket_ms / 1000),
         secret_hash: await secretHash(secret),
       };
-      const signed = await new CompactSign(new TextEncoder().encode(JSON.stringify(body)))
-        .setProtectedHeader({ alg: 'EdDSA', kid, typ: 'hauki-ticket+jws' })
-        .sign(key);
-      return { signed, secret };
+      return { signed: signCompact(body, kid, key), secret };
     },
   };
 }

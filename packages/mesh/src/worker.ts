@@ -27,6 +27,8 @@ const FATE_TRIES = 20;
 /** Beats that wait for their answers: before a worker that is paused they would pile up. */
 const BEATS = 6;
 const BEAT_MS = 600_000;
+/** After which the first heartbeat goes out. */
+const FIRST_BEAT_MS = 25;
 /** Silence for two beats, and for so long, puts the connection in doubt; then for twice as long, and so on. */
 const SILENCE_MS = 1_000;
 const LEFT = 'this side has left the worker';
@@ -168,7 +170,9 @@ export class RemoteWorker {
       this.#way.doubt();
     }, lease.heartbeat_ms);
     (this.#heart as { unref?: () => void }).unref?.();
-    void beat().catch(() => {});
+    // Not at once: the first call goes before it.
+    const first = setTimeout(() => void beat().catch(() => {}), Math.min(FIRST_BEAT_MS, lease.heartbeat_ms));
+    (first as { unref?: () => void }).unref?.();
     void this.session.closed.then(() => clearInterval(this.#heart));
   }
 }

@@ -2,9 +2,10 @@
  * The tickets by which a kernel comes into its own vaults. The key is drawn at each start and known to nobody else: no
  * ticket of an earlier life, or of another kernel, opens anything here.
  */
-import { createHash, generateKeyPairSync, sign } from 'node:crypto';
+import { createHash, generateKeyPairSync } from 'node:crypto';
 import type { Grants, Provisioned, Ticket, TicketBody } from '@hauki/protocol';
 import { type CallerKey, secretHash } from '@hauki/rpc';
+import { signCompact } from '@hauki/rpc/node';
 
 /** A ticket is redeemed at once. */
 const TICKET_S = 60;
@@ -52,8 +53,6 @@ export class TicketDesk {
       exp: iat + TICKET_S,
       secret_hash: await secretHash(secret),
     };
-    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-    const text = `${part({ alg: 'EdDSA', kid: this.#kid, typ: 'hauki-ticket+jws' })}.${part(body)}`;
-    return { signed: `${text}.${sign(null, Buffer.from(text), this.#key).toString('base64url')}`, secret };
+    return { signed: signCompact(body, this.#kid, this.#key), secret };
   }
 }
