@@ -335,6 +335,8 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
         dispatch: (method, params) => worker.call(method, params as unknown[]),
       });
       inner.push({ session, transport });
+      // What was on its way to a worker that is dead by now finds nobody.
+      if (dead) transport.close('killed');
       void session.closed.then((why) => tell(`the worker’s session ended: ${why}`));
     },
   } as unknown as Inside;
