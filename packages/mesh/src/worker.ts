@@ -110,7 +110,8 @@ export class RemoteWorker {
     const { worker, epoch, jti } = this.body;
     clearInterval(this.#heart);
     try {
-      const asked = this.#given.core.request('DELETE', workerPath(worker), undefined, LIMITS.handshake_ms);
+      // A volume may take its time until the last mount of it is gone.
+      const asked = this.#given.core.request('DELETE', workerPath(worker), undefined, LIMITS.clone_ms);
       this.#destructed = asked.then(
         () => true,
         () => false,
