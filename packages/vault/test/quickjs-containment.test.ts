@@ -193,7 +193,8 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
       'in toJSON of what it logs': 'console.log({ toJSON() { for (;;) {} } })',
       'in a thenable': '({ then() { for (;;) {} } })',
       'in a timer': 'setTimeout(() => { for (;;) {} }, 1); new Promise(() => {})',
-      'in an endless generator': '[...(function* () { for (;;) yield 1; })()].length',
+      // What it yields is not kept: memory would run out first on a quick machine, which is another end.
+      'in an endless generator': 'for (const one of (function* () { for (;;) yield 1; })()) void one',
       'where it catches what interrupts it': 'for (;;) try { for (;;) {} } catch {}',
       'in a finally': 'function f() { try { for (;;) {} } finally { f(); } } f()',
       'in a regular expression': '/^(a+)+$/.test("a".repeat(40) + "b")',
