@@ -5,7 +5,7 @@
  * What always holds: `saved` resolves when all that was remembered before is on disk. What the disk refuses is tried
  * again; memory has it meanwhile.
  */
-import type { KeyValue } from '@hauki/backplane';
+import { entriesOf, type KeyValue } from '@hauki/backplane';
 import { causeOfFailure, type Fate, type Job, LIMITS, type MeshError } from '@hauki/protocol';
 
 const PREFIX = 'fate/';
@@ -41,11 +41,7 @@ export class Fates {
   /** Reads what was kept. */
   async open(): Promise<void> {
     const kept: Fate[] = [];
-    for (let after: string | undefined = ''; this.#kv && after !== undefined; ) {
-      const page: Awaited<ReturnType<KeyValue['list']>> = await this.#kv.list(PREFIX, { after });
-      for (const { value } of page.entries) kept.push(JSON.parse(value) as Fate);
-      after = page.next;
-    }
+    if (this.#kv) for await (const { value } of entriesOf(this.#kv, PREFIX)) kept.push(JSON.parse(value) as Fate);
     for (const fate of kept.sort((a, b) => a.at - b.at)) this.#know(fate);
     this.#write();
   }

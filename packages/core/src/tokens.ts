@@ -7,7 +7,7 @@
  * after another. Whoever keeps something open in a token's name `hold`s it and is called when the token ends.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import type { KeyValue } from '@hauki/backplane';
+import { entriesOf, type KeyValue } from '@hauki/backplane';
 import {
   BadInput,
   Forbidden,
@@ -65,12 +65,7 @@ export class TokenStore {
   /** Loads the table. */
   static async open(powers: TokenPowers): Promise<TokenStore> {
     const store = new TokenStore(powers);
-    for (let after: string | undefined; ; ) {
-      const page = await powers.kv.list('', after === undefined ? {} : { after });
-      for (const { value } of page.entries) store.#know(JSON.parse(value) as Kept);
-      after = page.next;
-      if (after === undefined) break;
-    }
+    for await (const { value } of entriesOf(powers.kv)) store.#know(JSON.parse(value) as Kept);
     // A backplane that deletes one by one may have been stopped between two: what has nothing above it goes too.
     const orphans = [...store.#by_id.values()].filter((t) => t.owner.split('/').some((id) => !store.#by_id.has(id)));
     if (orphans.length > 0) await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {});

@@ -6,7 +6,7 @@
  * Nodes hold the truth about what is in them; it is asked for whenever somebody wants to know.
  */
 import { createHash } from 'node:crypto';
-import type { KeyValue } from '@hauki/backplane';
+import { entriesOf, type KeyValue } from '@hauki/backplane';
 import {
   Forbidden,
   LIMITS,
@@ -54,12 +54,8 @@ export class VolumeHomes {
 
   /** Reads what is known; to be called once, before any node can register. */
   async open(): Promise<void> {
-    for (let after = ''; ; ) {
-      const page = await this.#powers.kv.list(PREFIX, { after });
-      for (const { key, value } of page.entries) this.#homes.set(key, JSON.parse(value) as Home);
-      if (page.next === undefined) return;
-      after = page.next;
-    }
+    for await (const { key, value } of entriesOf(this.#powers.kv, PREFIX))
+      this.#homes.set(key, JSON.parse(value) as Home);
   }
 
   /** The node that has the volume; undefined where none has yet. Throws NoNodeFits while that node is away. */

@@ -5,7 +5,7 @@
  * or the opening; it is reported. A file that a person edited is set back: what is in the table is the document. The
  * file of a deleted page goes, if it still holds what was deleted.
  */
-import type { KeyValue, ObjectStore } from '@hauki/backplane';
+import { entriesOf, type KeyValue, type ObjectStore } from '@hauki/backplane';
 import { describe } from '@hauki/protocol';
 import { type MeshRecord, readRecord } from './record.ts';
 import { keysThatMayHave } from './wiki.ts';
@@ -19,19 +19,14 @@ export async function repair(
   report: (problem: string) => void,
 ): Promise<void> {
   await folder.sweep().catch((thrown) => report(`The wiki folder could not be swept: ${describe(thrown)}`));
-  let after: string | undefined = '';
-  while (after !== undefined) {
-    const page: Awaited<ReturnType<KeyValue['list']>> = await records.list('wiki/', { after });
-    for (const { key, value } of page.entries) {
-      try {
-        const record = readRecord(value);
-        if (record.deleted) await removeFile(record, records, folder);
-        else await repairFile(record, objects, folder);
-      } catch (thrown) {
-        report(`The file of gem-pointer://${key} could not be repaired: ${describe(thrown)}`);
-      }
+  for await (const { key, value } of entriesOf(records, 'wiki/')) {
+    try {
+      const record = readRecord(value);
+      if (record.deleted) await removeFile(record, records, folder);
+      else await repairFile(record, objects, folder);
+    } catch (thrown) {
+      report(`The file of gem-pointer://${key} could not be repaired: ${describe(thrown)}`);
     }
-    after = page.next;
   }
 }
 

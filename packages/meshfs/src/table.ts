@@ -5,7 +5,7 @@
  * compare-and-set, so that versions have no gap and none is lost or told twice; the newest `kept_versions` are kept, a
  * deletion being one of them. Whoever sees a record has its content.
  */
-import { type Backplane, type Change, CompareFailed, type Prepared, type Write } from '@hauki/backplane';
+import { type Backplane, type Change, CompareFailed, entriesOf, type Prepared, type Write } from '@hauki/backplane';
 import {
   type FileVersion,
   type Pointer,
@@ -170,12 +170,7 @@ export function openTable(backplane: Backplane) {
   }
 
   async function* all(namespace: string): AsyncGenerator<string> {
-    const kv = backplane.kv(namespace);
-    for (let after: string | undefined = ''; after !== undefined; ) {
-      const page: Awaited<ReturnType<typeof kv.list>> = await kv.list('', { after });
-      for (const { value } of page.entries) yield value;
-      after = page.next;
-    }
+    for await (const { value } of entriesOf(backplane.kv(namespace))) yield value;
   }
 
   return { find, ask, version, history, commit, list, watch, reachable, revision: () => records.revision() };

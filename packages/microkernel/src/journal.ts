@@ -6,14 +6,13 @@
  * changed, left out or put in between without all that follow being written anew; entries are only ever added.
  */
 import { createHash } from 'node:crypto';
-import type { KeyValue, Write } from '@hauki/backplane';
+import { entriesOf, type KeyValue, type Write } from '@hauki/backplane';
 import { type JournalEntry, StorageFailed } from '@hauki/protocol';
 
 export type NewEntry = Pick<JournalEntry, 'module' | 'deed' | 'by' | 'version' | 'digest' | 'note'>;
 
 export const JOURNAL = 'journal';
 const NOTHING = '0'.repeat(64);
-const PAGE = 500;
 const keyOf = (seq: number) => String(seq).padStart(12, '0');
 
 function hashOf({ seq, at, module, deed, by, version, digest, note, before }: Omit<JournalEntry, 'hash'>): string {
@@ -75,12 +74,10 @@ export class Journal {
   /** All entries, or those of one module, oldest first. */
   async entries(module?: string): Promise<JournalEntry[]> {
     const found: JournalEntry[] = [];
-    for (let after: string | undefined; ; ) {
-      const page = await this.#kv.list('', { limit: PAGE, ...(after === undefined ? {} : { after }) });
-      found.push(...page.entries.map(({ value }) => JSON.parse(value) as JournalEntry));
-      if (page.next === undefined) break;
-      after = page.next;
+    for await (const { value } of entriesOf(this.#kv)) {
+      const entry = JSON.parse(value) as JournalEntry;
+      if (module === undefined || entry.module === module) found.push(entry);
     }
-    return module === undefined ? found : found.filter((entry) => entry.module === module);
+    return found;
   }
 }

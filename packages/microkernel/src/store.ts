@@ -7,7 +7,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Backplane, Write } from '@hauki/backplane';
+import { type Backplane, entriesOf, type Write } from '@hauki/backplane';
 import type { MeshFs } from '@hauki/meshfs';
 import {
   type Bounds,
@@ -47,7 +47,6 @@ export const emptyRecord = (module: string): ModuleRecord => ({
 
 const MODULES = 'modules';
 const VERSIONS = 'versions';
-const PAGE = 500;
 const versionKey = (module: string, version: number) => `${module}/${String(version).padStart(8, '0')}`;
 export const pointerOf = (module: string, version: number) => `gem-pointer://plugins/${module}/${version}`;
 const ENDINGS: Record<Language, string> = { javascript: 'js', typescript: 'ts', python: 'py' };
@@ -70,14 +69,9 @@ export class Store {
 
   static async open(backplane: Backplane, meshfs: MeshFs, folder: string): Promise<Store> {
     const store = new Store(backplane, meshfs, folder, await Journal.open(backplane.kv(JOURNAL)));
-    for (let after: string | undefined; ; ) {
-      const page = await backplane.kv(MODULES).list('', { limit: PAGE, ...(after === undefined ? {} : { after }) });
-      for (const { value } of page.entries) {
-        const record = JSON.parse(value) as ModuleRecord;
-        store.#records.set(record.module, record);
-      }
-      if (page.next === undefined) break;
-      after = page.next;
+    for await (const { value } of entriesOf(backplane.kv(MODULES))) {
+      const record = JSON.parse(value) as ModuleRecord;
+      store.#records.set(record.module, record);
     }
     await store.#repair();
     return store;
@@ -105,13 +99,9 @@ export class Store {
   async versions(module: string): Promise<VersionFacts[]> {
     if (!this.#records.has(module)) throw new ModuleUnknown({ module, has: [...this.#records.keys()] });
     const found: VersionFacts[] = [];
-    for (let after: string | undefined; ; ) {
-      const options = { limit: PAGE, ...(after === undefined ? {} : { after }) };
-      const page = await this.#backplane.kv(VERSIONS).list(`${module}/`, options);
-      found.push(...page.entries.map(({ value }) => JSON.parse(value) as VersionFacts));
-      if (page.next === undefined) return found;
-      after = page.next;
-    }
+    for await (const { value } of entriesOf(this.#backplane.kv(VERSIONS), `${module}/`))
+      found.push(JSON.parse(value) as VersionFacts);
+    return found;
   }
 
   async source(module: string, version: number): Promise<string> {

@@ -6,7 +6,7 @@
  * is not the present one is ended as soon as the node is there. Whatever happens to one worker happens in turn, which is
  * why all of it stands here, in a long file.
  */
-import { CompareFailed, type KeyValue } from '@hauki/backplane';
+import { CompareFailed, entriesOf, type KeyValue } from '@hauki/backplane';
 import {
   BadInput,
   type Cause,
@@ -101,14 +101,9 @@ export class Lasting {
 
   /** Reads what lasts; to be called once, before any node can register. */
   async open(): Promise<void> {
-    for (let after = ''; ; ) {
-      const page = await this.#powers.kv.list(PREFIX, { after });
-      for (const { value, revision } of page.entries) {
-        const record = JSON.parse(value) as LastingRecord;
-        this.#entries.set(record.worker, { record, revision, turn: Promise.resolve() });
-      }
-      if (page.next === undefined) break;
-      after = page.next;
+    for await (const { value, revision } of entriesOf(this.#powers.kv, PREFIX)) {
+      const record = JSON.parse(value) as LastingRecord;
+      this.#entries.set(record.worker, { record, revision, turn: Promise.resolve() });
     }
     await this.#texts.open(
       [...this.#entries.values()].flatMap(({ record }) => [record.source, record.modules ?? []].flat()),

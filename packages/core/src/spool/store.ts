@@ -5,7 +5,7 @@
  * an end is final. Sources and parameters are held until their job ends, results until it is forgotten.
  */
 import { createHash } from 'node:crypto';
-import { CompareFailed, type KeyValue } from '@hauki/backplane';
+import { CompareFailed, entriesOf, type KeyValue } from '@hauki/backplane';
 import { type JobState, KeyReused, LIMITS } from '@hauki/protocol';
 import { type Kept, Texts } from '../texts.ts';
 import { ENDED, type JobRecord } from './record.ts';
@@ -202,12 +202,7 @@ export class SpoolStore {
   }
 
   async #each(prefix: string, use: (value: string, revision: number, key: string) => void): Promise<void> {
-    for (let after = ''; ; ) {
-      const page = await this.#powers.kv.list(prefix, { after });
-      for (const { key, value, revision } of page.entries) use(value, revision, key);
-      if (page.next === undefined) return;
-      after = page.next;
-    }
+    for await (const { key, value, revision } of entriesOf(this.#powers.kv, prefix)) use(value, revision, key);
   }
 }
 
