@@ -208,7 +208,6 @@ def spin():
     while True: pass
 def quick(): return 1
 `,
-        { lease_ms: 1_500 },
       );
       assert.deepEqual(await Promise.all([1, 2, 3, 4].map(() => worker.block())), [true, true, true, true]);
       const { worker: name } = await used.mesh.details(worker);

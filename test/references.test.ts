@@ -139,13 +139,13 @@ for (const driver of DRIVERS)
     });
 
     it('do not let calls that wait for their arguments end the lease', async () => {
-      const shop = clone({ source: SHOP }, { lease_ms: 1_000, heartbeat_ms: 200 });
+      const shop = clone({ source: SHOP }, { lease_ms: 3_000, heartbeat_ms: 200 });
       await shop;
       const opened = shop.gate();
       const waiting = shop.add(opened, 1);
       // Another caller lets it go on, long after the lease would have run out.
       const visitor = used.mesh.visit((await used.mesh.details(shop)).worker) as any;
-      await new Promise((resolve) => setTimeout(resolve, 2_500));
+      await new Promise((resolve) => setTimeout(resolve, 5_000));
       await visitor.release(41);
       assert.equal(await waiting, 42);
       await used.mesh.destruct(shop);

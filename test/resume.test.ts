@@ -182,7 +182,7 @@ for (const driver of DRIVERS)
     });
 
     it('lives through a cut shorter than its lease, and dies of a longer one', async () => {
-      const { ghost, worker, port } = await spawn({ lease_ms: 3_000, heartbeat_ms: 100 });
+      const { ghost, worker, port } = await spawn({ lease_ms: 4_000, heartbeat_ms: 100 });
       assert.equal(await ghost.add(0), 1);
       wires.block(port, core());
       const pending = ghost.add(1);
@@ -194,7 +194,7 @@ for (const driver of DRIVERS)
         ghost.add(2),
         (error) => isError(error, WorkerDied) || isError(error, OutcomeUnknown),
       );
-      await new Promise((resolve) => setTimeout(resolve, 3_500));
+      await new Promise((resolve) => setTimeout(resolve, 4_500));
       wires.unblock();
       await lost;
       await until('it is dead', async () => !(await used.mesh.registry()).workers.some((w) => w.worker === worker));

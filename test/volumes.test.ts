@@ -1,7 +1,7 @@
 /** Volumes: private folders with a quota that outlast their workers, in every kind of vault, whatever is killed. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { copyFileSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { startCore, startNode } from '@hauki/cli';
@@ -19,7 +19,7 @@ import {
   VolumeUnknown,
 } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
-import { DRIVERS, type DriverName, missing, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
+import { DRIVERS, type DriverName, missing, processes, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
 
 const refused = (promise: PromiseLike<unknown>, kind: ErrorClass<any>, pattern: RegExp) =>
   assert.rejects(Promise.resolve(promise), (error: Error) => {
@@ -198,6 +198,20 @@ for (const driver of DRIVERS)
         await used.mesh.destruct(other);
       });
 
+    if (driver === 'process')
+      it('is held by no other vault that was started while it was mounted', async () => {
+        const one = keeper(used, driver, 'held-by-none');
+        await one.write!('who', 'one');
+        const other = used.mesh.clone<Keeper>({ source: SOURCE }, { driver });
+        await other;
+        const images = join(used.local.data_dir, 'node', 'volumes');
+        const devices = () => traces(images).filter((trace) => trace.startsWith('/dev/'));
+        assert.equal(devices().length, 1);
+        await used.mesh.destruct(one);
+        await until('its device is free', () => devices().length === 0);
+        await used.mesh.destruct(other);
+      });
+
     it('survives kill -9 of its vault, its agent, and the core', async () => {
       const name = `kept-${driver}`;
       const worker = `keeper-${driver}-${crypto.randomUUID().slice(0, 8)}`;
@@ -225,11 +239,17 @@ for (const driver of DRIVERS)
       await epoch(next++);
       assert.equal(await visit().read!('diary'), 'day one');
       await used.mesh.lasting.delete(worker);
-      // What is let go of is whole: nothing for the checker to do.
+      // What is let go of is whole: nothing for the checker to do but what a mount does, since some stranger's vault that
+      // is being started may have a copy of the mount.
       const folder = join(used.local.data_dir, 'node', 'volumes');
       const images = readdirSync(folder).filter((file) => file.endsWith('.img'));
       assert.ok(images.length >= 1);
-      for (const image of images) execFileSync('e2fsck', ['-n', '-f', join(folder, image)], { stdio: 'pipe' });
+      for (const image of images) {
+        const copy = join(used.local.data_dir, `${driver}-${image}`);
+        copyFileSync(join(folder, image), copy);
+        spawnSync('e2fsck', ['-p', copy]);
+        execFileSync('e2fsck', ['-n', '-f', copy], { stdio: 'pipe' });
+      }
       assert.deepEqual(traces(join(folder, 'mounted')), []);
       assert.deepEqual(readdirSync(join(folder, 'mounted')), []);
     });
@@ -261,6 +281,36 @@ describe('volumes of several owners and nodes', { skip: no_root }, () => {
     const [of_bob] = await bob.mesh.volumes.list();
     await refused(ann.mesh.volumes.delete('data', { owner: of_bob!.owner }), Forbidden, /not this token/);
     await refused(used.mesh.volumes.delete('data'), VolumeUnknown, /data/);
+  });
+
+  it('are had again at once, and lose nothing, while somebody else’s mount namespace has a copy of the mount', async () => {
+    const one = keeper(used, 'quickjs', 'copied');
+    await one.write!('who', 'one');
+    const mounted = () => /\S*\/volumes\/mounted\/\S*/.exec(readFileSync('/proc/self/mountinfo', 'utf8'));
+    const stranger = spawn('unshare', ['--mount', '--propagation=private', 'sleep', '120']);
+    try {
+      const table = () => readFileSync(`/proc/${stranger.pid}/mountinfo`, 'utf8');
+      const folder = join(used.local.data_dir, 'node');
+      assert.ok(mounted(), 'volumes are mounted where this test looks for them');
+      await until('the stranger has its copy', () => processes('sleep 120').length > 0 && table().includes(folder));
+      for (const [before, after] of [
+        ['one', 'two'],
+        ['two', 'three'],
+      ] as const) {
+        await used.mesh.destruct((await used.mesh.volumes.list()).find((v) => v.name === 'copied')!.worker!);
+        const next = keeper(used, 'quickjs', 'copied');
+        assert.equal(await next.read!('who'), before);
+        await next.write!('who', after);
+      }
+      assert.ok(table().includes(folder), 'it still has it');
+    } finally {
+      stranger.kill('SIGKILL');
+    }
+    const { worker } = (await used.mesh.volumes.list()).find((v) => v.name === 'copied')!;
+    await used.mesh.destruct(worker!);
+    const last = keeper(used, 'quickjs', 'copied');
+    assert.equal(await last.read!('who'), 'three');
+    await used.mesh.destruct(last);
   });
 
   it('draw their workers to where they are, and to nowhere else', async () => {

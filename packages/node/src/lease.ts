@@ -22,6 +22,9 @@ export interface LeaseTerms {
 /** Milliseconds since 1970 as of this process's start, and steady from there: setting the clock ends no lease. */
 const steady = () => performance.timeOrigin + performance.now();
 
+/** A timer that fires so much late means that the agent itself stood still, with heartbeats unread. */
+const STOOD_STILL_MS = 100;
+
 export class Lease {
   readonly #terms: LeaseTerms;
   readonly #expired: () => void;
@@ -31,6 +34,8 @@ export class Lease {
   /** What was left when the clock was stopped. */
   #left: number | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** The owner has had the lease more that is given when the agent stood still, and has not come since. */
+  #spared = false;
 
   /** `expired` is called once, when nobody has renewed in time. */
   constructor(terms: LeaseTerms, expired: () => void, now: () => number = steady) {
@@ -73,6 +78,7 @@ export class Lease {
     const renewed = challenge === this.#challenge;
     if (renewed) {
       this.#challenge = randomText(16);
+      this.#spared = false;
       this.#until = Math.max(this.#until, this.#now() + lease_ms);
     }
     return { renewed, lease_until: this.#until, next: this.#challenge };
@@ -91,9 +97,16 @@ export class Lease {
   // The timer is set once a lease, not once a heartbeat: when it fires early, it waits for the rest.
   #wait(): void {
     const left = Math.max(0, this.#until - this.#now());
-    this.#timer = setTimeout(
-      () => (this.#until <= this.#now() ? this.#expired() : this.#wait()),
-      Math.min(left, 0x7fffffff),
-    );
+    this.#timer = setTimeout(() => this.#look(), Math.min(left, 0x7fffffff));
+  }
+
+  #look(): void {
+    const late = this.#now() - this.#until;
+    if (late >= 0 && (late < STOOD_STILL_MS || this.#spared)) return this.#expired();
+    if (late >= 0) {
+      this.#spared = true;
+      this.#until = this.#now() + this.#terms.lease_ms;
+    }
+    this.#wait();
   }
 }

@@ -2,8 +2,9 @@
  * File systems in image files, as a node's volumes are kept: made, mounted, grown, let go of. Everything here acts on
  * the system through its own tools, each with a deadline; who may do what with which image is decided elsewhere.
  *
- * What always holds: an image that some loop device still has is not mounted again, since two mounts of one file system
- * would destroy it.
+ * What always holds: an image has one loop device at most, since two drivers of one file system would destroy it. Whatever
+ * makes a mount namespace of its own, as every vault does at its start, has a copy of each mount for a while or for good:
+ * an image whose device such a copy still holds is mounted again from that very device, which is the same file system.
  */
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -17,10 +18,9 @@ const INODES = { per_mib: 64, least: 1024, most: 262_144 };
 /** A small file system has no room for a journal of large blocks. */
 const SMALL_MIB = 8;
 const TOOL_MS = 60_000;
-/** A vault that is being started, by whomever, has a copy of every mount for as long as that takes. */
 const WAIT_MS = { poll: 10, most: 15_000, swept: 500 };
 /** Nothing in it is a device, runs, or runs as somebody else. */
-const OPTIONS = 'loop,nosuid,nodev,noexec,noatime';
+const OPTIONS = 'nosuid,nodev,noexec,noatime';
 /** What e2fsck answers when it has set something right. */
 const repaired = (code: number) => code === 1;
 const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
@@ -37,6 +37,12 @@ async function tool(name: string, args: string[], fine: (code: number) => boolea
     throw new Error(`${name}: ${stderr?.trim().split('\n').at(-1) || message}`);
   }
 }
+
+const failureOf = (work: Promise<void>) =>
+  work.then(
+    () => undefined,
+    (error: Error) => error,
+  );
 
 /** How a file system is laid out of which about `quota_mib` are left for files. */
 function layoutOf(quota_mib: number): { args: string[]; bytes: number } {
@@ -66,15 +72,33 @@ export async function makeImage(image: string, quota_mib: number): Promise<void>
 
 /** Mounts an image at a folder, after replaying and checking what a crash left. */
 export async function mountImage(image: string, at: string): Promise<void> {
-  await check(image);
-  await tool('mount', ['-t', 'ext4', '-o', OPTIONS, image, at]);
+  const until = performance.now() + WAIT_MS.most;
+  for (;;) {
+    const device = loopOf(image);
+    if (device === undefined) {
+      await tool('e2fsck', ['-p', image], repaired);
+      return mount(image, at);
+    }
+    // The device may be let go of at any moment, and be another image's when it is mounted.
+    const failed = await failureOf(mount(device, at));
+    if (!failed) {
+      if (loopOf(image) === device) return;
+      await tool('umount', [at]);
+    }
+    if (performance.now() > until) throw failed ?? new Error(`${device} came and went`);
+    await sleep(WAIT_MS.poll);
+  }
 }
+
+const mount = (what: string, at: string) =>
+  tool('mount', ['-t', 'ext4', '-o', what.startsWith('/dev/') ? OPTIONS : `loop,${OPTIONS}`, what, at]);
 
 /** Gives an image that is not mounted more room. It is done to a copy: killed at any moment, it is as it was or as it shall be. */
 export async function growImage(image: string, quota_mib: number): Promise<void> {
-  await check(image);
+  if (!(await freed(image))) throw new Error('it cannot grow while an earlier mount of it has not ended');
   const copy = `${image}.making`;
   try {
+    await tool('e2fsck', ['-p', image], repaired);
     await tool('cp', ['--sparse=always', '--reflink=auto', '--', image, copy]);
     const file = await open(copy, 'r+');
     try {
@@ -91,37 +115,28 @@ export async function growImage(image: string, quota_mib: number): Promise<void>
   }
 }
 
-/** That nobody has it, and that it is whole. */
-async function check(image: string): Promise<void> {
-  if (!(await freed(image))) throw new Error('an earlier mount of it has not ended yet');
-  await tool('e2fsck', ['-p', image], repaired);
-}
-
 /** Mounts an empty image and unmounts it: whether that can be done here. It leaves nothing, or what a sweep removes. */
 export async function tryMount(image: string, at: string): Promise<void> {
   await makeImage(image, 1);
   try {
-    await tool('mount', ['-t', 'ext4', '-o', OPTIONS, image, at]);
+    await mount(image, at);
     await tool('umount', [at]);
   } finally {
     await rm(image, { force: true });
   }
 }
 
-/** Unmounts; resolves when no loop device has the image. */
-export async function unmountImage(image: string, at: string): Promise<void> {
+/** Unmounts; what was written is on the disk, also where somebody else has a copy of the mount. */
+export async function unmountImage(at: string): Promise<void> {
+  const unwritten = await failureOf(tool('sync', ['-f', at]));
   const until = performance.now() + WAIT_MS.most;
   for (;;) {
-    try {
-      await tool('umount', [at]);
-      break;
-    } catch (error) {
-      if (!mountsBelow(at).includes(at)) break;
-      if (performance.now() > until) throw error;
-      await sleep(WAIT_MS.poll);
-    }
+    const failed = await failureOf(tool('umount', [at]));
+    if (!failed || !mountsBelow(at).includes(at)) break;
+    if (performance.now() > until) throw failed;
+    await sleep(WAIT_MS.poll);
   }
-  if (!(await freed(image))) throw new Error('a loop device still has it');
+  if (unwritten) throw unwritten;
 }
 
 /** Unmounts all below a folder and lets go of all loop devices of images below it: what a killed agent left. */
@@ -144,12 +159,14 @@ export async function sweepMounts(folder: string): Promise<number> {
 /** Whether no loop device has the image, after a while at most: the kernel lets go of them a moment later. */
 async function freed(image: string): Promise<boolean> {
   const until = performance.now() + WAIT_MS.most;
-  while (loopsOf((file) => file === image).length > 0) {
+  while (loopOf(image) !== undefined) {
     if (performance.now() > until) return false;
     await sleep(WAIT_MS.poll);
   }
   return true;
 }
+
+const loopOf = (image: string): string | undefined => loopsOf((file) => file === image)[0];
 
 /** Loop devices by the file behind them. */
 function loopsOf(fits: (file: string) => boolean): string[] {

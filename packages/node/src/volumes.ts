@@ -234,7 +234,7 @@ export class Volumes {
       const path = entry.path!;
       try {
         const used_bytes = await usedBytes(path);
-        await unmountImage(this.#file(key, 'img'), path);
+        await unmountImage(path);
         await rmdir(path).catch(() => {});
         await this.#note(key, entry, { used_bytes });
       } catch (error) {

@@ -108,6 +108,18 @@ describe('a lease', () => {
     lease.stop();
   });
 
+  it('lasts one more when its agent stood still, with a heartbeat perhaps unread, and no third', async () => {
+    let times = 0;
+    const { lease, clock } = await make({ lease_ms: 100 }, () => times++);
+    clock.now += 60_000;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    assert.equal(times, 0);
+    assert.equal(lease.until, clock.now + 100);
+    clock.now += 60_000;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    assert.equal(times, 1);
+  });
+
   it('that was renewed waits for the rest of its time', async () => {
     const jti = randomText(16);
     const key = await leaseKey(randomText(32), jti);

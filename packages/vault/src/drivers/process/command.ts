@@ -54,10 +54,22 @@ const UNSHARE_NUMBER = process.arch === 'arm64' ? 97 : 272;
 
 // $1 how many folders, then the folders, then the command.
 const JOIN = `n=$1; shift
-while [ "$n" -gt 0 ]; do echo 0 >"$1/cgroup.procs" || exit 97; shift; n=$((n - 1)); done
-exec "$@"`;
+while [ "$n" -gt 0 ]; do echo 0 >"$1/cgroup.procs" || exit 97; shift; n=$((n - 1)); done`;
+const GO_ON = 'exec "$@"';
+// The vault's mount namespace begins as a copy of the host's, and bubblewrap's monitor stays in it: it would hold the
+// volumes of others, mounted at the time, for as long as the vault lives. $1 is the volume that it may keep, as that table writes it.
+const LET_GO = `keep=$1; shift
+others=$(while read -r device at rest; do
+  case $at in "$keep") ;; */volumes/mounted/*) printf '%b\\n' "$at" ;; esac
+done </proc/self/mounts)
+set -f; IFS='
+'; [ -z "$others" ] || /bin/umount -l $others; unset IFS`;
 // bubblewrap can bound the size of a tmpfs, but neither its inodes nor execution from it.
 const MOUNT = `/bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$0" && exec "$@"`;
+
+/** A path as /proc/mounts has it. */
+const inMountTable = (path: string) =>
+  path.replaceAll(/[ \t\n\\]/g, (sign) => `\\${sign.charCodeAt(0).toString(8).padStart(3, '0')}`);
 
 /** Node's own options: heap, and what its permission model leaves. */
 export function nodeOptions(memory_mib: number, guest: string, folder: string): string[] {
@@ -96,13 +108,16 @@ export function sandboxed(shape: Shape): string[] {
   const home = volume && uid !== undefined ? `${rootfs}${volume.inside}` : (volume?.path ?? '');
   const mapped =
     volume && uid !== undefined
-      ? [
-          ...[TOOLS.unshare, '--mount', '--propagation=private', '--'],
-          ...[TOOLS.perl, IDMAP_MOUNT, String(UNSHARE_NUMBER), String(uid), volume.path, home],
-        ]
+      ? [...[TOOLS.perl, IDMAP_MOUNT, String(UNSHARE_NUMBER), String(uid), volume.path, home]]
       : [];
+  const join = [String(cgroups.length), ...cgroups];
   return [
-    ...['/bin/sh', '-c', JOIN, name, String(cgroups.length), ...cgroups],
+    ...(uid === undefined
+      ? ['/bin/sh', '-c', `${JOIN}\n${GO_ON}`, name, ...join]
+      : [
+          ...[TOOLS.unshare, '--mount', '--propagation=private', '--'],
+          ...['/bin/sh', '-c', `${JOIN}\n${LET_GO}\n${GO_ON}`, name, ...join, inMountTable(volume?.path ?? '')],
+        ]),
     ...[TOOLS.prlimit, ...limits, '--'],
     ...mapped,
     ...[TOOLS.setpriv, '--pdeathsig=KILL', ...leave, '--'],
