@@ -13,12 +13,12 @@ import {
   type ModuleSummary,
   ModuleUnknown,
   PluginFailed,
-  prefixOf,
   RemoteError,
 } from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
-import type { Announcement, Kernel } from './kernel.ts';
+import type { Kernel } from './kernel.ts';
+import { lineOf } from './lines.ts';
 import { VERSION_HEADER } from './module.ts';
 import { provenance } from './server.ts';
 
@@ -36,12 +36,6 @@ export interface CoreLinkOptions {
   url: string;
   log(line: string, fields?: object): void;
 }
-
-/** What an announcement says, in the notes' own words. */
-export const lineOf = (kernel: string, announcement: Announcement): string =>
-  announcement.what === 'evolved'
-    ? `[${kernel}] Evolved. New routes available at ${prefixOf(announcement.module)}/`
-    : `[${kernel}] Evolved. Routes removed from ${prefixOf(announcement.module)}/`;
 
 export class CoreLink {
   readonly #kernel: Kernel;

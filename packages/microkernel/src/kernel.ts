@@ -28,6 +28,7 @@ import { createDrivers } from '@hauki/vault';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
 import { type Instance, PluginHost } from './instance.ts';
+import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
@@ -104,13 +105,13 @@ export class Kernel {
       tls: false,
       memory_mib,
       volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
-      core: () => ownCore(meshfs, log),
+      core: () => ownCore(meshfs, () => kernel, log),
       keys: () => desk.keys,
       log,
     });
     await agent.start();
     const host = new PluginHost({ agent, node, desk, log });
-    const kernel = new Kernel(options, { meshfs, store, backplane, agent, host });
+    const kernel: Kernel = new Kernel(options, { meshfs, store, backplane, agent, host });
     await kernel.#modules.restore();
     return kernel;
   }
@@ -128,6 +129,15 @@ export class Kernel {
   /** The module that serves under this name. */
   module(name: string): Module | undefined {
     return this.#modules.get(name);
+  }
+
+  /** What serves in this vault, if anything does. */
+  serving(worker: string): Instance | undefined {
+    return this.#modules.serving(worker);
+  }
+
+  get journal(): Journal {
+    return this.#store.journal;
   }
 
   modules(): ModuleView[] {
@@ -335,7 +345,7 @@ export class Kernel {
   }
 
   history(name?: string): Promise<JournalEntry[]> {
-    return this.#store.journal.entries(name);
+    return this.journal.entries(name);
   }
 
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */

@@ -10,6 +10,7 @@ import { closeInheritedDescriptors } from '@hauki/vault';
 import { pino } from 'pino';
 import { CoreLink } from './core-link.ts';
 import { Kernel } from './kernel.ts';
+import { onlineOf } from './lines.ts';
 import { createKernelServer } from './server.ts';
 
 export interface KernelProcessOptions {
@@ -81,7 +82,7 @@ try {
   process.on('disconnect', () => void stop('the parent is gone'));
   const url = await server.listen({ host, port });
   if (open) logger.warn('started with --open: anybody on this machine may change what it serves');
-  log(`[${kernel.name}] Online. Awaiting DNA Injection.`, { url });
+  log(onlineOf(kernel.name), { url });
   if (options.core_url && options.token_file) {
     const mesh_token = readFileSync(options.token_file, 'utf8').trim();
     link = new CoreLink(kernel, { core_url: options.core_url, token: mesh_token, url, log });

@@ -1,15 +1,21 @@
-/** The core that a kernel is to its own agent: MeshFS for granted modules, and nobody to report to. */
+/** The core that a kernel is to its own agent: MeshFS and itself to read for granted modules, and nobody to report to. */
 import type { MeshFs } from '@hauki/meshfs';
 import { type CoreForNode, NoNodeFits } from '@hauki/protocol';
+import { isInside, readInside, refuseWriting } from './inside.ts';
+import type { Kernel } from './kernel.ts';
 
-export function ownCore(meshfs: MeshFs, log: (line: string, fields?: object) => void): CoreForNode {
+/** `kernel` gives the kernel, once there is one. */
+export function ownCore(meshfs: MeshFs, kernel: () => Kernel, log: (line: string) => void): CoreForNode {
   return {
     register: async () => ({ keys: {}, core: 'kernel' }),
     report: async () => {},
     worker_died: async ({ worker, reason }) => log(`vault ${worker} ended: ${reason}`),
     meshfs_write: async (_worker, pointer, content, media_type) =>
-      meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) }),
-    meshfs_resolve: async (_worker, pointer) => meshfs.resolve(pointer),
+      isInside(pointer)
+        ? refuseWriting(pointer)
+        : meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) }),
+    meshfs_resolve: async (worker, pointer) =>
+      isInside(pointer) ? readInside(kernel(), worker, pointer) : meshfs.resolve(pointer),
     clone: async () => {
       throw new NoNodeFits({ wanted: { clone: 'a worker' }, have: ['this kernel, which keeps modules only'] });
     },
