@@ -29,6 +29,8 @@ type Settings = typeof settings;
 const BOUNDS = { heartbeat_s: [0, 86_400], pace_ms: [10, 60_000] } as const;
 
 let link: Link | undefined;
+let server = DEFAULT_SERVER;
+/** What the link was made for. */
 let place = '';
 let page: KernelPage | undefined;
 let module_name = '';
@@ -58,7 +60,7 @@ function wished(given: Record<string, unknown>): Partial<Settings> {
   for (const [name, value] of Object.entries(given)) {
     const [least, most] = BOUNDS[name as keyof typeof BOUNDS] ?? [];
     if (name === 'channel') {
-      if (typeof value !== 'string' || !/^[#&][^\s,:\u0007]{1,49}$/.test(value))
+      if (typeof value !== 'string' || !/^[#&][^\s,:\p{C}]{1,49}$/u.test(value))
         throw new RangeError('channel: a name as in #ops');
     } else if (least === undefined) throw new RangeError(`there is no setting ${name.slice(0, 40)}`);
     else if (!Number.isInteger(value) || (value as number) < least || (value as number) > most)
@@ -74,9 +76,16 @@ async function leave(reason: string): Promise<void> {
   await Promise.race([left?.close(reason), wait(1_000)]);
 }
 
-function enter(now: KernelPage, server: string): void {
-  page = now;
-  const name = now.kernel;
+/** Sees to it that there is a link as it is wanted now. */
+async function move(to: string): Promise<void> {
+  const wanted = JSON.stringify([to, settings]);
+  if (link && wanted === place) return;
+  [server, place] = [to, wanted];
+  await leave('moving');
+  enter(page!.kernel);
+}
+
+function enter(name: string): void {
   const opened: Link = new Link({
     channel: settings.channel,
     nick: name,
@@ -127,28 +136,22 @@ const announcer = new Announcer({
       module_name = self.module;
       Object.assign(settings, await kept<Settings>('settings'));
     }
-    const server = self.grants.connect[0] ?? DEFAULT_SERVER;
-    const wanted = JSON.stringify([server, settings]);
-    if (link && wanted === place) return;
-    await leave('moving');
-    place = wanted;
-    enter(now, server);
+    page = now;
+    await move(self.grants.connect[0] ?? DEFAULT_SERVER);
   },
   wait,
   log,
 });
 void announcer.run();
 
-/** Another version takes over: says nothing more, leaves the server, and tells what it has announced. */
-export async function dehydrate(): Promise<Cursor | undefined> {
-  const cursor = await announcer.handOver();
+/** Another version takes over: this one says nothing more, and leaves the server. What was said is kept already. */
+export async function dehydrate(): Promise<null> {
+  await announcer.handOver();
   await leave('another version takes over');
-  return cursor;
+  return null;
 }
 
-export function hydrate(cursor: unknown): void {
-  announcer.take(cursor);
-}
+export function hydrate(): void {}
 
 export function onEnd(reason: string): Promise<void> {
   announcer.stop();
@@ -163,7 +166,7 @@ export default {
     if (pathname === '/' && request.method === 'GET')
       return Response.json({
         kernel: page?.kernel ?? null,
-        server: place === '' ? null : JSON.parse(place)[0],
+        server,
         channel: settings.channel,
         joined: link?.joined ?? false,
         nick: link?.nick ?? null,
@@ -179,6 +182,7 @@ export default {
         return Response.json({ error: (error as Error).message }, { status: 400 });
       }
       if (module_name !== '') await keep('settings', settings);
+      if (link) await move(server);
     }
     return Response.json(settings);
   },

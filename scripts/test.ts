@@ -11,6 +11,7 @@ const NEEDED = [
   { command: 'bwrap', packages: ['bubblewrap'] },
   { command: 'chromium', packages: ['chromium'] },
   { command: 'python3', packages: ['python3'] },
+  { command: 'ngircd', packages: ['ngircd'] },
 ];
 
 /** Test files at once. They wait for processes more than they compute. */

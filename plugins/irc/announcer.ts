@@ -2,9 +2,10 @@
  * Announces what becomes of the kernel: that it is online, once after each of its starts, and each change that has a line,
  * in the journal's order.
  *
- * What always holds: a change is announced after the one before it, and no more once it was told so (`said`), through
- * reconnects, through another version's taking over (which is given the cursor), and through restarts (the cursor is
- * kept after each line). A vault that does not serve announces nothing.
+ * What always holds: a change is announced after the one before it, and once `say` has resolved not again: through
+ * reconnects, another version's taking over, and restarts, because the cursor is kept after each line and read by
+ * whoever begins to serve. It is not handed over: at a rollback what is handed over is old. A vault that does not serve
+ * announces nothing.
  */
 import type { KernelPage } from '@hauki/microkernel';
 
@@ -31,6 +32,8 @@ export interface AnnouncerPowers {
 const HANDED_MS = 20_000;
 /** For a line that is on its way. Handing over may take five seconds in all. */
 const CONFIRM_MS = 3_000;
+/** While it does not serve it looks so often whether it does. */
+const LOOK_MS = 300;
 /** After something failed. */
 const AGAIN_MS = 1_000;
 
@@ -52,21 +55,10 @@ export class Announcer {
     return this.#cursor && { ...this.#cursor };
   }
 
-  /** Takes over from a version before. */
-  take(given: unknown): void {
-    const { announced, boot } = (given ?? {}) as Partial<Cursor>;
-    if (Number.isSafeInteger(announced) && Number.isSafeInteger(boot))
-      this.#cursor = { announced: announced!, boot: boot! };
-  }
-
-  /**
-   * Stops saying, and gives the cursor: a line that is on its way is waited for, for a while. Goes on by itself if nobody
-   * takes over.
-   */
-  async handOver(): Promise<Cursor | undefined> {
+  /** Stops saying; a line that is on its way is waited for, for a while. Goes on by itself if nobody takes over. */
+  async handOver(): Promise<void> {
     this.#turn.abort(new Error('another version takes over'));
     await Promise.race([this.#saying.catch(() => {}), this.#powers.wait(CONFIRM_MS)]);
-    return this.cursor;
   }
 
   stop(): void {
@@ -77,21 +69,24 @@ export class Announcer {
   /** Runs until `stop`. */
   async run(): Promise<void> {
     const { page, wait, log } = this.#powers;
-    let after: number | 'now' = 'now';
+    let serving = false;
     while (!this.#stopped) {
       try {
         if (this.#turn.signal.aborted) {
           await wait(HANDED_MS);
           this.#turn = new AbortController();
         }
-        const now: KernelPage = await page(after);
+        const now: KernelPage = await page(serving ? (this.#cursor?.announced ?? 'now') : 'now');
         this.#first ??= now;
         await this.#powers.serves(this.#turn.signal.aborted ? null : now.self, now);
-        after = now.seq;
-        if (!now.self || this.#turn.signal.aborted) continue;
+        serving = now.self !== null;
+        if (this.#turn.signal.aborted) continue;
+        if (!now.self) {
+          await wait(LOOK_MS);
+          continue;
+        }
         this.#saying = this.#announce(now, now.self.module);
         await this.#saying;
-        after = this.#cursor!.announced;
       } catch (error) {
         if (this.#stopped || this.#turn.signal.aborted) continue;
         log(`not announced: ${error instanceof Error ? error.message : error}`);

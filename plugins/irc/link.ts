@@ -25,7 +25,7 @@ const AGAIN_MS = { first: 500, most: 60_000 };
 /** For the server's word that a line has arrived. */
 const CONFIRM_MS = 30_000;
 /** A channel that does not let it in is tried again, a better nick too. */
-const REJOIN_MS = 15_000;
+const REJOIN_MS = 5_000;
 /** Answers that wait. More are not given. */
 const ANSWERS = 8;
 
