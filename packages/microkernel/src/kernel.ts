@@ -17,14 +17,13 @@ import {
   type Evolved,
   EvolveRejected,
   type EvolveRequest,
-  type JournalEntry,
   type ModuleView,
   NoNodeFits,
   normaliseGrants,
   prefixOf,
   type VersionFacts,
 } from '@hauki/protocol';
-import { createDrivers } from '@hauki/vault';
+import { createDrivers, createNetwork, type Network } from '@hauki/vault';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
 import { type Instance, PluginHost } from './instance.ts';
@@ -45,6 +44,8 @@ export interface KernelOptions {
   id: string;
   drivers?: string[];
   memory_mib?: number;
+  /** Makes granted connections where this process has no network. */
+  dial?: Network['dial'];
   log(line: string, fields?: object): void;
 }
 
@@ -91,7 +92,7 @@ export class Kernel {
 
   /** Opens a kernel over its data folder and starts what it ran before. */
   static async open(options: KernelOptions): Promise<Kernel> {
-    const { data_dir, id, log, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
+    const { data_dir, id, log, dial, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
     const backplane = await openEmbedded(join(data_dir, 'store'));
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
@@ -104,6 +105,7 @@ export class Kernel {
       listen_host: '127.0.0.1',
       tls: false,
       memory_mib,
+      ...(dial ? { network: createNetwork({ dial }) } : {}),
       volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
       core: () => ownCore(meshfs, () => kernel, log),
       keys: () => desk.keys,
@@ -342,10 +344,6 @@ export class Kernel {
     await this.#store.facts(name, to);
     const [before, after] = await Promise.all([this.#store.source(name, from), this.#store.source(name, to)]);
     return diffOf(name, before, after, `version ${from}`, `version ${to}`);
-  }
-
-  history(name?: string): Promise<JournalEntry[]> {
-    return this.journal.entries(name);
   }
 
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */
