@@ -12,6 +12,7 @@ const NEEDED = [
   { command: 'chromium', packages: ['chromium'] },
   { command: 'python3', packages: ['python3'] },
   { command: 'ngircd', packages: ['ngircd'] },
+  { command: 'ip', packages: ['iproute2'] },
 ];
 
 /** Test files at once. They wait for processes more than they compute. */

@@ -12,10 +12,11 @@ import { lives, missing, processes, traces, until, useMesh } from './support/mes
 
 const CLI = fileURLToPath(new URL('../apps/cli/bin/hauki.js', import.meta.url));
 const AGENT = fileURLToPath(new URL('../examples/agents/ops-agent.ts', import.meta.url));
+const noNetworks = existsSync('/sbin/ip') || process.env.CI ? false : 'iproute2 is not installed';
 /** A kernel's start compiles all of it, on however busy a machine. */
 const UP_MS = 240_000;
 
-describe('a swarm', { skip: ircMissing || missing('lxc') }, () => {
+describe('a swarm', { skip: ircMissing || missing('lxc') || noNetworks }, () => {
   const used = useMesh({ nodes: [] });
   let ircd: Ircd;
   let watcher: Watcher;

@@ -6,7 +6,7 @@
  *
  * What always holds: no socket of the host's network is inside, so that nothing in there can be turned into a way out.
  */
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { VaultFailed } from '@hauki/protocol';
 import type { VaultExit } from '../../driver.ts';
@@ -49,14 +49,19 @@ const LXC_DIR = join(RUN_DIR, 'lxc');
 /** Where code is bound before LXC's own mounts: the way to it on the host may be closed to a sandbox's root. */
 const CODE = join(RUN_DIR, 'code');
 const SECCOMP = '/usr/share/lxc/config/common.seccomp';
+const UNSHARE = '/usr/bin/unshare';
+const IP = '/sbin/ip';
 /** Its own network and mounts; both end with the last process in them. $1: the code. */
 const STARTER = `code=$1; shift
-/bin/mount --bind "$code" ${CODE} && /sbin/ip link set lo up && exec "$@"`;
+/bin/mount --bind "$code" ${CODE} && ${IP} link set lo up && exec "$@"`;
 
 export const CODE_INSIDE = '/tmp/code';
 
 /** Why there can be no sandboxes on this machine, or undefined. */
-export const sandboxObstacle = (): string | undefined => obstacle();
+export function sandboxObstacle(): string | undefined {
+  const missing = [UNSHARE, IP, SECCOMP].find((file) => !existsSync(file));
+  return obstacle() ?? (missing && `${missing} is not there; install lxc, iproute2 and util-linux`);
+}
 
 export class Sandboxes {
   readonly #options: SandboxOptions;
@@ -86,7 +91,7 @@ export class Sandboxes {
   }
 
   async #start({ id, folders, environment }: SandboxSpec): Promise<Sandbox> {
-    const reason = obstacle();
+    const reason = sandboxObstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     const { code_dir, program, memory_mib, cpu, log } = this.#options;
     this.#cgroups ??= new Cgroups();
@@ -117,7 +122,7 @@ export class Sandboxes {
             ...Object.entries(folders).map(([name, path]) => mount(path, `tmp/${name}`, 'rw,idmap=container')),
           ],
           environment: Object.entries(environment).map(([name, value]) => `${name}=${value}`),
-          starter: ['/usr/bin/unshare', '--net', '--mount', '/bin/sh', '-c', STARTER, 'hauki-sandbox', code_dir],
+          starter: [UNSHARE, '--net', '--mount', '/bin/sh', '-c', STARTER, 'hauki-sandbox', code_dir],
         },
       },
     );
