@@ -58,6 +58,7 @@ export async function startIrcd({ nick_chars = 31 } = {}): Promise<Ircd> {
   MaxConnectionsIP = 0
   MaxConnections = 0
   MaxJoins = 0
+  MaxPenaltyTime = 0
 [Options]
   DNS = no
   Ident = no

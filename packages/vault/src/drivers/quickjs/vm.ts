@@ -59,6 +59,8 @@ interface Waiting {
   size: number;
 }
 
+/** A message of more characters or bytes than this may be a source. */
+const LARGE = 32 * 1024;
 const JOBS_PER_LOOK = 64;
 const FIRST_CALL = '{"jsonrpc":"2.0","id":1,"method":"stats","params":[]}';
 
@@ -268,7 +270,9 @@ export class Vm {
 
   #run(entry: Entry, args: Argument[]): void {
     const vm = this.#vm;
-    this.#takeTurn(() => {
+    // A source that comes is parsed in one go: on a busy machine that takes longer than it computes.
+    const native = args.some((arg) => typeof arg !== 'number' && arg.length > LARGE);
+    this.#takeTurn(native, () => {
       const handles = args.map((arg) => {
         if (typeof arg === 'number') return vm.newNumber(arg);
         return typeof arg === 'string' ? vm.newString(arg) : vm.newArrayBuffer(arg);
@@ -281,10 +285,10 @@ export class Vm {
     });
   }
 
-  #takeTurn(run: () => void): void {
+  #takeTurn(native: boolean, run: () => void): void {
     const { most_ms } = this.#turn;
     this.#inside = true;
-    this.#turn.begin();
+    this.#turn.begin(native);
     this.#options.busy(most_ms);
     let failed: string | undefined;
     try {
