@@ -44,7 +44,7 @@ export async function run(args: string[]): Promise<void> {
   });
   await new Promise<void>((resolve) => gate.listen(0, '127.0.0.1', resolve));
   const { port } = gate.address() as { port: number };
-  const local = await startMesh({ data_dir, nodes: [], log: { file: '/root/scratch/irc/core.log' } });
+  const local = await startMesh({ data_dir, nodes: [] });
   const mesh = await connect({ core: local.url, token: local.token });
   let stop = async () => {};
   try {

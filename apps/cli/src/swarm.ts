@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { BadInput, type Mesh } from '@hauki/mesh';
 import { bundle } from '@hauki/mesh/bundle';
 import type { KernelProcessOptions } from '@hauki/microkernel';
-import { describe, LIMITS } from '@hauki/protocol';
+import { ConnectionLost, describe, isError, LIMITS, OutcomeUnknown } from '@hauki/protocol';
 import { dialUpgrade } from '@hauki/rpc/node';
 import { type Sandbox, Sandboxes } from '@hauki/vault';
 
@@ -62,6 +62,8 @@ const KERNEL_LINK = '/api/v2/kernel/link';
 /** From its sandbox's start to its being registered with the core, on a machine that starts fifty. */
 const ONLINE_MS = 180_000;
 const LOOK_MS = 100;
+/** Of giving a kernel its plugin, where the connection to the core breaks. */
+const TRIES = 3;
 /** Connections of one kernel to the outside. */
 const CONNECTIONS = 16;
 /** The line that asks for one. */
@@ -206,8 +208,22 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
     await whenOnline(kernel, sandbox);
     told('online');
     if (irc === undefined) return;
-    await mesh.kernels.evolve({ ...(await plugin()), kernel });
+    await inject(kernel);
     told('on IRC');
+  };
+
+  /** Where the answer was lost it may have come about. */
+  const inject = async (kernel: string) => {
+    for (let tries = 1; ; tries++)
+      try {
+        return await mesh.kernels.evolve({ ...(await plugin()), kernel });
+      } catch (error) {
+        if (!(isError(error, OutcomeUnknown) || isError(error, ConnectionLost)) || tries === TRIES) throw error;
+        log(`${kernel}: ${describe(error)}`);
+        await new Promise((resolve) => setTimeout(resolve, tries * 1_000));
+        const there = (await mesh.kernels.list()).find((one) => one.kernel === kernel);
+        if (there?.modules.some(({ module }) => module === 'irc')) return;
+      }
   };
 
   const whenOnline = async (kernel: string, sandbox: Sandbox) => {
