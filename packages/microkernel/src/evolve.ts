@@ -35,6 +35,9 @@ export function checkSource(source: unknown): string {
   return source;
 }
 
+/** Python imports its framework while it loads, on a busy machine for seconds: it has as long as a start. */
+const loadTime = (language: Language) => (language === 'python' ? KERNEL_LIMITS.start_ms : LIMITS.load_ms);
+
 export interface StageOptions {
   module: string;
   version: number;
@@ -63,7 +66,7 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
     stages.push({ stage: now, ms: Math.round((at - began) * 10) / 10 });
     [now, began] = [stage, at];
   };
-  const spec: InstanceSpec = { module, ...rest, load_timeout_ms: LIMITS.load_ms };
+  const spec: InstanceSpec = { module, ...rest, load_timeout_ms: loadTime(rest.language) };
   const started: Instance[] = [];
   try {
     const first = await host.start(spec);

@@ -169,12 +169,21 @@ class Guest:
         sys.modules["hauki"] = self.context
         done, made = threading.Event(), []
 
+        def settle(worker, error=None):
+            made.append(error if worker is None else worker)
+            done.set()
+
         def job():
             try:
-                made.append(module.load(source, self.context))
+                if setup.get("kind") != "plugin":
+                    return settle(module.load(source, self.context))
+                import plugin
+
+                self.pool.bound(*plugin.POOL)
+                loaded = module.load(source, self.context, lambda *of: plugin.Plugin(*of, self))
+                self.on_loop(lambda: self.follow(loaded.start(), None, settle))
             except BaseException as error:  # noqa: BLE001: it goes to who asked.
-                made.append(error)
-            done.set()
+                settle(None, error)
 
         self._on_main(job)
         if not done.wait(setup["load_timeout_ms"] / 1000):
