@@ -1,7 +1,7 @@
 /** Modules in Python, from outside: a FastAPI router or an ASGI application serves like any module, and fails like any. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { EvolveRejected, isError } from '@hauki/mesh';
 import { WebSocket } from 'ws';
@@ -93,6 +93,14 @@ for (const driver of ['lxc', 'process'] as const)
       assert.match(await refused.text(), /field required/);
       const { paths } = await kernel.json('/docs/json');
       assert.ok(paths['/api/plugins/notes/api/v2/meshfs/write'].post, 'it is in the description');
+    });
+
+    it('serves the example, which keeps its count from version to version', async () => {
+      const example = readFileSync(new URL('../examples/plugins/hello.py', import.meta.url), 'utf8');
+      await evolve('hello.py', example);
+      assert.deepEqual(await kernel.json('hello/?name=Ada'), { hello: 'Ada', greeted: 1 });
+      await evolve('hello.py', `${example}\n# another version`);
+      assert.deepEqual(await kernel.json('hello/'), { hello: 'you', greeted: 2 });
     });
 
     it('takes a module by its language, serves it at an alias, and at the prefix itself', async () => {
@@ -490,6 +498,31 @@ def slow():
       assert.equal(await text('swap/'), '3');
       await kernel.door.rollback('swap', 1);
       assert.equal(await text('swap/'), '1');
+    });
+
+    it('goes on after code that never returns, on the event loop and in a thread', async () => {
+      await evolve(
+        'endless.py',
+        `
+from fastapi import APIRouter
+router = APIRouter()
+@router.get("/loop")
+async def loop():
+    while True: pass
+@router.get("/thread")
+def thread():
+    while True: pass
+@router.get("/")
+async def quick(): return "quick"
+`,
+      );
+      const leave = new AbortController();
+      const held = kernel.get('endless/thread', { signal: leave.signal });
+      assert.equal(await kernel.json('endless/'), 'quick');
+      leave.abort();
+      await assert.rejects(held);
+      assert.ok((await kernel.get('endless/loop')).status >= 500);
+      await until('it was started again', async () => (await kernel.get('endless/')).status === 200, 40_000);
     });
 
     it('serves the same after a kill -9 of the kernel', async () => {
