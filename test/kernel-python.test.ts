@@ -337,6 +337,44 @@ def get(): pass
       assert.equal((await kernel.door.versions('safe')).length, 1);
     });
 
+    it('refuses what harms while it is loaded, each for its own reason', async () => {
+      const planted: [string, string, RegExp][] = [
+        ['while True: pass', 'load', /did not finish loading within 10000 ms/],
+        [
+          'import asyncio\nfrom fastapi import FastAPI\napp = FastAPI()\n@app.on_event("startup")\nasync def begin(): await asyncio.sleep(999)',
+          'load',
+          /did not finish loading within 10000 ms/,
+        ],
+        ['kept = []\nwhile True: kept.append(bytes(range(256)) * 4096)', 'load', /memory/i],
+        ['import sys\nsys.exit(0)', 'load', /SystemExit: 0/],
+        ['import os\nos._exit(0)', 'load', /exited|ended|died/i],
+        ['def again(): again()\nagain()', 'load', /RecursionError/],
+        [
+          'import threading, time\nfor i in range(999): threading.Thread(target=time.sleep, args=(99,)).start()',
+          'load',
+          /thread/,
+        ],
+        ['import socket\nsocket.create_server(("127.0.0.1", 0))', 'load', /PermissionError/],
+        ['import os\nos.fork()', 'load', /PermissionError/],
+        ['import subprocess\nsubprocess.run(["/bin/true"])', 'load', /Error/],
+        ['open("/etc/shadow")', 'load', /FileNotFoundError/],
+        ['open("/hauki/python/guest.py", "w")', 'load', /OSError|PermissionError/],
+        ['router = 5', 'exports', /a FastAPI `router`/],
+        ['def app_(scope, receive, send): pass', 'exports', /has only app_/],
+        ['if True:\n\tx = 1\n        y = 2', 'parse', /TabError|IndentationError/],
+        ['x = "\\ud800"\nraise ValueError(x)', 'load', /ValueError/],
+      ];
+      // A few at once: most of them wait.
+      const left = planted.entries();
+      const some = Array.from({ length: 3 }, async () => {
+        for (const [i, [source, stage, why]] of left) {
+          await assert.rejects(evolve(`planted_${i}.py`, source), rejected(stage, why), source);
+          assert.equal((await kernel.get(`planted_${i}/`)).status, 404);
+        }
+      });
+      await Promise.all(some);
+    });
+
     const log = (error: unknown) => (isError(error, EvolveRejected) ? (error.fields.log ?? '') : '');
 
     it('answers 500 for what a handler raises, with its line in the log, and goes on', async () => {

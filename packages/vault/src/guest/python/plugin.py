@@ -4,6 +4,8 @@ that a microkernel calls.
 The application is the module's `app`, or is made of its FastAPI `router`. Whatever it answers becomes
 `[status, headers, body]` or an error of that call.
 """
+import contextlib
+import importlib
 import re
 import sys
 
@@ -15,6 +17,13 @@ POOL = 8, 16
 """What the guest's own threads may be here (pool.py): blocking handlers have theirs (asgi.py)."""
 _ROUTES, _ROUTE_CHARS = 512, 200
 _PLACE = re.compile(rf'File "{re.escape(FILE)}", line (\d+)')
+
+
+def prepare(source: str) -> None:
+    """Imports FastAPI, which takes longer than all else, for a module that seems to want it."""
+    if "fastapi" in source:
+        with contextlib.suppress(Exception):
+            importlib.import_module("fastapi")
 
 
 class Plugin:
