@@ -89,7 +89,8 @@ class GuestSession(peer._Session):
             except BaseException as raised:  # noqa: BLE001: whatever it raises is its caller's.
                 return self._finished(id, kept, None, raised)
         if hasattr(value, "__await__"):
-            self.guest.on_loop(lambda: self.guest.follow(value, call, lambda *made: self._finished(id, kept, *made)))
+            follow = lambda: self.guest.follow(value, call, lambda *made: self._finished(id, kept, *made))  # noqa: E731
+            follow() if in_coroutine() else self.guest.on_loop(follow)
         else:
             self._finished(id, kept, value, None)
 
