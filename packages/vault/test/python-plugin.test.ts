@@ -33,9 +33,9 @@ describe('a plugin in the Python guest', { skip }, () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  const start = async (source: string) => {
+  const start = async (source: string, prelude = 'pass') => {
     const worker = `plugin-${process.pid}-${serial++}`;
-    const main = `import sys; sys.path.insert(0, ${JSON.stringify(folder)}); import guest; guest.main()`;
+    const main = `import sys; sys.path.insert(0, ${JSON.stringify(folder)}); import guest; ${prelude}; guest.main()`;
     const child = spawn(PYTHON, ['-I', '-S', '-B', '-c', main], {
       stdio: ['ignore', 'inherit', 'inherit', 'ignore', 'pipe'],
       env: {},
@@ -141,6 +141,39 @@ async def app(scope, receive, send):
       start(lifespan('return await send({"type": "lifespan.startup.failed", "message": "no room"})')),
       rejected('load', /its startup failed: no room/),
     );
+  });
+
+  it('owns up to handlers that never return, so that its kernel starts it again', async () => {
+    const { get, call } = await start(
+      app(
+        `await send({"type": "http.response.start", "status": 200, "headers": []})
+await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+while True:
+    try:
+        await asyncio.sleep(99)
+    except asyncio.CancelledError:
+        print("cancelled")`,
+        'import asyncio',
+      ),
+      'import asgi; asgi._STUCK, asgi._GONE_S, asgi._STUCK_S = 2, 0.05, 0.1',
+    );
+    const leave = async () => {
+      const stream = ((await get())[2] as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+      assert.equal(Buffer.from((await stream.next()).value as Uint8Array).toString(), 'begun');
+      await stream.return!();
+    };
+    await leave();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    assert.deepEqual(await call('describe'), { routes: ['* /*'], state: 'none' });
+    await leave();
+    let told = '';
+    for (let i = 0; i < 400 && told === ''; i++) {
+      await call('describe').catch((error: Error) => {
+        told = error.message;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+    assert.match(told, /too many of its handlers never return/);
   });
 
   it('takes a state over by name and type, in Python’s own types', async () => {

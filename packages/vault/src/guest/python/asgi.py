@@ -26,6 +26,8 @@ _UNREAD_BYTES, _UNREAD_S = 16 * 1024 * 1024, 10.0
 """How much of a body that the application left unread is read and dropped, and for how long."""
 _THREADS = 24
 """Blocking handlers that run at once: with the guest's own threads below the vault's limit of 64."""
+_STUCK, _STUCK_S = 12, 40.0
+"""So many that go on so long after their clients have gone, cancelled or not, will never return: half of the threads."""
 
 
 class Disconnected(ConnectionResetError):
@@ -61,6 +63,10 @@ class Application:
         exchange = (_WebSocket if upgrade else _Http)(scope, body, self._log)
         self._exchanges.add(exchange)
         return await exchange.run(self._app, lambda: self._exchanges.discard(exchange))
+
+    def stuck(self) -> bool:
+        """Whether so much of it never returns that it should be started again."""
+        return sum(exchange.gone_s() > _STUCK_S for exchange in self._exchanges) >= _STUCK
 
     async def startup(self) -> None:
         """Runs the application's start-up. Raises LifespanFailed; one that knows of none needs none."""
@@ -154,6 +160,7 @@ class _Exchange:
         self._complete = False
         """All of the answer has been given out by the application."""
         self._gone = False
+        self._gone_at = None
         self._failure = None
 
     async def run(self, app, over):
@@ -199,8 +206,13 @@ class _Exchange:
         self._close_body()
         self._wake()
         if not self._task.done() and not self._complete:
+            self._gone_at = self._loop.time()
             late = self._loop.call_later(_GONE_S, self._task.cancel)
             self._task.add_done_callback(lambda _: late.cancel())
+
+    def gone_s(self) -> float:
+        """For how long the application goes on that nobody waits for."""
+        return 0.0 if self._gone_at is None else self._loop.time() - self._gone_at
 
     def answer(self, status: int, headers: list, body) -> None:
         if not self._answered.done():

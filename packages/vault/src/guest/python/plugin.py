@@ -54,6 +54,8 @@ class Plugin:
     # Coroutines, so that a loop which stands still answers nothing: by that a kernel knows it.
 
     async def describe(self) -> dict:
+        if self._asgi.stuck():
+            raise RuntimeError("too many of its handlers never return")
         state = "hooks" if all(map(callable, self._hooks)) else "none" if self._kept is None else "export"
         return {"routes": self._routes, "state": state}
 
