@@ -153,15 +153,12 @@ class _Exchange:
         self._scope, self._body, self._log = scope, body, log
         self._loop = asyncio.get_running_loop()
         self._answered = self._loop.create_future()
-        self._chunks: collections.deque = collections.deque()
-        self._ahead = 0
+        self._chunks, self._ahead = collections.deque(), 0
         self._changed = asyncio.Event()
         """Something that somebody waits for has happened: chunks came or went, an end."""
         self._complete = False
         """All of the answer has been given out by the application."""
-        self._gone = False
-        self._gone_at = None
-        self._failure = None
+        self._gone, self._gone_at, self._failure = False, None, None
 
     async def run(self, app, over):
         """Gives the answer when it begins. The application may go on."""
@@ -285,7 +282,9 @@ class _Exchange:
 
 
 class _Http(_Exchange):
-    _start = None
+    def __init__(self, scope, body, log):
+        super().__init__(scope, body, log)
+        self._start, self._asked = None, body is not None
 
     async def receive(self) -> dict:
         body = self._body
@@ -305,10 +304,6 @@ class _Http(_Exchange):
         while not self._gone and not self._complete:
             await self._change()
         return self.disconnect
-
-    def __init__(self, scope, body, log):
-        super().__init__(scope, body, log)
-        self._asked = body is not None
 
     async def send(self, message: dict) -> None:
         kind = message["type"]
