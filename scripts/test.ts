@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
 
-/** What tests need beyond Node: a command to look for, and Debian's package for it. */
+/** What tests need beyond Node: a command to look for, or a file's absolute path, and Debian's package for it. */
 const NEEDED = [
   { command: 'lxc-start', packages: ['lxc'] },
   { command: 'bwrap', packages: ['bubblewrap'] },
@@ -13,6 +13,7 @@ const NEEDED = [
   { command: 'python3', packages: ['python3'] },
   { command: 'ngircd', packages: ['ngircd'] },
   { command: 'ip', packages: ['iproute2'] },
+  { command: '/usr/lib/python3/dist-packages/fastapi/__init__.py', packages: ['python3-fastapi'] },
 ];
 
 /** Test files at once. They wait for processes more than they compute. */
@@ -21,10 +22,12 @@ const CONCURRENCY = 2;
 const FILE_TIMEOUT_MS = 300_000;
 
 const found = (command: string) =>
-  (process.env.PATH ?? '')
-    .split(':')
-    .concat('/usr/sbin', '/usr/bin')
-    .some((folder) => existsSync(`${folder}/${command}`));
+  command.startsWith('/')
+    ? existsSync(command)
+    : (process.env.PATH ?? '')
+        .split(':')
+        .concat('/usr/sbin', '/usr/bin')
+        .some((folder) => existsSync(`${folder}/${command}`));
 
 function run(command: string, args: string[], env: Record<string, string> = {}): number {
   const { status, error } = spawnSync(command, args, { stdio: 'inherit', env: { ...process.env, ...env } });
