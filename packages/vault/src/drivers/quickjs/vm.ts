@@ -59,8 +59,6 @@ interface Waiting {
   size: number;
 }
 
-/** A message of more characters or bytes than this may be a source. */
-const LARGE = 32 * 1024;
 const JOBS_PER_LOOK = 64;
 const FIRST_CALL = '{"jsonrpc":"2.0","id":1,"method":"stats","params":[]}';
 
@@ -78,6 +76,8 @@ export class Vm {
   #vm!: QuickJS;
   #bridge!: Record<Entry, JSValueHandle>;
   readonly #turn: Turn;
+  /** A source is parsed in one go: on a busy machine that takes longer than it computes. */
+  #loading = false;
   #inside = false;
   #over = false;
   #paused = false;
@@ -185,9 +185,13 @@ export class Vm {
         this.#source = source;
         this.#find = lookUp(setup);
         const { worker, language, kind, load_timeout_ms } = setup;
-        return session.call('load', [{ worker, language, kind, load_timeout_ms, time, random }], {
+        this.#loading = true;
+        const loaded = session.call('load', [{ worker, language, kind, load_timeout_ms, time, random }], {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
+        return loaded.finally(() => {
+          this.#loading = false;
+        });
       },
       open: (transport, role, tagged, session_id) => {
         const channel = this.#next_channel++;
@@ -270,9 +274,7 @@ export class Vm {
 
   #run(entry: Entry, args: Argument[]): void {
     const vm = this.#vm;
-    // A source that comes is parsed in one go: on a busy machine that takes longer than it computes.
-    const native = args.some((arg) => typeof arg !== 'number' && arg.length > LARGE);
-    this.#takeTurn(native, () => {
+    this.#takeTurn(() => {
       const handles = args.map((arg) => {
         if (typeof arg === 'number') return vm.newNumber(arg);
         return typeof arg === 'string' ? vm.newString(arg) : vm.newArrayBuffer(arg);
@@ -285,10 +287,10 @@ export class Vm {
     });
   }
 
-  #takeTurn(native: boolean, run: () => void): void {
+  #takeTurn(run: () => void): void {
     const { most_ms } = this.#turn;
     this.#inside = true;
-    this.#turn.begin(native);
+    this.#turn.begin(this.#loading);
     this.#options.busy(most_ms);
     let failed: string | undefined;
     try {
