@@ -9,7 +9,8 @@ import { isError, SessionLost } from '@hauki/protocol';
 import { resumeKey } from '@hauki/rpc/client';
 import { resumeSession } from '@hauki/rpc/resume';
 import { pause } from './pause.ts';
-import type { Route, Routing, WorkerRoute } from './route.ts';
+import type { Route, Routing } from './powers.ts';
+import type { WorkerRoute } from './route.ts';
 
 export { fateOf } from './fate.ts';
 

@@ -5,12 +5,10 @@ import {
   DeadlineExceeded,
   describe,
   type GrantRequest,
-  type Grants,
   type IsolationLevel,
   type Language,
   type NodeInfo,
   type NodeLoad,
-  type Revocation,
   type SecretRequests,
   type SessionInfo,
   type Ticket,
@@ -33,7 +31,8 @@ import {
 import { services } from '#parts';
 import { powers } from '#powers';
 import { createCoreClient } from './http.ts';
-import { type Routing, workerPath } from './route.ts';
+import type { Routing } from './powers.ts';
+import { workerPath } from './route.ts';
 import type { Services } from './services.ts';
 import { RemoteWorker } from './worker.ts';
 
@@ -119,11 +118,6 @@ export interface Mesh extends AsyncDisposable, Services {
   ): PendingGhost<T>;
   /** Kills a worker at once, by ghost or by name. Resolves when nothing of it is left. */
   destruct(worker: object | string): Promise<void>;
-  /**
-   * Takes grants from a worker, by ghost or by name, and from its clones: from its next effect on. Resolves with what it has
-   * then. Rejects with BadInput for what it was not granted, or what cannot be taken while it lives.
-   */
-  revoke(worker: object | string, what: Revocation): Promise<Grants>;
   /** Where a ghost's worker is and how it is reached; waits until it is born. */
   details(worker: object): Promise<WorkerDetails>;
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
@@ -139,13 +133,15 @@ interface Spawned {
   ticket: Ticket;
 }
 
-const opened = new WeakMap<object, Promise<RemoteWorker>>();
+/** What stands behind a worker's ghosts. */
+interface WorkerSource extends GhostSource {
+  opening: Promise<RemoteWorker>;
+}
 
 const workerBehind = (thing: object): Promise<RemoteWorker> => {
-  const source = sourceOf(thing);
-  const worker = source && opened.get(source);
-  if (!worker) throw new BadInput({ what: 'worker', why: 'this is no ghost of a mesh' });
-  return worker;
+  const source = sourceOf(thing) as WorkerSource | undefined;
+  if (!source?.opening) throw new BadInput({ what: 'worker', why: 'this is no ghost of a mesh' });
+  return source.opening;
 };
 
 /**
@@ -224,26 +220,19 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     const ready = opening.then((worker) => {
       born = worker;
       source.label = worker.body.worker;
-      const made = ghost<T>({
-        label: worker.body.worker,
-        call: (method, args, call_options) => worker.call(method, args, call_options),
-        dispose,
-      });
-      opened.set(sourceOf(made)!, opening);
-      return made;
+      return ghost<T>({ ...source, ready: undefined });
     });
     // Whoever calls or awaits hears of a failure; a clone that nobody looks at fails quietly.
     ready.catch(() => {});
-    const source: GhostSource & { ready: Promise<Ghost<T>> } = {
+    const source: WorkerSource & { ready: Promise<Ghost<T>> } = {
       label,
+      opening,
       ready,
       call: (method, args, call_options) =>
         born ? born.call(method, args, call_options) : callLater(opening, method, args, call_options),
       dispose,
     };
-    const pending = pendingGhost<T>(source);
-    opened.set(sourceOf(pending)!, opening);
-    return pending;
+    return pendingGhost<T>(source);
   };
 
   const open = async (ticket: Ticket, { routing = 'p2p_preferred', timeout_ms }: CloneOptions) => {
@@ -298,11 +287,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);
       await core.request('DELETE', workerPath(worker));
-    },
-    async revoke(worker, what) {
-      const name = typeof worker === 'string' ? worker : (await workerBehind(worker)).body.worker;
-      const path = `/api/v2/ephemeral/${encodeURIComponent(name)}/revoke`;
-      return (await core.request<{ grants: Grants }>('POST', path, what)).grants;
     },
     async details(thing) {
       const { body, route, methods } = await workerBehind(thing);

@@ -14,6 +14,6 @@ export { connectKernel, type KernelDoor, type Kernels } from './kernel.ts';
 export type { ProvisionOptions } from './lasting.ts';
 export type { LifeDoor, LogOptions, WorkerState } from './life.ts';
 export type * from './meshfs.ts';
-export type { Routing } from './route.ts';
+export type { Routing } from './powers.ts';
 export type { SpooledJob, SpoolOptions } from './spool.ts';
 export type { Tokens } from './tokens.ts';

@@ -1,5 +1,5 @@
 /** A worker's life from outside: pause and resume, a look inside, its log, and why it ended. */
-import { type Fate, fromWire, type LogLine, type WorkerInfo } from '@hauki/protocol';
+import { type Fate, fromWire, type Grants, type LogLine, type Revocation, type WorkerInfo } from '@hauki/protocol';
 import type { CoreClient } from './http.ts';
 import { requestStream } from './http-stream.ts';
 import { eventsOf } from './streams.ts';
@@ -33,6 +33,11 @@ export interface LifeDoor {
   inspect(worker: object | string, expression: string, options?: { timeout_ms?: number }): Promise<string>;
   /** Its log, oldest line first; a line with `seq` 0 is the core's own. With `follow` it returns what became of it. */
   logs(worker: object | string, options?: LogOptions): AsyncGenerator<LogLine, Fate | undefined>;
+  /**
+   * Takes grants from a worker, and from its clones: from its next effect on. Resolves with what it has then. Rejects with
+   * BadInput for what it was not granted, or what cannot be taken while it lives.
+   */
+  revoke(worker: object | string, what: Revocation): Promise<Grants>;
   /** Whether it lives, or why not, also long after. Rejects with WorkerUnknown. */
   why(worker: object | string): Promise<WorkerState>;
 }
@@ -78,6 +83,9 @@ export function lifeDoor(core: CoreClient, nameOf: (worker: object) => Promise<s
         yield said as LogLine;
       }
       return undefined;
+    },
+    async revoke(worker, what) {
+      return (await core.request<{ grants: Grants }>('POST', await path(worker, '/revoke'), what)).grants;
     },
     why: async (worker) => core.request<WorkerState>('GET', await path(worker)),
   };

@@ -26,7 +26,18 @@ export function services(core: CoreClient, moduleOf: ModuleOf, nameOf: NameOf): 
       names.map((name) => [name, async (...args: unknown[]) => (part(await load())[name] as any)(...args)]),
     ) as Pick<T, K>;
   return {
-    ...later((all: Services) => all, 'provision', 'spool', 'registry', 'sessions', 'pause', 'resume', 'inspect', 'why'),
+    ...later(
+      (all: Services) => all,
+      'provision',
+      'spool',
+      'registry',
+      'sessions',
+      'pause',
+      'resume',
+      'inspect',
+      'revoke',
+      'why',
+    ),
     async *logs(...args) {
       return yield* (await load()).logs(...args);
     },

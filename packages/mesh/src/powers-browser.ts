@@ -3,6 +3,7 @@
  * so no direct route, and no TLS keyed by a ticket.
  */
 import { BadInput, ConnectionLost, fromWire, type MeshError } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc/client';
 import type { Powers } from './powers.ts';
 
@@ -15,13 +16,17 @@ export const powers: Powers = {
 
   defaults: () => ({ core: globalThis.location?.origin ?? 'http://127.0.0.1:8000' }),
 
-  async dialRelay(core, path, token, tls, timeout_ms) {
-    if (tls)
+  direct: false,
+
+  async dial(core, _ticket, { routes: { direct, relay } }, routing) {
+    if (routing === 'p2p_only') throw new ConnectionLost({ why: 'a browser has no direct route to a worker' });
+    if (direct.tls)
       throw new BadInput({
         what: 'the worker',
         why: 'its node asks for TLS keyed by the ticket, which browsers cannot do: use a node on loopback or in a VPN',
       });
-    return dial(new URL(path, core.replace(/^http/, 'ws')), token, timeout_ms);
+    const url = new URL(relay.path, core.base.replace(/^http/, 'ws'));
+    return { link: await dial(url, core.token, LIMITS.handshake_ms), route: 'relay' };
   },
 
   bundle: async () => {

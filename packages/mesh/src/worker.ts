@@ -19,8 +19,8 @@ import {
 } from '@hauki/rpc/client';
 import { fateOf } from '#parts';
 import type { CoreClient } from './http.ts';
-import type { Powers } from './powers.ts';
-import { type Route, type Routing, WorkerRoute, workerPath } from './route.ts';
+import type { Powers, Route, Routing } from './powers.ts';
+import { WorkerRoute, workerPath } from './route.ts';
 
 /** How often a lost session asks for news of the worker: the node's word on a death may be behind the connection's end. */
 const FATE_TRIES = 20;
@@ -89,11 +89,6 @@ export class RemoteWorker {
   /** The route that was taken last. */
   get route(): Route {
     return this.#way.taken;
-  }
-
-  /** Connections that the session has had. */
-  get connections(): number {
-    return this.#way.channel.connections;
   }
 
   /** Bytes carried over a route, both ways. */

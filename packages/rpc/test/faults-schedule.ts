@@ -26,6 +26,7 @@ import {
   type TicketRole,
   WorkerDied,
 } from '@hauki/protocol';
+import { eitherRoute } from '../../mesh/src/powers-node.ts';
 import { WorkerRoute } from '../../mesh/src/route.ts';
 import { openGate } from '../../vault/src/guest/gate.ts';
 import type { Inside } from '../../vault/src/guest/guest.ts';
@@ -693,7 +694,15 @@ async function routed(given: Given & { body: TicketBody; fate: () => Promise<Mes
   const routing = dice.pick(['p2p_preferred', 'p2p_preferred', 'relay_only'] as const);
   const way = new WorkerRoute(ticket, body, {
     core: { base: '', token: '', request: async () => assertNever() },
-    powers: { dialDirect: () => reach('direct'), dialRelay: () => reach('relay') } as any,
+    powers: {
+      direct: true,
+      dial: (_core, _ticket, _body, wanted) =>
+        eitherRoute(
+          wanted,
+          () => reach('direct'),
+          () => reach('relay'),
+        ),
+    },
     routing,
     fate,
   });
