@@ -24,6 +24,13 @@ export interface Outcome {
   discard?: (() => boolean) | undefined;
 }
 
+/** The outcome of a call that failed. */
+export const failure = (error: () => Error): Outcome => ({
+  open() {
+    throw error();
+  },
+});
+
 export class Call implements PipelineSource {
   readonly id: number;
   readonly method: string;
@@ -113,11 +120,9 @@ export class Call implements PipelineSource {
     // A turn later: whoever waited for the last of them may look at this one next.
     setTimeout(() => {
       if (!this.#held?.discard?.()) return;
-      this.#held = {
-        open: () => {
-          throw new RefGone({ what: `result of ${this.method}()`, why: 'nobody looked at it while calls on it ran' });
-        },
-      };
+      this.#held = failure(
+        () => new RefGone({ what: `result of ${this.method}()`, why: 'nobody looked at it while calls on it ran' }),
+      );
     }, 0);
   }
 

@@ -14,12 +14,11 @@ import {
   type MeshError,
   OutcomeUnknown,
   Overloaded,
-  ProtocolViolation,
   Unserialisable,
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { reaching } from '#rest';
-import { Call, type CallHome } from './call.ts';
+import { Call, type CallHome, failure, type Outcome } from './call.ts';
 import type { Encoded } from './codec.ts';
 import { Deferred, lookAt, pipelined, RemotePromise } from './promise.ts';
 import type { CallOptions } from './session.ts';
@@ -37,6 +36,12 @@ export interface Target {
   path?: string[];
 }
 
+/** An answer as it came. */
+export interface Answer {
+  result?: unknown;
+  error?: unknown;
+}
+
 export interface CallerPowers {
   wire: Wire;
   timeout_ms: number;
@@ -44,8 +49,8 @@ export interface CallerPowers {
   idle_lets_exit: boolean;
   /** Why nothing can be called any more, once that is known; undefined while the session is open. */
   over(): Promise<Error> | undefined;
-  /** The peer broke the protocol. */
-  violated(why: string): void;
+  /** What an answer with tagged values comes to; `passing`: it is only passed on. */
+  outcome(message: Answer, bytes: Uint8Array, passing: boolean | undefined): Outcome;
   kill: ((why: string) => void) | undefined;
 }
 
@@ -174,7 +179,7 @@ export class Caller implements CallHome {
   }
 
   /** An answer has come. */
-  settle(id: number, message: { result?: unknown; error?: unknown }, bytes: Uint8Array | undefined): void {
+  settle(id: number, message: Answer, bytes: Uint8Array | undefined): void {
     const call = this.#pending.get(id);
     if (!call) {
       // It was given up: the answer comes too late for anyone.
@@ -183,31 +188,15 @@ export class Caller implements CallHome {
       return;
     }
     this.#drop(call);
-    if (bytes === undefined && message.error === undefined) return call.settleWith(message.result);
+    const { result, error } = message;
     // What nobody looks at yet outlives the frame that it came in.
-    const kept = bytes && call.keep ? bytes.slice() : bytes;
-    call.settle({
-      open: () => {
-        const read = (value: unknown) => (kept ? this.#decoded(value, kept, call.options.passing) : value);
-        if (message.error !== undefined) throw errorFrom(read(message.error));
-        return read(message.result);
-      },
-      discard: kept && (() => this.#powers.wire.refs.discard(message)),
-    });
+    if (bytes) call.settle(this.#powers.outcome(message, call.keep ? bytes.slice() : bytes, call.options.passing));
+    else if (error === undefined) call.settleWith(result);
+    else call.settle(failure(() => fromWire(error)));
   }
 
   forget(call: Call): void {
     this.#powers.wire.tell('rpc.forget', [call.id]);
-  }
-
-  /** A result that breaks the protocol ends the session, and its caller hears why. */
-  #decoded(value: unknown, bytes: Uint8Array, passing: boolean | undefined): unknown {
-    try {
-      return this.#powers.wire.refs.decode(value, bytes, passing);
-    } catch (error) {
-      if (error instanceof ProtocolViolation) this.#powers.violated(describe(error));
-      throw error;
-    }
   }
 
   #drop(call: Call): void {
@@ -237,11 +226,7 @@ export class Caller implements CallHome {
         this.#watch(at);
       }
     } else wire.refs.takeBack(call.given);
-    call.settle({
-      open: () => {
-        throw error;
-      },
-    });
+    call.settle(failure(() => error));
   }
 
   // One timer for all deadlines: set for the earliest, moved only when an earlier one comes.
@@ -282,21 +267,9 @@ export class Caller implements CallHome {
       const unknown = () => new OutcomeUnknown({ method: call.method, why: reason });
       const told = error ?? (sent ? unknown() : new ConnectionLost({ why: reason }));
       call.unlisten?.();
-      call.settle({
-        open: () => {
-          throw told;
-        },
-      });
+      call.settle(failure(() => told));
     }
     this.#pending.clear();
     this.#given_up.clear();
   }
-}
-
-/** The error in an `error` member, with what was thrown as its cause where that came along. */
-export function errorFrom(wire: any): MeshError {
-  const error = fromWire(wire);
-  const thrown = wire?.data?.thrown;
-  if (thrown instanceof Error) error.cause = thrown;
-  return error;
 }

@@ -5,12 +5,12 @@
  */
 import { describe, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { type Encoded, ERROR_MEMBERS, put, type Refs } from './codec.ts';
+import { type Encoded, ERROR_MEMBERS, type Gives, put } from './codec.ts';
 import { lineageOf } from './lineage.ts';
 import { isAnyError, kindOf } from './references.ts';
 
 /** Encodes a value; `where` names it in errors. All or nothing. Throws Unserialisable, TooLarge, or what `give` throws. */
-export function encodeValue(value: unknown, refs: Refs, where = 'value'): Encoded {
+export function encodeValue(value: unknown, refs: Gives, where = 'value'): Encoded {
   const encoder = new Encoder(refs, where);
   try {
     return encoder.encode(value);
@@ -47,7 +47,7 @@ const INSTEAD: Record<string, string> = {
 
 class Encoder {
   gave = false;
-  readonly #refs: Refs;
+  readonly #refs: Gives;
   readonly #where: string;
   /** The keys on the way to what is being read; as many as it lies deep. */
   readonly #path: (string | number)[] = [];
@@ -57,7 +57,7 @@ class Encoder {
   #tagged = false;
   #room = LIMITS.message_bytes;
 
-  constructor(refs: Refs, where: string) {
+  constructor(refs: Gives, where: string) {
     this.#refs = refs;
     this.#where = where;
   }

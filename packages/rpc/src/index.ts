@@ -1,6 +1,8 @@
 /** Mesh-RPC for every platform: nothing here imports Node. */
 export * from './channel.ts';
-export { decodeValue, type Encoded, encodeValue, type Refs } from './codec.ts';
+export type { Encoded, Gives, Takes } from './codec.ts';
+export { decodeValue } from './codec-decode.ts';
+export { encodeValue } from './codec-encode.ts';
 export * from './ghost.ts';
 export * from './handshake.ts';
 export { isClass } from './lineage.ts';

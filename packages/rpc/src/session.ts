@@ -95,7 +95,7 @@ export class Session {
       idle_lets_exit,
       kill,
       over: () => (this.#end ? this.#explained.then(() => this.#refusal()!) : undefined),
-      violated: (why) => this.close(why),
+      outcome: (message, bytes, passing) => this.#rest.outcome(message, bytes, passing),
     });
     this.#rest = restOf({
       wire,

@@ -8,18 +8,18 @@
 import { Overloaded } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Call } from './call.ts';
-import { type Encoded, encodeValue, type Refs } from './codec.ts';
+import type { Encoded, Gives } from './codec.ts';
+import { encodeValue } from './codec-encode.ts';
 import { bytesLength, type Transport } from './transport.ts';
 import { checkSize } from './values.ts';
 
 /** The table of references, as calls need it (`refs.ts`). */
-export interface SessionRefs extends Refs {
+export interface SessionRefs extends Gives {
   /** What was given since the last call of this or of `undo` is on its way: its numbers. */
   sent(): number[];
   undo(): void;
   takeBack(given: number[]): void;
   callEnded(given: number[]): void;
-  decode(parsed: unknown, bytes: Uint8Array, passing?: boolean): unknown;
   discard(value: unknown): boolean;
 }
 
