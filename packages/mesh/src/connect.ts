@@ -89,16 +89,6 @@ export interface MeshStats {
   relay_bytes: number;
 }
 
-export interface WorkerDetails {
-  worker: string;
-  node: string;
-  driver: string;
-  isolation: IsolationLevel;
-  route: 'direct' | 'relay';
-  methods: string[];
-  lease: { heartbeat_ms: number; lease_ms: number };
-}
-
 export interface Mesh extends AsyncDisposable, Services {
   readonly core: string;
   /**
@@ -118,8 +108,6 @@ export interface Mesh extends AsyncDisposable, Services {
   ): PendingGhost<T>;
   /** Kills a worker at once, by ghost or by name. Resolves when nothing of it is left. */
   destruct(worker: object | string): Promise<void>;
-  /** Where a ghost's worker is and how it is reached; waits until it is born. */
-  details(worker: object): Promise<WorkerDetails>;
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
   ended(worker: object): Promise<string>;
   stats(): MeshStats;
@@ -274,7 +262,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     core: base,
     clone,
     cloneDistributed: clone,
-    ...services(core, moduleOf, async (thing) => (await workerBehind(thing)).body.worker),
+    ...services(core, moduleOf, async (thing) => workerBehind(thing)),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
       const opening = (async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
@@ -287,11 +275,6 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);
       await core.request('DELETE', workerPath(worker));
-    },
-    async details(thing) {
-      const { body, route, methods } = await workerBehind(thing);
-      const { worker, node, driver, isolation, lease } = body;
-      return { worker, node, driver, isolation, lease, route, methods };
     },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     stats() {

@@ -12,7 +12,7 @@ export * from './connect.ts';
 export type { EventsOptions } from './events.ts';
 export { connectKernel, type KernelDoor, type Kernels } from './kernel.ts';
 export type { ProvisionOptions } from './lasting.ts';
-export type { LifeDoor, LogOptions, WorkerState } from './life.ts';
+export type { LifeDoor, LogOptions, WorkerDetails, WorkerState } from './life.ts';
 export type * from './meshfs.ts';
 export type { Routing } from './powers.ts';
 export type { SpooledJob, SpoolOptions } from './spool.ts';

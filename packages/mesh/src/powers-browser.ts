@@ -39,28 +39,22 @@ export const powers: Powers = {
 function dial(url: URL, token: string, timeout_ms: number): Promise<FrameTransport> {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(url, WEBSOCKET_PROTOCOL);
-    socket.binaryType = 'arraybuffer';
-    const fail = (error: MeshError<any>) => {
+    const fail = (why: string) => refuse(new ConnectionLost({ why }));
+    const refuse = (error: MeshError<any>) => {
       clearTimeout(timer);
       reject(error);
       socket.close();
     };
-    const timer = setTimeout(
-      () => fail(new ConnectionLost({ why: `the core's relay did not answer within ${timeout_ms} ms` })),
-      timeout_ms,
-    );
+    const timer = setTimeout(() => fail(`the core's relay did not answer within ${timeout_ms} ms`), timeout_ms);
     socket.onopen = () => socket.send(JSON.stringify({ token }));
-    socket.onclose = ({ code }) =>
-      fail(new ConnectionLost({ why: `the core's relay closed the connection (${code})` }));
+    socket.onclose = ({ code }) => fail(`the core's relay closed the connection (${code})`);
     socket.onmessage = ({ data }) => {
-      let answer: any;
       try {
-        answer = JSON.parse(data);
+        const { status, error } = JSON.parse(data);
+        if (status !== 'success') return refuse(fromWire(error));
       } catch {
-        // Told below.
+        return fail('whoever answers is no core');
       }
-      if (answer?.error) return fail(fromWire(answer.error));
-      if (answer?.status !== 'success') return fail(new ConnectionLost({ why: 'whoever answers is no core' }));
       clearTimeout(timer);
       socket.onclose = socket.onmessage = null;
       resolve(webSocketTransport(socket as unknown as WebSocketLike));

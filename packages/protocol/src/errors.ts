@@ -1,7 +1,7 @@
 /**
  * The one error table: everything that can go wrong in operation, with its JSON-RPC code, HTTP status, typed fields,
- * and whether trying again can help. A class here is the same on both ends of a wire: `toWire` and `fromWire` are
- * inverse. Bugs are not here: they throw assertions. The file is long because it is one table.
+ * and whether trying again can help. A class here is the same on both ends of a wire: `toWire` (`thrown.ts`) and
+ * `fromWire` are inverse. Bugs are not here: they throw assertions. The file is long because it is one table.
  *
  * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
  */
@@ -502,28 +502,6 @@ export const ownFrames = (stack: string) =>
     .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))
     .join('\n')
     .slice(0, 4096);
-
-/** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
-export function toWire(thrown: unknown): WireError {
-  let name = 'Error';
-  let message = 'a value that cannot be shown was thrown';
-  let stack: string | undefined;
-  try {
-    if (thrown instanceof MeshError) {
-      const { name, code, message, retryable, fields } = thrown;
-      return { code, message, data: { name, retryable, fields: fields as Record<string, unknown> } };
-    }
-    if (thrown instanceof Error) {
-      name = String(thrown.name);
-      message = String(thrown.message);
-      stack = typeof thrown.stack === 'string' ? ownFrames(thrown.stack) : undefined;
-    } else message = String(thrown);
-  } catch {
-    // A hostile getter threw: the words above stand.
-  }
-  const fields = stack === undefined ? { error_name: name } : { error_name: name, remote_stack: stack };
-  return { code: RemoteError.row.code, message: `${name}: ${message}`, data: { name: 'RemoteError', fields } };
-}
 
 /**
  * The error that a peer sent: of its class where this program has it; else, where it is of another row of the table, a

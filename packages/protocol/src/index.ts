@@ -11,4 +11,5 @@ export * from './limits.ts';
 export * from './pointer.ts';
 export * from './revocation.ts';
 export * from './targets.ts';
+export * from './thrown.ts';
 export * from './ticket.ts';

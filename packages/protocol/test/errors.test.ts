@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import * as errors from '../src/errors.ts';
-import { describe as describeThrown, type ErrorClass, fromWire, isError, MeshError, toWire } from '../src/errors.ts';
+import { describe as describeThrown, type ErrorClass, fromWire, isError, MeshError } from '../src/errors.ts';
+import { toWire } from '../src/thrown.ts';
 
 const table = Object.values(errors).filter(
   (value): value is ErrorClass<any> => typeof value === 'function' && 'row' in value,
