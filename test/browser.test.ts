@@ -43,7 +43,7 @@ describe('what a page loads of the SDK', () => {
   it(`is under ${CLIENT_LIMIT_BYTES} bytes for the main job, compressed (the goal is ${CLIENT_GOAL_BYTES})`, () => {
     assert.ok(bundle.gzip_bytes < CLIENT_LIMIT_BYTES, `${bundle.gzip_bytes} bytes: npm run client-size says of what`);
     const main = bundle.chunks.filter((chunk) => chunk.main).flatMap(({ parts }) => parts);
-    for (const file of ['mesh/src/connect.ts', 'rpc/src/codec-encode.ts', 'protocol/src/errors.ts'])
+    for (const file of ['mesh/src/connect.ts', 'rpc/src/codec-encode.ts', 'protocol/src/caller-errors.ts'])
       assert.ok(
         main.some((part) => part.file.endsWith(file)),
         file,

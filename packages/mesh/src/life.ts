@@ -109,9 +109,9 @@ export function lifeDoor(core: CoreClient, workerOf: WorkerOf): LifeDoor {
     },
     why: async (worker) => core.request<WorkerState>('GET', await path(worker)),
     async details(thing) {
-      const { body, route, methods } = await workerOf(thing);
+      const { body, way, methods } = await workerOf(thing);
       const { worker, node, driver, isolation, lease } = body;
-      return { worker, node, driver, isolation, lease, route, methods };
+      return { worker, node, driver, isolation, lease, route: way.taken, methods };
     },
   };
 }

@@ -6,7 +6,7 @@
 
 import type { MeshError, Ticket, TicketBody } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { type CallerKey, Channel, type FrameTransport, openSession } from '@hauki/rpc/client';
+import { type CallerKey, Channel, type FrameTransport, openSession, readTicketBody } from '@hauki/rpc/client';
 import { comebackOf } from '#parts';
 import type { Comeback } from './comeback.ts';
 import type { CoreClient } from './http.ts';
@@ -32,8 +32,9 @@ export class WorkerRoute {
   /** The route that was taken last. */
   taken: Route = 'direct';
   readonly given: RoutePowers;
-  readonly ticket: Ticket;
-  readonly body: TicketBody;
+  // Both from `open` on.
+  ticket!: Ticket;
+  body!: TicketBody;
   stopped = false;
   #comeback: Promise<Comeback> | undefined;
   #pending: Promise<unknown> | undefined;
@@ -41,18 +42,18 @@ export class WorkerRoute {
   /** Bytes of connections that were left. */
   readonly #carried: Record<Route, number> = { direct: 0, relay: 0 };
 
-  constructor(ticket: Ticket, body: TicketBody, given: RoutePowers) {
-    this.ticket = ticket;
-    this.body = body;
+  constructor(given: RoutePowers) {
     this.given = given;
     this.channel = new Channel((reason) => void this.#cut(reason));
     this.channel.onEnd(() => this.stop());
   }
 
   /** Redeems the ticket over the first route that opens. Gives the worker's methods. */
-  async open(key: CallerKey): Promise<string[]> {
+  async open(ticket: Ticket, key: CallerKey): Promise<string[]> {
+    this.ticket = ticket;
+    this.body = readTicketBody(ticket.signed);
     const { link, route } = await this.dial(this.given.routing);
-    const methods = await openSession(link, this.channel, this.ticket, key);
+    const methods = await openSession(link, this.channel, ticket, key);
     this.took(route, link);
     return methods;
   }

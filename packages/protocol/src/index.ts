@@ -1,5 +1,7 @@
 /** The words on the wire. */
 export * from './access.ts';
+export * from './called-errors.ts';
+export * from './caller-errors.ts';
 export * from './control.ts';
 export * from './doors.ts';
 export * from './errors.ts';
@@ -11,5 +13,4 @@ export * from './limits.ts';
 export * from './pointer.ts';
 export * from './revocation.ts';
 export * from './targets.ts';
-export * from './thrown.ts';
 export * from './ticket.ts';

@@ -8,6 +8,7 @@
  * side, or when its owner gives up waiting for a connection.
  */
 import { ProtocolViolation } from '@hauki/protocol';
+import { unref } from '#platform';
 import { KIND } from './frames.ts';
 import { bytesLength, type FrameTransport, type Transport, type TransportEvents } from './transport.ts';
 
@@ -247,8 +248,7 @@ export class Channel implements Transport {
 
   #tellSoon(): void {
     if (this.#ack_timer !== undefined) return;
-    this.#ack_timer = setTimeout(() => this.#tell(), ACK.after_ms);
-    (this.#ack_timer as { unref?: () => void }).unref?.();
+    this.#ack_timer = unref(setTimeout(() => this.#tell(), ACK.after_ms));
   }
 
   #tell(): void {

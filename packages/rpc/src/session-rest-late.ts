@@ -7,7 +7,7 @@
  */
 import { describe, type MeshError, Overloaded } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import type { Outcome } from './call.ts';
+import type { Call, Outcome } from './call.ts';
 import type { Answer } from './caller.ts';
 import { sourceOf } from './ghost.ts';
 import { type Given, isStream, kindOf } from './references.ts';
@@ -86,7 +86,7 @@ class LateRest implements Rest, SessionRefs {
     );
   }
 
-  outcome(...answer: [Answer, Uint8Array, boolean | undefined]): Outcome {
+  outcome(...answer: [Call, Answer, Uint8Array]): Outcome {
     return this.#real?.outcome(...answer) ?? { open: () => undefined };
   }
 

@@ -3,9 +3,9 @@
  * references, streams. Most pages never need it and then never load it (`session-rest-late.ts`); everywhere else `#rest`
  * is this module.
  */
-import { describe, fromWire, type MeshError, NoSuchMethod, ProtocolViolation, toWire } from '@hauki/protocol';
+import { describe, fromWire, type MeshError, NoSuchMethod, ProtocolViolation, RefGone, toWire } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import type { Outcome } from './call.ts';
+import { type Call, failure, type Outcome } from './call.ts';
 import type { Answer, Caller } from './caller.ts';
 import { invoke, read } from './invoke.ts';
 import { readAnswer } from './read-answer.ts';
@@ -46,8 +46,8 @@ export interface Rest {
   receive(message: IncomingCall, method: string, text: string, bytes: Uint8Array | undefined): void;
   /** Whether a message was taken to be held back: asked for each, where there is such a thing. */
   holds?(text: string, bytes: Uint8Array | undefined): boolean;
-  /** What an answer with tagged values comes to, once somebody looks. `passing`: it is only passed on. */
-  outcome(message: Answer, bytes: Uint8Array, passing: boolean | undefined): Outcome;
+  /** What an answer with tagged values comes to, once somebody looks. */
+  outcome(call: Call, message: Answer, bytes: Uint8Array): Outcome;
   /** While messages are held back. Never rejects. */
   readonly loading?: Promise<void> | undefined;
   stats(): RestStats;
@@ -170,10 +170,12 @@ export class SessionRest implements Rest {
     }
   }
 
-  outcome(message: Answer, bytes: Uint8Array, passing: boolean | undefined): Outcome {
+  outcome(call: Call, message: Answer, bytes: Uint8Array): Outcome {
+    // What nobody looks at yet outlives the frame that it came in.
+    const kept = call.keep ? bytes.slice() : bytes;
     const read = (value: unknown) => {
       try {
-        return this.#refs.decode(value, bytes, passing);
+        return this.#refs.decode(value, kept, call.options.passing);
       } catch (error) {
         // A result that breaks the protocol ends the session, and its caller hears why.
         if (error instanceof ProtocolViolation) this.#end(describe(error));
@@ -185,7 +187,11 @@ export class SessionRest implements Rest {
         if (message.error !== undefined) throw errorFrom(read(message.error));
         return read(message.result);
       },
-      discard: () => this.#refs.discard(message),
+      discard: () => {
+        const why = 'nobody looked at it while calls on it ran';
+        if (!this.#refs.discard(message)) return undefined;
+        return failure(() => new RefGone({ what: `result of ${call.method}()`, why }));
+      },
     };
   }
 
