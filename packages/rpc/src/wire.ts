@@ -63,7 +63,8 @@ export class Wire {
 
   /** Sends a call at the end of this turn. */
   begin(call: Call): void {
-    this.#outbox_chars += call.unlaid!.head.length + bytesLength(call.unlaid!.bytes ?? []);
+    const { head, bytes } = call.unlaid!;
+    this.#outbox_chars += head.length + (bytes ? bytesLength(bytes) : 0);
     if (this.#outbox.push(call) === 1) queueMicrotask(this.flush);
   }
 
