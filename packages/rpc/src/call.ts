@@ -83,6 +83,11 @@ export class Call implements PipelineSource {
     this.#dependents++;
   }
 
+  /** Whether it is made on the result of another call, or names it. */
+  goesOn(call: Call): boolean {
+    return this.#parents?.includes(call) ?? false;
+  }
+
   /**
    * Settles the promise. Where it was only called on and nobody looks, what came is held until somebody does, and let
    * go of when the calls on it are over: a result that nobody looks at must not fill the other side's table.

@@ -215,8 +215,8 @@ export class Caller implements CallHome {
     this.#pending.delete(call.id);
     this.#drop(call);
     const { wire } = this.#powers;
-    // What others go on leaves with them: they are to hear what became of it.
-    const left = call.keep || !wire.retract(call);
+    // What others go on leaves with them, to hear over there what became of it; before anything leaves, they stay too.
+    const left = (call.keep && !wire.waits) || !wire.retract(call);
     const error = why(left);
     if (left) {
       wire.tell('rpc.cancel', [call.id, describe(error)]);
@@ -227,7 +227,10 @@ export class Caller implements CallHome {
         this.#pending.set(call.id, call);
         this.#watch(call.deadline);
       }
-    } else wire.refs.takeBack(call.given);
+    } else {
+      wire.refs.takeBack(call.given);
+      if (call.keep) for (const other of this.#pending.values()) if (other.goesOn(call)) this.#giveUp(other, why);
+    }
     call.settle(failure(() => error));
   }
 

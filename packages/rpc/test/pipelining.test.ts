@@ -467,9 +467,13 @@ describe('pipelining on something that is still to come', () => {
     const b = new Session({ transport: y, dispatch: serving(makeRoot()) });
     const controller = new AbortController();
     const left = a.call('one', [], { signal: controller.signal });
+    const read = (a.call('open', [], { signal: controller.signal }) as any).write('x').read();
+    const named = a.call('nameOf', [a.call('open', [], { signal: controller.signal })]);
     const late = a.call('one', [], { timeout_ms: 1 });
     controller.abort(new Error('no longer wanted'));
-    assert.equal((await rejectsWith(left, Cancelled)).fields.may_have_run, false);
+    // What goes on a call that is not sent is not sent either.
+    for (const call of [left, read, named])
+      assert.equal((await rejectsWith(call, Cancelled)).fields.may_have_run, false);
     // What sets no time of its own waits for the other side first.
     let over = false;
     const unhurried = a.call('one').then(
