@@ -34,7 +34,8 @@ import {
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { CpuLoad } from './cpu-load.ts';
 import { Families } from './families.ts';
-import { forge, type Living, makeTicket } from './forge.ts';
+import { forge, type Living } from './forge.ts';
+import { Mint, mint } from './mint.ts';
 import { cleanSession, fateOf, infoOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -65,6 +66,7 @@ export class Agent {
   readonly #unwanted = new Set<string>();
   readonly #network: Network;
   readonly #families = new Families();
+  readonly #mint = new Mint();
   #unreported: Fate[] = [];
   readonly #cpu = new CpuLoad();
   #closing = false;
@@ -158,6 +160,7 @@ export class Agent {
       const { living, ticket } = await forge(job, entry.driver, {
         ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
+        mint: this.#mint,
         family: {
           clone: (request) => this.#core().clone(name, request),
           call: (child, ...call) => this.#child(name, child).call(...call),
@@ -190,7 +193,7 @@ export class Agent {
 
   async mint_ticket(worker: string): Promise<TicketPart> {
     const { shell } = this.#findRunning(worker);
-    const { ticket, expected } = await makeTicket('visitor');
+    const { ticket, expected } = await mint('visitor');
     await shell.expect(expected);
     return ticket;
   }
