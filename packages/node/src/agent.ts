@@ -69,6 +69,8 @@ export class Agent {
   readonly #mint = new Mint();
   #unreported: Fate[] = [];
   readonly #cpu = new CpuLoad();
+  /** When the last one was made, or failed to be. */
+  #forged_at = 0;
   #closing = false;
 
   constructor(options: AgentOptions) {
@@ -104,6 +106,9 @@ export class Agent {
 
   /** MiB that may still be promised. */
   room_mib = (): number => this.#options.memory_mib - this.#promised();
+
+  /** For how long nobody has waited for a worker here; 0 while somebody does. */
+  calm_ms = (): number => (this.#forging.size > 0 ? 0 : performance.now() - this.#forged_at);
 
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers, volumes } = this.#options;
@@ -186,6 +191,7 @@ export class Agent {
       throw error;
     } finally {
       this.#forging.delete(job.worker);
+      this.#forged_at = performance.now();
       this.#unwanted.delete(job.worker);
       done();
     }
