@@ -10,6 +10,12 @@ it('goes through to the end', async () => {
   await rehearse();
 });
 
+it('is called off between its steps', async () => {
+  let asked = 0;
+  await rehearse(() => ++asked === 2);
+  assert.equal(asked, 2);
+});
+
 it('redeems for real: its ticket opens its gate once', async () => {
   const rehearsal = await rehearsalTicket();
   const dial = await openRehearsal(rehearsal);

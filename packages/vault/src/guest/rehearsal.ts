@@ -13,20 +13,31 @@ import { Redeemer } from './redeemer.ts';
 import { firstCall, LEASE_MS, type Rehearsal, rehearsalTicket, SELF } from './rehearsal-caller.ts';
 
 const EMPTY_MODULE = 'data:text/javascript,export{}';
-/** A vault that was started for somebody has its worker earlier than this. */
-const IDLE_MS = 25;
+/** A vault that was started for somebody has its worker earlier than this, on a busy machine too. */
+const IDLE_MS = 100;
 
-/** Rehearses once the vault has been idle for a moment; the function that is given back calls it off. */
+/** Rehearses once the vault has been idle for a moment; the function that is given back calls it off, also on its way. */
 export function rehearseWhenIdle(): () => void {
-  const timer = setTimeout(() => void rehearse().catch(() => {}), IDLE_MS);
-  return () => clearTimeout(timer);
+  let off = false;
+  const timer = setTimeout(() => void rehearse(() => off).catch(() => {}), IDLE_MS);
+  return () => {
+    off = true;
+    clearTimeout(timer);
+  };
 }
 
-/** Rejects where something of it fails. */
-export async function rehearse(): Promise<void> {
+/** Goes through it, or as far as until it is called off: between its steps it hears what has come. Rejects where it fails. */
+export async function rehearse(off: () => boolean = () => false): Promise<void> {
+  const heard = () => new Promise((resolve) => setImmediate(resolve));
   await import(EMPTY_MODULE);
+  await heard();
+  if (off()) return;
   const rehearsal = await rehearsalTicket();
+  await heard();
+  if (off()) return;
   const dial = await openRehearsal(rehearsal);
+  await heard();
+  if (off()) return;
   await firstCall(streamTransport(dial()), rehearsal);
 }
 
