@@ -92,7 +92,10 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
     if (second !== first) await first.end('its tests are over');
     return { instance: second, report };
   } catch (error) {
-    const log = started.map((instance) => instance.log_tail()).join('\n');
+    const log = started
+      .map((instance) => instance.log_tail())
+      .filter(Boolean)
+      .join('\n');
     await Promise.all(started.map((instance) => instance.end('it was rejected')));
     throw rejection(module, now, error, log);
   }

@@ -32,6 +32,14 @@ async function hydrate(instance: Instance, state: Uint8Array, from_version: numb
   }
 }
 
+async function dehydrate(instance: Instance): Promise<Uint8Array> {
+  try {
+    return serialize(await instance.dehydrate());
+  } catch (error) {
+    throw new Error(`dehydrate failed: ${describe(error)}`);
+  }
+}
+
 /** Rejects where a state cannot be handed over, or the change not be kept; then nothing has changed. */
 export async function handOver(store: Store, change: Change): Promise<void> {
   const { module, next, instance, deed, by, facts, note = null, restore } = change;
@@ -48,7 +56,7 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   }
   const left = await store.facts(module.name, old.version);
   await module.quiesce(old, async () => {
-    const state = serialize(await old.dehydrate());
+    const state = await dehydrate(old);
     if (state.length > KERNEL_LIMITS.state_bytes)
       throw new Error(`its state has ${state.length} bytes; ${KERNEL_LIMITS.state_bytes} are taken over`);
     const given = restore === undefined ? state : await store.state(restore);

@@ -31,7 +31,7 @@ import { type Instance, PluginHost } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
-import { checkAlias, readModule } from './names.ts';
+import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
 import { type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
@@ -158,7 +158,7 @@ export class Kernel {
     const named = readModule(request.target_module, request.language);
     const name = named.module;
     const posted = checkTrials(request.tests);
-    const grants = normaliseGrants(request.grants);
+    const grants = checkGrants(normaliseGrants(request.grants));
     const alias = request.alias === undefined ? undefined : checkAlias(request.alias);
     const { weight, dry_run = false } = request;
     if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
@@ -212,6 +212,7 @@ export class Kernel {
       const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
       try {
         await this.#store.keepSource(name, version, source, language);
+        if (!instance.open) throw new Error('its vault has ended meanwhile');
         const deed = request.edits ? 'operate' : 'evolve';
         await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
         this.#modules.indexAliases();

@@ -35,8 +35,12 @@ export const KERNEL_LIMITS = {
   state_bytes: 4 * 1024 * 1024,
   /** Dehydrating and hydrating. */
   state_ms: 5_000,
-  /** Header names and values of one request or answer. */
+  /** Header names and values of one request or answer, and what an answer's take: most clients refuse more than 16 KiB. */
   headers: 200,
+  header_bytes: 14 * 1024,
+  /** Routes that a module may name, and how long naming them may take. */
+  routes: 512,
+  describe_ms: 10_000,
   /** How many of the last answers' times a version's p99 is taken of. */
   times_kept: 1_024,
   /** Answers before a version is judged by its error rate or p99. */

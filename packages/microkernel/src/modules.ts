@@ -1,11 +1,20 @@
 /** The modules of a kernel: which there are, at which aliases, and how they are started again. */
 import { availableParallelism } from 'node:os';
-import { BadInput, ModuleUnknown, type ModuleView, Overloaded, prefixOf, type VersionFacts } from '@hauki/protocol';
+import {
+  BadInput,
+  ModuleUnknown,
+  type ModuleView,
+  Overloaded,
+  prefixOf,
+  StorageFailed,
+  type VersionFacts,
+} from '@hauki/protocol';
 import type { Instance, PluginHost } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
 import { aliasesMeet } from './names.ts';
 import { emptyRecord, type Store } from './store.ts';
+import { digestOf } from './surgeon.ts';
 
 export interface ModulesPowers {
   store: Store;
@@ -95,6 +104,8 @@ export class Modules {
   async startVersion(facts: VersionFacts): Promise<Instance> {
     const { store, host } = this.#powers;
     const source = await store.source(facts.module, facts.version);
+    if (digestOf(source) !== facts.digest)
+      throw new StorageFailed({ what: `version ${facts.version} of ${facts.module}: its source was changed` });
     return host.start({ ...facts, source, load_timeout_ms: KERNEL_LIMITS.start_ms });
   }
 

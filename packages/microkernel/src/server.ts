@@ -303,6 +303,9 @@ interface OpenApi {
   tags?: { name: string; description?: string }[];
 }
 
+/** What OpenAPI 3.0 has a place for. */
+const OPENAPI = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
+
 /** The description with every module's routes, under its tag. */
 function withModules(document: OpenApi, kernel: Kernel): OpenApi {
   const paths: Record<string, Record<string, object>> = {};
@@ -312,7 +315,7 @@ function withModules(document: OpenApi, kernel: Kernel): OpenApi {
     for (const route of live.find((one) => one.version === version)?.routes ?? []) {
       const [method = '*', path = '/*'] = route.split(' ');
       const templated = path.replaceAll(/:(\w+)(?:\{[^}]*\})?/g, '{$1}').replaceAll('*', '{path}');
-      const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()];
+      const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()].filter((one) => OPENAPI.has(one));
       const parameters = [...templated.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
         name,
         in: 'path',

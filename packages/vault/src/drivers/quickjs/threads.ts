@@ -98,6 +98,17 @@ export class Threads {
     thread.worker.postMessage(message);
   }
 
+  /** Something in it is to end: it need not give way until then. */
+  hurry(thread: Thread): void {
+    if (thread.nice > 0) this.#renice(thread, 0);
+  }
+
+  /** Ends a thread with all that is in it. */
+  lose(thread: Thread, reason: string): void {
+    this.#gone(thread, reason);
+    void thread.worker.terminate();
+  }
+
   /** Ends threads that overran, and tells the system which are to give way. */
   watch(): void {
     const now = now_ms();
@@ -105,8 +116,7 @@ export class Threads {
       const { clock, seen } = thread;
       const until = clock[CLOCK.until]!;
       if (until !== 0 && now > until && this.#overran(thread, until, now)) {
-        this.#gone(thread, 'code in its thread overran its turn and could not be interrupted');
-        void thread.worker.terminate();
+        this.lose(thread, 'code in its thread overran its turn and could not be interrupted');
         continue;
       }
       const since = clock[CLOCK.since]!;
