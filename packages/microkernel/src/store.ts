@@ -32,6 +32,8 @@ export interface ModuleRecord {
   tests: Trial[];
   /** Evolves are refused until it is let go of. */
   pinned: boolean;
+  /** The state that what runs began with, and whose it was: a kernel that comes back gives it again. */
+  state?: { pointer: string; from: number } | null;
 }
 
 export const emptyRecord = (module: string): ModuleRecord => ({
@@ -135,6 +137,12 @@ export class Store {
     const chunks: Buffer[] = [];
     for await (const chunk of (await this.#meshfs.open(pointer)).read()) chunks.push(Buffer.from(chunk));
     return Buffer.concat(chunks);
+  }
+
+  /** Keeps a record in which no more has changed than the state to begin with: nothing for the journal. */
+  async keepRecord(record: ModuleRecord): Promise<void> {
+    await this.#backplane.commit([{ namespace: MODULES, key: record.module, value: JSON.stringify(record) }]);
+    this.#records.set(record.module, record);
   }
 
   /** One change of a module, with what it is about: all of it or nothing. Resolves when it is durable. */
