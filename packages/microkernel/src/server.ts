@@ -310,7 +310,7 @@ const OPENAPI = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'pat
 function withModules(document: OpenApi, kernel: Kernel): OpenApi {
   const paths: Record<string, Record<string, object>> = {};
   const tags: OpenApi['tags'] = [];
-  for (const { module, version, digest, live } of kernel.modules()) {
+  for (const { module, version, digest, live, alias } of kernel.modules()) {
     tags.push({ name: module, description: `version ${version}, ${digest}` });
     for (const route of live.find((one) => one.version === version)?.routes ?? []) {
       const [method = '*', path = '/*'] = route.split(' ');
@@ -322,14 +322,17 @@ function withModules(document: OpenApi, kernel: Kernel): OpenApi {
         required: true,
         schema: { type: 'string' },
       }));
-      const full = `${prefixOf(module)}${templated}`;
-      paths[full] ??= {};
-      for (const one of methods)
-        paths[full][one] = {
-          tags: [module],
-          parameters,
-          responses: { default: { description: 'what the module answers' } },
-        };
+      // What lies under its alias is served there too.
+      const at = alias !== null && path.startsWith(alias) ? [templated] : [];
+      for (const full of [`${prefixOf(module)}${templated}`, ...at]) {
+        paths[full] ??= {};
+        for (const one of methods)
+          paths[full][one] = {
+            tags: [module],
+            parameters,
+            responses: { default: { description: 'what the module answers' } },
+          };
+      }
     }
   }
   return { ...document, tags: [...(document.tags ?? []), ...tags], paths: { ...document.paths, ...paths } };
