@@ -47,13 +47,14 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   const entry = { module: module.name, deed, by, version, digest, note };
   const old = module.main;
   const started = instance ? [instance] : [];
+  const source = instance?.spec.source;
   const all = next.live.some((live) => live.version === version && live.weight === 100);
   if (instance?.has_state && !all)
     throw new BadInput({ what: 'weight', why: `${module.name} keeps a state, which two versions cannot share` });
   if (!instance || !old?.has_state || !all) {
     if (instance && restore !== undefined) await hydrate(instance, await store.state(restore), version);
     const record = { ...next, state: restore === undefined ? null : { pointer: restore, from: version } };
-    return module.swap(record, started, () => store.commit(record, entry, [facts]));
+    return module.swap(record, started, () => store.commit(record, entry, [facts], source));
   }
   const left = await store.facts(module.name, old.version);
   await module.quiesce(old, async () => {
@@ -66,7 +67,7 @@ export async function handOver(store: Store, change: Change): Promise<void> {
     const begins =
       restore === undefined ? { pointer: state_pointer, from: old.version } : { pointer: restore, from: version };
     const record = { ...next, state: instance.has_state ? begins : null };
-    await module.swap(record, started, () => store.commit(record, entry, both));
+    await module.swap(record, started, () => store.commit(record, entry, both, source));
   });
 }
 

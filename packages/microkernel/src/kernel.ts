@@ -220,6 +220,7 @@ export class Kernel {
         await instance.end('it did not come into service');
         throw rejection(name, 'swap', error, instance.log_tail());
       }
+      await this.#store.copied();
       this.#tell({ what: 'evolved', module: name, version, digest, by });
       return answer;
     });
@@ -250,6 +251,7 @@ export class Kernel {
       if (!living) await instance.end('it did not come into service');
       throw rejection(name, deed, error, instance.log_tail());
     }
+    await this.#store.copied();
     this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
     const { report, digest } = facts;
     const prefix = `${prefixOf(name)}/`;
@@ -316,6 +318,7 @@ export class Kernel {
       await module.swap(record, [], () => this.#store.commit(record, entry));
       this.#modules.indexAliases();
     });
+    await this.#store.copied();
     this.#tell({ what: 'removed', module: name, by });
   }
 
@@ -342,6 +345,7 @@ export class Kernel {
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */
   async close(): Promise<void> {
     await this.#modules.close('the kernel is shut down');
+    await this.#store.copied();
     await this.#agent.close();
     await this.#backplane.close();
   }
