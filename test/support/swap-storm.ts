@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startKernel } from '@hauki/cli';
-import { connectKernel } from '@hauki/mesh';
+import { connectKernel, EvolveRejected, isError } from '@hauki/mesh';
 import { descendants } from './mesh.ts';
 
 export interface SwapStorm {
@@ -23,6 +23,8 @@ export interface SwapStorm {
 
 export interface SwapReport {
   swaps: number;
+  /** Refused because what was under way did not end in time: the machine was too busy, and nothing changed. */
+  refused: number;
   requests: number;
   failed: number;
   /** Why the first of them failed. */
@@ -81,12 +83,17 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
         list[tenth].push(value);
       }
     };
+    let refused = 0;
     const tenth_of = (i: number) => Math.min(9, Math.floor(((i - 1) * 10) / swaps));
     for (let i = 1; i <= swaps; i++) {
       const module = i % 4 === 0 ? 'counting' : 'plain';
       // Every tenth goes back; the one after goes on from there.
-      if (i % 10 === 5) await door.rollback('plain');
-      else await door.evolve({ target_module: module, content: module === 'plain' ? plain(String(i)) : counting(i) });
+      const content = module === 'plain' ? plain(String(i)) : counting(i);
+      const swap = i % 10 === 5 ? door.rollback('plain') : door.evolve({ target_module: module, content });
+      await swap.catch((error) => {
+        if (!(isError(error, EvolveRejected) && /were still under way/.test(error.message))) throw error;
+        refused++;
+      });
       look(tenth_of(i));
       if (tenth_of(i) !== tenth_of(i + 1) || i === swaps) {
         const tenth = tenth_of(i);
@@ -106,6 +113,7 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
     const failed = stats.reduce((sum, one) => sum + one.failed, 0);
     return {
       swaps,
+      refused,
       requests: stats.reduce((sum, one) => sum + one.sent, 0),
       failed,
       why: stats.map(({ why }) => why).find(Boolean) ?? '',

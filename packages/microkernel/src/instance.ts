@@ -141,6 +141,8 @@ export class Instance {
   #idle: (() => void)[] = [];
   #ending: Promise<void> | undefined;
   #watching: NodeJS.Timeout | undefined;
+  /** Since when it has not said that it lives, while it should. */
+  #silent_since: number | undefined;
 
   constructor(spec: InstanceSpec, worker: string, session: Session, description: PluginDescription, agent: Agent) {
     this.spec = spec;
@@ -233,18 +235,29 @@ export class Instance {
   /** While it serves something it must go on answering: code that never returns would hold its requests for ever. */
   #watch(): void {
     clearTimeout(this.#watching);
-    this.#watching = setTimeout(async () => {
-      if (this.#in_flight === 0 || !this.#session.open) return;
-      try {
-        await this.#session.call('describe', [], { timeout_ms: KERNEL_LIMITS.ping_ms });
-        this.#watch();
-      } catch {
-        if (!this.#session.open) return;
-        await this.end(
-          `it did not answer for ${KERNEL_LIMITS.quiet_ms + KERNEL_LIMITS.ping_ms} ms: its code never returns`,
-        );
-      }
-    }, KERNEL_LIMITS.quiet_ms);
+    this.#watching = setTimeout(() => void this.#check(), KERNEL_LIMITS.quiet_ms);
+  }
+
+  async #check(): Promise<void> {
+    if (this.#in_flight === 0 || !this.#session.open) return;
+    const before = await this.#cpu_ms();
+    try {
+      await this.#session.call('describe', [], { timeout_ms: KERNEL_LIMITS.ping_ms });
+      this.#silent_since = undefined;
+      return this.#watch();
+    } catch {
+      if (!this.#session.open) return;
+    }
+    this.#silent_since ??= performance.now() - KERNEL_LIMITS.ping_ms;
+    const silent_ms = performance.now() - this.#silent_since;
+    // One that has not computed all the while only waits for a busy machine; but not for ever.
+    const computed = (await this.#cpu_ms()) - before > KERNEL_LIMITS.ping_ms / 2;
+    if (!computed && silent_ms < KERNEL_LIMITS.silent_ms) return this.#watch();
+    await this.end(`it did not answer for ${Math.round(silent_ms)} ms: its code never returns`);
+  }
+
+  async #cpu_ms(): Promise<number> {
+    return (await this.#agent.usage(this.worker))?.cpu_ms ?? 0;
   }
 
   /** The last lines that it logged. */

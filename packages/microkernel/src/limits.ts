@@ -22,6 +22,8 @@ export const KERNEL_LIMITS = {
   /** A version that serves something is asked so often whether it lives, and has so long to answer. */
   quiet_ms: 3_000,
   ping_ms: 5_000,
+  /** One that did not answer and hardly computed either, on a machine with too much to do, gets so long. */
+  silent_ms: 25_000,
   /** Until a plugin has answered with its headers. */
   request_ms: 30_000,
   /** Requests under way in one version. */
