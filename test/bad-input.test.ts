@@ -52,7 +52,8 @@ for (const driver of DRIVERS) {
       await refused(
         { source: 'for (;;) {} export const a = () => 1;' },
         errors.SourceRejected,
-        /did not finish loading within 700 ms/,
+        // On a busy machine a turn may come to its own end first.
+        /did not finish loading within 700 ms|one turn of its code ran for more than/,
         options,
       );
     });

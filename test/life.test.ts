@@ -191,7 +191,7 @@ for (const driver of DRIVERS) {
       const following = collect(used.mesh.logs(ghost, { follow: true }));
       await until('the log has its lines', async () => (await collect(used.mesh.logs(worker))).lines.length === 2);
       await ghost.say('two');
-      await sleep(300);
+      await until('it has the others', async () => (await collect(used.mesh.logs(worker))).lines.length === 4);
       await used.mesh.destruct(ghost);
       const { lines, fate } = await following;
       const said = lines.map(({ seq, level, text }) => [seq, level, text]);
@@ -234,10 +234,10 @@ for (const driver of DRIVERS) {
       await ghost.burn(50);
       await ghost.say('hello');
       await ghost.add(1, 2);
-      await sleep(600);
-      const { usage } = (await info(worker))!;
-      assert.ok(usage, 'it is told');
-      assert.deepEqual([usage.calls, usage.log_lines, usage.fetched_bytes], [3, 2, 0]);
+      const told = async () => (await info(worker))!.usage;
+      await until('all of it is told', async () => (await told())?.calls === 3 && (await told())?.log_lines === 2);
+      const usage = (await told())!;
+      assert.equal(usage.fetched_bytes, 0);
       if (usage.cpu_ms === null) return t.skip('this driver tells neither CPU time nor memory');
       assert.ok(usage.cpu_ms! > 1, `${usage.cpu_ms} ms of CPU`);
       assert.ok(usage.memory_bytes! > 100_000, `${usage.memory_bytes} bytes`);

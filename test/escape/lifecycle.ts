@@ -209,8 +209,8 @@ async function outlivesAgent(world: World, driver: DriverName): Promise<Outcome>
     const { worker } = await mesh.details(ghost);
     const below = descendants(node.child.pid!);
     await node.kill();
-    await until('no process of the agent is left', () => below.every((pid) => !lives(pid)), 8_000);
-    await until(`nothing of ${worker} is left`, () => traces(worker).length === 0, 8_000);
+    await until('no process of the agent is left', () => below.every((pid) => !lives(pid)));
+    await until(`nothing of ${worker} is left`, () => traces(worker).length === 0);
     return blocked(`all ${below.length} processes are gone`);
   } catch (error) {
     return opened((error as Error).message);

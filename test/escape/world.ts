@@ -74,7 +74,7 @@ export async function openWorld(facts: Facts, local: LocalMesh, folder: string):
     async vanishes(ghost) {
       const { worker } = await mesh.details(ghost);
       await mesh.destruct(ghost);
-      await until(`nothing of ${worker} is left`, () => traces(worker).length === 0, 8_000);
+      await until(`nothing of ${worker} is left`, () => traces(worker).length === 0);
     },
     async close() {
       await others.close();

@@ -48,7 +48,7 @@ export function useKernel(options: { drivers?: string[]; open?: boolean } = {}):
   after(async () => {
     await used.process?.stop();
     rmSync(used.data_dir, { recursive: true, force: true });
-    await until(`nothing of kernel-${id} is left`, () => traces(`kernel-${id}.`).length === 0, 5_000).catch(() => {});
+    await until(`nothing of kernel-${id} is left`, () => traces(`kernel-${id}.`).length === 0).catch(() => {});
     assert.deepEqual(traces(`kernel-${id}.`), [], 'a vault of the kernel is left');
     assert.deepEqual(processes(used.data_dir), [], 'a process of the kernel is left');
   });

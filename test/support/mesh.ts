@@ -144,7 +144,7 @@ export function useMesh(options: Omit<Partial<LocalMeshOptions>, 'data_dir' | 'l
     assert.deepEqual(traces(folder), [], 'something of the mesh is left');
     rmSync(folder, { recursive: true, force: true });
     for (const name of names) {
-      await until(`nothing of node ${name} is left`, () => traces(name).length === 0, 5_000).catch(() => {});
+      await until(`nothing of node ${name} is left`, () => traces(name).length === 0).catch(() => {});
       assert.deepEqual(traces(name), [], `something of node ${name} is left`);
     }
     assert.deepEqual(

@@ -132,7 +132,7 @@ describe('over a real store', () => {
     const again = await texts.keep(long('a'));
     assert.equal(await texts.read(again), long('a'), 'kept anew while it was going');
     texts.release(again);
-    for (let i = 0; i < 100 && (await pieces(kv)) > many; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let i = 0; i < 1500 && (await pieces(kv)) > many; i++) await new Promise((resolve) => setTimeout(resolve, 10));
     assert.equal(await pieces(kv), many, 'only the other one is left');
   });
 
@@ -237,7 +237,7 @@ describe('over a real store', () => {
       const result = await store.texts.keep(long(String(i)));
       await store.move(open, () => ({ state: 'done', result }));
     }
-    for (let i = 0; i < 100 && (await kv.list('key/')).entries.length > 2; i++)
+    for (let i = 0; i < 1500 && (await kv.list('key/')).entries.length > 2; i++)
       await new Promise((resolve) => setTimeout(resolve, 10));
     const known = await Promise.all(['j-open', 'j-0', 'j-1', 'j-2', 'j-3'].map((job) => store.read(job)));
     assert.deepEqual(

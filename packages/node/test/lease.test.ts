@@ -124,13 +124,13 @@ describe('a lease', () => {
     const jti = randomText(16);
     const key = await leaseKey(randomText(32), jti);
     let expired = false;
-    const terms = { worker: WORKER, epoch: EPOCH, key, jti, lease_ms: 400, ttl_ms: 0 };
+    const terms = { worker: WORKER, epoch: EPOCH, key, jti, lease_ms: 1_600, ttl_ms: 0 };
     const lease = new Lease(terms, () => {
       expired = true;
     });
     let challenge = jti;
     for (let i = 0; i < 8; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await new Promise((resolve) => setTimeout(resolve, 300));
       challenge = (await lease.renew(challenge, await mac(key, heartbeatText(WORKER, EPOCH, challenge)))).next;
     }
     assert.equal(expired, false);

@@ -261,9 +261,9 @@ describe('a deadline', () => {
     const worker = new Worker();
     const killed: string[] = [];
     await using t = await join(worker, {}, { a: { kill: (why) => killed.push(why) } });
-    const hurried = withOptions(t.on_b, { timeout_ms: 20, kill_after_ms: 60 });
+    const hurried = withOptions(t.on_b, { timeout_ms: 20, kill_after_ms: 800 });
     await rejectsWith(hurried.obedient(), DeadlineExceeded);
-    await new Promise((resolve) => setTimeout(resolve, 120));
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
     assert.deepEqual(killed, []);
     await rejectsWith(hurried.stubborn(), DeadlineExceeded);
     await until(() => killed.length > 0, 'the escalation');

@@ -115,7 +115,7 @@ export function driverConformance(name: string, options: Conformance): void {
       assert.equal(await session.call('read', ['gem-pointer://wiki/a/b']), 'a document');
       await session.call('say', ['hello']);
       const mine = () => effects.filter(([id]) => id === vault.id);
-      for (let i = 0; i < 100 && mine().filter(([, effect]) => effect === 'log').length < 2; i++)
+      for (let i = 0; i < 800 && mine().filter(([, effect]) => effect === 'log').length < 2; i++)
         await new Promise((resolve) => setTimeout(resolve, 20));
       assert.deepEqual(
         mine().map(([, effect]) => effect),

@@ -284,7 +284,7 @@ describe('the gate', () => {
       sent += piece.length;
       await new Promise((resolve) => setImmediate(resolve));
     }
-    for (let i = 0; i < 200 && !cut; i++) await new Promise((resolve) => setTimeout(resolve, 5));
+    for (let i = 0; i < 3000 && !cut; i++) await new Promise((resolve) => setTimeout(resolve, 5));
     const was_cut = cut;
     await gate.close();
     assert.ok(was_cut, `${sent} bytes were taken from a connection that has not redeemed`);

@@ -163,13 +163,13 @@ suite('death at any stage of a start', { skip }, () => {
       const args = JSON.stringify({ node_id, data_dir, guest_file: GUEST_FILE });
       const child = spawn(process.execPath, [agent, args], { stdio: ['ignore', 'pipe', 'inherit'] });
       // Its claim of ids is the first that is seen of a start.
-      await until(() => listClaims(`hauki.${node_id}.`).length > 0, 20_000);
+      await until(() => listClaims(`hauki.${node_id}.`).length > 0);
       await sleep(delay_ms);
       child.kill('SIGKILL');
-      await until(() => processesOf(node_id).length === 0, 5_000);
+      await until(() => processesOf(node_id).length === 0);
       const next = createLxcDriver({ node_id, data_dir, guest_file: GUEST_FILE });
       await next.sweep();
-      await until(() => listClaims(`hauki.${node_id}.`).length === 0, 5_000);
+      await until(() => listClaims(`hauki.${node_id}.`).length === 0);
       assertNoTrace(node_id);
       await next.close();
     }

@@ -113,7 +113,7 @@ platform.useText({
 });
 
 const until = async (what: string, check: () => boolean) => {
-  for (let i = 0; i < 400 && !check(); i++) await sleep(10);
+  for (let i = 0; i < 1500 && !check(); i++) await sleep(10);
   assert.ok(check(), what);
 };
 

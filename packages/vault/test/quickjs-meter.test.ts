@@ -79,7 +79,7 @@ describe('prepared VMs', () => {
       discard: (n) => gone.push(n),
     });
     void spares.take();
-    for (let i = 0; i < 100 && spares.ready < 1; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let i = 0; i < 1500 && spares.ready < 1; i++) await new Promise((resolve) => setTimeout(resolve, 10));
     spares.trim();
     assert.equal(spares.ready, 1);
     now += DEMAND_MS + 1;
@@ -96,7 +96,7 @@ describe('prepared VMs', () => {
     };
     const spares = new Spares({ make, now: () => 0, least: 1, most: SPARES });
     const first = await spares.take();
-    for (let i = 0; i < 100 && made < 2; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let i = 0; i < 1500 && made < 2; i++) await new Promise((resolve) => setTimeout(resolve, 10));
     await new Promise((resolve) => setImmediate(resolve));
     assert.equal(spares.ready, 0);
     assert.notEqual(await spares.take(), first);

@@ -126,7 +126,7 @@ export function alive(pid: number): boolean {
 }
 
 /** Waits until `check` holds; tells how long it took. */
-export async function until(check: () => boolean, timeout_ms: number): Promise<number> {
+export async function until(check: () => boolean, timeout_ms = 20_000): Promise<number> {
   const began = performance.now();
   while (!check()) {
     assert.ok(performance.now() - began < timeout_ms, `not within ${timeout_ms} ms`);

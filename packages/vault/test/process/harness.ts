@@ -33,7 +33,7 @@ export function bench(options: Partial<ProcessOptions> = {}): Bench {
     async end() {
       await driver.close();
       // What clears up after a dead agent is being ended too.
-      await until('nothing is left', () => traces(node_id).length === 0, 5_000).catch(() => {});
+      await until('nothing is left', () => traces(node_id).length === 0).catch(() => {});
       assert.deepEqual(traces(node_id), []);
       rmSync(data_dir, { recursive: true });
     },
