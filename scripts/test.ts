@@ -5,12 +5,13 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
 
-/** What tests need beyond Node: a command to look for, and Debian's package for it. */
+/** What tests need beyond Node: a command to look for, or a file's absolute path, and Debian's package for it. */
 const NEEDED = [
   { command: 'lxc-start', packages: ['lxc'] },
   { command: 'bwrap', packages: ['bubblewrap'] },
   { command: 'chromium', packages: ['chromium'] },
   { command: 'python3', packages: ['python3'] },
+  { command: '/usr/lib/python3/dist-packages/fastapi/__init__.py', packages: ['python3-fastapi'] },
 ];
 
 /** Test files at once. They wait for processes more than they compute. */
@@ -19,10 +20,12 @@ const CONCURRENCY = 2;
 const FILE_TIMEOUT_MS = 300_000;
 
 const found = (command: string) =>
-  (process.env.PATH ?? '')
-    .split(':')
-    .concat('/usr/sbin', '/usr/bin')
-    .some((folder) => existsSync(`${folder}/${command}`));
+  command.startsWith('/')
+    ? existsSync(command)
+    : (process.env.PATH ?? '')
+        .split(':')
+        .concat('/usr/sbin', '/usr/bin')
+        .some((folder) => existsSync(`${folder}/${command}`));
 
 function run(command: string, args: string[], env: Record<string, string> = {}): number {
   const { status, error } = spawnSync(command, args, { stdio: 'inherit', env: { ...process.env, ...env } });

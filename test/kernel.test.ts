@@ -225,6 +225,25 @@ for (const driver of DRIVERS)
       await until('the old version is ended', drained);
     });
 
+    it('tells a stream that its reader has left, though it has nothing to send', async () => {
+      await kernel.door.evolve({
+        target_module: 'leaves',
+        content: `
+          let left = 0;
+          export default { fetch(request) {
+            if (request.url.endsWith('/left')) return Response.json(left);
+            return new Response(new ReadableStream({
+              start(controller) { controller.enqueue(new TextEncoder().encode('first')); },
+              cancel() { left++; },
+            }));
+          } };`,
+      });
+      const reader = (await kernel.get('leaves/')).body!.getReader();
+      assert.equal(new TextDecoder().decode((await reader.read()).value), 'first');
+      await reader.cancel();
+      await until('it was told', async () => (await kernel.json('leaves/left')) === 1);
+    });
+
     it('takes bodies of any size, as they come', async () => {
       await kernel.door.evolve({
         target_module: 'size',

@@ -88,21 +88,21 @@ for (const driver of DRIVERS) {
     });
 
     it('stands still while it is paused: calls wait, deadlines hold, the lease does not run out; then it goes on', async (t) => {
-      const { ghost, worker } = await make({ lease_ms: 3_000, heartbeat_ms: 300 });
+      const { ghost, worker } = await make({ lease_ms: 5_000, heartbeat_ms: 300 });
       assert.equal(await ghost.tick(), 1);
       if (!(await paused(used.mesh, worker, t))) return;
       await used.mesh.pause(ghost);
       assert.ok((await info(worker))!.paused_at, 'the registry shows it');
       const waiting = ghost.tick();
       await assert.rejects(withOptions(ghost, { timeout_ms: 300 }).tick(), (error) => isError(error, DeadlineExceeded));
-      await sleep(4_000);
+      await sleep(7_000);
       assert.ok(await info(worker), 'it lives past its lease');
       await assert.rejects(Promise.resolve(used.mesh.visit(worker)), (error) => isError(error, WorkerPaused));
       await assert.rejects(used.mesh.inspect(worker, '1'), (error) => isError(error, WorkerPaused));
       await used.mesh.resume(worker);
       assert.ok((await waiting) >= 2);
       assert.equal((await info(worker))!.paused_at, undefined);
-      await sleep(4_000);
+      await sleep(7_000);
       assert.ok((await ghost.tick()) >= 3, 'its owner’s heartbeats keep it again');
       await used.mesh.destruct(ghost);
     });

@@ -150,7 +150,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     routerOptions: { ignoreTrailingSlash: true },
     forceCloseConnections: true,
     serverFactory: (handler) =>
-      createServer((request, response) => {
+      createServer({ keepAliveTimeout: LIMITS.http_idle_ms }, (request, response) => {
         if (!gateway.take(request, response)) handler(request, response);
       }),
   }).withTypeProvider<TypeBoxTypeProvider>();

@@ -35,6 +35,9 @@ export function checkSource(source: unknown): string {
   return source;
 }
 
+/** Of Python's a third is the module's own (guest/python/guest.py): its framework's import takes seconds on a busy machine. */
+const loadTime = (language: Language) => (language === 'python' ? 3 : 1) * LIMITS.load_ms;
+
 export interface StageOptions {
   module: string;
   version: number;
@@ -63,7 +66,7 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
     stages.push({ stage: now, ms: Math.round((at - began) * 10) / 10 });
     [now, began] = [stage, at];
   };
-  const spec: InstanceSpec = { module, ...rest, load_timeout_ms: LIMITS.load_ms };
+  const spec: InstanceSpec = { module, ...rest, load_timeout_ms: loadTime(rest.language) };
   const started: Instance[] = [];
   try {
     const first = await host.start(spec);

@@ -196,15 +196,34 @@ export class Instance {
     }
   }
 
-  #counted(stream: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
-    const done = () => this.#done();
-    return (async function* () {
-      try {
-        yield* stream;
-      } finally {
-        done();
-      }
-    })();
+  /** No generator: one that waits for a chunk could not be left before it comes. */
+  #counted(stream: AsyncIterable<Uint8Array>): AsyncIterableIterator<Uint8Array> {
+    const chunks = stream[Symbol.asyncIterator]();
+    let over = false;
+    const end = () => {
+      if (!over) this.#done();
+      over = true;
+    };
+    return {
+      async next() {
+        try {
+          const next = await chunks.next();
+          if (next.done) end();
+          return next;
+        } catch (error) {
+          end();
+          throw error;
+        }
+      },
+      async return() {
+        end();
+        await chunks.return?.();
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
 
   #done(): void {

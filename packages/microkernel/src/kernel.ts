@@ -19,12 +19,12 @@ import {
   type EvolveRequest,
   type JournalEntry,
   type ModuleView,
-  NoNodeFits,
   normaliseGrants,
   prefixOf,
   type VersionFacts,
 } from '@hauki/protocol';
 import { createDrivers } from '@hauki/vault';
+import { chooseDriver } from './choose-driver.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
 import { type Instance, PluginHost } from './instance.ts';
@@ -176,7 +176,7 @@ export class Kernel {
       const language = named.language ?? (request.edits && main?.language) ?? 'javascript';
       const kept = mergeTrials(record.tests, posted);
       const digest = digestOf(source);
-      const driver = this.#driver(request.driver ?? main?.driver);
+      const driver = chooseDriver(this.#agent.info().drivers, language, request.driver, main?.driver);
       const memory_mib = request.memory_mib ?? main?.memory_mib ?? MEMORY_MIB[driver] ?? 128;
       const version = await this.#store.nextVersion(name);
       // Grants that are not named stay as they were: an edit does not take them away.
@@ -375,18 +375,6 @@ export class Kernel {
       throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
     if (edits !== undefined) return operate(running, request.base_digest, edits);
     return content ?? (await this.meshfs.resolve(pointer!)).content;
-  }
-
-  #driver(wanted: string | undefined): string {
-    const drivers = this.drivers();
-    const offered = Object.keys(drivers).filter((name) => drivers[name]!.available);
-    const driver = wanted ?? offered[0];
-    if (driver === undefined || !offered.includes(driver))
-      throw new NoNodeFits({
-        wanted: { driver: wanted ?? 'any' },
-        have: Object.entries(drivers).map(([name, offer]) => (offer.available ? name : `no ${name}: ${offer.reason}`)),
-      });
-    return driver;
   }
 
   #tell(announcement: Announcement): void {

@@ -19,6 +19,7 @@ import {
   Forbidden,
   InternalError,
   isError,
+  LIMITS,
   MeshError,
   ModuleUnknown,
   NoSuchMethod,
@@ -109,7 +110,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   };
 
   let own: (request: IncomingMessage, response: ServerResponse) => void = () => {};
-  const server = createServer((request, response) => {
+  const server = createServer({ keepAliveTimeout: LIMITS.http_idle_ms }, (request, response) => {
     const target = readTarget(request.url ?? '', kernel.aliases);
     if (target.kind === 'plugin') void serve(request, response, target);
     else if (target.kind === 'refused')

@@ -14,6 +14,11 @@ export const LIMITS = {
   module_depth: 64,
   /** An HTTP request body of the core; a source of full size with its JSON escapes fits. */
   body_bytes: 12 * 1024 * 1024,
+  /**
+   * How long a server keeps an idle HTTP connection. Clients let go of theirs a second before: with Node's own five
+   * seconds a request on a busy machine meets a connection that was just closed, and nobody knows whether it ran.
+   */
+  http_idle_ms: 75_000,
   /** One message on a connection that has not been redeemed; a longer one cuts it. */
   handshake_bytes: 64 * 1024,
   /** Connections to one worker that have not redeemed a ticket yet; the oldest gives way. */

@@ -91,8 +91,11 @@ export async function writeAnswer(
   }
   if (whole) return void response.end(body ?? undefined);
   response.flushHeaders();
+  const chunks = body[Symbol.asyncIterator]();
+  // A client that leaves is told at once: the next chunk, by which it would be noticed, may never come.
+  response.once('close', () => void chunks.return?.().catch(() => {}));
   try {
-    for await (const chunk of body) {
+    for await (const chunk of { [Symbol.asyncIterator]: () => chunks }) {
       if (response.destroyed) break;
       if (!response.write(chunk)) await drained(response);
     }

@@ -104,8 +104,28 @@ function bytesOf(chunk: unknown): Uint8Array {
   throw new TypeError('a chunk of the answer is neither bytes nor text');
 }
 
-async function* chunksOf(body: AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
-  for await (const chunk of body) yield bytesOf(chunk);
+/** The chunks of an answer. No generator: one that waits for a chunk could not be left before it comes. */
+function chunksOf(body: Pick<ReadableStream, 'getReader'>): AsyncIterableIterator<Uint8Array> {
+  const { source } = body as { source?: ReadableStream };
+  const reader = (source?.getReader ? source : body).getReader();
+  return {
+    async next() {
+      try {
+        const { done, value } = await reader.read();
+        return done ? { done, value: undefined } : { done, value: bytesOf(value) };
+      } catch (error) {
+        await reader.cancel().catch(() => {});
+        throw error;
+      }
+    },
+    async return() {
+      await reader.cancel();
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
 }
 
 /** Routes as Hono and its like list them, or as the module exports them. */

@@ -4,8 +4,8 @@
  *
  * Like Node's it is made in a temporary folder and renamed into place, and never changes afterwards. It is named by the
  * identity of the library's files (size, times; a change time cannot be set) and by the guest's content. Compiled
- * modules are marked as needing no check, so that a start looks at no source. What a later version adds (a framework
- * from the distribution's packages) is a folder more in `PythonSet`.
+ * modules are marked as needing no check, so that a start looks at no source. Where the host has FastAPI it comes along,
+ * with what it imports and nothing more (`python-frameworks.ts`).
  */
 import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -26,6 +26,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { pythonGuestFiles } from '../../guest/python/files.ts';
+import { findFrameworks } from './python-frameworks.ts';
 import { assertTraversable, DEVICES, libraries, POLICY_FILE, SMALL_FILES, type Staged } from './staging.ts';
 
 export interface PythonSet {
@@ -33,6 +34,8 @@ export interface PythonSet {
   interpreter: string;
   /** Further folders: from the host, to where inside. What they bring is found there by `main.py`. */
   folders: [string, string][];
+  /** Packages of the host's that come along where they are installed, with what they import; FastAPI when left out. */
+  frameworks?: string[];
 }
 
 export const SYSTEM_PYTHON: PythonSet = { interpreter: '/usr/bin/python3', folders: [] };
@@ -41,6 +44,7 @@ export const SYSTEM_PYTHON: PythonSet = { interpreter: '/usr/bin/python3', folde
 const LOADER_CACHE = '/etc/ld.so.cache';
 const PYTHON_INSIDE = '/usr/bin/python3';
 const GUEST_INSIDE = '/hauki/python';
+const PACKAGES_INSIDE = '/usr/lib/python3/dist-packages';
 const LEAST_VERSION = [3, 9];
 /** Of the standard library: tests, installers, desktop things, and what the host's administrator put there. */
 const LEFT_OUT = new Set(
@@ -85,13 +89,16 @@ export async function stagePython(stage_dir: string, set: PythonSet = SYSTEM_PYT
   await mkdir(stage_dir, { recursive: true, mode: 0o755 });
   if (process.getuid?.() === 0) assertTraversable(stage_dir);
   const interpreter = await realpath(set.interpreter);
-  const { stdlib, suffix } = await layoutOf(interpreter);
+  const { stdlib, suffix, sites } = await layoutOf(interpreter);
   const files = new Map<string, string>([[PYTHON_INSIDE, interpreter]]);
   await collect(stdlib, stdlib, files);
+  for (const [name, path] of Object.entries(await findFrameworks(interpreter, sites, stage_dir, set.frameworks)))
+    if ((await stat(path)).isDirectory()) await collect(path, join(PACKAGES_INSIDE, name), files);
+    else await collectModule(path, suffix, files);
   for (const [from, inside] of set.folders) await collect(from, inside, files);
   const guest = await pythonGuestFiles();
   const policy = pythonPolicy(await readFile(POLICY_FILE, 'utf8'));
-  const library = createHash('sha256').update('python library 1');
+  const library = createHash('sha256').update('python library 2');
   // What the extension modules link is found by the loader; asking it takes a while, so its cache stands for it.
   const watched = existsSync(LOADER_CACHE) ? [...files, ['', LOADER_CACHE] as const] : [...files];
   for (const [inside, source] of watched.sort()) {
@@ -165,9 +172,11 @@ async function makeWhole(home: string, make: (temporary: string) => Promise<void
 }
 
 /** Where an interpreter has its library, and how it names compiled modules. */
-async function layoutOf(interpreter: string): Promise<{ version: string; stdlib: string; suffix: string }> {
+async function layoutOf(
+  interpreter: string,
+): Promise<{ version: string; stdlib: string; suffix: string; sites: string[] }> {
   const program =
-    'import sys, os, json; print(json.dumps({"version": "%d.%d" % sys.version_info[:2], "stdlib": os.path.dirname(os.__file__), "suffix": sys.implementation.cache_tag + ".pyc"}))';
+    'import sys, os, json, site; print(json.dumps({"version": "%d.%d" % sys.version_info[:2], "stdlib": os.path.dirname(os.__file__), "suffix": sys.implementation.cache_tag + ".pyc", "sites": [s for s in site.getsitepackages() if os.path.isdir(s)]}))';
   const { stdout } = await promisify(execFile)(interpreter, ['-I', '-S', '-c', program], { env: {}, timeout: 10_000 });
   return JSON.parse(stdout);
 }
@@ -184,6 +193,15 @@ async function collect(from: string, inside: string, files: Map<string, string>)
     else if (/\.(?:py|so|txt|json|toml)$|\.so\./.test(name) || /^[^.]*\.[a-z]+-\d+\.pyc$/.test(name))
       files.set(join(inside, name), entry.isSymbolicLink() ? await realpath(source) : source);
   }
+}
+
+/** A module that is one file, and its compiled form where there is one. */
+async function collectModule(path: string, suffix: string, files: Map<string, string>): Promise<void> {
+  const name = basename(path);
+  const compiled = join('__pycache__', `${name.slice(0, -'.py'.length)}.${suffix}`);
+  files.set(join(PACKAGES_INSIDE, name), await realpath(path));
+  if (existsSync(join(dirname(path), compiled)))
+    files.set(join(PACKAGES_INSIDE, compiled), join(dirname(path), compiled));
 }
 
 /** A compiled module keeps its code and needs no source to be compared with. */

@@ -14,6 +14,8 @@ import hauki_peer as peer
 FILE = "worker.py"
 _HOOKS = ("on_end", "onEnd")
 _METHODS = (types.FunctionType, staticmethod, classmethod)
+_PACKAGED = dict.fromkeys(("fastapi", "starlette", "pydantic"), "python3-fastapi")
+"""What vaults have where their node has it, and Debian's package for it (drivers/lxc/staging-python.ts)."""
 
 
 def rejected(stage: str, reason: str) -> peer.MeshError:
@@ -57,8 +59,8 @@ def stack_of(error: BaseException) -> str:
     return "\n".join(lines)[: peer.STACK_CHARS] if len(lines) > 1 else ""
 
 
-def load(source: str, context) -> Worker:
-    """Runs the module and finds its worker. Raises SourceRejected."""
+def load(source: str, context, make=None):
+    """Runs the module and finds its worker, or what else `make(module, context)` makes of it. Raises SourceRejected."""
     module = types.ModuleType("worker")
     module.__file__, module.__loader__, module.hauki = FILE, _Source(source), context
     sys.modules["worker"] = module
@@ -71,12 +73,16 @@ def load(source: str, context) -> Worker:
         raise rejected("parse", f"{type(error).__name__}: {error}") from None
     try:
         exec(code, module.__dict__)  # noqa: S102: it is what a vault is for.
-        return Worker(module, context)
+        return (make or Worker)(module, context)
     except peer.SourceRejected:
         raise
     except BaseException as error:  # noqa: BLE001: whatever a module raises while it loads, SystemExit included.
         own = [frame for frame in frames_of(error) if frame[1] == FILE]
         place = f" (at {FILE}:{own[0][2]}: {line_of(own[0][2])})" if own else ""
+        absent = str(getattr(error, "name", None)).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if absent in _PACKAGED:
+            todo = f"{absent} is not installed on this node: apt-get install {_PACKAGED[absent]}, and start it again"
+            raise rejected("import", f"{todo}{place}") from None
         raise rejected("load", f"{type(error).__name__}: {error}{place}") from None
 
 

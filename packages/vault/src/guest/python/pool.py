@@ -21,6 +21,10 @@ class Pool:
         self._limit, self._most = running, threads
         self._threads = self._idle = self._running = 0
 
+    def bound(self, running: int, threads: int) -> None:
+        """Lowers its bounds, before it is used."""
+        self._limit, self._most = running, threads
+
     def add(self, job) -> None:
         with self._cond:
             self._jobs.append(job)

@@ -89,7 +89,8 @@ class GuestSession(peer._Session):
             except BaseException as raised:  # noqa: BLE001: whatever it raises is its caller's.
                 return self._finished(id, kept, None, raised)
         if hasattr(value, "__await__"):
-            self.guest.on_loop(lambda: self.guest.follow(value, call, lambda *made: self._finished(id, kept, *made)))
+            follow = lambda: self.guest.follow(value, call, lambda *made: self._finished(id, kept, *made))  # noqa: E731
+            follow() if in_coroutine() else self.guest.on_loop(follow)
         else:
             self._finished(id, kept, value, None)
 
@@ -202,15 +203,45 @@ class ControlSession(GuestSession):
 class GuestStream(peer.RemoteStream):
     """A caller's stream: `for` in a method, `async for` in a coroutine."""
 
+    _waiting = None
+    """The loop and the event of a coroutine that waits for the next."""
+
     def __aiter__(self):
         return self
 
     async def __anext__(self):
-        over = object()
-        item = await self._session.guest.in_thread(lambda: next(self, over))
-        if item is over:
-            raise StopAsyncIteration
-        return item
+        import asyncio
+
+        while True:
+            with self._cond:
+                if self._items or self._end is not None:
+                    try:
+                        return next(self)
+                    except StopIteration:
+                        raise StopAsyncIteration from None
+                self._ask()
+                there = asyncio.Event()
+                self._waiting = asyncio.get_running_loop(), there
+            await there.wait()
+
+    def _ask(self) -> None:
+        if self._granted == 0 and self._consumed == 0:
+            self._granted = peer.STREAM_BYTES
+            self._session.tell("rpc.credit", [self._id, peer.STREAM_BYTES])
+
+    def took(self, value, size: int) -> None:
+        super().took(value, size)
+        self._tell()
+
+    def ended(self, error: BaseException) -> None:
+        with self._cond:
+            super().ended(error)
+            self._tell()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting:
+            waiting[0].call_soon_threadsafe(waiting[1].set)
 
 
 class PooledProducer(peer._Producer):
@@ -273,7 +304,8 @@ class AsyncProducer(PooledProducer):
     """The same for an asynchronous generator, on the event loop."""
 
     def start(self) -> None:
-        self._waits, self._more = False, None
+        self._waits, self._more, self._making = False, None, None
+        """The task that waits for the generator, while it does."""
         self._session.guest.on_loop(self._begin)
 
     def credit(self, amount) -> None:
@@ -283,10 +315,16 @@ class AsyncProducer(PooledProducer):
     def stop(self) -> None:
         peer._Producer.stop(self)
         self._wake()
+        self._session.guest.on_loop(self._leave)
 
     def _wake(self) -> None:
         if self._more is not None:
             self._session.guest.on_loop(self._more.set)
+
+    def _leave(self) -> None:
+        """A generator that waits for what it would give is not waited for."""
+        if self._making is not None:
+            self._making.cancel()
 
     def _begin(self) -> None:
         import asyncio
@@ -295,6 +333,8 @@ class AsyncProducer(PooledProducer):
         self._session.guest.follow(self._send(), None, lambda *_: None)
 
     async def _send(self) -> None:
+        import asyncio
+
         session, id = self._session, self._id
         try:
             while True:
@@ -304,12 +344,15 @@ class AsyncProducer(PooledProducer):
                 if self._stopped:
                     break
                 try:
+                    self._making = asyncio.current_task()
                     value = await self._source.__anext__()
                 except StopAsyncIteration:
                     with session.lock:
                         if session.producers.pop(id, None):
                             session.tell("rpc.end", [id])
                     break
+                finally:
+                    self._making = None
                 with self._cond:
                     if not self._stopped:
                         self._credit -= session.notify("rpc.item", [id, value]) + peer.ITEM_COST

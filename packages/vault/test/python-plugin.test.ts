@@ -1,0 +1,227 @@
+/** The Python guest with a plugin, by itself: a plain process without any packages, called through its gate's shell. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { type AgentForShell, type Answer, isError, type ShellForAgent, SourceRejected } from '@hauki/protocol';
+import { makeCallerKey, remote, Session, serve } from '@hauki/rpc';
+import { findFrameworks } from '../src/drivers/lxc/python-frameworks.ts';
+import { Gates } from '../src/gates/gates.ts';
+import { writePythonGuest } from '../src/guest/python/files.ts';
+import { issue, type Office, openOffice } from './ticket-support.ts';
+
+const PYTHON = '/usr/bin/python3';
+const skip = !existsSync(PYTHON) && process.env.CI !== 'true' && 'python3 is not installed';
+
+describe('a plugin in the Python guest', { skip }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'hauki-python-plugin-'));
+  const gates = new Gates();
+  const children = new Set<ChildProcess>();
+  let office: Office;
+  let serial = 0;
+  before(async () => {
+    office = await openOffice();
+    await writePythonGuest(folder);
+  });
+  after(async () => {
+    for (const child of children) child.kill('SIGKILL');
+    await gates.close();
+    await office.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const start = async (source: string, prelude = 'pass') => {
+    const worker = `plugin-${process.pid}-${serial++}`;
+    const main = `import sys; sys.path.insert(0, ${JSON.stringify(folder)}); import guest; ${prelude}; guest.main()`;
+    const child = spawn(PYTHON, ['-I', '-S', '-B', '-c', main], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ignore', 'pipe'],
+      env: {},
+    });
+    children.add(child);
+    const gate = await gates.open(worker, '127.0.0.1', child.stdio[4] as Socket);
+    const lines: string[] = [];
+    const agent: Pick<AgentForShell, 'effect'> = {
+      effect: async (name, [level, line]) => void (name === 'log' && lines.push(`${level} ${line}`)),
+    };
+    const session = new Session({ transport: gate.control, dispatch: serve(agent, ['effect']), timeout_ms: 30_000 });
+    const shell = remote<ShellForAgent>(session);
+    const { jti, key } = await issue(office, (await makeCallerKey()).thumbprint, { worker, node: 'n', epoch: 1 });
+    await shell.load({
+      ...{ worker, node: 'n', epoch: 1, source, language: 'python', kind: 'plugin', load_timeout_ms: 30_000 },
+      ...{ tls: false, keys: office.keys, owner: { jti, role: 'owner', key, resume_key: key } },
+    });
+    const call = (method: string, ...args: unknown[]) => shell.call(method, args);
+    const get = async (path = '/', headers: string[] = []) =>
+      (await call('fetch', 'GET', `http://h:81${path}`, headers, null)) as Answer;
+    const text = async (path?: string) => Buffer.from((await get(path))[2] as Uint8Array).toString();
+    return { shell, call, get, text, lines };
+  };
+  const rejected = (stage: string, pattern: RegExp) => (error: Error) => {
+    assert.ok(isError(error, SourceRejected), String(error));
+    assert.equal(error.fields.stage, stage);
+    assert.match(error.message, pattern);
+    return true;
+  };
+  const app = (body: string, before = '') => `${before}
+async def app(scope, receive, send):
+    if scope["type"] != "http": raise RuntimeError("only http")
+${body.replaceAll(/^/gm, '    ')}
+`;
+  const begin = 'await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"1")]})';
+
+  it('refuses a module that needs FastAPI where there is none, says what to do, and takes others', async () => {
+    await assert.rejects(
+      start('x = 1\nfrom fastapi import APIRouter\nrouter = APIRouter()\n'),
+      rejected('import', /fastapi is not installed on this node: apt-get install python3-fastapi.*worker\.py:2/),
+    );
+    await assert.rejects(start('def app_(): pass'), rejected('exports', /a FastAPI `router`, or an ASGI `app`.*app_/));
+    const { text } = await start(app(`${begin}\nawait send({"type": "http.response.body", "body": b"plain"})`));
+    assert.equal(await text(), 'plain');
+  });
+
+  it('gives an answer that is there at once whole, with its status and headers', async () => {
+    const { get, call } = await start(
+      app(
+        `${begin}
+await send({"type": "http.response.body", "body": (scope["path"] + "?" + scope["query_string"].decode() + str(scope["server"]) + str(scope["headers"])).encode()})`,
+      ),
+    );
+    const [status, headers, body] = await get('/%C3%A4?b=%20', ['X-B', 'ü']);
+    assert.deepEqual([status, headers], [200, ['x-a', '1']]);
+    assert.equal(Buffer.from(body as Uint8Array).toString(), "/ä?b=%20('h', 81)[(b'x-b', b'\\xfc')]");
+    assert.deepEqual(await call('describe'), { routes: ['* /*'], state: 'none' });
+  });
+
+  it('fails the request, and nothing else, of an application that breaks the rules', async () => {
+    const { get, text, lines } = await start(
+      app(`match = scope["path"]
+if match == "/early": await send({"type": "http.response.body", "body": b""})
+if match == "/none": return
+if match == "/raises": raise ValueError("no")
+${begin}
+if match == "/twice":
+    ${begin}
+await send({"type": "http.response.body", "body": b"ok"})
+if match == "/late": raise ValueError("after the answer")
+if match == "/more": await send({"type": "http.response.body", "body": b"more"})`),
+    );
+    await assert.rejects(get('/early'), /http\.response\.body where it does not belong/);
+    await assert.rejects(get('/none'), /returned before its response was complete/);
+    await assert.rejects(get('/raises'), /ValueError: no/);
+    await assert.rejects(get('/twice'), /http\.response\.start where it does not belong/);
+    assert.equal(await text('/more'), 'ok');
+    assert.equal(await text('/late'), 'ok');
+    for (let i = 0; i < 400 && lines.length < 2; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+    assert.match(lines.join('\n'), /http\.response\.body where it does not belong/);
+    assert.match(lines.join('\n'), /ValueError: after the answer\n.*app \(worker\.py:12\)/);
+  });
+
+  it('runs start-up and shut-down of an application that has them, and passes its state on', async () => {
+    const lifespan = (startup: string) => `
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        assert (await receive())["type"] == "lifespan.startup"
+        ${startup}
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        print("shut down")
+        return await send({"type": "lifespan.shutdown.complete"})
+    ${begin}
+    await send({"type": "http.response.body", "body": scope["state"]["name"].encode()})
+`;
+    const { text, shell, lines } = await start(lifespan('scope["state"]["name"] = "begun"'));
+    assert.equal(await text(), 'begun');
+    await shell.end('enough');
+    for (let i = 0; i < 400 && lines.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+    assert.deepEqual(lines, ['info shut down']);
+    await assert.rejects(
+      start(lifespan('return await send({"type": "lifespan.startup.failed", "message": "no room"})')),
+      rejected('load', /its startup failed: no room/),
+    );
+  });
+
+  it('owns up to handlers that never return, so that its kernel starts it again', async () => {
+    const { get, call } = await start(
+      app(
+        `await send({"type": "http.response.start", "status": 200, "headers": []})
+await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+while True:
+    try:
+        await asyncio.sleep(99)
+    except asyncio.CancelledError:
+        print("cancelled")`,
+        'import asyncio',
+      ),
+      'import asgi; asgi._STUCK, asgi._GONE_S, asgi._STUCK_S = 2, 0.05, 0.1',
+    );
+    const leave = async () => {
+      const stream = ((await get())[2] as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+      assert.equal(Buffer.from((await stream.next()).value as Uint8Array).toString(), 'begun');
+      await stream.return!();
+    };
+    await leave();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    assert.deepEqual(await call('describe'), { routes: ['* /*'], state: 'none' });
+    await leave();
+    let told = '';
+    for (let i = 0; i < 400 && told === ''; i++) {
+      await call('describe').catch((error: Error) => {
+        told = error.message;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+    assert.match(told, /too many of its handlers never return/);
+  });
+
+  it('takes a state over by name and type, in Python’s own types', async () => {
+    const { call, text } = await start(
+      app(
+        `${begin}
+await send({"type": "http.response.body", "body": repr(state).encode()})`,
+        'state = {"n": 1, "f": 0.5, "s": "a", "t": (), "d": {}, "set": set(), "none": None, "kept": [1]}',
+      ),
+    );
+    assert.equal(((await call('describe')) as { state: string }).state, 'export');
+    const given = {
+      n: 7,
+      f: 2,
+      s: 5,
+      t: [1, 2],
+      d: new Map([[1, new Set(['x'])]]),
+      none: 'now',
+      kept: { a: 1 },
+      new: 1,
+    };
+    await call('hydrate', { ...given, set: new Set([3]) }, 1);
+    assert.equal(
+      await text(),
+      "{'n': 7, 'f': 2.0, 's': 'a', 't': (1, 2), 'd': {1: {'x'}}, 'set': {3}, 'none': 'now', 'kept': [1]}",
+    );
+    const back = (await call('dehydrate')) as { d: unknown; set: unknown };
+    assert.deepEqual([back.d, back.set], [new Map([[1, new Set(['x'])]]), new Set([3])]);
+    const empty = await start(
+      app(`${begin}\nawait send({"type": "http.response.body", "body": repr(state).encode()})`, 'state = {}'),
+    );
+    await empty.call('hydrate', { a: 1, b: [2] }, 1);
+    assert.equal(await empty.text(), "{'a': 1, 'b': [2]}");
+  });
+
+  it('finds what a framework imports, wherever it is installed, and looks again when something changes', async () => {
+    const [site, stage] = [join(folder, 'site'), join(folder, 'stage')];
+    for (const name of ['frame', 'part', 'unused']) mkdirSync(join(site, name), { recursive: true });
+    mkdirSync(stage);
+    writeFileSync(join(site, 'frame', '__init__.py'), 'import part, single, json');
+    for (const name of ['part', 'unused']) writeFileSync(join(site, name, '__init__.py'), '');
+    const find = () => findFrameworks(PYTHON, [site], stage, ['frame', 'absent']);
+    assert.deepEqual(await find(), { part: join(site, 'part') }, 'one that cannot be imported is not there');
+    writeFileSync(join(site, 'single.py'), '');
+    const whole = { frame: join(site, 'frame'), part: join(site, 'part'), single: join(site, 'single.py') };
+    assert.deepEqual(await find(), whole);
+    // A change within a package is no change of what there is: what was found is remembered.
+    writeFileSync(join(site, 'frame', '__init__.py'), 'import unused');
+    assert.deepEqual(await find(), whole);
+  });
+});
