@@ -27,6 +27,7 @@ import {
   type Provisioned,
   type SessionInfo,
   type TicketPart,
+  type Usage,
   type WorkerInfo,
   WorkerPaused,
   WorkerUnknown,
@@ -243,6 +244,11 @@ export class Agent {
   /** The last lines that a living worker logged; empty for any other. */
   logTail(worker: string): string {
     return this.#living.get(worker)?.log.text() ?? '';
+  }
+
+  /** What a living worker uses, as far as its vault says so in time; undefined for any other. */
+  async usage(worker: string): Promise<Usage | undefined> {
+    return this.#living.get(worker)?.usage.now();
   }
 
   async pause(worker: string): Promise<void> {
