@@ -1,14 +1,17 @@
 /** The core that a kernel is to its own agent: MeshFS for granted modules, and nobody to report to. */
 import type { MeshFs } from '@hauki/meshfs';
-import { type CoreForNode, NoNodeFits } from '@hauki/protocol';
+import { type CoreForNode, GrantMissing, NoNodeFits } from '@hauki/protocol';
+import { SOURCES } from './names.ts';
 
 export function ownCore(meshfs: MeshFs, log: (line: string, fields?: object) => void): CoreForNode {
   return {
     register: async () => ({ keys: {}, core: 'kernel' }),
     report: async () => {},
     worker_died: async ({ worker, reason }) => log(`vault ${worker} ended: ${reason}`),
-    meshfs_write: async (_worker, pointer, content, media_type) =>
-      meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) }),
+    async meshfs_write(_worker, pointer, content, media_type) {
+      if (pointer.startsWith(SOURCES)) throw new GrantMissing({ grant: 'meshfs.write', wanted: pointer });
+      return meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) });
+    },
     meshfs_resolve: async (_worker, pointer) => meshfs.resolve(pointer),
     clone: async () => {
       throw new NoNodeFits({ wanted: { clone: 'a worker' }, have: ['this kernel, which keeps modules only'] });

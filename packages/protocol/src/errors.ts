@@ -93,7 +93,7 @@ export const VaultFailed = /* @__PURE__ */ define<{
   (f) => `The ${f.driver} vault could not be started: ${f.reason}${f.log_tail ? `\n${f.log_tail}` : ''}`,
 );
 export const SourceRejected = /* @__PURE__ */ define<{
-  stage: 'parse' | 'load' | 'exports' | 'bundle' | 'import';
+  stage: 'parse' | 'load' | 'exports' | 'bundle' | 'import' | 'routes';
   reason: string;
   log_tail?: string;
   /** The worker that was not to be: `hauki why` knows it. */

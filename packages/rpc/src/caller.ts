@@ -258,6 +258,11 @@ export class Caller implements CallHome {
     this.#watch(next);
   }
 
+  /** Nothing is under way, and nothing will be: the timer would keep all that it knows until it rings. */
+  rest(): void {
+    clearTimeout(this.#timer);
+  }
+
   /** The session is over; `left` messages had left for the other side. `error`: why, where somebody knows. */
   close(reason: string, left: number, error: MeshError | undefined): void {
     clearTimeout(this.#timer);

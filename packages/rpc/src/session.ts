@@ -166,6 +166,11 @@ export class Session {
     this.#transport.close(reason);
   }
 
+  /** Its transport goes on without it. */
+  leave(): void {
+    this.#caller.rest();
+  }
+
   #refusal(): Error | undefined {
     return this.#end && (this.#end.error ?? new ConnectionLost({ why: this.#end.reason }));
   }
