@@ -11,9 +11,10 @@ import { connect } from '@hauki/mesh';
 import { scouts } from './acts/01-scouts.ts';
 import { rawSource } from './acts/02-raw-source.ts';
 import { silence } from './acts/03-silence.ts';
+import { kernel } from './acts/04-kernel.ts';
 import { type Act, heading, ms } from './stage.ts';
 
-const ACTS: Act[] = [scouts, rawSource, silence];
+const ACTS: Act[] = [scouts, rawSource, silence, kernel];
 const NODES = ['north', 'east', 'south'];
 
 const { values } = parseArgs({ options: { driver: { type: 'string' } } });

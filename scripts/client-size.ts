@@ -11,9 +11,9 @@ import { build, type Plugin } from 'esbuild';
 /** What the client of a page shall weigh for its main job, compressed, at most. */
 export const CLIENT_GOAL_BYTES = 15 * 1024;
 /** What it may weigh meanwhile: just above what it does, so that nothing is added unseen. Only ever lowered. */
-export const CLIENT_LIMIT_BYTES = 18_300;
+export const CLIENT_LIMIT_BYTES = 15_860;
 /** The same for all chunks together. */
-export const CLIENT_ALL_LIMIT_BYTES = 31_800;
+export const CLIENT_ALL_LIMIT_BYTES = 31_400;
 
 /** The name of the page's module. */
 const PAGE = 'page';
@@ -74,12 +74,19 @@ export async function bundleClient(entry = ENTRY): Promise<ClientBundle> {
       if (kind === 'import-statement' && !external) visit(path);
   };
   visit('sdk.js');
-  const files = [...main, ...Object.keys(metafile.outputs).filter((file) => !main.has(file) && file.endsWith('.js'))];
-  const chunks = files.map((file) => {
-    const code = text(file);
-    const sizes = { bytes: Buffer.byteLength(code), gzip_bytes: compressed(code) };
-    return { file, code, main: main.has(file), ...sizes, parts: partsOf(code, JSON.parse(text(`${file}.map`))) };
-  });
+  const late = Object.keys(metafile.outputs).filter((file) => !main.has(file) && file.endsWith('.js'));
+  const [own, whole, ...more] = [...main];
+  // What the page's own import is of, where that only passes things on.
+  const passed = whole && more.length === 0 ? passedOn(text(own!), text(whole)) : undefined;
+  const chunk = (file: string, of: string, code: string): Chunk => {
+    const named = passed ? code.replaceAll(`"./${whole}"`, `"./${own}"`) : code;
+    const sizes = { bytes: Buffer.byteLength(named), gzip_bytes: compressed(named) };
+    return { file, code: named, main: main.has(file), ...sizes, parts: partsOf(named, JSON.parse(text(`${of}.map`))) };
+  };
+  const chunks = [
+    ...(passed ? [chunk(own!, whole!, passed)] : [...main].map((file) => chunk(file, file, text(file)))),
+    ...late.map((file) => chunk(file, file, text(file))),
+  ];
   const sum = (some: Chunk[]) => some.reduce((total, { gzip_bytes }) => total + gzip_bytes, 0);
   return {
     chunks,
@@ -113,6 +120,22 @@ const twoKinds = (entry: string): Plugin => ({
     );
   },
 });
+
+/**
+ * A chunk that exports what its entry passes on, too, under the entry's names: one file less to fetch. Undefined where
+ * the entry does more than that.
+ */
+function passedOn(entry: string, chunk: string): string | undefined {
+  const [, taken, given] = /^import\{([^}]*)\}from"[^"]*";export\{([^}]*)\};\s*$/.exec(entry) ?? [];
+  const [, exported] = /export\{([^}]*)\};\s*$/.exec(chunk) ?? [];
+  if (taken === undefined || given === undefined || exported === undefined) return undefined;
+  /** `a as b` by its second name. */
+  const named = (list: string) =>
+    new Map(list.split(',').map((one) => one.split(' as ').toReversed() as [string, string]));
+  const [by_export, by_import] = [named(exported), named(taken)];
+  const more = [...named(given)].map(([name, inner]) => `${by_export.get(by_import.get(inner)!)} as ${name}`);
+  return chunk.replace(/\};\s*$/, `,${more}};\n`);
+}
 
 const compressed = (text: string) => gzipSync(text, { level: constants.Z_BEST_COMPRESSION }).length;
 

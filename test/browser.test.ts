@@ -43,7 +43,7 @@ describe('what a page loads of the SDK', () => {
   it(`is under ${CLIENT_LIMIT_BYTES} bytes for the main job, compressed (the goal is ${CLIENT_GOAL_BYTES})`, () => {
     assert.ok(bundle.gzip_bytes < CLIENT_LIMIT_BYTES, `${bundle.gzip_bytes} bytes: npm run client-size says of what`);
     const main = bundle.chunks.filter((chunk) => chunk.main).flatMap(({ parts }) => parts);
-    for (const file of ['mesh/src/connect.ts', 'rpc/src/codec-encode.ts', 'protocol/src/errors.ts'])
+    for (const file of ['mesh/src/connect.ts', 'rpc/src/codec-encode.ts', 'protocol/src/caller-errors.ts'])
       assert.ok(
         main.some((part) => part.file.endsWith(file)),
         file,
@@ -58,6 +58,8 @@ describe('what a page loads of the SDK', () => {
 
 const RICH = `${CALCULATOR}
 export const echo = (value) => value;
+export const told = (value) => value.get('itself') === value && value.get('set').has(1n);
+export const nothing = () => {};
 export const throwIt = (error) => { throw error; };`;
 
 const CALLING = `${CALCULATOR}
@@ -142,9 +144,9 @@ describe('the SDK in a browser', { skip: missingBrowser() }, () => {
         `const echo = await mesh.clone({ source: given.source }, { heartbeat_ms: 1000, lease_ms: 4000 });
          const rich = new Map([['date', new Date(5)], ['bytes', new Uint8Array([1, 2])], ['set', new Set([1n, -0])]]);
          rich.set('itself', rich);
-         const back = await echo.echo(rich);
+         const told = await echo.told(rich);
+         const nothing = String(await echo.nothing());
          const error = await echo.fail('on purpose').catch((error) => error);
-         const odd = await echo.throwIt(Object.assign(new RangeError('odd'), { extra: rich })).catch((error) => error);
          const pipelined = await echo.echo({ deep: [7] }).deep[0];
          await new Promise((go) => setTimeout(go, 5000));
          const alive = await echo.add(2, 2);
@@ -154,17 +156,14 @@ describe('the SDK in a browser', { skip: missingBrowser() }, () => {
          await destruct(echo);
          const after = await echo.add(1, 1).catch((error) => error.name);
          await mesh.close();
-         return {
-           same: back.get('itself') === back && back.get('date').getTime() === 5 && back.get('set').has(1n),
-           error: error.name, odd: odd.cause?.extra instanceof Map, pipelined, alive, greeting, after,
-         };`,
+         return { told, nothing, error: error.name, pipelined, alive, greeting, after };`,
         { source: RICH },
         page,
       );
       assert.deepEqual(seen, {
-        same: true,
+        told: true,
+        nothing: 'undefined',
         error: 'RemoteError',
-        odd: true,
         pipelined: 7,
         alive: 4,
         greeting: 'Hello, page',
@@ -172,6 +171,29 @@ describe('the SDK in a browser', { skip: missingBrowser() }, () => {
       });
       assert.deepEqual(fetchedBy(page).sort(), main);
       assert.deepEqual(page.said, []);
+    });
+
+    it('what reads values that JSON has no word for, when one comes back', async () => {
+      const page = await browser.open(served.url);
+      const seen = await inPage(
+        `const worker = await mesh.clone({ source: given.source });
+         const rich = new Map([['date', new Date(5)], ['bytes', new Uint8Array([1, 2])], ['set', new Set([1n, -0])]]);
+         rich.set('itself', rich);
+         const [back, odd, sum] = await Promise.all([
+           worker.echo(rich),
+           worker.throwIt(Object.assign(new RangeError('odd'), { extra: rich })).catch((error) => error),
+           worker.add(1, 2),
+         ]);
+         await mesh.close();
+         return {
+           same: back.get('itself') === back && back.get('date').getTime() === 5 && back.get('set').has(1n),
+           bytes: [...back.get('bytes')], odd: odd.cause?.extra instanceof Map, sum,
+         };`,
+        { source: RICH },
+        page,
+      );
+      assert.deepEqual(seen, { same: true, bytes: [1, 2], odd: true, sum: 3 });
+      assert.deepEqual(fetchedBy(page).sort(), [...main, chunkOf('session-rest')].sort());
     });
 
     it('MeshFS, events, the spool and tokens when they are used', async () => {

@@ -430,7 +430,7 @@ describe('source files', () => {
     assert.deepEqual(found, {
       'packages/rpc/src/ghost.ts': 1,
       'packages/rpc/src/promise.ts': 2,
-      'packages/rpc/src/session.ts': 1,
+      'packages/rpc/src/serve.ts': 1,
     });
   });
 

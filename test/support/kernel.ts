@@ -15,8 +15,8 @@ export interface TestKernel {
   /** A request to a module, or to any path that begins with /api or /docs. */
   get(path: string, init?: RequestInit): Promise<Response>;
   json(path: string, init?: RequestInit): Promise<any>;
-  /** Kills it as a crash would, and starts it again over the same folder and port. */
-  restart(): Promise<void>;
+  /** Kills it as a crash would, or asks it to end, and starts it again over the same folder and port. */
+  restart(how?: { kill: boolean }): Promise<void>;
 }
 
 let count = 0;
@@ -40,9 +40,9 @@ export function useKernel(options: { drivers?: string[]; open?: boolean } = {}):
     return fetch(used.process.url + whole, { ...init, headers });
   };
   used.json = async (path, init) => (await used.get(path, init)).json();
-  used.restart = async () => {
+  used.restart = async ({ kill } = { kill: true }) => {
     const port = Number(new URL(used.process.url).port);
-    await used.process.kill();
+    await (kill ? used.process.kill() : used.process.stop());
     await start(port);
   };
   after(async () => {

@@ -6,10 +6,11 @@
  * under way at a time, because two would take the session from each other.
  */
 import { isError, SessionLost } from '@hauki/protocol';
-import { resumeKey } from '@hauki/rpc/client';
+import { resumeKey, unref } from '@hauki/rpc/client';
 import { resumeSession } from '@hauki/rpc/resume';
 import { pause } from './pause.ts';
-import type { Route, Routing, WorkerRoute } from './route.ts';
+import type { Route, Routing } from './powers.ts';
+import type { WorkerRoute } from './route.ts';
 
 export { fateOf } from './fate.ts';
 
@@ -43,11 +44,12 @@ export class Comeback {
     clearTimeout(this.#back);
     if (route === 'direct') this.#back_ms = BACK_MS.first;
     else if (!this.#way.stopped) {
-      this.#back = setTimeout(() => {
-        if (this.#changing) this.took(route);
-        else this.#change(() => this.#goBack());
-      }, this.#back_ms);
-      (this.#back as { unref?: () => void }).unref?.();
+      this.#back = unref(
+        setTimeout(() => {
+          if (this.#changing) this.took(route);
+          else this.#change(() => this.#goBack());
+        }, this.#back_ms),
+      );
       this.#back_ms = Math.min(this.#back_ms * 2, BACK_MS.most);
     }
   }

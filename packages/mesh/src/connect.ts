@@ -1,16 +1,11 @@
 /** `connect`: a mesh as a script sees it. */
 import {
   BadInput,
-  Cancelled,
-  DeadlineExceeded,
-  describe,
   type GrantRequest,
-  type Grants,
   type IsolationLevel,
   type Language,
   type NodeInfo,
   type NodeLoad,
-  type Revocation,
   type SecretRequests,
   type SessionInfo,
   type Ticket,
@@ -19,12 +14,9 @@ import {
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import {
-  type CallOptions,
-  Deferred,
   type Ghost,
   type GhostSource,
   ghost,
-  lookAt,
   makeCallerKey,
   type PendingGhost,
   pendingGhost,
@@ -33,7 +25,8 @@ import {
 import { services } from '#parts';
 import { powers } from '#powers';
 import { createCoreClient } from './http.ts';
-import { type Routing, workerPath } from './route.ts';
+import type { Routing } from './powers.ts';
+import { workerPath } from './route.ts';
 import type { Services } from './services.ts';
 import { RemoteWorker } from './worker.ts';
 
@@ -90,16 +83,6 @@ export interface MeshStats {
   relay_bytes: number;
 }
 
-export interface WorkerDetails {
-  worker: string;
-  node: string;
-  driver: string;
-  isolation: IsolationLevel;
-  route: 'direct' | 'relay';
-  methods: string[];
-  lease: { heartbeat_ms: number; lease_ms: number };
-}
-
 export interface Mesh extends AsyncDisposable, Services {
   readonly core: string;
   /**
@@ -119,13 +102,6 @@ export interface Mesh extends AsyncDisposable, Services {
   ): PendingGhost<T>;
   /** Kills a worker at once, by ghost or by name. Resolves when nothing of it is left. */
   destruct(worker: object | string): Promise<void>;
-  /**
-   * Takes grants from a worker, by ghost or by name, and from its clones: from its next effect on. Resolves with what it has
-   * then. Rejects with BadInput for what it was not granted, or what cannot be taken while it lives.
-   */
-  revoke(worker: object | string, what: Revocation): Promise<Grants>;
-  /** Where a ghost's worker is and how it is reached; waits until it is born. */
-  details(worker: object): Promise<WorkerDetails>;
   /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
   ended(worker: object): Promise<string>;
   stats(): MeshStats;
@@ -133,58 +109,16 @@ export interface Mesh extends AsyncDisposable, Services {
   close(): Promise<void>;
 }
 
-interface Spawned {
-  worker: string;
-  node: string;
-  ticket: Ticket;
+/** What stands behind a worker's ghosts. */
+interface WorkerSource extends GhostSource {
+  opening: Promise<RemoteWorker>;
 }
-
-const opened = new WeakMap<object, Promise<RemoteWorker>>();
 
 const workerBehind = (thing: object): Promise<RemoteWorker> => {
-  const source = sourceOf(thing);
-  const worker = source && opened.get(source);
-  if (!worker) throw new BadInput({ what: 'worker', why: 'this is no ghost of a mesh' });
-  return worker;
+  const source = sourceOf(thing) as WorkerSource | undefined;
+  if (!source?.opening) throw new BadInput({ what: 'worker', why: 'this is no ghost of a mesh' });
+  return source.opening;
 };
-
-/**
- * A call of a worker that is still being opened, which can be called on at once: all calls that wait leave together when
- * the worker is there, in their order. Its signal and its deadline count from now.
- */
-function callLater(opening: Promise<RemoteWorker>, method: string, args: unknown[], options: CallOptions = {}) {
-  const later = new Deferred();
-  const { signal, timeout_ms } = options;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const settle = (become: () => Promise<unknown>) => {
-    clearTimeout(timer);
-    signal?.removeEventListener('abort', abort);
-    if (!later.begun) later.become(become());
-  };
-  const refuse = (error: Error) =>
-    settle(() => {
-      lookAt(args);
-      return Promise.reject(error);
-    });
-  const abort = () => refuse(new Cancelled({ method, why: describe(signal!.reason), may_have_run: false }));
-  if (signal?.aborted) abort();
-  else signal?.addEventListener('abort', abort);
-  const began = Date.now();
-  if (timeout_ms !== undefined && timeout_ms <= 0x7fffffff)
-    timer = setTimeout(
-      () => refuse(new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run: false })),
-      timeout_ms,
-    );
-  opening.then(
-    (worker) =>
-      settle(() => {
-        const left = timeout_ms === undefined ? {} : { timeout_ms: Math.max(0, timeout_ms - (Date.now() - began)) };
-        return worker.call(method, args, { ...options, ...left });
-      }),
-    refuse,
-  );
-  return later.promise;
-}
 
 /** Kills the worker behind a ghost at once. Resolves when nothing of it is left on its node. */
 export async function destruct(ghost_of_worker: object): Promise<void> {
@@ -206,114 +140,92 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     throw new Unauthorised({ why: 'No token: give connect({ token }), or set HAUKI_TOKEN. `hauki token` prints it' });
   const core = createCoreClient(base, token, powers);
   const [key] = await Promise.all([makeCallerKey(), core.request('GET', '/health', undefined, LIMITS.handshake_ms)]);
-  const owned = new Set<{ worker: Promise<RemoteWorker>; lasts: boolean }>();
   const done: MeshStats = { direct_bytes: 0, relay_bytes: 0 };
-  const live = new Set<RemoteWorker>();
+  const workers = new Map<RemoteWorker, () => Promise<void>>();
+  const count = (sum: MeshStats, worker: RemoteWorker) => {
+    for (const route of ['direct', 'relay'] as const) sum[`${route}_bytes`] += worker.way.carried_bytes(route);
+  };
 
-  const follow = (worker: RemoteWorker) => {
-    live.add(worker);
+  /** A worker whose ticket is on its way, as its ghost to be. `owned`: letting go of it ends it; `lasts`: not at `close`. */
+  const embody = <T>(
+    label: string,
+    ticket: Promise<Ticket>,
+    { routing = 'p2p_preferred', timeout_ms }: CloneOptions,
+    owned: boolean,
+    lasts: boolean,
+  ): PendingGhost<T> => {
+    const worker = new RemoteWorker(routing, { core, key, powers, timeout_ms });
+    const opening = worker.open(ticket);
+    // One that could not be opened has told why already; there is nothing to let go of.
+    const letGo = (ends: boolean) =>
+      opening.then(
+        () => (ends ? worker.destruct() : worker.leave()),
+        () => {},
+      );
+    workers.set(worker, () => letGo(owned && !lasts));
     void worker.session.closed.then(() => {
-      live.delete(worker);
-      for (const route of ['direct', 'relay'] as const) done[`${route}_bytes`] += worker.carried_bytes(route);
+      workers.delete(worker);
+      count(done, worker);
     });
-  };
-
-  /** Wraps a worker that is being opened: the ghost, and the ghost to be. */
-  const embody = <T>(label: string, opening: Promise<RemoteWorker>, dispose: () => Promise<void>): PendingGhost<T> => {
-    let born: RemoteWorker | undefined;
-    const ready = opening.then((worker) => {
-      born = worker;
-      source.label = worker.body.worker;
-      const made = ghost<T>({
-        label: worker.body.worker,
-        call: (method, args, call_options) => worker.call(method, args, call_options),
-        dispose,
-      });
-      opened.set(sourceOf(made)!, opening);
-      return made;
-    });
-    // Whoever calls or awaits hears of a failure; a clone that nobody looks at fails quietly.
-    ready.catch(() => {});
-    const source: GhostSource & { ready: Promise<Ghost<T>> } = {
+    const source: WorkerSource & { ready: Promise<Ghost<T>> } = {
       label,
-      ready,
-      call: (method, args, call_options) =>
-        born ? born.call(method, args, call_options) : callLater(opening, method, args, call_options),
-      dispose,
+      opening,
+      ready: opening.then(() => {
+        source.label = worker.body.worker;
+        return ghost<T>({ ...source, ready: undefined });
+      }),
+      call: (method, args, call_options) => worker.session.call(method, args, call_options),
+      dispose: () => letGo(owned),
     };
-    const pending = pendingGhost<T>(source);
-    opened.set(sourceOf(pending)!, opening);
-    return pending;
+    // Whoever calls or awaits hears of a failure; a clone that nobody looks at fails quietly.
+    source.ready.catch(() => {});
+    return pendingGhost<T>(source);
   };
 
-  const open = async (ticket: Ticket, { routing = 'p2p_preferred', timeout_ms }: CloneOptions) => {
-    const worker = await RemoteWorker.open(ticket, routing, { core, key, powers, timeout_ms });
-    follow(worker);
-    return worker;
+  const ticketFrom = async (path: string, wanted: object, timeout_ms?: number) => {
+    const body = { ...wanted, audience: key.thumbprint };
+    return (await core.request<{ ticket: Ticket }>('POST', path, body, timeout_ms)).ticket;
   };
 
   const clone = <T>(origin: Origin, given: CloneOptions = {}): PendingGhost<T> => {
-    const spawn = async () => {
-      const { routing: _r, timeout_ms: _t, ...wanted } = given;
-      const body = { ...(await moduleOf(origin, given.driver)), ...wanted, audience: key.thumbprint };
-      const { ticket } = await core.request<Spawned>('POST', '/api/v2/swarm_spawn_ephemeral', body, LIMITS.clone_ms);
-      return open(ticket, given);
-    };
-    const opening = spawn();
-    const entry = { worker: opening, lasts: (given.ttl_ms ?? 0) > 0 };
-    owned.add(entry);
-    opening.then(
-      (worker) => worker.session.closed.then(() => owned.delete(entry)),
-      () => owned.delete(entry),
-    );
-    // A clone that failed has told why already; there is nothing to let go of.
-    return embody<T>('being provisioned', opening, async () => (await opening.catch(() => undefined))?.destruct());
+    const { routing: _r, timeout_ms: _t, ...wanted } = given;
+    const spawn = async () =>
+      ticketFrom(
+        '/api/v2/swarm_spawn_ephemeral',
+        { ...(await moduleOf(origin, given.driver)), ...wanted },
+        LIMITS.clone_ms,
+      );
+    return embody<T>('being provisioned', spawn(), given, true, (given.ttl_ms ?? 0) > 0);
   };
 
   const close = async () => {
     stopIdle();
-    await Promise.allSettled(
-      [...owned].map(async (o) => (o.lasts ? (await o.worker).leave() : (await o.worker).destruct())),
-    );
-    for (const worker of live) worker.leave();
+    await Promise.allSettled([...workers.values()].map((letGo) => letGo()));
   };
   const stopIdle = powers.onIdle(() => {
-    if (owned.size > 0) void close();
+    if (workers.size > 0) void close();
   });
 
   return {
     core: base,
     clone,
     cloneDistributed: clone,
-    ...services(core, moduleOf, async (thing) => (await workerBehind(thing)).body.worker),
+    ...services(core, moduleOf, async (thing) => workerBehind(thing)),
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
-      const opening = (async () => {
+      const visiting = async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
-        const wanted = { audience: key.thumbprint };
-        const { ticket } = await core.request<Spawned>('POST', `${workerPath(worker)}/ticket`, wanted);
-        return open(ticket, given);
-      })();
-      return embody<T>(worker, opening, async () => (await opening.catch(() => undefined))?.leave());
+        return ticketFrom(`${workerPath(worker)}/ticket`, {});
+      };
+      return embody<T>(worker, visiting(), given, false, false);
     },
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);
       await core.request('DELETE', workerPath(worker));
     },
-    async revoke(worker, what) {
-      const name = typeof worker === 'string' ? worker : (await workerBehind(worker)).body.worker;
-      const path = `/api/v2/ephemeral/${encodeURIComponent(name)}/revoke`;
-      return (await core.request<{ grants: Grants }>('POST', path, what)).grants;
-    },
-    async details(thing) {
-      const { body, route, methods } = await workerBehind(thing);
-      const { worker, node, driver, isolation, lease } = body;
-      return { worker, node, driver, isolation, lease, route, methods };
-    },
     ended: async (thing) => (await workerBehind(thing)).session.closed,
     stats() {
       const sum = { ...done };
-      for (const worker of live)
-        for (const route of ['direct', 'relay'] as const) sum[`${route}_bytes`] += worker.carried_bytes(route);
+      for (const worker of workers.keys()) count(sum, worker);
       return sum;
     },
     close,

@@ -1,7 +1,16 @@
 /** A worker's life from outside: pause and resume, a look inside, its log, and why it ended. */
-import { type Fate, fromWire, type LogLine, type WorkerInfo } from '@hauki/protocol';
+import {
+  type Fate,
+  fromWire,
+  type Grants,
+  type IsolationLevel,
+  type LogLine,
+  type Revocation,
+  type WorkerInfo,
+} from '@hauki/protocol';
 import type { CoreClient } from './http.ts';
 import { requestStream } from './http-stream.ts';
+import type { WorkerOf } from './services.ts';
 import { eventsOf } from './streams.ts';
 
 export interface LogOptions {
@@ -16,6 +25,16 @@ export interface LogOptions {
 export type WorkerState =
   | { state: 'alive' | 'node_lost'; worker: string; node: string; info: (WorkerInfo & { node: string }) | null }
   | { state: 'dead'; worker: string; fate: Fate };
+
+export interface WorkerDetails {
+  worker: string;
+  node: string;
+  driver: string;
+  isolation: IsolationLevel;
+  route: 'direct' | 'relay';
+  methods: string[];
+  lease: { heartbeat_ms: number; lease_ms: number };
+}
 
 /** A worker is named by its ghost or by its name. */
 export interface LifeDoor {
@@ -33,18 +52,24 @@ export interface LifeDoor {
   inspect(worker: object | string, expression: string, options?: { timeout_ms?: number }): Promise<string>;
   /** Its log, oldest line first; a line with `seq` 0 is the core's own. With `follow` it returns what became of it. */
   logs(worker: object | string, options?: LogOptions): AsyncGenerator<LogLine, Fate | undefined>;
+  /**
+   * Takes grants from a worker, and from its clones: from its next effect on. Resolves with what it has then. Rejects with
+   * BadInput for what it was not granted, or what cannot be taken while it lives.
+   */
+  revoke(worker: object | string, what: Revocation): Promise<Grants>;
   /** Whether it lives, or why not, also long after. Rejects with WorkerUnknown. */
   why(worker: object | string): Promise<WorkerState>;
+  /** Where a ghost's worker is and how it is reached; waits until it is born. */
+  details(worker: object): Promise<WorkerDetails>;
 }
 
 /** The most that an inspection takes beyond its own deadline. */
 const SLACK_MS = 5_000;
 const INSPECT_MS = 10_000;
 
-/** `nameOf`: the name of the worker behind a ghost. */
-export function lifeDoor(core: CoreClient, nameOf: (worker: object) => Promise<string>): LifeDoor {
+export function lifeDoor(core: CoreClient, workerOf: WorkerOf): LifeDoor {
   const path = async (worker: object | string, verb = '') => {
-    const name = typeof worker === 'string' ? worker : await nameOf(worker);
+    const name = typeof worker === 'string' ? worker : (await workerOf(worker)).body.worker;
     return `/api/v2/ephemeral/${encodeURIComponent(name)}${verb}`;
   };
   return {
@@ -79,6 +104,14 @@ export function lifeDoor(core: CoreClient, nameOf: (worker: object) => Promise<s
       }
       return undefined;
     },
+    async revoke(worker, what) {
+      return (await core.request<{ grants: Grants }>('POST', await path(worker, '/revoke'), what)).grants;
+    },
     why: async (worker) => core.request<WorkerState>('GET', await path(worker)),
+    async details(thing) {
+      const { body, way, methods } = await workerOf(thing);
+      const { worker, node, driver, isolation, lease } = body;
+      return { worker, node, driver, isolation, lease, route: way.taken, methods };
+    },
   };
 }

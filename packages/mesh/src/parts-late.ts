@@ -4,7 +4,7 @@ import type { fateOf as knownFate } from './fate.ts';
 import type { CoreClient } from './http.ts';
 import type { ModuleOf } from './lasting.ts';
 import type { WorkerRoute } from './route.ts';
-import type { NameOf, Services } from './services.ts';
+import type { Services, WorkerOf } from './services.ts';
 
 export const comebackOf = async (way: WorkerRoute): Promise<Comeback> =>
   new (await import('./comeback.ts')).Comeback(way);
@@ -13,11 +13,11 @@ export const fateOf: typeof knownFate = async (...args) => (await import('./come
 
 type Methods<T> = { [K in keyof T]: T[K] extends (...args: any[]) => Promise<unknown> ? K : never }[keyof T];
 
-export function services(core: CoreClient, moduleOf: ModuleOf, nameOf: NameOf): Services {
+export function services(core: CoreClient, moduleOf: ModuleOf, workerOf: WorkerOf): Services {
   let made: Services | undefined;
   const load = async () => {
     const module = await import('./services.ts');
-    made ??= module.services(core, moduleOf, nameOf);
+    made ??= module.services(core, moduleOf, workerOf);
     return made;
   };
   /** Methods of a part of the services, which wait until that is there. */
@@ -26,7 +26,19 @@ export function services(core: CoreClient, moduleOf: ModuleOf, nameOf: NameOf): 
       names.map((name) => [name, async (...args: unknown[]) => (part(await load())[name] as any)(...args)]),
     ) as Pick<T, K>;
   return {
-    ...later((all: Services) => all, 'provision', 'spool', 'registry', 'sessions', 'pause', 'resume', 'inspect', 'why'),
+    ...later(
+      (all: Services) => all,
+      'provision',
+      'spool',
+      'registry',
+      'sessions',
+      'pause',
+      'resume',
+      'inspect',
+      'revoke',
+      'why',
+      'details',
+    ),
     async *logs(...args) {
       return yield* (await load()).logs(...args);
     },

@@ -3,6 +3,7 @@
  * so no direct route, and no TLS keyed by a ticket.
  */
 import { BadInput, ConnectionLost, fromWire, type MeshError } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type FrameTransport, WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from '@hauki/rpc/client';
 import type { Powers } from './powers.ts';
 
@@ -15,13 +16,17 @@ export const powers: Powers = {
 
   defaults: () => ({ core: globalThis.location?.origin ?? 'http://127.0.0.1:8000' }),
 
-  async dialRelay(core, path, token, tls, timeout_ms) {
-    if (tls)
+  direct: false,
+
+  async dial(core, _ticket, { routes: { direct, relay } }, routing) {
+    if (routing === 'p2p_only') throw new ConnectionLost({ why: 'a browser has no direct route to a worker' });
+    if (direct.tls)
       throw new BadInput({
         what: 'the worker',
         why: 'its node asks for TLS keyed by the ticket, which browsers cannot do: use a node on loopback or in a VPN',
       });
-    return dial(new URL(path, core.replace(/^http/, 'ws')), token, timeout_ms);
+    const url = new URL(relay.path, core.base.replace(/^http/, 'ws'));
+    return { link: await dial(url, core.token, LIMITS.handshake_ms), route: 'relay' };
   },
 
   bundle: async () => {
@@ -34,28 +39,22 @@ export const powers: Powers = {
 function dial(url: URL, token: string, timeout_ms: number): Promise<FrameTransport> {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(url, WEBSOCKET_PROTOCOL);
-    socket.binaryType = 'arraybuffer';
-    const fail = (error: MeshError<any>) => {
+    const fail = (why: string) => refuse(new ConnectionLost({ why }));
+    const refuse = (error: MeshError<any>) => {
       clearTimeout(timer);
       reject(error);
       socket.close();
     };
-    const timer = setTimeout(
-      () => fail(new ConnectionLost({ why: `the core's relay did not answer within ${timeout_ms} ms` })),
-      timeout_ms,
-    );
+    const timer = setTimeout(() => fail(`the core's relay did not answer within ${timeout_ms} ms`), timeout_ms);
     socket.onopen = () => socket.send(JSON.stringify({ token }));
-    socket.onclose = ({ code }) =>
-      fail(new ConnectionLost({ why: `the core's relay closed the connection (${code})` }));
+    socket.onclose = ({ code }) => fail(`the core's relay closed the connection (${code})`);
     socket.onmessage = ({ data }) => {
-      let answer: any;
       try {
-        answer = JSON.parse(data);
+        const { status, error } = JSON.parse(data);
+        if (status !== 'success') return refuse(fromWire(error));
       } catch {
-        // Told below.
+        return fail('whoever answers is no core');
       }
-      if (answer?.error) return fail(fromWire(answer.error));
-      if (answer?.status !== 'success') return fail(new ConnectionLost({ why: 'whoever answers is no core' }));
       clearTimeout(timer);
       socket.onclose = socket.onmessage = null;
       resolve(webSocketTransport(socket as unknown as WebSocketLike));

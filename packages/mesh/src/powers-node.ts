@@ -4,10 +4,15 @@ import { readFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ConnectionLost } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
+import { type FrameTransport, sessionKey } from '@hauki/rpc/client';
 import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
 import { adminTokenFile, defaultDataDir } from './data-dir.ts';
 import { clientOf } from './http-stream-node.ts';
-import type { Powers, TlsKey } from './powers.ts';
+import type { Link, Powers, Routing } from './powers.ts';
+
+/** A direct connection that has not opened by then is left for the relay. */
+const DIRECT_MS = 3_000;
 
 function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
@@ -24,8 +29,20 @@ function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket
   });
 }
 
-const secured = (stream: Duplex, tls: TlsKey, timeout_ms: number) =>
-  tls ? secureStream(stream, tls.jti, tls.key, timeout_ms) : stream;
+/** Takes the direct route where that is allowed and opens, else the relay where that is. */
+export async function eitherRoute(
+  routing: Routing,
+  direct: () => Promise<FrameTransport>,
+  relay: () => Promise<FrameTransport>,
+): Promise<Link> {
+  if (routing !== 'relay_only')
+    try {
+      return { link: await direct(), route: 'direct' };
+    } catch (error) {
+      if (routing === 'p2p_only') throw error;
+    }
+  return { link: await relay(), route: 'relay' };
+}
 
 export const powers: Powers = {
   // Not fetch: a clone waits for this, and node:http answers in half the time.
@@ -66,12 +83,20 @@ export const powers: Powers = {
     }
   },
 
-  async dialDirect({ host, port }, tls, timeout_ms) {
-    return streamTransport(await secured(await dialTcp(host, port, timeout_ms), tls, timeout_ms));
-  },
+  direct: true,
 
-  async dialRelay(core, path, token, tls, timeout_ms) {
-    return streamTransport(await secured(await dialUpgrade(core, path, token, timeout_ms), tls, timeout_ms));
+  async dial(core, { secret }, { jti, routes: { direct, relay } }, routing) {
+    // Where a route leaves what is trusted, it runs inside TLS keyed by the ticket.
+    const key = direct.tls && (await sessionKey(secret, jti));
+    const over = async (dialled: Promise<Duplex>, timeout_ms: number) => {
+      const stream = await dialled;
+      return streamTransport(key ? await secureStream(stream, jti, key, timeout_ms) : stream);
+    };
+    return eitherRoute(
+      routing,
+      () => over(dialTcp(direct.host, direct.port, DIRECT_MS), DIRECT_MS),
+      () => over(dialUpgrade(core.base, relay.path, core.token, LIMITS.handshake_ms), LIMITS.handshake_ms),
+    );
   },
 
   async bundle(file, driver) {

@@ -1,14 +1,17 @@
 /** What the SDK needs of its platform. `powers-node.ts` and `powers-browser.ts` provide it; nothing else differs. */
-import type { Language } from '@hauki/protocol';
+import type { Language, Ticket, TicketBody } from '@hauki/protocol';
 import type { FrameTransport } from '@hauki/rpc/client';
+import type { CoreClient } from './http.ts';
 
-export interface DirectRoute {
-  host: string;
-  port: number;
+/** `p2p_preferred`: direct, else relayed. */
+export type Routing = 'p2p_preferred' | 'p2p_only' | 'relay_only';
+export type Route = 'direct' | 'relay';
+
+/** A connection to a worker, which nobody listens to yet. */
+export interface Link {
+  link: FrameTransport;
+  route: Route;
 }
-
-/** The ticket's id and session key, where a route runs inside TLS. */
-export type TlsKey = { jti: string; key: string } | undefined;
 
 export interface HttpAnswer {
   status: number;
@@ -26,10 +29,10 @@ export interface Powers {
   ): Promise<HttpAnswer>;
   /** Where a core is looked for, and the token for it, when the script names none. */
   defaults(): { core: string; token?: string | undefined };
-  /** Route A, where the platform has it. Rejects with ConnectionLost when it cannot be opened in time. */
-  dialDirect?(route: DirectRoute, tls: TlsKey, timeout_ms: number): Promise<FrameTransport>;
-  /** Route B. */
-  dialRelay(core: string, path: string, token: string, tls: TlsKey, timeout_ms: number): Promise<FrameTransport>;
+  /** Whether there is a direct route, to which a relayed session may go back. */
+  readonly direct: boolean;
+  /** Dials what a routing allows, the direct route first. Rejects with ConnectionLost when nothing opens in time. */
+  dial(core: CoreClient, ticket: Ticket, body: TicketBody, routing: Routing): Promise<Link>;
   /** Makes one module of a worker's files. */
   bundle(file: string, driver: string | undefined): Promise<{ source: string; language: Language }>;
   /** Calls back when the script has nothing more to do, so that what it owns can be let go of. */

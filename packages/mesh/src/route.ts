@@ -4,21 +4,15 @@
  * What always holds: what is dialled is what the caller's routing allows, the direct route first where both are.
  */
 
-import { ConnectionLost, type MeshError, type Ticket, type TicketBody } from '@hauki/protocol';
+import type { MeshError, Ticket, TicketBody } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { type CallerKey, Channel, type FrameTransport, openSession, sessionKey } from '@hauki/rpc/client';
+import { type CallerKey, Channel, type FrameTransport, openSession, readTicketBody } from '@hauki/rpc/client';
 import { comebackOf } from '#parts';
 import type { Comeback } from './comeback.ts';
 import type { CoreClient } from './http.ts';
 import { pause } from './pause.ts';
-import type { Powers } from './powers.ts';
+import type { Link, Powers, Route, Routing } from './powers.ts';
 
-/** `p2p_preferred`: direct, else relayed. */
-export type Routing = 'p2p_preferred' | 'p2p_only' | 'relay_only';
-export type Route = 'direct' | 'relay';
-
-/** A direct connection that has not opened by then is left for the relay. */
-const DIRECT_MS = 3_000;
 /** Between tries to load what brings a session back. */
 const LOAD_AGAIN_MS = 1_000;
 
@@ -27,7 +21,7 @@ export const workerPath = (worker: string) => `/api/v2/ephemeral/${encodeURIComp
 
 export interface RoutePowers {
   core: CoreClient;
-  powers: Pick<Powers, 'dialDirect' | 'dialRelay'>;
+  powers: Pick<Powers, 'direct' | 'dial'>;
   routing: Routing;
   /** What became of the worker, where the core knows that it is dead. */
   fate(): Promise<MeshError | undefined>;
@@ -38,8 +32,9 @@ export class WorkerRoute {
   /** The route that was taken last. */
   taken: Route = 'direct';
   readonly given: RoutePowers;
-  readonly ticket: Ticket;
-  readonly body: TicketBody;
+  // Both from `open` on.
+  ticket!: Ticket;
+  body!: TicketBody;
   stopped = false;
   #comeback: Promise<Comeback> | undefined;
   #pending: Promise<unknown> | undefined;
@@ -47,18 +42,18 @@ export class WorkerRoute {
   /** Bytes of connections that were left. */
   readonly #carried: Record<Route, number> = { direct: 0, relay: 0 };
 
-  constructor(ticket: Ticket, body: TicketBody, given: RoutePowers) {
-    this.ticket = ticket;
-    this.body = body;
+  constructor(given: RoutePowers) {
     this.given = given;
     this.channel = new Channel((reason) => void this.#cut(reason));
     this.channel.onEnd(() => this.stop());
   }
 
   /** Redeems the ticket over the first route that opens. Gives the worker's methods. */
-  async open(key: CallerKey): Promise<string[]> {
+  async open(ticket: Ticket, key: CallerKey): Promise<string[]> {
+    this.ticket = ticket;
+    this.body = readTicketBody(ticket.signed);
     const { link, route } = await this.dial(this.given.routing);
-    const methods = await openSession(link, this.channel, this.ticket, key);
+    const methods = await openSession(link, this.channel, ticket, key);
     this.took(route, link);
     return methods;
   }
@@ -79,7 +74,7 @@ export class WorkerRoute {
     this.#link = link;
     this.taken = route;
     const { powers, routing } = this.given;
-    if (routing === 'p2p_preferred' && powers.dialDirect)
+    if (routing === 'p2p_preferred' && powers.direct)
       this.#back().then(
         (comeback) => comeback.took(route),
         () => {},
@@ -87,20 +82,9 @@ export class WorkerRoute {
   }
 
   /** Dials what a routing allows. Rejects with ConnectionLost, or as the platform's powers do. */
-  async dial(routing: Routing): Promise<{ link: FrameTransport; route: Route }> {
+  dial(routing: Routing): Promise<Link> {
     const { core, powers } = this.given;
-    const { jti, routes } = this.body;
-    const { direct, relay } = routes;
-    const tls = direct.tls ? { jti, key: await sessionKey(this.ticket.secret, jti) } : undefined;
-    if (routing !== 'relay_only')
-      try {
-        if (!powers.dialDirect) throw new ConnectionLost({ why: 'a browser has no direct route to a worker' });
-        return { link: await powers.dialDirect(direct, tls, DIRECT_MS), route: 'direct' };
-      } catch (error) {
-        if (routing === 'p2p_only') throw error;
-      }
-    const link = await powers.dialRelay(core.base, relay.path, core.token, tls, LIMITS.handshake_ms);
-    return { link, route: 'relay' };
+    return powers.dial(core, this.ticket, this.body, routing);
   }
 
   /** Until this resolves, a cut session is not brought back: perhaps it is not to be. */

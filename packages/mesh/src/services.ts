@@ -10,6 +10,7 @@ import { type MeshFsClient, meshFsClient } from './meshfs.ts';
 import { type SpoolDoor, spoolDoor } from './spool.ts';
 import { meshTokens, type Tokens } from './tokens.ts';
 import { meshVolumes, type Volumes } from './volumes.ts';
+import type { RemoteWorker } from './worker.ts';
 
 export interface Services extends LastingDoor, LifeDoor, SpoolDoor {
   registry(): Promise<RegistryView>;
@@ -26,11 +27,11 @@ export interface Services extends LastingDoor, LifeDoor, SpoolDoor {
   readonly kernels: Kernels;
 }
 
-/** The name of the worker behind a ghost. */
-export type NameOf = (worker: object) => Promise<string>;
+/** The worker behind a ghost. Rejects with BadInput for anything else. */
+export type WorkerOf = (worker: object) => Promise<RemoteWorker>;
 
-export const services = (core: CoreClient, moduleOf: ModuleOf, nameOf: NameOf): Services => ({
-  ...lifeDoor(core, nameOf),
+export const services = (core: CoreClient, moduleOf: ModuleOf, workerOf: WorkerOf): Services => ({
+  ...lifeDoor(core, workerOf),
   ...lastingDoor(core, moduleOf),
   ...spoolDoor(core, moduleOf),
   registry: () => core.request<RegistryView>('GET', '/api/v2/service_registry'),

@@ -5,22 +5,13 @@
  * alive by itself; when the session ends, waiting calls learn from the core what became of the worker.
  */
 
-import { type Beat, type MeshError, type Ticket, type TicketBody, WorkerDied } from '@hauki/protocol';
+import { type Beat, describe, type MeshError, type Ticket, type TicketBody, WorkerDied } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import {
-  type CallerKey,
-  type CallOptions,
-  destructText,
-  heartbeatText,
-  leaseKey,
-  mac,
-  readTicketBody,
-  Session,
-} from '@hauki/rpc/client';
+import { type CallerKey, destructText, heartbeatText, leaseKey, mac, Session, unref } from '@hauki/rpc/client';
 import { fateOf } from '#parts';
 import type { CoreClient } from './http.ts';
-import type { Powers } from './powers.ts';
-import { type Route, type Routing, WorkerRoute, workerPath } from './route.ts';
+import type { Powers, Routing } from './powers.ts';
+import { WorkerRoute, workerPath } from './route.ts';
 
 /** How often a lost session asks for news of the worker: the node's word on a death may be behind the connection's end. */
 const FATE_TRIES = 20;
@@ -42,67 +33,59 @@ export interface OpenPowers {
 }
 
 export class RemoteWorker {
-  readonly body: TicketBody;
   methods: string[] = [];
-  session!: Session;
-  readonly #way: WorkerRoute;
+  /** Can be called at once: calls wait until the worker is there, and fail where it will not be. */
+  readonly session: Session;
+  readonly way: WorkerRoute;
   readonly #given: OpenPowers;
-  readonly #secret: string;
+  /** Why it could not be opened. */
+  #failed: MeshError | undefined;
   /** Whether this side has ended the worker, once that is known; undefined: it has not tried to. */
   #destructed: Promise<boolean> | undefined;
   #heart: ReturnType<typeof setInterval> | undefined;
 
-  private constructor(ticket: Ticket, routing: Routing, given: OpenPowers) {
+  constructor(routing: Routing, given: OpenPowers) {
     this.#given = given;
-    this.#secret = ticket.secret;
-    this.body = readTicketBody<TicketBody>(ticket.signed);
     const fate = () => fateOf(given.core, this.body.worker, 1).catch(() => undefined);
-    this.#way = new WorkerRoute(ticket, this.body, { ...given, routing, fate });
-  }
-
-  /** Opens a session by the ticket, over the route wanted, and begins the heartbeat where the ticket is an owner's. */
-  static async open(ticket: Ticket, routing: Routing, given: OpenPowers): Promise<RemoteWorker> {
-    const worker = new RemoteWorker(ticket, routing, given);
-    await worker.#open();
-    return worker;
-  }
-
-  async #open(): Promise<void> {
-    this.methods = await this.#way.open(this.#given.key);
+    this.way = new WorkerRoute({ ...given, routing, fate });
     this.session = new Session({
-      transport: this.#way.channel,
+      transport: this.way.channel,
+      waits: true,
       idle_lets_exit: true,
       explain: async (reason) => {
+        if (this.#failed) return this.#failed;
         const { worker } = this.body;
         // Who leaves a living worker asks nobody what became of it, and who has ended it knows.
         if (reason === LEFT) return undefined;
         if (await this.#destructed)
           return new WorkerDied({ worker, cause: 'destructed', reason: DESTRUCTED }) as MeshError;
-        return fateOf(this.#given.core, worker, FATE_TRIES);
+        return fateOf(given.core, worker, FATE_TRIES);
       },
       kill: () => void this.destruct().catch(() => {}),
-      timeout_ms: this.#given.timeout_ms,
+      timeout_ms: given.timeout_ms,
     });
+  }
+
+  /**
+   * Opens the session by the ticket that is to come, and begins the heartbeat where that is an owner's. Rejects as the
+   * ticket does, or as redeeming it; so does then whatever was called.
+   */
+  async open(coming: Promise<Ticket>): Promise<this> {
+    try {
+      this.methods = await this.way.open(await coming, this.#given.key);
+    } catch (error) {
+      this.#failed = error as MeshError;
+      this.way.channel.fail(describe(error));
+      throw error;
+    }
     if (this.body.role === 'owner') this.#beat();
+    this.session.begin();
+    return this;
   }
 
-  /** The route that was taken last. */
-  get route(): Route {
-    return this.#way.taken;
-  }
-
-  /** Connections that the session has had. */
-  get connections(): number {
-    return this.#way.channel.connections;
-  }
-
-  /** Bytes carried over a route, both ways. */
-  carried_bytes(route: Route): number {
-    return this.#way.carried_bytes(route);
-  }
-
-  call(method: string, args: unknown[], options?: CallOptions): Promise<unknown> {
-    return this.session.call(method, args, options);
+  /** From when it is open. */
+  get body(): TicketBody {
+    return this.way.body;
   }
 
   /** Kills the worker at once: by the core, which needs nothing of the worker, or without it through the session. */
@@ -116,7 +99,7 @@ export class RemoteWorker {
         () => true,
         () => false,
       );
-      this.#way.waitFor(this.#destructed);
+      this.way.waitFor(this.#destructed);
       await asked;
     } catch (error) {
       const { name, fields } = error as MeshError;
@@ -124,7 +107,7 @@ export class RemoteWorker {
       if (name === 'WorkerUnknown' || (name === 'WorkerDied' && !node_lost)) return;
       // The core is away, or does not reach the node: the session may still reach the worker.
       if (!(node_lost || name === 'ConnectionLost') || !this.session.open) throw error;
-      const proof = await mac(await leaseKey(this.#secret, jti), destructText(worker, epoch));
+      const proof = await mac(await leaseKey(this.way.ticket.secret, jti), destructText(worker, epoch));
       await this.session.call('rpc.destruct', [proof], { timeout_ms: LIMITS.handshake_ms }).catch((failed) => {
         // Its death is the answer.
         if (this.session.open) throw failed;
@@ -142,7 +125,7 @@ export class RemoteWorker {
 
   #beat(): void {
     const { worker, epoch, jti, lease } = this.body;
-    const key = leaseKey(this.#secret, jti);
+    const key = leaseKey(this.way.ticket.secret, jti);
     const silence_ms = Math.max(2 * lease.heartbeat_ms, SILENCE_MS);
     let heard_at = performance.now();
     let patience_ms = silence_ms;
@@ -164,16 +147,16 @@ export class RemoteWorker {
     };
     // A beat that fails is followed by the next; when all fail the lease runs out, which is its meaning. Where nothing is
     // heard the connection may lead nowhere: another one is tried.
-    this.#heart = setInterval(() => {
-      if (unanswered < BEATS) void beat().catch(() => {});
-      if (performance.now() - heard_at < patience_ms) return;
-      patience_ms *= 2;
-      this.#way.doubt();
-    }, lease.heartbeat_ms);
-    (this.#heart as { unref?: () => void }).unref?.();
+    this.#heart = unref(
+      setInterval(() => {
+        if (unanswered < BEATS) void beat().catch(() => {});
+        if (performance.now() - heard_at < patience_ms) return;
+        patience_ms *= 2;
+        this.way.doubt();
+      }, lease.heartbeat_ms),
+    );
     // Not at once: the first call goes before it.
-    const first = setTimeout(() => void beat().catch(() => {}), Math.min(FIRST_BEAT_MS, lease.heartbeat_ms));
-    (first as { unref?: () => void }).unref?.();
+    unref(setTimeout(() => void beat().catch(() => {}), Math.min(FIRST_BEAT_MS, lease.heartbeat_ms)));
     void this.session.closed.then(() => clearInterval(this.#heart));
   }
 }

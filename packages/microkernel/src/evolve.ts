@@ -80,8 +80,9 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
     }
     next('tests');
     // The one that the trials are run on has a past; the one that will serve has none.
-    const [tests, second] = await Promise.all([runTrials(first, trials), dry ? first : host.start(spec)]);
-    if (second !== first) started.push(second);
+    const serving = dry ? Promise.resolve(first) : host.start(spec);
+    const [tests, [other]] = await Promise.all([runTrials(first, trials), Promise.allSettled([serving])]);
+    if (other.status === 'fulfilled' && other.value !== first) started.push(other.value);
     const failed = tests.filter(({ passed }) => !passed);
     if (failed.length > 0)
       throw new Error(
@@ -90,12 +91,16 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
           .join('; ')
           .slice(0, 2_000),
       );
+    const second = await serving;
     next('');
     const report = { stages, routes, tests, log: first.log_tail() };
     if (second !== first) await first.end('its tests are over');
     return { instance: second, report };
   } catch (error) {
-    const log = started.map((instance) => instance.log_tail()).join('\n');
+    const log = started
+      .map((instance) => instance.log_tail())
+      .filter(Boolean)
+      .join('\n');
     await Promise.all(started.map((instance) => instance.end('it was rejected')));
     throw rejection(module, now, error, log);
   }

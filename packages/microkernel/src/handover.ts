@@ -32,6 +32,14 @@ async function hydrate(instance: Instance, state: Uint8Array, from_version: numb
   }
 }
 
+async function dehydrate(instance: Instance): Promise<Uint8Array> {
+  try {
+    return serialize(await instance.dehydrate());
+  } catch (error) {
+    throw new Error(`dehydrate failed: ${describe(error)}`);
+  }
+}
+
 /** Rejects where a state cannot be handed over, or the change not be kept; then nothing has changed. */
 export async function handOver(store: Store, change: Change): Promise<void> {
   const { module, next, instance, deed, by, facts, note = null, restore } = change;
@@ -39,25 +47,53 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   const entry = { module: module.name, deed, by, version, digest, note };
   const old = module.main;
   const started = instance ? [instance] : [];
+  const source = instance?.spec.source;
   const all = next.live.some((live) => live.version === version && live.weight === 100);
   if (instance?.has_state && !all)
     throw new BadInput({ what: 'weight', why: `${module.name} keeps a state, which two versions cannot share` });
   if (!instance || !old?.has_state || !all) {
     if (instance && restore !== undefined) await hydrate(instance, await store.state(restore), version);
-    return module.swap(next, started, () => store.commit(next, entry, [facts]));
+    const record = { ...next, state: restore === undefined ? null : { pointer: restore, from: version } };
+    return module.swap(record, started, () => store.commit(record, entry, [facts], source));
   }
   const left = await store.facts(module.name, old.version);
   await module.quiesce(old, async () => {
-    const state = serialize(await old.dehydrate());
-    if (state.length > KERNEL_LIMITS.state_bytes)
-      throw new Error(`its state has ${state.length} bytes; ${KERNEL_LIMITS.state_bytes} are taken over`);
+    const state = await dehydrate(old);
+    if (state.length > KERNEL_LIMITS.state_bytes) throw tooLarge(state);
     const given = restore === undefined ? state : await store.state(restore);
-    if (instance.has_state) await hydrate(instance, given, old.version);
+    if (instance.has_state) await hydrate(instance, given, restore === undefined ? old.version : version);
     const state_pointer = await store.keepState(module.name, old.version, state);
     const both = [facts, { ...left, state_pointer }];
-    await module.swap(next, started, () => store.commit(next, entry, both));
+    const begins =
+      restore === undefined ? { pointer: state_pointer, from: old.version } : { pointer: restore, from: version };
+    const record = { ...next, state: instance.has_state ? begins : null };
+    await module.swap(record, started, () => store.commit(record, entry, both, source));
   });
 }
+
+/**
+ * Gives a version that is started again the state that it began with. Resolves with false where it cannot take it: it
+ * may then have half of it, and must not serve.
+ */
+export async function resume(store: Store, instance: Instance, { state }: ModuleRecord): Promise<boolean> {
+  if (!state || !instance.has_state) return true;
+  return hydrate(instance, await store.state(state.pointer), state.from).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Keeps the present state of a module for its next start. Rejects where it cannot be had or kept. */
+export async function keepPresent(store: Store, { main, record }: Module): Promise<void> {
+  if (!main?.has_state || !main.open || record.live.length !== 1) return;
+  const state = await dehydrate(main);
+  if (state.length > KERNEL_LIMITS.state_bytes) throw tooLarge(state);
+  const pointer = await store.keepState(record.module, main.version, state);
+  await store.keepRecord({ ...record, state: { pointer, from: main.version } });
+}
+
+const tooLarge = (state: Uint8Array) =>
+  new Error(`its state has ${state.length} bytes; ${KERNEL_LIMITS.state_bytes} are taken over`);
 
 /** What serves when a version comes in with a weight. */
 export function liveWith(live: ModuleRecord['live'], version: number, weight = 100): ModuleRecord['live'] {

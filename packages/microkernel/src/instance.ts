@@ -9,17 +9,24 @@ import type { Agent } from '@hauki/node';
 import {
   type Answer,
   type Body,
+  Cancelled,
+  ConnectionLost,
+  DeadlineExceeded,
   describe,
   type FlatHeaders,
   type Grants,
   isError,
+  isRoute,
   type Language,
+  MeshError,
+  OutcomeUnknown,
   Overloaded,
   type PluginDescription,
-  type PluginForKernel,
+  PluginFailed,
+  RemoteError,
   SourceRejected,
 } from '@hauki/protocol';
-import { type CallerKey, Channel, makeCallerKey, openSession, remote, Session } from '@hauki/rpc';
+import { type CallerKey, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
 import { dialTcp } from '@hauki/rpc/node';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
@@ -95,24 +102,29 @@ export class PluginHost {
       const { host, port } = made.direct;
       await openSession(await dialTcp(host, port, KERNEL_LIMITS.start_ms), channel, ticket, key);
       const session = new Session({ transport: channel, timeout_ms: KERNEL_LIMITS.request_ms, idle_lets_exit: true });
-      const plugin = remote<PluginForKernel>(session);
-      const description = cleanDescription(await plugin.describe());
+      const asked = session.call('describe', [], { timeout_ms: KERNEL_LIMITS.describe_ms });
+      const description = cleanDescription((await asked) as PluginDescription);
       return new Instance(spec, worker, session, description, agent);
     } catch (error) {
+      const log_tail = agent.logTail(worker);
       await agent.destruct(worker, 'it was never taken into service');
-      throw error;
+      if (isError(error, SourceRejected)) throw error;
+      throw new SourceRejected({ stage: 'routes', reason: describe(error), log_tail });
     }
   }
 }
 
-/** What a guest says of itself, as far as it can be that. */
+/** What a guest says of itself, as far as it can be that. Throws SourceRejected for a route that would lie elsewhere. */
 function cleanDescription(said: PluginDescription): PluginDescription {
-  const routes = Array.isArray(said?.routes) ? said.routes : [];
+  const routes = Array.isArray(said?.routes) ? said.routes.slice(0, KERNEL_LIMITS.routes).map(String) : [];
+  const wrong = routes.find((route) => !isRoute(route));
+  if (wrong !== undefined)
+    throw new SourceRejected({
+      stage: 'routes',
+      reason: `${JSON.stringify(wrong.slice(0, 200))} is no route: a method or *, and a path such as /users/:id`,
+    });
   const { state } = said ?? {};
-  return {
-    routes: routes.slice(0, 512).map((route) => String(route).slice(0, 200)),
-    state: state === 'hooks' || state === 'export' ? state : 'none',
-  };
+  return { routes, state: state === 'hooks' || state === 'export' ? state : 'none' };
 }
 
 export class Instance {
@@ -129,6 +141,8 @@ export class Instance {
   #idle: (() => void)[] = [];
   #ending: Promise<void> | undefined;
   #watching: NodeJS.Timeout | undefined;
+  /** Since when it has not said that it lives, while it should. */
+  #silent_since: number | undefined;
 
   constructor(spec: InstanceSpec, worker: string, session: Session, description: PluginDescription, agent: Agent) {
     this.spec = spec;
@@ -167,7 +181,7 @@ export class Instance {
     let streams = false;
     try {
       const options = signal ? { signal } : {};
-      const answer = checkAnswer(await this.#session.call('fetch', [method, url, headers, body], options));
+      const answer = checkAnswer(await this.#session.call('fetch', [method, url, headers, body], options), headers);
       this.stats.note(performance.now() - began, answer[0] >= 500);
       if (isStream(answer[2])) {
         streams = true;
@@ -176,7 +190,7 @@ export class Instance {
       return answer;
     } catch (error) {
       if (!signal?.aborted) this.stats.note(performance.now() - began, true);
-      throw error;
+      throw blamed(this.spec.module, error);
     } finally {
       if (!streams) this.#done();
     }
@@ -240,18 +254,29 @@ export class Instance {
   /** While it serves something it must go on answering: code that never returns would hold its requests for ever. */
   #watch(): void {
     clearTimeout(this.#watching);
-    this.#watching = setTimeout(async () => {
-      if (this.#in_flight === 0 || !this.#session.open) return;
-      try {
-        await this.#session.call('describe', [], { timeout_ms: KERNEL_LIMITS.ping_ms });
-        this.#watch();
-      } catch {
-        if (!this.#session.open) return;
-        await this.end(
-          `it did not answer for ${KERNEL_LIMITS.quiet_ms + KERNEL_LIMITS.ping_ms} ms: its code never returns`,
-        );
-      }
-    }, KERNEL_LIMITS.quiet_ms);
+    this.#watching = setTimeout(() => void this.#check(), KERNEL_LIMITS.quiet_ms);
+  }
+
+  async #check(): Promise<void> {
+    if (this.#in_flight === 0 || !this.#session.open) return;
+    const before = await this.#cpu_ms();
+    try {
+      await this.#session.call('describe', [], { timeout_ms: KERNEL_LIMITS.ping_ms });
+      this.#silent_since = undefined;
+      return this.#watch();
+    } catch {
+      if (!this.#session.open) return;
+    }
+    this.#silent_since ??= performance.now() - KERNEL_LIMITS.ping_ms;
+    const silent_ms = performance.now() - this.#silent_since;
+    // One that has not computed all the while only waits for a busy machine; but not for ever.
+    const computed = (await this.#cpu_ms()) - before > KERNEL_LIMITS.ping_ms / 2;
+    if (!computed && silent_ms < KERNEL_LIMITS.silent_ms) return this.#watch();
+    await this.end(`it did not answer for ${Math.round(silent_ms)} ms: its code never returns`);
+  }
+
+  async #cpu_ms(): Promise<number> {
+    return (await this.#agent.usage(this.worker))?.cpu_ms ?? 0;
   }
 
   /** The last lines that it logged. */
@@ -273,16 +298,42 @@ export class Instance {
 const isStream = (body: unknown): body is AsyncIterable<Uint8Array> =>
   typeof body === 'object' && body !== null && !(body instanceof Uint8Array);
 
-/** A guest's answer is a stranger's word: it is one, or the call has failed. */
-function checkAnswer(answer: unknown): Answer {
+/**
+ * Why a request failed, as its caller is told. What the session says of itself stands; any other error is the guest's
+ * word, and must not pass for one of the kernel's.
+ */
+function blamed(module: string, error: unknown): unknown {
+  const own = [ConnectionLost, OutcomeUnknown, DeadlineExceeded, Cancelled, RemoteError];
+  if (!(error instanceof MeshError) || own.some((kind) => isError(error, kind as never))) return error;
+  return new PluginFailed({ module, why: `${error.name}: ${error.message}` });
+}
+
+const FORGED = /^x-hauki-/i;
+const asksForUpgrade = (headers: FlatHeaders) => headers.some((text, i) => i % 2 === 0 && text === 'upgrade');
+
+/** A guest's answer is a stranger's word: it is one, or the call has failed. What only the kernel says is left out. */
+function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
   const [status, headers, body] = Array.isArray(answer) ? answer : [];
   const bodied =
     body === null || typeof body === 'string' || body instanceof Uint8Array || (body && Symbol.asyncIterator in body);
-  if (!Number.isInteger(status) || status < 100 || status > 599 || !Array.isArray(headers) || !bodied)
+  const is_status = Number.isInteger(status) && (status === 101 ? asksForUpgrade(asked) : status >= 200);
+  if (!is_status || status > 599 || !Array.isArray(headers) || !bodied)
     throw new TypeError('it gave no answer that can be passed on');
   if (headers.length > 2 * KERNEL_LIMITS.headers || headers.some((text) => typeof text !== 'string'))
     throw new TypeError('its answer has too many headers, or ones that are no texts');
-  return [status, headers, body] as Answer;
+  return [status, checkHeaders(headers), body as Body];
+}
+
+function checkHeaders(headers: FlatHeaders): FlatHeaders {
+  let bytes = 0;
+  let forged = false;
+  for (const text of headers) {
+    bytes += text.length + 2;
+    forged ||= FORGED.test(text);
+  }
+  if (bytes > KERNEL_LIMITS.header_bytes)
+    throw new TypeError(`the headers of its answer have more than ${KERNEL_LIMITS.header_bytes} bytes`);
+  return forged ? headers.filter((_, i) => !FORGED.test(headers[i - (i % 2)]!)) : headers;
 }
 
 /** Where in the source an error of loading lies, where it says so. */

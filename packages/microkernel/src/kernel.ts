@@ -31,7 +31,7 @@ import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
-import { checkAlias, readModule } from './names.ts';
+import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
 import { type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
@@ -170,7 +170,7 @@ export class Kernel {
     const named = readModule(request.target_module, request.language);
     const name = named.module;
     const posted = checkTrials(request.tests);
-    const grants = normaliseGrants(request.grants);
+    const grants = checkGrants(normaliseGrants(request.grants));
     const alias = request.alias === undefined ? undefined : checkAlias(request.alias);
     const { weight, dry_run = false } = request;
     if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
@@ -224,6 +224,7 @@ export class Kernel {
       const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
       try {
         await this.#store.keepSource(name, version, source, language);
+        if (!instance.open) throw new Error('its vault has ended meanwhile');
         const deed = request.edits ? 'operate' : 'evolve';
         await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
         this.#modules.indexAliases();
@@ -231,6 +232,7 @@ export class Kernel {
         await instance.end('it did not come into service');
         throw rejection(name, 'swap', error, instance.log_tail());
       }
+      await this.#store.copied();
       this.#tell({ what: 'evolved', module: name, version, digest, by });
       return answer;
     });
@@ -261,6 +263,7 @@ export class Kernel {
       if (!living) await instance.end('it did not come into service');
       throw rejection(name, deed, error, instance.log_tail());
     }
+    await this.#store.copied();
     this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
     const { report, digest } = facts;
     const prefix = `${prefixOf(name)}/`;
@@ -327,6 +330,7 @@ export class Kernel {
       await module.swap(record, [], () => this.#store.commit(record, entry));
       this.#modules.indexAliases();
     });
+    await this.#store.copied();
     this.#tell({ what: 'removed', module: name, by });
   }
 
@@ -349,6 +353,7 @@ export class Kernel {
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */
   async close(): Promise<void> {
     await this.#modules.close('the kernel is shut down');
+    await this.#store.copied();
     await this.#agent.close();
     await this.#backplane.close();
   }

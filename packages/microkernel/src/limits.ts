@@ -22,6 +22,8 @@ export const KERNEL_LIMITS = {
   /** A version that serves something is asked so often whether it lives, and has so long to answer. */
   quiet_ms: 3_000,
   ping_ms: 5_000,
+  /** One that did not answer and hardly computed either, on a machine with too much to do, gets so long. */
+  silent_ms: 25_000,
   /** Until a plugin has answered with its headers. */
   request_ms: 30_000,
   /** Requests under way in one version. */
@@ -35,8 +37,12 @@ export const KERNEL_LIMITS = {
   state_bytes: 4 * 1024 * 1024,
   /** Dehydrating and hydrating. */
   state_ms: 5_000,
-  /** Header names and values of one request or answer. */
+  /** Header names and values of one request or answer, and what an answer's take: most clients refuse more than 16 KiB. */
   headers: 200,
+  header_bytes: 14 * 1024,
+  /** Routes that a module may name, and how long naming them may take. */
+  routes: 512,
+  describe_ms: 10_000,
   /** How many of the last answers' times a version's p99 is taken of. */
   times_kept: 1_024,
   /** Answers before a version is judged by its error rate or p99. */

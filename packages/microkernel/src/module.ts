@@ -47,7 +47,7 @@ export class Module {
   readonly #draining = new Set<Instance>();
   /** Versions that are being started again, and how often they have failed in a row. */
   readonly #again = new Map<number, { failures: number; timer?: NodeJS.Timeout }>();
-  readonly #judged = new Set<Instance>();
+  readonly #judged = new WeakSet<Instance>();
   #gate: { opened: Promise<void>; open(): void } | undefined;
   #held = 0;
   #waiting = 0;

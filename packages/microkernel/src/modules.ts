@@ -1,11 +1,22 @@
 /** The modules of a kernel: which there are, at which aliases, and how they are started again. */
 import { availableParallelism } from 'node:os';
-import { BadInput, ModuleUnknown, type ModuleView, Overloaded, prefixOf, type VersionFacts } from '@hauki/protocol';
+import {
+  BadInput,
+  describe,
+  ModuleUnknown,
+  type ModuleView,
+  Overloaded,
+  prefixOf,
+  StorageFailed,
+  type VersionFacts,
+} from '@hauki/protocol';
+import { keepPresent, resume } from './handover.ts';
 import type { Instance, PluginHost } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
 import { aliasesMeet } from './names.ts';
 import { emptyRecord, type Store } from './store.ts';
+import { digestOf } from './surgeon.ts';
 
 export interface ModulesPowers {
   store: Store;
@@ -80,7 +91,14 @@ export class Modules {
       throw new Overloaded({ what: 'modules of this kernel', limit: KERNEL_LIMITS.modules });
     const { store, log, abort } = this.#powers;
     const module: Module = new Module(store.record(name) ?? emptyRecord(name), {
-      start: async (version) => this.startVersion(await store.facts(name, version)),
+      start: async (version) => {
+        const facts = await store.facts(name, version);
+        const instance = await this.startVersion(facts);
+        if (await resume(store, instance, module.record)) return instance;
+        log(`version ${version} of ${name} does not take the state again that it began with, and begins without`);
+        await instance.end('it did not take its state');
+        return this.startVersion(facts);
+      },
       abort: (version, why) => abort(module, version, why),
       log,
     });
@@ -101,6 +119,8 @@ export class Modules {
   async startVersion(facts: VersionFacts): Promise<Instance> {
     const { store, host } = this.#powers;
     const source = await store.source(facts.module, facts.version);
+    if (digestOf(source) !== facts.digest)
+      throw new StorageFailed({ what: `version ${facts.version} of ${facts.module}: its source was changed` });
     return host.start({ ...facts, source, load_timeout_ms: KERNEL_LIMITS.start_ms });
   }
 
@@ -119,7 +139,14 @@ export class Modules {
     this.#aliases = new Map(aliases);
   }
 
+  /** Ends all; what has a state has it kept for its next start. */
   async close(reason: string): Promise<void> {
-    await Promise.all([...this.#all.values()].map((module) => module.close(reason)));
+    const { store, log } = this.#powers;
+    await Promise.all(
+      [...this.#all.values()].map(async (module) => {
+        await keepPresent(store, module).catch((error) => log(`the state of ${module.name}: ${describe(error)}`));
+        await module.close(reason);
+      }),
+    );
   }
 }

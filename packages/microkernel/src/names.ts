@@ -1,5 +1,5 @@
 /** The names of modules and aliases, as they are asked for. Which module a request is for, `protocol/targets.ts` says. */
-import { BadInput, type Language, MODULE_NAME, PLUGINS } from '@hauki/protocol';
+import { BadInput, type Grants, type Language, MODULE_NAME, PLUGINS } from '@hauki/protocol';
 
 /** What the kernel serves itself; no alias may lie over it. */
 const OWN = ['/api/status', '/api/evolve', '/api/evolve_plugin', '/api/modules', '/api/history', '/docs', '/health'];
@@ -42,6 +42,17 @@ export function checkAlias(alias: string): string {
   const over = [...OWN, PLUGINS.slice(0, -1)].find((own) => `${own}/`.startsWith(alias) || alias.startsWith(`${own}/`));
   if (over) throw new BadInput({ what: 'alias', why: `${alias} lies over the kernel's own ${over}` });
   return alias;
+}
+
+/** Where a kernel keeps what it runs; no module writes there. */
+export const SOURCES = 'gem-pointer://plugins/';
+
+/** Throws BadInput where a module would be let write over modules' sources. */
+export function checkGrants(grants: Grants): Grants {
+  const over = grants.meshfs.write.find((prefix) => prefix.startsWith(SOURCES) || SOURCES.startsWith(prefix));
+  if (over)
+    throw new BadInput({ what: 'grants.meshfs.write', why: `${over}: what lies in ${SOURCES} is the kernel's` });
+  return grants;
 }
 
 /** Whether two aliases lie over each other. */

@@ -1,8 +1,9 @@
 /** The core that a kernel is to its own agent: MeshFS and itself to read for granted modules, and nobody to report to. */
 import type { MeshFs } from '@hauki/meshfs';
-import { type CoreForNode, NoNodeFits } from '@hauki/protocol';
-import { isInside, readInside, refuseWriting } from './inside.ts';
+import { type CoreForNode, GrantMissing, NoNodeFits } from '@hauki/protocol';
+import { isInside, readInside } from './inside.ts';
 import type { Kernel } from './kernel.ts';
+import { SOURCES } from './names.ts';
 
 /** `kernel` gives the kernel, once there is one. */
 export function ownCore(meshfs: MeshFs, kernel: () => Kernel, log: (line: string) => void): CoreForNode {
@@ -10,10 +11,11 @@ export function ownCore(meshfs: MeshFs, kernel: () => Kernel, log: (line: string
     register: async () => ({ keys: {}, core: 'kernel' }),
     report: async () => {},
     worker_died: async ({ worker, reason }) => log(`vault ${worker} ended: ${reason}`),
-    meshfs_write: async (_worker, pointer, content, media_type) =>
-      isInside(pointer)
-        ? refuseWriting(pointer)
-        : meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) }),
+    async meshfs_write(_worker, pointer, content, media_type) {
+      if (pointer.startsWith(SOURCES) || isInside(pointer))
+        throw new GrantMissing({ grant: 'meshfs.write', wanted: pointer });
+      return meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) });
+    },
     meshfs_resolve: async (worker, pointer) =>
       isInside(pointer) ? readInside(kernel(), worker, pointer) : meshfs.resolve(pointer),
     clone: async () => {

@@ -304,30 +304,36 @@ interface OpenApi {
   tags?: { name: string; description?: string }[];
 }
 
+/** What OpenAPI 3.0 has a place for. */
+const OPENAPI = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
+
 /** The description with every module's routes, under its tag. */
 function withModules(document: OpenApi, kernel: Kernel): OpenApi {
   const paths: Record<string, Record<string, object>> = {};
   const tags: OpenApi['tags'] = [];
-  for (const { module, version, digest, live } of kernel.modules()) {
+  for (const { module, version, digest, live, alias } of kernel.modules()) {
     tags.push({ name: module, description: `version ${version}, ${digest}` });
     for (const route of live.find((one) => one.version === version)?.routes ?? []) {
       const [method = '*', path = '/*'] = route.split(' ');
       const templated = path.replaceAll(/:(\w+)(?:\{[^}]*\})?/g, '{$1}').replaceAll('*', '{path}');
-      const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()];
+      const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()].filter((one) => OPENAPI.has(one));
       const parameters = [...templated.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
         name,
         in: 'path',
         required: true,
         schema: { type: 'string' },
       }));
-      const full = `${prefixOf(module)}${templated}`;
-      paths[full] ??= {};
-      for (const one of methods)
-        paths[full][one] = {
-          tags: [module],
-          parameters,
-          responses: { default: { description: 'what the module answers' } },
-        };
+      // What lies under its alias is served there too.
+      const at = alias !== null && path.startsWith(alias) ? [templated] : [];
+      for (const full of [`${prefixOf(module)}${templated}`, ...at]) {
+        paths[full] ??= {};
+        for (const one of methods)
+          paths[full][one] = {
+            tags: [module],
+            parameters,
+            responses: { default: { description: 'what the module answers' } },
+          };
+      }
     }
   }
   return { ...document, tags: [...(document.tags ?? []), ...tags], paths: { ...document.paths, ...paths } };

@@ -32,6 +32,8 @@ export interface ModuleRecord {
   tests: Trial[];
   /** Evolves are refused until it is let go of. */
   pinned: boolean;
+  /** The state that what runs began with, and whose it was: a kernel that comes back gives it again. */
+  state?: { pointer: string; from: number } | null;
 }
 
 export const emptyRecord = (module: string): ModuleRecord => ({
@@ -59,6 +61,10 @@ export class Store {
   readonly #records = new Map<string, ModuleRecord>();
   /** Commits one after the other: the journal's entries are a chain. */
   #turn: Promise<unknown> = Promise.resolve();
+  /** The readable copies, in the order of the commits. */
+  #copies: Promise<void> = Promise.resolve();
+  /** What they have: digests by file. */
+  readonly #copied = new Map<string, string>();
 
   private constructor(backplane: Backplane, meshfs: MeshFs, folder: string, journal: Journal) {
     this.#backplane = backplane;
@@ -137,8 +143,17 @@ export class Store {
     return Buffer.concat(chunks);
   }
 
-  /** One change of a module, with what it is about: all of it or nothing. Resolves when it is durable. */
-  commit(record: ModuleRecord, entry: NewEntry, facts: readonly VersionFacts[] = []): Promise<void> {
+  /** Keeps a record in which no more has changed than the state to begin with: nothing for the journal. */
+  async keepRecord(record: ModuleRecord): Promise<void> {
+    await this.#backplane.commit([{ namespace: MODULES, key: record.module, value: JSON.stringify(record) }]);
+    this.#records.set(record.module, record);
+  }
+
+  /**
+   * One change of a module, with what it is about: all of it or nothing. Resolves when it is durable. `source`: of the
+   * version that the first of `facts` tells of, where it is at hand.
+   */
+  commit(record: ModuleRecord, entry: NewEntry, facts: readonly VersionFacts[] = [], source?: string): Promise<void> {
     const run = this.#turn.then(async () => {
       const { write, done } = this.journal.next(entry);
       const writes: Write[] = [
@@ -153,25 +168,36 @@ export class Store {
       await this.#backplane.commit(writes);
       done();
       this.#records.set(record.module, record);
-      await this.#copy(record);
+      // Nobody waits for it here. What fails is tried again at the module's next change, and at the next open.
+      this.#copies = this.#copies.then(() => this.#copy(record, facts, source)).catch(() => {});
     });
     this.#turn = run.catch(() => {});
     return run;
   }
 
+  /** Resolves when the readable copies are as the commits so far have it. */
+  copied(): Promise<void> {
+    return this.#copies;
+  }
+
   /** The readable copy of what runs. It is for people; what the kernel reads is the store. */
-  async #copy({ module, live }: ModuleRecord): Promise<void> {
+  async #copy({ module, live }: ModuleRecord, known: readonly VersionFacts[] = [], text?: string): Promise<void> {
     const main = [...live].sort((a, b) => b.weight - a.weight)[0];
-    const wanted = main && (await this.facts(module, main.version).catch(() => undefined));
+    const found = known.find(({ version }) => version === main?.version);
+    const wanted = found ?? (main && (await this.facts(module, main.version).catch(() => undefined)));
     const name = wanted && `${module}.${ENDINGS[wanted.language]}`;
+    if (name !== undefined && this.#copied.get(name) === wanted?.digest) return;
+    for (const ending of Object.values(ENDINGS)) this.#copied.delete(`${module}.${ending}`);
     for (const ending of Object.values(ENDINGS))
       if (`${module}.${ending}` !== name) rmSync(join(this.#folder, `${module}.${ending}`), { force: true });
     if (!wanted || !name) return;
     const file = join(this.#folder, name);
-    const source = await this.source(module, wanted.version);
-    if (readIfThere(file) === source) return;
-    writeFileSync(`${file}.tmp`, source, { mode: 0o600 });
-    renameSync(`${file}.tmp`, file);
+    const source = (wanted === known[0] ? text : undefined) ?? (await this.source(module, wanted.version));
+    if (readIfThere(file) !== source) {
+      writeFileSync(`${file}.tmp`, source, { mode: 0o600 });
+      renameSync(`${file}.tmp`, file);
+    }
+    this.#copied.set(name, wanted.digest);
   }
 
   async #repair(): Promise<void> {

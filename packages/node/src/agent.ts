@@ -27,6 +27,7 @@ import {
   type Provisioned,
   type SessionInfo,
   type TicketPart,
+  type Usage,
   type WorkerInfo,
   WorkerPaused,
   WorkerUnknown,
@@ -34,7 +35,8 @@ import {
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { CpuLoad } from './cpu-load.ts';
 import { Families } from './families.ts';
-import { forge, type Living, makeTicket } from './forge.ts';
+import { forge, type Living } from './forge.ts';
+import { Mint, mint } from './mint.ts';
 import { cleanSession, fateOf, infoOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -65,8 +67,11 @@ export class Agent {
   readonly #unwanted = new Set<string>();
   readonly #network: Network;
   readonly #families = new Families();
+  readonly #mint = new Mint();
   #unreported: Fate[] = [];
   readonly #cpu = new CpuLoad();
+  /** When the last one was made, or failed to be. */
+  #forged_at = 0;
   #closing = false;
 
   constructor(options: AgentOptions) {
@@ -102,6 +107,9 @@ export class Agent {
 
   /** MiB that may still be promised. */
   room_mib = (): number => this.#options.memory_mib - this.#promised();
+
+  /** For how long nobody has waited for a worker here; 0 while somebody does. */
+  calm_ms = (): number => (this.#forging.size > 0 ? 0 : performance.now() - this.#forged_at);
 
   info(): NodeInfo {
     const { node, labels, memory_mib, drivers, volumes } = this.#options;
@@ -158,6 +166,7 @@ export class Agent {
       const { living, ticket } = await forge(job, entry.driver, {
         ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
+        mint: this.#mint,
         family: {
           clone: (request) => this.#core().clone(name, request),
           call: (child, ...call) => this.#child(name, child).call(...call),
@@ -183,6 +192,7 @@ export class Agent {
       throw error;
     } finally {
       this.#forging.delete(job.worker);
+      this.#forged_at = performance.now();
       this.#unwanted.delete(job.worker);
       done();
     }
@@ -190,7 +200,7 @@ export class Agent {
 
   async mint_ticket(worker: string): Promise<TicketPart> {
     const { shell } = this.#findRunning(worker);
-    const { ticket, expected } = await makeTicket('visitor');
+    const { ticket, expected } = await mint('visitor');
     await shell.expect(expected);
     return ticket;
   }
@@ -234,6 +244,11 @@ export class Agent {
   /** The last lines that a living worker logged; empty for any other. */
   logTail(worker: string): string {
     return this.#living.get(worker)?.log.text() ?? '';
+  }
+
+  /** What a living worker uses, as far as its vault says so in time; undefined for any other. */
+  async usage(worker: string): Promise<Usage | undefined> {
+    return this.#living.get(worker)?.usage.now();
   }
 
   async pause(worker: string): Promise<void> {

@@ -16,11 +16,10 @@ import {
   type ShellForAgent,
   SourceRejected,
   type TicketPart,
-  type TicketRole,
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { leaseKey, randomText, remote, resumeKey, Session, sessionKey } from '@hauki/rpc';
+import { remote, Session } from '@hauki/rpc';
 import {
   createEffects,
   type Driver,
@@ -36,6 +35,7 @@ import {
 import { Lease } from './lease.ts';
 import { Lifetime } from './lifetime.ts';
 import { LogRing } from './log-ring.ts';
+import type { Mint } from './mint.ts';
 import { UsageMeter } from './usage.ts';
 import { type Volumes, withVolume } from './volumes.ts';
 
@@ -49,6 +49,7 @@ export interface ForgePowers {
   volumes: Volumes;
   family: FamilyPowers;
   network: Network;
+  mint: Mint;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: Cause, reason: string): Promise<void>;
 }
@@ -76,14 +77,6 @@ const HOME = '/root';
 /** How long a vault may live without its control channel. */
 const CHANNEL_GRACE_MS = 500;
 
-/** A new ticket: its secret half, for the caller, and what the worker must know to redeem it. */
-export async function makeTicket(role: TicketRole) {
-  const ticket: TicketPart = { jti: randomText(16), role, secret: randomText(32) };
-  const { jti, secret } = ticket;
-  const [key, resume_key] = await Promise.all([sessionKey(secret, jti), resumeKey(secret, jti)]);
-  return { ticket, expected: { jti, role, key, resume_key } };
-}
-
 /** Provisions a worker. Rejects with SourceRejected, VaultFailed or Overloaded; then nothing of it is left. */
 export async function forge(
   job: Job,
@@ -99,8 +92,7 @@ export async function forge(
   const runtime = runtimeOf(job.language);
   const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker, job.volume_group) : undefined;
   const inside = volume && { path: volume.path, inside: HOME };
-  // Beside the start of the vault, as the lease's key beside the loading: both cost a part of a clone's time.
-  const minted = makeTicket('owner');
+  const minted = powers.mint.owner();
   const vault = withVolume(
     await driver.start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside }).catch(async (error) => {
       await volume?.release();
@@ -153,8 +145,7 @@ export async function forge(
     });
     const activity = () => shell.activity();
     const usage = new UsageMeter({ vault, log, activity });
-    const { ticket, expected } = await minted;
-    const lease_key = leaseKey(ticket.secret, ticket.jti);
+    const { ticket, expected, lease_key } = await minted;
     await session
       .call(
         'load',
@@ -185,7 +176,7 @@ export async function forge(
       {
         worker,
         epoch,
-        key: await lease_key,
+        key: lease_key,
         jti: ticket.jti,
         lease_ms: job.lease.lease_ms,
         ttl_ms: job.ttl_ms,

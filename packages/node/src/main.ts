@@ -75,7 +75,7 @@ const log = (line: string, fields: object = {}) => logger.info(fields, line);
 const link = new Link({ core_url, token: readFileSync(token_file, 'utf8').trim(), log });
 const loopback = listen_host === '::1' || (isIPv4(listen_host) && listen_host.startsWith('127.'));
 const drivers = await createDrivers({ node_id: node, data_dir, log, only: options.drivers });
-const pool = new Pool({ room_mib: () => agent.room_mib(), log });
+const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
 const agent: Agent = new Agent({
   node,
   labels,

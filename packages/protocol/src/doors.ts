@@ -1,8 +1,8 @@
 /** What the core's doors show of jobs, lasting workers and pointers: what it answers with, and what the SDK gives. */
 import type { CodeInfo } from './control.ts';
-import type { WireError } from './errors.ts';
 import type { Cause } from './fate.ts';
 import type { Grants } from './grants.ts';
+import type { WireError } from './mesh-error.ts';
 
 export const JOB_STATES = ['accepted', 'running', 'done', 'failed', 'cancelled'] as const;
 export type JobState = (typeof JOB_STATES)[number];

@@ -1,145 +1,16 @@
 /**
  * The one error table: everything that can go wrong in operation, with its JSON-RPC code, HTTP status, typed fields,
  * and whether trying again can help. A class here is the same on both ends of a wire: `toWire` and `fromWire` are
- * inverse. Bugs are not here: they throw assertions. The file is long because it is one table.
+ * inverse. Bugs are not here: they throw assertions. It lies in three files, for pages, which load what they use: what
+ * callers make (`caller-errors.ts`), what those make who are called (`called-errors.ts`), and here all else, which the
+ * core and nodes tell. This file is long because it is one table.
  *
  * Codes −32700…−32603 are JSON-RPC 2.0's own; ours lie in its server range from −32000 downwards.
  */
 
-import { byName, define, type ErrorClass, MeshError, type WireError } from './mesh-error.ts';
-
-export { type ErrorClass, MeshError, type WireError };
-
-// JSON-RPC 2.0, https://www.jsonrpc.org/specification#error_object
-export const ParseError = /* @__PURE__ */ define<{ why: string }>(
-  'ParseError',
-  -32700,
-  400,
-  false,
-  (f) => `Parse error: ${f.why}`,
-);
-export const InvalidRequest = /* @__PURE__ */ define<{ why: string }>(
-  'InvalidRequest',
-  -32600,
-  400,
-  false,
-  (f) => `Invalid Request: ${f.why}`,
-);
-export const NoSuchMethod = /* @__PURE__ */ define<{ method: string; has?: string[] }>(
-  'NoSuchMethod',
-  -32601,
-  404,
-  false,
-  (f) =>
-    `Method not found: ${f.method}${f.has === undefined ? '' : f.has.length > 0 ? `. There is: ${f.has.join(', ')}` : '. There are no methods'}`,
-);
-export const InvalidParams = /* @__PURE__ */ define<{ why: string }>(
-  'InvalidParams',
-  -32602,
-  400,
-  false,
-  (f) => `Invalid params: ${f.why}`,
-);
-export const InternalError = /* @__PURE__ */ define<{ why: string }>(
-  'InternalError',
-  -32603,
-  500,
-  false,
-  (f) => `Internal error: ${f.why}`,
-);
-
-// Calls and sessions
-/** What the worker's own code threw. `error_name` is the thrown error's name. */
-export const RemoteError = /* @__PURE__ */ define<{ error_name: string; remote_stack?: string }>(
-  'RemoteError',
-  -32000,
-  500,
-  false,
-  (f) => f.error_name,
-);
-export const WorkerDied = /* @__PURE__ */ define<{ worker: string; cause: string; reason: string }>(
-  'WorkerDied',
-  -32001,
-  502,
-  false,
-  (f) => `Worker ${f.worker} is dead: ${f.reason}`,
-);
-export const OutcomeUnknown = /* @__PURE__ */ define<{ method: string; why: string }>(
-  'OutcomeUnknown',
-  -32002,
-  502,
-  false,
-  (f) => `The call ${f.method}() was sent but its answer was lost (${f.why}). It may or may not have run`,
-);
-export const ConnectionLost = /* @__PURE__ */ define<{ why: string }>(
-  'ConnectionLost',
-  -32003,
-  503,
-  true,
-  (f) => `Not connected: ${f.why}. The call was not sent`,
-);
-export const DeadlineExceeded = /* @__PURE__ */ define<{ what: string; timeout_ms: number; may_have_run: boolean }>(
-  'DeadlineExceeded',
-  -32004,
-  504,
-  false,
-  (f) =>
-    `${f.what} gave no answer within ${f.timeout_ms} ms; it ${f.may_have_run ? 'may have run or may be running still' : 'was never sent'}`,
-);
-export const Overloaded = /* @__PURE__ */ define<{ what: string; limit: number }>(
-  'Overloaded',
-  -32005,
-  429,
-  true,
-  (f) => `Too much at once: ${f.what} is at its limit of ${f.limit}`,
-);
-export const Unserialisable = /* @__PURE__ */ define<{ why: string }>(
-  'Unserialisable',
-  -32006,
-  400,
-  false,
-  (f) => `This value cannot be sent: ${f.why}`,
-);
-export const ProtocolViolation = /* @__PURE__ */ define<{ why: string }>(
-  'ProtocolViolation',
-  -32007,
-  400,
-  false,
-  (f) => `The peer broke the protocol: ${f.why}`,
-);
-export const RefGone = /* @__PURE__ */ define<{ what: string; why?: string }>(
-  'RefGone',
-  -32008,
-  410,
-  false,
-  (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
-);
-export const Cancelled = /* @__PURE__ */ define<{ method: string; why: string; may_have_run: boolean }>(
-  'Cancelled',
-  -32009,
-  499,
-  false,
-  (f) =>
-    `The call ${f.method}() was cancelled: ${f.why}. It ${f.may_have_run ? 'may have run, or be running still' : 'was never sent'}`,
-);
+import { define } from './mesh-error.ts';
 
 // Input
-export const TooLarge = /* @__PURE__ */ define<{ what: string; limit_bytes: number; got_bytes?: number }>(
-  'TooLarge',
-  -32010,
-  413,
-  false,
-  (f) =>
-    `${f.what} is too large: ${f.got_bytes === undefined ? 'more than' : `${f.got_bytes} bytes, but`} ${f.limit_bytes} bytes are allowed`,
-);
-export const BadInput = /* @__PURE__ */ define<{ what: string; why: string }>(
-  'BadInput',
-  -32011,
-  400,
-  false,
-  (f) => `${f.what}: ${f.why}`,
-);
-export const Unauthorised = /* @__PURE__ */ define<{ why: string }>('Unauthorised', -32012, 401, false, (f) => f.why);
 /** `scope` and `target`: what the token would have needed. */
 export const Forbidden = /* @__PURE__ */ define<{ why: string; scope?: string; target?: string }>(
   'Forbidden',
@@ -164,13 +35,6 @@ export const TokenUnknown = /* @__PURE__ */ define<{ token: string }>(
 );
 
 // Tickets: one error for each way in which a ticket can be wrong
-export const TicketForged = /* @__PURE__ */ define<{ why: string }>(
-  'TicketForged',
-  -32020,
-  401,
-  false,
-  (f) => `The ticket was not issued by this mesh, or was altered: ${f.why}`,
-);
 export const TicketExpired = /* @__PURE__ */ define<{ expired_at: string }>(
   'TicketExpired',
   -32021,
@@ -207,14 +71,6 @@ export const TicketUnproven = /* @__PURE__ */ define<{ why: string }>(
   (f) => `Whoever sent the ticket does not hold its secret: ${f.why}`,
 );
 
-export const SessionLost = /* @__PURE__ */ define<{ why: string }>(
-  'SessionLost',
-  -32026,
-  410,
-  false,
-  (f) => `The session cannot be resumed: ${f.why}`,
-);
-
 // Placement and provisioning
 export const NoNodeFits = /* @__PURE__ */ define<{ wanted: object; have: string[] }>(
   'NoNodeFits',
@@ -237,7 +93,7 @@ export const VaultFailed = /* @__PURE__ */ define<{
   (f) => `The ${f.driver} vault could not be started: ${f.reason}${f.log_tail ? `\n${f.log_tail}` : ''}`,
 );
 export const SourceRejected = /* @__PURE__ */ define<{
-  stage: 'parse' | 'load' | 'exports' | 'bundle' | 'import';
+  stage: 'parse' | 'load' | 'exports' | 'bundle' | 'import' | 'routes';
   reason: string;
   log_tail?: string;
   /** The worker that was not to be: `hauki why` knows it. */
@@ -494,76 +350,3 @@ export const NotText = /* @__PURE__ */ define<{ pointer: string; media_type: str
   false,
   (f) => `The content of ${f.pointer} (${f.media_type}) is not UTF-8 text. Read its bytes: GET /api/v2/meshfs/raw`,
 );
-
-/** A stack without the frames of our guest around it; what is left is the worker's own code, at most 4096 characters. */
-export const ownFrames = (stack: string) =>
-  stack
-    .split('\n')
-    .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))
-    .join('\n')
-    .slice(0, 4096);
-
-/** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
-export function toWire(thrown: unknown): WireError {
-  let name = 'Error';
-  let message = 'a value that cannot be shown was thrown';
-  let stack: string | undefined;
-  try {
-    if (thrown instanceof MeshError) {
-      const { name, code, message, retryable, fields } = thrown;
-      return { code, message, data: { name, retryable, fields: fields as Record<string, unknown> } };
-    }
-    if (thrown instanceof Error) {
-      name = String(thrown.name);
-      message = String(thrown.message);
-      stack = typeof thrown.stack === 'string' ? ownFrames(thrown.stack) : undefined;
-    } else message = String(thrown);
-  } catch {
-    // A hostile getter threw: the words above stand.
-  }
-  const fields = stack === undefined ? { error_name: name } : { error_name: name, remote_stack: stack };
-  return { code: RemoteError.row.code, message: `${name}: ${message}`, data: { name: 'RemoteError', fields } };
-}
-
-/**
- * The error that a peer sent: of its class where this program has it; else, where it is of another row of the table, a
- * MeshError with that row's name and code; else a RemoteError.
- */
-export function fromWire(wire: unknown): MeshError {
-  if (typeof wire !== 'object' || wire === null)
-    return new ProtocolViolation({ why: 'an error that is not an object' }) as MeshError;
-  const { code, message, data } = wire as { code?: unknown; message?: unknown; data?: any };
-  const text = typeof message === 'string' ? message : `error ${typeof code === 'number' ? code : 'without a code'}`;
-  const name: unknown = data?.name;
-  const fields = typeof data?.fields === 'object' && data.fields !== null ? data.fields : {};
-  const known = byName.get(name as string);
-  if (known) {
-    const error = new known(fields, text);
-    const { remote_stack } = fields;
-    // The worker's frames tell where it happened; ours would only tell how the news came.
-    if (typeof remote_stack === 'string')
-      error.stack = `${error.name}: ${text}\n${remote_stack.replace(/^[^\n]*\n(?= +at )/, '')}`;
-    return error;
-  }
-  const ours = typeof code === 'number' && code <= -32000 && code > -32100;
-  if (ours && typeof name === 'string' && /^[A-Z]\w{0,63}$/.test(name))
-    return new MeshError({ name, code, status: 500, retryable: data.retryable === true }, fields, text);
-  // Peers that speak JSON-RPC and nothing of ours.
-  for (const plain of byName.values())
-    if (plain.row.code === code && code < -32100) return new plain({ why: text, method: '?' }, text);
-  return new RemoteError({ error_name: 'Error' }, text) as MeshError;
-}
-
-/** True for errors of the given class, whichever realm or wire they came from. */
-export function isError<F extends object>(thrown: unknown, kind: ErrorClass<F>): thrown is MeshError<F> {
-  return thrown instanceof MeshError && thrown.name === kind.row.name;
-}
-
-/** A short text for any thrown value; never throws. */
-export function describe(thrown: unknown): string {
-  try {
-    return String(thrown instanceof Error ? thrown.message : thrown);
-  } catch {
-    return 'a value that cannot be shown';
-  }
-}

@@ -1,5 +1,6 @@
 /** How workers end and what is told of it; what they use while they live. */
-import { isError, SourceRejected } from './errors.ts';
+import { isError } from './caller-errors.ts';
+import { SourceRejected } from './errors.ts';
 
 /**
  * Every way in which a worker can end. `orderly`: somebody wanted it so, or it had been agreed; the others are faults.

@@ -3,7 +3,7 @@
  * host's side; the guest only asks. Here is what may be written, in its short and its whole form; whether somebody may
  * hand it on is the core's to say (`core/src/rights.ts`).
  */
-import { BadInput } from './errors.ts';
+import { BadInput } from './caller-errors.ts';
 import { LIMITS } from './limits.ts';
 
 export interface FetchGrant {

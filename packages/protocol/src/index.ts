@@ -1,5 +1,7 @@
 /** The words on the wire. */
 export * from './access.ts';
+export * from './called-errors.ts';
+export * from './caller-errors.ts';
 export * from './control.ts';
 export * from './doors.ts';
 export * from './errors.ts';

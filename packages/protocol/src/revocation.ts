@@ -2,7 +2,7 @@
  * Less of what was granted: whether grants are within others, what is left of them within others, and what is left when
  * some are revoked. Pure. What always holds: what is left is within what was there.
  */
-import { BadInput } from './errors.ts';
+import { BadInput } from './caller-errors.ts';
 import { canonicalTarget, type FetchGrant, type Grants, pointerGranted, type SecretGrant } from './grants.ts';
 import { LIMITS } from './limits.ts';
 

@@ -50,5 +50,11 @@ export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = n
   return { kind: 'own', path, query };
 }
 
+/** Whether it is a route as modules name theirs: `GET /users/:id`, `* /*`. None can lie outside the module's prefix. */
+export function isRoute(text: string): boolean {
+  const [, path] = /^(?:\*|(?!CONNECT )[A-Z]{1,16}) (\/[^\s\\]{0,199})$/.exec(text) ?? [];
+  return path !== undefined && !path.split('/').some((segment) => DOTS.test(segment));
+}
+
 /** The prefix of a module, without a `/` at its end. */
 export const prefixOf = (module: string): string => `${PLUGINS}${module}`;

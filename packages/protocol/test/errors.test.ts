@@ -2,9 +2,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import * as errors from '../src/errors.ts';
-import { describe as describeThrown, type ErrorClass, fromWire, isError, MeshError, toWire } from '../src/errors.ts';
+import * as called_errors from '../src/called-errors.ts';
+import { toWire } from '../src/called-errors.ts';
+import * as caller_errors from '../src/caller-errors.ts';
+import { describe as describeThrown, fromWire, isError } from '../src/caller-errors.ts';
+import * as other_errors from '../src/errors.ts';
+import { type ErrorClass, MeshError } from '../src/mesh-error.ts';
 
+const errors = { ...called_errors, ...caller_errors, ...other_errors };
 const table = Object.values(errors).filter(
   (value): value is ErrorClass<any> => typeof value === 'function' && 'row' in value,
 );

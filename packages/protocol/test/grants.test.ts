@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { BadInput, isError } from '../src/errors.ts';
+import { BadInput, isError } from '../src/caller-errors.ts';
 import { canonicalTarget, NO_GRANTS, normaliseGrants, pointerGranted } from '../src/grants.ts';
 import { LEASE, LIMITS } from '../src/limits.ts';
 

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { isError, PointerInvalid, PointerMissing } from '../src/errors.ts';
+import { isError } from '../src/caller-errors.ts';
+import { PointerInvalid, PointerMissing } from '../src/errors.ts';
 import { POINTER_LIMITS, parsePointer } from '../src/pointer.ts';
 
 const refused = (text: unknown) =>

@@ -2,7 +2,7 @@
  * A call that this side has made: from being begun until its answer, and behind its promise as long as somebody may call
  * on its result.
  */
-import { RefGone } from '@hauki/protocol';
+import { now_ms } from '#platform';
 import { type PipelineSource, RemotePromise } from './promise.ts';
 import type { CallOptions } from './session.ts';
 
@@ -11,25 +11,31 @@ export interface CallHome {
   callOn(on: Call, path: string[], args: unknown[] | undefined, options?: CallOptions): Promise<unknown>;
   /** The kept result of a call is needed no longer: it is settled, and so are the calls on it. */
   forget(call: Call): void;
-  readonly steady_ms: () => number;
 }
 
 /** What came of it: gives the result or throws. Run at most once. */
 export interface Outcome {
   open(): unknown;
   /**
-   * Lets go of what the result refers to, without anyone having seen it; false where it refers to nothing. Undefined
-   * where it cannot refer to anything.
+   * Lets go of what the result refers to, without anyone having seen it, and gives what there is to see from then on.
+   * Undefined where it refers to nothing.
    */
-  discard?: (() => boolean) | undefined;
+  discard?: () => Outcome | undefined;
 }
+
+/** The outcome of a call that failed. */
+export const failure = (error: () => Error): Outcome => ({
+  open() {
+    throw error();
+  },
+});
 
 export class Call implements PipelineSource {
   readonly id: number;
   readonly method: string;
   readonly options: CallOptions;
   readonly timeout_ms: number;
-  readonly deadline: number;
+  deadline: number;
   /** References that went out with it. */
   readonly given: number[];
   readonly promise: RemotePromise<unknown>;
@@ -38,6 +44,8 @@ export class Call implements PipelineSource {
   /** Its place among all messages sent. */
   ordinal = 0;
   keep = false;
+  /** This side waits no longer, and its worker is killed at its deadline if it has not ended by then. */
+  given_up = false;
   /** Calls whose results this one is made on, or names as arguments. */
   #parents: Call[] | undefined;
   /** Stops listening to its signal. */
@@ -56,7 +64,7 @@ export class Call implements PipelineSource {
     this.method = method;
     this.options = options;
     this.timeout_ms = timeout_ms;
-    this.deadline = home.steady_ms() + timeout_ms;
+    this.deadline = now_ms() + timeout_ms;
     this.given = given;
     this.promise = new RemotePromise((resolve, reject) => {
       this.#resolve = resolve;
@@ -73,6 +81,11 @@ export class Call implements PipelineSource {
     child.#parents ??= [];
     child.#parents.push(this);
     this.#dependents++;
+  }
+
+  /** Whether it is made on the result of another call, or names it. */
+  goesOn(call: Call): boolean {
+    return this.#parents?.includes(call) ?? false;
   }
 
   /**
@@ -112,12 +125,7 @@ export class Call implements PipelineSource {
     if (!this.#held?.discard) return;
     // A turn later: whoever waited for the last of them may look at this one next.
     setTimeout(() => {
-      if (!this.#held?.discard?.()) return;
-      this.#held = {
-        open: () => {
-          throw new RefGone({ what: `result of ${this.method}()`, why: 'nobody looked at it while calls on it ran' });
-        },
-      };
+      this.#held = this.#held?.discard?.() ?? this.#held;
     }, 0);
   }
 

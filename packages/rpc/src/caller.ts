@@ -14,19 +14,18 @@ import {
   type MeshError,
   OutcomeUnknown,
   Overloaded,
-  ProtocolViolation,
   Unserialisable,
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { reaching } from '#rest';
-import { Call, type CallHome } from './call.ts';
+import { now_ms, unref } from '#platform';
+import { Call, type CallHome, failure, type Outcome } from './call.ts';
 import type { Encoded } from './codec.ts';
-import { Deferred, lookAt, pipelined, RemotePromise } from './promise.ts';
+import { afterwards, lookAt, pipelined, RemotePromise } from './promise.ts';
 import type { CallOptions } from './session.ts';
 import type { Wire } from './wire.ts';
 
-/** A steady clock where there is one: setting the wall clock passes no deadline. */
-const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
+const NEVER = Number.POSITIVE_INFINITY;
+
 /** What stands around the members of `rpc`, with the one that asks for a result to be kept: that may come later. */
 const MEMBER_BYTES = ',"rpc":{,"keep":true}}'.length;
 
@@ -37,6 +36,12 @@ export interface Target {
   path?: string[];
 }
 
+/** An answer as it came. */
+export interface Answer {
+  result?: unknown;
+  error?: unknown;
+}
+
 export interface CallerPowers {
   wire: Wire;
   timeout_ms: number;
@@ -44,23 +49,21 @@ export interface CallerPowers {
   idle_lets_exit: boolean;
   /** Why nothing can be called any more, once that is known; undefined while the session is open. */
   over(): Promise<Error> | undefined;
-  /** The peer broke the protocol. */
-  violated(why: string): void;
+  /** What an answer with tagged values comes to. */
+  outcome(call: Call, message: Answer, bytes: Uint8Array): Outcome;
   kill: ((why: string) => void) | undefined;
 }
 
 export class Caller implements CallHome {
-  readonly steady_ms = now_ms;
   readonly #powers: CallerPowers;
+  /** Calls that may still be answered: those that were given up, too, until they are killed for. */
   readonly #pending = new Map<number, Call>();
-  /** Calls that this side gave up, and when they are killed for if they have not ended by themselves. */
-  readonly #given_up = new Map<number, { at: number; method: string }>();
   /** While the parameters of a call are laid: the calls whose results they name. */
   #named: Call[] | undefined;
   #next_id = 1;
   #holding = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #timer_at = Number.POSITIVE_INFINITY;
+  #timer_at = NEVER;
 
   constructor(powers: CallerPowers) {
     this.#powers = powers;
@@ -135,22 +138,28 @@ export class Caller implements CallHome {
       call.unlisten = () => signal.removeEventListener('abort', abort);
     }
     this.#pending.set(id, call);
+    // Who sets no time of its own does not mean the time until the other side is there.
+    if (wire.waits && options.timeout_ms === undefined) call.deadline = NEVER;
     this.#watch(call.deadline);
     wire.begin(call);
     return call;
   }
 
+  /** The other side is there: the time of calls that waited for it begins. */
+  begin(): void {
+    for (const call of this.#pending.values())
+      if (call.options.timeout_ms === undefined) {
+        call.deadline = now_ms() + call.timeout_ms;
+        this.#watch(call.deadline);
+      }
+  }
+
   /** A call on the result of another: it leaves with it where that has not left yet, else when the result is there. */
   callOn(on: Call, path: string[], args: unknown[] | undefined, options: CallOptions = {}): Promise<unknown> {
-    const method = args && path.length > 0 ? path.at(-1) : undefined;
-    const before = method === undefined ? path : path.slice(0, -1);
-    if (!on.unlaid || !this.#powers.wire.tagged)
-      return pipelined(
-        on.promise.then((value) =>
-          reaching(({ invoke, read }) => (args ? invoke(value, before, method, args, options) : read(value, path))),
-        ),
-      );
+    if (!on.unlaid || !this.#powers.wire.tagged) return afterwards(on.promise, path, args, options);
     on.keep = true;
+    const method = args && path.at(-1);
+    const before = args ? path.slice(0, -1) : path;
     const target: Target = before.length > 0 ? { of: on.id, path: before } : { of: on.id };
     const made = this.call(target, args ? (method ?? 'rpc.apply') : 'rpc.get', args ?? [], options);
     const call = RemotePromise.begunBy(made)?.source;
@@ -162,7 +171,7 @@ export class Caller implements CallHome {
   resultOf(value: object): unknown[] | undefined {
     const begun = RemotePromise.begunBy(value);
     if (!begun) return undefined;
-    const call = begun.source instanceof Deferred ? begun.source.call_behind : begun.source;
+    const call = begun.source;
     const named = this.#named;
     if (!named || !(call instanceof Call) || !call.belongsTo(this) || !call.unlaid)
       throw new Unserialisable({
@@ -174,44 +183,27 @@ export class Caller implements CallHome {
   }
 
   /** An answer has come. */
-  settle(id: number, message: { result?: unknown; error?: unknown }, bytes: Uint8Array | undefined): void {
+  settle(id: number, message: Answer, bytes: Uint8Array | undefined): void {
     const call = this.#pending.get(id);
-    if (!call) {
-      // It was given up: the answer comes too late for anyone.
-      this.#given_up.delete(id);
+    this.#pending.delete(id);
+    if (!call || call.given_up) {
+      // The answer comes too late for anyone.
       if (bytes) this.#powers.wire.refs.discard(message);
       return;
     }
     this.#drop(call);
-    if (bytes === undefined && message.error === undefined) return call.settleWith(message.result);
-    // What nobody looks at yet outlives the frame that it came in.
-    const kept = bytes && call.keep ? bytes.slice() : bytes;
-    call.settle({
-      open: () => {
-        const read = (value: unknown) => (kept ? this.#decoded(value, kept, call.options.passing) : value);
-        if (message.error !== undefined) throw errorFrom(read(message.error));
-        return read(message.result);
-      },
-      discard: kept && (() => this.#powers.wire.refs.discard(message)),
-    });
+    const { result, error } = message;
+    if (bytes) call.settle(this.#powers.outcome(call, message, bytes));
+    else if (error === undefined) call.settleWith(result);
+    else call.settle(failure(() => fromWire(error)));
   }
 
   forget(call: Call): void {
     this.#powers.wire.tell('rpc.forget', [call.id]);
   }
 
-  /** A result that breaks the protocol ends the session, and its caller hears why. */
-  #decoded(value: unknown, bytes: Uint8Array, passing: boolean | undefined): unknown {
-    try {
-      return this.#powers.wire.refs.decode(value, bytes, passing);
-    } catch (error) {
-      if (error instanceof ProtocolViolation) this.#powers.violated(describe(error));
-      throw error;
-    }
-  }
-
+  /** Nobody waits for it any more. */
   #drop(call: Call): void {
-    this.#pending.delete(call.id);
     call.unlisten?.();
     if (call.given.length > 0) this.#powers.wire.refs.callEnded(call.given);
     if (!call.options.background && this.#powers.idle_lets_exit && --this.#holding === 0)
@@ -220,28 +212,26 @@ export class Caller implements CallHome {
 
   /** Stops waiting for a call: it rejects now, and the other side is told where it may have heard of it. */
   #giveUp(call: Call, why: (may_have_run: boolean) => Error): void {
-    if (!this.#pending.has(call.id)) return;
+    this.#pending.delete(call.id);
     this.#drop(call);
     const { wire } = this.#powers;
-    // What others go on leaves with them: they are to hear what became of it.
-    const left = call.keep || !wire.retract(call);
+    // What others go on leaves with them, to hear over there what became of it; before anything leaves, they stay too.
+    const left = (call.keep && !wire.waits) || !wire.retract(call);
     const error = why(left);
     if (left) {
       wire.tell('rpc.cancel', [call.id, describe(error)]);
       const { kill_after_ms } = call.options;
       if (kill_after_ms !== undefined) {
-        const at = now_ms() + kill_after_ms;
-        this.#given_up.set(call.id, { at, method: call.method });
-        if (this.#given_up.size > LIMITS.calls_in_flight)
-          for (const oldest of this.#given_up.keys()) if (this.#given_up.delete(oldest)) break;
-        this.#watch(at);
+        call.given_up = true;
+        call.deadline = now_ms() + kill_after_ms;
+        this.#pending.set(call.id, call);
+        this.#watch(call.deadline);
       }
-    } else wire.refs.takeBack(call.given);
-    call.settle({
-      open: () => {
-        throw error;
-      },
-    });
+    } else {
+      wire.refs.takeBack(call.given);
+      if (call.keep) for (const other of this.#pending.values()) if (other.goesOn(call)) this.#giveUp(other, why);
+    }
+    call.settle(failure(() => error));
   }
 
   // One timer for all deadlines: set for the earliest, moved only when an earlier one comes.
@@ -249,29 +239,28 @@ export class Caller implements CallHome {
     if (deadline >= this.#timer_at) return;
     clearTimeout(this.#timer);
     this.#timer_at = deadline;
-    this.#timer = setTimeout(() => this.#expire(), Math.max(0, Math.min(deadline - now_ms(), 0x7fffffff)));
-    (this.#timer as { unref?: () => void }).unref?.();
+    this.#timer = unref(setTimeout(() => this.#expire(), Math.max(0, Math.min(deadline - now_ms(), 0x7fffffff))));
   }
 
   #expire(): void {
-    this.#timer_at = Number.POSITIVE_INFINITY;
+    this.#timer_at = NEVER;
     const now = now_ms();
-    let next = Number.POSITIVE_INFINITY;
+    let next = NEVER;
     for (const call of this.#pending.values()) {
-      const { method, timeout_ms, deadline } = call;
+      const { id, method, timeout_ms, deadline } = call;
       if (deadline > now) next = Math.min(next, deadline);
-      else
+      else if (call.given_up) {
+        this.#pending.delete(id);
+        this.#powers.kill?.(`${method}() was given up and did not end`);
+      } else
         this.#giveUp(call, (may_have_run) => new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run }));
     }
-    for (const [id, { at, method }] of this.#given_up) {
-      if (at > now) {
-        next = Math.min(next, at);
-        continue;
-      }
-      this.#given_up.delete(id);
-      this.#powers.kill?.(`${method}() was given up and did not end`);
-    }
-    if (next !== Number.POSITIVE_INFINITY) this.#watch(next);
+    this.#watch(next);
+  }
+
+  /** Nothing is under way, and nothing will be: the timer would keep all that it knows until it rings. */
+  rest(): void {
+    clearTimeout(this.#timer);
   }
 
   /** The session is over; `left` messages had left for the other side. `error`: why, where somebody knows. */
@@ -282,21 +271,10 @@ export class Caller implements CallHome {
       const unknown = () => new OutcomeUnknown({ method: call.method, why: reason });
       const told = error ?? (sent ? unknown() : new ConnectionLost({ why: reason }));
       call.unlisten?.();
-      call.settle({
-        open: () => {
-          throw told;
-        },
-      });
+      // What is called on it now goes on its promise.
+      call.unlaid = undefined;
+      call.settle(failure(() => told));
     }
     this.#pending.clear();
-    this.#given_up.clear();
   }
-}
-
-/** The error in an `error` member, with what was thrown as its cause where that came along. */
-export function errorFrom(wire: any): MeshError {
-  const error = fromWire(wire);
-  const thrown = wire?.data?.thrown;
-  if (thrown instanceof Error) error.cause = thrown;
-  return error;
 }

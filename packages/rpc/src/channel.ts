@@ -8,7 +8,8 @@
  * side, or when its owner gives up waiting for a connection.
  */
 import { ProtocolViolation } from '@hauki/protocol';
-import { KIND, readU32, writeU32 } from './frames.ts';
+import { unref } from '#platform';
+import { KIND } from './frames.ts';
 import { bytesLength, type FrameTransport, type Transport, type TransportEvents } from './transport.ts';
 
 /** Received messages and bytes after which the other side is told at once; else after a moment. */
@@ -34,9 +35,13 @@ export class Channel implements Transport {
   /** The connection that is let go of, until another has taken its place. */
   #leaving: FrameTransport | undefined;
   #end: string | undefined;
-  /** The other side is to hear that this one has ended it, and there was no connection to say so. */
-  #owes_bye = false;
-  #received = 0;
+  // These are for others to read only.
+  /** This side has ended it without a connection to say so: the next one says it. */
+  owes_bye = false;
+  /** Messages received so far. */
+  received = 0;
+  /** Connections so far. */
+  connections = 0;
   #told = 0;
   /** Attempts to go on over another connection that have told how much was received. */
   #promised = 0;
@@ -49,7 +54,6 @@ export class Channel implements Transport {
   /** Messages that have been handed to some connection. */
   #handed = 0;
   #carried = 0;
-  #connections = 0;
 
   /** `detached` is called whenever a connection ends that was not replaced; the channel then waits. */
   constructor(detached: (reason: string) => void = () => {}) {
@@ -77,7 +81,7 @@ export class Channel implements Transport {
    */
   promise(): number {
     this.#promised++;
-    return this.#received;
+    return this.received;
   }
 
   forgo(): void {
@@ -93,21 +97,6 @@ export class Channel implements Transport {
     return this.#end !== undefined;
   }
 
-  /** Whether this side has ended it without a connection to say so: the next one says it. */
-  get owes_bye(): boolean {
-    return this.#owes_bye;
-  }
-
-  /** Messages received so far. */
-  get received(): number {
-    return this.#received;
-  }
-
-  /** Connections so far. */
-  get connections(): number {
-    return this.#connections;
-  }
-
   start(events: TransportEvents): void {
     const over = this.#end;
     this.#events = events;
@@ -121,18 +110,18 @@ export class Channel implements Transport {
    * that was while an older connection still carried messages: those that came since are skipped when they come again.
    * Throws ProtocolViolation for a count that cannot be.
    */
-  attach(link: FrameTransport, peer_has = 0, told = this.#received): void {
+  attach(link: FrameTransport, peer_has = 0, told = this.received): void {
     if (this.#end !== undefined) {
-      if (this.#owes_bye) link.control(KIND.bye, new Uint8Array(0));
-      this.#owes_bye = false;
+      if (this.owes_bye) link.control(KIND.bye, new Uint8Array(0));
+      this.owes_bye = false;
       return link.close(this.#end);
     }
     this.#confirm(peer_has);
     this.detach();
     this.#drop();
     this.#link = link;
-    this.#connections++;
-    let skip = this.#received - told;
+    this.connections++;
+    let skip = this.received - told;
     this.#told = told;
     if (skip > 0) this.#tellSoon();
     for (const { text, bytes } of this.#kept) link.send(text, bytes);
@@ -193,7 +182,7 @@ export class Channel implements Transport {
   close(reason = 'closed by this side'): void {
     if (this.#end !== undefined) return;
     if (this.#link) this.#link.control(KIND.bye, new Uint8Array(0));
-    else this.#owes_bye = true;
+    else this.owes_bye = true;
     this.fail(reason);
   }
 
@@ -249,9 +238,9 @@ export class Channel implements Transport {
   }
 
   #take(text: string, bytes: Uint8Array | undefined): void {
-    this.#received++;
+    this.received++;
     this.#untold_bytes += text.length + (bytes?.length ?? 0);
-    if (this.#received - this.#told >= ACK.messages || this.#untold_bytes >= ACK.bytes) this.#tell();
+    if (this.received - this.#told >= ACK.messages || this.#untold_bytes >= ACK.bytes) this.#tell();
     else this.#tellSoon();
     if (this.#events) this.#events.message(text, bytes);
     else this.#early.push([text, bytes?.slice()]);
@@ -259,26 +248,24 @@ export class Channel implements Transport {
 
   #tellSoon(): void {
     if (this.#ack_timer !== undefined) return;
-    this.#ack_timer = setTimeout(() => this.#tell(), ACK.after_ms);
-    (this.#ack_timer as { unref?: () => void }).unref?.();
+    this.#ack_timer = unref(setTimeout(() => this.#tell(), ACK.after_ms));
   }
 
   #tell(): void {
     clearTimeout(this.#ack_timer);
     this.#ack_timer = undefined;
-    if (!this.#link || this.#promised > 0 || this.#told === this.#received) return;
+    if (!this.#link || this.#promised > 0 || this.#told === this.received) return;
     this.#untold_bytes = 0;
-    this.#told = this.#received;
+    this.#told = this.received;
     const count = new Uint8Array(8);
-    writeU32(count, Math.floor(this.#received / 2 ** 32), 0);
-    writeU32(count, this.#received >>> 0, 4);
+    new DataView(count.buffer).setBigUint64(0, BigInt(this.received));
     this.#link.control(KIND.ack, count);
   }
 
   #control(kind: number, payload: Uint8Array): void {
     if (kind === KIND.bye) return this.fail('the other side ended the session');
     if (payload.length !== 8) throw new ProtocolViolation({ why: 'an acknowledgement that is no number' });
-    this.#confirm(readU32(payload, 0) * 2 ** 32 + readU32(payload, 4));
+    this.#confirm(Number(new DataView(payload.buffer, payload.byteOffset).getBigUint64(0)));
   }
 
   #confirm(count: number): void {

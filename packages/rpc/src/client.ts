@@ -1,4 +1,6 @@
 /** What a caller needs of Mesh-RPC, for the SDK: an index of its own, so that a page loads no more than that. */
+
+export { unref } from '#platform';
 export { Channel } from './channel.ts';
 export {
   type Ghost,
@@ -20,7 +22,6 @@ export {
   resumeKey,
   sessionKey,
 } from './handshake.ts';
-export { Deferred, lookAt } from './promise.ts';
 export { openSession } from './redeem.ts';
 export { type CallOptions, Session } from './session.ts';
 export type { FrameTransport } from './transport.ts';

@@ -4,7 +4,7 @@
  */
 import { describe, fromWire, MeshError, ProtocolViolation, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { ERROR_MEMBERS, put, type Refs } from './codec.ts';
+import { ERROR_MEMBERS, put, type Takes } from './codec.ts';
 
 type Node = Record<string, unknown>;
 
@@ -12,7 +12,7 @@ type Node = Record<string, unknown>;
  * Revives a parsed TAGGED value, in place. `bytes` are the message's attachments. Throws ProtocolViolation for whatever
  * is not well formed, and what `refs.take` throws.
  */
-export function decodeValue(parsed: unknown, bytes: Uint8Array, refs: Refs): unknown {
+export function decodeValue(parsed: unknown, bytes: Uint8Array, refs: Takes): unknown {
   try {
     return new Decoder(bytes, refs).read(parsed);
   } catch (error) {
@@ -49,7 +49,7 @@ const ITEMS: Readonly<Record<string, number>> = {
 
 class Decoder {
   readonly #bytes: Uint8Array;
-  readonly #refs: Refs;
+  readonly #refs: Takes;
   readonly #labels = new Map<unknown, object>();
   /** The label of the next object that begins. */
   #label: unknown;
@@ -57,7 +57,7 @@ class Decoder {
   /** Attached bytes handed out so far: no byte is there twice, or a short message could fill the memory. */
   #taken = 0;
 
-  constructor(bytes: Uint8Array, refs: Refs) {
+  constructor(bytes: Uint8Array, refs: Takes) {
     this.#bytes = bytes;
     this.#refs = refs;
   }

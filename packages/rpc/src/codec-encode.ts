@@ -3,14 +3,14 @@
  * property exactly once, so that what a getter or a proxy answers later cannot matter. What only a tagged text needs
  * (labels of things that occur twice, the escape of objects that look like a tag) is put around the copies at the end.
  */
-import { describe, MeshError, ownFrames, TooLarge, toWire, Unserialisable } from '@hauki/protocol';
+import { describe, MeshError, ownFrames, TooLarge, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { type Encoded, ERROR_MEMBERS, put, type Refs } from './codec.ts';
+import { type Encoded, ERROR_MEMBERS, type Gives, put } from './codec.ts';
 import { lineageOf } from './lineage.ts';
 import { isAnyError, kindOf } from './references.ts';
 
 /** Encodes a value; `where` names it in errors. All or nothing. Throws Unserialisable, TooLarge, or what `give` throws. */
-export function encodeValue(value: unknown, refs: Refs, where = 'value'): Encoded {
+export function encodeValue(value: unknown, refs: Gives, where = 'value'): Encoded {
   const encoder = new Encoder(refs, where);
   try {
     return encoder.encode(value);
@@ -32,12 +32,11 @@ interface Place {
 }
 
 const typeName = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag)!.get!;
-/** The bits of the largest bigint that has no more digits than it may. */
-const BIGINT_BITS = Math.floor(LIMITS.bigint_digits * Math.log2(10));
+/** The bits of the largest bigint that has no more digits than it may, and one for its sign. */
+const BIGINT_BITS = 33_220;
 
 /** What to send in place of what no message can carry. */
 const INSTEAD: Record<string, string> = {
-  __proto__: null as never,
   Promise: 'await it first',
   URL: 'send its href',
   Response: 'send its status and its body',
@@ -47,7 +46,7 @@ const INSTEAD: Record<string, string> = {
 
 class Encoder {
   gave = false;
-  readonly #refs: Refs;
+  readonly #refs: Gives;
   readonly #where: string;
   /** The keys on the way to what is being read; as many as it lies deep. */
   readonly #path: (string | number)[] = [];
@@ -57,7 +56,7 @@ class Encoder {
   #tagged = false;
   #room = LIMITS.message_bytes;
 
-  constructor(refs: Refs, where: string) {
+  constructor(refs: Gives, where: string) {
     this.#refs = refs;
     this.#where = where;
   }
@@ -117,7 +116,7 @@ class Encoder {
       case 'undefined':
         return this.#tag('undefined');
       case 'bigint':
-        if (BigInt.asIntN(BIGINT_BITS + 1, value) !== value)
+        if (BigInt.asIntN(BIGINT_BITS, value) !== value)
           this.refuse(`is a bigint of more than ${LIMITS.bigint_digits} digits`);
         return this.#tag('bigint', `${value}`);
       case 'symbol':
@@ -229,8 +228,8 @@ class Encoder {
   #error(error: Error): object {
     const body: Record<string, unknown> = { name: String(error.name), message: String(error.message) };
     if (error instanceof MeshError) {
-      const { data, ...wire } = toWire(error);
-      body.wire = { ...wire, data: { ...data, fields: this.#members(error.fields, Object.keys(error.fields)) } };
+      const { code, message, name, retryable, fields } = error;
+      body.wire = { code, message, data: { name, retryable, fields: this.#members(fields, Object.keys(fields)) } };
     } else {
       const { stack } = error;
       if (typeof stack === 'string') body.stack = ownFrames(stack);

@@ -3,22 +3,24 @@
  * (`{"$": [kind, …]}`), bytes travel beside the text, and what does something goes by reference. Either the same value
  * arrives, or an error says why not. docs/protocol.md has the tags, docs/vectors/values.json examples of each.
  */
-export { decodeValue } from './codec-decode.ts';
-export { encodeValue } from './codec-encode.ts';
 
-/** What the codec asks of its session for values that go by reference. */
-export interface Refs {
+/** What encoding asks of its session for values that go by reference. */
+export interface Gives {
   /**
    * Called for what goes by reference: functions, objects with a `kindOf`, and what `claims` claims. Gives the tag's
    * list to write, e.g. `['mine', 4, 'function']`, or throws Unserialisable or Overloaded.
    */
   give(value: object): unknown[];
-  /** The value for a tag 'mine', 'yours' or 'result' that came in. Throws ProtocolViolation. */
-  take(tag: unknown[]): unknown;
   /** Asked for functions and everything that is no plain object, before anything else touches it: whether to `give` it. */
   claims?(value: object): boolean;
   /** Called when encoding fails after `give` was called: nothing of this message will be sent. */
   undo?(): void;
+}
+
+/** The same for decoding. */
+export interface Takes {
+  /** The value for a tag 'mine', 'yours' or 'result' that came in. Throws ProtocolViolation. */
+  take(tag: unknown[]): unknown;
 }
 
 export interface Encoded {

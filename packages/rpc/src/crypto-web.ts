@@ -1,22 +1,21 @@
 /** The handshake's primitives on WebCrypto, for browsers. `crypto-node.ts` offers the same; `#crypto` chooses. */
 
 const utf8 = new TextEncoder();
-const bytesOf = (text: string) => Uint8Array.from(utf8.encode(text));
+const bytesOf = (text: string) => utf8.encode(text);
+const read = async (bytes: Promise<ArrayBuffer>) => new Uint8Array(await bytes);
 
 export async function hkdf(secret: Uint8Array<ArrayBuffer>, salt: string, info: string): Promise<Uint8Array> {
   const base = await crypto.subtle.importKey('raw', secret, 'HKDF', false, ['deriveBits']);
   const how = { name: 'HKDF', hash: 'SHA-256', salt: bytesOf(salt), info: bytesOf(info) };
-  return new Uint8Array(await crypto.subtle.deriveBits(how, base, 256));
+  return read(crypto.subtle.deriveBits(how, base, 256));
 }
 
 export async function hmac(key: Uint8Array<ArrayBuffer>, text: string): Promise<Uint8Array> {
   const made = await crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
-  return new Uint8Array(await crypto.subtle.sign('HMAC', made, bytesOf(text)));
+  return read(crypto.subtle.sign('HMAC', made, bytesOf(text)));
 }
 
-export async function sha256(text: string): Promise<Uint8Array> {
-  return new Uint8Array(await crypto.subtle.digest('SHA-256', bytesOf(text)));
-}
+export const sha256 = (text: string): Promise<Uint8Array> => read(crypto.subtle.digest('SHA-256', bytesOf(text)));
 
 export const random = (bytes: number): Uint8Array => crypto.getRandomValues(new Uint8Array(bytes));
 
@@ -26,7 +25,7 @@ export async function makeKeyPair(): Promise<{ x: string; sign(text: string): Pr
   const { x } = await crypto.subtle.exportKey('jwk', pair.publicKey);
   return {
     x: x!,
-    sign: async (text) => new Uint8Array(await crypto.subtle.sign('Ed25519', pair.privateKey, bytesOf(text))),
+    sign: (text) => read(crypto.subtle.sign('Ed25519', pair.privateKey, bytesOf(text))),
   };
 }
 

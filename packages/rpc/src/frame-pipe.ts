@@ -7,6 +7,7 @@
  * before anyone listens is kept, and bounded.
  */
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { afterEvent, afterTurn } from '#platform';
 import { FRAMES_AT_ONCE, FrameReader, KIND, layFrames, type Outgoing, type Utf8 } from './frames.ts';
 import { bytesLength, type FrameTransport, type TransportEvents } from './transport.ts';
 
@@ -26,13 +27,6 @@ export interface Carrier {
 }
 
 const NONE: readonly Uint8Array[] = [];
-
-/** After the turn of the event loop where there is such a thing to wait for, else after what is queued in it. */
-const node = globalThis as { setImmediate?: After; process?: { nextTick?: After } };
-type After = (run: () => void) => void;
-const afterTurn = node.setImmediate ?? queueMicrotask;
-/** As soon as what came in was dealt with, all that follows from it included. */
-const afterEvent = node.process?.nextTick ?? afterTurn;
 
 export class FramePipe implements FrameTransport {
   readonly #carrier: Carrier;

@@ -89,7 +89,7 @@ export interface GhostSource {
   call(method: string, args: unknown[], options?: CallOptions): Promise<unknown>;
   dispose(): Promise<void>;
   /** Present while the worker is being provisioned: what awaiting waits for. */
-  readonly ready?: Promise<unknown>;
+  readonly ready?: Promise<unknown> | undefined;
 }
 
 /** The proxies' target: its class gives inspectors something true to print. */

@@ -3,14 +3,17 @@
 /** Names alone, as they stand before any worker's code runs: looking at the values would load half of the platform. */
 const PLATFORM = new Set(Object.getOwnPropertyNames(globalThis));
 
+/** An own property, where it is no getter. */
+const own = (object: object, key: string): unknown => Object.getOwnPropertyDescriptor(object, key)?.value;
+
 /**
  * The name of the class of the language or the platform whose prototype this is, of another realm too; undefined for
  * classes that somebody wrote.
  */
 export function builtInName(prototype: object): string | undefined {
-  const made: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
+  const made = own(prototype, 'constructor');
   if (typeof made !== 'function' || made.prototype !== prototype) return undefined;
-  const name: unknown = Object.getOwnPropertyDescriptor(made, 'name')?.value;
+  const name = own(made, 'name');
   if (typeof name !== 'string') return undefined;
   const known = PLATFORM.has(name) && (globalThis as Record<string, unknown>)[name] === made;
   return known || /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(made)) ? name : undefined;

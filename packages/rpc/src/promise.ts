@@ -107,72 +107,51 @@ function place(source: PipelineSource, path: string[]): unknown {
   return made;
 }
 
-/** The same pipelining on something that has no promise of its own yet: it is recorded, and done when there is one. */
-export class Deferred implements PipelineSource {
+/** A promise that is not of a call, with the same pipelining: what is called on it happens when it is there. */
+class Later implements PipelineSource {
   readonly promise: RemotePromise<unknown>;
+  readonly #real: Promise<unknown>;
   #resolve!: (value: unknown) => void;
   #reject!: (error: unknown) => void;
-  #real: Promise<unknown> | undefined;
-  #waiting: ((real: Promise<unknown>) => void)[] = [];
-  #is_observed = false;
 
-  constructor() {
+  constructor(real: Promise<unknown>) {
+    this.#real = real;
     this.promise = new RemotePromise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     }, this);
   }
 
-  /** Gives it the promise that it stands for. Whatever was recorded happens now, in order, in this turn. */
-  become(real: Promise<unknown>): void {
-    if (this.#real) return;
-    this.#real = real;
-    for (const run of this.#waiting.splice(0)) run(real);
-    if (this.#is_observed) real.then(this.#resolve, this.#reject);
-  }
-
-  /** Whether it has been given its promise. */
-  get begun(): boolean {
-    return this.#real !== undefined;
-  }
-
-  /** What really stands behind it, when that is known. */
-  get call_behind(): PipelineSource | undefined {
-    const source = this.#real && RemotePromise.begunBy(this.#real)?.source;
-    return source instanceof Deferred ? source.call_behind : source;
-  }
-
   observed(): void {
-    if (this.#is_observed) return;
-    this.#is_observed = true;
-    this.#real?.then(this.#resolve, this.#reject);
+    this.#real.then(this.#resolve, this.#reject);
   }
 
   call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown> {
-    return this.#later((real) => {
-      const source = RemotePromise.begunBy(real)?.source;
-      if (source) return source.call(path, args, options);
-      // Nothing to leave together with: it is called on here, once it is there.
-      return real.then((value) =>
-        reaching(({ invoke }) => invoke(value, path.slice(0, -1), path.at(-1), args, options)),
-      );
-    });
+    return afterwards(this.#real, path, args, options);
   }
 
   get(path: string[]): Promise<unknown> {
-    return this.#later((real) => {
-      const source = RemotePromise.begunBy(real)?.source;
-      return source ? source.get(path) : real.then((value) => reaching(({ read }) => read(value, path)));
-    });
-  }
-
-  #later(run: (real: Promise<unknown>) => Promise<unknown>): Promise<unknown> {
-    const later = new Deferred();
-    if (this.#real) later.become(run(this.#real));
-    else this.#waiting.push((real) => later.become(run(real)));
-    return later.promise;
+    return afterwards(this.#real, path);
   }
 }
+
+/** A promise that can be called on, for one that is not of a call: that of a refusal, or of what is done here later. */
+export const pipelined = (real: Promise<unknown>): Promise<unknown> => new Later(real).promise;
+
+/** Calls or reads `path` of a result that is waited for here: there is nothing left with which that could leave. */
+export const afterwards = (
+  real: Promise<unknown>,
+  path: string[],
+  args?: unknown[],
+  options?: CallOptions,
+): Promise<unknown> =>
+  pipelined(
+    real.then((value) =>
+      reaching(({ invoke, read }) =>
+        args ? invoke(value, path.slice(0, -1), path.at(-1), args, options) : read(value, path),
+      ),
+    ),
+  );
 
 /**
  * Whoever hears that a call is refused hears of what was given to it: promises of calls among its arguments, which
@@ -184,11 +163,4 @@ export function lookAt(args: unknown, depth = 0): void {
   if (known) known.source.promise.catch(() => {});
   else if (Array.isArray(args) || Object.getPrototypeOf(args) === Object.prototype)
     for (const each of Object.values(args)) lookAt(each, depth + 1);
-}
-
-/** A promise that can be called on, for one that is not of a call: that of a refusal, or of what is done here later. */
-export function pipelined(real: Promise<unknown>): Promise<unknown> {
-  const made = new Deferred();
-  made.become(real);
-  return made.promise;
 }

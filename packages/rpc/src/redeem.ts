@@ -65,6 +65,7 @@ export async function openSession(
     if (!shaking.open) throw new SessionLost({ why: 'its connection ended when it began' });
     link.send(OPEN);
     channel.attach(link);
+    shaking.leave();
     return methods;
   } catch (error) {
     shaking.close();

@@ -8,7 +8,8 @@
  */
 import { describe, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { decodeValue } from './codec.ts';
+import type { Takes } from './codec.ts';
+import { decodeValue } from './codec-decode.ts';
 import { functionSource, ghost, sourceOf, standsFor } from './ghost.ts';
 import { eachGiven, warnOfCollected } from './given.ts';
 import { disposeOf } from './methods.ts';
@@ -60,7 +61,7 @@ const collected =
 
 const NOTHING: number[] = [];
 
-export class RefTable implements SessionRefs {
+export class RefTable implements SessionRefs, Takes {
   readonly #powers: RefPowers;
   readonly #exports = new Map<number, Export>();
   readonly #numbers = new Map<object, number>();

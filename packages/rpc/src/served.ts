@@ -1,5 +1,6 @@
 /** A call that is being served, as the code that serves it may see it: who asked gives up, or sets a time. */
 import { DeadlineExceeded } from '@hauki/protocol';
+import { unref } from '#platform';
 
 export class Served {
   readonly timeout_ms: number | undefined;
@@ -33,8 +34,7 @@ export class Served {
     else if (this.timeout_ms !== undefined) {
       const { timeout_ms } = this;
       const late = new DeadlineExceeded({ what: 'The call', timeout_ms, may_have_run: true });
-      this.#timer = setTimeout(() => this.abort(late), Math.max(0, this.#began + timeout_ms - Date.now()));
-      (this.#timer as { unref?: () => void }).unref?.();
+      this.#timer = unref(setTimeout(() => this.abort(late), Math.max(0, this.#began + timeout_ms - Date.now())));
     }
     return this.#controller.signal;
   }

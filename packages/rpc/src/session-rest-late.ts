@@ -5,17 +5,18 @@
  * What always holds: whatever comes in is dealt with in its order, so while the rest is being fetched all that comes is
  * held back, up to what a connection may hold; what is given out meanwhile has its number at once and is handed over.
  */
-import { ConnectionLost, describe, type MeshError, Overloaded } from '@hauki/protocol';
+import { describe, type MeshError, Overloaded } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { decodeValue } from './codec.ts';
+import type { Call, Outcome } from './call.ts';
+import type { Answer } from './caller.ts';
 import { sourceOf } from './ghost.ts';
 import { type Given, isStream, kindOf } from './references.ts';
 import type { IncomingCall } from './server.ts';
 import type { IncomingMessage, Reach, Rest, RestPowers, RestStats, SessionRest } from './session-rest.ts';
 import type { SessionRefs } from './wire.ts';
 
-/** Tags that `refs.ts` has to look at, as text; whoever hides one writes an escape. */
-const REFERENCE = /\[\s*"(mine|yours|result)"|\\u/;
+/** How the answer of a method that returns nothing ends: of what is tagged, all that can be read without the rest. */
+const NOTHING = '"result":{"$":["undefined"]}}';
 
 type Module = typeof import('./session-rest.ts');
 let module: Module | undefined;
@@ -57,7 +58,7 @@ class LateRest implements Rest, SessionRefs {
   }
 
   holds(text: string, bytes: Uint8Array | undefined): boolean {
-    const held = !this.#real && (this.loading || (bytes && REFERENCE.test(text)));
+    const held = !this.#real && (this.loading || (bytes && !text.endsWith(NOTHING)));
     if (held) this.#hold(text, bytes);
     return Boolean(held);
   }
@@ -83,6 +84,10 @@ class LateRest implements Rest, SessionRefs {
       },
       (error) => end(`a part of the client could not be loaded: ${describe(error)}`),
     );
+  }
+
+  outcome(...answer: [Call, Answer, Uint8Array]): Outcome {
+    return this.#real?.outcome(...answer) ?? { open: () => undefined };
   }
 
   stats(): RestStats {
@@ -130,15 +135,6 @@ class LateRest implements Rest, SessionRefs {
 
   callEnded(given: number[]): void {
     this.#then.push((refs) => refs.callEnded(given));
-  }
-
-  /** What refers to nothing: everything else was held back. */
-  decode(parsed: unknown, bytes: Uint8Array): unknown {
-    return decodeValue(parsed, bytes, this);
-  }
-
-  take(): never {
-    throw new ConnectionLost({ why: 'a reference came before its table' });
   }
 
   discard(): boolean {

@@ -3,9 +3,10 @@
  * references, streams. Most pages never need it and then never load it (`session-rest-late.ts`); everywhere else `#rest`
  * is this module.
  */
-import { type MeshError, NoSuchMethod, ProtocolViolation, toWire } from '@hauki/protocol';
+import { describe, fromWire, type MeshError, NoSuchMethod, ProtocolViolation, RefGone, toWire } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { type Caller, errorFrom } from './caller.ts';
+import { type Call, failure, type Outcome } from './call.ts';
+import type { Answer, Caller } from './caller.ts';
 import { invoke, read } from './invoke.ts';
 import { readAnswer } from './read-answer.ts';
 import { RefTable } from './refs.ts';
@@ -45,6 +46,8 @@ export interface Rest {
   receive(message: IncomingCall, method: string, text: string, bytes: Uint8Array | undefined): void;
   /** Whether a message was taken to be held back: asked for each, where there is such a thing. */
   holds?(text: string, bytes: Uint8Array | undefined): boolean;
+  /** What an answer with tagged values comes to, once somebody looks. */
+  outcome(call: Call, message: Answer, bytes: Uint8Array): Outcome;
   /** While messages are held back. Never rejects. */
   readonly loading?: Promise<void> | undefined;
   stats(): RestStats;
@@ -53,10 +56,8 @@ export interface Rest {
 }
 
 /** What comes in: a call, a notification or an answer. */
-export interface IncomingMessage extends IncomingCall {
+export interface IncomingMessage extends IncomingCall, Answer {
   method?: unknown;
-  result?: unknown;
-  error?: any;
 }
 
 /** The message that a text is. Throws for what is not JSON. */
@@ -76,10 +77,12 @@ export class SessionRest implements Rest {
   readonly #streams: Streams;
   readonly #refs: RefTable;
   readonly #server: Server;
+  readonly #end: (why: string) => void;
 
   constructor({ wire, caller, dispatch = nobody, bounds, end }: RestPowers) {
     const { kept: keeps, references: takes } = bounds ?? { kept: LIMITS.exports, references: LIMITS.exports };
     this.#wire = wire;
+    this.#end = end;
     this.#streams = new Streams({
       item: (id, value) => (wire.over ? 0 : wire.notify('rpc.item', [id, value])),
       fail: (id, error) => {
@@ -167,11 +170,44 @@ export class SessionRest implements Rest {
     }
   }
 
+  outcome(call: Call, message: Answer, bytes: Uint8Array): Outcome {
+    // What nobody looks at yet outlives the frame that it came in.
+    const kept = call.keep ? bytes.slice() : bytes;
+    const read = (value: unknown) => {
+      try {
+        return this.#refs.decode(value, kept, call.options.passing);
+      } catch (error) {
+        // A result that breaks the protocol ends the session, and its caller hears why.
+        if (error instanceof ProtocolViolation) this.#end(describe(error));
+        throw error;
+      }
+    };
+    return {
+      open: () => {
+        if (message.error !== undefined) throw errorFrom(read(message.error));
+        return read(message.result);
+      },
+      discard: () => {
+        const why = 'nobody looked at it while calls on it ran';
+        if (!this.#refs.discard(message)) return undefined;
+        return failure(() => new RefGone({ what: `result of ${call.method}()`, why }));
+      },
+    };
+  }
+
   close(error: MeshError): void {
     this.#streams.close(error);
     this.#refs.close(error);
     this.#server.close(error);
   }
+}
+
+/** The error in an `error` member, with what was thrown as its cause where that came along. */
+function errorFrom(wire: any): MeshError {
+  const error = fromWire(wire);
+  const thrown = wire?.data?.thrown;
+  if (thrown instanceof Error) error.cause = thrown;
+  return error;
 }
 
 /** The rest of a session. Sets the wire's references. */

@@ -12,7 +12,7 @@
  * asks, references and streams are joined in `session-rest.ts`; values are in `codec.ts`, what a peer may reach in
  * `invoke.ts`.
  */
-import { ConnectionLost, describe, fromWire, type MeshError, NoSuchMethod } from '@hauki/protocol';
+import { ConnectionLost, describe, fromWire, type MeshError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { readMessage, restOf } from '#rest';
 import { Caller } from './caller.ts';
@@ -50,6 +50,8 @@ export interface SessionOptions {
   timeout_ms?: number | undefined;
   /** Asked once when the session ends, so that waiting callers learn why; undefined: nobody knows. */
   explain?: (reason: string) => Promise<MeshError | undefined>;
+  /** Whatever is called waits for `begin`: the other side is not there yet. */
+  waits?: boolean;
   /** Keep the process alive only while a call waits for its answer. */
   idle_lets_exit?: boolean;
   /** Writes values for a peer that has not said `rpc.open`: as literal JSON (`values.ts`), nothing goes by reference. */
@@ -88,6 +90,7 @@ export class Session {
       this.#tell_closed = resolve;
     });
     const wire = new Wire(transport, literal);
+    wire.waits = options.waits ?? false;
     this.#wire = wire;
     this.#caller = new Caller({
       wire,
@@ -95,7 +98,7 @@ export class Session {
       idle_lets_exit,
       kill,
       over: () => (this.#end ? this.#explained.then(() => this.#refusal()!) : undefined),
-      violated: (why) => this.close(why),
+      outcome: (call, message, bytes) => this.#rest.outcome(call, message, bytes),
     });
     this.#rest = restOf({
       wire,
@@ -140,6 +143,16 @@ export class Session {
     return this.#caller.call(undefined, method, params, options);
   }
 
+  /**
+   * The other side is there: calls that waited for it leave together, in their order. The time of those that set none of
+   * their own begins now.
+   */
+  begin(): void {
+    this.#wire.waits = false;
+    this.#caller.begin();
+    this.#wire.flush();
+  }
+
   /** Sends a call that nobody answers. Throws what `call` would reject with before sending. */
   notify(method: string, params: unknown[] = []): void {
     const refusal = this.#refusal() ?? this.#wire.refusal();
@@ -151,6 +164,11 @@ export class Session {
   close(reason = 'closed by this side'): void {
     this.#wire.flush();
     this.#transport.close(reason);
+  }
+
+  /** Its transport goes on without it. */
+  leave(): void {
+    this.#caller.rest();
   }
 
   #refusal(): Error | undefined {
@@ -200,26 +218,4 @@ export class Session {
     this.#rest.close(lost);
     this.#tell_closed(reason);
   }
-}
-
-/**
- * A dispatch that calls the named methods of an object and nothing else. Positional parameters are spread, named ones
- * come as one object.
- */
-export function serve<T extends object>(target: T, methods: readonly (keyof T & string)[]): Dispatch {
-  const allowed = new Set<string>(methods);
-  return (method, params) => {
-    if (!allowed.has(method)) throw new NoSuchMethod({ method, has: [...allowed] });
-    return (target as any)[method](...(Array.isArray(params) ? params : [params]));
-  };
-}
-
-/** The other side of a session as an object of the given interface. Internal use: users get ghosts. */
-export function remote<T extends object>(session: Session, options?: CallOptions): T {
-  return new Proxy({} as T, {
-    get: (_, method) =>
-      typeof method === 'string' && method !== 'then'
-        ? (...params: unknown[]) => session.call(method, params, options)
-        : undefined,
-  });
 }

@@ -4,6 +4,7 @@
  */
 import { TooLarge, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { utf8Bytes } from '#platform';
 
 const REFUSED = [Map, Set, WeakMap, WeakSet, RegExp, ArrayBuffer, Promise, Error] as const;
 
@@ -32,19 +33,6 @@ function guard(this: any, key: string, shown: unknown): unknown {
     default:
       return value;
   }
-}
-
-/** Length in UTF-8, counted by hand: QuickJS has no TextEncoder. A lone half of a pair counts as its replacement. */
-export function utf8Bytes(text: string): number {
-  let bytes = text.length;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code < 0x80) continue;
-    bytes += code < 0x800 ? 1 : 2;
-    // A pair is four bytes: two more than its units.
-    if (code >= 0xd800 && code < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) i++;
-  }
-  return bytes;
 }
 
 /** Throws TooLarge where a text (and attachments) has more UTF-8 bytes than a message may; counted only where that could be. */

@@ -8,18 +8,18 @@
 import { Overloaded } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Call } from './call.ts';
-import { type Encoded, encodeValue, type Refs } from './codec.ts';
+import type { Encoded, Gives } from './codec.ts';
+import { encodeValue } from './codec-encode.ts';
 import { bytesLength, type Transport } from './transport.ts';
 import { checkSize } from './values.ts';
 
 /** The table of references, as calls need it (`refs.ts`). */
-export interface SessionRefs extends Refs {
+export interface SessionRefs extends Gives {
   /** What was given since the last call of this or of `undo` is on its way: its numbers. */
   sent(): number[];
   undo(): void;
   takeBack(given: number[]): void;
   callEnded(given: number[]): void;
-  decode(parsed: unknown, bytes: Uint8Array, passing?: boolean): unknown;
   discard(value: unknown): boolean;
 }
 
@@ -30,9 +30,13 @@ export class Wire {
   refs!: SessionRefs;
   /** Messages sent so far. */
   sent = 0;
+  /** While set, nothing leaves: the other side is not there yet. */
+  waits = false;
   /** Set when nothing more can be sent. */
   over = false;
   #outbox: (Call | [string, Uint8Array[] | undefined])[] = [];
+  /** Characters in it, about. */
+  #outbox_chars = 0;
 
   /** `literal` writes values for a peer that knows nothing but JSON. */
   constructor(transport: Transport, literal?: (value: unknown) => string) {
@@ -47,7 +51,7 @@ export class Wire {
 
   /** What stands against another call. */
   refusal(): Error | undefined {
-    if (this.transport.buffered_bytes > LIMITS.unsent_bytes)
+    if (this.transport.buffered_bytes + this.#outbox_chars > LIMITS.unsent_bytes)
       return new Overloaded({ what: 'unsent bytes of this session', limit: LIMITS.unsent_bytes });
     return undefined;
   }
@@ -59,17 +63,23 @@ export class Wire {
 
   /** Sends a call at the end of this turn. */
   begin(call: Call): void {
+    const { head, bytes } = call.unlaid!;
+    this.#outbox_chars += head.length + (bytes ? bytesLength(bytes) : 0);
     if (this.#outbox.push(call) === 1) queueMicrotask(this.flush);
   }
 
   /** Sends a message, behind the calls of this turn. */
   post(text: string, bytes: Uint8Array[] | undefined): void {
-    if (this.#outbox.length > 0) {
+    if (this.waits || this.#outbox.length > 0) {
       this.#outbox.push([text, bytes]);
       return;
     }
-    this.sent++;
+    this.#send(text, bytes);
+  }
+
+  #send(text: string, bytes: Uint8Array[] | undefined): number {
     this.transport.send(text, bytes);
+    return ++this.sent;
   }
 
   /** Sends a notification. Throws what its parameters cannot be sent for. Gives its cost in characters and bytes. */
@@ -116,12 +126,13 @@ export class Wire {
 
   /** Lays what was begun in this turn into messages, in order. */
   readonly flush = (): void => {
+    if (this.waits) return;
     const outbox = this.#outbox;
     this.#outbox = [];
+    this.#outbox_chars = 0;
     for (const entry of outbox) {
       if (Array.isArray(entry)) {
-        this.sent++;
-        this.transport.send(entry[0], entry[1]);
+        this.#send(...entry);
         continue;
       }
       const { unlaid } = entry;
@@ -129,8 +140,7 @@ export class Wire {
       entry.unlaid = undefined;
       const { head, rpc, bytes } = unlaid;
       const members = entry.keep ? `${rpc && `${rpc},`}"keep":true` : rpc;
-      entry.ordinal = ++this.sent;
-      this.transport.send(members ? `${head},"rpc":{${members}}}` : `${head}}`, bytes);
+      entry.ordinal = this.#send(members ? `${head},"rpc":{${members}}}` : `${head}}`, bytes);
     }
   };
 }

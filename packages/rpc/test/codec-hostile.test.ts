@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { isError, LIMITS, ProtocolViolation } from '@hauki/protocol';
 import fc from 'fast-check';
-import { decodeValue, encodeValue } from '../src/codec.ts';
+import { decodeValue } from '../src/codec-decode.ts';
+import { encodeValue } from '../src/codec-encode.ts';
 import { attachments, Table } from './codec-support.ts';
 
 const NONE: Uint8Array = new Uint8Array(0);

@@ -1,11 +1,13 @@
 /** A stand-in for the session's tables, and a comparison of values that sees identity. */
 import assert from 'node:assert/strict';
 import { ProtocolViolation } from '@hauki/protocol';
-import { decodeValue, type Encoded, encodeValue, type Refs } from '../src/codec.ts';
+import type { Encoded, Gives, Takes } from '../src/codec.ts';
+import { decodeValue } from '../src/codec-decode.ts';
+import { encodeValue } from '../src/codec-encode.ts';
 import { kindOf } from '../src/references.ts';
 
 /** Both ends in one: what was given is taken back by its number. */
-export class Table implements Refs {
+export class Table implements Gives, Takes {
   readonly given: object[] = [];
   undone = 0;
   give(value: object): unknown[] {

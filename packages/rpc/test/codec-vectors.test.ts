@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import * as protocol from '@hauki/protocol';
-import { decodeValue, encodeValue, type Refs } from '../src/codec.ts';
+import type { Gives, Takes } from '../src/codec.ts';
+import { decodeValue } from '../src/codec-decode.ts';
+import { encodeValue } from '../src/codec-encode.ts';
 import { reference } from '../src/references.ts';
 import { assertSame } from './codec-support.ts';
 
@@ -18,7 +20,7 @@ const file = new URL('../../../docs/vectors/values.json', import.meta.url);
 const vectors: { values: Vector[]; malformed: Omit<Vector, 'describe'>[] } = JSON.parse(readFileSync(file, 'utf8'));
 
 /** A reference stands for whatever has its tag. */
-class Stand implements Refs {
+class Stand implements Gives, Takes {
   readonly #tags = new Map<object, unknown[]>();
   give = (value: object) => this.#tags.get(value)!;
   take = (tag: unknown[]) => {

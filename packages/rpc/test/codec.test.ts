@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { BadInput, isError, LIMITS, type MeshError, Overloaded, TooLarge, Unserialisable } from '@hauki/protocol';
 import fc from 'fast-check';
-import { encodeValue } from '../src/codec.ts';
+import { encodeValue } from '../src/codec-encode.ts';
 import { kindOf, reference } from '../src/references.ts';
 import { across, assertSame, attachments, Table } from './codec-support.ts';
 

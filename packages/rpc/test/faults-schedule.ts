@@ -22,10 +22,10 @@ import {
   RemoteError,
   SessionLost,
   type Ticket,
-  type TicketBody,
   type TicketRole,
   WorkerDied,
 } from '@hauki/protocol';
+import { eitherRoute } from '../../mesh/src/powers-node.ts';
 import { WorkerRoute } from '../../mesh/src/route.ts';
 import { openGate } from '../../vault/src/guest/gate.ts';
 import type { Inside } from '../../vault/src/guest/guest.ts';
@@ -35,7 +35,6 @@ import {
   Channel,
   type FrameTransport,
   openSession,
-  readTicketBody,
   resumeKey,
   resumeSession,
   Session,
@@ -393,13 +392,12 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
   // ---- The caller
   const resume_key = await resumeKey(issued.ticket.secret, issued.jti);
   shared.redeemer.expect({ jti: issued.jti, role, key: issued.key, resume_key });
-  const body = readTicketBody<TicketBody>(issued.ticket.signed);
   const kind = options.caller ?? dice.pick(['route', 'route', 'reckless'] as const);
   const given = { ticket: issued.ticket, key: shared.caller, dial, dice: way_dice, tell };
   const died = new WorkerDied({ worker: SELF.worker, cause: 'killed', reason: 'the schedule says so' });
   const way =
     kind === 'route'
-      ? await routed({ ...given, body, fate: async () => (dead ? died : undefined) })
+      ? await routed({ ...given, fate: async () => (dead ? died : undefined) })
       : await reckless({
           ...given,
           jti: issued.jti,
@@ -679,8 +677,8 @@ interface Given {
 }
 
 /** The SDK's own way. Its direct route is closed at times. */
-async function routed(given: Given & { body: TicketBody; fate: () => Promise<MeshError | undefined> }): Promise<Way> {
-  const { ticket, key, dial, dice, body, fate, tell } = given;
+async function routed(given: Given & { fate: () => Promise<MeshError | undefined> }): Promise<Way> {
+  const { ticket, key, dial, dice, fate, tell } = given;
   let first = true;
   let blocked = dice.chance(0.3);
   const reach = async (route: string): Promise<FrameTransport> => {
@@ -691,14 +689,22 @@ async function routed(given: Given & { body: TicketBody; fate: () => Promise<Mes
     return streamTransport(await dial(route, plan));
   };
   const routing = dice.pick(['p2p_preferred', 'p2p_preferred', 'relay_only'] as const);
-  const way = new WorkerRoute(ticket, body, {
+  const way = new WorkerRoute({
     core: { base: '', token: '', request: async () => assertNever() },
-    powers: { dialDirect: () => reach('direct'), dialRelay: () => reach('relay') } as any,
+    powers: {
+      direct: true,
+      dial: (_core, _ticket, _body, wanted) =>
+        eitherRoute(
+          wanted,
+          () => reach('direct'),
+          () => reach('relay'),
+        ),
+    },
     routing,
     fate,
   });
   tell(routing);
-  await way.open(key);
+  await way.open(ticket, key);
   return { channel: way.channel, stop: () => way.stop() };
 }
 

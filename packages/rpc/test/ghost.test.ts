@@ -10,7 +10,8 @@ import { format, inspect, isDeepStrictEqual, types } from 'node:util';
 import { isError, NoSuchMethod } from '@hauki/protocol';
 import { workerObject } from '../../vault/src/guest/worker-object.ts';
 import { type Ghost, type GhostSource, ghost, pendingGhost, sourceOf, withOptions } from '../src/ghost.ts';
-import { Session, serve } from '../src/session.ts';
+import { serve } from '../src/serve.ts';
+import { Session } from '../src/session.ts';
 import { memoryPair } from '../src/transports/memory.ts';
 import { settle } from './support.ts';
 

@@ -1,8 +1,16 @@
 /** Pipelining: calls on results that are not there yet leave together, fail together, and leave nothing behind. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { Overloaded, RefGone, RemoteError, Unserialisable } from '@hauki/protocol';
-import { Deferred } from '../src/promise.ts';
+import {
+  Cancelled,
+  DeadlineExceeded,
+  isError,
+  LIMITS,
+  Overloaded,
+  RefGone,
+  RemoteError,
+  Unserialisable,
+} from '@hauki/protocol';
 import { reference } from '../src/references.ts';
 import { Session } from '../src/session.ts';
 import type { FrameTransport, Transport } from '../src/transport.ts';
@@ -401,36 +409,20 @@ describe('a call that waits for its arguments', () => {
 });
 
 describe('pipelining on something that is still to come', () => {
-  const pending = (t: { on_b: any }) => {
-    let born!: () => void;
-    let fail!: (error: Error) => void;
-    const birth = new Promise<void>((resolve, reject) => {
-      born = resolve;
-      fail = reject;
-    });
-    const call = (method: string, ...args: unknown[]): any => {
-      const made = new Deferred();
-      birth.then(
-        () => made.become(t.on_b[method](...args)),
-        (error) => made.become(Promise.reject(error)),
-      );
-      return made.promise;
-    };
-    return { call, born, fail };
-  };
-
   it('records calls, reads and results as arguments, and does them in order, in one round trip', async () => {
     const [x, y] = memoryPair();
     const changes = turns(x, y);
-    const a = new Session({ transport: x });
+    const a = new Session({ transport: x, waits: true });
     const b = new Session({ transport: y, dispatch: serving(makeRoot()) });
-    const { call, born } = pending({ on_b: rootOf(a) });
-    const text = call('open').write('x').write('y').read();
-    const port = call('config').deep.port;
-    const waiting = Promise.all([text, port, call('add', call('one'), call('two')), call('open').fail().catch(String)]);
+    const on_b = rootOf(a);
+    const file = on_b.open();
+    await settle();
+    const text = file.write('x').write('y').read();
+    const port = on_b.config().deep.port;
+    const waiting = Promise.all([text, port, on_b.add(on_b.one(), on_b.two()), on_b.open().fail().catch(String)]);
     await settle();
     assert.equal(changes(), 0);
-    born();
+    a.begin();
     const [read, number, sum, failed] = await waiting;
     assert.deepEqual([read, number, sum], ['x\ny', 80, 3]);
     assert.match(failed, /no such line/);
@@ -440,16 +432,71 @@ describe('pipelining on something that is still to come', () => {
     a.close();
   });
 
+  it('sends what arguments were when they were given', async () => {
+    const [x, y] = memoryPair();
+    const a = new Session({ transport: x, waits: true });
+    const b = new Session({ transport: y, dispatch: serving(makeRoot()) });
+    const of = { list: [1, 2], map: new Map([['three', 3]]) };
+    const sum = rootOf(a).sum(of);
+    of.list.push(4);
+    a.begin();
+    assert.equal(await sum, 6);
+    await atRest(a, b);
+    a.close();
+  });
+
   it('fails everything that was recorded, and leaves nothing unhandled', async () => {
-    await using t = await join(makeRoot());
     const heard = await unhandled(async () => {
-      const { call, fail } = pending(t);
-      const read = call('open').write('x').read();
-      const port = call('config').deep.port;
-      fail(new Error('no room'));
-      await assert.rejects(read, /no room/);
-      await assert.rejects(Promise.resolve(port), /no room/);
+      const [x] = memoryPair();
+      const why = new Overloaded({ what: 'the room', limit: 0 });
+      const a = new Session({ transport: x, waits: true, explain: async () => why as never });
+      const on_b = rootOf(a);
+      const read = on_b.open().write('x').read();
+      const port = on_b.config().deep.port;
+      a.close('no room');
+      await rejectsWith(read, Overloaded);
+      await rejectsWith(Promise.resolve(port), Overloaded);
+      await rejectsWith(on_b.open().read(), Overloaded);
     });
     assert.deepEqual(heard, []);
+  });
+
+  it('keeps to the deadlines and signals of its calls', async () => {
+    const [x, y] = memoryPair();
+    const a = new Session({ transport: x, waits: true, timeout_ms: 1 });
+    const b = new Session({ transport: y, dispatch: serving(makeRoot()) });
+    const controller = new AbortController();
+    const left = a.call('one', [], { signal: controller.signal });
+    const read = (a.call('open', [], { signal: controller.signal }) as any).write('x').read();
+    const named = a.call('nameOf', [a.call('open', [], { signal: controller.signal })]);
+    const late = a.call('one', [], { timeout_ms: 1 });
+    controller.abort(new Error('no longer wanted'));
+    // What goes on a call that is not sent is not sent either.
+    for (const call of [left, read, named])
+      assert.equal((await rejectsWith(call, Cancelled)).fields.may_have_run, false);
+    // What sets no time of its own waits for the other side first.
+    let over = false;
+    const unhurried = a.call('one').then(
+      () => (over = true),
+      () => (over = true),
+    );
+    assert.equal((await rejectsWith(late, DeadlineExceeded)).fields.may_have_run, false);
+    await settle(20);
+    assert.equal(over, false);
+    a.begin();
+    await unhurried;
+    assert.equal(b.stats().calls_served, 1);
+    a.close();
+  });
+
+  it('refuses what is more than may wait', async () => {
+    const [x] = memoryPair();
+    const a = new Session({ transport: x, waits: true });
+    const big = 'x'.repeat(LIMITS.message_bytes / 2);
+    const heard = Array.from({ length: 12 }, () => a.call('open', [big]).catch((error) => isError(error, Overloaded)));
+    await settle();
+    a.close('it never came');
+    const refused = (await Promise.all(heard)).filter(Boolean);
+    assert.ok(refused.length > 0 && refused.length < 12, `${refused.length} refused`);
   });
 });

@@ -24,7 +24,8 @@ import {
 } from '@hauki/protocol';
 import fc from 'fast-check';
 import { FRAMES_AT_ONCE } from '../src/frames.ts';
-import { type Dispatch, remote, Session, type SessionOptions, serve } from '../src/session.ts';
+import { remote, serve } from '../src/serve.ts';
+import { type Dispatch, Session, type SessionOptions } from '../src/session.ts';
 import type { Transport, TransportEvents } from '../src/transport.ts';
 import { memoryPair } from '../src/transports/memory.ts';
 import { streamTransport } from '../src/transports/stream.ts';

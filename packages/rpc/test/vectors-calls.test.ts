@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { isError, RemoteError } from '@hauki/protocol';
-import { type Dispatch, Session, serve } from '../src/session.ts';
+import { serve } from '../src/serve.ts';
+import { type Dispatch, Session } from '../src/session.ts';
 import { memoryPair } from '../src/transports/memory.ts';
 
 interface Message {

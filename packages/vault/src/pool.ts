@@ -22,7 +22,7 @@ export const POOL = {
   kinds: 8,
   /** A ready vault older than this is ended: what it was started with may have changed. */
   age_ms: 300_000,
-  /** A start of the pool waits this long after the last of a caller's, who has more to do on this machine then. */
+  /** A start of the pool waits this long after the last caller got its worker, who has more to do on this machine then. */
   quiet_ms: 60,
   /** But no longer than this, or those who ask all the time would never be served from the pool. */
   patience_ms: 400,
@@ -33,6 +33,8 @@ export const POOL = {
 export interface PoolOptions {
   /** MiB of memory that the node has not promised yet; what is ready is not counted as promised. */
   room_mib(): number;
+  /** For how long no caller has waited for a worker, of whatever driver; 0 while one does. */
+  calm_ms?(): number;
   log?(line: string, fields?: object): void;
 }
 
@@ -175,7 +177,8 @@ export class Pool {
       return;
     }
     this.#wanting_since ??= now;
-    const quiet = this.#starting === 0 && now - this.#quiet_since >= POOL.quiet_ms;
+    const { calm_ms = () => Number.POSITIVE_INFINITY } = this.#options;
+    const quiet = this.#starting === 0 && Math.min(now - this.#quiet_since, calm_ms()) >= POOL.quiet_ms;
     if (!quiet && now - this.#wanting_since < POOL.patience_ms) return this.#plan(POOL.quiet_ms);
     this.#fill(next);
   }

@@ -118,6 +118,20 @@ suite('a pool of lxc vaults', { skip: missing('lxc') }, () => {
   });
 });
 
+suite('a pool on a node where somebody always waits for a worker', { skip: missing('lxc') }, () => {
+  test('is filled all the same', async () => {
+    const node_id = `tbusy${process.pid}`;
+    const inner = await lxc(node_id);
+    const pool = new Pool({ room_mib: () => 10_000, calm_ms: () => 0 });
+    const driver = pool.wrap(inner);
+    const spec = { owner: 'tester', listen_host: '127.0.0.1', memory_mib: 64 };
+    await Promise.all(['a', 'b'].map((id) => driver.start({ ...spec, id: `${node_id}-${id}` })));
+    await until('a vault is ready', () => pool.size > 0);
+    await driver.close();
+    assert.deepEqual(traces(node_id), []);
+  });
+});
+
 suite('a pool whose agent is killed', { skip: missing('lxc') }, () => {
   test('leaves vaults that the next sweep clears, those that were handed out too', async () => {
     const node_id = `tswept${process.pid}`;

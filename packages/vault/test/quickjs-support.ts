@@ -71,7 +71,8 @@ export async function openLab(prefix: string): Promise<Lab> {
       });
       const channel = new Channel();
       await openSession(streamTransport(connect(vault.port, '127.0.0.1')), channel, ticket, caller);
-      const session = new Session({ transport: channel, timeout_ms: 20_000 });
+      // A thread that computed much gives way to all others of the machine, be they many.
+      const session = new Session({ transport: channel, timeout_ms: 100_000 });
       /** A call that was lost says what became of the vault. */
       const why = async (error: Error) => {
         if (!isError(error, OutcomeUnknown)) throw error;

@@ -375,7 +375,9 @@ const FORGERIES = 100_000;
 
 describe('forged or altered', () => {
   it(`none of ${FORGERIES} tickets is accepted, and the genuine one works afterwards`, async (t) => {
-    const { office, caller, redeemer } = await bench();
+    // The clock stands still: a slow machine takes longer than the genuine ticket is good for.
+    const began = Date.now();
+    const { office, caller, redeemer } = await bench(() => began);
     const stranger = await openOffice();
     const { ticket, jti, key } = await issue(office, caller.thumbprint);
     redeemer.expect({ jti, role: 'owner', key, resume_key: key });

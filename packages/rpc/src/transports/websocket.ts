@@ -6,10 +6,10 @@
  * message, or in a few where it is large. Nothing here imports Node.
  */
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { unref, utf8Bytes } from '#platform';
 import { FramePipe } from '../frame-pipe.ts';
 import type { Utf8 } from '../frames.ts';
 import type { FrameTransport } from '../transport.ts';
-import { utf8Bytes } from '../values.ts';
 
 /** The subprotocol by which client and server know that they mean the same. */
 export const WEBSOCKET_PROTOCOL = 'hauki.v1';
@@ -34,14 +34,12 @@ const NORMAL = 1000;
 const VIOLATION = 4400;
 /** How long a closing side waits for the other to close too, where it can do something about it. */
 const LINGER_MS = 1_000;
-/** Above so many characters the platform's encoder is quicker than counting. */
-const LONG_TEXT = 2_048;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 const platformUtf8: Utf8 = {
-  size: (text) => (text.length > LONG_TEXT ? encoder.encode(text).length : utf8Bytes(text)),
+  size: utf8Bytes,
   write(into, text, at, length) {
     encoder.encodeInto(text, into.subarray(at, at + length));
   },
@@ -73,9 +71,7 @@ export function webSocketTransport(
         // A reason may have 123 bytes; ours are ASCII where they come from here.
         if (violation === undefined) socket.close(NORMAL);
         else socket.close(VIOLATION, violation.slice(0, 100));
-        if (!socket.terminate) return;
-        const timer: { unref?(): void } | number = setTimeout(() => socket.terminate!(), LINGER_MS);
-        (timer as { unref?(): void }).unref?.();
+        if (socket.terminate) unref(setTimeout(() => socket.terminate!(), LINGER_MS));
       },
       ...(hold && { hold }),
     },

@@ -115,13 +115,7 @@ export function createGuest(powers: {
         return worker.methods;
       } catch (error) {
         if (error instanceof SourceRejected) throw error;
-        const failure = error as Error;
-        const stage = failure?.name === 'SyntaxError' ? 'parse' : 'load';
-        const where = /(?:worker\.(?:ts|mjs|js)|gem-pointer:\/\/[^\s:)]+):\d+(?::\d+)?/.exec(
-          String(failure?.stack),
-        )?.[0];
-        const what = failure instanceof Error ? `${failure.name}: ${failure.message}` : `it threw ${String(error)}`;
-        throw new SourceRejected({ stage, reason: where ? `${what} (at ${where})` : what });
+        throw rejected(error);
       } finally {
         clearTimeout(timer);
       }
@@ -167,4 +161,17 @@ export function createGuest(powers: {
       await worker?.end(reason);
     },
   };
+}
+
+/** What a module threw as it was loaded, in words; it may be anything, also what cannot be shown. */
+function rejected(thrown: unknown): Error {
+  try {
+    const failure = thrown as Error;
+    const stage = failure?.name === 'SyntaxError' ? 'parse' : 'load';
+    const where = /(?:worker\.(?:ts|mjs|js)|gem-pointer:\/\/[^\s:)]+):\d+(?::\d+)?/.exec(String(failure?.stack))?.[0];
+    const what = failure instanceof Error ? `${failure.name}: ${failure.message}` : `it threw ${String(thrown)}`;
+    return new SourceRejected({ stage, reason: where ? `${what} (at ${where})` : what });
+  } catch {
+    return new SourceRejected({ stage: 'load', reason: 'it threw what cannot be shown' });
+  }
 }

@@ -133,9 +133,10 @@ function routesOf(module: Record<string, unknown>, app: { routes?: unknown } | u
   const list = Array.isArray(module.routes) ? module.routes : app?.routes;
   if (!Array.isArray(list)) return ['* /*'];
   const texts = list.slice(0, ROUTES).map((route: any) => {
-    if (typeof route === 'string') return route;
+    if (typeof route === 'string') return route.startsWith('/') ? `* ${route}` : route;
     const method = String(route?.method ?? '*').toUpperCase();
-    return `${method === 'ALL' ? '*' : method} ${String(route?.path ?? '/*')}`;
+    const path = String(route?.path ?? '/*');
+    return `${method === 'ALL' ? '*' : method} ${path === '*' ? '/*' : path}`;
   });
   return [...new Set(texts.map((text) => text.slice(0, 200)))];
 }

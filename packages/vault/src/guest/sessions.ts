@@ -20,7 +20,8 @@ import {
 interface Held {
   ticket: ExpectedTicket;
   channel: Channel;
-  begin(channel: Channel): void;
+  /** Makes the guest's side of it; called once. */
+  begin(): void;
   timer: ReturnType<typeof setTimeout> | undefined;
   /** Counts those who took it over: the latest wins. */
   turn: number;
@@ -32,8 +33,8 @@ export class CallerSessions {
 
   /**
    * Keeps the session of a ticket that has been redeemed: from now on it may be resumed, also when its first connection
-   * is cut before `open`. `begin` is called once, when it goes over its first connection. `lease_ms`: for how long an
-   * owner tries to come back.
+   * is cut before `open`. `begin` is called once: when it goes over its first connection, or as soon as there is nothing
+   * else to do, which is while the answer to its caller travels. `lease_ms`: for how long an owner tries to come back.
    */
   keep(ticket: ExpectedTicket, lease_ms: number, begin: (channel: Channel) => void): void {
     const { jti, role } = ticket;
@@ -47,9 +48,16 @@ export class CallerSessions {
       this.#makeRoom();
     };
     const channel = new Channel(wait);
-    const held: Held = { ticket, channel, begin, timer: undefined, turn: 0, opened_at: Date.now() };
+    let begun = false;
+    const beginOnce = () => {
+      if (!begun) begin(channel);
+      begun = true;
+    };
+    const held: Held = { ticket, channel, begin: beginOnce, timer: undefined, turn: 0, opened_at: Date.now() };
     this.#held.set(jti, held);
+    const soon = setImmediate(beginOnce);
     channel.onEnd(() => {
+      clearImmediate(soon);
       clearTimeout(held.timer);
       this.#held.delete(jti);
     });
@@ -69,9 +77,9 @@ export class CallerSessions {
   }
 
   #go(held: Held, link: FrameTransport, received: number, told: number): void {
-    const { channel, begin } = held;
+    const { channel } = held;
     clearTimeout(held.timer);
-    if (channel.connections === 0) begin(channel);
+    held.begin();
     channel.attach(link, received, told);
   }
 

@@ -1,19 +1,20 @@
 /**
  * The guest's compiled code, made once when a root is staged, so that no vault parses and compiles the guest again.
  *
- * V8 keeps what had been compiled when it was asked, so it is asked after the guest has loaded a worker: functions that
- * a start needs are in it, the rest is compiled when it is called. V8 refuses code that another build or other flags
+ * V8 keeps what had been compiled when it was asked, so it is asked after the guest has loaded a worker and a caller has
+ * come in and called it: functions that a first result needs are in it, the rest is compiled when it is called. V8 refuses code that another build or other flags
  * made (the limit of the heap is not among them); then the guest is compiled as if there were none.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { encode, Session } from '@hauki/rpc';
-import { streamTransport } from '@hauki/rpc/node';
+import { dialTcp, streamTransport } from '@hauki/rpc/node';
 import { NODE_GUEST_HEAD } from '../../guest/bundle.ts';
+import { firstCall, rehearsalTicket } from '../../guest/rehearsal-caller.ts';
 
 /** For one start of Node on a busy machine; nobody but the staging waits for it. */
 const TIMEOUT_MS = 20_000;
@@ -52,6 +53,7 @@ export async function compiledCode(node: string, folder: string, guest: string):
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
+  const { port } = server.address() as AddressInfo;
   const child = spawn(node, ['--disable-warning=ExperimentalWarning', '-e', MAKER, folder], {
     stdio: ['pipe', 'pipe', 'pipe', listener, 'pipe'],
     env: { TMPDIR: scratch },
@@ -72,20 +74,19 @@ export async function compiledCode(node: string, folder: string, guest: string):
       timeout_ms: TIMEOUT_MS,
       literal: encode,
     });
-    const ticket = { jti: 'A'.repeat(22), role: 'owner', key: 'A'.repeat(43), resume_key: 'A'.repeat(43) };
-    await session.call('load', [
-      {
-        worker: 'staging',
-        node: 'staging',
-        epoch: 1,
-        source: WORKER,
-        language: 'javascript',
-        load_timeout_ms: TIMEOUT_MS,
-        tls: false,
-        keys: { keys: [] },
-        owner: ticket,
-      },
-    ]);
+    const rehearsal = await rehearsalTicket();
+    const { self, keys, expected: owner } = rehearsal;
+    const setup = {
+      ...self,
+      source: WORKER,
+      language: 'javascript',
+      load_timeout_ms: TIMEOUT_MS,
+      tls: false,
+      keys,
+      owner,
+    };
+    await session.call('load', [setup]);
+    await firstCall(await dialTcp('127.0.0.1', port, TIMEOUT_MS), rehearsal);
     await session.call('sessions');
     child.stdin!.end('.');
     const code = await ended;

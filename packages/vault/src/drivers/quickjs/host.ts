@@ -7,11 +7,11 @@ import { fileURLToPath } from 'node:url';
 import { LIMITS } from '@hauki/protocol';
 import { makeImage } from './image.ts';
 import { lean } from './lean.ts';
-import { WATCH_EVERY_MS } from './limits.ts';
+import { END_MS, WATCH_EVERY_MS } from './limits.ts';
 import type { Down, Scripts, StartMessage, UnfitMessage, Up } from './messages.ts';
 import { type Thread, Threads } from './threads.ts';
 
-const homes = new Map<string, { thread: Thread; doom: Int32Array }>();
+const homes = new Map<string, { thread: Thread; doom: Int32Array; late?: NodeJS.Timeout }>();
 /** Text that a vault has sent up and the agent has not taken yet. */
 const unsent = new Map<string, number>();
 
@@ -33,12 +33,20 @@ function up(message: Up | UnfitMessage): void {
   });
 }
 
+function forget(id: string): void {
+  clearTimeout(homes.get(id)?.late);
+  homes.delete(id);
+}
+
 /** Ends a vault, also in the middle of its turn: a VM that spins hears no message, but sees the flag. */
 function doomVault(id: string): void {
   const home = homes.get(id);
   if (!home) return;
   Atomics.store(home.doom, 0, 1);
   threads.send(home.thread, { op: 'kill', id });
+  threads.hurry(home.thread);
+  // One that waits behind another's endless turn, or cannot be stopped, goes with its thread: not with the whole host.
+  home.late ??= setTimeout(() => threads.lose(home.thread, 'its thread could not be stopped otherwise'), END_MS);
 }
 
 const [wasm, { guest, platform, thread }] = await Promise.all([
@@ -54,7 +62,7 @@ const threads = new Threads({
   image: await makeImage(wasm, guest, platform),
   heard(thread, message) {
     if (message.op === 'gone') {
-      homes.delete(message.id);
+      forget(message.id);
       threads.leave(thread, message.id);
     }
     up(message);
@@ -62,7 +70,7 @@ const threads = new Threads({
   unfit: (ids) => up({ op: 'unfit', ids }),
   lost(ids, reason) {
     for (const id of ids) {
-      homes.delete(id);
+      forget(id);
       up({ op: 'gone', id, cause: 'misbehaved', reason });
     }
   },

@@ -13,6 +13,8 @@ export const TURN_MS = { least: 10, default: 2_000, most: 10_000 } as const;
 export const WALL_PER_TURN = 8;
 /** The VM's own interrupt comes first; past this the thread itself is ended. */
 export const GRACE_MS = 500;
+/** A vault that is to end and is not gone by then ends with its thread; shorter than what the whole host has (`started.ts`). */
+export const END_MS = 8_000;
 /** How often the watchdog looks. */
 export const WATCH_EVERY_MS = 100;
 /** A turn longer than this lets the others of its thread go first before its vault is entered again. */

@@ -4,8 +4,12 @@
  */
 import { DEMAND_MS } from './limits.ts';
 
-/** Long enough for whoever took the last one to have loaded its worker. */
-const AFTER_MS = 10;
+/**
+ * Long enough for whoever took one to have its first result, on a busy machine too: making one takes the same thread.
+ * Those that follow come one after the other.
+ */
+const AFTER_MS = 30;
+const NEXT_MS = 1;
 
 export interface SparesOptions<T> {
   make(): Promise<T>;
@@ -49,17 +53,17 @@ export class Spares<T> {
   }
 
   /** Prepares what is wanting, one after the other, when those who are being served have been. */
-  fill(): void {
+  fill(after_ms = AFTER_MS): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       if (this.#ready.length >= this.wanted) return;
       const made = this.#options.make();
       this.#ready.push(made);
       made.then(
-        () => this.fill(),
+        () => this.fill(NEXT_MS),
         () => this.#drop(made),
       );
-    }, AFTER_MS);
+    }, after_ms);
   }
 
   /** Lets go of those that the present demand does not want. */

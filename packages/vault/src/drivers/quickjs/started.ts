@@ -8,8 +8,8 @@ import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import { TURN_MS } from './limits.ts';
 import type { Down, Up, Used } from './messages.ts';
 
-/** Longer than the watchdog needs to end a thread in the longest of turns. */
-const KILL_MS = 13_000;
+/** Longer than the host needs to end a thread that cannot be stopped (`limits.ts`), on a machine with too much to do. */
+const KILL_MS = 30_000;
 /** A vault answers behind the turn that its thread is in. */
 const ASK_MS = 5_000;
 

@@ -28,8 +28,8 @@ export interface Thread {
   soiled: boolean;
   tid?: number;
   nice: number;
-  /** Milliseconds that it has computed, as seen a second ago and at the last look. */
-  seen: { at: number; spent: number };
+  /** Milliseconds that it has been in turns, and that it has computed, as seen up to a second ago. */
+  seen: { at: number; spent: number; cpu: number };
   /** The turn that it should have come back from, and what it had computed when that was seen. */
   suspect?: { until: number; used: number };
   /** The turn that was told to be a long one, by its beginning. */
@@ -98,6 +98,17 @@ export class Threads {
     thread.worker.postMessage(message);
   }
 
+  /** Something in it is to end: it need not give way until then. */
+  hurry(thread: Thread): void {
+    if (thread.nice > 0) this.#renice(thread, 0);
+  }
+
+  /** Ends a thread with all that is in it. */
+  lose(thread: Thread, reason: string): void {
+    this.#gone(thread, reason);
+    void thread.worker.terminate();
+  }
+
   /** Ends threads that overran, and tells the system which are to give way. */
   watch(): void {
     const now = now_ms();
@@ -105,8 +116,7 @@ export class Threads {
       const { clock, seen } = thread;
       const until = clock[CLOCK.until]!;
       if (until !== 0 && now > until && this.#overran(thread, until, now)) {
-        this.#gone(thread, 'code in its thread overran its turn and could not be interrupted');
-        void thread.worker.terminate();
+        this.lose(thread, 'code in its thread overran its turn and could not be interrupted');
         continue;
       }
       const since = clock[CLOCK.since]!;
@@ -116,11 +126,11 @@ export class Threads {
       }
       const spent = clock[CLOCK.spent]! + (until === 0 ? 0 : now - clock[CLOCK.since]!);
       const part = (spent - seen.spent) / (now - seen.at);
-      if (thread.nice === 0 && part > GIVES_WAY.busy && spent - seen.spent > STUCK_MS)
+      if (thread.nice === 0 && part > GIVES_WAY.busy && spent - seen.spent > STUCK_MS && this.#computes(thread, now))
         this.#renice(thread, GIVES_WAY.nice);
       if (now - seen.at < 1_000) continue;
       if (thread.nice > 0 && part < GIVES_WAY.calm) this.#renice(thread, 0);
-      thread.seen = { at: now, spent };
+      thread.seen = { at: now, spent, cpu: cpuOf(thread.tid) ?? 0 };
     }
   }
 
@@ -129,6 +139,15 @@ export class Threads {
     const used = cpuOf(thread.tid) ?? now;
     if (thread.suspect?.until !== until) thread.suspect = { until, used };
     return used - thread.suspect.used > GRACE_MS || now - until > GRACE_MS * WALL_PER_GRACE;
+  }
+
+  /**
+   * Whether its turns are its own computing. On a machine with too much to do they are mostly waiting: a thread that gave
+   * way then would get nothing at all.
+   */
+  #computes({ tid, seen }: Thread, now: number): boolean {
+    const cpu = cpuOf(tid);
+    return cpu === undefined || cpu - seen.cpu > (now - seen.at) * GIVES_WAY.busy;
   }
 
   #choose(owner: string): Thread {
@@ -172,7 +191,7 @@ export class Threads {
       clock: new Float64Array(clock),
       soiled: false,
       nice: 0,
-      seen: { at: now_ms(), spent: 0 },
+      seen: { at: now_ms(), spent: 0, cpu: 0 },
     };
     this.#all.add(thread);
     worker.on('message', (message: Up | Aside) => {

@@ -95,10 +95,11 @@ class Body {
     return ReadableStream.from(this).getReader();
   }
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
-    for await (const piece of typeof this.source === 'string' || this.source instanceof Uint8Array
-      ? [this.source]
-      : this.source)
-      yield typeof piece === 'string' ? new Uint8Array(powers.encode(piece)) : viewOf(piece as Uint8Array);
+    const whole = typeof this.source === 'string' || this.source instanceof Uint8Array;
+    for await (const piece of whole ? [this.source] : (this.source as AsyncIterable<unknown>))
+      if (typeof piece === 'string') yield new Uint8Array(powers.encode(piece));
+      else if (piece instanceof ArrayBuffer || ArrayBuffer.isView(piece)) yield viewOf(piece);
+      else throw new TypeError('a piece of a body is neither bytes nor text');
   }
 }
 

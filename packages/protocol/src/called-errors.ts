@@ -1,0 +1,75 @@
+/**
+ * The rows of the error table (`errors.ts`) that whoever is called makes, and how what was thrown is written: what
+ * `fromWire` reads (`caller-errors.ts`). Pages that only call never load it.
+ */
+import { ownFrames, RemoteError } from './caller-errors.ts';
+import { define, MeshError, type WireError } from './mesh-error.ts';
+
+// JSON-RPC 2.0, https://www.jsonrpc.org/specification#error_object
+export const ParseError = /* @__PURE__ */ define<{ why: string }>(
+  'ParseError',
+  -32700,
+  400,
+  false,
+  (f) => `Parse error: ${f.why}`,
+);
+export const InvalidRequest = /* @__PURE__ */ define<{ why: string }>(
+  'InvalidRequest',
+  -32600,
+  400,
+  false,
+  (f) => `Invalid Request: ${f.why}`,
+);
+export const NoSuchMethod = /* @__PURE__ */ define<{ method: string; has?: string[] }>(
+  'NoSuchMethod',
+  -32601,
+  404,
+  false,
+  (f) =>
+    `Method not found: ${f.method}${f.has === undefined ? '' : f.has.length > 0 ? `. There is: ${f.has.join(', ')}` : '. There are no methods'}`,
+);
+export const InvalidParams = /* @__PURE__ */ define<{ why: string }>(
+  'InvalidParams',
+  -32602,
+  400,
+  false,
+  (f) => `Invalid params: ${f.why}`,
+);
+export const InternalError = /* @__PURE__ */ define<{ why: string }>(
+  'InternalError',
+  -32603,
+  500,
+  false,
+  (f) => `Internal error: ${f.why}`,
+);
+
+// References
+export const RefGone = /* @__PURE__ */ define<{ what: string; why?: string }>(
+  'RefGone',
+  -32008,
+  410,
+  false,
+  (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
+);
+
+/** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
+export function toWire(thrown: unknown): WireError {
+  let name = 'Error';
+  let message = 'a value that cannot be shown was thrown';
+  let stack: string | undefined;
+  try {
+    if (thrown instanceof MeshError) {
+      const { name, code, message, retryable, fields } = thrown;
+      return { code, message, data: { name, retryable, fields: fields as Record<string, unknown> } };
+    }
+    if (thrown instanceof Error) {
+      name = String(thrown.name);
+      message = String(thrown.message);
+      stack = typeof thrown.stack === 'string' ? ownFrames(thrown.stack) : undefined;
+    } else message = String(thrown);
+  } catch {
+    // A hostile getter threw: the words above stand.
+  }
+  const fields = stack === undefined ? { error_name: name } : { error_name: name, remote_stack: stack };
+  return { code: RemoteError.row.code, message: `${name}: ${message}`, data: { name: 'RemoteError', fields } };
+}

@@ -1,0 +1,9 @@
+/** What a page's platform offers, where nothing has to be looked for. `platform.ts` says what it is. */
+
+const encoder = new TextEncoder();
+
+export const now_ms = () => performance.now();
+export const afterTurn = queueMicrotask;
+export const afterEvent = queueMicrotask;
+export const unref = <T>(timer: T): T => timer;
+export const utf8Bytes = (text: string) => encoder.encode(text).length;
