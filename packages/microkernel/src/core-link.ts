@@ -13,13 +13,14 @@ import {
   type ModuleSummary,
   ModuleUnknown,
   PluginFailed,
-  prefixOf,
   RemoteError,
 } from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
-import type { Announcement, Kernel } from './kernel.ts';
+import type { Kernel } from './kernel.ts';
+import { lineOf } from './lines.ts';
 import { VERSION_HEADER } from './module.ts';
+import { dialSocket } from './outside.ts';
 import { provenance } from './server.ts';
 
 const RETRY_MS = { first: 100, most: 2_000 };
@@ -28,20 +29,19 @@ const REPORT_MS = 5_000;
 /** Announcements that wait for the core to come back. */
 const WAITING = 256;
 
+/** Where a core takes kernels' links. */
+const KERNEL_LINK = '/api/v2/kernel/link';
+
 export interface CoreLinkOptions {
   core_url: string;
   /** May be a node. */
   token: string;
+  /** A Unix socket that leads to the core, in place of a connection of its own. */
+  core_socket?: string | undefined;
   /** Where this kernel listens. */
   url: string;
   log(line: string, fields?: object): void;
 }
-
-/** What an announcement says, in the notes' own words. */
-export const lineOf = (kernel: string, announcement: Announcement): string =>
-  announcement.what === 'evolved'
-    ? `[${kernel}] Evolved. New routes available at ${prefixOf(announcement.module)}/`
-    : `[${kernel}] Evolved. Routes removed from ${prefixOf(announcement.module)}/`;
 
 export class CoreLink {
   readonly #kernel: Kernel;
@@ -129,8 +129,10 @@ export class CoreLink {
 
   async #connect(): Promise<Session> {
     const kernel = this.#kernel;
-    const { core_url, token, url } = this.#options;
-    const stream = await dialUpgrade(core_url, '/api/v2/kernel/link', token, LIMITS.handshake_ms);
+    const { core_url, core_socket, token, url } = this.#options;
+    const stream = core_socket
+      ? await dialSocket(core_socket)
+      : await dialUpgrade(core_url, KERNEL_LINK, token, LIMITS.handshake_ms);
     const host = new URL(url).host;
     const mine: KernelForCore = {
       evolve: (request, by) => kernel.evolve(request, by),

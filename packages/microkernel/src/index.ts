@@ -1,4 +1,5 @@
 /** The microkernel. `main.ts` is its process; this is what others may build on. */
+export type { KernelEvent, KernelPage, KernelSummary } from './inside.ts';
 export { type Announcement, Kernel, type KernelOptions } from './kernel.ts';
 export type { KernelProcessOptions } from './main.ts';
 export { createKernelServer, type KernelServer, type ServerOptions } from './server.ts';

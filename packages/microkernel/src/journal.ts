@@ -71,6 +71,18 @@ export class Journal {
     };
   }
 
+  /** The number of the last entry. */
+  get last(): number {
+    return this.#seq;
+  }
+
+  /** The entries behind a number, oldest first, at most so many. */
+  async after(seq: number, most: number): Promise<JournalEntry[]> {
+    const numbers = Array.from({ length: Math.max(0, Math.min(most, this.#seq - seq)) }, (_, i) => seq + 1 + i);
+    const found = await Promise.all(numbers.map((number) => this.#kv.get(keyOf(number))));
+    return found.filter((entry) => entry !== undefined).map(({ value }) => JSON.parse(value) as JournalEntry);
+  }
+
   /** All entries, or those of one module, oldest first. */
   async entries(module?: string): Promise<JournalEntry[]> {
     const found: JournalEntry[] = [];

@@ -17,17 +17,17 @@ import {
   type Evolved,
   EvolveRejected,
   type EvolveRequest,
-  type JournalEntry,
   type ModuleView,
   normaliseGrants,
   prefixOf,
   type VersionFacts,
 } from '@hauki/protocol';
-import { createDrivers } from '@hauki/vault';
+import { createDrivers, createNetwork, type Network } from '@hauki/vault';
 import { chooseDriver } from './choose-driver.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
 import { type Instance, PluginHost } from './instance.ts';
+import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
@@ -44,6 +44,8 @@ export interface KernelOptions {
   id: string;
   drivers?: string[];
   memory_mib?: number;
+  /** Makes granted connections where this process has no network. */
+  dial?: Network['dial'];
   log(line: string, fields?: object): void;
 }
 
@@ -90,7 +92,7 @@ export class Kernel {
 
   /** Opens a kernel over its data folder and starts what it ran before. */
   static async open(options: KernelOptions): Promise<Kernel> {
-    const { data_dir, id, log, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
+    const { data_dir, id, log, dial, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
     const backplane = await openEmbedded(join(data_dir, 'store'));
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
@@ -103,14 +105,15 @@ export class Kernel {
       listen_host: '127.0.0.1',
       tls: false,
       memory_mib,
+      ...(dial ? { network: createNetwork({ dial }) } : {}),
       volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
-      core: () => ownCore(meshfs, log),
+      core: () => ownCore(meshfs, () => kernel, log),
       keys: () => desk.keys,
       log,
     });
     await agent.start();
     const host = new PluginHost({ agent, node, desk, log });
-    const kernel = new Kernel(options, { meshfs, store, backplane, agent, host });
+    const kernel: Kernel = new Kernel(options, { meshfs, store, backplane, agent, host });
     await kernel.#modules.restore();
     return kernel;
   }
@@ -128,6 +131,15 @@ export class Kernel {
   /** The module that serves under this name. */
   module(name: string): Module | undefined {
     return this.#modules.get(name);
+  }
+
+  /** What serves in this vault, if anything does. */
+  serving(worker: string): Instance | undefined {
+    return this.#modules.serving(worker);
+  }
+
+  get journal(): Journal {
+    return this.#store.journal;
   }
 
   modules(): ModuleView[] {
@@ -336,10 +348,6 @@ export class Kernel {
     await this.#store.facts(name, to);
     const [before, after] = await Promise.all([this.#store.source(name, from), this.#store.source(name, to)]);
     return diffOf(name, before, after, `version ${from}`, `version ${to}`);
-  }
-
-  history(name?: string): Promise<JournalEntry[]> {
-    return this.#store.journal.entries(name);
   }
 
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */

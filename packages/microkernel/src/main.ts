@@ -10,6 +10,8 @@ import { closeInheritedDescriptors } from '@hauki/vault';
 import { pino } from 'pino';
 import { CoreLink } from './core-link.ts';
 import { Kernel } from './kernel.ts';
+import { onlineOf } from './lines.ts';
+import { dialThrough } from './outside.ts';
 import { createKernelServer } from './server.ts';
 
 export interface KernelProcessOptions {
@@ -26,6 +28,9 @@ export interface KernelProcessOptions {
   /** The core of the mesh that it belongs to, and the file with a token that may be a node. */
   core_url?: string;
   token_file?: string;
+  /** For a kernel without a network: Unix sockets to the core, and to whoever makes its granted connections. */
+  core_socket?: string;
+  outside_socket?: string;
 }
 
 // Whatever a shell or a supervisor left open must not reach a vault.
@@ -49,6 +54,7 @@ async function tokenOf(data_dir: string): Promise<string> {
 let stopping = false;
 try {
   const { data_dir, id, open = false, host = '127.0.0.1', port = 8881, host_names, drivers, memory_mib } = options;
+  const { core_socket, outside_socket } = options;
   if (open && !/^(?:127\.|::1$|localhost$)/.test(host)) throw new Error('--open is for loopback only');
   mkdirSync(data_dir, { recursive: true });
   // Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
@@ -59,6 +65,7 @@ try {
     log,
     ...(drivers ? { drivers } : {}),
     ...(memory_mib ? { memory_mib } : {}),
+    ...(outside_socket ? { dial: (target, signal) => dialThrough(outside_socket, target, signal) } : {}),
   });
   const token = await tokenOf(data_dir);
   const server = await createKernelServer(kernel, { token, open, log, ...(host_names ? { host_names } : {}) });
@@ -81,10 +88,11 @@ try {
   process.on('disconnect', () => void stop('the parent is gone'));
   const url = await server.listen({ host, port });
   if (open) logger.warn('started with --open: anybody on this machine may change what it serves');
-  log(`[${kernel.name}] Online. Awaiting DNA Injection.`, { url });
-  if (options.core_url && options.token_file) {
-    const mesh_token = readFileSync(options.token_file, 'utf8').trim();
-    link = new CoreLink(kernel, { core_url: options.core_url, token: mesh_token, url, log });
+  log(onlineOf(kernel.name), { url });
+  const { core_url = 'the core', token_file } = options;
+  if (core_socket || (options.core_url && token_file)) {
+    const mesh_token = token_file ? readFileSync(token_file, 'utf8').trim() : '';
+    link = new CoreLink(kernel, { core_url, core_socket, token: mesh_token, url, log });
     await link.run().first;
   }
   process.send?.({ ready: true, url });

@@ -70,6 +70,12 @@ export class Modules {
     return module;
   }
 
+  /** What serves in this vault, if it is a module's first version and not staged or left. */
+  serving(worker: string): Instance | undefined {
+    for (const { main } of this.#all.values()) if (main?.worker === worker) return main;
+    return undefined;
+  }
+
   views(): ModuleView[] {
     return [...this.#all.values()]
       .filter(({ record }) => record.live.length > 0)

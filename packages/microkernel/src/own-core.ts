@@ -1,18 +1,23 @@
-/** The core that a kernel is to its own agent: MeshFS for granted modules, and nobody to report to. */
+/** The core that a kernel is to its own agent: MeshFS and itself to read for granted modules, and nobody to report to. */
 import type { MeshFs } from '@hauki/meshfs';
 import { type CoreForNode, GrantMissing, NoNodeFits } from '@hauki/protocol';
+import { isInside, readInside, refuseWriting } from './inside.ts';
+import type { Kernel } from './kernel.ts';
 import { SOURCES } from './names.ts';
 
-export function ownCore(meshfs: MeshFs, log: (line: string, fields?: object) => void): CoreForNode {
+/** `kernel` gives the kernel, once there is one. */
+export function ownCore(meshfs: MeshFs, kernel: () => Kernel, log: (line: string) => void): CoreForNode {
   return {
     register: async () => ({ keys: {}, core: 'kernel' }),
     report: async () => {},
     worker_died: async ({ worker, reason }) => log(`vault ${worker} ended: ${reason}`),
     async meshfs_write(_worker, pointer, content, media_type) {
+      if (isInside(pointer)) return refuseWriting(pointer);
       if (pointer.startsWith(SOURCES)) throw new GrantMissing({ grant: 'meshfs.write', wanted: pointer });
       return meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) });
     },
-    meshfs_resolve: async (_worker, pointer) => meshfs.resolve(pointer),
+    meshfs_resolve: async (worker, pointer) =>
+      isInside(pointer) ? readInside(kernel(), worker, pointer) : meshfs.resolve(pointer),
     clone: async () => {
       throw new NoNodeFits({ wanted: { clone: 'a worker' }, have: ['this kernel, which keeps modules only'] });
     },

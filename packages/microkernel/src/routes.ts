@@ -185,7 +185,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
       const { module } = request.query;
       if (module !== undefined && !/^[a-z][a-z0-9_]*$/.test(module))
         throw new BadInput({ what: 'module', why: 'that is no module’s name' });
-      return { status: 'success', entries: await kernel.history(module) };
+      return { status: 'success', entries: await kernel.journal.entries(module) };
     },
   );
 };

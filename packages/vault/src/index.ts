@@ -1,6 +1,7 @@
 /** Vaults: drivers, and the effects that the host performs for guests. */
 export * from './driver.ts';
 export { closeInheritedDescriptors } from './drivers/lxc/descriptors.ts';
+export { type Sandbox, Sandboxes, type SandboxOptions, sandboxObstacle } from './drivers/lxc/sandbox.ts';
 export { createDrivers, DRIVER_NAMES } from './drivers.ts';
 export type { FamilyPowers } from './effects/clone.ts';
 export type { EffectPowers, MeshFsClient } from './effects/effect.ts';

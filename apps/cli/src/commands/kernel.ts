@@ -23,6 +23,9 @@ interface EvolveFlags extends KernelFlags {
   fetch?: string[];
   read?: string[];
   write?: string[];
+  connect?: string[];
+  time?: boolean;
+  random?: boolean;
   alias?: string;
   weight?: string;
   maxErrorRate?: string;
@@ -77,7 +80,8 @@ function request(file: string, flags: EvolveFlags): EvolveRequest {
     if (!Number.isFinite(Number(text))) throw new BadInput({ what, why: `${JSON.stringify(text)} is no number` });
     return Number(text);
   };
-  const granted = flags.fetch || flags.read || flags.write;
+  const { fetch = [], connect = [], read = [], write = [], time = false, random = false } = flags;
+  const granted = time || random || [fetch, connect, read, write].some((list) => list.length > 0);
   const bounds = {
     max_error_rate: number('--max-error-rate', flags.maxErrorRate),
     max_p99_ms: number('--max-p99', flags.maxP99),
@@ -86,7 +90,7 @@ function request(file: string, flags: EvolveFlags): EvolveRequest {
     target_module: flags.name ?? basename(file),
     driver: flags.driver,
     memory_mib: number('--memory', flags.memory),
-    grants: granted && { fetch: flags.fetch ?? [], meshfs: { read: flags.read ?? [], write: flags.write ?? [] } },
+    grants: granted ? { fetch, connect, meshfs: { read, write }, time, random } : undefined,
     tests: flags.tests === undefined ? undefined : readTests(flags.tests),
     alias: flags.alias,
     weight: number('--weight', flags.weight),
@@ -234,6 +238,9 @@ Example:
     .option('--driver <name>', 'the vault that it runs in')
     .option('--memory <MiB>', 'memory of the vault')
     .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
+    .option('--connect <host:port>', 'grant: may open a byte stream to there; may be repeated', collect)
+    .option('--time', 'grant: may read the clock')
+    .option('--random', 'grant: may draw random numbers')
     .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
     .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)
     .option('--alias <path>', 'serve it at this absolute path too, as in /api/v2/meshfs/')

@@ -15,6 +15,7 @@ import {
   EvolveRejected,
   type EvolveRequest,
   type FlatHeaders,
+  Forbidden,
   isError,
   type KernelForCore,
   type KernelInfo,
@@ -133,12 +134,13 @@ export class Kernels {
 
   /**
    * Evolves a module on one kernel or several, wave by wave. The first wave that fails ends it, and those before it are
-   * taken back. Rejects as the kernel that refused did, saying which that was.
+   * taken back. `reached`: which kernels it may change. Rejects with Forbidden where a kernel that is named is none of
+   * these, or as the kernel that refused did, saying which that was.
    */
-  async rollOut(request: RolloutRequest, by: string): Promise<RolledOut> {
+  async rollOut(request: RolloutRequest, by: string, reached: (kernel: string) => boolean): Promise<RolledOut> {
     const { kernel, replicas, wave = 1, watch_ms = 0, ...evolve } = request;
     const module = String(evolve.target_module).replace(/\.[a-z]+$/, '');
-    const targets = this.#targets(module, kernel, replicas);
+    const targets = this.#targets(module, kernel, replicas, reached);
     const waves: RegisteredKernel[][] = [];
     for (let at = 0; at < targets.length; at += wave) waves.push(targets.slice(at, at + wave));
     const done: { kernel: RegisteredKernel; evolved: Evolved; was: ModuleSummary | undefined }[] = [];
@@ -170,15 +172,23 @@ export class Kernels {
     };
   }
 
-  #targets(module: string, named: string | undefined, replicas: RolloutRequest['replicas']): RegisteredKernel[] {
-    const all = [...this.#kernels.values()];
+  #targets(
+    module: string,
+    named: string | undefined,
+    replicas: RolloutRequest['replicas'],
+    reached: (kernel: string) => boolean,
+  ): RegisteredKernel[] {
+    const all = [...this.#kernels.values()].filter(({ info }) => reached(info.kernel));
     if (named !== undefined) {
       const found = this.#kernels.get(named) ?? this.#kernels.get(`Microkernel-${named}`);
       if (!found) throw new NoNodeFits({ wanted: { kernel: named }, have: all.map(({ info }) => info.kernel) });
+      const { kernel } = found.info;
+      if (!all.includes(found))
+        throw new Forbidden({ why: `This token does not reach the kernel ${kernel}`, target: kernel });
       return [found];
     }
     if (all.length === 0) throw new NoNodeFits({ wanted: { kernel: 'any' }, have: [] });
-    const holders = this.holders(module);
+    const holders = this.holders(module).filter((one) => all.includes(one));
     if (replicas === undefined && holders.length > 0) return holders;
     const count = replicas === 'all' ? all.length : (replicas ?? 1);
     if (!(Number.isInteger(count) && count >= 1))

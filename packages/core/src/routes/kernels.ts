@@ -1,7 +1,8 @@
 /** The kernels of the mesh, and evolving modules on them. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import type { RolloutRequest } from '@hauki/protocol';
+import { type GrantRequest, normaliseGrants, type RolloutRequest } from '@hauki/protocol';
 import type { Kernels } from '../kernels/kernels.ts';
+import { covers, demandGrants, type Principal, reachesNode } from '../rights.ts';
 
 export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernels: Kernels }> = async (app, { kernels }) => {
   app.get(
@@ -31,9 +32,22 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernels: Kernels }> = asy
           ),
         },
       },
-      async (request) => ({
-        status: 'success',
-        ...(await kernels.rollOut(request.body as RolloutRequest, request.principal.name)),
-      }),
+      async (request) => {
+        const { principal } = request;
+        const asked = withinRights(request.body as RolloutRequest, principal);
+        const reached = (kernel: string) => reachesNode(principal.targets.nodes, kernel.toLowerCase());
+        return { status: 'success', ...(await kernels.rollOut(asked, principal.name, reached)) };
+      },
     );
 };
+
+/**
+ * The request with no more grants than its sender has. Left out they would be those of the version before, which may be
+ * more: only who may do everything takes them over. Throws Forbidden.
+ */
+function withinRights(request: RolloutRequest, principal: Principal): RolloutRequest {
+  const grants: GrantRequest | undefined = request.grants ?? (covers(principal.scopes, 'admin') ? undefined : {});
+  if (grants === undefined) return request;
+  demandGrants(principal, normaliseGrants(grants));
+  return { ...request, grants };
+}

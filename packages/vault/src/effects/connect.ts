@@ -67,14 +67,15 @@ export const connectEffect: EffectMaker = (vault) => {
         // A window each way.
         letGo = vault.hold(2 * LIMITS.stream_bytes);
         const signal = AbortSignal.any([given_up, late]);
-        const route = await routeTo(target, { network, grant: 'connect', listed, signal });
-        socket = await connected(route, signal);
+        socket = network.dial
+          ? await network.dial(target, signal)
+          : await connected(await routeTo(target, { network, grant: 'connect', listed, signal }), signal);
         const { remoteAddress: address = '' } = socket;
         vault.ended.addEventListener('abort', stop);
         stopWatching = vault.onRegrant(() => {
           const now = vault.grants.connect;
-          if (!now.includes(target) || !reachable(network, now, address, partsOf(target).port))
-            end(new GrantMissing({ grant: 'connect', wanted: target }));
+          const reached = network.dial !== undefined || reachable(network, now, address, partsOf(target).port);
+          if (!now.includes(target) || !reached) end(new GrantMissing({ grant: 'connect', wanted: target }));
         });
         // What changed while it was being opened.
         if (vault.ended.aborted) stop();

@@ -3,7 +3,7 @@
  * those and to nothing else. So no answer can change between the check and the connection ("DNS rebinding").
  */
 import { lookup as systemLookup } from 'node:dns/promises';
-import { isIP, type LookupFunction } from 'node:net';
+import { isIP, type LookupFunction, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { GrantMissing, LIMITS, Overloaded, RemoteError } from '@hauki/protocol';
 import { closedRange, namesOf, sameAddress } from './addresses.ts';
@@ -33,6 +33,8 @@ export interface Network {
   hold: Hold;
   /** Addresses of this machine: what listens there for its own network is not public, whatever the address looks like. */
   own(): readonly string[];
+  /** Where this process has no way out itself: a stream to a granted `host:port`, from who has one. */
+  dial?: ((target: string, signal: AbortSignal) => Promise<Socket>) | undefined;
 }
 
 /** The machine's own network; each part can be given by those who know better. */
@@ -40,8 +42,9 @@ export function createNetwork({
   lookup = async (host: string) => (await systemLookup(host, { all: true })).map(({ address }) => address),
   limit_bytes = LIMITS.fetched_bytes as number,
   own = () => Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address)),
+  dial = undefined as Network['dial'],
 } = {}): Network {
-  return { lookup, own, hold: roomFor('bytes that this node holds for fetches and connections', limit_bytes) };
+  return { lookup, own, dial, hold: roomFor('bytes that this node holds for fetches and connections', limit_bytes) };
 }
 
 /** Where a connection may go. */

@@ -36,6 +36,8 @@ export interface VaultConfig {
   /** Copies the memory cgroup's event counter to a file before LXC removes the cgroup. */
   keep_oom?: { from: string; to: string } | undefined;
   apparmor: AppArmor;
+  /** A sandbox: it has the network namespace that it is started in, and these mounts (`lxc.mount.entry`). */
+  sandbox?: { mounts: readonly string[]; environment: readonly string[] } | undefined;
   trial?: Trial | undefined;
 }
 
@@ -48,7 +50,7 @@ const escaped = (path: string) =>
   path.replaceAll(/[\s\\#]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`);
 
 export function renderConfig(config: VaultConfig): string {
-  const { rootfs, ids, volume, trial = {} } = config;
+  const { rootfs, ids, volume, sandbox, trial = {} } = config;
   const heap_mib = Math.floor(config.memory_mib * HEAP_SHARE);
   const init =
     trial.init_cmd ??
@@ -76,13 +78,14 @@ export function renderConfig(config: VaultConfig): string {
       ? [`lxc.mount.entry = ${escaped(volume.path)} ${volume.inside.slice(1)} none ${VOLUME_OPTIONS} 0 0`]
       : []),
     ...(volume ? [`lxc.environment = HOME=${volume.inside}`] : []),
-    ...(trial.extra_mounts ?? []).map((entry) => `lxc.mount.entry = ${entry}`),
+    ...[...(sandbox?.mounts ?? []), ...(trial.extra_mounts ?? [])].map((entry) => `lxc.mount.entry = ${entry}`),
+    ...(sandbox?.environment ?? []).map((entry) => `lxc.environment = ${entry}`),
     'lxc.autodev = 0',
     'lxc.tty.max = 0',
     'lxc.pty.max = 0',
     'lxc.console.path = none',
     // An own, empty network namespace; "none" would share the host's.
-    'lxc.net.0.type = empty',
+    `lxc.net.0.type = ${sandbox ? 'none' : 'empty'}`,
     `lxc.idmap = u 0 ${ids.base} ${ids.size}`,
     `lxc.idmap = g 0 ${ids.base} ${ids.size}`,
     'lxc.cap.keep = none',

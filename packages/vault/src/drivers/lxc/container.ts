@@ -47,6 +47,8 @@ export interface Powers {
   apparmor: AppArmor;
   gates: Gates;
   log(line: string, fields?: object): void;
+  /** No vault but a sandbox: nothing is handed in, and it is started by this command, which gives it its network. */
+  sandbox?: { mounts: readonly string[]; environment: readonly string[]; starter: readonly string[] } | undefined;
   trial?: Trial | undefined;
 }
 
@@ -73,7 +75,7 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
   if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
   const limits = limitsOf(cgroups, spec);
   const { gate_outside = false } = powers.staged;
-  const server = gate_outside ? undefined : await listen(spec.listen_host);
+  const server = gate_outside || powers.sandbox ? undefined : await listen(spec.listen_host);
   const address = server?.address() as { port: number } | undefined;
   const container = new Container(name, spec, address?.port ?? 0, powers);
   try {
@@ -85,7 +87,7 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
     // From here on the vault alone accepts on this socket.
     server?.close();
   }
-  if (gate_outside) await container.openGate();
+  if (gate_outside && !powers.sandbox) await container.openGate();
   await container.verify(limits);
   return container;
 }
@@ -138,7 +140,7 @@ export class Container implements Vault {
   }
 
   spawn(server: Server | undefined, limits: Limit[]): void {
-    const { cgroups, staged, files_dir, lxc_dir, apparmor, trial } = this.#powers;
+    const { cgroups, staged, files_dir, lxc_dir, apparmor, sandbox, trial } = this.#powers;
     this.#claim = claimIds(this.#name);
     mkdirSync(files_dir, { recursive: true, mode: 0o700 });
     const oom_file = cgroups.oomFile(this.#name);
@@ -155,14 +157,17 @@ export class Container implements Vault {
         devices_version: cgroups.devicesVersion,
         keep_oom: oom_file === undefined ? undefined : { from: oom_file, to: this.#oom_copy },
         apparmor,
+        sandbox,
         trial,
       }),
       { mode: 0o600 },
     );
     const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
+    const [command, ...before] = [...(sandbox?.starter ?? []), SETPRIV];
     const child = spawn(
-      SETPRIV,
+      command!,
       [
+        ...before,
         '--pdeathsig',
         'KILL',
         ...ONE_ARCHITECTURE,

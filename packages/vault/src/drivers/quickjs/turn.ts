@@ -22,10 +22,11 @@ export class Turn {
     this.#extend = extend;
   }
 
-  begin(): void {
+  /** `native`: it may begin with long work of the engine, in which it is not asked; that is measured from the start. */
+  begin(native = false): void {
     this.#began = performance.now();
     this.#deadline = this.#began + this.most_ms;
-    this.#seen = undefined;
+    this.#seen = native ? { wall: this.#began, cpu: cpu_ms() } : undefined;
   }
 
   /** What the turn has computed; of a short one it is the time that has passed. */

@@ -76,6 +76,8 @@ export class Vm {
   #vm!: QuickJS;
   #bridge!: Record<Entry, JSValueHandle>;
   readonly #turn: Turn;
+  /** A source is parsed in one go: on a busy machine that takes longer than it computes. */
+  #loading = false;
   #inside = false;
   #over = false;
   #paused = false;
@@ -183,9 +185,13 @@ export class Vm {
         this.#source = source;
         this.#find = lookUp(setup);
         const { worker, language, kind, load_timeout_ms } = setup;
-        return session.call('load', [{ worker, language, kind, load_timeout_ms, time, random }], {
+        this.#loading = true;
+        const loaded = session.call('load', [{ worker, language, kind, load_timeout_ms, time, random }], {
           timeout_ms: load_timeout_ms + 1_000,
         }) as Promise<string[]>;
+        return loaded.finally(() => {
+          this.#loading = false;
+        });
       },
       open: (transport, role, tagged, session_id) => {
         const channel = this.#next_channel++;
@@ -284,7 +290,7 @@ export class Vm {
   #takeTurn(run: () => void): void {
     const { most_ms } = this.#turn;
     this.#inside = true;
-    this.#turn.begin();
+    this.#turn.begin(this.#loading);
     this.#options.busy(most_ms);
     let failed: string | undefined;
     try {

@@ -1,0 +1,291 @@
+/**
+ * The Spawner: sandboxes with a microkernel each, for `hauki swarm up`. A kernel serves on port 8000 of its own network
+ * namespace, which has a loopback and nothing else; it is a kernel of the mesh, and its modules' granted connections are
+ * made out here.
+ *
+ * What always holds: a kernel gets out over two Unix sockets and no further: one leads to the core, where it can be a
+ * kernel and nothing else, the other to the IRC server that the swarm was started with, and to that alone. The mesh's
+ * tokens stay out here. When this process ends, however it ends, so do the sandboxes.
+ */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { BadInput, type Mesh } from '@hauki/mesh';
+import { bundle } from '@hauki/mesh/bundle';
+import type { KernelProcessOptions } from '@hauki/microkernel';
+import { ConnectionLost, describe, isError, LIMITS, OutcomeUnknown } from '@hauki/protocol';
+import { dialUpgrade } from '@hauki/rpc/node';
+import { type Sandbox, Sandboxes } from '@hauki/vault';
+
+export interface SwarmOptions {
+  data_dir: string;
+  mesh: Mesh;
+  core_url: string;
+  /** May be a node. */
+  node_token: string;
+  count: number;
+  /** The number of the first kernel. */
+  first: number;
+  /** `host:port` of the IRC server; none: the kernels are silent. */
+  irc?: string | undefined;
+  memory_mib: number;
+  cpu: number;
+  /** Kernels that are started at the same time. */
+  at_once: number;
+  /** Settles when the swarm is to end, also while it is being started. */
+  asked: Promise<unknown>;
+  log(line: string, fields?: object): void;
+  /** A kernel has come so far. */
+  progress(kernel: string, what: 'starting' | 'online' | 'on IRC', took_ms: number): void;
+}
+
+export interface SwarmKernel {
+  kernel: string;
+  /** Of the kernel's process, on the host. */
+  pid: number;
+}
+
+export interface Swarm {
+  kernels: SwarmKernel[];
+  /** Resolves with a reason when a kernel has ended by itself. */
+  broken: Promise<string>;
+  /** Resolves when nothing of it is left. */
+  stop(): Promise<void>;
+}
+
+const REPOSITORY = fileURLToPath(new URL('../../../', import.meta.url));
+const PLUGIN = join(REPOSITORY, 'plugins/irc.ts');
+const KERNEL = 'packages/microkernel/src/main.ts';
+const KERNEL_PORT = 8_000;
+const KERNEL_LINK = '/api/v2/kernel/link';
+/** From its sandbox's start to its being registered with the core, on a machine that starts fifty. */
+const ONLINE_MS = 180_000;
+const LOOK_MS = 100;
+/** Of giving a kernel its plugin, where the connection to the core breaks. */
+const TRIES = 3;
+/** Connections of one kernel to the outside. */
+const CONNECTIONS = 16;
+/** The line that asks for one. */
+const ASKED_BYTES = 512;
+
+/** Where the files of a data folder's swarm are. */
+export const swarmDir = (data_dir: string): string => join(data_dir, 'swarm');
+export const nameOf = (number: number): string => `Microkernel-${number}`;
+
+/** Copies bytes both ways, until one of the two has ended. */
+function splice(one: Socket, other: Socket): void {
+  for (const [from, to] of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    from.on('error', () => to.destroy());
+    from.on('close', () => to.destroy());
+    from.pipe(to);
+  }
+}
+
+/** Answers `connect host:port` with a stream to there, where that is `allowed`. */
+function lead(socket: Socket, allowed: string | undefined): void {
+  let asked = Buffer.alloc(0);
+  socket.on('error', () => socket.destroy());
+  socket.setTimeout(LIMITS.connect_ms, () => socket.destroy());
+  const take = (chunk: Buffer) => {
+    asked = Buffer.concat([asked, chunk]);
+    const end = asked.indexOf(10);
+    if (end < 0 && asked.length < ASKED_BYTES) return;
+    socket.off('data', take).pause();
+    const target = /^connect (\S+)$/.exec(asked.subarray(0, Math.max(end, 0)).toString())?.[1];
+    if (target === undefined || target !== allowed)
+      return void socket.end(`no this swarm connects to ${allowed ?? 'nothing'} alone\n`);
+    const at = target.lastIndexOf(':');
+    const host = target.slice(0, at).replace(/^\[|\]$/g, '');
+    const there = connectTcp({ host, port: Number(target.slice(at + 1)), noDelay: true });
+    const failed = (error: Error) => socket.end(`no ${(error as NodeJS.ErrnoException).code ?? error.message}\n`);
+    there.once('error', failed);
+    socket.once('close', () => there.destroy());
+    there.once('connect', () => {
+      there.off('error', failed);
+      socket.setTimeout(0);
+      socket.write('ok\n');
+      const rest = asked.subarray(end + 1);
+      if (rest.length > 0) there.write(rest);
+      splice(socket, there);
+    });
+  };
+  socket.on('data', take);
+}
+
+async function listenAt(path: string, take: (socket: Socket) => void): Promise<Server> {
+  const server = createServer(take);
+  server.maxConnections = CONNECTIONS;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  });
+  return server;
+}
+
+/** Starts the kernels, all or none. Rejects with what the first of them that failed ran into; then nothing is left. */
+export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
+  const { data_dir, mesh, core_url, node_token, count, first, irc, memory_mib, cpu, log, progress } = options;
+  const home = swarmDir(data_dir);
+  const sandboxes = new Sandboxes({
+    group: `swarm-${process.pid.toString(36)}`,
+    data_dir: home,
+    code_dir: REPOSITORY,
+    program: KERNEL,
+    memory_mib,
+    cpu,
+    log,
+  });
+  const servers: Server[] = [];
+  const links = new Set<Socket>();
+  const kernels: SwarmKernel[] = [];
+  const { promise: broken, resolve: breaks } = Promise.withResolvers<string>();
+  let stopping: Promise<void> | undefined;
+  const stop = () => {
+    stopping ??= (async () => {
+      await sandboxes.close();
+      for (const server of servers) server.close();
+      for (const socket of links) socket.destroy();
+      rmSync(home, { recursive: true, force: true });
+    })();
+    return stopping;
+  };
+  const held = (socket: Socket) => {
+    links.add(socket);
+    socket.once('close', () => links.delete(socket));
+  };
+
+  /** What the first that failed ran into. */
+  let failed: Error | undefined;
+  void options.asked.then(() => {
+    failed ??= new Error('it was asked to end');
+  });
+
+  const startOne = async (number: number) => {
+    const kernel = nameOf(number);
+    const began = performance.now();
+    const told = (what: Parameters<SwarmOptions['progress']>[1]) => progress(kernel, what, performance.now() - began);
+    told('starting');
+    const id = String(number);
+    const folders = { data: join(home, id, 'data'), net: join(home, id, 'net') };
+    for (const folder of Object.values(folders)) mkdirSync(folder, { recursive: true, mode: 0o755 });
+    servers.push(
+      await listenAt(join(folders.net, 'core'), (socket) => {
+        held(socket);
+        socket.on('error', () => socket.destroy());
+        dialUpgrade(core_url, KERNEL_LINK, node_token, LIMITS.handshake_ms).then(
+          (there) => {
+            held(there);
+            splice(socket, there);
+          },
+          (error) => {
+            log(`${kernel}: no way to the core: ${describe(error)}`);
+            socket.destroy();
+          },
+        );
+      }),
+      await listenAt(join(folders.net, 'outside'), (socket) => {
+        held(socket);
+        lead(socket, irc);
+      }),
+    );
+    const inside: KernelProcessOptions = {
+      data_dir: '/tmp/data/kernel',
+      id,
+      port: KERNEL_PORT,
+      drivers: ['quickjs'],
+      memory_mib: Math.floor(memory_mib / 2),
+      core_socket: '/tmp/net/core',
+      outside_socket: '/tmp/net/outside',
+    };
+    const environment = { HOME: '/tmp', HAUKI_KERNEL_OPTIONS: JSON.stringify(inside) };
+    const sandbox = await sandboxes.start({ id, folders, environment });
+    void sandbox.exited.then(({ reason, log_tail }) => breaks(`${kernel} ended: ${reason}\n${log_tail ?? ''}`));
+    kernels.push({ kernel, pid: sandbox.pid });
+    await whenOnline(kernel, sandbox);
+    told('online');
+    if (irc === undefined) return;
+    await inject(kernel);
+    told('on IRC');
+  };
+
+  /** Where the answer was lost it may have come about. */
+  const inject = async (kernel: string) => {
+    for (let tries = 1; ; tries++)
+      try {
+        return await mesh.kernels.evolve({ ...(await plugin()), kernel });
+      } catch (error) {
+        if (!(isError(error, OutcomeUnknown) || isError(error, ConnectionLost)) || tries === TRIES) throw error;
+        log(`${kernel}: ${describe(error)}`);
+        await new Promise((resolve) => setTimeout(resolve, tries * 1_000));
+        const there = (await mesh.kernels.list()).find((one) => one.kernel === kernel);
+        if (there?.modules.some(({ module }) => module === 'irc')) return;
+      }
+  };
+
+  const whenOnline = async (kernel: string, sandbox: Sandbox) => {
+    let ended: string | undefined;
+    void sandbox.exited.then(({ reason, log_tail }) => {
+      ended = `${reason}\n${log_tail ?? ''}`;
+    });
+    for (const until = performance.now() + ONLINE_MS; ; ) {
+      if (failed) throw new Error('another kernel did not start');
+      if ((await mesh.kernels.list()).some((one) => one.kernel === kernel)) return;
+      if (ended !== undefined) throw new Error(`${kernel} ended before it was online: ${ended}`);
+      if (performance.now() > until) throw new Error(`${kernel} was not online within ${ONLINE_MS} ms`);
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
+  };
+
+  let bundled: ReturnType<typeof bundle> | undefined;
+  const plugin = async () => {
+    bundled ??= bundle(PLUGIN, { driver: 'quickjs' });
+    const { source: content, language } = await bundled;
+    const meshfs = { read: ['gem-pointer://kernel/', 'gem-pointer://irc/'], write: ['gem-pointer://irc/'] };
+    const grants = { connect: [irc!], meshfs, time: true, random: true };
+    return { target_module: 'irc', content, language, grants };
+  };
+
+  try {
+    mkdirSync(home, { recursive: true, mode: 0o755 });
+    const taken = new Set((await mesh.kernels.list()).map(({ kernel }) => kernel));
+    const numbers = Array.from({ length: count }, (_, i) => first + i);
+    const twice = numbers.find((number) => taken.has(nameOf(number)));
+    if (twice !== undefined)
+      throw new BadInput({
+        what: '--first',
+        why: `the mesh has a ${nameOf(twice)} already; begin with another number`,
+      });
+    const starters = Array.from({ length: Math.min(options.at_once, count) }, async () => {
+      for (let number = numbers.shift(); number !== undefined && !failed; number = numbers.shift())
+        await startOne(number).catch((error) => {
+          failed ??= error;
+        });
+    });
+    await Promise.all(starters);
+    if (failed) throw failed;
+    kernels.sort((a, b) => a.kernel.localeCompare(b.kernel, 'en', { numeric: true }));
+    return { kernels, broken, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** What `swarm ls` and `swarm down` know of a swarm. */
+export interface SwarmState {
+  pid: number;
+  /** When that process began, in the kernel's ticks: a pid alone may be somebody else's later. */
+  began: string;
+  irc: string | null;
+  kernels: SwarmKernel[];
+}
+
+export const stateFile = (data_dir: string): string => join(data_dir, 'swarm.json');
+
+export function writeState(data_dir: string, state: SwarmState): void {
+  writeFileSync(stateFile(data_dir), JSON.stringify(state), { mode: 0o600 });
+}

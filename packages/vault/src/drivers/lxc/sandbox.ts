@@ -1,0 +1,138 @@
+/**
+ * A sandbox: an LXC container for a whole program of ours, such as a microkernel, in place of one vault's guest. Like a
+ * vault it has ids of its own, no capabilities, a read-only root, limits that were read back, and leaves nothing. Unlike
+ * a vault it may start processes and use sockets, in a network namespace that is its own and has a loopback and nothing
+ * else; what goes beyond that goes over Unix sockets in a folder that it shares with whoever started it.
+ *
+ * What always holds: no socket of the host's network is inside, so that nothing in there can be turned into a way out.
+ */
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { VaultFailed } from '@hauki/protocol';
+import type { VaultExit } from '../../driver.ts';
+import { Gates } from '../../gates/gates.ts';
+import { Cgroups } from './cgroups.ts';
+import { startContainer } from './container.ts';
+import { RUN_DIR, STAGE_DIR } from './limits.ts';
+import { appArmorChoices, obstacle } from './probe.ts';
+import { type Reaper, startReaper } from './reaper.ts';
+import { NODE_INSIDE, stageRuntime } from './staging.ts';
+
+export interface SandboxOptions {
+  /** Of the sandboxes' names, `[A-Za-z0-9_-]{1,40}`; two that live at once on a machine differ in it. */
+  group: string;
+  data_dir: string;
+  /** What is run inside, as it lies on the host: a folder with all that it needs, and the program in it. */
+  code_dir: string;
+  program: string;
+  memory_mib: number;
+  cpu: number;
+  log(line: string, fields?: object): void;
+}
+
+export interface SandboxSpec {
+  id: string;
+  /** Folders of the host that it may write, by their names below /tmp. They are given to its own root. */
+  folders: Readonly<Record<string, string>>;
+  environment: Readonly<Record<string, string>>;
+}
+
+export interface Sandbox {
+  readonly id: string;
+  readonly pid: number;
+  readonly exited: Promise<VaultExit>;
+  /** Resolves when nothing of it is left. */
+  kill(reason: string): Promise<void>;
+}
+
+const LXC_DIR = join(RUN_DIR, 'lxc');
+/** Where code is bound before LXC's own mounts: the way to it on the host may be closed to a sandbox's root. */
+const CODE = join(RUN_DIR, 'code');
+const SECCOMP = '/usr/share/lxc/config/common.seccomp';
+const UNSHARE = '/usr/bin/unshare';
+const IP = '/sbin/ip';
+/** Its own network and mounts; both end with the last process in them. $1: the code. */
+const STARTER = `code=$1; shift
+/bin/mount --bind "$code" ${CODE} && ${IP} link set lo up && exec "$@"`;
+
+export const CODE_INSIDE = '/tmp/code';
+
+/** Why there can be no sandboxes on this machine, or undefined. */
+export function sandboxObstacle(): string | undefined {
+  const missing = [UNSHARE, IP, SECCOMP].find((file) => !existsSync(file));
+  return obstacle() ?? (missing && `${missing} is not there; install lxc, iproute2 and util-linux`);
+}
+
+export class Sandboxes {
+  readonly #options: SandboxOptions;
+  readonly #files_dir: string;
+  readonly #prefix: string;
+  /** Those that live, and those that are being started. */
+  readonly #all = new Set<Promise<Sandbox>>();
+  #closed = false;
+  #cgroups: Cgroups | undefined;
+  #reaper: Reaper | undefined;
+  #rootfs: Promise<string> | undefined;
+
+  constructor(options: SandboxOptions) {
+    this.#options = options;
+    this.#files_dir = join(options.data_dir, 'lxc');
+    this.#prefix = `hauki.${options.group}.`;
+  }
+
+  /** Starts one. Rejects with VaultFailed; then nothing of it is left. */
+  async start(spec: SandboxSpec): Promise<Sandbox> {
+    if (this.#closed) throw new VaultFailed({ driver: 'lxc', reason: 'it is closed' });
+    const starting = this.#start(spec);
+    this.#all.add(starting);
+    const gone = () => this.#all.delete(starting);
+    starting.then(({ exited }) => exited.then(gone), gone);
+    return starting;
+  }
+
+  async #start({ id, folders, environment }: SandboxSpec): Promise<Sandbox> {
+    const reason = sandboxObstacle();
+    if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
+    const { code_dir, program, memory_mib, cpu, log } = this.#options;
+    this.#cgroups ??= new Cgroups();
+    this.#rootfs ??= stageRuntime(STAGE_DIR, join(code_dir, 'package.json')).then(({ rootfs }) => rootfs);
+    const rootfs = await this.#rootfs;
+    for (const dir of [LXC_DIR, CODE]) mkdirSync(dir, { recursive: true, mode: 0o755 });
+    this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
+    const mount = (from: string, to: string, options: string) =>
+      `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;
+    return startContainer(
+      `${this.#prefix}${id}`,
+      { id, owner: this.#options.group, listen_host: '127.0.0.1', memory_mib, cpu },
+      {
+        cgroups: this.#cgroups,
+        staged: {
+          rootfs,
+          seccomp_profile: SECCOMP,
+          init: [NODE_INSIDE, '--disable-warning=ExperimentalWarning', `${CODE_INSIDE}/${program}`].join(' '),
+        },
+        files_dir: join(this.#files_dir, id),
+        lxc_dir: LXC_DIR,
+        apparmor: appArmorChoices()[0],
+        gates: new Gates(),
+        log,
+        sandbox: {
+          mounts: [
+            mount(CODE, CODE_INSIDE.slice(1), 'ro'),
+            ...Object.entries(folders).map(([name, path]) => mount(path, `tmp/${name}`, 'rw,idmap=container')),
+          ],
+          environment: Object.entries(environment).map(([name, value]) => `${name}=${value}`),
+          starter: [UNSHARE, '--net', '--mount', '/bin/sh', '-c', STARTER, 'hauki-sandbox', code_dir],
+        },
+      },
+    );
+  }
+
+  /** Ends all. Resolves when nothing of them is left. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const all = await Promise.allSettled(this.#all);
+    await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the swarm ends')));
+    this.#reaper?.dismiss();
+  }
+}

@@ -1,0 +1,147 @@
+/** The Spawner: kernels in sandboxes of their own, heard on IRC, changed by a worker agent, and gone without a trace. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { type Ircd, ircMissing, startIrcd, Watcher } from './support/ircd.ts';
+import { lives, missing, processes, traces, until, useMesh } from './support/mesh.ts';
+
+const CLI = fileURLToPath(new URL('../apps/cli/bin/hauki.js', import.meta.url));
+const AGENT = fileURLToPath(new URL('../examples/agents/ops-agent.ts', import.meta.url));
+const noNetworks = existsSync('/sbin/ip') || process.env.CI ? false : 'iproute2 is not installed';
+/** A kernel's start compiles all of it, on however busy a machine. */
+const UP_MS = 240_000;
+
+describe('a swarm', { skip: ircMissing || missing('lxc') || noNetworks }, () => {
+  const used = useMesh({ nodes: [] });
+  let ircd: Ircd;
+  let watcher: Watcher;
+  let up: ChildProcess | undefined;
+  let kernels: { kernel: string; pid: number }[] = [];
+  const args = () => ['--data', used.local.data_dir, '--core', used.local.url, '--json'];
+  const hauki = async (...verbs: string[]) => {
+    const { stdout } = await promisify(execFile)(process.execPath, [CLI, ...verbs, ...args()], { timeout: UP_MS });
+    return JSON.parse(stdout);
+  };
+  const start = async () => {
+    const irc = ['--irc', `127.0.0.1:${ircd.port}`];
+    const child = spawn(process.execPath, [CLI, 'swarm', 'up', '--count', '2', '--first', '7', ...irc, ...args()], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    up = child;
+    let out = '';
+    let err = '';
+    child.stdout!.on('data', (chunk) => {
+      out += chunk;
+    });
+    child.stderr!.on('data', (chunk) => {
+      err += chunk;
+    });
+    await until(
+      'the swarm is up',
+      () => {
+        if (child.exitCode !== null) assert.fail(`swarm up ended with ${child.exitCode}: ${err}`);
+        return out.includes('\n');
+      },
+      UP_MS,
+    );
+    kernels = JSON.parse(out).kernels;
+  };
+  const group = () => `hauki.swarm-${up!.pid!.toString(36)}.`;
+  const nothingLeft = async () => {
+    await until('nothing of it is left', () => traces(group()).length === 0 && kernels.every(({ pid }) => !lives(pid)));
+    assert.deepEqual(processes('packages/microkernel/src/main.ts', `"${used.local.data_dir}`), []);
+  };
+
+  before(async () => {
+    ircd = await startIrcd();
+    watcher = await new Watcher(ircd.port).join();
+  });
+  after(async () => {
+    if (up && up.exitCode === null && up.signalCode === null) {
+      const ended = once(up, 'exit');
+      up.kill('SIGKILL');
+      await ended;
+    }
+    watcher?.leave();
+    await ircd?.stop();
+  });
+
+  it('has kernels on port 8000 of networks of their own, which are heard on IRC', { timeout: UP_MS }, async () => {
+    await start();
+    assert.deepEqual(
+      kernels.map(({ kernel }) => kernel),
+      ['Microkernel-7', 'Microkernel-8'],
+    );
+    await until('both are online', () => watcher.lines('Online. Awaiting DNA Injection.').length === 2, 60_000);
+    const networks = kernels.map(({ pid }) => readlinkSync(`/proc/${pid}/ns/net`));
+    assert.equal(new Set([...networks, readlinkSync('/proc/self/ns/net')]).size, 3);
+    for (const { pid } of kernels) {
+      // As /proc tells it: an address and a port in hexadecimal, and 0A for one that listens.
+      assert.match(readFileSync(`/proc/${pid}/net/tcp`, 'utf8'), /0100007F:1F40 00000000:0000 0A/);
+      const devices = readFileSync(`/proc/${pid}/net/dev`, 'utf8')
+        .split('\n')
+        .slice(2)
+        .map((line) => line.split(':')[0]!.trim());
+      assert.ok(devices.includes('lo') && !devices.some((name) => /^(?:eth|en|veth|wl)/.test(name)), devices.join());
+      assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^CapEff:\s*0+$/m);
+    }
+    const { kernels: listed } = await hauki('swarm', 'ls');
+    assert.deepEqual(
+      listed.map((one: any) => [one.kernel, one.online, one.modules]),
+      [
+        ['Microkernel-7', true, ['irc']],
+        ['Microkernel-8', true, ['irc']],
+      ],
+    );
+  });
+
+  it('is changed by a worker agent that hears of it, and connects nowhere else', { timeout: UP_MS }, async () => {
+    const { token } = await used.mesh.tokens.create({ name: 'scout', scopes: ['evolve'], expires_in_ms: 600_000 });
+    const env = { ...process.env, HAUKI_URL: used.local.url, HAUKI_TOKEN: token };
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', AGENT, `127.0.0.1:${ircd.port}`],
+      { env, timeout: 120_000 },
+    );
+    assert.match(stdout, /^scraped: \{"title":"Ports"/m);
+    await until('it is told', () => watcher.lines('New routes available at /api/plugins/data_scraper/').length === 1);
+
+    const beyond = new URL(used.local.url).host;
+    await used.mesh.kernels.evolve({
+      kernel: 'Microkernel-7',
+      target_module: 'beyond',
+      content: `export default { async fetch() {
+        try { await hauki.connect('${beyond}'); return new Response('connected'); } catch (error) { return new Response(error.message); }
+      } };`,
+      grants: { connect: [beyond] },
+    });
+    const answer = await fetch(`${used.local.url}/api/plugins/beyond/`, {
+      headers: { authorization: `Bearer ${used.local.token}` },
+    });
+    assert.match(await answer.text(), /this swarm connects to 127\.0\.0\.1:\d+ alone/);
+  });
+
+  it('is gone after `swarm down`, with all that belonged to it', { timeout: UP_MS }, async () => {
+    assert.deepEqual(await hauki('swarm', 'down'), { ended: 2 });
+    await nothingLeft();
+    assert.equal(existsSync(join(used.local.data_dir, 'swarm')), false);
+    assert.equal(existsSync(join(used.local.data_dir, 'swarm.json')), false);
+    await until('the core knows', async () => (await used.mesh.kernels.list()).length === 0);
+    assert.deepEqual(await hauki('swarm', 'ls'), { kernels: [] });
+  });
+
+  it('dies with the process that started it, however that ends', { timeout: UP_MS }, async () => {
+    await start();
+    const ended = once(up!, 'exit');
+    up!.kill('SIGKILL');
+    await ended;
+    await nothingLeft();
+    assert.deepEqual(await hauki('swarm', 'down'), { ended: 0 });
+    assert.equal(existsSync(join(used.local.data_dir, 'swarm')), false);
+  });
+});
