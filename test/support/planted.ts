@@ -75,7 +75,13 @@ export const REJECTED: Rejected[] = [
     stage: /^load$/,
     why: /load/,
   },
-  { name: 'takes all memory as it loads', cells: both, source: `${MEMORY} ${fine}`, stage: /^load$/, why: /memory/i },
+  {
+    name: 'takes all memory as it loads',
+    cells: both,
+    source: `${MEMORY} ${fine}`,
+    stage: /^load$/,
+    why: /memory|heap/i,
+  },
   {
     name: 'calls itself without end as it loads',
     cells: both,
