@@ -19,7 +19,7 @@ const NEEDED = [
 /** Test files at once. They wait for processes more than they compute. */
 const CONCURRENCY = 2;
 /** For one test file, on a busy machine. */
-const FILE_TIMEOUT_MS = 600_000;
+const FILE_TIMEOUT_MS = 400_000;
 
 const found = (command: string) =>
   command.startsWith('/')

@@ -77,6 +77,7 @@ export async function orphanStorm({
   const report: OrphanReport = { kills: 0, at_start: 0, processes: 0, clones: {}, slowest_ms: 0 };
   for (const driver of drivers) report.clones[driver] = { answered: 0, failed: 0 };
 
+  let running: ChildProcess | undefined;
   const launch = (): { child: ChildProcess; ready: Promise<string | undefined>; ended: Promise<unknown> } => {
     const data_dir = join(folder, 'node');
     const options = {
@@ -91,6 +92,7 @@ export async function orphanStorm({
       execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });
+    running = child;
     child.stderr!.pipe(createWriteStream(join(folder, 'log'), { flags: 'a' }));
     const ended = once(child, 'exit');
     const ready = new Promise<string | undefined>((resolve) => {
@@ -152,6 +154,7 @@ export async function orphanStorm({
     );
   } finally {
     over = true;
+    running?.kill('SIGKILL');
     await mesh.close();
     await core.stop();
     rmSync(folder, { recursive: true, force: true });

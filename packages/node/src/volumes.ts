@@ -98,6 +98,8 @@ export class Volumes {
     // A vault's mapped root passes through to what is mounted; a volume itself is its root's alone.
     mkdirSync(this.#mounted, { recursive: true, mode: 0o711 });
     const at = await this.#mountPoint('trial');
+    // An agent that was killed in the middle of its own trial has left it mounted.
+    await sweepMounts(at);
     await tryMount(this.#file('trial', 'img'), at);
     await rmdir(at);
   }
