@@ -24,6 +24,17 @@ export interface Common {
 /** Options before and after the verb count alike. */
 export const common = (command: Command): Common => command.optsWithGlobals<Common>();
 
+/** The core that the command line means. */
+export const coreUrl = ({ core }: Common): string => core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
+
+/** A whole number within bounds, from a flag. Throws BadInput. */
+export function within(what: string, given: unknown, least: number, most: number): number {
+  const number = Number(given);
+  if (!Number.isInteger(number) || number < least || number > most)
+    throw new BadInput({ what, why: `from ${least} to ${most}` });
+  return number;
+}
+
 /** The token: HAUKI_TOKEN, else the file that the core made in its data folder. */
 export function findToken(data_dir: string = defaultDataDir()): string {
   if (process.env.HAUKI_TOKEN) return process.env.HAUKI_TOKEN;

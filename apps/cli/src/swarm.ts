@@ -7,16 +7,18 @@
  * kernel and nothing else, the other to the IRC server that the swarm was started with, and to that alone. The mesh's
  * tokens stay out here. When this process ends, however it ends, so do the sandboxes.
  */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { BadInput, type Mesh } from '@hauki/mesh';
 import { bundle } from '@hauki/mesh/bundle';
-import type { KernelProcessOptions } from '@hauki/microkernel';
-import { ConnectionLost, describe, isError, LIMITS, OutcomeUnknown } from '@hauki/protocol';
+import { firstLine, type KernelProcessOptions } from '@hauki/microkernel';
+import { ConnectionLost, describe, isError, KERNEL_LINK, LIMITS, OutcomeUnknown } from '@hauki/protocol';
 import { dialUpgrade } from '@hauki/rpc/node';
-import { type Sandbox, Sandboxes } from '@hauki/vault';
+import { Sandboxes } from '@hauki/vault';
+import { type SwarmKernel, swarmDir } from './swarm-state.ts';
 
 export interface SwarmOptions {
   data_dir: string;
@@ -40,12 +42,6 @@ export interface SwarmOptions {
   progress(kernel: string, what: 'starting' | 'online' | 'on IRC', took_ms: number): void;
 }
 
-export interface SwarmKernel {
-  kernel: string;
-  /** Of the kernel's process, on the host. */
-  pid: number;
-}
-
 export interface Swarm {
   kernels: SwarmKernel[];
   /** Resolves with a reason when a kernel has ended by itself. */
@@ -58,7 +54,6 @@ const REPOSITORY = fileURLToPath(new URL('../../../', import.meta.url));
 const PLUGIN = join(REPOSITORY, 'plugins/irc.ts');
 const KERNEL = 'packages/microkernel/src/main.ts';
 const KERNEL_PORT = 8_000;
-const KERNEL_LINK = '/api/v2/kernel/link';
 /** From its sandbox's start to its being registered with the core, on a machine that starts fifty. */
 const ONLINE_MS = 180_000;
 const LOOK_MS = 100;
@@ -69,8 +64,6 @@ const CONNECTIONS = 16;
 /** The line that asks for one. */
 const ASKED_BYTES = 512;
 
-/** Where the files of a data folder's swarm are. */
-export const swarmDir = (data_dir: string): string => join(data_dir, 'swarm');
 export const nameOf = (number: number): string => `Microkernel-${number}`;
 
 /** Copies bytes both ways, until one of the two has ended. */
@@ -87,15 +80,10 @@ function splice(one: Socket, other: Socket): void {
 
 /** Answers `connect host:port` with a stream to there, where that is `allowed`. */
 function lead(socket: Socket, allowed: string | undefined): void {
-  let asked = Buffer.alloc(0);
   socket.on('error', () => socket.destroy());
   socket.setTimeout(LIMITS.connect_ms, () => socket.destroy());
-  const take = (chunk: Buffer) => {
-    asked = Buffer.concat([asked, chunk]);
-    const end = asked.indexOf(10);
-    if (end < 0 && asked.length < ASKED_BYTES) return;
-    socket.off('data', take).pause();
-    const target = /^connect (\S+)$/.exec(asked.subarray(0, Math.max(end, 0)).toString())?.[1];
+  firstLine(socket, ASKED_BYTES, (asked) => {
+    const target = /^connect (\S+)$/.exec(asked)?.[1];
     if (target === undefined || target !== allowed)
       return void socket.end(`no this swarm connects to ${allowed ?? 'nothing'} alone\n`);
     const at = target.lastIndexOf(':');
@@ -108,12 +96,9 @@ function lead(socket: Socket, allowed: string | undefined): void {
       there.off('error', failed);
       socket.setTimeout(0);
       socket.write('ok\n');
-      const rest = asked.subarray(end + 1);
-      if (rest.length > 0) there.write(rest);
       splice(socket, there);
     });
-  };
-  socket.on('data', take);
+  });
 }
 
 async function listenAt(path: string, take: (socket: Socket) => void): Promise<Server> {
@@ -203,9 +188,10 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
     };
     const environment = { HOME: '/tmp', HAUKI_KERNEL_OPTIONS: JSON.stringify(inside) };
     const sandbox = await sandboxes.start({ id, folders, environment });
-    void sandbox.exited.then(({ reason, log_tail }) => breaks(`${kernel} ended: ${reason}\n${log_tail ?? ''}`));
+    const ended = sandbox.exited.then(({ reason, log_tail }) => `${reason}\n${log_tail ?? ''}`);
+    void ended.then((why) => breaks(`${kernel} ended: ${why}`));
     kernels.push({ kernel, pid: sandbox.pid });
-    await whenOnline(kernel, sandbox);
+    await whenOnline(kernel, ended);
     told('online');
     if (irc === undefined) return;
     await inject(kernel);
@@ -220,23 +206,23 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
       } catch (error) {
         if (!(isError(error, OutcomeUnknown) || isError(error, ConnectionLost)) || tries === TRIES) throw error;
         log(`${kernel}: ${describe(error)}`);
-        await new Promise((resolve) => setTimeout(resolve, tries * 1_000));
+        await sleep(tries * 1_000);
         const there = (await mesh.kernels.list()).find((one) => one.kernel === kernel);
         if (there?.modules.some(({ module }) => module === 'irc')) return;
       }
   };
 
-  const whenOnline = async (kernel: string, sandbox: Sandbox) => {
-    let ended: string | undefined;
-    void sandbox.exited.then(({ reason, log_tail }) => {
-      ended = `${reason}\n${log_tail ?? ''}`;
+  const whenOnline = async (kernel: string, ended: Promise<string>) => {
+    let why: string | undefined;
+    void ended.then((said) => {
+      why = said;
     });
     for (const until = performance.now() + ONLINE_MS; ; ) {
       if (failed) throw new Error('another kernel did not start');
       if ((await mesh.kernels.list()).some((one) => one.kernel === kernel)) return;
-      if (ended !== undefined) throw new Error(`${kernel} ended before it was online: ${ended}`);
+      if (why !== undefined) throw new Error(`${kernel} ended before it was online: ${why}`);
       if (performance.now() > until) throw new Error(`${kernel} was not online within ${ONLINE_MS} ms`);
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      await sleep(LOOK_MS);
     }
   };
 
@@ -273,19 +259,4 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
     await stop();
     throw error;
   }
-}
-
-/** What `swarm ls` and `swarm down` know of a swarm. */
-export interface SwarmState {
-  pid: number;
-  /** When that process began, in the kernel's ticks: a pid alone may be somebody else's later. */
-  began: string;
-  irc: string | null;
-  kernels: SwarmKernel[];
-}
-
-export const stateFile = (data_dir: string): string => join(data_dir, 'swarm.json');
-
-export function writeState(data_dir: string, state: SwarmState): void {
-  writeFileSync(stateFile(data_dir), JSON.stringify(state), { mode: 0o600 });
 }

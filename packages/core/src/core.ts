@@ -14,7 +14,17 @@ import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import { openEmbedded } from '@hauki/backplane';
 import { createMeshFs, type Written } from '@hauki/meshfs';
-import { BadInput, InternalError, LEASE, LIMITS, MeshError, NoSuchMethod, TooLarge, toWire } from '@hauki/protocol';
+import {
+  BadInput,
+  InternalError,
+  KERNEL_LINK,
+  LEASE,
+  LIMITS,
+  MeshError,
+  NoSuchMethod,
+  TooLarge,
+  toWire,
+} from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
@@ -263,7 +273,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         });
         return;
       }
-      if (path === '/api/v2/kernel/link') {
+      if (path === KERNEL_LINK) {
         const principal = auth.principal(request, 'node');
         heldBy(principal, socket);
         accept(socket, head);

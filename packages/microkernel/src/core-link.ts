@@ -7,6 +7,7 @@ import {
   DeadlineExceeded,
   describe,
   isError,
+  KERNEL_LINK,
   type KernelForCore,
   LIMITS,
   MeshError,
@@ -28,9 +29,6 @@ const REPORT_EVERY_MS = 1_000;
 const REPORT_MS = 5_000;
 /** Announcements that wait for the core to come back. */
 const WAITING = 256;
-
-/** Where a core takes kernels' links. */
-const KERNEL_LINK = '/api/v2/kernel/link';
 
 export interface CoreLinkOptions {
   core_url: string;

@@ -33,11 +33,15 @@ async function hydrate(instance: Instance, state: Uint8Array, from_version: numb
 }
 
 async function dehydrate(instance: Instance): Promise<Uint8Array> {
-  try {
-    return serialize(await instance.dehydrate());
-  } catch (error) {
-    throw new Error(`dehydrate failed: ${describe(error)}`);
-  }
+  const state = await instance
+    .dehydrate()
+    .then(serialize)
+    .catch((error) => {
+      throw new Error(`dehydrate failed: ${describe(error)}`);
+    });
+  if (state.length > KERNEL_LIMITS.state_bytes)
+    throw new Error(`its state has ${state.length} bytes; ${KERNEL_LIMITS.state_bytes} are taken over`);
+  return state;
 }
 
 /** Rejects where a state cannot be handed over, or the change not be kept; then nothing has changed. */
@@ -59,7 +63,6 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   const left = await store.facts(module.name, old.version);
   await module.quiesce(old, async () => {
     const state = await dehydrate(old);
-    if (state.length > KERNEL_LIMITS.state_bytes) throw tooLarge(state);
     const given = restore === undefined ? state : await store.state(restore);
     if (instance.has_state) await hydrate(instance, given, restore === undefined ? old.version : version);
     const state_pointer = await store.keepState(module.name, old.version, state);
@@ -87,13 +90,9 @@ export async function resume(store: Store, instance: Instance, { state }: Module
 export async function keepPresent(store: Store, { main, record }: Module): Promise<void> {
   if (!main?.has_state || !main.open || record.live.length !== 1) return;
   const state = await dehydrate(main);
-  if (state.length > KERNEL_LIMITS.state_bytes) throw tooLarge(state);
   const pointer = await store.keepState(record.module, main.version, state);
   await store.keepRecord({ ...record, state: { pointer, from: main.version } });
 }
-
-const tooLarge = (state: Uint8Array) =>
-  new Error(`its state has ${state.length} bytes; ${KERNEL_LIMITS.state_bytes} are taken over`);
 
 /** What serves when a version comes in with a weight. */
 export function liveWith(live: ModuleRecord['live'], version: number, weight = 100): ModuleRecord['live'] {

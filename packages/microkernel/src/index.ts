@@ -2,4 +2,5 @@
 export type { KernelEvent, KernelPage, KernelSummary } from './inside.ts';
 export { type Announcement, Kernel, type KernelOptions } from './kernel.ts';
 export type { KernelProcessOptions } from './main.ts';
+export { firstLine } from './outside.ts';
 export { createKernelServer, type KernelServer, type ServerOptions } from './server.ts';

@@ -9,7 +9,6 @@
  */
 import {
   BadInput,
-  GrantMissing,
   type Grants,
   type JournalEntry,
   type ModuleState,
@@ -93,11 +92,6 @@ export async function readInside(kernel: Kernel, worker: string, given: string) 
   if (!/^(?:\d{1,12}|now)$/.test(after))
     throw new BadInput({ what: pointer, why: 'it ends with the number of the last change that is known, or with now' });
   return answer(await pageAfter(kernel, worker, after === 'now' ? undefined : Number(after)));
-}
-
-/** Nobody writes there. */
-export function refuseWriting(pointer: string): never {
-  throw new GrantMissing({ grant: 'meshfs.write', wanted: pointer });
 }
 
 function summaryOf(kernel: Kernel): KernelSummary {

@@ -27,7 +27,7 @@ import {
   SourceRejected,
 } from '@hauki/protocol';
 import { type CallerKey, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
-import { dialTcp } from '@hauki/rpc/node';
+import { dialTcp, isWhole } from '@hauki/rpc/node';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
 import type { TicketDesk } from './tickets.ts';
@@ -183,9 +183,10 @@ export class Instance {
       const options = signal ? { signal } : {};
       const answer = checkAnswer(await this.#session.call('fetch', [method, url, headers, body], options), headers);
       this.stats.note(performance.now() - began, answer[0] >= 500);
-      if (isStream(answer[2])) {
+      const [, , given] = answer;
+      if (!isWhole(given)) {
         streams = true;
-        answer[2] = this.#counted(answer[2]);
+        answer[2] = this.#counted(given);
       }
       return answer;
     } catch (error) {
@@ -294,9 +295,6 @@ export class Instance {
     return this.#ending;
   }
 }
-
-const isStream = (body: unknown): body is AsyncIterable<Uint8Array> =>
-  typeof body === 'object' && body !== null && !(body instanceof Uint8Array);
 
 /**
  * Why a request failed, as its caller is told. What the session says of itself stands; any other error is the guest's

@@ -24,6 +24,23 @@ export function dialSocket(path: string, signal = AbortSignal.timeout(LIMITS.con
   return promise;
 }
 
+/**
+ * The line with which a connection begins; empty where there is none within `most` bytes. What comes behind it is left
+ * to be read, and the socket stands still.
+ */
+export function firstLine(socket: Socket, most: number, take: (line: string) => void): void {
+  let said = Buffer.alloc(0);
+  const gather = (chunk: Buffer) => {
+    said = Buffer.concat([said, chunk]);
+    const end = said.indexOf(10);
+    if (end < 0 && said.length < most) return;
+    socket.off('data', gather).pause();
+    if (end + 1 < said.length) socket.unshift(said.subarray(end + 1));
+    take(said.subarray(0, Math.max(end, 0)).toString());
+  };
+  socket.on('data', gather);
+}
+
 /** A stream to `host:port` from the one who serves `path`. Rejects with RemoteError where it is refused. */
 export async function dialThrough(path: string, target: string, signal: AbortSignal): Promise<Socket> {
   const socket = await dialSocket(path, signal);
@@ -34,23 +51,13 @@ export async function dialThrough(path: string, target: string, signal: AbortSig
   };
   const lost = () => refuse('whoever has the network went away');
   const give_up = () => refuse('it took too long');
-  let answer = Buffer.alloc(0);
-  const take = (chunk: Buffer) => {
-    answer = Buffer.concat([answer, chunk]);
-    const end = answer.indexOf(10);
-    if (end < 0 && answer.length < ANSWER_BYTES) return;
-    socket.off('data', take).off('close', lost);
+  firstLine(socket, ANSWER_BYTES, (said) => {
+    socket.off('close', lost);
     signal.removeEventListener('abort', give_up);
-    const said = answer.subarray(0, Math.max(end, 0)).toString();
-    if (said !== 'ok') return refuse(said.replace(/^no /, '').slice(0, 300));
-    socket.pause();
-    if (end + 1 < answer.length) socket.unshift(answer.subarray(end + 1));
-    resolve(socket);
-  };
-  socket
-    .on('data', take)
-    .on('close', lost)
-    .on('error', () => {});
+    if (said === 'ok') resolve(socket);
+    else refuse(said.replace(/^no /, '').slice(0, 300));
+  });
+  socket.on('close', lost).on('error', () => {});
   signal.addEventListener('abort', give_up);
   socket.write(`connect ${target}\n`);
   return promise;

@@ -1,7 +1,7 @@
 /** The core that a kernel is to its own agent: MeshFS and itself to read for granted modules, and nobody to report to. */
 import type { MeshFs } from '@hauki/meshfs';
 import { type CoreForNode, GrantMissing, NoNodeFits } from '@hauki/protocol';
-import { isInside, readInside, refuseWriting } from './inside.ts';
+import { isInside, readInside } from './inside.ts';
 import type { Kernel } from './kernel.ts';
 import { SOURCES } from './names.ts';
 
@@ -12,8 +12,8 @@ export function ownCore(meshfs: MeshFs, kernel: () => Kernel, log: (line: string
     report: async () => {},
     worker_died: async ({ worker, reason }) => log(`vault ${worker} ended: ${reason}`),
     async meshfs_write(_worker, pointer, content, media_type) {
-      if (isInside(pointer)) return refuseWriting(pointer);
-      if (pointer.startsWith(SOURCES)) throw new GrantMissing({ grant: 'meshfs.write', wanted: pointer });
+      if (isInside(pointer) || pointer.startsWith(SOURCES))
+        throw new GrantMissing({ grant: 'meshfs.write', wanted: pointer });
       return meshfs.write({ pointer, content, ...(media_type === undefined ? {} : { media_type }) });
     },
     meshfs_resolve: async (worker, pointer) =>

@@ -7,6 +7,8 @@
  * absolute form) leads to another module or to the kernel's own routes than the one it spells.
  */
 export const PLUGINS = '/api/plugins/';
+/** Where a core takes kernels' links. */
+export const KERNEL_LINK = '/api/v2/kernel/link';
 
 /** What a module may be called. */
 export const MODULE_NAME = /^[a-z][a-z0-9_]{0,47}$/;

@@ -6,7 +6,7 @@ import { BadInput, connectKernel, type Evolved, type EvolveRequest, type KernelD
 import { bundle } from '@hauki/mesh/bundle';
 import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, type Common, collect, common, milliseconds, withMesh } from '../context.ts';
+import { askedToEnd, type Common, collect, common, coreUrl, milliseconds, within, withMesh } from '../context.ts';
 import { startKernel } from '../local-mesh.ts';
 import { duration, paint, printable, report, size, table } from '../output.ts';
 
@@ -196,15 +196,13 @@ Example:
     )
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), json } = common(command);
-      const port = Number(flags.port);
-      if (!Number.isInteger(port) || port < 0 || port > 65535)
-        throw new BadInput({ what: '--port', why: 'from 0 to 65535' });
+      const port = within('--port', flags.port, 0, 65_535);
       if (!/^[a-z0-9-]{1,16}$/.test(flags.id)) throw new BadInput({ what: '--id', why: 'as in 77: [a-z0-9-]' });
       const asked = askedToEnd();
       const data_dir = kernelDataDir(data, flags.id);
       const joined = flags.join
         ? {
-            core_url: common(command).core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000',
+            core_url: coreUrl(common(command)),
             token_file: flags.tokenFile ?? nodeTokenFile(data),
           }
         : {};

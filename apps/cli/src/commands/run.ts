@@ -6,12 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BadInput, ConnectionLost, connect, isError } from '@hauki/mesh';
 import type { Command } from 'commander';
-import { type Common, common, findToken } from '../context.ts';
+import { type Common, common, coreUrl, findToken } from '../context.ts';
 import { type LocalMesh, startMesh } from '../local-mesh.ts';
 
 /** The core that the command line means, or, where none answers, a mesh for the time of the script. */
 async function meshFor(flags: Common): Promise<{ url: string; token: string; own?: LocalMesh; data_dir?: string }> {
-  const url = flags.core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
+  const url = coreUrl(flags);
   try {
     const token = findToken(flags.data);
     await (await connect({ core: url, token })).close();

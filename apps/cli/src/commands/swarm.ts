@@ -1,53 +1,17 @@
 /** `hauki swarm up`, `ls`, `down`: microkernels in sandboxes of their own, many at once. */
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput } from '@hauki/mesh';
 import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import { canonicalTarget } from '@hauki/protocol';
-import { sandboxObstacle } from '@hauki/vault';
 import type { Command } from 'commander';
-import { askedToEnd, common, openMesh, withMesh } from '../context.ts';
+import { askedToEnd, common, coreUrl, openMesh, within, withMesh } from '../context.ts';
 import { duration, paint, table } from '../output.ts';
-import { type SwarmState, startSwarm, stateFile, swarmDir, writeState } from '../swarm.ts';
+import { clear, runs, type SwarmKernel, stateOf, writeState } from '../swarm-state.ts';
 
 /** How long `down` waits for the process of `up` to have taken everything away. */
 const DOWN_MS = 120_000;
-const DEFAULT_CORE = 'http://127.0.0.1:8000';
-
-/** When a process began, or undefined where there is none of that number. */
-function beganAt(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' ? undefined : fields[19];
-  } catch {
-    return undefined;
-  }
-}
-
-/** The swarm of a data folder, if there is one; `lives`: its process does. */
-function stateOf(data_dir: string): (SwarmState & { lives: boolean }) | undefined {
-  try {
-    const state = JSON.parse(readFileSync(stateFile(data_dir), 'utf8')) as SwarmState;
-    return { ...state, lives: beganAt(state.pid) === state.began };
-  } catch {
-    return undefined;
-  }
-}
-
-/** What a swarm whose process was killed has left; its sandboxes have died with it. */
-function clear(data_dir: string): void {
-  rmSync(swarmDir(data_dir), { recursive: true, force: true });
-  rmSync(stateFile(data_dir), { force: true });
-}
-
-function whole(what: string, text: string, least: number, most: number): number {
-  const number = Number(text);
-  if (!Number.isInteger(number) || number < least || number > most)
-    throw new BadInput({ what, why: `a whole number from ${least} to ${most}` });
-  return number;
-}
 
 export function swarmCommands(program: Command): void {
   const swarm = program.command('swarm').description('microkernels in LXC sandboxes of their own, many at once');
@@ -65,9 +29,11 @@ export function swarmCommands(program: Command): void {
     .addHelpText('after', '\nExample:\n  hauki up &\n  hauki swarm up --count 50 --irc 127.0.0.1:6667')
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), core, json } = common(command);
+      // What it takes is much, and no other command's to load.
+      const [{ sandboxObstacle }, { startSwarm }] = await Promise.all([import('@hauki/vault'), import('../swarm.ts')]);
       const obstacle = sandboxObstacle();
       if (obstacle !== undefined) throw new BadInput({ what: 'swarm', why: obstacle });
-      const count = whole('--count', flags.count, 1, 250);
+      const count = within('--count', flags.count, 1, 250);
       const irc = flags.irc === undefined ? undefined : canonicalTarget(flags.irc);
       if (flags.irc !== undefined && irc === undefined) throw new BadInput({ what: '--irc', why: 'host:port' });
       const before = stateOf(data);
@@ -81,21 +47,20 @@ export function swarmCommands(program: Command): void {
       const mesh = await openMesh({ ...(core ? { core } : {}), data });
       const began = performance.now();
       let done = 0;
-      const written = (kernels: SwarmState['kernels']) =>
-        writeState(data, { pid: process.pid, began: beganAt(process.pid) ?? '', irc: irc ?? null, kernels });
+      const written = (kernels: SwarmKernel[]) => writeState(data, irc ?? null, kernels);
       written([]);
       const started = await startSwarm({
         data_dir: data,
         mesh,
-        core_url: core ?? process.env.HAUKI_URL ?? DEFAULT_CORE,
+        core_url: coreUrl({ core }),
         node_token: readFileSync(flags.tokenFile ?? nodeTokenFile(data), 'utf8').trim(),
         count,
-        first: whole('--first', flags.first, 0, 1_000_000),
+        first: within('--first', flags.first, 0, 1_000_000),
         irc,
         asked,
-        memory_mib: whole('--memory', flags.memory, 128, 65_536),
+        memory_mib: within('--memory', flags.memory, 128, 65_536),
         cpu: Number(flags.cpu),
-        at_once: flags.atOnce === undefined ? availableParallelism() : whole('--at-once', flags.atOnce, 1, 64),
+        at_once: flags.atOnce === undefined ? availableParallelism() : within('--at-once', flags.atOnce, 1, 64),
         log: (line) => console.error(line),
         progress(kernel, what, took_ms) {
           if (json || what === 'starting') return;
@@ -162,7 +127,7 @@ export function swarmCommands(program: Command): void {
       const state = stateOf(data);
       if (state?.lives) {
         process.kill(state.pid, 'SIGTERM');
-        for (const until = Date.now() + DOWN_MS; beganAt(state.pid) === state.began; await sleep(50))
+        for (const until = Date.now() + DOWN_MS; runs(state); await sleep(50))
           if (Date.now() > until) throw new Error(`process ${state.pid} is still ending the swarm after ${DOWN_MS} ms`);
       }
       clear(data);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { BadInput, connect } from '@hauki/mesh';
 import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, pairs } from '../context.ts';
+import { askedToEnd, collect, common, coreUrl, pairs, within } from '../context.ts';
 import { type LocalMesh, type Started, startMesh, startNode } from '../local-mesh.ts';
 import { paint } from '../output.ts';
 
@@ -56,12 +56,8 @@ export function upCommands(program: Command): void {
     .option('--logs', 'show the logs of core and nodes here; else they go to hauki.log in the data folder')
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), json } = common(command);
-      const count = Number(flags.nodes);
-      const port = Number(flags.port);
-      if (!Number.isInteger(count) || count < 0 || count > 64)
-        throw new BadInput({ what: '--nodes', why: 'from 0 to 64' });
-      if (!Number.isInteger(port) || port < 0 || port > 65535)
-        throw new BadInput({ what: '--port', why: 'from 0 to 65535' });
+      const count = within('--nodes', flags.nodes, 0, 64);
+      const port = within('--port', flags.port, 0, 65_535);
       const asked = askedToEnd();
       const mesh = await startMesh({
         data_dir: data,
@@ -88,14 +84,14 @@ export function upCommands(program: Command): void {
       'node',
     )
     .action(async (flags, command: Command) => {
-      const { data = defaultDataDir(), core = process.env.HAUKI_URL ?? 'http://127.0.0.1:8000' } = common(command);
+      const { data = defaultDataDir() } = common(command);
       if (!/^[a-z0-9][a-z0-9-]*$/.test(flags.name)) throw new BadInput({ what: '--name', why: 'a name is [a-z0-9-]' });
       const asked = askedToEnd();
       const node = await startNode(
         {
           ...nodeOptions(flags),
           ...(flags.name === 'node' ? {} : { name: flags.name }),
-          core_url: core,
+          core_url: coreUrl(common(command)),
           data_dir: join(data, flags.name),
           token_file: flags.tokenFile ?? nodeTokenFile(data),
         },

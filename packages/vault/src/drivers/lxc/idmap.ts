@@ -9,6 +9,7 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { startTime } from '../proc-stat.ts';
 import { IDMAP_BASE, IDMAP_SIZE, IDMAP_SLOTS, RUN_DIR } from './limits.ts';
 
 export interface Claim {
@@ -81,18 +82,6 @@ function othersHold(dir: string, slot: number, mine: string): boolean {
 
 function lives(parsed: RegExpExecArray): boolean {
   return startTime(Number(parsed[2])) === Number(parsed[3]);
-}
-
-/** When the process started, in clock ticks since boot; 0 when it is dead. A pid alone may have been given again. */
-function startTime(pid: number): number {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The name in parentheses may hold anything, so count the fields after the last parenthesis.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? 0 : Number(fields[19]);
-  } catch {
-    return 0;
-  }
 }
 
 function names(dir: string): string[] {

@@ -19,6 +19,7 @@ import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from '../lxc/cgroups.ts';
 import { type Claim, claimIds, ownerOf } from '../lxc/idmap.ts';
 import { LogTail } from '../lxc/log-tail.ts';
+import { cpuTime_ms } from '../proc-stat.ts';
 import { SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
 import { explainExit } from './exit.ts';
 import { drained, executes, read, shares, stream } from './inspect.ts';
@@ -283,11 +284,8 @@ export class Sandbox implements Vault {
   }
 
   async usage(): Promise<{ cpu_ms: number; memory_bytes: number }> {
-    const stat = read(`/proc/${this.pid}/stat`) ?? '';
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    // Clock ticks are 10 ms on every Linux that Node runs on.
-    const cpu_ms = (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * 10;
-    if (stat !== '') this.#used = { cpu_ms, memory_bytes: this.#memory() };
+    const cpu_ms = cpuTime_ms(`/proc/${this.pid}/stat`);
+    if (cpu_ms !== undefined) this.#used = { cpu_ms, memory_bytes: this.#memory() };
     return this.#used ?? { cpu_ms: 0, memory_bytes: 0 };
   }
 

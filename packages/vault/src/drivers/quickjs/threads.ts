@@ -3,9 +3,10 @@
  * and ends with its last; one that computes without end gives way to all others by the system's own priorities; one
  * that does not come back in time is ended, with every vault in it.
  */
-import { readFileSync } from 'node:fs';
+
 import { setPriority } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { cpuTime_ms } from '../proc-stat.ts';
 import type { VmImage } from './image.ts';
 import {
   GIVES_WAY,
@@ -41,16 +42,7 @@ export interface Thread {
 const WALL_PER_GRACE = 10;
 
 /** Milliseconds of processor time that a thread of this process has had. */
-function cpuOf(tid: number | undefined): number | undefined {
-  if (tid === undefined) return undefined;
-  try {
-    // utime and stime (proc_pid_stat(5)), in hundredths of a second; the name before them may hold anything.
-    const fields = readFileSync(`/proc/self/task/${tid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
-    return (Number(fields[11]) + Number(fields[12])) * 10;
-  } catch {
-    return undefined;
-  }
-}
+const cpuOf = (tid: number | undefined) => (tid === undefined ? undefined : cpuTime_ms(`/proc/self/task/${tid}/stat`));
 
 export interface ThreadsPowers {
   /** What a thread runs. */
