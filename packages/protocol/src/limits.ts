@@ -77,6 +77,8 @@ export const LIMITS = {
   secret_least_chars: 4,
   /** Labels that one request may ask for. */
   labels: 64,
+  /** WebSockets that the gateway has open with one kernel: of its link's streams the rest is left to requests' bodies. */
+  gateway_sockets: 96,
   /** Vaults of one node. */
   vaults_per_node: 1024,
   /** Nodes report every second; one that is silent for so long is away. */
