@@ -167,6 +167,12 @@ export const LIMITS = {
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */
 export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4, process: 48 };
 
+/**
+ * What a request may say of the computing in one turn of a quickjs vault. In less no module could do anything; the most is
+ * short against the 30 s of a lease, whose heartbeats wait behind a turn.
+ */
+export const TURN_MS = { least: 10, most: 10_000 } as const;
+
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {
   heartbeat_ms: 5_000,
