@@ -14,8 +14,8 @@ import type { Measures, Question } from './side.ts';
 
 const ROUNDS = 15;
 /** One call is measured in more, shorter turns: on a busy machine that is what makes the medians comparable. */
-const LATENCY_TURNS = 6;
-const LATENCY_CALLS = 300;
+const LATENCY_TURNS = 18;
+const LATENCY_CALLS = 100;
 const THROUGHPUT_MS = 200;
 const IN_FLIGHT = 64;
 const MEBIBYTE = 1024 * 1024;
