@@ -9,6 +9,7 @@ import {
   type Fate,
   type GrantRequest,
   type Grants,
+  heldGrants,
   ISOLATION_LEVELS,
   type IsolationLevel,
   isError,
@@ -137,13 +138,14 @@ export class Swarm {
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
     const { memory_mib, driver, labels = {}, cpu, turn_ms, min_isolation } = request;
-    const grants = normaliseGrants(request.grants, request.secrets);
+    const asked = normaliseGrants(request.grants, request.secrets);
     const secrets = secretValues(request.secrets);
-    demandGrants(principal, grants);
+    demandGrants(principal, asked);
     // Source of one's own is more than what others have kept under a pointer.
     if (request.source !== undefined) demand(principal, { scope: scopes.source });
     else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
     const { source, language, pointer } = await this.#source(request);
+    const grants = heldGrants(asked, runtimeOf(language));
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
     const powers = {
