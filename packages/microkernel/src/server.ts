@@ -7,14 +7,14 @@
  * that opens the kernel is not passed on to a module.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import {
   BadInput,
+  type Body,
   type FlatHeaders,
   Forbidden,
   InternalError,
@@ -33,6 +33,7 @@ import {
   Unauthorised,
 } from '@hauki/protocol';
 import {
+  answerUpgrade,
   bodyOf,
   callWebSocket,
   hasBody,
@@ -130,11 +131,9 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     socket.on('error', () => socket.destroy());
     void upgrade(request, socket, head).catch(() => socket.destroy());
   });
+  const ending = new AbortController();
   /** A WebSocket of a module; whatever else is asked for is refused as an ordinary request is answered. */
   const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // The answer to an upgrade that is refused is written as to any other request.
-    const response = new ServerResponse(request);
-    response.assignSocket(socket as Socket);
     const target = readTarget(request.url ?? '', kernel.aliases);
     try {
       if (target.kind !== 'plugin' || !wantsWebSocket(request))
@@ -144,15 +143,18 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const strip = (await whoAsks(request)) !== 'anonymous';
       const served = requestOf(module, request, target, strip);
       served.headers.push('upgrade', 'websocket');
-      let instance: Instance | undefined;
-      const refused = await callWebSocket(request, socket, head, async (body) => {
-        const { answer, instance: by } = await module.serve({ ...served, body, signal: leaving(request) });
-        instance = by;
+      const call = async (messages: () => Body) => {
+        const { answer, instance } = await module.serve(
+          { ...served, body: messages(), signal: leaving(request) },
+          askedVersion(request),
+        );
+        answer[1].push(...provenance(instance));
         return answer;
-      });
-      if (refused) await writeAnswer(response, refused, provenance(instance!));
+      };
+      const refused = await callWebSocket(request, socket, head, call, { ending: ending.signal });
+      if (refused) await writeAnswer(answerUpgrade(request, socket), refused);
     } catch (error) {
-      writeError(response, failure(target.kind === 'plugin' ? target.module : '', error, log));
+      writeError(answerUpgrade(request, socket), failure(target.kind === 'plugin' ? target.module : '', error, log));
     }
   };
 
@@ -227,6 +229,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
     },
     async close() {
+      ending.abort();
       server.closeAllConnections();
       await app.close();
     },
@@ -247,13 +250,15 @@ async function pass(
   strip_token: boolean,
 ): Promise<void> {
   const served = requestOf(module, request, target, strip_token);
-  const asked = request.headers[VERSION_HEADER];
   const body = hasBody(request) ? await bodyOf(request) : null;
-  const { answer, instance } = await module.serve(
-    { ...served, body, signal: leaving(request) },
-    typeof asked === 'string' ? asked : undefined,
-  );
+  const { answer, instance } = await module.serve({ ...served, body, signal: leaving(request) }, askedVersion(request));
   await writeAnswer(response, answer, provenance(instance));
+}
+
+/** The version that a caller names. */
+function askedVersion({ headers }: IncomingMessage): string | undefined {
+  const asked = headers[VERSION_HEADER];
+  return typeof asked === 'string' ? asked : undefined;
 }
 
 /** The request as the module sees it, but for its body. */
