@@ -261,6 +261,17 @@ for (const driver of DRIVERS)
       await kernel.door.evolve({ target_module: 'sockets', content: ECHO });
       await assertEchoes(await openSocket(kernel.process, 'sockets/x'));
       assert.equal((await kernel.get('sockets/')).status, 426);
+      const open = await Promise.all(Array.from({ length: 96 }, () => openSocket(kernel.process, 'sockets/x')));
+      await assert.rejects(openSocket(kernel.process, 'sockets/x'), /429/);
+      // There is room for bodies in pieces all the same.
+      assert.equal((await kernel.get('sockets/', { method: 'POST', body: new Uint8Array(200_000) })).status, 200);
+      for (const socket of open) socket.terminate();
+      await until('their places are free', () =>
+        openSocket(kernel.process, 'sockets/x').then(
+          () => true,
+          () => false,
+        ),
+      );
       assert.equal(await refusal(`${kernel.process.url}/api/plugins/sockets/x`), 401);
       await kernel.door.evolve({ target_module: 'deaf', content: answers('no sockets here') });
       const authorization = `Bearer ${kernel.process.token}`;

@@ -28,6 +28,8 @@ export const KERNEL_LIMITS = {
   request_ms: 30_000,
   /** Requests under way in one version. */
   requests: 1_024,
+  /** WebSockets of them: of its session's streams (`LIMITS.streams`) the rest is left to bodies. */
+  sockets: 96,
   /** Requests that are held while a stateful module hands its state over, and for how long. */
   held: 1_024,
   held_ms: 10_000,
