@@ -92,9 +92,6 @@ function answerOf(answer: unknown, socket: Body | undefined): Answer {
   for (const [name, value] of answer.headers) headers.push(name, value);
   const { status, body } = answer;
   if (body === null || EMPTY.has(status)) return [status, headers, null];
-  // What the VM's own bodies are made of, where that is not a stream.
-  const { source } = body as { source?: unknown };
-  if (typeof source === 'string' || source instanceof Uint8Array) return [status, headers, source];
   return [status, headers, chunksOf(body)];
 }
 
