@@ -1,12 +1,11 @@
 /** Modules in Python, from outside: a FastAPI router or an ASGI application serves like any module, and fails like any. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { EvolveRejected, isError } from '@hauki/mesh';
-import { WebSocket } from 'ws';
 import { useKernel } from './support/kernel.ts';
 import { missing, until } from './support/mesh.ts';
+import { assertEchoes, openSocket, refusal } from './support/sockets.ts';
 
 const no_fastapi =
   process.env.CI !== 'true' &&
@@ -486,18 +485,9 @@ async def echo(socket: WebSocket):
             return
 `,
       );
-      const url = `${kernel.process.url.replace('http', 'ws')}/api/plugins/sockets/`;
-      const headers = { authorization: `Bearer ${kernel.process.token}` };
-      const socket = new WebSocket(`${url}echo`, { headers });
-      await once(socket, 'open');
-      socket.send('a');
-      assert.equal(String((await once(socket, 'message'))[0]), 'echo a');
-      socket.send(new Uint8Array([1, 2, 3]));
-      assert.deepEqual([...((await once(socket, 'message'))[0] as Buffer)], [1, 2, 3]);
-      socket.send('bye');
-      assert.equal((await once(socket, 'close'))[0], 1000);
-      const refused = new WebSocket(`${url}nothing`, { headers });
-      assert.equal((await once(refused, 'unexpected-response'))[1].statusCode, 403);
+      await assertEchoes(await openSocket(kernel.process, 'sockets/echo'));
+      const authorization = `Bearer ${kernel.process.token}`;
+      assert.equal(await refusal(`${kernel.process.url}/api/plugins/sockets/nothing`, { authorization }), 403);
     });
 
     it('loses no request while versions change, and finishes on the old one what it has begun', async () => {

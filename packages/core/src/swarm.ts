@@ -9,6 +9,7 @@ import {
   type Fate,
   type GrantRequest,
   type Grants,
+  heldGrants,
   ISOLATION_LEVELS,
   type IsolationLevel,
   isError,
@@ -27,6 +28,7 @@ import {
   secretValues,
   type Ticket,
   TooLarge,
+  TURN_MS,
   VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
@@ -51,6 +53,8 @@ export interface SpawnRequest {
   memory_mib?: number;
   /** Share of a core. */
   cpu?: number;
+  /** What one turn of its code may compute; with the driver quickjs alone. */
+  turn_ms?: number;
   grants?: GrantRequest;
   /** Values that the worker may have sent, and never sees. */
   secrets?: SecretRequests;
@@ -133,14 +137,15 @@ export class Swarm {
     principal: Principal,
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
-    const { memory_mib, driver, labels = {}, cpu, min_isolation } = request;
-    const grants = normaliseGrants(request.grants, request.secrets);
+    const { memory_mib, driver, labels = {}, cpu, turn_ms, min_isolation } = request;
+    const asked = normaliseGrants(request.grants, request.secrets);
     const secrets = secretValues(request.secrets);
-    demandGrants(principal, grants);
+    demandGrants(principal, asked);
     // Source of one's own is more than what others have kept under a pointer.
     if (request.source !== undefined) demand(principal, { scope: scopes.source });
     else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
     const { source, language, pointer } = await this.#source(request);
+    const grants = heldGrants(asked, runtimeOf(language));
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
     const powers = {
@@ -154,6 +159,10 @@ export class Swarm {
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
     if (cpu !== undefined && !(cpu >= CPU.least && cpu <= CPU.most))
       throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU.least} to ${CPU.most}` });
+    if (turn_ms !== undefined && driver !== 'quickjs')
+      throw new BadInput({ what: 'turn_ms', why: 'no driver but quickjs bounds a turn: name it (driver: quickjs)' });
+    if (turn_ms !== undefined && !(turn_ms >= TURN_MS.least && turn_ms <= TURN_MS.most))
+      throw new BadInput({ what: 'turn_ms', why: `from ${TURN_MS.least} to ${TURN_MS.most}` });
     if (min_isolation !== undefined && !ISOLATION_LEVELS.includes(min_isolation))
       throw new BadInput({ what: 'min_isolation', why: `one of ${ISOLATION_LEVELS.join(', ')}` });
     const job = {
@@ -166,6 +175,7 @@ export class Swarm {
       ...(secrets ? { secrets } : {}),
       lease,
       ...(cpu === undefined ? {} : { cpu }),
+      ...(turn_ms === undefined ? {} : { turn_ms }),
       ...(min_isolation === undefined ? {} : { min_isolation }),
       ttl_ms: request.ttl_ms ?? 0,
       ...(request.max_life_ms ? { max_life_ms: request.max_life_ms } : {}),

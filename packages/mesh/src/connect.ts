@@ -49,6 +49,8 @@ export interface CloneOptions {
   memory_mib?: number;
   /** Share of a core, from 0.05 to 1. */
   cpu?: number;
+  /** What one turn of its code (a call until it waits, a timer) may compute; with the driver quickjs alone. */
+  turn_ms?: number;
   /** What the worker may do; nothing when left out. */
   grants?: GrantRequest;
   /** Values that the node puts into the worker's requests for it, where that writes `{{secret:NAME}}`. */

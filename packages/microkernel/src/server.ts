@@ -7,14 +7,14 @@
  * that opens the kernel is not passed on to a module.
  */
 import { timingSafeEqual } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import {
   BadInput,
+  type Body,
   type FlatHeaders,
   Forbidden,
   InternalError,
@@ -33,6 +33,7 @@ import {
   Unauthorised,
 } from '@hauki/protocol';
 import {
+  answerUpgrade,
   bodyOf,
   callWebSocket,
   hasBody,
@@ -135,11 +136,9 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     socket.on('error', () => socket.destroy());
     void upgrade(request, socket, head).catch(() => socket.destroy());
   });
+  const ending = new AbortController();
   /** A WebSocket of a module; whatever else is asked for is refused as an ordinary request is answered. */
   const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // The answer to an upgrade that is refused is written as to any other request.
-    const response = new ServerResponse(request);
-    response.assignSocket(socket as Socket);
     const target = readTarget(request.url ?? '', kernel.aliases);
     try {
       if (target.kind !== 'plugin' || !wantsWebSocket(request))
@@ -149,15 +148,18 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const strip = (await whoAsks(request)) !== 'anonymous';
       const served = requestOf(module, request, target, strip);
       served.headers.push('upgrade', 'websocket');
-      let instance: Instance | undefined;
-      const refused = await callWebSocket(request, socket, head, async (body) => {
-        const { answer, instance: by } = await module.serve({ ...served, body, signal: leaving(request) });
-        instance = by;
+      const call = async (messages: () => Body) => {
+        const { answer, instance } = await module.serve(
+          { ...served, body: messages(), signal: leaving(request) },
+          askedVersion(request),
+        );
+        answer[1].push(...provenance(instance));
         return answer;
-      });
-      if (refused) await writeAnswer(response, refused, provenance(instance!));
+      };
+      const refused = await callWebSocket(request, socket, head, call, { ending: ending.signal });
+      if (refused) await writeAnswer(answerUpgrade(request, socket), refused);
     } catch (error) {
-      writeError(response, failure(target.kind === 'plugin' ? target.module : '', error, log));
+      writeError(answerUpgrade(request, socket), failure(target.kind === 'plugin' ? target.module : '', error, log));
     }
   };
 
@@ -210,10 +212,9 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const who = typeof by === 'string' ? by : await by;
       const served = requestOf(module, request, target, who !== 'anonymous');
       const body = hasBody(request) ? await bodyOf(request) : null;
-      const asked = request.headers[VERSION_HEADER];
       const { answer, instance } = await module.serve(
         { ...served, body, signal: leaving(request) },
-        typeof asked === 'string' ? asked : undefined,
+        askedVersion(request),
       );
       await writeAnswer(response, answer, provenance(instance));
     } catch (error) {
@@ -240,6 +241,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
     },
     async close() {
+      ending.abort();
       server.closeAllConnections();
       await app.close();
     },
@@ -250,6 +252,12 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
 const PREFIX = 'x-forwarded-prefix';
 const WITH_TOKEN = new Set([PREFIX]);
 const WITHOUT_TOKEN = new Set([PREFIX, 'authorization']);
+
+/** The version that a caller names. */
+function askedVersion({ headers }: IncomingMessage): string | undefined {
+  const asked = headers[VERSION_HEADER];
+  return typeof asked === 'string' ? asked : undefined;
+}
 
 /** The request as the module sees it, but for its body. */
 function requestOf(

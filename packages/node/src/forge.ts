@@ -83,7 +83,7 @@ export async function forge(
   driver: Driver,
   powers: ForgePowers,
 ): Promise<{ living: Living; ticket: TicketPart }> {
-  const { worker, owner, memory_mib, cpu = 1, grants } = job;
+  const { worker, owner, memory_mib, cpu = 1, turn_ms, grants } = job;
   const { epoch = 1, lasting } = job;
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
@@ -94,10 +94,12 @@ export async function forge(
   const inside = volume && { path: volume.path, inside: HOME };
   const minted = powers.mint.owner();
   const vault = withVolume(
-    await driver.start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside }).catch(async (error) => {
-      await volume?.release();
-      throw error;
-    }),
+    await driver
+      .start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside, ...(turn_ms ? { turn_ms } : {}) })
+      .catch(async (error) => {
+        await volume?.release();
+        throw error;
+      }),
     volume,
   );
   let lease: Lease | undefined;

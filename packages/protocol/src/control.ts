@@ -55,6 +55,8 @@ export interface Job {
   volume_group?: string;
   /** Share of a core; 1 where it is left out. */
   cpu?: number;
+  /** For quickjs: what one turn of its code may compute; the driver's own bound where it is left out. */
+  turn_ms?: number;
   grants: Grants;
   /** Values of the secrets that `grants.secrets` names. They are never logged or listed, and no guest sees them. */
   secrets?: Record<string, string>;
@@ -113,6 +115,8 @@ export interface WorkerInfo {
   code?: CodeInfo;
   /** Share of a core; 1 where it is left out. */
   cpu?: number;
+  /** What one turn of its code may compute, where that was asked for. */
+  turn_ms?: number;
   /** The worker that cloned it. */
   parent?: string;
   /** What its owner had asked for. */

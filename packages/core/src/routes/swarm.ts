@@ -91,6 +91,9 @@ export const MODULE = {
   ),
   memory_mib: Type.Optional(Type.Integer()),
   cpu: Type.Optional(Type.Number({ description: 'share of a core, from 0.05 to 1' })),
+  turn_ms: Type.Optional(
+    Type.Integer({ description: 'what one turn of its code may compute; with the driver quickjs, from 10 to 10000' }),
+  ),
   grants: Type.Optional(GRANTS),
   secrets: Type.Optional(
     Type.Record(
