@@ -108,7 +108,12 @@ const control: VmControl = {
     });
     if (!setup.time) withoutClock(scope);
     giveRandom(scope, setup.random ? host.random : undefined);
-    inside = createGuest({ outside, context, evaluate: () => import('worker.mjs' as string) });
+    inside = createGuest({
+      outside,
+      context,
+      request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
+      evaluate: () => import('worker.mjs' as string),
+    });
     return inside.load('', setup);
   },
   async call(method, params, role) {
