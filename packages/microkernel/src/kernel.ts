@@ -22,7 +22,7 @@ import {
   prefixOf,
   type VersionFacts,
 } from '@hauki/protocol';
-import { createDrivers, createNetwork, type Network } from '@hauki/vault';
+import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver } from './choose-driver.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
@@ -98,10 +98,12 @@ export class Kernel {
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
     const desk = new TicketDesk();
-    const agent = new Agent({
+    const made = await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers });
+    const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
+    const agent: Agent = new Agent({
       node,
       labels: {},
-      drivers: await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers }),
+      drivers: made.map((driver) => pool.wrap(driver)),
       listen_host: '127.0.0.1',
       tls: false,
       memory_mib,
