@@ -225,7 +225,6 @@ export class Kernel {
       };
       const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
       try {
-        await this.#store.keepSource(name, version, source, language);
         if (!instance.open) throw new Error('its vault has ended meanwhile');
         const deed = request.edits ? 'operate' : 'evolve';
         await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
@@ -234,7 +233,6 @@ export class Kernel {
         await instance.end('it did not come into service');
         throw rejection(name, 'swap', error, instance.log_tail());
       }
-      await this.#store.copied();
       this.#tell({ what: 'evolved', module: name, version, digest, by });
       return answer;
     });
@@ -265,7 +263,6 @@ export class Kernel {
       if (!living) await instance.end('it did not come into service');
       throw rejection(name, deed, error, instance.log_tail());
     }
-    await this.#store.copied();
     this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
     const { report, digest } = facts;
     const prefix = `${prefixOf(name)}/`;
@@ -332,7 +329,6 @@ export class Kernel {
       await module.swap(record, [], () => this.#store.commit(record, entry));
       this.#modules.indexAliases();
     });
-    await this.#store.copied();
     this.#tell({ what: 'removed', module: name, by });
   }
 
@@ -355,7 +351,7 @@ export class Kernel {
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */
   async close(): Promise<void> {
     await this.#modules.close('the kernel is shut down');
-    await this.#store.copied();
+    await this.#store.copy();
     await this.#agent.close();
     await this.#backplane.close();
   }
