@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type StartedKernel, startKernel } from '@hauki/cli';
 import { connectKernel, type KernelDoor } from '@hauki/mesh';
@@ -78,38 +79,30 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
   await door.evolve({ target_module: 'neighbour', content: js('neighbour') });
   await door.evolve({ target_module: 'swapped', content: js('0') });
   const urls = ['swapped', 'neighbour'].map((module) => `${kernel.url}/api/plugins/${module}/`);
-  const child = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
+  // One for both: a new process would be measured warming up.
+  const load = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
     env: { ...process.env, LOAD: JSON.stringify({ urls, token: kernel.token, every_ms: EVERY_MS }) },
     execArgv: ['--disable-warning=ExperimentalWarning'],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
-  const report = async () => {
-    const told = once(child, 'message');
-    child.send('report');
+  await once(load, 'message');
+  const report = async (what: 'report' | 'end') => {
+    const told = once(load, 'message');
+    load.send(what);
     return (await told)[0] as { sent: number; failed: number; times: number[]; why: string }[];
   };
-  await once(child, 'message');
-  await new Promise((resolve) => setTimeout(resolve, 5_000));
-  child.send('reset');
-  await new Promise((resolve) => setTimeout(resolve, 10_000));
-  const [, quiet] = await report();
-  child.disconnect();
-  const again = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
-    env: { ...process.env, LOAD: JSON.stringify({ urls, token: kernel.token, every_ms: EVERY_MS }) },
-    execArgv: ['--disable-warning=ExperimentalWarning'],
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  });
-  await once(again, 'message');
+  await sleep(5_000);
+  await report('report');
+  await sleep(10_000);
+  const [, quiet] = await report('report');
   const before = treeOf(kernel.child.pid!);
   for (let i = 1; i <= SWAPS; i++) {
     await door.evolve({ target_module: 'swapped', content: js(String(i)) });
-    if (i % 100 === 0) note(`${i} of ${SWAPS} swaps`);
+    if (i % 100 === 0) note(`${i} of ${SWAPS} swaps, ${Math.round(treeOf(kernel.child.pid!).rss_mib)} MiB`);
   }
-  const told = once(again, 'message');
-  again.send('report');
-  const [swapped, neighbour] = (await told)[0] as Awaited<ReturnType<typeof report>>;
-  again.disconnect();
-  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  const [swapped, neighbour] = await report('end');
+  load.disconnect();
+  await sleep(2_000);
   const after = treeOf(kernel.child.pid!);
   if (swapped!.why || neighbour!.why) note(`failed: ${swapped!.why || neighbour!.why}`);
   note(`${swapped!.sent + neighbour!.sent} requests during ${SWAPS} swaps`);
