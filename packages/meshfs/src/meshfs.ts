@@ -79,8 +79,8 @@ export interface Opened extends Written {
 }
 
 export interface MeshFs {
-  /** Keeps the text under the pointer; resolves when it is durable. */
-  write(request: WriteRequest): Promise<Written>;
+  /** Keeps the text under the pointer; resolves when it is durable. `also`: entries that are written in the same commit. */
+  write(request: WriteRequest, also?: readonly Write[]): Promise<Written>;
   /** Keeps bytes under the pointer, in bounded memory; resolves when they are durable. */
   put(request: PutRequest): Promise<Written>;
   /**
@@ -214,12 +214,12 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   const lost = ({ pointer, digest }: MeshRecord) => new PayloadLost({ pointer, digest });
 
   return {
-    async write(request) {
+    async write(request, also = []) {
       const aimed = target(request, describeContent(parsePointer(request.pointer), request));
       const bytes = checkedContent(request.content);
       return inTurn(turnOf(aimed.pointer, aimed.place), bytes.length, async () => {
         using prepared = await objects.prepare(bytes);
-        return await store(aimed, prepared);
+        return await store(aimed, prepared, () => [...also]);
       });
     },
 
