@@ -7,13 +7,12 @@ import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { constants, gzipSync } from 'node:zlib';
 import { build, type Plugin } from 'esbuild';
+import { minify } from 'terser';
 
-/** What the client of a page shall weigh for its main job, compressed, at most. */
-export const CLIENT_GOAL_BYTES = 15 * 1024;
-/** What it may weigh meanwhile: just above what it does, so that nothing is added unseen. Only ever lowered. */
-export const CLIENT_LIMIT_BYTES = 15_860;
-/** The same for all chunks together. */
-export const CLIENT_ALL_LIMIT_BYTES = 31_400;
+/** What the client of a page may weigh for its main job, compressed. */
+export const CLIENT_LIMIT_BYTES = 15 * 1024;
+/** The same for all chunks together: just above what they do, so that nothing is added unseen. Only ever lowered. */
+export const CLIENT_ALL_LIMIT_BYTES = 30_500;
 
 /** The name of the page's module. */
 const PAGE = 'page';
@@ -32,6 +31,11 @@ export interface Chunk {
   gzip_bytes: number;
   /** Files in it, the largest first: their minified bytes, and by how much less would be compressed without them. */
   parts: { file: string; bytes: number; gzip_bytes: number }[];
+}
+
+interface SourceMap {
+  mappings: string;
+  sources: string[];
 }
 
 export interface ClientBundle {
@@ -78,15 +82,16 @@ export async function bundleClient(entry = ENTRY): Promise<ClientBundle> {
   const [own, whole, ...more] = [...main];
   // What the page's own import is of, where that only passes things on.
   const passed = whole && more.length === 0 ? passedOn(text(own!), text(whole)) : undefined;
-  const chunk = (file: string, of: string, code: string): Chunk => {
-    const named = passed ? code.replaceAll(`"./${whole}"`, `"./${own}"`) : code;
-    const sizes = { bytes: Buffer.byteLength(named), gzip_bytes: compressed(named) };
-    return { file, code: named, main: main.has(file), ...sizes, parts: partsOf(named, JSON.parse(text(`${of}.map`))) };
+  const chunk = async (file: string, of: string, given: string): Promise<Chunk> => {
+    const named = passed ? given.replaceAll(`"./${whole}"`, `"./${own}"`) : given;
+    const { code, map } = await smaller(named, text(`${of}.map`));
+    const sizes = { bytes: Buffer.byteLength(code), gzip_bytes: compressed(code) };
+    return { file, code, main: main.has(file), ...sizes, parts: partsOf(code, map) };
   };
-  const chunks = [
+  const chunks = await Promise.all([
     ...(passed ? [chunk(own!, whole!, passed)] : [...main].map((file) => chunk(file, file, text(file)))),
     ...late.map((file) => chunk(file, file, text(file))),
-  ];
+  ]);
   const sum = (some: Chunk[]) => some.reduce((total, { gzip_bytes }) => total + gzip_bytes, 0);
   return {
     chunks,
@@ -137,10 +142,16 @@ function passedOn(entry: string, chunk: string): string | undefined {
   return chunk.replace(/\};\s*$/, `,${more}};\n`);
 }
 
+/** What esbuild has made small, smaller: names given by how often they stand there make up most of the difference. */
+async function smaller(code: string, map: string): Promise<{ code: string; map: SourceMap }> {
+  const made = await minify(code, { module: true, ecma: 2020, compress: { passes: 2 }, sourceMap: { content: map } });
+  return { code: made.code!, map: JSON.parse(made.map as string) };
+}
+
 const compressed = (text: string) => gzipSync(text, { level: constants.Z_BEST_COMPRESSION }).length;
 
 /** Which file each piece of the code is from: by its source map (ECMA-426), which one name per piece is enough of. */
-function partsOf(code: string, map: { mappings: string; sources: string[] }): Chunk['parts'] {
+function partsOf(code: string, map: SourceMap): Chunk['parts'] {
   const pieces: { from: number; source: number }[] = [];
   let line_start = 0;
   let source = 0;
@@ -194,6 +205,6 @@ if (import.meta.main) {
     row(bytes, gzip_bytes, 'together');
   }
   console.log(`
-The main job: ${gzip_bytes} bytes; the bound is ${CLIENT_LIMIT_BYTES}, the goal ${CLIENT_GOAL_BYTES}
+The main job: ${gzip_bytes} bytes; the bound is ${CLIENT_LIMIT_BYTES}
 Everything:   ${all_gzip_bytes} bytes; the bound is ${CLIENT_ALL_LIMIT_BYTES}`);
 }

@@ -6,8 +6,8 @@
  * under way at a time, because two would take the session from each other.
  */
 import { isError, SessionLost } from '@hauki/protocol';
-import { resumeKey, unref } from '@hauki/rpc/client';
-import { resumeSession } from '@hauki/rpc/resume';
+import { unref } from '@hauki/rpc/client';
+import { resumeKey, resumeSession } from '@hauki/rpc/resume';
 import { pause } from './pause.ts';
 import type { Route, Routing } from './powers.ts';
 import type { WorkerRoute } from './route.ts';

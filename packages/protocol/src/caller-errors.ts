@@ -6,6 +6,9 @@ import { byName, define, type ErrorClass, MeshError, type WireError } from './me
 
 export { type ErrorClass, MeshError, type WireError };
 
+const fateOf = (f: { may_have_run: boolean }) =>
+  `It ${f.may_have_run ? 'may have run, or be running still' : 'was never sent'}`;
+
 // Calls and sessions
 /** What the worker's own code threw. `error_name` is the thrown error's name. */
 export const RemoteError = /* @__PURE__ */ define<{ error_name: string; remote_stack?: string }>(
@@ -41,8 +44,7 @@ export const DeadlineExceeded = /* @__PURE__ */ define<{ what: string; timeout_m
   -32004,
   504,
   false,
-  (f) =>
-    `${f.what} gave no answer within ${f.timeout_ms} ms; it ${f.may_have_run ? 'may have run or may be running still' : 'was never sent'}`,
+  (f) => `${f.what} gave no answer within ${f.timeout_ms} ms. ${fateOf(f)}`,
 );
 export const Overloaded = /* @__PURE__ */ define<{ what: string; limit: number }>(
   'Overloaded',
@@ -70,8 +72,7 @@ export const Cancelled = /* @__PURE__ */ define<{ method: string; why: string; m
   -32009,
   499,
   false,
-  (f) =>
-    `The call ${f.method}() was cancelled: ${f.why}. It ${f.may_have_run ? 'may have run, or be running still' : 'was never sent'}`,
+  (f) => `The call ${f.method}() was cancelled: ${f.why}. ${fateOf(f)}`,
 );
 
 // Input

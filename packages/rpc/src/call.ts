@@ -137,12 +137,8 @@ export class Call implements PipelineSource {
     if (held) this.#open(held);
   }
 
-  call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown> {
+  reach(path: string[], args?: unknown[], options?: CallOptions): Promise<unknown> {
     return this.#home.callOn(this, path, args, options);
-  }
-
-  get(path: string[]): Promise<unknown> {
-    return this.#home.callOn(this, path, undefined);
   }
 
   #open(outcome: Outcome): void {

@@ -19,7 +19,6 @@ export {
   mac,
   makeCallerKey,
   readTicketBody,
-  resumeKey,
   sessionKey,
 } from './handshake.ts';
 export { openSession } from './redeem.ts';

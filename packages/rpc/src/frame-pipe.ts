@@ -75,8 +75,7 @@ export class FramePipe implements FrameTransport {
   }
 
   send(text: string, bytes?: readonly Uint8Array[]): void {
-    if (bytes === undefined) this.#queue(KIND.literal, text, NONE);
-    else this.#queue(KIND.tagged, text, bytes);
+    this.#queue(bytes ? KIND.tagged : KIND.literal, text, bytes ?? NONE);
   }
 
   control(kind: number, payload: Uint8Array): void {

@@ -31,22 +31,6 @@ export interface Redeemed {
   methods: string[];
 }
 
-/** The caller's word when it goes on over a new connection (`channel.ts`). */
-export interface Resumption {
-  /** The id of the ticket that was redeemed. */
-  session: string;
-  nonce: string;
-  /** Messages of the worker that have arrived. */
-  received: number;
-  /** HMAC of `resumeTranscript` with the resume key. */
-  proof: string;
-}
-
-export interface Resumed {
-  received: number;
-  proof: string;
-}
-
 export interface CallerKey {
   jwk: Redemption['key'];
   thumbprint: string;
@@ -68,16 +52,14 @@ export function randomText(bytes: number): string {
   return toBase64url(random(bytes));
 }
 
-const derive = async (secret: string, jti: string, use: string) =>
+/** A key for one use, of a ticket's secret and id. */
+export const deriveKey = async (secret: string, jti: string, use: string) =>
   toBase64url(await hkdf(fromBase64url(secret), jti, `hauki/1 ${use}`));
 
 /** The key that the vault and the caller share. */
-export const sessionKey = (secret: string, jti: string) => derive(secret, jti, 'session');
+export const sessionKey = (secret: string, jti: string) => deriveKey(secret, jti, 'session');
 /** The key that the agent and the caller share; the vault never has it. */
-export const leaseKey = (secret: string, jti: string) => derive(secret, jti, 'lease');
-
-/** The key by which the holder of a session proves that it may go on over a new connection; the vault has it too. */
-export const resumeKey = (secret: string, jti: string) => derive(secret, jti, 'resume');
+export const leaseKey = (secret: string, jti: string) => deriveKey(secret, jti, 'lease');
 
 /** SHA-256 of the secret's text form, base64url, as the ticket names it. */
 export async function secretHash(secret: string): Promise<string> {
@@ -102,15 +84,6 @@ export async function macHolds(key: string, text: string, proof: unknown): Promi
 export function transcript(side: 'caller' | 'worker', jti: string, worker_nonce: string, caller_nonce: string): string {
   return `hauki/1 ${side}\n${jti}\n${worker_nonce}\n${caller_nonce}`;
 }
-
-/** The same for resuming; `received` is how many messages the speaker has received. */
-export const resumeTranscript = (
-  side: 'caller' | 'worker',
-  jti: string,
-  worker_nonce: string,
-  caller_nonce: string,
-  received: number,
-): string => `hauki/1 resume ${side}\n${jti}\n${worker_nonce}\n${caller_nonce}\n${received}`;
 
 /** What a heartbeat's MAC covers. The challenge came with the answer to the beat before; the first is the ticket's id. */
 export const heartbeatText = (worker: string, epoch: number, challenge: string) =>

@@ -11,10 +11,8 @@ import type { CallOptions } from './session.ts';
 /** What stands behind such a promise. */
 export interface PipelineSource {
   readonly promise: Promise<unknown>;
-  /** Calls `path` of the result (its last name is the method; an empty path calls the result itself). */
-  call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown>;
-  /** Reads `path` of the result. */
-  get(path: string[]): Promise<unknown>;
+  /** Calls `path` of the result: its last name is the method, an empty path calls the result itself. Without `args` reads. */
+  reach(path: string[], args?: unknown[], options?: CallOptions): Promise<unknown>;
   /** Somebody waits for the result. */
   observed(): void;
 }
@@ -93,12 +91,12 @@ function place(source: PipelineSource, path: string[]): unknown {
       if (typeof key === 'symbol' || SILENT.has(key)) return undefined;
       if (key === 'then' || key === 'catch' || key === 'finally') {
         // However often it is looked at, it is read once.
-        value ??= source.get(path);
+        value ??= source.reach(path);
         return value[key].bind(value);
       }
       return place(source, [...path, key]);
     },
-    apply: (_, __, args) => source.call(path, args),
+    apply: (_, __, args) => source.reach(path, args),
     set: () => false,
     defineProperty: () => false,
     setPrototypeOf: () => false,
@@ -126,12 +124,8 @@ class Later implements PipelineSource {
     this.#real.then(this.#resolve, this.#reject);
   }
 
-  call(path: string[], args: unknown[], options?: CallOptions): Promise<unknown> {
-    return afterwards(this.#real, path, args, options);
-  }
-
-  get(path: string[]): Promise<unknown> {
-    return afterwards(this.#real, path);
+  reach(...what: Parameters<PipelineSource['reach']>): Promise<unknown> {
+    return afterwards(this.#real, ...what);
   }
 }
 

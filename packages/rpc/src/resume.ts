@@ -1,10 +1,41 @@
-/** The caller's side of the handshake by which a session goes on over a new connection: `rpc.hello`, then `rpc.resume`. */
+/**
+ * How a session goes on over a new connection: what both sides prove to each other, and the caller's side of it:
+ * `rpc.hello`, then `rpc.resume`.
+ */
 import { ConnectionLost, ProtocolViolation, SessionLost } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Channel } from './channel.ts';
-import { type Hello, mac, macHolds, type Resumed, type Resumption, randomText, resumeTranscript } from './handshake.ts';
+import { deriveKey, type Hello, mac, macHolds, randomText } from './handshake.ts';
 import { Session } from './session.ts';
 import type { FrameTransport, TransportEvents } from './transport.ts';
+
+/** The caller's word when it goes on over a new connection (`channel.ts`). */
+export interface Resumption {
+  /** The id of the ticket that was redeemed. */
+  session: string;
+  nonce: string;
+  /** Messages of the worker that have arrived. */
+  received: number;
+  /** HMAC of `resumeTranscript` with the resume key. */
+  proof: string;
+}
+
+export interface Resumed {
+  received: number;
+  proof: string;
+}
+
+/** The key by which the holder of a session proves that it may go on over a new connection; the vault has it too. */
+export const resumeKey = (secret: string, jti: string) => deriveKey(secret, jti, 'resume');
+
+/** What both sides prove over (see `transcript`); `received` is how many messages the speaker has received. */
+export const resumeTranscript = (
+  side: 'caller' | 'worker',
+  jti: string,
+  worker_nonce: string,
+  caller_nonce: string,
+  received: number,
+): string => `hauki/1 resume ${side}\n${jti}\n${worker_nonce}\n${caller_nonce}\n${received}`;
 
 /**
  * Goes on with a session over a new connection; an older one still carries what comes until this succeeds. Rejects with

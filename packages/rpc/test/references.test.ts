@@ -124,7 +124,7 @@ for (const kind of KINDS)
       // A path goes through own properties of plain values only.
       const raw = (path: string[], method: string) => {
         const { source } = RemotePromise.begunBy(t.on_b.tools())!;
-        return method === 'get' ? source.get(path) : source.call(path, []);
+        return source.reach(path, method === 'get' ? undefined : []);
       };
       assert.equal(await raw(['at', 'deep'], 'get'), 3);
       assert.equal(await raw(['hasOwnProperty'], 'get'), undefined);
