@@ -1,6 +1,6 @@
 /** A microkernel from outside: what is posted serves, what is wrong changes nothing, what was before can come back. */
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { BadInput, EditRefused, EvolveRejected, isError, ModuleUnknown } from '@hauki/mesh';
@@ -64,7 +64,8 @@ for (const driver of DRIVERS)
         mine: '1',
         token: null,
       });
-      assert.equal(readFileSync(join(kernel.data_dir, 'uah_endpoints', 'first.ts'), 'utf8').includes('x-own'), true);
+      const copy = join(kernel.data_dir, 'uah_endpoints', 'first.ts');
+      await until('the readable copy', () => existsSync(copy) && readFileSync(copy, 'utf8').includes('x-own'));
     });
 
     it('lets a new version take the place of one that serves, and goes back', async () => {

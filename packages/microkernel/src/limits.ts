@@ -35,6 +35,8 @@ export const KERNEL_LIMITS = {
   held_ms: 10_000,
   /** After so long what an old version still serves is cut. */
   drain_ms: 30_000,
+  /** An old version that serves nothing more is ended so much later. */
+  rest_ms: 200,
   /** A state that is handed over. */
   state_bytes: 4 * 1024 * 1024,
   /** Dehydrating and hydrating. */
