@@ -114,7 +114,10 @@ const control: VmControl = {
       request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
       evaluate: () => import('worker.mjs' as string),
     });
-    return inside.load('', setup);
+    const methods = await inside.load('', setup);
+    // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.
+    if (setup.kind === 'plugin') timers.setTimeout(platform, 0);
+    return methods;
   },
   async call(method, params, role) {
     return inside!.call(method, params, role);
