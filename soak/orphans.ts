@@ -3,16 +3,11 @@
  * -9 at random moments under a stream of clones; afterwards nothing of it and of its vaults is left. `--life` is the
  * longest time that an agent gets once it is ready, in milliseconds.
  */
-import { createHash, randomInt } from 'node:crypto';
+import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { DRIVERS, type DriverName, missing } from '../test/support/mesh.ts';
 import { orphanStorm } from '../test/support/orphan-storm.ts';
-
-/** Numbers in [0, 1) that a seed gives again. */
-function seeded(seed: string): () => number {
-  let count = 0;
-  return () => createHash('sha256').update(`${seed}/${count++}`).digest().readUInt32BE() / 2 ** 32;
-}
+import { seeded } from '../test/support/seeded.ts';
 
 export async function run(args: string[]): Promise<void> {
   const { values } = parseArgs({
