@@ -1,6 +1,6 @@
 /**
  * `npm run demo`: the main job, in acts, on a mesh of one core and three nodes on free ports of this machine.
- * With LXC it uses LXC vaults, without it QuickJS; `--driver lxc|quickjs` chooses.
+ * With LXC it uses LXC vaults, without it QuickJS; `--driver lxc|quickjs` chooses. `--act 5` plays one act alone.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,14 +12,19 @@ import { scouts } from './acts/01-scouts.ts';
 import { rawSource } from './acts/02-raw-source.ts';
 import { silence } from './acts/03-silence.ts';
 import { kernel } from './acts/04-kernel.ts';
+import { ops } from './acts/05-ops.ts';
 import { type Act, heading, ms } from './stage.ts';
 
-const ACTS: Act[] = [scouts, rawSource, silence, kernel];
+const ACTS: Act[] = [scouts, rawSource, silence, kernel, ops];
 const NODES = ['north', 'east', 'south'];
 
-const { values } = parseArgs({ options: { driver: { type: 'string' } } });
+const { values } = parseArgs({ options: { driver: { type: 'string' }, act: { type: 'string' } } });
 if (values.driver !== undefined && values.driver !== 'lxc' && values.driver !== 'quickjs') {
   console.error(`demo: --driver is lxc or quickjs, not ${values.driver}`);
+  process.exit(2);
+}
+if (values.act !== undefined && !ACTS[Number(values.act) - 1]) {
+  console.error(`demo: --act is a number from 1 to ${ACTS.length}, not ${values.act}`);
   process.exit(2);
 }
 
@@ -43,6 +48,7 @@ try {
     `  vaults: ${driver}${lxc.available ? '' : ` (no lxc here: ${lxc.reason})`}. ${nodes[0]!.drivers[driver]?.isolation ?? ''}`,
   );
   for (const [i, act] of ACTS.entries()) {
+    if (values.act !== undefined && Number(values.act) !== i + 1) continue;
     heading(`Act ${i + 1}. ${act.title}`);
     await act.play({ local, mesh, driver });
   }

@@ -7,15 +7,13 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { type StartedKernel, startKernel } from '@hauki/cli';
+import { ircPlugin, type StartedKernel, startKernel } from '@hauki/cli';
 import { connect, connectKernel, Forbidden, isError } from '@hauki/mesh';
-import { bundle } from '@hauki/mesh/bundle';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { type Ircd, ircMissing, startIrcd, Watcher } from './support/ircd.ts';
 import { until, useMesh } from './support/mesh.ts';
 
 const AGENT = fileURLToPath(new URL('../examples/agents/ops-agent.ts', import.meta.url));
-const PLUGIN = fileURLToPath(new URL('../plugins/irc.ts', import.meta.url));
 const SCRAPER = readFileSync(new URL('../examples/plugins/data_scraper.ts', import.meta.url), 'utf8');
 
 describe('a worker agent on IRC', { skip: ircMissing }, () => {
@@ -30,7 +28,7 @@ describe('a worker agent on IRC', { skip: ircMissing }, () => {
   before(async () => {
     ircd = await startIrcd();
     watcher = await new Watcher(ircd.port).join();
-    const { source, language } = await bundle(PLUGIN, { driver: 'quickjs' });
+    const plugin = await ircPlugin(`127.0.0.1:${ircd.port}`);
     for (const i of [0, 1]) {
       const kernel = await startKernel({
         data_dir: join(folder, String(i)),
@@ -45,17 +43,7 @@ describe('a worker agent on IRC', { skip: ircMissing }, () => {
       // The first is busy with something already.
       if (i === 0)
         await door.evolve({ target_module: 'busy', content: `export default { fetch: () => new Response('x') }` });
-      await door.evolve({
-        target_module: 'irc',
-        content: source,
-        language,
-        grants: {
-          connect: [`127.0.0.1:${ircd.port}`],
-          meshfs: { read: ['gem-pointer://kernel/', 'gem-pointer://irc/'], write: ['gem-pointer://irc/'] },
-          time: true,
-          random: true,
-        },
-      });
+      await door.evolve(plugin);
     }
     await until('both are online', () => watcher.lines('Online. Awaiting DNA Injection.').length === 2);
   });

@@ -1,13 +1,11 @@
 /** A kernel on IRC: what it becomes is said on `#ops` once and in order, and what is said there changes nothing. */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { bundle } from '@hauki/mesh/bundle';
+import { ircPlugin } from '@hauki/cli';
 import { type Ircd, ircMissing, startIrcd, Watcher } from './support/ircd.ts';
 import { useKernel } from './support/kernel.ts';
 import { DRIVERS, missing, until } from './support/mesh.ts';
 
-const PLUGIN = fileURLToPath(new URL('../plugins/irc.ts', import.meta.url));
 const MODULE = (text: string) => `export default { fetch: () => new Response('${text}') }`;
 
 for (const driver of DRIVERS)
@@ -24,19 +22,8 @@ for (const driver of DRIVERS)
     };
     /** `more`: text behind the source, for another digest. */
     const inject = async (more = '') => {
-      const { source, language } = await bundle(PLUGIN, { driver });
-      await kernel.door.evolve({
-        target_module: 'irc',
-        content: source + more,
-        language,
-        driver,
-        grants: {
-          connect: [`127.0.0.1:${ircd.port}`],
-          meshfs: { read: ['gem-pointer://kernel/', 'gem-pointer://irc/'], write: ['gem-pointer://irc/'] },
-          time: true,
-          random: true,
-        },
-      });
+      const plugin = await ircPlugin(`127.0.0.1:${ircd.port}`, driver);
+      await kernel.door.evolve({ ...plugin, content: plugin.content + more, driver });
       expected.push(route('irc'));
     };
     const state = () => kernel.json('irc/');
@@ -134,7 +121,7 @@ for (const driver of DRIVERS)
     it('stays away while it is staged, refused or tried dry', async () => {
       const joins = () => watcher.raw.filter((line) => / JOIN :?#ops/.test(line)).length;
       const before = joins();
-      const { source, language } = await bundle(PLUGIN, { driver });
+      const { content: source, language } = await ircPlugin(`127.0.0.1:${ircd.port}`, driver);
       const tests = [{ path: '/', expect: { status: 500 } }];
       await assert.rejects(
         kernel.door.evolve({ target_module: 'irc', content: `${source}\n// 4`, language, driver, tests }),

@@ -1,13 +1,12 @@
 /** A microkernel from outside: what is posted serves, what is wrong changes nothing, what was before can come back. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { BadInput, EditRefused, EvolveRejected, isError, ModuleUnknown } from '@hauki/mesh';
-import { WebSocket } from 'ws';
 import { useKernel } from './support/kernel.ts';
 import { DRIVERS, missing, until } from './support/mesh.ts';
+import { assertEchoes, ECHO, openSocket, refusal } from './support/sockets.ts';
 
 const answers = (text: string) => `export default { fetch: () => new Response(${JSON.stringify(text)}) };`;
 const rejected = (stage: string, why: RegExp) => (error: unknown) => {
@@ -65,7 +64,8 @@ for (const driver of DRIVERS)
         mine: '1',
         token: null,
       });
-      assert.equal(readFileSync(join(kernel.data_dir, 'uah_endpoints', 'first.ts'), 'utf8').includes('x-own'), true);
+      const copy = join(kernel.data_dir, 'uah_endpoints', 'first.ts');
+      await until('the readable copy', () => existsSync(copy) && readFileSync(copy, 'utf8').includes('x-own'));
     });
 
     it('lets a new version take the place of one that serves, and goes back', async () => {
@@ -259,36 +259,24 @@ for (const driver of DRIVERS)
     });
 
     it('carries WebSockets of modules, both ways, and refuses them where a module does not', async () => {
-      await kernel.door.evolve({
-        target_module: 'sockets',
-        content: `export default { fetch(request) {
-          if (request.headers.get('upgrade') !== 'websocket') return new Response('plain', { status: 426 });
-          const [client, server] = Object.values(new WebSocketPair());
-          server.accept();
-          server.addEventListener('message', ({ data }) => {
-            if (data === 'bye') return server.close();
-            server.send(typeof data === 'string' ? 'echo ' + data : data);
-          });
-          return new Response(null, { status: 101, webSocket: client });
-        } };`,
-      });
-      const url = `${kernel.process.url.replace('http', 'ws')}/api/plugins/sockets/x`;
-      const headers = { authorization: `Bearer ${kernel.process.token}` };
-      const socket = new WebSocket(url, { headers });
-      await once(socket, 'open');
-      socket.send('a');
-      assert.equal(String((await once(socket, 'message'))[0]), 'echo a');
-      socket.send(new Uint8Array([1, 2, 3]));
-      assert.deepEqual([...((await once(socket, 'message'))[0] as Buffer)], [1, 2, 3]);
-      socket.send('bye');
-      assert.equal((await once(socket, 'close'))[0], 1000);
+      await kernel.door.evolve({ target_module: 'sockets', content: ECHO });
+      await assertEchoes(await openSocket(kernel.process, 'sockets/x'));
       assert.equal((await kernel.get('sockets/')).status, 426);
-      const stranger = new WebSocket(url);
-      const [, refused] = await once(stranger, 'unexpected-response');
-      assert.equal(refused.statusCode, 401);
+      const open = await Promise.all(Array.from({ length: 96 }, () => openSocket(kernel.process, 'sockets/x')));
+      await assert.rejects(openSocket(kernel.process, 'sockets/x'), /429/);
+      // There is room for bodies in pieces all the same.
+      assert.equal((await kernel.get('sockets/', { method: 'POST', body: new Uint8Array(200_000) })).status, 200);
+      for (const socket of open) socket.terminate();
+      await until('their places are free', () =>
+        openSocket(kernel.process, 'sockets/x').then(
+          () => true,
+          () => false,
+        ),
+      );
+      assert.equal(await refusal(`${kernel.process.url}/api/plugins/sockets/x`), 401);
       await kernel.door.evolve({ target_module: 'deaf', content: answers('no sockets here') });
-      const deaf = new WebSocket(url.replace('sockets', 'deaf'), { headers });
-      assert.equal((await once(deaf, 'unexpected-response'))[1].statusCode, 200);
+      const authorization = `Bearer ${kernel.process.token}`;
+      assert.equal(await refusal(`${kernel.process.url}/api/plugins/deaf/`, { authorization }), 200);
     });
 
     it('lets two versions serve side by side, one of them by header only', async () => {

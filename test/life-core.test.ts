@@ -9,6 +9,7 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { startCore } from '@hauki/cli';
 import {
+  BadInput,
   connect,
   Forbidden,
   isError,
@@ -31,6 +32,9 @@ interface Talker extends Calculator {
   crash(): never;
 }
 const source = { source: SOURCE };
+/** Counts, and so computes: so far that it takes more than 250 ms anywhere, and much less than 10 s. */
+const COUNTS = { source: 'export function count(n) { let i = 0; while (i < n) i++; return i; }' };
+const MANY = 12_000_000;
 const name = (word: string) => `${word}-${crypto.randomUUID().slice(0, 8)}`;
 const exceeded = (what: RegExp) => (error: unknown) => isError(error, QuotaExceeded) && what.test(error.fields.what);
 
@@ -61,6 +65,44 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
       Promise.resolve(refused),
       (error) => isError(error, NoNodeFits) && /isolation vm, less than container/.test(error.message),
     );
+  });
+
+  it('bounds what a turn of a worker may compute as it was asked to, in clones, lasting workers and jobs', async () => {
+    const quick = { driver: 'quickjs', memory_mib: 8 } as const;
+    const wide = used.mesh.clone<{ count(n: number): number }>(COUNTS, { ...quick, turn_ms: 10_000 });
+    assert.equal(await wide.count(MANY), MANY);
+    const { worker } = await used.mesh.details(wide);
+    const listed = (await used.mesh.registry()).workers.find((one) => one.worker === worker);
+    assert.equal(listed!.turn_ms, 10_000);
+    await used.mesh.destruct(wide);
+
+    const narrow = used.mesh.clone<{ count(n: number): number }>(COUNTS, { ...quick, turn_ms: 250 });
+    const dead = (await used.mesh.details(narrow)).worker;
+    assert.equal(await narrow.count(10), 10);
+    await assert.rejects(Promise.resolve(narrow.count(MANY)));
+    await until('its end is known', async () => (await used.mesh.why(dead)).state === 'dead');
+    const state = await used.mesh.why(dead);
+    assert.ok(state.state === 'dead' && state.fate.cause === 'misbehaved', JSON.stringify(state));
+
+    const lasting = name('narrow');
+    await used.mesh.provision(COUNTS, { ...quick, name: lasting, turn_ms: 250 });
+    const kept = (await used.mesh.registry()).workers.find((one) => one.worker.startsWith(lasting));
+    assert.equal(kept!.turn_ms, 250);
+    await used.mesh.lasting.delete(lasting);
+    const job = { ...quick, method: 'count', params: [MANY], attempts: 1 };
+    assert.equal(await (await used.mesh.spool(COUNTS, { ...job, turn_ms: 10_000 })).result(), MANY);
+    await assert.rejects((await used.mesh.spool(COUNTS, { ...job, turn_ms: 250 })).result());
+
+    const refused = (options: object, why: RegExp) =>
+      assert.rejects(
+        Promise.resolve(used.mesh.clone(COUNTS, options)),
+        (error) => isError(error, BadInput) && why.test(error.message),
+      );
+    for (const turn_ms of [9, 10_001]) await refused({ ...quick, turn_ms }, /from 10 to 10000/);
+    await refused({ ...quick, turn_ms: 10.5 }, /turn_ms/);
+    await refused({ turn_ms: 100 }, /no driver but quickjs bounds a turn/);
+    const { code, err } = await hauki('clone', 'examples/workers/greeter.ts', '--driver', 'quickjs', '--turn', '11s');
+    assert.deepEqual([code, /from 10 to 10000/.test(err)], [2, true]);
   });
 
   it('is a quota that no burst passes, for the token and all below it', async () => {

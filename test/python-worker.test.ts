@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { GrantMissing, isError, NoNodeFits, RemoteError, SourceRejected, WorkerDied } from '@hauki/mesh';
+import { Forbidden, GrantMissing, isError, NoNodeFits, RemoteError, SourceRejected, WorkerDied } from '@hauki/mesh';
 import { type DriverName, missing, traces, until, useMesh } from './support/mesh.ts';
 
 const PYTHON = '/usr/bin/python3';
@@ -113,6 +113,35 @@ for (const driver of ['lxc', 'process'] satisfies DriverName[])
       const twice = mesh.clone<{ twice(n: number): number }>(pointer, { driver });
       assert.equal(await twice.twice(21), 42);
       await mesh.destruct(twice);
+    });
+
+    it('has the clock and entropy, and says so; a worker that lacks them may not clone one', async () => {
+      const { mesh } = used;
+      const source = `
+import os, time
+def now(): return time.time()
+def drawn(): return os.urandom(8)
+`;
+      const worker = clone<{ now(): number; drawn(): Uint8Array }>(source, { grants: { time: false } });
+      assert.ok((await worker.now()) > 0);
+      assert.equal((await worker.drawn()).length, 8);
+      const { worker: name } = await mesh.details(worker);
+      const { grants } = (await mesh.registry()).workers.find((one) => one.worker === name)!;
+      assert.deepEqual([grants.time, grants.random], [true, true]);
+      await mesh.destruct(worker);
+
+      const { pointer } = await mesh.meshfs.write(`gem-pointer://workers/clock_${driver}.py`, source);
+      const family = `export const now = async () => (await hauki.clone('${pointer}', { driver: '${driver}' })).now();`;
+      const parent = (more: object) =>
+        mesh.clone<{ now(): number }>(
+          { source: family },
+          { driver: 'quickjs', grants: { clone: 1, meshfs: { read: [pointer] }, ...more } },
+        );
+      await assert.rejects(
+        Promise.resolve(parent({}).now()),
+        (error) => isError(error, Forbidden) && /time/.test(error.message),
+      );
+      assert.ok((await parent({ time: true, random: true }).now()) > 0);
     });
 
     it('gives whole values, errors with their lines, and calls back', async () => {

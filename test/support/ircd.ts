@@ -7,10 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { until } from './mesh.ts';
 
-const COMMAND = ['/usr/sbin/ngircd', '/usr/bin/ngircd'].find((file) => existsSync(file));
+/** Where ngircd is installed; undefined where it is not. */
+export const NGIRCD = ['/usr/sbin/ngircd', '/usr/bin/ngircd'].find((file) => existsSync(file));
 
 /** Why tests of IRC cannot run here; false where they can. In CI that is a failure, not a skip. */
-export const ircMissing: string | false = COMMAND || process.env.CI ? false : 'ngircd is not installed';
+export const ircMissing: string | false = NGIRCD || process.env.CI ? false : 'ngircd is not installed';
 
 /** A port that is free and no outgoing connection is given, so that a server can come back to it. */
 async function freePort(): Promise<number> {
@@ -40,7 +41,7 @@ export interface Ircd {
 
 /** Starts an ngircd. The longest nick it lets in can be set. */
 export async function startIrcd({ nick_chars = 31 } = {}): Promise<Ircd> {
-  if (!COMMAND) throw new Error('ngircd is not installed: apt-get install ngircd');
+  if (!NGIRCD) throw new Error('ngircd is not installed: apt-get install ngircd');
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), 'hauki-ircd-'));
   chmodSync(folder, 0o755);
@@ -70,7 +71,7 @@ export async function startIrcd({ nick_chars = 31 } = {}): Promise<Ircd> {
   const ircd: Ircd = {
     port,
     async start() {
-      const started = spawn(COMMAND, ['-n', '-f', file], { stdio: 'ignore' });
+      const started = spawn(NGIRCD, ['-n', '-f', file], { stdio: 'ignore' });
       child = started;
       await until('ngircd listens', async () => {
         if (started.exitCode !== null) throw new Error(`ngircd ended with ${started.exitCode}`);
@@ -107,13 +108,23 @@ export class Watcher {
   readonly #port: number;
   readonly #nick: string;
   readonly #channel: string;
+  readonly #tell: (nick: string, text: string) => void;
   #socket: Socket | undefined;
   #joined = false;
 
-  constructor(port: number, channel = '#ops', nick = `w${Math.random().toString(36).slice(2, 8)}`) {
+  /** `tell` is called with each line as it is heard. */
+  constructor(
+    port: number,
+    {
+      channel = '#ops',
+      nick = `w${Math.random().toString(36).slice(2, 8)}`,
+      tell = (_: string, __: string) => {},
+    } = {},
+  ) {
     this.#port = port;
     this.#channel = channel;
     this.#nick = nick;
+    this.#tell = tell;
   }
 
   /** Connects, anew where it was connected before. Resolves when it is in the channel. */
@@ -139,8 +150,11 @@ export class Watcher {
     if (command === 'PING') socket.write(`PONG ${rest}\r\n`);
     else if (command === '001') socket.write(`JOIN ${this.#channel}\r\n`);
     else if (command === 'JOIN' && nick === this.#nick) this.#joined = true;
-    else if (command === 'PRIVMSG' && rest.startsWith(`${this.#channel} :`))
-      this.heard.push({ nick, text: rest.slice(this.#channel.length + 2) });
+    else if (command === 'PRIVMSG' && rest.startsWith(`${this.#channel} :`)) {
+      const text = rest.slice(this.#channel.length + 2);
+      this.heard.push({ nick, text });
+      this.#tell(nick, text);
+    }
   }
 
   /** What was heard that fits. */

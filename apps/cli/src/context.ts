@@ -107,6 +107,7 @@ export interface CloneFlags extends Common {
   driver?: string;
   minIsolation?: string;
   cpu?: string;
+  turn?: string;
   label?: string[];
   memory?: string;
   fetch?: string[];
@@ -131,6 +132,7 @@ export const withModuleFlags = (command: Command): Command =>
     .option('--driver <name>', 'lxc, quickjs or process; default: the strongest that a node offers')
     .option('--min-isolation <level>', `no vault weaker than this: ${ISOLATION_LEVELS.join(', ')}`)
     .option('--cpu <share>', 'share of a core, from 0.05 to 1')
+    .option('--turn <time>', 'what one turn of its code may compute, 10ms to 10s; with --driver quickjs')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
     .option('--memory <MiB>', 'memory of the vault')
     .option('--fetch <[METHODS@]host:port[/n]>', 'grant: may fetch from there, n times a minute; repeatable', collect)
@@ -208,6 +210,7 @@ export function cloneOptions(flags: CloneFlags): CloneOptions {
     driver: flags.driver,
     min_isolation: flags.minIsolation as IsolationLevel | undefined,
     cpu: flags.cpu === undefined ? undefined : Number(flags.cpu),
+    turn_ms: milliseconds('--turn', flags.turn),
     labels: flags.label && pairs('--label', flags.label),
     memory_mib: flags.memory === undefined ? undefined : whole('--memory', flags.memory),
     routing: flags.routing,

@@ -13,11 +13,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { BadInput, type Mesh } from '@hauki/mesh';
-import { bundle } from '@hauki/mesh/bundle';
 import { firstLine, type KernelProcessOptions } from '@hauki/microkernel';
 import { ConnectionLost, describe, isError, KERNEL_LINK, LIMITS, OutcomeUnknown } from '@hauki/protocol';
 import { dialUpgrade } from '@hauki/rpc/node';
 import { Sandboxes } from '@hauki/vault';
+import { ircPlugin } from './irc-plugin.ts';
 import { type SwarmKernel, swarmDir } from './swarm-state.ts';
 
 export interface SwarmOptions {
@@ -51,7 +51,6 @@ export interface Swarm {
 }
 
 const REPOSITORY = fileURLToPath(new URL('../../../', import.meta.url));
-const PLUGIN = join(REPOSITORY, 'plugins/irc.ts');
 const KERNEL = 'packages/microkernel/src/main.ts';
 const KERNEL_PORT = 8_000;
 /** From its sandbox's start to its being registered with the core, on a machine that starts fifty. */
@@ -226,13 +225,10 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
     }
   };
 
-  let bundled: ReturnType<typeof bundle> | undefined;
-  const plugin = async () => {
-    bundled ??= bundle(PLUGIN, { driver: 'quickjs' });
-    const { source: content, language } = await bundled;
-    const meshfs = { read: ['gem-pointer://kernel/', 'gem-pointer://irc/'], write: ['gem-pointer://irc/'] };
-    const grants = { connect: [irc!], meshfs, time: true, random: true };
-    return { target_module: 'irc', content, language, grants };
+  let bundled: ReturnType<typeof ircPlugin> | undefined;
+  const plugin = () => {
+    bundled ??= ircPlugin(irc!);
+    return bundled;
   };
 
   try {

@@ -1,76 +1,24 @@
 /** `hauki fs` as a person or a script uses it: history, rm, watch, cp, sync, gc, each with its JSON and exit codes. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { after, before, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { before, describe, it } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
-import { connect, type Mesh } from '@hauki/mesh';
+import type { Mesh } from '@hauki/mesh';
 import fc from 'fast-check';
 import { until } from '../../../test/support/mesh.ts';
-import { type StartedCore, startCore } from '../src/local-mesh.ts';
 import { renderMarkdown, width } from '../src/render-markdown.ts';
 import { plan } from '../src/sync-plan.ts';
-
-const BIN = fileURLToPath(new URL('../bin/hauki.js', import.meta.url));
+import { fsBench } from './support/fs-bench.ts';
 
 describe('hauki fs', { concurrency: true }, () => {
-  let folder: string;
-  let core: StartedCore;
+  const bench = fsBench();
+  const { start, run, json, local } = bench;
   let mesh: Mesh;
-
-  const start = (args: string[]): ChildProcess =>
-    spawn(process.execPath, [BIN, 'fs', ...args], {
-      env: { ...process.env, HAUKI_DATA: folder, HAUKI_URL: core.url, HAUKI_TOKEN: core.token, NO_COLOR: '1' },
-      stdio: ['pipe', 'pipe', 'pipe'],
-    });
-  const run = async (args: string[], input: string | Buffer = '') => {
-    const child = start(args);
-    const out: Buffer[] = [];
-    let err = '';
-    child.stdout!.on('data', (data) => out.push(data));
-    child.stderr!.on('data', (data) => {
-      err += data;
-    });
-    child.stdin!.end(input);
-    const [code] = await once(child, 'close');
-    const bytes = Buffer.concat(out);
-    return { code: code as number, out: bytes.toString(), bytes, err };
-  };
-  const json = async (args: string[]): Promise<any> => {
-    const { out, err } = await run([...args, '--json']);
-    assert.notEqual(out, '', err);
-    return JSON.parse(out);
-  };
-  const local = (name: string) => {
-    const path = join(folder, 'local', name);
-    mkdirSync(path, { recursive: true });
-    return path;
-  };
-
-  before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'hauki-fs-'));
-    core = await startCore(folder);
-    mesh = await connect({ core: core.url, token: core.token });
-  });
-  after(async () => {
-    await mesh.close();
-    await core.stop();
-    rmSync(folder, { recursive: true, force: true });
+  before(() => {
+    mesh = bench.mesh();
   });
 
   it('teaches with --help', async () => {
@@ -195,13 +143,13 @@ describe('hauki fs', { concurrency: true }, () => {
     assert.equal((await mesh.meshfs.resolve(`${prefix}/tool.ts`)).content, 'export const a = 2;');
     assert.equal((await mesh.meshfs.resolve(`${prefix}/tool.ts`, { version: 2 })).content, 'export const a = 3;');
 
-    const there = join(folder, 'local', 'pulled');
+    const there = join(bench.folder(), 'local', 'pulled');
     assert.equal((await json(['sync', there, prefix, '--pull'])).pulled.length, 3);
     assert.deepEqual(readdirSync(there).sort(), ['.hauki-sync.json', 'Makefile', 'notes.md', 'tool.ts']);
     await mesh.meshfs.delete(`${prefix}/notes.md`);
     assert.deepEqual((await json(['sync', there, prefix, '--pull'])).deleted, ['notes.md']);
     assert.ok(!existsSync(join(there, 'notes.md')));
-    assert.equal((await run(['sync', join(folder, 'nothing'), prefix])).code, 2);
+    assert.equal((await run(['sync', join(bench.folder(), 'nothing'), prefix])).code, 2);
     assert.equal((await run(['sync', here, 'wiki/sync'])).code, 2);
   });
 

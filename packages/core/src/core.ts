@@ -34,6 +34,7 @@ import { Events } from './events.ts';
 import { createFamily } from './family.ts';
 import { Fates } from './fates.ts';
 import { Gateway } from './kernels/gateway.ts';
+import { GatewaySockets } from './kernels/gateway-sockets.ts';
 import { Kernels } from './kernels/kernels.ts';
 import { serveKernel } from './kernels/link.ts';
 import { Lasting } from './lasting/lasting.ts';
@@ -246,6 +247,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       admitCaller(typeof by === 'string' ? auth.bearer(by) : auth.authenticate(by), worker, socket),
   });
 
+  const gatewaySockets = new GatewaySockets({ kernels, auth, hold: heldBy });
+
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());
     upgraded.add(socket);
@@ -256,8 +259,12 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
       const wanted = request.headers.upgrade?.toLowerCase();
       if (worker !== undefined && wanted === 'websocket') return await websockets.serve(worker, request, socket, head);
+      if (wanted === 'websocket' && (await gatewaySockets.take(request, socket, head))) return;
       if (wanted !== UPGRADE_PROTOCOL)
-        throw new BadInput({ what: 'upgrade', why: `only to ${UPGRADE_PROTOCOL}; to websocket, for a worker` });
+        throw new BadInput({
+          what: 'upgrade',
+          why: `only to ${UPGRADE_PROTOCOL}; to websocket, for a worker or a module`,
+        });
       if (path === '/api/v2/node/link') {
         const principal = auth.principal(request, 'node');
         heldBy(principal, socket);
@@ -315,6 +322,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     async close() {
       spool.close();
       await lasting.close();
+      await gatewaySockets.close();
       for (const socket of upgraded) socket.destroy();
       app.server.closeAllConnections();
       await app.close();

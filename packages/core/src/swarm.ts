@@ -9,6 +9,7 @@ import {
   type Fate,
   type GrantRequest,
   type Grants,
+  heldGrants,
   ISOLATION_LEVELS,
   type IsolationLevel,
   isError,
@@ -27,6 +28,7 @@ import {
   secretValues,
   type Ticket,
   TooLarge,
+  TURN_MS,
   VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
@@ -37,7 +39,7 @@ import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
-import type { TicketOffice } from './tickets.ts';
+import type { Spawned, TicketOffice } from './tickets.ts';
 import type { VolumeHomes } from './volumes.ts';
 
 export interface SpawnRequest {
@@ -51,6 +53,8 @@ export interface SpawnRequest {
   memory_mib?: number;
   /** Share of a core. */
   cpu?: number;
+  /** What one turn of its code may compute; with the driver quickjs alone. */
+  turn_ms?: number;
   grants?: GrantRequest;
   /** Values that the worker may have sent, and never sees. */
   secrets?: SecretRequests;
@@ -107,6 +111,8 @@ export interface PlaceOptions {
   restart?: boolean;
   /** Called when a node is chosen, before it hears of the job; a rejection ends the placement. May set the epoch. */
   chosen?(worker: string, node: RegisteredNode, driver: string): Promise<{ epoch?: number }>;
+  /** Called when there is a vault and the worker is being loaded: it is tried on no other node then. */
+  ready?: ((node: string, made: Provisioned) => void) | undefined;
 }
 
 export class Swarm {
@@ -116,12 +122,23 @@ export class Swarm {
     this.#powers = powers;
   }
 
-  async spawn(request: SpawnRequest, principal: Principal): Promise<{ worker: string; node: string; ticket: Ticket }> {
+  /** `early`: told what will be resolved with as soon as there is a vault, whose worker may then still fail to load. */
+  async spawn(request: SpawnRequest, principal: Principal, early?: (spawned: Spawned) => void): Promise<Spawned> {
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
+    const { lease, grants } = order.job;
+    const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
+      const ticket = await this.#powers.office.sign({ ...made, node, lease, grants }, made.ticket, request.audience);
+      return { worker: made.worker, node, ticket };
+    };
+    let told: Promise<Spawned> | undefined;
+    const ready = (node: string, made: Provisioned) => {
+      told ??= sign(node, made);
+      told.then(early, () => {});
+    };
     // A name of its own for each try: an answer that was lost must not collide with the next.
-    const { entry, made } = await this.place(order, { name: () => `w-${randomName(9)}` });
-    const { worker, node } = entry;
-    return { worker, node, ticket: await this.#powers.office.sign(entry, made.ticket, request.audience) };
+    const name = () => `w-${randomName(9)}`;
+    const { entry, made } = await this.place(order, { name, ready: early && ready });
+    return told ?? sign(entry.node, made);
   }
 
   /**
@@ -133,14 +150,15 @@ export class Swarm {
     principal: Principal,
     scopes: { source: Scope; pointer: Scope },
   ): Promise<Order> {
-    const { memory_mib, driver, labels = {}, cpu, min_isolation } = request;
-    const grants = normaliseGrants(request.grants, request.secrets);
+    const { memory_mib, driver, labels = {}, cpu, turn_ms, min_isolation } = request;
+    const asked = normaliseGrants(request.grants, request.secrets);
     const secrets = secretValues(request.secrets);
-    demandGrants(principal, grants);
+    demandGrants(principal, asked);
     // Source of one's own is more than what others have kept under a pointer.
     if (request.source !== undefined) demand(principal, { scope: scopes.source });
     else if (request.pointer) demand(principal, { scope: scopes.pointer, pointer: request.pointer });
     const { source, language, pointer } = await this.#source(request);
+    const grants = heldGrants(asked, runtimeOf(language));
     // Whoever may run what is kept under pointers may have it import others; source of one's own could tell what they say.
     const reading: readonly Scope[] = pointer === undefined ? ['meshfs.read'] : ['meshfs.read', scopes.pointer];
     const powers = {
@@ -154,6 +172,10 @@ export class Swarm {
       throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
     if (cpu !== undefined && !(cpu >= CPU.least && cpu <= CPU.most))
       throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU.least} to ${CPU.most}` });
+    if (turn_ms !== undefined && driver !== 'quickjs')
+      throw new BadInput({ what: 'turn_ms', why: 'no driver but quickjs bounds a turn: name it (driver: quickjs)' });
+    if (turn_ms !== undefined && !(turn_ms >= TURN_MS.least && turn_ms <= TURN_MS.most))
+      throw new BadInput({ what: 'turn_ms', why: `from ${TURN_MS.least} to ${TURN_MS.most}` });
     if (min_isolation !== undefined && !ISOLATION_LEVELS.includes(min_isolation))
       throw new BadInput({ what: 'min_isolation', why: `one of ${ISOLATION_LEVELS.join(', ')}` });
     const job = {
@@ -166,6 +188,7 @@ export class Swarm {
       ...(secrets ? { secrets } : {}),
       lease,
       ...(cpu === undefined ? {} : { cpu }),
+      ...(turn_ms === undefined ? {} : { turn_ms }),
       ...(min_isolation === undefined ? {} : { min_isolation }),
       ttl_ms: request.ttl_ms ?? 0,
       ...(request.max_life_ms ? { max_life_ms: request.max_life_ms } : {}),
@@ -208,6 +231,9 @@ export class Swarm {
       const claim = volume ? await volumes.claim(owner, volume, node.info.node) : undefined;
       if (claim && claim.node !== node.info.node) continue;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
+      const { ready } = options;
+      if (ready) job.early = true;
+      let told = false;
       // Nothing awaits from the look at the quota to the reservation. One that is tried again was counted already.
       quota.release();
       quota.release = quotas.reserve(job.owner, job.memory_mib, tried.size === 0 && options.restart !== true);
@@ -227,6 +253,10 @@ export class Swarm {
         ...(code ? { code } : {}),
         node: node.info.node,
         ...(min_isolation ? { min_isolation } : {}),
+        ready: (made) => {
+          told = true;
+          ready?.(node.info.node, made);
+        },
       });
       try {
         const made = await node.rpc.provision(job);
@@ -242,7 +272,7 @@ export class Swarm {
         if (isError(error, SourceRejected) || isError(error, VaultFailed))
           registry.stillborn(stillbornOf(job, node.info.node, error));
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
-        if (again && tried.size < ATTEMPTS) continue;
+        if (again && !told && tried.size < ATTEMPTS) continue;
         throw error;
       } finally {
         registry.forging.delete(job.worker);

@@ -6,7 +6,7 @@ import type { CoreClient } from './http.ts';
 export interface ProvisionOptions
   extends Pick<
     CloneOptions,
-    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'cpu' | 'grants' | 'secrets' | 'load_timeout_ms'
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'cpu' | 'turn_ms' | 'grants' | 'secrets' | 'load_timeout_ms'
   > {
   /** `[a-z0-9-]`, at most 32 long, its own in the mesh; made up when left out. */
   name?: string;

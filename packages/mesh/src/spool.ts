@@ -17,7 +17,7 @@ import { pause } from './pause.ts';
 export interface SpoolOptions
   extends Pick<
     CloneOptions,
-    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'cpu' | 'grants' | 'secrets' | 'load_timeout_ms'
+    'driver' | 'min_isolation' | 'labels' | 'memory_mib' | 'cpu' | 'turn_ms' | 'grants' | 'secrets' | 'load_timeout_ms'
   > {
   method: string;
   /** The arguments. */

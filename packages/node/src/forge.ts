@@ -50,6 +50,8 @@ export interface ForgePowers {
   family: FamilyPowers;
   network: Network;
   mint: Mint;
+  /** Told when the vault has a port and its worker is being loaded; whom that does not reach waits for the answer. */
+  ready(port: number, ticket: TicketPart): void;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: Cause, reason: string): Promise<void>;
 }
@@ -83,7 +85,7 @@ export async function forge(
   driver: Driver,
   powers: ForgePowers,
 ): Promise<{ living: Living; ticket: TicketPart }> {
-  const { worker, owner, memory_mib, cpu = 1, grants } = job;
+  const { worker, owner, memory_mib, cpu = 1, turn_ms, grants } = job;
   const { epoch = 1, lasting } = job;
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
@@ -94,10 +96,12 @@ export async function forge(
   const inside = volume && { path: volume.path, inside: HOME };
   const minted = powers.mint.owner();
   const vault = withVolume(
-    await driver.start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside }).catch(async (error) => {
-      await volume?.release();
-      throw error;
-    }),
+    await driver
+      .start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside, ...(turn_ms ? { turn_ms } : {}) })
+      .catch(async (error) => {
+        await volume?.release();
+        throw error;
+      }),
     volume,
   );
   let lease: Lease | undefined;
@@ -146,7 +150,7 @@ export async function forge(
     const activity = () => shell.activity();
     const usage = new UsageMeter({ vault, log, activity });
     const { ticket, expected, lease_key } = await minted;
-    await session
+    const loading = session
       .call(
         'load',
         [
@@ -172,6 +176,8 @@ export async function forge(
       .catch(async (error) => {
         throw await loadFailure(error, job, vault, log);
       });
+    powers.ready(vault.port, ticket);
+    await loading;
     lease = new Lease(
       {
         worker,

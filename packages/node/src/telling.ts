@@ -20,6 +20,7 @@ export function infoOf(living: Living): Omit<WorkerInfo, 'isolation' | 'direct'>
     lease_until: lease.until,
     ...(job.lasting ? { lasting: true } : {}),
     ...(job.cpu === undefined ? {} : { cpu: job.cpu }),
+    ...(job.turn_ms === undefined ? {} : { turn_ms: job.turn_ms }),
     ...(job.parent ? { parent: job.parent } : {}),
     ...(job.min_isolation ? { min_isolation: job.min_isolation } : {}),
     ...(job.idle_ms ? { idle_ms: job.idle_ms } : {}),

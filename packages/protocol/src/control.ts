@@ -55,6 +55,8 @@ export interface Job {
   volume_group?: string;
   /** Share of a core; 1 where it is left out. */
   cpu?: number;
+  /** For quickjs: what one turn of its code may compute; the driver's own bound where it is left out. */
+  turn_ms?: number;
   grants: Grants;
   /** Values of the secrets that `grants.secrets` names. They are never logged or listed, and no guest sees them. */
   secrets?: Record<string, string>;
@@ -73,6 +75,8 @@ export interface Job {
   lasting?: boolean;
   /** The worker that cloned it, on the same node; it has no lease, and ends with that one at the latest. */
   parent?: string;
+  /** The core wants to hear of the vault before its worker is loaded (`vault_ready`). */
+  early?: boolean;
 }
 
 /** What a ticket is made of, from the node's side. */
@@ -113,6 +117,8 @@ export interface WorkerInfo {
   code?: CodeInfo;
   /** Share of a core; 1 where it is left out. */
   cpu?: number;
+  /** What one turn of its code may compute, where that was asked for. */
+  turn_ms?: number;
   /** The worker that cloned it. */
   parent?: string;
   /** What its owner had asked for. */
@@ -215,6 +221,8 @@ export interface CoreForNode {
     fates: Fate[],
   ): Promise<{ keys: object; core: string }>;
   report(load: NodeLoad): Promise<void>;
+  /** What a job's answer will be if its worker loads: its owner may come already, and is let in when it has. */
+  vault_ready(made: Provisioned): Promise<void>;
   worker_died(fate: Fate): Promise<void>;
   /** MeshFS for a worker of this node; the core checks the worker's grants too, so that a node has no more than its workers. */
   meshfs_write(worker: string, pointer: string, content: string, media_type?: string): Promise<object>;

@@ -3,7 +3,9 @@
  * host's side; the guest only asks. Here is what may be written, in its short and its whole form; whether somebody may
  * hand it on is the core's to say (`core/src/rights.ts`).
  */
+
 import { BadInput } from './caller-errors.ts';
+import type { Runtime } from './control.ts';
 import { LIMITS } from './limits.ts';
 
 export interface FetchGrant {
@@ -261,6 +263,10 @@ export function normaliseGrants(request: GrantRequest = {}, secrets: SecretReque
     random: truth('grants.random', given.random),
   };
 }
+
+/** The grants as a worker really has them: from Python neither clock nor entropy is withheld, so none may say they are. */
+export const heldGrants = (grants: Grants, runtime: Runtime): Grants =>
+  runtime === 'python' ? { ...grants, time: true, random: true } : grants;
 
 /** The values of secrets by name, as a job carries them; undefined where there are none. */
 export function secretValues(secrets: SecretRequests = {}): Record<string, string> | undefined {

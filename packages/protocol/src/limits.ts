@@ -77,6 +77,8 @@ export const LIMITS = {
   secret_least_chars: 4,
   /** Labels that one request may ask for. */
   labels: 64,
+  /** WebSockets that the gateway has open with one kernel: of its link's streams the rest is left to requests' bodies. */
+  gateway_sockets: 96,
   /** Vaults of one node. */
   vaults_per_node: 1024,
   /** Nodes report every second; one that is silent for so long is away. */
@@ -164,6 +166,12 @@ export const LIMITS = {
 
 /** MiB below which a vault of a driver does not start: Node needs much more than QuickJS. */
 export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4, process: 48 };
+
+/**
+ * What a request may say of the computing in one turn of a quickjs vault. In less no module could do anything; the most is
+ * short against the 30 s of a lease, whose heartbeats wait behind a turn.
+ */
+export const TURN_MS = { least: 10, most: 10_000 } as const;
 
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {

@@ -31,9 +31,9 @@ function print(result: unknown, json: boolean | undefined): void {
 async function run(what: string, method: string, args: string[], flags: RunFlags): Promise<void> {
   const origin = originOf(what);
   const timeout_ms = milliseconds('--timeout', flags.timeout);
-  const { driver, min_isolation, labels, memory_mib, cpu, grants, secrets } = cloneOptions(flags);
+  const { driver, min_isolation, labels, memory_mib, cpu, turn_ms, grants, secrets } = cloneOptions(flags);
   const options = {
-    ...{ driver, min_isolation, labels, memory_mib, cpu, grants, secrets, timeout_ms },
+    ...{ driver, min_isolation, labels, memory_mib, cpu, turn_ms, grants, secrets, timeout_ms },
     method,
     params: args.map(argument),
     attempts: flags.attempts === undefined ? undefined : Number(flags.attempts),

@@ -20,8 +20,8 @@ import { CALL, demand } from '../rights.ts';
 import type { Kernels } from './kernels.ts';
 
 /** By which a caller asks for always the same kernel. */
-const KEY = 'x-hauki-key';
-const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
+export const KEY = 'x-hauki-key';
+export const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
 
 export class Gateway {
   readonly #kernels: Kernels;

@@ -19,7 +19,6 @@ import {
   isError,
   type KernelForCore,
   type KernelInfo,
-  LIMITS,
   MeshError,
   type ModuleSummary,
   ModuleUnknown,
@@ -40,6 +39,8 @@ export interface RegisteredKernel {
 
 /** Methods whose request may be made twice. */
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'TRACE']);
+/** Kernels that one request is sent to at most. */
+export const TRIES = 3;
 /** How often a roll-out that watches a wave looks at it. */
 const WATCH_EVERY_MS = 250;
 
@@ -103,26 +104,26 @@ export class Kernels {
    */
   async fetch(module: string, request: GatewayRequest, key?: string): Promise<{ answer: Answer; kernel: string }> {
     const { method, path, headers, body, signal } = request;
-    const holders = this.holders(module);
-    if (holders.length === 0) throw new ModuleUnknown({ module });
-    const order = key === undefined ? this.#inTurn(module, holders) : byKey(key, holders);
     let last: unknown;
-    for (const kernel of order.slice(0, 3)) {
+    for (const kernel of this.order(module, key).slice(0, TRIES)) {
       try {
         const args = [module, method, path, headers, body];
-        const answer = (await kernel.session.call('fetch', args, { signal, timeout_ms: LIMITS.call_ms })) as Answer;
+        const answer = (await kernel.session.call('fetch', args, { signal })) as Answer;
         return { answer, kernel: kernel.info.kernel };
       } catch (error) {
         last = error;
         const whole = body === null || typeof body === 'string' || body instanceof Uint8Array;
-        const unsent = isError(error, ConnectionLost);
-        // It was moved away meanwhile: the list is a moment old.
-        const elsewhere = isError(error, ModuleUnknown);
-        const lost = isError(error, OutcomeUnknown) && IDEMPOTENT.has(method);
-        if (!whole || signal.aborted || !(unsent || lost || elsewhere)) throw error;
+        if (!whole || signal.aborted || !mayGoElsewhere(error, method)) throw error;
       }
     }
     throw last;
+  }
+
+  /** The kernels for a request, the one that is to have it first. Throws ModuleUnknown where none holds the module. */
+  order(module: string, key: string | undefined): RegisteredKernel[] {
+    const holders = this.holders(module);
+    if (holders.length === 0) throw new ModuleUnknown({ module });
+    return key === undefined ? this.#inTurn(module, holders) : byKey(key, holders);
   }
 
   #inTurn(module: string, holders: RegisteredKernel[]): RegisteredKernel[] {
@@ -227,6 +228,13 @@ export class Kernels {
       }),
     );
   }
+}
+
+/** Whether a request that failed so may be sent to another kernel. */
+export function mayGoElsewhere(error: unknown, method: string): boolean {
+  // Not sent; or moved away meanwhile: the list is a moment old.
+  if (isError(error, ConnectionLost) || isError(error, ModuleUnknown)) return true;
+  return isError(error, OutcomeUnknown) && IDEMPOTENT.has(method);
 }
 
 /** Rendezvous hashing: a kernel that comes or goes moves only the keys that are its own. */

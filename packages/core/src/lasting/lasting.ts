@@ -158,6 +158,7 @@ export class Lasting {
       memory_mib: memory_mib ?? null,
       min_isolation: job.min_isolation ?? (driver === undefined ? 'process' : undefined),
       cpu: job.cpu,
+      turn_ms: job.turn_ms,
       grants: job.grants,
       secrets: job.secrets,
       load_timeout_ms: job.load_timeout_ms,

@@ -30,6 +30,7 @@ export interface LastingRecord {
   /** Left out in records of older cores. A driver that was not asked for by name stays one that isolates. */
   min_isolation?: IsolationLevel | undefined;
   cpu?: number | undefined;
+  turn_ms?: number | undefined;
   grants: Grants;
   /** Values of its secrets, kept because it is started again; never in a view. */
   secrets?: Record<string, string> | undefined;
@@ -61,7 +62,7 @@ export function newRecord(asked: Asked): LastingRecord {
 
 /** What the swarm is asked for when the worker is started. The lease is only what its tickets show. */
 export async function orderOf(record: LastingRecord, texts: Texts): Promise<Order> {
-  const { owner, language, grants, secrets, min_isolation, cpu, load_timeout_ms, labels, nodes } = record;
+  const { owner, language, grants, secrets, min_isolation, cpu, turn_ms, load_timeout_ms, labels, nodes } = record;
   const lease = { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms };
   const code = await readCode(record, texts);
   return {
@@ -70,6 +71,7 @@ export async function orderOf(record: LastingRecord, texts: Texts): Promise<Orde
       ...(secrets ? { secrets } : {}),
       ...(min_isolation === undefined ? {} : { min_isolation }),
       ...(cpu === undefined ? {} : { cpu }),
+      ...(turn_ms === undefined ? {} : { turn_ms }),
     },
     driver: record.driver ?? undefined,
     labels,

@@ -53,6 +53,7 @@ export interface JobRecord {
   /** Left out in records of older cores. */
   min_isolation?: IsolationLevel | undefined;
   cpu?: number | undefined;
+  turn_ms?: number | undefined;
   grants: Grants;
   /** Values of its secrets, until it ends; never in a view. */
   secrets?: Record<string, string> | undefined;

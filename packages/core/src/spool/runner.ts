@@ -207,6 +207,7 @@ export class Runner {
           load_timeout_ms: record.load_timeout_ms,
           ...(record.min_isolation === undefined ? {} : { min_isolation: record.min_isolation }),
           ...(record.cpu === undefined ? {} : { cpu: record.cpu }),
+          ...(record.turn_ms === undefined ? {} : { turn_ms: record.turn_ms }),
         },
         driver: record.driver ?? undefined,
         labels: record.labels,

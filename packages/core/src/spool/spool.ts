@@ -142,6 +142,7 @@ export class Spool {
         memory_mib: order.memory_mib ?? null,
         min_isolation: order.job.min_isolation,
         cpu: order.job.cpu,
+        turn_ms: order.job.turn_ms,
         grants: order.job.grants,
         secrets: order.job.secrets,
         timeout_ms: request.timeout_ms ?? LIMITS.call_ms,

@@ -18,10 +18,17 @@ export class PairSocket {
   readonly #early: Message[] = [];
   #accepted = false;
   #closed = false;
-  /** Where what is sent to this end goes, when it is the client's. */
-  sink: { push(message: Message): void; end(): void } | undefined;
+  /** Where what is sent to this end goes, when it is the client's and its Response was made. */
+  #sink: { push(message: Message): void; end(): void } | undefined;
   onmessage: Listener | null = null;
   onclose: Listener | null = null;
+
+  /** From now on, and with what was sent before the Response was made. */
+  drainInto(sink: { push(message: Message): void; end(): void }): void {
+    this.#sink = sink;
+    for (const message of this.#early.splice(0)) sink.push(message);
+    if (this.#closed) sink.end();
+  }
 
   accept(): void {
     this.#accepted = true;
@@ -63,15 +70,16 @@ export class PairSocket {
 
   /** From the other end. */
   receive(message: Message): void {
-    if (this.sink) this.sink.push(message);
+    if (this.#sink) this.#sink.push(message);
     else if (this.#accepted) this.#tell('message', { data: message });
-    else this.#early.push(message);
+    else if (this.#early.length < WAITING) this.#early.push(message);
+    else this.peer?.ended(1013);
   }
 
   ended(code: number): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.sink?.end();
+    this.#sink?.end();
     this.#tell('close', { code });
   }
 
@@ -102,7 +110,7 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
     wake?.();
     wake = undefined;
   };
-  client.sink = {
+  client.drainInto({
     push(message) {
       if (items.length >= WAITING) return client.peer?.ended(1013);
       items.push(message);
@@ -112,7 +120,7 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
       over = true;
       notify();
     },
-  };
+  });
   void (async () => {
     try {
       for await (const message of incoming as AsyncIterable<Message>) client.peer?.receive(message);

@@ -1,11 +1,12 @@
 /** Bounds of the quickjs driver, with their reasons. */
 import { availableParallelism } from 'node:os';
+import { TURN_MS as BOUNDS } from '@hauki/protocol';
 
 /**
- * What one turn of a guest's code (one entry into its VM) may take. The default is generous for honest work between two
- * waits; the most is short against the 30 s of a lease, whose heartbeats wait behind a turn.
+ * What one turn of a guest's code (one entry into its VM) may take: within what a request may ask for. The default is
+ * generous for honest work between two waits.
  */
-export const TURN_MS = { least: 10, default: 2_000, most: 10_000 } as const;
+export const TURN_MS = { ...BOUNDS, default: 2_000 } as const;
 /**
  * A turn counts what it computes, but never lasts longer than so many times its bound: long enough for a thread that
  * gives way on a busy machine, short against a lease.

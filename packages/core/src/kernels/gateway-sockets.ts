@@ -1,0 +1,120 @@
+/**
+ * WebSockets through the gateway: an upgrade below /api/plugins/ goes to a kernel as a request does, and its messages pass
+ * over the kernel's link as streams with credit, so that a slow reader on either side holds the other up.
+ *
+ * What always holds: who may send a request may open a socket, for as long as the token lasts; another kernel is tried
+ * only until one has answered; a kernel that is lost closes its sockets with 1014, and the core's end with 1001.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { type Answer, BadInput, type Body, isError, LIMITS, Overloaded, prefixOf, readTarget } from '@hauki/protocol';
+import { answerUpgrade, callWebSocket, headersOf, leaving, writeAnswer } from '@hauki/rpc/node';
+import type { Auth } from '../auth.ts';
+import { CALL, demand, type Principal } from '../rights.ts';
+import { KEPT_BACK, KEY } from './gateway.ts';
+import { type Kernels, mayGoElsewhere, type RegisteredKernel, TRIES } from './kernels.ts';
+
+/** "Bad gateway" (IANA's registry of close codes); and the module's own failure. */
+const [BAD_GATEWAY, FAILED] = [1014, 1011];
+/** How long the core's end waits for clients' answers to their close. */
+const CLOSE_MS = 2_000;
+
+export interface GatewaySocketPowers {
+  kernels: Kernels;
+  auth: Auth;
+  /** Ends the connection with the token. */
+  hold(principal: Principal, socket: Duplex): void;
+}
+
+export class GatewaySockets {
+  readonly #powers: GatewaySocketPowers;
+  readonly #open = new WeakMap<RegisteredKernel, number>();
+  readonly #ending = new AbortController();
+  readonly #served = new Set<Promise<void>>();
+
+  constructor(powers: GatewaySocketPowers) {
+    this.#powers = powers;
+  }
+
+  /**
+   * Serves an upgrade to its end; false: it is for the core itself. Rejects when it is to be refused in HTTP: as a request
+   * is, with BadInput for a bad handshake, or with Overloaded. The origin has been checked.
+   */
+  async take(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<boolean> {
+    const target = readTarget(request.url ?? '');
+    if (target.kind === 'own') return false;
+    const { auth, hold } = this.#powers;
+    const principal = auth.authenticate(request);
+    demand(principal, { scope: [...CALL, 'evolve'] });
+    if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
+    hold(principal, socket);
+    const served = this.#serve(request, socket, head, target);
+    const settled = served.catch(() => {});
+    this.#served.add(settled);
+    void settled.then(() => this.#served.delete(settled));
+    await served;
+    return true;
+  }
+
+  async #serve(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    { module, path, query }: { module: string; path: string; query: string },
+  ): Promise<void> {
+    const headers = headersOf(request, KEPT_BACK);
+    headers.push('x-forwarded-prefix', prefixOf(module), 'upgrade', 'websocket');
+    const key = request.headers[KEY];
+    const order = this.#powers.kernels.order(module, typeof key === 'string' ? key : undefined);
+    const signal = leaving(request);
+    let taken: RegisteredKernel | undefined;
+    const call = async (messages: () => Body): Promise<Answer> => {
+      let last: unknown = new Overloaded({ what: 'WebSockets through the gateway', limit: LIMITS.gateway_sockets });
+      for (const kernel of order.filter((one) => this.#has(one) < LIMITS.gateway_sockets).slice(0, TRIES)) {
+        taken = kernel;
+        this.#open.set(kernel, this.#has(kernel) + 1);
+        try {
+          const args = [module, 'GET', path + query, headers, messages()];
+          const answer = (await kernel.session.call('fetch', args, { signal, timeout_ms: LIMITS.call_ms })) as Answer;
+          answer[1].push('x-hauki-kernel', kernel.info.kernel);
+          return answer;
+        } catch (error) {
+          this.#over(kernel);
+          taken = undefined;
+          last = error;
+          // One that has no room has not begun.
+          if (signal.aborted || !(mayGoElsewhere(error, 'GET') || isError(error, Overloaded))) throw error;
+        }
+      }
+      throw last;
+    };
+    const failed = (): [number, string] =>
+      taken?.session.open ? [FAILED, ''] : [BAD_GATEWAY, `${taken?.info.kernel} went away`];
+    try {
+      const refused = await callWebSocket(request, socket, head, call, { ending: this.#ending.signal, failed });
+      if (refused) await writeAnswer(answerUpgrade(request, socket), refused);
+    } finally {
+      if (taken) this.#over(taken);
+    }
+  }
+
+  /** How many a kernel has. */
+  #has(kernel: RegisteredKernel): number {
+    return this.#open.get(kernel) ?? 0;
+  }
+
+  #over(kernel: RegisteredKernel): void {
+    this.#open.set(kernel, this.#has(kernel) - 1);
+  }
+
+  /** Tells all that the core goes away. Resolves when they have heard it, or did not answer. */
+  async close(): Promise<void> {
+    this.#ending.abort();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise((resolve) => {
+      timer = setTimeout(resolve, CLOSE_MS);
+    });
+    await Promise.race([Promise.all(this.#served), late]);
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,272 @@
+/** WebSockets of modules through the core: whoever may ask may open one, and however it ends, both sides learn of it. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { type StartedKernel, startKernel } from '@hauki/cli';
+import { connectKernel } from '@hauki/mesh';
+import { nodeTokenFile } from '@hauki/mesh/data-dir';
+import type { WebSocket } from 'ws';
+import { until, useMesh } from './support/mesh.ts';
+import { assertEchoes, ECHO, openSocket, rawHandshake, refusal, reply } from './support/sockets.ts';
+
+describe('WebSockets through the gateway', () => {
+  const used = useMesh({ nodes: [] });
+  const folder = mkdtempSync(join(tmpdir(), 'hauki-gateway-sockets-'));
+  const kernels: StartedKernel[] = [];
+  const unique = process.pid.toString(36);
+  const start = (i: number) =>
+    startKernel({
+      data_dir: join(folder, String(i)),
+      id: `ws${unique}-${i}`,
+      port: 0,
+      drivers: ['quickjs'],
+      core_url: used.local.url,
+      token_file: nodeTokenFile(used.local.data_dir),
+    });
+  before(async () => {
+    kernels.push(...(await Promise.all([start(0), start(1)])));
+    const all = { replicas: 'all' as const };
+    await used.mesh.kernels.evolve({ target_module: 'echo', content: ECHO, ...all });
+  });
+  after(async () => {
+    await Promise.all(kernels.map((kernel) => kernel.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const open = (path: string, headers?: Record<string, string>) => openSocket(used.local, path, headers);
+  const raw = (path: string, headers?: Record<string, string>, method?: string) =>
+    rawHandshake(used.local, path, headers, method);
+  /** Where a socket is served, by the handshake's own word. */
+  const opened = async (headers?: Record<string, string>) => {
+    const { socket, heard, closed } = await raw('echo/', headers);
+    await until('the handshake is answered', () => heard().includes('\r\n\r\n'));
+    return { socket, closed, heard, kernel: /x-hauki-kernel: (\S+)/.exec(heard().toString())?.[1] };
+  };
+  /** What a kernel's module has under way, asked of the kernel itself. */
+  const under_way = async (kernel: StartedKernel, module = 'echo') => {
+    const { modules } = await connectKernel({ url: kernel.url, token: kernel.token }).status();
+    const live = modules.find((one) => one.module === module)?.live ?? [];
+    return live.reduce((sum, { in_flight }) => sum + in_flight, 0);
+  };
+  const quiet = (module?: string) =>
+    until('nothing is under way', async () => {
+      for (const kernel of kernels) if ((await under_way(kernel, module)) > 0) return false;
+      return true;
+    });
+
+  it('carry text, bytes and a module’s close, and large messages whole', async () => {
+    await assertEchoes(await open('echo/'));
+    const socket = await open('echo/');
+    const large = new Uint8Array(3 * 1024 * 1024).map((_, i) => i % 251);
+    assert.deepEqual(new Uint8Array((await reply(socket, large)) as Buffer), large);
+    const text = 'häuki '.repeat(100_000);
+    assert.equal(await reply(socket, text), `echo ${text}`);
+    socket.close(1000);
+    await once(socket, 'close');
+    await quiet();
+  });
+
+  it('go to the kernels in turn, or by key to the same one, and say which version of which kernel serves', async () => {
+    const seen = [await opened(), await opened()];
+    assert.equal(new Set(seen.map(({ kernel }) => kernel)).size, 2);
+    assert.match(seen[0]!.heard().toString(), /x-hauki-digest: [0-9a-f]{64}\r\n/);
+    assert.match(seen[0]!.heard().toString(), /x-hauki-version: 1\r\n/);
+    const sticky = [];
+    for (let i = 0; i < 3; i++) sticky.push(await opened({ 'x-hauki-key': 'ada' }));
+    assert.equal(new Set(sticky.map(({ kernel }) => kernel)).size, 1);
+    for (const { socket } of [...seen, ...sticky]) socket.destroy();
+    await quiet();
+  });
+
+  it('need the token and the origin that requests need, and a module that takes them', async () => {
+    const { url, token } = used.local;
+    const authorization = `Bearer ${token}`;
+    const at = `${url}/api/plugins/echo/`;
+    assert.equal(await refusal(at), 401);
+    assert.equal(await refusal(at, { authorization, origin: 'http://elsewhere.example' }), 403);
+    const { token: reader } = await used.mesh.tokens.create({ name: 'reader', scopes: ['read'] });
+    assert.equal(await refusal(at, { authorization: `Bearer ${reader}` }), 403);
+    assert.equal(await refusal(`${url}/api/plugins/nobody/`, { authorization }), 404);
+    assert.equal(await refusal(`${url}/api/plugins/ECHO/`, { authorization }), 400);
+    const { heard, closed } = await raw('echo/%2e%2e/x');
+    await closed;
+    assert.match(heard().toString(), /^HTTP\/1\.1 400 /);
+    await used.mesh.kernels.evolve({
+      target_module: 'deaf',
+      content: `export default { fetch: () => new Response('no sockets here', { status: 418 }) };`,
+    });
+    assert.equal(await refusal(`${url}/api/plugins/deaf/`, { authorization }), 418);
+  });
+
+  it('do not see the mesh’s token, and see their prefix', async () => {
+    await used.mesh.kernels.evolve({
+      target_module: 'headers',
+      content: `export default { fetch(request) {
+        const [client, server] = Object.values(new WebSocketPair());
+        server.accept();
+        const { pathname, search } = new URL(request.url);
+        server.send([pathname + search, request.headers.get('authorization'), request.headers.get('x-forwarded-prefix')].join());
+        return new Response(null, { status: 101, webSocket: client });
+      } };`,
+    });
+    const { socket, heard } = await raw('headers/a?b=c');
+    await until('the first message came', () => heard().includes('/a?b=c,,/api/plugins/headers'));
+    socket.destroy();
+  });
+
+  it('end with the token', async () => {
+    const { token, id } = await used.mesh.tokens.create({ name: 'short', scopes: ['evolve'] });
+    const socket = await openSocket({ ...used.local, token }, 'echo/');
+    assert.equal(await reply(socket, 'here'), 'echo here');
+    const closed = once(socket, 'close');
+    await used.mesh.tokens.revoke(id);
+    await closed;
+    await quiet();
+  });
+
+  it('let go of the module when a client leaves without a word, half closes, or breaks the rules', async () => {
+    const gone = await open('echo/');
+    gone.terminate();
+    const half = await opened();
+    half.socket.end();
+    await half.closed;
+    const large = await open('echo/');
+    const too_large = once(large, 'close');
+    large.send(new Uint8Array(5 * 1024 * 1024));
+    assert.equal((await too_large)[0], 1009);
+    for (const [why, bytes] of [
+      ['a frame that is not masked', [0x81, 0x01, 0x61]],
+      ['reserved bits', [0xf1, 0x80, 0, 0, 0, 0]],
+      ['an unknown opcode', [0x83, 0x80, 0, 0, 0, 0]],
+      ['a continuation of nothing', [0x80, 0x80, 0, 0, 0, 0]],
+      ['a ping that is too long', [0x89, 0xfe, 0x10, 0x00, 0, 0, 0, 0]],
+      ['a length beyond all bounds', [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]],
+      ['text that is no UTF-8', [0x81, 0x81, 0, 0, 0, 0, 0xff]],
+    ] as const) {
+      const { socket, closed } = await opened();
+      socket.write(Buffer.from(bytes));
+      await closed;
+      assert.ok(true, why);
+    }
+    await quiet();
+    assert.equal((await fetch(`${used.local.url}/health`)).status, 200);
+  });
+
+  it('refuse a bad handshake before any module hears of it', async () => {
+    const before = await Promise.all(kernels.map((kernel) => under_way(kernel)));
+    const has = async () => {
+      const kernel = kernels[0]!;
+      const answer = await fetch(`${kernel.url}/api/plugins/echo/`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${kernel.token}` },
+      });
+      return ((await answer.json()) as { ever: number }).ever;
+    };
+    const ever = await has();
+    for (const [headers, method] of [
+      [{ 'sec-websocket-key': 'short' }],
+      [{ 'sec-websocket-version': '7' }],
+      [{}, 'POST'],
+    ] as [Record<string, string>, string?][])
+      for (const place of [used.local, kernels[0]!]) {
+        const { heard, closed } = await rawHandshake(place, 'echo/', headers, method);
+        await closed;
+        assert.match(heard().toString(), /^HTTP\/1\.1 400 /);
+      }
+    assert.equal(await has(), ever);
+    assert.deepEqual(await Promise.all(kernels.map((kernel) => under_way(kernel))), before);
+  });
+
+  it('hold a client up whose module does not read, and a module whose client does not', async () => {
+    await used.mesh.kernels.evolve({
+      target_module: 'flood',
+      content: `export default { fetch(request) {
+        const [client, server] = Object.values(new WebSocketPair());
+        server.accept();
+        const piece = new Uint8Array(64 * 1024);
+        server.addEventListener('message', () => { for (let i = 0; i < 200; i++) server.send(piece); server.send('last'); });
+        return new Response(null, { status: 101, webSocket: client });
+      } };`,
+    });
+    const socket = await open('flood/');
+    socket.send('go');
+    socket.pause();
+    // Others are served all the while.
+    await assertEchoes(await open('echo/'));
+    let bytes = 0;
+    const last = new Promise<void>((resolve) => {
+      socket.on('message', (data: Buffer, is_binary) => {
+        if (is_binary) bytes += data.length;
+        else resolve();
+      });
+    });
+    socket.resume();
+    await last;
+    assert.equal(bytes, 200 * 64 * 1024);
+    socket.close();
+    await quiet('flood');
+  });
+
+  it('are bounded for each kernel, with a clear refusal', async () => {
+    const sockets: WebSocket[] = [];
+    let refused: number | undefined;
+    while (refused === undefined && sockets.length < 250)
+      await open('echo/').then(
+        (socket) => sockets.push(socket),
+        (error) => {
+          refused = Number(/\d{3}/.exec(error.message)?.[0]);
+        },
+      );
+    // One that was closed a moment ago may still count.
+    assert.ok(sockets.length <= 2 * 96 && sockets.length > 2 * 90, `${sockets.length} were opened`);
+    assert.equal(refused, 429);
+    // Requests are served all the same, with bodies in pieces too.
+    const answer = await fetch(`${used.local.url}/api/plugins/echo/`, {
+      headers: { authorization: `Bearer ${used.local.token}` },
+    });
+    assert.equal(answer.status, 426);
+    const closed = sockets.map((socket) => once(socket, 'close'));
+    for (const socket of sockets) socket.close();
+    await Promise.all(closed);
+    await assertEchoes(await open('echo/'));
+    await quiet();
+  });
+
+  it('are closed with 1014 when their kernel dies, and the next ones go to another', async () => {
+    const sockets = [await open('echo/'), await open('echo/')];
+    const closes = sockets.map((socket) => once(socket, 'close'));
+    const [dead] = kernels;
+    await dead!.kill();
+    const [code, why] = await Promise.race(closes);
+    assert.equal(code, 1014);
+    assert.match(String(why), /^Microkernel-ws.* went away$/);
+    for (let i = 0; i < 3; i++) await assertEchoes(await open('echo/'));
+    for (const socket of sockets) socket.close();
+    kernels[0] = await start(0);
+  });
+
+  it('are closed with 1011 when their module dies', async () => {
+    await used.mesh.kernels.evolve({
+      target_module: 'dies',
+      content: `export default { fetch(request) {
+        const [client, server] = Object.values(new WebSocketPair());
+        server.accept();
+        server.addEventListener('message', () => { for (;;) {} });
+        return new Response(null, { status: 101, webSocket: client });
+      } };`,
+    });
+    const socket = await open('dies/');
+    const closed = once(socket, 'close');
+    socket.send('now');
+    assert.equal((await closed)[0], 1011);
+  });
+
+  it('are closed with 1001 when the core is stopped', async () => {
+    const socket = await open('echo/');
+    const closed = once(socket, 'close');
+    await used.local.core.stop();
+    assert.equal((await closed)[0], 1001);
+  });
+});
