@@ -167,16 +167,17 @@ export class Agent {
         ...{ worker: name, epoch, driver: job.driver, isolation: level, ticket },
         direct: { host: listen_host, port, tls },
       });
-      const tell = (made: Provisioned) =>
-        void this.#options
-          .core()
-          ?.vault_ready(made)
-          .catch(() => {});
       const { living, ticket } = await forge(job, entry.driver, {
         ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
         mint: this.#mint,
-        ready: (port, ticket) => job.early && tell(made(port, ticket)),
+        ready: (...of) => {
+          if (job.early)
+            this.#options
+              .core()
+              ?.vault_ready(made(...of))
+              .catch(() => {});
+        },
         family: {
           clone: (request) => this.#core().clone(name, request),
           call: (child, ...call) => this.#child(name, child).call(...call),
