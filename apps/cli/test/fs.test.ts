@@ -1,7 +1,9 @@
 /** `hauki fs` as a person or a script uses it: history, rm, watch, cp, sync, gc, each with its JSON and exit codes. */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { before, describe, it } from 'node:test';
@@ -83,6 +85,44 @@ describe('hauki fs', { concurrency: true }, () => {
     assert.deepEqual(readdirSync(here).sort(), ['copy', 'film.mp4'], 'nothing half is left');
     const binary = await run(['read', 'gem-pointer://wiki/cp/film.mp4']);
     assert.equal(binary.code, 1);
+  });
+
+  it('goes on with a download where its connection was cut, with the version that it began with', async () => {
+    const pointer = 'gem-pointer://data/resumed';
+    const bytes = randomBytes(12_000_000);
+    await mesh.meshfs.put(pointer, bytes);
+    let cuts = 0;
+    let carried = 0;
+    const proxy = createServer((outer) => {
+      const inner = connectTcp(Number(new URL(bench.core().url).port), '127.0.0.1');
+      let here = 0;
+      inner.on('data', (chunk) => {
+        carried += chunk.length;
+        here += chunk.length;
+        if (here < 2_000_000 || cuts === 4) return void (outer.write(chunk) || inner.pause());
+        cuts += 1;
+        if (cuts === 1) void mesh.meshfs.put(pointer, 'a newer version').then(() => outer.destroy());
+        else outer.destroy();
+        inner.destroy();
+      });
+      outer.on('drain', () => inner.resume());
+      outer.pipe(inner);
+      outer.on('close', () => inner.destroy()).on('error', () => {});
+      inner.on('close', () => outer.end()).on('error', () => {});
+    });
+    proxy.listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
+    const url = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    try {
+      const to = join(local('resumed'), 'film');
+      const done = await run(['cp', pointer, to, '--json'], '', url);
+      assert.equal(done.code, 0, done.err);
+      assert.deepEqual([JSON.parse(done.out).version, cuts], [1, 4]);
+      assert.ok(readFileSync(to).equals(bytes));
+      assert.ok(carried < 2 * bytes.length, `${carried} bytes for ${bytes.length}`);
+    } finally {
+      proxy.close();
+    }
   });
 
   it('tells of changes until it is asked to end', async () => {

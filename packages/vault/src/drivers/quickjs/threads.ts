@@ -97,6 +97,8 @@ export class Threads {
 
   /** Ends a thread with all that is in it. */
   lose(thread: Thread, reason: string): void {
+    // Its sockets close with it: on a busy machine whoever gives way may take long to end.
+    this.hurry(thread);
     this.#gone(thread, reason);
     void thread.worker.terminate();
   }
