@@ -68,16 +68,18 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
   });
 
   it('bounds what a turn of a worker may compute as it was asked to, in clones, lasting workers and jobs', async () => {
+    // An owner of its own, so that nobody's end waits behind its long turns in one thread.
+    const { mesh } = await holder({});
     const quick = { driver: 'quickjs', memory_mib: 8 } as const;
-    const wide = used.mesh.clone<{ count(n: number): number }>(COUNTS, { ...quick, turn_ms: 10_000 });
+    const wide = mesh.clone<{ count(n: number): number }>(COUNTS, { ...quick, turn_ms: 10_000 });
     assert.equal(await wide.count(MANY), MANY);
-    const { worker } = await used.mesh.details(wide);
+    const { worker } = await mesh.details(wide);
     const listed = (await used.mesh.registry()).workers.find((one) => one.worker === worker);
     assert.equal(listed!.turn_ms, 10_000);
-    await used.mesh.destruct(wide);
+    await mesh.destruct(wide);
 
-    const narrow = used.mesh.clone<{ count(n: number): number }>(COUNTS, { ...quick, turn_ms: 250 });
-    const dead = (await used.mesh.details(narrow)).worker;
+    const narrow = mesh.clone<{ count(n: number): number }>(COUNTS, { ...quick, turn_ms: 250 });
+    const dead = (await mesh.details(narrow)).worker;
     assert.equal(await narrow.count(10), 10);
     await assert.rejects(Promise.resolve(narrow.count(MANY)));
     await until('its end is known', async () => (await used.mesh.why(dead)).state === 'dead');
@@ -85,17 +87,17 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
     assert.ok(state.state === 'dead' && state.fate.cause === 'misbehaved', JSON.stringify(state));
 
     const lasting = name('narrow');
-    await used.mesh.provision(COUNTS, { ...quick, name: lasting, turn_ms: 250 });
+    await mesh.provision(COUNTS, { ...quick, name: lasting, turn_ms: 250 });
     const kept = (await used.mesh.registry()).workers.find((one) => one.worker.startsWith(lasting));
     assert.equal(kept!.turn_ms, 250);
-    await used.mesh.lasting.delete(lasting);
+    await mesh.lasting.delete(lasting);
     const job = { ...quick, method: 'count', params: [MANY], attempts: 1 };
-    assert.equal(await (await used.mesh.spool(COUNTS, { ...job, turn_ms: 10_000 })).result(), MANY);
-    await assert.rejects((await used.mesh.spool(COUNTS, { ...job, turn_ms: 250 })).result());
+    assert.equal(await (await mesh.spool(COUNTS, { ...job, turn_ms: 10_000 })).result(), MANY);
+    await assert.rejects((await mesh.spool(COUNTS, { ...job, turn_ms: 250 })).result());
 
     const refused = (options: object, why: RegExp) =>
       assert.rejects(
-        Promise.resolve(used.mesh.clone(COUNTS, options)),
+        Promise.resolve(mesh.clone(COUNTS, options)),
         (error) => isError(error, BadInput) && why.test(error.message),
       );
     for (const turn_ms of [9, 10_001]) await refused({ ...quick, turn_ms }, /from 10 to 10000/);
@@ -103,6 +105,7 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
     await refused({ turn_ms: 100 }, /no driver but quickjs bounds a turn/);
     const { code, err } = await hauki('clone', 'examples/workers/greeter.ts', '--driver', 'quickjs', '--turn', '11s');
     assert.deepEqual([code, /from 10 to 10000/.test(err)], [2, true]);
+    await mesh.close();
   });
 
   it('is a quota that no burst passes, for the token and all below it', async () => {
