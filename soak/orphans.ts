@@ -8,8 +8,9 @@ import { parseArgs } from 'node:util';
 import { DRIVERS, type DriverName, missing } from '../test/support/mesh.ts';
 import { orphanStorm } from '../test/support/orphan-storm.ts';
 import { seeded } from '../test/support/seeded.ts';
+import type { Soaked } from './main.ts';
 
-export async function run(args: string[]): Promise<void> {
+export async function run(args: string[]): Promise<Soaked> {
   const { values } = parseArgs({
     args,
     options: {
@@ -30,6 +31,5 @@ export async function run(args: string[]): Promise<void> {
     random: seeded(values.seed),
     note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
   });
-  console.log(JSON.stringify(report, undefined, 2));
-  console.log('no process, container, cgroup, mount, loop device, id claim or socket is left');
+  return { report, shown: 'no process, container, cgroup, mount, loop device, id claim or socket is left' };
 }

@@ -7,8 +7,9 @@ import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { seeded } from '../test/support/seeded.ts';
 import { storm } from '../test/support/spool-storm.ts';
+import type { Soaked } from './main.ts';
 
-export async function run(args: string[]): Promise<void> {
+export async function run(args: string[]): Promise<Soaked> {
   const { values } = parseArgs({
     args,
     options: {
@@ -30,6 +31,5 @@ export async function run(args: string[]): Promise<void> {
     random: seeded(values.seed),
     note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
   });
-  console.log(JSON.stringify(report, undefined, 2));
-  console.log('every accepted job ended with exactly one recorded result');
+  return { report, shown: 'every accepted job ended with exactly one recorded result' };
 }

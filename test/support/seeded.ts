@@ -1,7 +1,6 @@
-/** Chance that a seed gives again, for tests and soaks. */
+/** Numbers in [0, 1) that a seed gives again. */
 import { createHash } from 'node:crypto';
 
-/** Numbers in [0, 1). */
 export function seeded(seed: string): () => number {
   let count = 0;
   return () => createHash('sha256').update(`${seed}/${count++}`).digest().readUInt32BE() / 2 ** 32;

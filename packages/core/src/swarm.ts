@@ -39,7 +39,7 @@ import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
-import type { TicketOffice } from './tickets.ts';
+import type { Spawned, TicketOffice } from './tickets.ts';
 import type { VolumeHomes } from './volumes.ts';
 
 export interface SpawnRequest {
@@ -111,6 +111,8 @@ export interface PlaceOptions {
   restart?: boolean;
   /** Called when a node is chosen, before it hears of the job; a rejection ends the placement. May set the epoch. */
   chosen?(worker: string, node: RegisteredNode, driver: string): Promise<{ epoch?: number }>;
+  /** Called when there is a vault and the worker is being loaded: it is tried on no other node then. */
+  ready?: ((node: string, made: Provisioned) => void) | undefined;
 }
 
 export class Swarm {
@@ -120,12 +122,23 @@ export class Swarm {
     this.#powers = powers;
   }
 
-  async spawn(request: SpawnRequest, principal: Principal): Promise<{ worker: string; node: string; ticket: Ticket }> {
+  /** `early`: told what will be resolved with as soon as there is a vault, whose worker may then still fail to load. */
+  async spawn(request: SpawnRequest, principal: Principal, early?: (spawned: Spawned) => void): Promise<Spawned> {
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
+    const { lease, grants } = order.job;
+    const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
+      const ticket = await this.#powers.office.sign({ ...made, node, lease, grants }, made.ticket, request.audience);
+      return { worker: made.worker, node, ticket };
+    };
+    let told: Promise<Spawned> | undefined;
+    const ready = (node: string, made: Provisioned) => {
+      told ??= sign(node, made);
+      told.then(early, () => {});
+    };
     // A name of its own for each try: an answer that was lost must not collide with the next.
-    const { entry, made } = await this.place(order, { name: () => `w-${randomName(9)}` });
-    const { worker, node } = entry;
-    return { worker, node, ticket: await this.#powers.office.sign(entry, made.ticket, request.audience) };
+    const name = () => `w-${randomName(9)}`;
+    const { entry, made } = await this.place(order, { name, ready: early && ready });
+    return told ?? sign(entry.node, made);
   }
 
   /**
@@ -218,6 +231,9 @@ export class Swarm {
       const claim = volume ? await volumes.claim(owner, volume, node.info.node) : undefined;
       if (claim && claim.node !== node.info.node) continue;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
+      const { ready } = options;
+      if (ready) job.early = true;
+      let told = false;
       // Nothing awaits from the look at the quota to the reservation. One that is tried again was counted already.
       quota.release();
       quota.release = quotas.reserve(job.owner, job.memory_mib, tried.size === 0 && options.restart !== true);
@@ -237,6 +253,10 @@ export class Swarm {
         ...(code ? { code } : {}),
         node: node.info.node,
         ...(min_isolation ? { min_isolation } : {}),
+        ready: (made) => {
+          told = true;
+          ready?.(node.info.node, made);
+        },
       });
       try {
         const made = await node.rpc.provision(job);
@@ -252,7 +272,7 @@ export class Swarm {
         if (isError(error, SourceRejected) || isError(error, VaultFailed))
           registry.stillborn(stillbornOf(job, node.info.node, error));
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
-        if (again && tried.size < ATTEMPTS) continue;
+        if (again && !told && tried.size < ATTEMPTS) continue;
         throw error;
       } finally {
         registry.forging.delete(job.worker);

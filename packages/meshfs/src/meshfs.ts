@@ -14,6 +14,7 @@ import {
   describe,
   type FileVersion,
   isError,
+  MeshError,
   NotText,
   PayloadLost,
   type Pointer,
@@ -80,8 +81,8 @@ export interface Opened extends Written {
 }
 
 export interface MeshFs {
-  /** Keeps the text under the pointer; resolves when it is durable. */
-  write(request: WriteRequest): Promise<Written>;
+  /** Keeps the text under the pointer; resolves when it is durable. `also`: entries that are written in the same commit. */
+  write(request: WriteRequest, also?: readonly Write[]): Promise<Written>;
   /** Keeps bytes under the pointer, in bounded memory; resolves when they are durable. */
   put(request: PutRequest): Promise<Written>;
   /**
@@ -157,6 +158,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   ): Promise<Written> {
     let file: NewFile | undefined;
     let found: Found;
+    let committing = false;
     try {
       await checkPlace(table, pointer, place);
       file = place && (await folder.prepare(place.file, prepared.read()));
@@ -171,10 +173,13 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
           ...(place && { file: place.file }),
         };
       };
+      committing = true;
       found = await table.commit(pointer, expect, make, { objects: [prepared], more });
     } catch (thrown) {
       await file?.discard();
-      if (!(await prepared.discard())) collector.freed(prepared.bytes);
+      // A commit that the disk failed may be there all the same: then the sweep looks whether its content is wanted.
+      const unsure = committing && (!(thrown instanceof MeshError) || isError(thrown, StorageFailed));
+      if (unsure || !(await prepared.discard())) collector.freed(prepared.bytes);
       throw thrown;
     }
     const written = committed(found);
@@ -237,12 +242,12 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   const lost = ({ pointer, digest }: MeshRecord) => new PayloadLost({ pointer, digest });
 
   return {
-    async write(request) {
+    async write(request, also = []) {
       const aimed = target(request, describeContent(parsePointer(request.pointer), request));
       const bytes = checkedContent(request.content);
       const work = async () => {
         using prepared = await objects.prepare(bytes);
-        return await store(aimed, prepared);
+        return await store(aimed, prepared, () => [...also]);
       };
       return onDisk(inTurn(turnOf(aimed.pointer, aimed.place), bytes.length, work));
     },

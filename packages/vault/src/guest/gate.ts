@@ -33,9 +33,12 @@ export interface GateOptions {
   worker: string;
   redeemer: Redeemer;
   inside: Inside;
-  methods: () => string[];
+  /** What the worker has, once it is loaded: nobody is let in before. Rejects where it could not be. */
+  methods: () => string[] | Promise<string[]>;
   /** Refuse connections that do not come in TLS. */
   tls: boolean;
+  /** Connections that were there before the gate. */
+  early?: Iterable<Socket>;
 }
 
 interface Step {
@@ -86,8 +89,9 @@ export function openGate(options: GateOptions): CallerSessions {
       try {
         const given = Array.isArray(params) ? params[0] : params;
         if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
+        const loaded = await methods();
         const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce);
-        return { answer: { worker, proof, methods: methods() }, ticket, lease_ms };
+        return { answer: { worker, proof, methods: loaded }, ticket, lease_ms };
       } finally {
         busy = false;
       }
@@ -175,7 +179,7 @@ export function openGate(options: GateOptions): CallerSessions {
     else stream.destroy();
   };
 
-  server.on('connection', (socket: Socket) => {
+  const enter = (socket: Socket) => {
     socket.on('error', () => socket.destroy());
     if (connections >= LIMITS.connections) return socket.destroy();
     connections++;
@@ -197,6 +201,8 @@ export function openGate(options: GateOptions): CallerSessions {
       strangers.delete(socket);
     };
     accept(socket, false, admitted).catch(() => socket.destroy());
-  });
+  };
+  server.on('connection', enter);
+  for (const socket of options.early ?? []) enter(socket);
   return sessions;
 }
