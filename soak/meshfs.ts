@@ -7,8 +7,9 @@ import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { storm } from '../test/support/meshfs-storm.ts';
 import { seeded } from '../test/support/seeded.ts';
+import type { Soaked } from './main.ts';
 
-export async function run(args: string[]): Promise<void> {
+export async function run(args: string[]): Promise<Soaked> {
   const { values } = parseArgs({
     args,
     options: {
@@ -18,7 +19,7 @@ export async function run(args: string[]): Promise<void> {
       seed: { type: 'string', default: String(randomInt(2 ** 31)) },
     },
   });
-  console.log(`seed ${values.seed}`);
+  console.error(`seed ${values.seed}`);
   const report = await storm({
     kills: Number(values.kills),
     lanes: Number(values.lanes),
@@ -26,6 +27,5 @@ export async function run(args: string[]): Promise<void> {
     random: seeded(values.seed),
     note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
   });
-  console.log(JSON.stringify(report, undefined, 2));
-  console.log('nothing acknowledged was lost, and nothing was left behind');
+  return { report, shown: 'nothing acknowledged was lost, and nothing was left behind' };
 }

@@ -22,7 +22,7 @@ export async function run(args: string[]): Promise<Soaked> {
     },
   });
   const drivers = (values.driver as DriverName[] | undefined) ?? DRIVERS.filter((driver) => !missing(driver));
-  console.log(`seed ${values.seed}, drivers ${drivers.join(', ')}`);
+  console.error(`seed ${values.seed}, drivers ${drivers.join(', ')}`);
   const report = await orphanStorm({
     kills: Number(values.kills),
     scripts: Number(values.scripts),

@@ -21,7 +21,7 @@ export async function run(args: string[]): Promise<Soaked> {
       seed: { type: 'string', default: String(randomInt(2 ** 31)) },
     },
   });
-  console.log(`seed ${values.seed}`);
+  console.error(`seed ${values.seed}`);
   const report = await storm({
     kills: Number(values.kills),
     agents: Number(values.agents),

@@ -10,13 +10,10 @@ import {
   type GrantRequest,
   type Grants,
   heldGrants,
-  ISOLATION_LEVELS,
   type IsolationLevel,
   isError,
   type Job,
   type Language,
-  LEASE,
-  LEAST_MEMORY_MIB,
   LIMITS,
   NoNodeFits,
   normaliseGrants,
@@ -28,11 +25,11 @@ import {
   secretValues,
   type Ticket,
   TooLarge,
-  TURN_MS,
   VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
+import { checkBounds, leaseOf } from './bounds.ts';
 import { stillbornOf } from './fates.ts';
 import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
@@ -85,8 +82,6 @@ export interface SwarmPowers {
 
 /** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
 const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
-const CPU = { least: 0.05, most: 1 };
-const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;
 
@@ -168,16 +163,7 @@ export class Swarm {
     // What is written in Python imports no pointers.
     const modules = runtimeOf(language) === 'python' ? [] : await resolveModules({ source, pointer }, powers);
     const lease = leaseOf(request);
-    if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
-      throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
-    if (cpu !== undefined && !(cpu >= CPU.least && cpu <= CPU.most))
-      throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU.least} to ${CPU.most}` });
-    if (turn_ms !== undefined && driver !== 'quickjs')
-      throw new BadInput({ what: 'turn_ms', why: 'no driver but quickjs bounds a turn: name it (driver: quickjs)' });
-    if (turn_ms !== undefined && !(turn_ms >= TURN_MS.least && turn_ms <= TURN_MS.most))
-      throw new BadInput({ what: 'turn_ms', why: `from ${TURN_MS.least} to ${TURN_MS.most}` });
-    if (min_isolation !== undefined && !ISOLATION_LEVELS.includes(min_isolation))
-      throw new BadInput({ what: 'min_isolation', why: `one of ${ISOLATION_LEVELS.join(', ')}` });
+    checkBounds(request);
     const job = {
       owner: principal.name,
       source,
@@ -373,23 +359,6 @@ function checkSource(source: string): void {
   const got_bytes = Buffer.byteLength(source);
   if (got_bytes > LIMITS.source_bytes)
     throw new TooLarge({ what: 'The source', limit_bytes: LIMITS.source_bytes, got_bytes });
-}
-
-function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: number; lease_ms: number } {
-  const lease_ms = request.lease_ms ?? LEASE.lease_ms;
-  const heartbeat_ms = request.heartbeat_ms ?? Math.min(LEASE.heartbeat_ms, Math.ceil(lease_ms / 6));
-  const within = (what: string, value: number, least: number, most: number) => {
-    if (value < least || value > most) throw new BadInput({ what, why: `from ${least} to ${most} milliseconds` });
-  };
-  within('lease_ms', lease_ms, LEASE.min_ms, LEASE.max_ms);
-  within('heartbeat_ms', heartbeat_ms, LEASE.min_heartbeat_ms, lease_ms);
-  const { ttl_ms, max_life_ms, idle_ms } = request;
-  if (ttl_ms) within('ttl_ms', ttl_ms, LEASE.min_ms, LEASE.max_ms);
-  if (max_life_ms) within('max_life_ms', max_life_ms, LEASE.min_ms, LEASE.max_life_ms);
-  if (idle_ms) within('idle_ms', idle_ms, LEASE.min_ms, LEASE.max_ms);
-  if (ttl_ms && max_life_ms && ttl_ms > max_life_ms)
-    throw new BadInput({ what: 'ttl_ms', why: `it cannot live at least ${ttl_ms} ms and at most ${max_life_ms} ms` });
-  return { heartbeat_ms, lease_ms };
 }
 
 function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {

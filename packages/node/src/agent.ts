@@ -163,20 +163,18 @@ export class Agent {
     this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
       const { node, listen_host, tls, keys, volumes } = this.#options;
-      const made = (port: number, ticket: TicketPart): Provisioned => ({
-        ...{ worker: name, epoch, driver: job.driver, isolation: level, ticket },
-        direct: { host: listen_host, port, tls },
-      });
-      const tell = (made: Provisioned) =>
-        void this.#options
-          .core()
-          ?.vault_ready(made)
-          .catch(() => {});
+      const made = (port: number, ticket: TicketPart): Provisioned => {
+        const direct = { host: listen_host, port, tls };
+        return { worker: name, epoch, driver: job.driver, isolation: level, direct, ticket };
+      };
       const { living, ticket } = await forge(job, entry.driver, {
         ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
         mint: this.#mint,
-        ready: (port, ticket) => job.early && tell(made(port, ticket)),
+        ready: (...of) => {
+          const core = job.early ? this.#options.core() : undefined;
+          core?.vault_ready(made(...of)).catch(() => {});
+        },
         family: {
           clone: (request) => this.#core().clone(name, request),
           call: (child, ...call) => this.#child(name, child).call(...call),

@@ -6,6 +6,7 @@
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import {
+  ConnectionLost,
   describe,
   type ExpectedTicket,
   LIMITS,
@@ -77,7 +78,7 @@ export function openGate(options: GateOptions): CallerSessions {
   const sessions = new CallerSessions();
 
   /** The calls before a connection is let in. Gives the ticket once, when redeemed, or what goes on, when resumed. */
-  const handshake = () => {
+  const handshake = (stream: Duplex) => {
     const nonce = randomText(16);
     let busy = false;
     return async (method: string, params: unknown): Promise<Step> => {
@@ -90,6 +91,8 @@ export function openGate(options: GateOptions): CallerSessions {
         const given = Array.isArray(params) ? params[0] : params;
         if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
         const loaded = await methods();
+        // Who did not wait for that burns no ticket.
+        if (stream.destroyed) throw new ConnectionLost({ why: 'its connection ended' });
         const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce);
         return { answer: { worker, proof, methods: loaded }, ticket, lease_ms };
       } finally {
@@ -102,7 +105,7 @@ export function openGate(options: GateOptions): CallerSessions {
     let ticket: ExpectedTicket | undefined;
     let inside_limit = false;
     const link = streamTransport(stream, () => (inside_limit ? LIMITS.message_bytes : LIMITS.handshake_bytes));
-    const step = handshake();
+    const step = handshake(stream);
     const answer = (id: unknown, member: 'result' | 'error', value: object) =>
       link.send(JSON.stringify({ jsonrpc: '2.0', id, [member]: value }));
     const admit = () => {
@@ -142,7 +145,7 @@ export function openGate(options: GateOptions): CallerSessions {
 
   const lines = (stream: Duplex, admitted: () => void) => {
     let role: TicketRole | undefined;
-    const step = handshake();
+    const step = handshake(stream);
     const call = async (method: string, params: unknown) => {
       if (role) return inside.call(method, params, role);
       if (method === 'rpc.resume') throw new Unauthorised({ why: 'JSON lines cannot resume a session' });
