@@ -191,8 +191,9 @@ export class Runner {
   }
 
   async #place(open: Open, worker: string, attempt: number): Promise<void> {
-    const { store, swarm, now } = this.#powers;
+    const { store, swarm, now, event } = this.#powers;
     const { record } = open;
+    const { job, owner } = record;
     const ttl_ms = record.timeout_ms + record.load_timeout_ms + TTL_SLACK_MS;
     await swarm.place(
       {
@@ -222,7 +223,8 @@ export class Runner {
             const history = earlier ? withAttempt(r, now(), describe(this.#why(open))) : r.history;
             return { state: 'running', attempts: attempt, worker, node, history };
           });
-          if (!goes) throw new JobEnded({ job: record.job, state: open.record.state });
+          if (!goes) throw new JobEnded({ job, state: open.record.state });
+          event('SPOOL_STARTED', { job, owner, attempt, worker, node });
           return {};
         },
       },
@@ -239,9 +241,11 @@ export class Runner {
     if (verdict === 'crowded' || isError(error, StorageFailed)) {
       // None of its code has run: the attempt does not count.
       if (begun)
-        await this.#record(open, () =>
-          store.move(open, () => ({ state: 'accepted', attempts: attempt - 1, worker: null, node: null })),
-        );
+        await this.#record(open, async () => {
+          const back = { state: 'accepted', attempts: attempt - 1, worker: null, node: null } as const;
+          if (await store.move(open, () => back))
+            event('SPOOL_REQUEUED', { job, owner, attempt, why: describe(error) });
+        });
       this.#crowded.add(open);
       return this.#aside(open, describe(error));
     }
