@@ -6,6 +6,7 @@ import {
   BadInput,
   ConnectionLost,
   describe,
+  type EventName,
   type Fate,
   type GrantRequest,
   type Grants,
@@ -79,7 +80,7 @@ export interface SwarmPowers {
   meshfs: Pick<ModulePowers, 'resolve'>;
   volumes: VolumeHomes;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
   random: () => number;
 }
 

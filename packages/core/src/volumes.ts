@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto';
 import { entriesOf, type KeyValue } from '@hauki/backplane';
 import {
+  type EventName,
   Forbidden,
   LIMITS,
   NoNodeFits,
@@ -22,7 +23,7 @@ import { covers, owns, type Principal } from './rights.ts';
 export interface VolumesPowers {
   kv: KeyValue;
   registry: Registry;
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
 }
 
 interface Home {

@@ -13,6 +13,7 @@ import {
   ConnectionLost,
   causeOfFailure,
   describe,
+  type EventName,
   type Fate,
   type Grants,
   grantsWithin,
@@ -47,7 +48,7 @@ export interface LastingPowers {
   kv: KeyValue;
   registry: Registry;
   swarm: Pick<Swarm, 'order' | 'place' | 'narrow'>;
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
   /** A worker whose node is away so long is started on another. */
   node_grace_ms: number;
   restart?: RestartTerms;

@@ -1,6 +1,6 @@
 /** Cloning, calling over the relay, asking after a worker, ending it. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { ISOLATION, ISOLATION_LEVELS, LIMITS, WORKER_LANGUAGES } from '@hauki/protocol';
+import { type EventName, ISOLATION, ISOLATION_LEVELS, LIMITS, WORKER_LANGUAGES } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -11,7 +11,7 @@ export interface SwarmRoutesPowers {
   swarm: Swarm;
   relay: Relay;
   registry: Registry;
-  emit(name: string, fields: object): void;
+  emit(name: EventName, fields: object): void;
 }
 
 const strict = { additionalProperties: false };

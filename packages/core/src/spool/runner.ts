@@ -7,6 +7,7 @@
  */
 import {
   describe,
+  type EventName,
   isError,
   JobEnded,
   LEASE,
@@ -29,7 +30,7 @@ export interface RunnerPowers {
   swarm: Pick<Swarm, 'place'>;
   /** A session with a worker, for the one call. */
   connect(worker: string): Promise<Session>;
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
   /** How long the next attempt waits for the node of the one before. */
   node_grace_ms: number;
   now(): number;
