@@ -28,12 +28,14 @@ import {
   SourceRejected,
   secretValues,
   type Ticket,
+  type TicketPart,
   TooLarge,
   TURN_MS,
   VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
+import type { Callers } from './callers.ts';
 import { stillbornOf } from './fates.ts';
 import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
@@ -79,6 +81,8 @@ export interface SwarmPowers {
   quotas: Pick<Quotas, 'reserve'>;
   meshfs: Pick<ModulePowers, 'resolve'>;
   volumes: VolumeHomes;
+  /** Hears of every ticket that is signed. */
+  callers: Pick<Callers, 'issued'>;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
   event(name: EventName, fields: object): void;
   random: () => number;
@@ -126,7 +130,7 @@ export class Swarm {
     // A name of its own for each try: an answer that was lost must not collide with the next.
     const { entry, made } = await this.place(order, { name: () => `w-${randomName(9)}` });
     const { worker, node } = entry;
-    return { worker, node, ticket: await this.#powers.office.sign(entry, made.ticket, request.audience) };
+    return { worker, node, ticket: await this.#sign(entry, made.ticket, request.audience, principal.name) };
   }
 
   /**
@@ -262,10 +266,15 @@ export class Swarm {
   }
 
   /** A further ticket to a living worker, for a visitor: it may call, but neither renew nor end. */
-  async visitorTicket(worker: string, audience: string): Promise<Ticket> {
-    const { registry, office } = this.#powers;
+  async visitorTicket(worker: string, audience: string, caller: string): Promise<Ticket> {
+    const { registry } = this.#powers;
     const entry = registry.find(worker);
-    return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
+    return this.#sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience, caller);
+  }
+
+  #sign(entry: RegisteredWorker, part: TicketPart, audience: string, caller: string): Promise<Ticket> {
+    this.#powers.callers.issued(part.jti, { worker: entry.worker, role: part.role, caller });
+    return this.#powers.office.sign(entry, part, audience);
   }
 
   /**
