@@ -47,6 +47,7 @@ for (const driver of DRIVERS)
       await until('the worker hears', async () => /the user went home/.test(await watcher.told()));
       await assert.rejects(withOptions(watcher, { timeout_ms: 30 }).wait(), { name: 'DeadlineExceeded' });
       await until('the worker hears of time', async () => /30 ms/.test(await watcher.told()));
+      assert.match(await watcher.told(), /^DeadlineExceeded: /);
       await used.mesh.destruct(watcher);
     });
 
