@@ -7,6 +7,7 @@ import type { Activity, ModuleKind, TicketRole } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside } from './guest.ts';
+import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
 import { createTimers, giveRandom, lazily, VmAbortController, VmAbortSignal, withoutClock } from './vm-globals.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
@@ -108,7 +109,8 @@ const control: VmControl = {
     });
     if (!setup.time) withoutClock(scope);
     giveRandom(scope, setup.random ? host.random : undefined);
-    inside = createGuest({ outside, context, evaluate: () => import('worker.mjs' as string) });
+    const evaluate = async () => unwrapped(await import('wrapped.mjs' as string));
+    inside = createGuest({ outside, context, evaluate });
     return inside.load('', setup);
   },
   async call(method, params, role) {
