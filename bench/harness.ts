@@ -46,22 +46,27 @@ export async function timed(run: () => Promise<unknown>): Promise<number> {
 /** Says on standard error what goes on, so that standard output is the table alone. */
 export const note = (text: string) => console.error(`  ${text}`);
 
-/** Prints the rows, and keeps them unless they are only a part of what the benchmark measures. */
-export function finish(name: string, rows: Row[], keep = true): void {
-  const machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`;
+/** What it was measured on. */
+export const machine = (): string =>
+  `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`;
+
+/** Keeps what was measured as JSON, under its name. */
+export function keepResult(name: string, measured: object): void {
   const folder = fileURLToPath(new URL('./results/', import.meta.url));
   mkdirSync(folder, { recursive: true });
-  if (keep)
-    writeFileSync(
-      `${folder}${name}.json`,
-      `${JSON.stringify({ name, when: new Date().toISOString(), machine, rows }, undefined, 2)}\n`,
-    );
+  const result = { name, when: new Date().toISOString(), machine: machine(), ...measured };
+  writeFileSync(`${folder}${name}.json`, `${JSON.stringify(result, undefined, 2)}\n`);
+}
+
+/** Prints the rows, and keeps them unless they are only a part of what the benchmark measures. */
+export function finish(name: string, rows: Row[], keep = true): void {
+  if (keep) keepResult(name, { rows });
   const head = ['metric', 'unit', 'ours', 'goal', 'peer', 'peer value', 'ratio'];
   const cells = rows.map((r) =>
     [r.metric, r.unit, r.ours, r.goal ?? '', r.peer ?? '', r.peer_value ?? '', r.ratio ?? ''].map(String),
   );
   const widths = head.map((h, i) => Math.max(h.length, ...cells.map((c) => c[i]!.length)));
-  console.log(`\n${name}, on ${machine}\n`);
+  console.log(`\n${name}, on ${machine()}\n`);
   for (const line of [head, widths.map((w) => '─'.repeat(w)), ...cells])
     console.log(
       line

@@ -15,6 +15,7 @@ import { connect } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { startIrcd, Watcher } from '../test/support/ircd.ts';
 import { until } from '../test/support/mesh.ts';
+import type { Soaked } from './main.ts';
 
 const HEARD_MS = 600_000;
 /** After the last line was heard: for the server's confirmations, without which a line is said again. */
@@ -22,7 +23,7 @@ const CONFIRMED_MS = 3_000;
 /** Kernels that evolve at the same time. */
 const AT_ONCE = 4;
 
-export async function run(args: string[]): Promise<void> {
+export async function run(args: string[]): Promise<Soaked> {
   const { values } = parseArgs({
     args,
     options: { kernels: { type: 'string', default: '50' }, evolutions: { type: 'string', default: '200' } },
@@ -106,8 +107,8 @@ export async function run(args: string[]): Promise<void> {
     await heard();
     await sleep(CONFIRMED_MS);
     for (const [kernel, lines] of expected) assert.deepEqual(of(kernel), lines, kernel);
-    console.log(JSON.stringify({ kernels: count, evolutions: next, announcements: all(), up_s: Math.round(up_s) }));
-    console.log('every change was announced once, in order');
+    const report = { kernels: count, evolutions: next, announcements: all(), up_s: Math.round(up_s) };
+    return { report, shown: 'every change was announced once, in order' };
   } finally {
     await stop();
     await mesh.close();

@@ -1,6 +1,18 @@
-/** `npm run soak -- NAME [arguments]`: runs one soak, a long test against a random schedule, to its end or its first fault. */
+/**
+ * `npm run soak -- NAME [arguments]`: runs one soak, a long test against a random schedule, to its end or its first fault.
+ * What a run in full length has shown is kept in bench/results/, beside the benchmarks.
+ */
 import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { keepResult } from '../bench/harness.ts';
+
+/** What a soak comes to that has met no fault. */
+export interface Soaked {
+  /** What was done, in numbers. */
+  report: object;
+  /** What always held, in words. */
+  shown: string;
+}
 
 const folder = fileURLToPath(new URL('.', import.meta.url));
 const names = readdirSync(folder)
@@ -11,5 +23,9 @@ if (name === undefined || !names.includes(name)) {
   console.error(`Usage: npm run soak -- NAME [arguments], where NAME is one of: ${names.join(', ')}`);
   process.exit(2);
 }
-const { run } = (await import(`./${name}.ts`)) as { run(args: string[]): Promise<void> };
-await run(args);
+const { run } = (await import(`./${name}.ts`)) as { run(args: string[]): Promise<Soaked> };
+const began = performance.now();
+const { report, shown } = await run(args);
+const result = { took_s: Math.round((performance.now() - began) / 1000), report, shown };
+console.log(JSON.stringify(result, undefined, 2));
+if (args.length === 0) keepResult(`soak-${name}`, result);

@@ -3,18 +3,14 @@
  * -9 at random moments under a stream of clones; afterwards nothing of it and of its vaults is left. `--life` is the
  * longest time that an agent gets once it is ready, in milliseconds.
  */
-import { createHash, randomInt } from 'node:crypto';
+import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { DRIVERS, type DriverName, missing } from '../test/support/mesh.ts';
 import { orphanStorm } from '../test/support/orphan-storm.ts';
+import { seeded } from '../test/support/seeded.ts';
+import type { Soaked } from './main.ts';
 
-/** Numbers in [0, 1) that a seed gives again. */
-function seeded(seed: string): () => number {
-  let count = 0;
-  return () => createHash('sha256').update(`${seed}/${count++}`).digest().readUInt32BE() / 2 ** 32;
-}
-
-export async function run(args: string[]): Promise<void> {
+export async function run(args: string[]): Promise<Soaked> {
   const { values } = parseArgs({
     args,
     options: {
@@ -26,7 +22,7 @@ export async function run(args: string[]): Promise<void> {
     },
   });
   const drivers = (values.driver as DriverName[] | undefined) ?? DRIVERS.filter((driver) => !missing(driver));
-  console.log(`seed ${values.seed}, drivers ${drivers.join(', ')}`);
+  console.error(`seed ${values.seed}, drivers ${drivers.join(', ')}`);
   const report = await orphanStorm({
     kills: Number(values.kills),
     scripts: Number(values.scripts),
@@ -35,6 +31,5 @@ export async function run(args: string[]): Promise<void> {
     random: seeded(values.seed),
     note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
   });
-  console.log(JSON.stringify(report, undefined, 2));
-  console.log('no process, container, cgroup, mount, loop device, id claim or socket is left');
+  return { report, shown: 'no process, container, cgroup, mount, loop device, id claim or socket is left' };
 }

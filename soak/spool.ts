@@ -3,17 +3,13 @@
  * agents are killed with -9 under load; every accepted job must end with exactly one recorded result. `--core` and
  * `--agent` are mean pauses before the next kill, in milliseconds.
  */
-import { createHash, randomInt } from 'node:crypto';
+import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
+import { seeded } from '../test/support/seeded.ts';
 import { storm } from '../test/support/spool-storm.ts';
+import type { Soaked } from './main.ts';
 
-/** Numbers in [0, 1) that a seed gives again. */
-function seeded(seed: string): () => number {
-  let count = 0;
-  return () => createHash('sha256').update(`${seed}/${count++}`).digest().readUInt32BE() / 2 ** 32;
-}
-
-export async function run(args: string[]): Promise<void> {
+export async function run(args: string[]): Promise<Soaked> {
   const { values } = parseArgs({
     args,
     options: {
@@ -25,7 +21,7 @@ export async function run(args: string[]): Promise<void> {
       seed: { type: 'string', default: String(randomInt(2 ** 31)) },
     },
   });
-  console.log(`seed ${values.seed}`);
+  console.error(`seed ${values.seed}`);
   const report = await storm({
     kills: Number(values.kills),
     agents: Number(values.agents),
@@ -35,6 +31,5 @@ export async function run(args: string[]): Promise<void> {
     random: seeded(values.seed),
     note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
   });
-  console.log(JSON.stringify(report, undefined, 2));
-  console.log('every accepted job ended with exactly one recorded result');
+  return { report, shown: 'every accepted job ended with exactly one recorded result' };
 }

@@ -6,11 +6,12 @@
  */
 import { parseArgs } from 'node:util';
 import { judge, swapStorm } from '../test/support/swap-storm.ts';
+import type { Soaked } from './main.ts';
 
 /** Fewer swaps than this are a short run. */
 const SHORT = 5_000;
 
-export async function run(args: string[]): Promise<void> {
+export async function run(args: string[]): Promise<Soaked> {
   const { values } = parseArgs({
     args,
     options: {
@@ -26,7 +27,7 @@ export async function run(args: string[]): Promise<void> {
     every_ms: Number(values.every),
     note: (text) => console.error(`  ${Math.round(performance.now() / 1000)} s: ${text}`),
   });
-  console.log(JSON.stringify(report, undefined, 2));
+  console.error(JSON.stringify(report));
   judge(report, Number(values.slack ?? (report.swaps < SHORT ? 64 : 24)));
-  console.log('no request failed, no count was lost, memory and processes stayed flat');
+  return { report, shown: 'no request failed, no count was lost, memory and processes stayed flat' };
 }

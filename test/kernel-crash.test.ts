@@ -13,16 +13,12 @@ import { after, before, describe, it } from 'node:test';
 import type { EvolveRequest } from '@hauki/mesh';
 import { faultOf } from '../packages/microkernel/src/journal.ts';
 import { useKernel } from './support/kernel.ts';
+import { seeded } from './support/seeded.ts';
 
 /** Where a version tells that it is. */
 type Place = 'load' | 'routes' | 'tests' | 'dehydrate' | 'hydrate' | 'drain';
 
-const SEED = Number(process.env.CRASH_SEED ?? 20_261_121);
-/** Numbers in [0, 1) that a seed gives again. */
-function seeded(seed: number): () => number {
-  let count = 0;
-  return () => createHash('sha256').update(`${seed}/${count++}`).digest().readUInt32BE() / 2 ** 32;
-}
+const SEED = process.env.CRASH_SEED ?? '20261121';
 
 describe('a kernel that is killed in the middle of a swap', () => {
   const kernel = useKernel({ drivers: ['quickjs'] });

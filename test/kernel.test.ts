@@ -1,6 +1,6 @@
 /** A microkernel from outside: what is posted serves, what is wrong changes nothing, what was before can come back. */
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { BadInput, EditRefused, EvolveRejected, isError, ModuleUnknown } from '@hauki/mesh';
@@ -64,7 +64,8 @@ for (const driver of DRIVERS)
         mine: '1',
         token: null,
       });
-      assert.equal(readFileSync(join(kernel.data_dir, 'uah_endpoints', 'first.ts'), 'utf8').includes('x-own'), true);
+      const copy = join(kernel.data_dir, 'uah_endpoints', 'first.ts');
+      await until('the readable copy', () => existsSync(copy) && readFileSync(copy, 'utf8').includes('x-own'));
     });
 
     it('lets a new version take the place of one that serves, and goes back', async () => {
@@ -261,6 +262,17 @@ for (const driver of DRIVERS)
       await kernel.door.evolve({ target_module: 'sockets', content: ECHO });
       await assertEchoes(await openSocket(kernel.process, 'sockets/x'));
       assert.equal((await kernel.get('sockets/')).status, 426);
+      const open = await Promise.all(Array.from({ length: 96 }, () => openSocket(kernel.process, 'sockets/x')));
+      await assert.rejects(openSocket(kernel.process, 'sockets/x'), /429/);
+      // There is room for bodies in pieces all the same.
+      assert.equal((await kernel.get('sockets/', { method: 'POST', body: new Uint8Array(200_000) })).status, 200);
+      for (const socket of open) socket.terminate();
+      await until('their places are free', () =>
+        openSocket(kernel.process, 'sockets/x').then(
+          () => true,
+          () => false,
+        ),
+      );
       assert.equal(await refusal(`${kernel.process.url}/api/plugins/sockets/x`), 401);
       await kernel.door.evolve({ target_module: 'deaf', content: answers('no sockets here') });
       const authorization = `Bearer ${kernel.process.token}`;

@@ -1,13 +1,15 @@
 /** What MeshFS promises of a real core's process: many writers at once, kill -9 at any moment, bounded memory. */
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createHash, randomBytes, randomInt } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { type StartedCore, startCore } from '@hauki/cli';
-import { connect, isError, type Mesh, PointerDeleted, PreconditionFailed } from '@hauki/mesh';
+import { connect, isError, type Mesh, PreconditionFailed } from '@hauki/mesh';
+import { storm } from './support/meshfs-storm.ts';
+import { seeded } from './support/seeded.ts';
 
 const sha256 = (bytes: Uint8Array | string) => createHash('sha256').update(bytes).digest('hex');
 
@@ -87,84 +89,13 @@ describe('a real core keeps what it acknowledged', () => {
       }),
     ));
 
-  it('killed at any moment: raw puts, deletions and collections lose nothing and leave no half file', () =>
-    inFolder(async (folder) => {
-      /** Of each pointer: the newest version that was acknowledged, and what it was; undefined is a deletion. */
-      const told = new Map<string, { version: number; digest: string | undefined }>();
-      const digests = new Map<string, Map<number, string>>();
-      for (const after_ms of [150, 400, 800]) {
-        const core = await startCore(folder);
-        const { meshfs } = await connect({ core: core.url, token: core.token });
-        let over = false;
-        let acknowledged = 0;
-        const began = Promise.withResolvers<void>();
-        const lane = async (lane: number) => {
-          for (let at = 0; !over; at++) {
-            const space = lane % 2 ? 'wiki/kill' : 'data';
-            const pointer = `gem-pointer://${space}/lane${lane}-${at % 3}.bin`;
-            try {
-              const was = told.get(pointer);
-              if (at % 5 === 4 && was?.digest) {
-                const { version } = await meshfs.delete(pointer);
-                told.set(pointer, { version, digest: undefined });
-              } else {
-                const content = randomBytes(1 + ((at * 7919 + lane) % 200_000));
-                const { version, digest } = await meshfs.put(pointer, content, { digest: sha256(content) });
-                assert.equal(digest, sha256(content));
-                told.set(pointer, { version, digest });
-                const versions = digests.get(pointer) ?? new Map();
-                digests.set(pointer, versions.set(version, digest));
-              }
-              if (++acknowledged === 3) began.resolve();
-            } catch (error) {
-              // The kill lost an answer before; whether it ran is not known.
-              if (isError(error, PointerDeleted))
-                told.set(pointer, { version: error.fields.version, digest: undefined });
-              else if (!over) throw error;
-            }
-          }
-        };
-        const collecting = async () => {
-          while (!over) await meshfs.collect().catch(() => {});
-        };
-        const all = Promise.all([lane(0), lane(1), lane(2), lane(3), collecting()]);
-        all.catch((error) => began.reject(error));
-        await began.promise;
-        await new Promise((resolve) => setTimeout(resolve, after_ms));
-        over = true;
-        await core.kill();
-        await all;
-        assert.ok(acknowledged >= 3);
-
-        await withCore(folder, async ({ meshfs }) => {
-          for (const [pointer, { version, digest }] of told) {
-            const { versions } = await meshfs.history(pointer);
-            assert.ok(versions[0]!.version >= version, `${pointer} went back`);
-            assert.deepEqual(
-              versions.map((one) => one.version),
-              versions.map((_, at) => versions[0]!.version - at),
-            );
-            const then = versions.find((one) => one.version === version)!;
-            assert.deepEqual([then.deleted === true, then.digest], [digest === undefined, digest ?? '']);
-          }
-          await meshfs.collect();
-          for (const [pointer, versions] of digests)
-            for (const [version, digest] of versions) {
-              const bytes = await (await meshfs.get(pointer, { version })).whole();
-              assert.equal(sha256(bytes), digest, `${pointer} version ${version}`);
-            }
-          for (const { pointer, digest } of await meshfs.list('gem-pointer://wiki/kill/')) {
-            const file = join(folder, 'core/wiki/kill', pointer.slice(pointer.lastIndexOf('/') + 1));
-            assert.equal(sha256(readFileSync(file)), digest, 'the readable file is in line');
-          }
-          const files = readdirSync(join(folder, 'core'), { recursive: true }) as string[];
-          assert.deepEqual(
-            files.filter((file) => /\.tmp|\.part$/.test(file)),
-            [],
-          );
-        });
-      }
-    }));
+  it('killed at any moment: no write or deletion that was acknowledged is lost, and nothing half or unwanted is left', async (t) => {
+    const seed = String(randomInt(2 ** 31));
+    t.diagnostic(`npm run soak -- meshfs --kills 8 --lanes 4 --mean 300 --seed ${seed}`);
+    const report = await storm({ kills: 8, lanes: 4, mean_ms: 300, random: seeded(seed) });
+    assert.equal(report.kills, 8);
+    assert.ok(report.acknowledged > 0, JSON.stringify(report));
+  });
 
   it('an upload goes on after kill -9', () =>
     inFolder(async (folder) => {

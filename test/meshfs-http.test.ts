@@ -95,6 +95,30 @@ describe('MeshFS over HTTP', () => {
     assert.equal((await range('bytes=0-0', { 'if-range': '"other"' })).status, 200);
   });
 
+  it('reads under conditions only: If-Match first, then If-None-Match, then the range', async () => {
+    const pointer = fresh();
+    const tag = (text: string) => `"${sha256(text).toString('hex')}"`;
+    await put(pointer, 'one');
+    await put(pointer, 'two');
+    const get = (headers: Record<string, string>, more = '', method = 'GET') =>
+      ask(raw(pointer, more), { method, headers });
+    for (const match of [tag('two'), `"x", ${tag('two')}`, '*', '"2"'])
+      for (const method of ['GET', 'HEAD']) assert.equal((await get({ 'if-match': match }, '', method)).status, 200);
+    assert.equal((await get({ 'if-match': tag('one') }, '&version=1')).status, 200);
+    const part = await get({ 'if-match': tag('two'), range: 'bytes=1-' });
+    assert.deepEqual([part.status, await part.text()], [206, 'wo']);
+    for (const match of [tag('one'), `W/${tag('two')}`, '"1"', '"x"', 'nonsense', '']) {
+      const refused = await get({ 'if-match': match, 'if-none-match': tag('two'), range: 'bytes=9-' });
+      assert.deepEqual(await failed(refused), [412, 'PreconditionFailed'], match);
+      assert.equal((await get({ 'if-match': match }, '', 'HEAD')).status, 412, match);
+    }
+    const { error } = (await (await get({ 'if-match': '"1"' })).json()) as any;
+    assert.deepEqual(error.data.fields.found, { version: 2, digest: sha256('two').toString('hex') });
+    assert.deepEqual(await failed(await get({ 'if-match': '"1"' }, '&version=9')), [404, 'VersionUnknown']);
+    for (const method of ['GET', 'HEAD'])
+      assert.equal((await get({ 'if-none-match': tag('two'), range: 'bytes=9-' }, '', method)).status, 304, method);
+  });
+
   it('writes under conditions only, and says what is there instead', async () => {
     const pointer = fresh();
     const tag = (text: string) => `"${sha256(text).toString('hex')}"`;

@@ -33,6 +33,15 @@ const SHOP = `
   let kept;
 `;
 
+const SIGNALS = `
+  let controller = new AbortController();
+  export const own = () => controller.signal;
+  export const give = (f) => f(controller.signal);
+  export const end = (why) => { controller.abort(new RangeError(why)); controller = new AbortController(); };
+  export const through = (f, signal) => f(signal);
+  export const pass = (f) => f(hauki.call.signal);
+`;
+
 for (const driver of DRIVERS)
   describe(`references into a ${driver} vault`, { skip: missing(driver) }, () => {
     const used = useMesh({ nodes: [{ drivers: [driver] }] });
@@ -125,6 +134,32 @@ for (const driver of DRIVERS)
       await shop.add(1, 1);
       controller.abort(new RangeError('enough'));
       assert.match(await told, /RangeError: enough/);
+    });
+
+    it("carry signals of the worker: as results, to callbacks, its call's own, and home again", async () => {
+      await using worker = await clone({ source: SIGNALS });
+      const heard = (signal: AbortSignal) =>
+        new Promise<string>((resolve) => {
+          const tell = () => resolve(String(signal.reason));
+          if (signal.aborted) tell();
+          else signal.addEventListener('abort', tell);
+        });
+      const own = await worker.own();
+      await worker.end('enough');
+      assert.match(await heard(own), /RangeError: enough/);
+      const to_callback = worker.give(heard);
+      await worker.end('stop');
+      assert.match(await to_callback, /RangeError: stop/);
+      const mine = new AbortController();
+      assert.equal(await worker.through((signal: AbortSignal) => signal instanceof AbortSignal, mine.signal), true);
+      const cancel = new AbortController();
+      const { promise, resolve } = Promise.withResolvers<string>();
+      const passing = withOptions(worker, { signal: cancel.signal }).pass((signal: AbortSignal) => {
+        cancel.abort(new Error('no longer'));
+        void heard(signal).then(resolve);
+      });
+      await assert.rejects(passing, { name: 'Cancelled' });
+      assert.match(await promise, /no longer/);
     });
 
     it('go from one worker to another through the script', async () => {

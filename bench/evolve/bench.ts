@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type StartedKernel, startKernel } from '@hauki/cli';
 import { connectKernel, type KernelDoor } from '@hauki/mesh';
@@ -17,6 +18,8 @@ import { caddy, fastapiKernel, fastifyServer, freePort } from '../peers/peers.ts
 const ROUNDS = 40;
 const SWAPS = 1_000;
 const EVERY_MS = 10;
+/** A kernel starts a vault ahead for the next version and ends the last one's: not into another's measurement. */
+const SETTLE_MS = 400;
 
 const js = (word: string) => `export default { fetch: () => Response.json({ hello: ${JSON.stringify(word)} }) };`;
 const py = (word: string) =>
@@ -78,38 +81,32 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
   await door.evolve({ target_module: 'neighbour', content: js('neighbour') });
   await door.evolve({ target_module: 'swapped', content: js('0') });
   const urls = ['swapped', 'neighbour'].map((module) => `${kernel.url}/api/plugins/${module}/`);
-  const child = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
+  // One for both: a new process would be measured warming up.
+  const load = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
     env: { ...process.env, LOAD: JSON.stringify({ urls, token: kernel.token, every_ms: EVERY_MS }) },
     execArgv: ['--disable-warning=ExperimentalWarning'],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
-  const report = async () => {
-    const told = once(child, 'message');
-    child.send('report');
+  await once(load, 'message');
+  const report = async (what: 'report' | 'end') => {
+    const told = once(load, 'message');
+    load.send(what);
     return (await told)[0] as { sent: number; failed: number; times: number[]; why: string }[];
   };
-  await once(child, 'message');
-  await new Promise((resolve) => setTimeout(resolve, 5_000));
-  child.send('reset');
-  await new Promise((resolve) => setTimeout(resolve, 10_000));
-  const [, quiet] = await report();
-  child.disconnect();
-  const again = fork(fileURLToPath(new URL('./load.ts', import.meta.url)), [], {
-    env: { ...process.env, LOAD: JSON.stringify({ urls, token: kernel.token, every_ms: EVERY_MS }) },
-    execArgv: ['--disable-warning=ExperimentalWarning'],
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  });
-  await once(again, 'message');
+  await sleep(5_000);
+  await report('report');
+  await sleep(10_000);
+  const [, quiet] = await report('report');
   const before = treeOf(kernel.child.pid!);
+  let half = before;
   for (let i = 1; i <= SWAPS; i++) {
     await door.evolve({ target_module: 'swapped', content: js(String(i)) });
-    if (i % 100 === 0) note(`${i} of ${SWAPS} swaps`);
+    if (i === SWAPS / 2) half = treeOf(kernel.child.pid!);
+    if (i % 100 === 0) note(`${i} of ${SWAPS} swaps, ${Math.round(treeOf(kernel.child.pid!).rss_mib)} MiB`);
   }
-  const told = once(again, 'message');
-  again.send('report');
-  const [swapped, neighbour] = (await told)[0] as Awaited<ReturnType<typeof report>>;
-  again.disconnect();
-  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  const [swapped, neighbour] = await report('end');
+  load.disconnect();
+  await sleep(2_000);
   const after = treeOf(kernel.child.pid!);
   if (swapped!.why || neighbour!.why) note(`failed: ${swapped!.why || neighbour!.why}`);
   note(`${swapped!.sent + neighbour!.sent} requests during ${SWAPS} swaps`);
@@ -120,6 +117,7 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
     row('swaps_neighbour_p99_rise_ms', 'ms', percentile(neighbour!.times, 99) - quiet_p99, ['quiet p99', quiet_p99], 5),
   );
   rows.push(row('swaps_rss_growth_mib', 'MiB', after.rss_mib - before.rss_mib));
+  rows.push(row('swaps_rss_growth_second_half_mib', 'MiB', after.rss_mib - half.rss_mib));
   rows.push(row('swaps_process_growth', 'processes', after.processes - before.processes, undefined, 0));
 }
 
@@ -153,16 +151,19 @@ export async function run(): Promise<void> {
       const word = `w${round + 2}`;
       for (const [driver, { kernel, door }] of Object.entries(kernels)) {
         const { live_ms, cutover_ms } = await timedEvolve(kernel, door, word);
+        await sleep(SETTLE_MS);
         if (round < 0) continue;
         push(driver, live_ms);
         cutover.push(cutover_ms);
         const began = performance.now();
         await door.rollback('hello');
         push(`${driver} rollback`, performance.now() - began);
+        await sleep(SETTLE_MS);
       }
       // The module that the FastAPI peer imports into itself, here in a vault of its own for each version.
       if (python) {
         const { live_ms } = await timedEvolve(python.kernel, python.door, word, 'router.py', py(word));
+        await sleep(SETTLE_MS);
         if (round >= 0) push('python', live_ms);
       }
       if (fastapi) {

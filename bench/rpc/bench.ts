@@ -1,11 +1,16 @@
 /**
  * `npm run bench -- rpc`: Mesh-RPC by itself, over TCP and over WebSocket, beside JSON-RPC by hand over `ws` and beside
- * `capnweb`. Each contestant has a process that serves and a process that calls. They are measured in turn, round by
- * round, so that what else the machine does falls on all alike; of the rounds the median counts.
+ * `capnweb`; a worker of a mesh stands beside them. Each contestant is served by one process and called by another. They
+ * are measured in turn, round by round, so that what else the machine does falls on all alike; of the rounds the median
+ * counts.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { startMesh } from '@hauki/cli';
 import { bundleClient, CLIENT_LIMIT_BYTES } from '../../scripts/client-size.ts';
 import { finish, note, percentile, type Row, row } from '../harness.ts';
 import { NAMES, type Name } from './contestants.ts';
@@ -79,14 +84,13 @@ class Side {
 type Start = (args: string[], flags?: string[]) => Promise<[side: Side, said: string]>;
 
 interface Pair {
-  serving: Side;
   calling: Side;
   url: string;
 }
 
 /** Figures of all contestants for one measure, one for each round. */
 type Figures = Record<Name, number[]>;
-const figures = (): Figures => ({ 'ours over tcp': [], 'ours over ws': [], 'raw ws': [], capnweb: [] });
+const figures = () => Object.fromEntries(NAMES.map((name) => [name, []])) as unknown as Figures;
 
 export async function run(): Promise<void> {
   const sides: Side[] = [];
@@ -97,11 +101,14 @@ export async function run(): Promise<void> {
   };
   const pairs = {} as Record<Name, Pair>;
   const rows: Row[] = [];
+  const data_dir = mkdtempSync(join(tmpdir(), 'hauki-bench-'));
   try {
+    await using mesh = await startMesh({ data_dir });
     for (const name of NAMES) {
-      const [serving, url] = await start(['serve', name]);
+      const url =
+        name === 'a worker' ? `${mesh.url}#${encodeURIComponent(data_dir)}` : (await start(['serve', name]))[1];
       const [calling] = await start(['call', name, url]);
-      pairs[name] = { serving, calling, url };
+      pairs[name] = { calling, url };
     }
 
     const call_us = figures();
@@ -143,12 +150,15 @@ export async function run(): Promise<void> {
       rows.push(row(metric, unit, median(from[ours]), [peer, beside], goal === undefined ? undefined : goal * beside));
     };
     compare('call_p50_us', 'µs', call_us, 'ours over tcp', 'raw ws', 1.15);
+    compare('worker_call_p50_us', 'µs', call_us, 'a worker', 'raw ws');
     compare('ws_call_p50_us', 'µs', call_us, 'ours over ws', 'raw ws');
     compare('capnweb_call_p50_us', 'µs', call_us, 'ours over ws', 'capnweb');
     compare('calls_per_s_64', 'calls/s', calls_per_s, 'ours over tcp', 'capnweb', 5);
+    compare('worker_calls_per_s_64', 'calls/s', calls_per_s, 'a worker', 'capnweb');
     compare('ws_calls_per_s_64', 'calls/s', calls_per_s, 'ours over ws', 'capnweb', 3);
     compare('raw_calls_per_s_64', 'calls/s', calls_per_s, 'ours over ws', 'raw ws');
     compare('bytes_mb_per_s', 'MB/s', mb_per_s, 'ours over tcp', 'capnweb', 3);
+    compare('worker_bytes_mb_per_s', 'MB/s', mb_per_s, 'a worker', 'capnweb');
     compare('ws_bytes_mb_per_s', 'MB/s', mb_per_s, 'ours over ws', 'capnweb');
     const overhead = (name: Name) => (median(wire[name]) - 1) * 100;
     rows.push(row('bytes_overhead_pct', '%', overhead('ours over tcp'), ['capnweb', overhead('capnweb')], 1));
@@ -160,6 +170,7 @@ export async function run(): Promise<void> {
     rows.push(await growth(start));
   } finally {
     await Promise.all(sides.map((side) => side.end()));
+    rmSync(data_dir, { recursive: true, force: true });
   }
   rows.push(await clientSize());
   finish('rpc', rows);
@@ -217,6 +228,6 @@ async function clientSize() {
     bundleClient(),
     bundleClient("export { newWebSocketRpcSession, RpcTarget } from 'capnweb';"),
   ]);
-  const kb = ({ gzip_bytes }: { gzip_bytes: number }) => gzip_bytes / 1024;
-  return row('client_gzip_kb', 'kB', kb(ours), ['capnweb, without a mesh', kb(theirs)], CLIENT_LIMIT_BYTES / 1024);
+  const kib = ({ gzip_bytes }: { gzip_bytes: number }) => gzip_bytes / 1024;
+  return row('client_gzip_kb', 'KiB', kib(ours), ['capnweb, without a mesh', kib(theirs)], CLIENT_LIMIT_BYTES / 1024);
 }

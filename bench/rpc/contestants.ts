@@ -1,15 +1,19 @@
 /**
- * What is measured, all with the same object behind them: Mesh-RPC over TCP and over WebSocket; JSON-RPC written by hand
- * over `ws`, the least that a call over a WebSocket can cost; and `capnweb` over `ws`, as its manual sets it up.
+ * What is measured, all with the same object behind them: Mesh-RPC over TCP and over WebSocket; a worker of a mesh, in
+ * the vault that it chooses by itself, on the direct route; JSON-RPC written by hand over `ws`, the least that a call
+ * over a WebSocket can cost; and `capnweb` over `ws`, as its manual sets it up.
  */
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import type { AddressInfo, Socket } from 'node:net';
+import { connect as connectMesh } from '@hauki/mesh';
+import { adminTokenFile } from '@hauki/mesh/data-dir';
 import { dial, listen, sessionOf } from '@hauki/rpc/node';
 import { newWebSocketRpcSession, RpcTarget } from 'capnweb';
 import { WebSocket, WebSocketServer } from 'ws';
 
-export type Name = 'ours over tcp' | 'ours over ws' | 'raw ws' | 'capnweb';
-export const NAMES: readonly Name[] = ['ours over tcp', 'ours over ws', 'raw ws', 'capnweb'];
+export type Name = 'ours over tcp' | 'ours over ws' | 'a worker' | 'raw ws' | 'capnweb';
+export const NAMES: readonly Name[] = ['ours over tcp', 'ours over ws', 'a worker', 'raw ws', 'capnweb'];
 
 /** Enough for a message of 1 MiB in base64, and for nothing that a benchmark does not send. */
 const MESSAGE_BYTES = 8 * 1024 * 1024;
@@ -39,6 +43,8 @@ class Subject {
     return new Step();
   }
 }
+
+const WORKER = 'export const add = (a, b) => a + b; export const echo = (bytes) => bytes;';
 
 /** The same for `capnweb`, whose objects by reference must be of its class. */
 class CapnwebStep extends RpcTarget {
@@ -138,8 +144,21 @@ async function opened(url: string): Promise<WebSocket> {
   return socket;
 }
 
-/** Connects to what `serve` gave. */
+/** Connects to what `serve` gave; a worker is cloned in the mesh at `url`, whose hash is its data folder. */
 export async function connect(name: Name, url: string): Promise<Client> {
+  if (name === 'a worker') {
+    const { origin, hash } = new URL(url);
+    const token = readFileSync(adminTokenFile(decodeURIComponent(hash.slice(1))), 'utf8').trim();
+    const mesh = await connectMesh({ core: origin, token });
+    const worker = await mesh.clone<Subject>({ source: WORKER });
+    return {
+      add: (a, b) => worker.add(a, b),
+      echo: (bytes) => worker.echo(bytes),
+      carried: () => mesh.stats().direct_bytes,
+      tables: () => ({}),
+      close: () => mesh.close(),
+    };
+  }
   if (name === 'ours over tcp' || name === 'ours over ws') {
     const subject = await dial<Subject>(url);
     const session = sessionOf(subject)!;

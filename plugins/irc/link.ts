@@ -6,6 +6,7 @@
  * `say` resolves only when the server has taken the line (it answers a PING that went behind it), so that a line is lost
  * with no connection, and said twice only where the connection ended before the server's answer came.
  */
+import { pause } from '@hauki/mesh/pause';
 import framework, { type IrcClient, type IrcMessage } from 'irc-framework/dist/browser/static/browser.js';
 import { Pace } from './pace.ts';
 import { type ByteStream, transportOver } from './transport.ts';
@@ -233,18 +234,4 @@ export class Link {
       if (this.#closed.signal.aborted) client.connection.end(null, true);
     });
   }
-}
-
-/** Waits, until the signal is aborted at the latest. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-    if (signal.aborted) done();
-  });
 }

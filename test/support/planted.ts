@@ -1,6 +1,9 @@
 /**
  * Bad plugins on purpose, and good ones beside them. `REJECTED` must not come past staging, and says at which stage each
  * is found; `CONTAINED` looks well until it is asked, and then harms nobody but itself. Python's are with its guest.
+ *
+ * It is longer than other files because it is a list: each entry is a few lines of source that belong together, and one
+ * who adds an entry looks first whether it is there.
  */
 import type { EvolveRequest } from '@hauki/mesh';
 

@@ -103,7 +103,7 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
       }
     }
     const told = once(load, 'message');
-    load.send('report');
+    load.send('end');
     const stats = (await told)[0] as { sent: number; failed: number; why: string }[];
     load.disconnect();
     await once(load, 'exit');

@@ -1,76 +1,26 @@
 /** `hauki fs` as a person or a script uses it: history, rm, watch, cp, sync, gc, each with its JSON and exit codes. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { after, before, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { before, describe, it } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
-import { connect, type Mesh } from '@hauki/mesh';
+import type { Mesh } from '@hauki/mesh';
 import fc from 'fast-check';
 import { until } from '../../../test/support/mesh.ts';
-import { type StartedCore, startCore } from '../src/local-mesh.ts';
 import { renderMarkdown, width } from '../src/render-markdown.ts';
 import { plan } from '../src/sync-plan.ts';
-
-const BIN = fileURLToPath(new URL('../bin/hauki.js', import.meta.url));
+import { fsBench } from './support/fs-bench.ts';
 
 describe('hauki fs', { concurrency: true }, () => {
-  let folder: string;
-  let core: StartedCore;
+  const bench = fsBench();
+  const { start, run, json, local } = bench;
   let mesh: Mesh;
-
-  const start = (args: string[]): ChildProcess =>
-    spawn(process.execPath, [BIN, 'fs', ...args], {
-      env: { ...process.env, HAUKI_DATA: folder, HAUKI_URL: core.url, HAUKI_TOKEN: core.token, NO_COLOR: '1' },
-      stdio: ['pipe', 'pipe', 'pipe'],
-    });
-  const run = async (args: string[], input: string | Buffer = '') => {
-    const child = start(args);
-    const out: Buffer[] = [];
-    let err = '';
-    child.stdout!.on('data', (data) => out.push(data));
-    child.stderr!.on('data', (data) => {
-      err += data;
-    });
-    child.stdin!.end(input);
-    const [code] = await once(child, 'close');
-    const bytes = Buffer.concat(out);
-    return { code: code as number, out: bytes.toString(), bytes, err };
-  };
-  const json = async (args: string[]): Promise<any> => {
-    const { out, err } = await run([...args, '--json']);
-    assert.notEqual(out, '', err);
-    return JSON.parse(out);
-  };
-  const local = (name: string) => {
-    const path = join(folder, 'local', name);
-    mkdirSync(path, { recursive: true });
-    return path;
-  };
-
-  before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'hauki-fs-'));
-    core = await startCore(folder);
-    mesh = await connect({ core: core.url, token: core.token });
-  });
-  after(async () => {
-    await mesh.close();
-    await core.stop();
-    rmSync(folder, { recursive: true, force: true });
+  before(() => {
+    mesh = bench.mesh();
   });
 
   it('teaches with --help', async () => {
@@ -137,6 +87,44 @@ describe('hauki fs', { concurrency: true }, () => {
     assert.equal(binary.code, 1);
   });
 
+  it('goes on with a download where its connection was cut, with the version that it began with', async () => {
+    const pointer = 'gem-pointer://data/resumed';
+    const bytes = randomBytes(12_000_000);
+    await mesh.meshfs.put(pointer, bytes);
+    let cuts = 0;
+    let carried = 0;
+    const proxy = createServer((outer) => {
+      const inner = connectTcp(Number(new URL(bench.core().url).port), '127.0.0.1');
+      let here = 0;
+      inner.on('data', (chunk) => {
+        carried += chunk.length;
+        here += chunk.length;
+        if (here < 2_000_000 || cuts === 4) return void (outer.write(chunk) || inner.pause());
+        cuts += 1;
+        if (cuts === 1) void mesh.meshfs.put(pointer, 'a newer version').then(() => outer.destroy());
+        else outer.destroy();
+        inner.destroy();
+      });
+      outer.on('drain', () => inner.resume());
+      outer.pipe(inner);
+      outer.on('close', () => inner.destroy()).on('error', () => {});
+      inner.on('close', () => outer.end()).on('error', () => {});
+    });
+    proxy.listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
+    const url = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    try {
+      const to = join(local('resumed'), 'film');
+      const done = await run(['cp', pointer, to, '--json'], '', url);
+      assert.equal(done.code, 0, done.err);
+      assert.deepEqual([JSON.parse(done.out).version, cuts], [1, 4]);
+      assert.ok(readFileSync(to).equals(bytes));
+      assert.ok(carried < 2 * bytes.length, `${carried} bytes for ${bytes.length}`);
+    } finally {
+      proxy.close();
+    }
+  });
+
   it('tells of changes until it is asked to end', async () => {
     const watching = start(['watch', 'gem-pointer://data/watched/', '--after', String(await revision()), '--json']);
     const lines = createInterface(watching.stdout!)[Symbol.asyncIterator]();
@@ -195,13 +183,13 @@ describe('hauki fs', { concurrency: true }, () => {
     assert.equal((await mesh.meshfs.resolve(`${prefix}/tool.ts`)).content, 'export const a = 2;');
     assert.equal((await mesh.meshfs.resolve(`${prefix}/tool.ts`, { version: 2 })).content, 'export const a = 3;');
 
-    const there = join(folder, 'local', 'pulled');
+    const there = join(bench.folder(), 'local', 'pulled');
     assert.equal((await json(['sync', there, prefix, '--pull'])).pulled.length, 3);
     assert.deepEqual(readdirSync(there).sort(), ['.hauki-sync.json', 'Makefile', 'notes.md', 'tool.ts']);
     await mesh.meshfs.delete(`${prefix}/notes.md`);
     assert.deepEqual((await json(['sync', there, prefix, '--pull'])).deleted, ['notes.md']);
     assert.ok(!existsSync(join(there, 'notes.md')));
-    assert.equal((await run(['sync', join(folder, 'nothing'), prefix])).code, 2);
+    assert.equal((await run(['sync', join(bench.folder(), 'nothing'), prefix])).code, 2);
     assert.equal((await run(['sync', here, 'wiki/sync'])).code, 2);
   });
 

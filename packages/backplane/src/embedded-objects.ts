@@ -64,6 +64,9 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
   const fileOf = (digest: string) => join(shelfOf(digest), digest.slice(2));
   const rowOf = (digest: string) => Buffer.from(digest, 'hex');
 
+  /** Those whose file was not there before. */
+  const brought = new WeakSet<Prepared>();
+
   /** The object as somebody who just brought it holds it. */
   function held(digest: string, bytes: number, in_memory?: Uint8Array): Prepared {
     const release = guard.hold(digest);
@@ -71,17 +74,36 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
       digest,
       bytes,
       read: () => (in_memory ? once(in_memory) : read(digest)),
-      [Symbol.dispose]: release,
+      async discard() {
+        if (!brought.delete(prepared)) return true;
+        // Whoever brings the same from now on waits for this turn, and finds no file.
+        const unlinked = await alone(digest, async () => {
+          if (!guard.isSole(digest)) return false;
+          return unlink(fileOf(digest)).then(
+            () => true,
+            () => false,
+          );
+        });
+        release();
+        return unlinked;
+      },
+      [Symbol.dispose]() {
+        brought.delete(prepared);
+        release();
+      },
     };
     if (in_memory) small.set(prepared, in_memory);
     return prepared;
   }
 
   /** Names a synced file by its digest. It replaces what may stand there, which could be damaged. */
-  async function place(file: string, digest: string): Promise<void> {
+  async function place(file: string, prepared: Prepared): Promise<void> {
+    const { digest } = prepared;
     try {
       await alone(digest, async () => {
+        const is_new = (await fileSize(digest)) === undefined;
         await rename(file, fileOf(digest));
+        if (is_new) brought.add(prepared);
         await syncFolder(shelfOf(digest));
       });
     } catch (thrown) {
@@ -108,7 +130,7 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
       if (there) return prepared;
       const file = temporary();
       await writeNew(file, bytes, { mode: 0o600, sync: true });
-      await place(file, digest);
+      await place(file, prepared);
       return prepared;
     } catch (thrown) {
       prepared[Symbol.dispose]();
@@ -120,7 +142,7 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
   async function placed(file: string, digest: string, bytes: number): Promise<Prepared> {
     const prepared = held(digest, bytes);
     try {
-      await place(file, digest);
+      await place(file, prepared);
     } catch (thrown) {
       prepared[Symbol.dispose]();
       throw thrown;

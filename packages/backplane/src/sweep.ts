@@ -7,8 +7,8 @@
 import { BACKPLANE_LIMITS } from './limits.ts';
 
 export class Guard {
-  /** How often each digest is held. */
-  readonly #held = new Map<string, number>();
+  /** How often each digest is held, and whether by more than one since the first of them came. */
+  readonly #held = new Map<string, { count: number; shared: boolean }>();
   /** What a sweep means to remove; undefined when there is none. */
   #candidates: Set<string> | undefined;
   /** What came in while the sweep was still looking. */
@@ -21,16 +21,22 @@ export class Guard {
   /** Content with this digest comes in. Returns what lets go of it, once. */
   hold(digest: string): () => void {
     this.#touch(digest);
-    this.#held.set(digest, (this.#held.get(digest) ?? 0) + 1);
+    const there = this.#held.get(digest);
+    this.#held.set(digest, { count: (there?.count ?? 0) + 1, shared: there !== undefined });
     let over = false;
     return () => {
       if (over) return;
       over = true;
       this.#touch(digest); // what wants it was perhaps written after the sweep had looked there
-      const left = this.#held.get(digest)! - 1;
-      if (left === 0) this.#held.delete(digest);
-      else this.#held.set(digest, left);
+      const entry = this.#held.get(digest)!;
+      entry.count -= 1;
+      if (entry.count === 0) this.#held.delete(digest);
     };
+  }
+
+  /** Whether nobody but the one who holds it has held it since. */
+  isSole(digest: string): boolean {
+    return this.#held.get(digest)?.shared === false;
   }
 
   #touch(digest: string): void {

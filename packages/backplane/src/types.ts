@@ -69,6 +69,11 @@ export interface Prepared extends Disposable {
   readonly bytes: number;
   /** The content again, as `ObjectStore.read` gives it. */
   read(): AsyncIterable<Uint8Array>;
+  /**
+   * Lets go of content that will not be committed, and removes it where it came with this and nobody else has brought
+   * the same meanwhile. False where a sweep has to look whether it is still wanted. Never rejects.
+   */
+  discard(): Promise<boolean>;
 }
 
 export type Content = Uint8Array | AsyncIterable<Uint8Array>;

@@ -181,6 +181,45 @@ export function contentConformance(fresh: Fresh, open: Opener): void {
       assert.ok((await sweeping) > 0);
     }));
 
+  test('what is discarded is gone, unless it was there before or somebody else brought it too', () =>
+    fresh(async ({ objects }) => {
+      const alone = await objects.prepare(bytesOf(SMALL + 1, 1));
+      assert.ok(await alone.discard());
+      assert.equal(await objects.size(alone.digest), undefined);
+      const before = await objects.put(bytesOf(SMALL + 1, 2));
+      assert.ok(await (await objects.prepare(bytesOf(SMALL + 1, 2))).discard());
+      assert.equal(await objects.size(before), SMALL + 1);
+      const one = await objects.prepare(bytesOf(SMALL + 1, 3));
+      {
+        using _other = await objects.prepare(bytesOf(SMALL + 1, 3));
+      }
+      assert.equal(await one.discard(), false, 'it says that a sweep has to look');
+      assert.equal(await objects.size(one.digest), SMALL + 1);
+      const kept = await objects.prepare(bytesOf(SMALL + 1, 4));
+      kept[Symbol.dispose]();
+      assert.ok(await kept.discard());
+      assert.equal(await objects.size(kept.digest), SMALL + 1, 'let go of, it is no longer this one’s to remove');
+    }));
+
+  test('whatever is put while others discard the same is there when its put has resolved', () =>
+    fresh(async (backplane) => {
+      const { objects } = backplane;
+      let turn = 0;
+      const lane = async (seed: number) => {
+        for (let at = 0; at < 40; at++) {
+          const bytes = bytesOf(SMALL + 30, Math.floor(turn++ / 4));
+          if ((at + seed) % 2) await (await objects.prepare(bytes)).discard();
+          else {
+            using object = await objects.prepare(bytes);
+            await backplane.commit([], [object]);
+            object[Symbol.dispose]();
+            assert.ok(await objects.get(object.digest), 'somebody else’s discard took it');
+          }
+        }
+      };
+      await Promise.all([lane(0), lane(1), lane(2), lane(3)]);
+    }));
+
   test('two sweeps at once are one too many', () =>
     fresh(async ({ objects }: { objects: ObjectStore }) => {
       await objects.put(bytesOf(10));

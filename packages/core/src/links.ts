@@ -90,6 +90,10 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
       if (node && plain(load)) node.load = load;
       heard_at = performance.now();
     },
+    async vault_ready(made) {
+      const of = plain(made) ? registry.forging.get(made.worker) : undefined;
+      if (of && of.node === node?.info.node) of.ready?.(made);
+    },
     async worker_died(fate: Fate) {
       if (!node) throw registerFirst();
       if (isMine(fate)) heard(fate, node.info.node);
@@ -108,7 +112,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
   };
   const session = new Session({
     transport: streamTransport(stream),
-    dispatch: serve(core, ['register', 'report', 'worker_died', 'meshfs_write', 'meshfs_resolve', 'clone']),
+    dispatch: serve(core, Object.keys(core) as (keyof CoreForNode)[]),
     literal: encode,
   });
   void session.closed.then((reason) => {

@@ -9,6 +9,7 @@ import {
   type NodeForCore,
   type NodeInfo,
   type NodeLoad,
+  type Provisioned,
   WorkerDied,
   type WorkerInfo,
   WorkerRestarting,
@@ -42,8 +43,8 @@ export interface RegistryWatcher {
 export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
-  /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. */
-  readonly forging = new Map<string, Parent>();
+  /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. `ready`: of their vaults. */
+  readonly forging = new Map<string, Parent & { ready?: ((made: Provisioned) => void) | undefined }>();
   /** Lasting workers that do not run just now, whose they are, and why. */
   readonly restarting = new Map<string, { owner: string; why: string }>();
   readonly fates: Fates;

@@ -11,13 +11,10 @@ import {
   type GrantRequest,
   type Grants,
   heldGrants,
-  ISOLATION_LEVELS,
   type IsolationLevel,
   isError,
   type Job,
   type Language,
-  LEASE,
-  LEAST_MEMORY_MIB,
   LIMITS,
   NoNodeFits,
   normaliseGrants,
@@ -30,11 +27,11 @@ import {
   type Ticket,
   type TicketPart,
   TooLarge,
-  TURN_MS,
   VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
+import { checkBounds, leaseOf } from './bounds.ts';
 import type { Callers } from './callers.ts';
 import { stillbornOf } from './fates.ts';
 import { place } from './matchmaker.ts';
@@ -42,7 +39,7 @@ import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
-import type { TicketOffice } from './tickets.ts';
+import type { Spawned, TicketOffice, TicketSubject } from './tickets.ts';
 import type { VolumeHomes } from './volumes.ts';
 
 export interface SpawnRequest {
@@ -90,8 +87,6 @@ export interface SwarmPowers {
 
 /** What a vault of a driver gets when nobody said. Node needs much more than QuickJS to begin with. */
 const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
-const CPU = { least: 0.05, most: 1 };
-const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;
 
@@ -116,6 +111,8 @@ export interface PlaceOptions {
   restart?: boolean;
   /** Called when a node is chosen, before it hears of the job; a rejection ends the placement. May set the epoch. */
   chosen?(worker: string, node: RegisteredNode, driver: string): Promise<{ epoch?: number }>;
+  /** Called when there is a vault and the worker is being loaded: it is tried on no other node then. */
+  ready?: ((node: string, made: Provisioned) => void) | undefined;
 }
 
 export class Swarm {
@@ -125,12 +122,24 @@ export class Swarm {
     this.#powers = powers;
   }
 
-  async spawn(request: SpawnRequest, principal: Principal): Promise<{ worker: string; node: string; ticket: Ticket }> {
+  /** `early`: told what will be resolved with as soon as there is a vault, whose worker may then still fail to load. */
+  async spawn(request: SpawnRequest, principal: Principal, early?: (spawned: Spawned) => void): Promise<Spawned> {
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
+    const { lease, grants } = order.job;
+    const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
+      const subject = { ...made, node, lease, grants };
+      const ticket = await this.#sign(subject, made.ticket, request.audience, principal.name);
+      return { worker: made.worker, node, ticket };
+    };
+    let told: Promise<Spawned> | undefined;
+    const ready = (node: string, made: Provisioned) => {
+      told ??= sign(node, made);
+      told.then(early, () => {});
+    };
     // A name of its own for each try: an answer that was lost must not collide with the next.
-    const { entry, made } = await this.place(order, { name: () => `w-${randomName(9)}` });
-    const { worker, node } = entry;
-    return { worker, node, ticket: await this.#sign(entry, made.ticket, request.audience, principal.name) };
+    const name = () => `w-${randomName(9)}`;
+    const { entry, made } = await this.place(order, { name, ready: early && ready });
+    return told ?? sign(entry.node, made);
   }
 
   /**
@@ -160,16 +169,7 @@ export class Swarm {
     // What is written in Python imports no pointers.
     const modules = runtimeOf(language) === 'python' ? [] : await resolveModules({ source, pointer }, powers);
     const lease = leaseOf(request);
-    if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
-      throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
-    if (cpu !== undefined && !(cpu >= CPU.least && cpu <= CPU.most))
-      throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU.least} to ${CPU.most}` });
-    if (turn_ms !== undefined && driver !== 'quickjs')
-      throw new BadInput({ what: 'turn_ms', why: 'no driver but quickjs bounds a turn: name it (driver: quickjs)' });
-    if (turn_ms !== undefined && !(turn_ms >= TURN_MS.least && turn_ms <= TURN_MS.most))
-      throw new BadInput({ what: 'turn_ms', why: `from ${TURN_MS.least} to ${TURN_MS.most}` });
-    if (min_isolation !== undefined && !ISOLATION_LEVELS.includes(min_isolation))
-      throw new BadInput({ what: 'min_isolation', why: `one of ${ISOLATION_LEVELS.join(', ')}` });
+    checkBounds(request);
     const job = {
       owner: principal.name,
       source,
@@ -223,6 +223,9 @@ export class Swarm {
       const claim = volume ? await volumes.claim(owner, volume, node.info.node) : undefined;
       if (claim && claim.node !== node.info.node) continue;
       const job: Job = { ...order.job, worker: options.name(), driver, memory_mib: memory(driver) };
+      const { ready } = options;
+      if (ready) job.early = true;
+      let told = false;
       // Nothing awaits from the look at the quota to the reservation. One that is tried again was counted already.
       quota.release();
       quota.release = quotas.reserve(job.owner, job.memory_mib, tried.size === 0 && options.restart !== true);
@@ -242,6 +245,10 @@ export class Swarm {
         ...(code ? { code } : {}),
         node: node.info.node,
         ...(min_isolation ? { min_isolation } : {}),
+        ready: (made) => {
+          told = true;
+          ready?.(node.info.node, made);
+        },
       });
       try {
         const made = await node.rpc.provision(job);
@@ -257,7 +264,7 @@ export class Swarm {
         if (isError(error, SourceRejected) || isError(error, VaultFailed))
           registry.stillborn(stillbornOf(job, node.info.node, error));
         const again = isError(error, Overloaded) || isError(error, ConnectionLost) || isError(error, NoNodeFits);
-        if (again && tried.size < ATTEMPTS) continue;
+        if (again && !told && tried.size < ATTEMPTS) continue;
         throw error;
       } finally {
         registry.forging.delete(job.worker);
@@ -272,9 +279,9 @@ export class Swarm {
     return this.#sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience, caller);
   }
 
-  #sign(entry: RegisteredWorker, part: TicketPart, audience: string, caller: string): Promise<Ticket> {
-    this.#powers.callers.issued(part.jti, { worker: entry.worker, role: part.role, caller });
-    return this.#powers.office.sign(entry, part, audience);
+  #sign(subject: TicketSubject, part: TicketPart, audience: string, caller: string): Promise<Ticket> {
+    this.#powers.callers.issued(part.jti, { worker: subject.worker, role: part.role, caller });
+    return this.#powers.office.sign(subject, part, audience);
   }
 
   /**
@@ -363,23 +370,6 @@ function checkSource(source: string): void {
   const got_bytes = Buffer.byteLength(source);
   if (got_bytes > LIMITS.source_bytes)
     throw new TooLarge({ what: 'The source', limit_bytes: LIMITS.source_bytes, got_bytes });
-}
-
-function leaseOf(request: Omit<SpawnRequest, 'audience'>): { heartbeat_ms: number; lease_ms: number } {
-  const lease_ms = request.lease_ms ?? LEASE.lease_ms;
-  const heartbeat_ms = request.heartbeat_ms ?? Math.min(LEASE.heartbeat_ms, Math.ceil(lease_ms / 6));
-  const within = (what: string, value: number, least: number, most: number) => {
-    if (value < least || value > most) throw new BadInput({ what, why: `from ${least} to ${most} milliseconds` });
-  };
-  within('lease_ms', lease_ms, LEASE.min_ms, LEASE.max_ms);
-  within('heartbeat_ms', heartbeat_ms, LEASE.min_heartbeat_ms, lease_ms);
-  const { ttl_ms, max_life_ms, idle_ms } = request;
-  if (ttl_ms) within('ttl_ms', ttl_ms, LEASE.min_ms, LEASE.max_ms);
-  if (max_life_ms) within('max_life_ms', max_life_ms, LEASE.min_ms, LEASE.max_life_ms);
-  if (idle_ms) within('idle_ms', idle_ms, LEASE.min_ms, LEASE.max_ms);
-  if (ttl_ms && max_life_ms && ttl_ms > max_life_ms)
-    throw new BadInput({ what: 'ttl_ms', why: `it cannot live at least ${ttl_ms} ms and at most ${max_life_ms} ms` });
-  return { heartbeat_ms, lease_ms };
 }
 
 function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {

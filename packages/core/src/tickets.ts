@@ -12,6 +12,13 @@ export type TicketSubject = Pick<WorkerInfo, 'worker' | 'epoch' | 'driver' | 'is
   grants: Grants;
 };
 
+/** What a clone is answered with. */
+export interface Spawned {
+  worker: string;
+  node: string;
+  ticket: Ticket;
+}
+
 export interface TicketOffice {
   /** The public keys: a JSON Web Key Set (RFC 7517). */
   readonly keys: { keys: JWK[] };

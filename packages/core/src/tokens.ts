@@ -6,7 +6,7 @@
  * good. With a token go all below it, in one commit, so a token that is there has all above it. Changes happen one
  * after another. Whoever keeps something open in a token's name `hold`s it and is called when the token ends.
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import { entriesOf, type KeyValue } from '@hauki/backplane';
 import {
   BadInput,
@@ -45,7 +45,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** After a store that could not forget the expired ones. They are refused all the same. */
 const AGAIN_MS = 60_000;
 
-export const hashOf = (token: string): string => createHash('sha256').update(token).digest('hex');
+export const hashOf = (token: string): string => hash('sha256', token);
 export const newSecret = (): string => `hauki_${randomBytes(32).toString('base64url')}`;
 
 export class TokenStore {

@@ -8,7 +8,6 @@ import {
   type NodeLoad,
   type SecretRequests,
   type SessionInfo,
-  type Ticket,
   Unauthorised,
   type WorkerInfo,
 } from '@hauki/protocol';
@@ -28,7 +27,7 @@ import { createCoreClient } from './http.ts';
 import type { Routing } from './powers.ts';
 import { workerPath } from './route.ts';
 import type { Services } from './services.ts';
-import { RemoteWorker } from './worker.ts';
+import { RemoteWorker, type Spawned } from './worker.ts';
 
 export interface ConnectOptions {
   /** URL of the core. HAUKI_URL, else http://127.0.0.1:8000. */
@@ -151,7 +150,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   /** A worker whose ticket is on its way, as its ghost to be. `owned`: letting go of it ends it; `lasts`: not at `close`. */
   const embody = <T>(
     label: string,
-    ticket: Promise<Ticket>,
+    ticket: Promise<Spawned>,
     { routing = 'p2p_preferred', timeout_ms }: CloneOptions,
     owned: boolean,
     lasts: boolean,
@@ -184,10 +183,8 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     return pendingGhost<T>(source);
   };
 
-  const ticketFrom = async (path: string, wanted: object, timeout_ms?: number) => {
-    const body = { ...wanted, audience: key.thumbprint };
-    return (await core.request<{ ticket: Ticket }>('POST', path, body, timeout_ms)).ticket;
-  };
+  const ticketFrom = (path: string, wanted: object, timeout_ms?: number) =>
+    core.request<Spawned>('POST', path, { ...wanted, audience: key.thumbprint }, timeout_ms);
 
   const clone = <T>(origin: Origin, given: CloneOptions = {}): PendingGhost<T> => {
     const { routing: _r, timeout_ms: _t, ...wanted } = given;

@@ -37,9 +37,7 @@ export const createCoreClient = (base: string, token: string, powers: Pick<Power
     let answer: any;
     try {
       const text = body === undefined ? undefined : JSON.stringify(body);
-      const got = await powers.http(method, new URL(path, base), headers, text, timeout_ms);
-      status = got.status;
-      answer = JSON.parse(got.body);
+      ({ status, body: answer } = await powers.http(method, new URL(path, base), headers, text, timeout_ms));
     } catch (error) {
       throw unanswered(base, error, `${method} ${path.split('?')[0]}`, timeout_ms);
     }

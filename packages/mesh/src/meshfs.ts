@@ -50,6 +50,8 @@ export interface PutOptions extends WriteOptions {
 
 export interface GetOptions {
   version?: number | undefined;
+  /** Only if it is this version or digest, as when going on with what was cut: else `PreconditionFailed`. */
+  if_match?: Condition['if_match'];
   /** The first byte wanted, and the one before which to stop. */
   start?: number | undefined;
   end?: number | undefined;
@@ -236,8 +238,8 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
       return putPieces(pointer, piecesOf(given), options);
     },
 
-    async get(pointer, { version, start, end, signal } = {}) {
-      const headers: Record<string, string> = {};
+    async get(pointer, { version, if_match, start, end, signal } = {}) {
+      const headers = conditions({ if_match });
       if (start !== undefined || end !== undefined)
         headers.range = `bytes=${start ?? 0}-${end === undefined ? '' : end - 1}`;
       const answer = await requestStream(core, 'GET', `${RAW}?${query({ pointer, version })}`, { headers, signal });

@@ -11,7 +11,7 @@ export const powers: Powers = {
   async http(method, url, headers, body, timeout_ms) {
     const signal = AbortSignal.timeout(timeout_ms);
     const answer = await fetch(url, { method, headers, body: body ?? null, signal, redirect: 'error' });
-    return { status: answer.status, body: await answer.text() };
+    return { status: answer.status, body: await answer.json() };
   },
 
   defaults: () => ({ core: globalThis.location?.origin ?? 'http://127.0.0.1:8000' }),

@@ -3,16 +3,20 @@ import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { ConnectionLost } from '@hauki/protocol';
+import { ConnectionLost, fromWire } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type FrameTransport, sessionKey } from '@hauki/rpc/client';
 import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
 import { adminTokenFile, defaultDataDir } from './data-dir.ts';
+import { unanswered } from './http.ts';
 import { clientOf } from './http-stream-node.ts';
 import type { Link, Powers, Routing } from './powers.ts';
 
 /** A direct connection that has not opened by then is left for the relay. */
 const DIRECT_MS = 3_000;
+/** A core may answer a clone twice, a line each: when its vault is there, and when its worker is loaded. */
+const IN_PARTS = 'application/x-ndjson';
+const ACCEPT = `application/json, ${IN_PARTS}`;
 
 function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
@@ -49,17 +53,40 @@ export const powers: Powers = {
   http(method, url, headers, body, timeout_ms) {
     return new Promise((resolve, reject) => {
       const { request, agent } = clientOf(url);
+      const last = Promise.withResolvers<any>();
+      // Perhaps nobody waits for it: the first part was enough.
+      last.promise.catch(() => {});
       const failed = (error: NodeJS.ErrnoException) => {
         clearTimeout(timer);
-        reject(error.name === 'TimeoutError' ? error : new Error(error.code ?? error.message));
+        const failure = error.name === 'TimeoutError' ? error : new Error(error.code ?? error.message);
+        reject(failure);
+        last.reject(unanswered(url.origin, failure, `${method} ${url.pathname}`, timeout_ms));
       };
-      const outgoing = request(url, { method, headers, agent }, (answer) => {
+      const outgoing = request(url, { method, headers: { ...headers, accept: ACCEPT }, agent }, (answer) => {
+        const { statusCode: status = 0 } = answer;
+        const in_parts = answer.headers['content-type'] === IN_PARTS;
         const chunks: Buffer[] = [];
-        answer.on('data', (chunk) => chunks.push(chunk));
+        const take = (part: 0 | -1, told: (body: any) => void) => {
+          const text = Buffer.concat(chunks).toString('utf8');
+          try {
+            told(JSON.parse(in_parts ? text.trimEnd().split('\n').at(part)! : text));
+          } catch (error) {
+            failed(error as Error);
+          }
+        };
+        answer.on('data', (chunk: Buffer) => {
+          chunks.push(chunk);
+          if (in_parts && chunk.includes('\n'))
+            take(0, (body) => resolve({ status, body: { ...body, more: last.promise } }));
+        });
         answer.on('error', failed);
         answer.on('end', () => {
           clearTimeout(timer);
-          resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') });
+          take(-1, (body) => {
+            resolve({ status, body });
+            if (body.error) last.reject(fromWire(body.error));
+            else last.resolve(body);
+          });
         });
       });
       // Not a signal: those cost more than the request.

@@ -15,7 +15,8 @@ export interface Link {
 
 export interface HttpAnswer {
   status: number;
-  body: string;
+  /** The JSON that it said. Where that comes in parts it is the first, with a promise of the next as `more`. */
+  body: any;
 }
 
 export interface Powers {

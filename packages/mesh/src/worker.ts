@@ -25,6 +25,12 @@ const SILENCE_MS = 1_000;
 const LEFT = 'this side has left the worker';
 const DESTRUCTED = 'destructed by this side';
 
+/** What a core answers to a clone; `more`: it was told before the worker was loaded, and this is the answer then. */
+export interface Spawned {
+  ticket: Ticket;
+  more?: Promise<Spawned>;
+}
+
 export interface OpenPowers {
   core: CoreClient;
   key: CallerKey;
@@ -70,16 +76,25 @@ export class RemoteWorker {
    * Opens the session by the ticket that is to come, and begins the heartbeat where that is an owner's. Rejects as the
    * ticket does, or as redeeming it; so does then whatever was called.
    */
-  async open(coming: Promise<Ticket>): Promise<this> {
+  async open(coming: Promise<Spawned>): Promise<this> {
     try {
-      this.methods = await this.way.open(await coming, this.#given.key);
+      const { ticket, more } = await coming;
+      const open = async (ticket: Ticket) => {
+        this.methods = await this.way.open(ticket, this.#given.key);
+      };
+      // Where there is more to come it says why, or that it is to be had by now.
+      await open(ticket).catch(async (error) => {
+        if (!more) throw error;
+        await open((await more).ticket);
+      });
+      if (this.body.role === 'owner') this.#beat();
+      this.session.begin();
+      await more;
     } catch (error) {
       this.#failed = error as MeshError;
       this.way.channel.fail(describe(error));
       throw error;
     }
-    if (this.body.role === 'owner') this.#beat();
-    this.session.begin();
     return this;
   }
 

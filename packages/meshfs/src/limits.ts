@@ -20,6 +20,12 @@ export const MESHFS_LIMITS = {
   waiting_streams: 4096,
   /** How long one waits, while others may be slow. */
   stream_wait_ms: 30_000,
+  /** Content without a name that may gather before a collection begins by itself. */
+  collect_bytes: 64 * 1024 * 1024,
+  /** How long less than that may wait for one. */
+  collect_ms: 3600 * 1000,
+  /** How many times as long as a collection took it rests before the next begins by itself: a long table takes longer. */
+  collect_rest: 20,
   /** Times that a write tries again because another process wrote first; each time somebody else got on. */
   attempts: 100,
   /** Uploads in pieces that may be under way; each may hold the disk of a whole content. */

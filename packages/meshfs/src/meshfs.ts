@@ -5,14 +5,16 @@
  * then; before that, the content is durable in the object store (small contents: in the same commit) and the wiki's new
  * file is ready under a temporary name, so that a full disk or a planted link fails the write while the old version
  * stays. The file gets its name after the commit: it may lag behind the truth, never lead it. What it lacks is repaired
- * at the next open. A deletion is a version too; what was before it stays readable. One process serves one wiki folder;
- * the table itself may have many writers. A little over 400 lines long, because all that writes takes the same turn.
+ * at the next open. A deletion is a version too; what was before it stays readable. A write that failed leaves no content
+ * behind. One process serves one wiki folder; the table itself may have many writers.
  */
 import type { Backplane, Content, Prepared, Swept, Write } from '@hauki/backplane';
 import {
   BadInput,
   describe,
   type FileVersion,
+  isError,
+  MeshError,
   NotText,
   PayloadLost,
   type Pointer,
@@ -23,7 +25,7 @@ import {
   StorageFailed,
   TooLarge,
 } from '@hauki/protocol';
-import { collect } from './collect.ts';
+import { openCollector } from './collect.ts';
 import { MESHFS_LIMITS } from './limits.ts';
 import { mapped } from './mapped.ts';
 import { type Described, describeContent, describeRaw } from './media.ts';
@@ -33,7 +35,7 @@ import { repair } from './repair.ts';
 import { checkExpected, type Expect, type Found, openTable, type Table } from './table.ts';
 import { openUploads, type Uploads } from './uploads.ts';
 import { fold, keyOf, keysThatMayHave, placeInWiki, stemOf, type WikiPlace } from './wiki.ts';
-import { openWikiFolder, type WikiFolder } from './wiki-folder.ts';
+import { type NewFile, openWikiFolder, type WikiFolder } from './wiki-folder.ts';
 
 export interface WriteRequest {
   pointer: string;
@@ -79,8 +81,8 @@ export interface Opened extends Written {
 }
 
 export interface MeshFs {
-  /** Keeps the text under the pointer; resolves when it is durable. */
-  write(request: WriteRequest): Promise<Written>;
+  /** Keeps the text under the pointer; resolves when it is durable. `also`: entries that are written in the same commit. */
+  write(request: WriteRequest, also?: readonly Write[]): Promise<Written>;
   /** Keeps bytes under the pointer, in bounded memory; resolves when they are durable. */
   put(request: PutRequest): Promise<Written>;
   /**
@@ -106,7 +108,7 @@ export interface MeshFs {
   revision(): Promise<number>;
   /** Changes under a prefix, as `KeyValue.watch` of the backplane gives them. */
   watch(prefix: string, options?: { after?: number; signal?: AbortSignal }): AsyncIterableIterator<Written>;
-  /** Removes content that no kept version names. Two who ask at once share one run. */
+  /** Removes content that no kept version names: all that had none when it was asked for. Also runs by itself. */
   collect(): Promise<Swept>;
   readonly uploads: Uploads;
 }
@@ -119,6 +121,8 @@ export interface MeshFsOptions {
   onWrite?: (written: Written) => void;
   /** Told what a person should know although no call failed: a file of the wiki that could not be kept up to date. */
   report?: (problem: string) => void;
+  /** How long content that nothing names may wait for its collection, in ms. */
+  collect_ms?: number;
 }
 
 /** Opens MeshFS over a backplane and repairs the readable files of the wiki. */
@@ -128,6 +132,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
     clock = Date.now,
     onWrite = () => {},
     report = (problem) => process.emitWarning(problem, 'MeshFsWarning'),
+    collect_ms = MESHFS_LIMITS.collect_ms,
   } = options;
   const { objects } = backplane;
   const table = openTable(backplane);
@@ -139,7 +144,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   }
   await repair(backplane.kv(RECORDS), objects, folder, report);
   const inTurn = queue(MESHFS_LIMITS.writes_at_once, MESHFS_LIMITS.waiting_bytes);
-  let collecting: Promise<Swept> | undefined;
+  const collector = openCollector(table, objects, { collect_ms, report });
 
   const now = () => new Date(clock()).toISOString();
   const turnOf = (pointer: Pointer, place: { file: string } | undefined) =>
@@ -151,10 +156,12 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
     prepared: Prepared,
     more?: (found: Found) => Write[],
   ): Promise<Written> {
-    await checkPlace(table, pointer, place);
-    const file = place && (await folder.prepare(place.file, prepared.read()));
+    let file: NewFile | undefined;
     let found: Found;
+    let committing = false;
     try {
+      await checkPlace(table, pointer, place);
+      file = place && (await folder.prepare(place.file, prepared.read()));
       const make = (before: MeshRecord | undefined) => {
         if (before && place) checkRival(pointer, place, keyOf(pointer), before);
         const { digest, bytes } = prepared;
@@ -166,17 +173,36 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
           ...(place && { file: place.file }),
         };
       };
+      committing = true;
       found = await table.commit(pointer, expect, make, { objects: [prepared], more });
     } catch (thrown) {
       await file?.discard();
+      // A commit that the disk failed may be there all the same: then the sweep looks whether its content is wanted.
+      const unsure = committing && (!(thrown instanceof MeshError) || isError(thrown, StorageFailed));
+      if (unsure || !(await prepared.discard())) collector.freed(prepared.bytes);
       throw thrown;
     }
-    const written = answer(found);
+    const written = committed(found);
     await file
       ?.place()
       .catch((thrown) => report(`${written.pointer} is written, but not its file: ${describe(thrown)}`));
     onWrite(written);
     return written;
+  }
+
+  function committed(found: Found): Written {
+    if (found.trimmed && !found.trimmed.deleted) collector.freed(found.trimmed.bytes);
+    return answer(found);
+  }
+
+  /** Passes on what `work` gives. On a full disk, whatever can be given back is wanted at once. */
+  async function onDisk<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (thrown) {
+      if (isError(thrown, StorageFailed)) collector.hurry();
+      throw thrown;
+    }
   }
 
   function target(request: Omit<WriteRequest, 'content'>, content: Described): Target {
@@ -198,7 +224,9 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
     return aimed;
   }
 
-  const streaming = places(MESHFS_LIMITS.streams_at_once, MESHFS_LIMITS.waiting_streams, MESHFS_LIMITS.stream_wait_ms);
+  const { streams_at_once, waiting_streams, stream_wait_ms } = MESHFS_LIMITS;
+  const place = places(streams_at_once, waiting_streams, stream_wait_ms);
+  const streaming = <T>(work: () => Promise<T>) => onDisk(place(work));
 
   async function openVersion(text: string, number: number | undefined): Promise<Found> {
     const pointer = parsePointer(text);
@@ -214,13 +242,14 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   const lost = ({ pointer, digest }: MeshRecord) => new PayloadLost({ pointer, digest });
 
   return {
-    async write(request) {
+    async write(request, also = []) {
       const aimed = target(request, describeContent(parsePointer(request.pointer), request));
       const bytes = checkedContent(request.content);
-      return inTurn(turnOf(aimed.pointer, aimed.place), bytes.length, async () => {
+      const work = async () => {
         using prepared = await objects.prepare(bytes);
-        return await store(aimed, prepared);
-      });
+        return await store(aimed, prepared, () => [...also]);
+      };
+      return onDisk(inTurn(turnOf(aimed.pointer, aimed.place), bytes.length, work));
     },
 
     put: (request) =>
@@ -278,7 +307,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
           await folder
             .remove(file)
             .catch((thrown) => report(`${found.record.pointer} is deleted, but not its file: ${describe(thrown)}`));
-        const deleted = answer(found);
+        const deleted = committed(found);
         onWrite(deleted);
         return deleted;
       });
@@ -288,12 +317,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
 
     revision: () => table.revision(),
 
-    collect() {
-      collecting ??= collect(table, objects).finally(() => {
-        collecting = undefined;
-      });
-      return collecting;
-    },
+    collect: () => collector.collect(),
 
     uploads: openUploads(backplane, {
       clock,

@@ -30,6 +30,8 @@ export interface Found {
   record: MeshRecord;
   /** The record's revision in the key-value store. */
   revision: number;
+  /** The version that this commit has let go of, one more than are kept. */
+  trimmed?: FileVersion;
 }
 
 const SCHEME = 'gem-pointer://';
@@ -129,10 +131,11 @@ export function openTable(backplane: Backplane) {
         ...(found?.record.past ?? []).map(entry),
       ];
       const superfluous = version - MESHFS_LIMITS.kept_versions;
-      if (superfluous > 0) writes.push({ namespace: VERSIONS, key: versionKey(key, superfluous) });
+      const trimmed = superfluous > 0 ? await versions.get(versionKey(key, superfluous)) : undefined;
+      if (trimmed) writes.push({ namespace: VERSIONS, key: versionKey(key, superfluous) });
       try {
         const [revision] = await backplane.commit([...writes, ...(more?.({ record, revision: 0 }) ?? [])], objects);
-        return { record, revision: revision! };
+        return { record, revision: revision!, ...(trimmed && { trimmed: readVersion(trimmed.value) }) };
       } catch (thrown) {
         if (!(thrown instanceof CompareFailed)) throw thrown;
       }

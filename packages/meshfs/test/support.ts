@@ -17,7 +17,10 @@ export interface Place {
   reopen(backplane?: Backplane): Promise<MeshFs>;
 }
 
-export async function inPlace(use: (place: Place) => Promise<void>): Promise<void> {
+export async function inPlace(
+  use: (place: Place) => Promise<void>,
+  options: { collect_ms?: number } = {},
+): Promise<void> {
   const root = await mkdtemp(join(tmpdir(), 'hauki-meshfs-'));
   const wiki = join(root, 'area', 'wiki');
   await mkdir(join(root, 'area', 'outside'), { recursive: true });
@@ -29,7 +32,7 @@ export async function inPlace(use: (place: Place) => Promise<void>): Promise<voi
     now = ms;
   };
   const reopen = (over = backplane) =>
-    createMeshFs(over, { wiki_folder: wiki, clock: () => now, report: (problem) => reports.push(problem) });
+    createMeshFs(over, { wiki_folder: wiki, clock: () => now, report: (problem) => reports.push(problem), ...options });
   try {
     await use({ root, wiki, backplane, mesh: await reopen(), reports, reopen, at });
   } finally {

@@ -1,7 +1,7 @@
 /** What became of a pointer over time: versions, deletion, conditions, watching, and space that comes back. */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import {
@@ -15,11 +15,12 @@ import {
   PointerInvalid,
   PointerUnknown,
   PreconditionFailed,
+  StorageFailed,
   TooLarge,
   VersionUnknown,
 } from '@hauki/protocol';
 import { MESHFS_LIMITS } from '../src/index.ts';
-import { contentOf, inPlace, listing } from './support.ts';
+import { contentOf, inPlace, listing, type Place } from './support.ts';
 
 const is = (kind: ErrorClass<any>) => (thrown: unknown) => isError(thrown, kind);
 const sha256 = (bytes: Uint8Array | string) => createHash('sha256').update(bytes).digest('hex');
@@ -222,6 +223,54 @@ describe('a pointer over time', { concurrency: true }, () => {
       assert.equal((await mesh.history(pointer, { limit: 1000, before: 29 })).versions.length, 23);
       const [one, two] = await Promise.all([mesh.collect(), mesh.collect()]);
       assert.equal(one, two, 'two who ask at once share one run');
+    }));
+
+  test('a collection holds for all that was there when it was asked for, also while another runs', () =>
+    inPlace(async ({ mesh, backplane }) => {
+      for (let at = 0; at < 200; at++) await backplane.objects.put(Buffer.from(`content ${at}`));
+      const first = mesh.collect();
+      await new Promise((resolve) => setImmediate(resolve));
+      const late = await backplane.objects.put(randomBytes(50_000));
+      await mesh.collect();
+      assert.equal(await backplane.objects.size(late), undefined);
+      assert.equal((await first).removed, 200);
+    }));
+
+  test('space comes back by itself: when much has lost its name, and when a little has for long', async () => {
+    const trim = async ({ mesh, backplane }: Place, large: number) => {
+      const pointer = 'gem-pointer://data/trimmed';
+      const digests: string[] = [];
+      for (let at = 0; at < 3; at++) digests.push((await mesh.put({ pointer, content: randomBytes(large) })).digest);
+      for (let at = 0; at < MESHFS_LIMITS.kept_versions; at++) await mesh.write({ pointer, content: `${at}` });
+      // Nobody asks for it; what never comes ends with the test's own time.
+      for (const digest of digests)
+        while ((await backplane.objects.size(digest)) !== undefined) await new Promise((next) => setTimeout(next, 20));
+      assert.equal((await mesh.history(pointer, { limit: 1 })).versions[0]!.version, MESHFS_LIMITS.kept_versions + 3);
+      assert.equal((await mesh.resolve(pointer, { version: 4 })).content, '0');
+    };
+    await inPlace((place) => trim(place, MESHFS_LIMITS.collect_bytes / 2));
+    await inPlace((place) => trim(place, 100_000), { collect_ms: 50 });
+  });
+
+  test('a write that failed leaves no content behind', () =>
+    inPlace(async ({ mesh, backplane, root }) => {
+      const pointer = 'gem-pointer://wiki/p/film.mp4';
+      const first = randomBytes(100_000);
+      await mesh.put({ pointer, content: first });
+      const late = randomBytes(100_000);
+      // The condition holds when the content begins to come, and does not when all of it is there.
+      async function* content() {
+        yield late.subarray(0, 90_000);
+        await mesh.put({ pointer, content: first.subarray(1) });
+        yield late.subarray(90_000);
+      }
+      await assert.rejects(mesh.put({ pointer, content: content(), expect: [1] }), is(PreconditionFailed));
+      assert.equal(await backplane.objects.size(sha256(late)), undefined);
+      // What somebody else has already stays, whoever fails with the same.
+      await rm(join(root, 'area/wiki/p'), { recursive: true });
+      await symlink(join(root, 'area/outside'), join(root, 'area/wiki/p'));
+      await assert.rejects(mesh.put({ pointer, content: first }), is(StorageFailed));
+      assert.deepEqual(await backplane.objects.get(sha256(first)), first);
     }));
 
   test('records of Hauki 0.1 are read, with their past, and go on', () =>

@@ -51,7 +51,8 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   const entry = { module: module.name, deed, by, version, digest, note };
   const old = module.main;
   const started = instance ? [instance] : [];
-  const source = instance?.spec.source;
+  // A version that comes about now brings its source along; any other's is kept.
+  const source = version > module.record.latest ? instance?.spec.source : undefined;
   const all = next.live.some((live) => live.version === version && live.weight === 100);
   if (instance?.has_state && !all)
     throw new BadInput({ what: 'weight', why: `${module.name} keeps a state, which two versions cannot share` });

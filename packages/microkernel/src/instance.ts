@@ -138,6 +138,8 @@ export class Instance {
   readonly #session: Session;
   readonly #agent: Agent;
   #in_flight = 0;
+  /** Of these, WebSockets. */
+  #sockets = 0;
   #idle: (() => void)[] = [];
   #ending: Promise<void> | undefined;
   #watching: NodeJS.Timeout | undefined;
@@ -176,6 +178,10 @@ export class Instance {
   async fetch({ method, url, headers, body, signal }: PluginRequest): Promise<Answer> {
     if (this.#in_flight >= KERNEL_LIMITS.requests)
       throw new Overloaded({ what: `requests of the module ${this.spec.module}`, limit: KERNEL_LIMITS.requests });
+    const socket = !isWhole(body) && asksForUpgrade(headers);
+    if (socket && this.#sockets >= KERNEL_LIMITS.sockets)
+      throw new Overloaded({ what: `WebSockets of the module ${this.spec.module}`, limit: KERNEL_LIMITS.sockets });
+    if (socket) this.#sockets++;
     if (this.#in_flight++ === 0) this.#watch();
     const began = performance.now();
     let streams = false;
@@ -186,23 +192,23 @@ export class Instance {
       const [, , given] = answer;
       if (!isWhole(given)) {
         streams = true;
-        answer[2] = this.#counted(given);
+        answer[2] = this.#counted(given, socket);
       }
       return answer;
     } catch (error) {
       if (!signal?.aborted) this.stats.note(performance.now() - began, true);
       throw blamed(this.spec.module, error);
     } finally {
-      if (!streams) this.#done();
+      if (!streams) this.#done(socket);
     }
   }
 
   /** No generator: one that waits for a chunk could not be left before it comes. */
-  #counted(stream: AsyncIterable<Uint8Array>): AsyncIterableIterator<Uint8Array> {
+  #counted(stream: AsyncIterable<Uint8Array>, socket: boolean): AsyncIterableIterator<Uint8Array> {
     const chunks = stream[Symbol.asyncIterator]();
     let over = false;
     const end = () => {
-      if (!over) this.#done();
+      if (!over) this.#done(socket);
       over = true;
     };
     return {
@@ -227,7 +233,8 @@ export class Instance {
     };
   }
 
-  #done(): void {
+  #done(socket: boolean): void {
+    if (socket) this.#sockets--;
     if (--this.#in_flight === 0) for (const tell of this.#idle.splice(0)) tell();
   }
 
@@ -324,14 +331,11 @@ function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
 
 function checkHeaders(headers: FlatHeaders): FlatHeaders {
   let bytes = 0;
-  let forged = false;
-  for (const text of headers) {
-    bytes += text.length + 2;
-    forged ||= FORGED.test(text);
-  }
+  for (const text of headers) bytes += text.length + 2;
   if (bytes > KERNEL_LIMITS.header_bytes)
     throw new TypeError(`the headers of its answer have more than ${KERNEL_LIMITS.header_bytes} bytes`);
-  return forged ? headers.filter((_, i) => !FORGED.test(headers[i - (i % 2)]!)) : headers;
+  const forged = (at: number) => FORGED.test(headers[at - (at % 2)]!);
+  return headers.some((_, i) => i % 2 === 0 && forged(i)) ? headers.filter((_, i) => !forged(i)) : headers;
 }
 
 /** Where in the source an error of loading lies, where it says so. */

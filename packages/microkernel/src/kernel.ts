@@ -22,7 +22,7 @@ import {
   prefixOf,
   type VersionFacts,
 } from '@hauki/protocol';
-import { createDrivers, createNetwork, type Network } from '@hauki/vault';
+import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver } from './choose-driver.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
@@ -98,10 +98,12 @@ export class Kernel {
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
     const desk = new TicketDesk();
-    const agent = new Agent({
+    const made = await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers });
+    const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
+    const agent: Agent = new Agent({
       node,
       labels: {},
-      drivers: await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers }),
+      drivers: made.map((driver) => pool.wrap(driver)),
       listen_host: '127.0.0.1',
       tls: false,
       memory_mib,
@@ -223,7 +225,6 @@ export class Kernel {
       };
       const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
       try {
-        await this.#store.keepSource(name, version, source, language);
         if (!instance.open) throw new Error('its vault has ended meanwhile');
         const deed = request.edits ? 'operate' : 'evolve';
         await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
@@ -232,7 +233,6 @@ export class Kernel {
         await instance.end('it did not come into service');
         throw rejection(name, 'swap', error, instance.log_tail());
       }
-      await this.#store.copied();
       this.#tell({ what: 'evolved', module: name, version, digest, by });
       return answer;
     });
@@ -263,7 +263,6 @@ export class Kernel {
       if (!living) await instance.end('it did not come into service');
       throw rejection(name, deed, error, instance.log_tail());
     }
-    await this.#store.copied();
     this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
     const { report, digest } = facts;
     const prefix = `${prefixOf(name)}/`;
@@ -330,7 +329,6 @@ export class Kernel {
       await module.swap(record, [], () => this.#store.commit(record, entry));
       this.#modules.indexAliases();
     });
-    await this.#store.copied();
     this.#tell({ what: 'removed', module: name, by });
   }
 
@@ -353,7 +351,7 @@ export class Kernel {
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */
   async close(): Promise<void> {
     await this.#modules.close('the kernel is shut down');
-    await this.#store.copied();
+    await this.#store.copy();
     await this.#agent.close();
     await this.#backplane.close();
   }

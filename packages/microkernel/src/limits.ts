@@ -28,11 +28,15 @@ export const KERNEL_LIMITS = {
   request_ms: 30_000,
   /** Requests under way in one version. */
   requests: 1_024,
+  /** WebSockets of them: of its session's streams (`LIMITS.streams`) the rest is left to bodies. */
+  sockets: 96,
   /** Requests that are held while a stateful module hands its state over, and for how long. */
   held: 1_024,
   held_ms: 10_000,
   /** After so long what an old version still serves is cut. */
   drain_ms: 30_000,
+  /** An old version that serves nothing more is ended so much later. */
+  rest_ms: 200,
   /** A state that is handed over. */
   state_bytes: 4 * 1024 * 1024,
   /** Dehydrating and hydrating. */

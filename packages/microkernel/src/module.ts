@@ -6,6 +6,7 @@
  * module come one after the other. While a stateful module hands its state over, requests wait (bounded) and none is
  * lost: when it fails, the old version serves them.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Answer,
   ConnectionLost,
@@ -104,7 +105,8 @@ export class Module {
     });
     return [
       ...[...this.#serving.values()].sort((a, b) => a.version - b.version).map((instance) => one(instance, false)),
-      ...[...this.#draining].map((instance) => one(instance, true)),
+      // One that has finished only rests.
+      ...[...this.#draining].filter(({ in_flight }) => in_flight > 0).map((instance) => one(instance, true)),
     ];
   }
 
@@ -303,6 +305,8 @@ export class Module {
     const [oldest] = this.#draining;
     if (this.#draining.size >= KERNEL_LIMITS.live_versions && oldest) void oldest.end('too many old versions lived on');
     const is_idle = await old.idle(KERNEL_LIMITS.drain_ms);
+    // To end a vault takes the processor from the first requests of the one that took its place.
+    if (is_idle) await sleep(KERNEL_LIMITS.rest_ms, undefined, { ref: false });
     await old.end(is_idle ? 'another version took its place' : 'its time to drain was over');
     this.#draining.delete(old);
   }

@@ -10,6 +10,7 @@ export function ownCore(meshfs: MeshFs, kernel: () => Kernel, log: (line: string
   return {
     register: async () => ({ keys: {}, core: 'kernel' }),
     report: async () => {},
+    vault_ready: async () => {},
     worker_died: async ({ worker, reason }) => log(`vault ${worker} ended: ${reason}`),
     async meshfs_write(_worker, pointer, content, media_type) {
       if (isInside(pointer) || pointer.startsWith(SOURCES))

@@ -1,11 +1,11 @@
 /**
  * What a kernel remembers: each module's record, its versions with their sources, and the journal. The record says what
- * must run; a change of it, of a version's facts and of the journal is one commit.
+ * must run; a change of it, of the journal, and a new version with its source and facts, are one commit.
  *
- * What always holds: a version's source is durable before a record names it; a number is given once; the readable copies
- * under `uah_endpoints/` are written behind the commit and repaired at the next open.
+ * What always holds: a record names no version whose source is not durable; a number is given once; the readable copies
+ * under `uah_endpoints/` are written behind the commit and repaired at the next open. Nobody waits for them.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Backplane, entriesOf, type Write } from '@hauki/backplane';
 import type { MeshFs } from '@hauki/meshfs';
@@ -47,6 +47,9 @@ export const emptyRecord = (module: string): ModuleRecord => ({
   pinned: false,
 });
 
+/** A module's readable copy is made so long after its change: not beside the first requests of a version, nor of each. */
+const COPY_AFTER_MS = 200;
+
 const MODULES = 'modules';
 const VERSIONS = 'versions';
 const versionKey = (module: string, version: number) => `${module}/${String(version).padStart(8, '0')}`;
@@ -61,10 +64,12 @@ export class Store {
   readonly #records = new Map<string, ModuleRecord>();
   /** Commits one after the other: the journal's entries are a chain. */
   #turn: Promise<unknown> = Promise.resolve();
-  /** The readable copies, in the order of the commits. */
+  /** Modules whose readable copies are to be made, and when; those being made. */
+  readonly #changed = new Set<string>();
+  #soon: NodeJS.Timeout | undefined;
   #copies: Promise<void> = Promise.resolve();
-  /** What they have: digests by file. */
-  readonly #copied = new Map<string, string>();
+  /** What the copies have, by module. */
+  readonly #copied = new Map<string, { name: string; digest: string }>();
 
   private constructor(backplane: Backplane, meshfs: MeshFs, folder: string, journal: Journal) {
     this.#backplane = backplane;
@@ -114,11 +119,6 @@ export class Store {
     return (await this.#meshfs.resolve(pointerOf(module, version))).content;
   }
 
-  /** Keeps a version's source. The number is its own from then on, whether it ever runs or not. */
-  async keepSource(module: string, version: number, source: string, language: Language): Promise<void> {
-    await this.#meshfs.write({ pointer: pointerOf(module, version), content: source, language });
-  }
-
   /** The next number that nobody has used, also not for a version that came to nothing. */
   async nextVersion(module: string): Promise<number> {
     for (let version = (this.#records.get(module)?.latest ?? 0) + 1; ; version++) {
@@ -150,8 +150,8 @@ export class Store {
   }
 
   /**
-   * One change of a module, with what it is about: all of it or nothing. Resolves when it is durable. `source`: of the
-   * version that the first of `facts` tells of, where it is at hand.
+   * One change of a module, with what it is about: all of it or nothing. Resolves when it is durable. `source`: that of
+   * the first of `facts`, where this is what brings the version about.
    */
   commit(record: ModuleRecord, entry: NewEntry, facts: readonly VersionFacts[] = [], source?: string): Promise<void> {
     const run = this.#turn.then(async () => {
@@ -165,52 +165,59 @@ export class Store {
         })),
         write,
       ];
-      await this.#backplane.commit(writes);
+      const [made] = facts;
+      if (made && source !== undefined) {
+        const { module, version, language } = made;
+        await this.#meshfs.write({ pointer: pointerOf(module, version), content: source, language }, writes);
+      } else await this.#backplane.commit(writes);
       done();
       this.#records.set(record.module, record);
-      // Nobody waits for it here. What fails is tried again at the module's next change, and at the next open.
-      this.#copies = this.#copies.then(() => this.#copy(record, facts, source)).catch(() => {});
+      this.#changed.add(record.module);
+      this.#soon ??= setTimeout(() => void this.copy(), COPY_AFTER_MS);
     });
     this.#turn = run.catch(() => {});
     return run;
   }
 
   /** Resolves when the readable copies are as the commits so far have it. */
-  copied(): Promise<void> {
+  copy(): Promise<void> {
+    clearTimeout(this.#soon);
+    this.#soon = undefined;
+    this.#copies = this.#copies.then(async () => {
+      for (const module of this.#changed) {
+        this.#changed.delete(module);
+        // What fails is tried again at the module's next change, and at the next open.
+        await this.#copy(this.#records.get(module)!).catch(() => {});
+      }
+    });
     return this.#copies;
   }
 
   /** The readable copy of what runs. It is for people; what the kernel reads is the store. */
-  async #copy({ module, live }: ModuleRecord, known: readonly VersionFacts[] = [], text?: string): Promise<void> {
+  async #copy({ module, live }: ModuleRecord): Promise<void> {
     const main = [...live].sort((a, b) => b.weight - a.weight)[0];
-    const found = known.find(({ version }) => version === main?.version);
-    const wanted = found ?? (main && (await this.facts(module, main.version).catch(() => undefined)));
+    const wanted = main && (await this.facts(module, main.version).catch(() => undefined));
     const name = wanted && `${module}.${ENDINGS[wanted.language]}`;
-    if (name !== undefined && this.#copied.get(name) === wanted?.digest) return;
-    for (const ending of Object.values(ENDINGS)) this.#copied.delete(`${module}.${ending}`);
-    for (const ending of Object.values(ENDINGS))
-      if (`${module}.${ending}` !== name) rmSync(join(this.#folder, `${module}.${ending}`), { force: true });
+    const before = this.#copied.get(module);
+    if (before && before.name === name && before.digest === wanted?.digest) return;
+    this.#copied.delete(module);
+    // What an earlier run has left is not known here.
+    const others = Object.values(ENDINGS).map((ending) => `${module}.${ending}`);
+    for (const other of others)
+      if (other !== name && (before?.name ?? other) === other) await rm(join(this.#folder, other), { force: true });
     if (!wanted || !name) return;
     const file = join(this.#folder, name);
-    const source = (wanted === known[0] ? text : undefined) ?? (await this.source(module, wanted.version));
-    if (readIfThere(file) !== source) {
-      writeFileSync(`${file}.tmp`, source, { mode: 0o600 });
-      renameSync(`${file}.tmp`, file);
+    const source = await this.source(module, wanted.version);
+    if ((await readFile(file, 'utf8').catch(() => undefined)) !== source) {
+      await writeFile(`${file}.tmp`, source, { mode: 0o600 });
+      await rename(`${file}.tmp`, file);
     }
-    this.#copied.set(name, wanted.digest);
+    this.#copied.set(module, { name, digest: wanted.digest });
   }
 
   async #repair(): Promise<void> {
-    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-    for (const name of readdirSync(this.#folder)) if (name.endsWith('.tmp')) rmSync(join(this.#folder, name));
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(this.#folder)) if (name.endsWith('.tmp')) await rm(join(this.#folder, name));
     for (const record of this.#records.values()) await this.#copy(record);
-  }
-}
-
-function readIfThere(file: string): string | undefined {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return undefined;
   }
 }

@@ -163,10 +163,18 @@ export class Agent {
     this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
       const { node, listen_host, tls, keys, volumes } = this.#options;
+      const made = (port: number, ticket: TicketPart): Provisioned => {
+        const direct = { host: listen_host, port, tls };
+        return { worker: name, epoch, driver: job.driver, isolation: level, direct, ticket };
+      };
       const { living, ticket } = await forge(job, entry.driver, {
         ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
         mint: this.#mint,
+        ready: (...of) => {
+          const core = job.early ? this.#options.core() : undefined;
+          core?.vault_ready(made(...of)).catch(() => {});
+        },
         family: {
           clone: (request) => this.#core().clone(name, request),
           call: (child, ...call) => this.#child(name, child).call(...call),
@@ -185,8 +193,7 @@ export class Agent {
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
       else if (!this.#families.isWanted(job)) void this.#orphaned([name]);
       else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
-      const direct = { host: listen_host, port: living.vault.port, tls };
-      return { worker: job.worker, epoch: living.epoch, driver: job.driver, isolation: level, direct, ticket };
+      return made(living.vault.port, ticket);
     } catch (error) {
       this.#orphaned(this.#families.leave(name, { cause: 'rejected', reason: describe(error) }));
       throw error;

@@ -50,6 +50,8 @@ export interface ForgePowers {
   family: FamilyPowers;
   network: Network;
   mint: Mint;
+  /** Told when the vault has a port and its worker is being loaded; whom that does not reach waits for the answer. */
+  ready(port: number, ticket: TicketPart): void;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
   ended(worker: string, cause: Cause, reason: string): Promise<void>;
 }
@@ -148,7 +150,7 @@ export async function forge(
     const activity = () => shell.activity();
     const usage = new UsageMeter({ vault, log, activity });
     const { ticket, expected, lease_key } = await minted;
-    await session
+    const loading = session
       .call(
         'load',
         [
@@ -174,6 +176,8 @@ export async function forge(
       .catch(async (error) => {
         throw await loadFailure(error, job, vault, log);
       });
+    powers.ready(vault.port, ticket);
+    await loading;
     lease = new Lease(
       {
         worker,

@@ -146,6 +146,7 @@ export class Link {
     const core: CoreForNode = {
       register: (...told) => quick.register(...told),
       report: (load) => quick.report(load),
+      vault_ready: (made) => quick.vault_ready(made),
       worker_died: (fate) => quick.worker_died(fate),
       meshfs_write: (...args) => quick.meshfs_write(...args),
       meshfs_resolve: (...args) => quick.meshfs_resolve(...args),

@@ -75,6 +75,8 @@ export interface Job {
   lasting?: boolean;
   /** The worker that cloned it, on the same node; it has no lease, and ends with that one at the latest. */
   parent?: string;
+  /** The core wants to hear of the vault before its worker is loaded (`vault_ready`). */
+  early?: boolean;
 }
 
 /** What a ticket is made of, from the node's side. */
@@ -226,6 +228,8 @@ export interface CoreForNode {
     fates: Fate[],
   ): Promise<{ keys: object; core: string }>;
   report(load: NodeLoad): Promise<void>;
+  /** What a job's answer will be if its worker loads: its owner may come already, and is let in when it has. */
+  vault_ready(made: Provisioned): Promise<void>;
   worker_died(fate: Fate): Promise<void>;
   /** MeshFS for a worker of this node; the core checks the worker's grants too, so that a node has no more than its workers. */
   meshfs_write(worker: string, pointer: string, content: string, media_type?: string): Promise<object>;

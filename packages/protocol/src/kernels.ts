@@ -195,7 +195,7 @@ export interface PluginDescription {
 }
 
 export interface PluginForKernel {
-  fetch(method: string, url: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+  fetch(method: string, url: string, headers: FlatHeaders, body: Body): Answer | Promise<Answer>;
   describe(): PluginDescription;
   /** What the module's state is; only where `describe` says that there is one. */
   dehydrate(): Promise<unknown>;

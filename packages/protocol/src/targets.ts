@@ -21,8 +21,8 @@ export type Target =
 
 const refused = (why: string): Target => ({ kind: 'refused', why });
 
-/** Whether a segment is `.` or `..`, in any spelling. */
-const DOTS = /^(?:\.|%2e){1,2}$/i;
+/** A segment `.` or `..`, in any spelling, of a path that begins with `/`. */
+const DOTS = /\/(?:\.|%2e){1,2}(?![^/])/i;
 
 /**
  * Reads a request's target as it stands in the request line. `aliases`: absolute prefixes that end with `/`, and the
@@ -30,17 +30,15 @@ const DOTS = /^(?:\.|%2e){1,2}$/i;
  */
 export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = new Map()): Target {
   // RFC 9112, 3.2.2: a server takes the absolute form too.
-  const absolute = /^https?:\/\/[^/?#]*/i.exec(raw);
+  const absolute = raw.startsWith('/') ? null : /^https?:\/\/[^/?#]*/i.exec(raw);
   const target = absolute ? raw.slice(absolute[0].length) || '/' : raw;
   if (!target.startsWith('/')) return refused('the target is not a path');
-  if (!/^[\x21-\x7e]*$/.test(target) || target.includes('\\') || target.includes('#'))
-    return refused('the target has characters that must be percent-encoded');
+  if (/[^\x21-\x7e]|[\\#]/.test(target)) return refused('the target has characters that must be percent-encoded');
   const mark = target.indexOf('?');
   const path = mark < 0 ? target : target.slice(0, mark);
   const query = mark < 0 ? '' : target.slice(mark);
   if (/%(?![0-9a-f]{2})|%00/i.test(path)) return refused('the path has a percent sign that encodes nothing');
-  const segments = path.split('/');
-  if (segments.some((segment) => DOTS.test(segment))) return refused('the path has a segment . or ..');
+  if (DOTS.test(path)) return refused('the path has a segment . or ..');
   if (path.startsWith(PLUGINS)) {
     const end = path.indexOf('/', PLUGINS.length);
     const module = path.slice(PLUGINS.length, end < 0 ? undefined : end);
@@ -55,7 +53,7 @@ export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = n
 /** Whether it is a route as modules name theirs: `GET /users/:id`, `* /*`. None can lie outside the module's prefix. */
 export function isRoute(text: string): boolean {
   const [, path] = /^(?:\*|(?!CONNECT )[A-Z]{1,16}) (\/[^\s\\]{0,199})$/.exec(text) ?? [];
-  return path !== undefined && !path.split('/').some((segment) => DOTS.test(segment));
+  return path !== undefined && !DOTS.test(path);
 }
 
 /** The prefix of a module, without a `/` at its end. */

@@ -35,13 +35,12 @@ export function kindOf(value: object): RefKind | undefined {
   if (typeof value === 'function') return isClass(value) ? undefined : 'function';
   if (marks.has(value)) return 'object';
   const { base, methods } = lineageOf(Object.getPrototypeOf(value));
-  if (base === 'AbortSignal') return 'signal';
+  // Platforms without signals may have been given some, whose class may look like one of the platform's or like one's own.
+  if (base === 'AbortSignal' || (typeof AbortSignal === 'function' && value instanceof AbortSignal)) return 'signal';
   if (base === 'ReadableStream') return 'stream';
   // What gives items one after the other: by an async iterator, or as an iterator itself.
   const gives = Symbol.asyncIterator in value || (Symbol.iterator in value && 'next' in value);
   // Bytes and errors are values, whatever class they are of: Buffer has methods, and so have many errors.
   if (!(gives || methods) || base === 'Promise' || ArrayBuffer.isView(value) || isAnyError(value)) return undefined;
-  // Platforms without signals may have been given some.
-  if (typeof AbortSignal === 'function' && value instanceof AbortSignal) return 'signal';
   return gives ? 'iterable' : 'object';
 }

@@ -165,7 +165,10 @@ export class RefTable implements SessionRefs, Takes {
 
   #number(): number {
     if (this.#exports.size >= LIMITS.exports)
-      throw new Overloaded({ what: 'references given out by this session', limit: LIMITS.exports });
+      throw new Overloaded({
+        what: 'references given out by this session, which whoever got them lets go of with `using`,',
+        limit: LIMITS.exports,
+      });
     return this.#next++;
   }
 

@@ -68,6 +68,7 @@ export class Pool {
   #wanting_since: number | undefined;
   #filling: { driver: Driver; memory_mib: number; over: Promise<void> } | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #look_at = 0;
   readonly #closed = new Set<Driver>();
 
   constructor(options: PoolOptions) {
@@ -151,8 +152,13 @@ export class Pool {
     await Promise.all(ended);
   }
 
+  /** Looks after so long, or earlier where that was planned already. */
   #plan(delay_ms: number): void {
-    if (this.#timer || this.#filling) return;
+    if (this.#filling) return;
+    const at = performance.now() + delay_ms;
+    if (this.#timer && this.#look_at <= at) return;
+    clearTimeout(this.#timer);
+    this.#look_at = at;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       this.#look();

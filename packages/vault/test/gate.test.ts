@@ -18,6 +18,7 @@ import {
 } from '@hauki/protocol';
 import { randomText, redeemTicket, Session, sessionKey } from '@hauki/rpc';
 import { secureStream, streamTransport } from '@hauki/rpc/node';
+import { until } from '../../../test/support/mesh.ts';
 import { openGate } from '../src/guest/gate.ts';
 import type { Inside } from '../src/guest/guest.ts';
 import { bench, issue, redemptionOf, SELF } from './ticket-support.ts';
@@ -25,7 +26,7 @@ import { bench, issue, redemptionOf, SELF } from './ticket-support.ts';
 const METHODS = ['look', 'role'];
 
 /** A worker behind a gate, and a way to make tickets for it. */
-async function open({ tls = false } = {}) {
+async function open({ tls = false, methods = () => METHODS as string[] | Promise<string[]> } = {}) {
   const { office, caller, redeemer } = await bench();
   const calls: string[] = [];
   const inside: Inside = {
@@ -43,7 +44,7 @@ async function open({ tls = false } = {}) {
     end: async () => {},
   };
   const server = createServer();
-  openGate({ server, worker: SELF.worker, redeemer, inside, methods: () => METHODS, tls });
+  openGate({ server, worker: SELF.worker, redeemer, inside, methods, tls });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as { port: number };
@@ -187,6 +188,25 @@ describe('the gate', () => {
     const [text] = await once(socket, 'data');
     assert.ok(JSON.parse(String(text)).some((answer: any) => answer.error?.code === Unauthorised.row.code));
     assert.deepEqual(gate.calls, []);
+    await gate.close();
+  });
+
+  it('lets in who came before the worker was loaded when it is, and burns no ticket of who left before', async () => {
+    const { promise: loaded, resolve } = Promise.withResolvers<string[]>();
+    const gate = await open({ methods: () => loaded });
+    const ticket = (await gate.ticket()).ticket;
+    const left = session(await gate.dial());
+    const gone = redeemTicket(left, ticket, gate.caller).catch(() => 'gone');
+    const socket = await gate.dial();
+    const stays = session(socket);
+    assert.ok(await stays.call('rpc.hello'));
+    left.close();
+    assert.equal(await gone, 'gone');
+    // Closed on both sides, so that its redemption cannot be the one that wins.
+    await until('one connection is left', async () => (await gate.connections()) === 1);
+    const admitted = redeemTicket(stays, ticket, gate.caller);
+    resolve(METHODS);
+    assert.deepEqual(await admitted, METHODS);
     await gate.close();
   });
 

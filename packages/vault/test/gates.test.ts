@@ -1,19 +1,13 @@
 /** The gate outside the vault: a Node guest that has fd 4 and nothing else, behind a real gate host. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import type { AgentForShell, ShellForAgent } from '@hauki/protocol';
-import { Channel, makeCallerKey, openSession, redeemTicket, remote, Session, serve } from '@hauki/rpc';
-import { streamTransport } from '@hauki/rpc/node';
-import { type Gate, Gates } from '../src/gates/gates.ts';
+import { describe, it } from 'node:test';
+import type { AgentForShell } from '@hauki/protocol';
+import { Session } from '@hauki/rpc';
+import { Gates } from '../src/gates/gates.ts';
 import { BRIDGE } from '../src/guest/bridge.ts';
 import { writeNodeGuest } from '../src/guest/bundle.ts';
-import { issue, type Office, openOffice } from './ticket-support.ts';
+import { type GuestProcess, useGatedGuests } from './gated-guest.ts';
 
 const WORKER = `
   export const add = (a, b) => a + b;
@@ -28,37 +22,12 @@ const WORKER = `
 `;
 
 describe('a gate outside the vault', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'hauki-gates-'));
-  const file = join(folder, 'guest.mjs');
-  const gates = new Gates();
-  const children = new Set<ChildProcess>();
-  let office: Office;
-  let serial = 0;
-  before(async () => {
-    office = await openOffice();
-    await writeNodeGuest(file);
-  });
-  after(async () => {
-    for (const child of children) child.kill('SIGKILL');
-    await gates.close();
-    await office.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  const guests = useGatedGuests('gate', (folder) => writeNodeGuest(join(folder, 'guest.mjs')));
+  const file = join(guests.folder, 'guest.mjs');
+  const start = (args: string[], by?: Gates) =>
+    guests.start(process.execPath, args, { stderr: 'ignore', ...(by ? { by } : {}) });
 
-  /** A process with one end of a pipe as fd 4, and a gate before it. */
-  const start = async (args: string[]) => {
-    const id = `gate-${process.pid}-${serial++}`;
-    const child = spawn(process.execPath, args, {
-      stdio: ['ignore', 'inherit', 'ignore', 'ignore', 'pipe'],
-      cwd: folder,
-    });
-    children.add(child);
-    const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    const gate = await gates.open(id, '127.0.0.1', child.stdio[4] as Socket);
-    return { id, child, gate, exited };
-  };
-
-  const load = async ({ id, gate }: { id: string; gate: Gate }, source = WORKER) => {
+  const load = async (guest: GuestProcess, source = WORKER) => {
     const heard: unknown[][] = [];
     const agent: Pick<AgentForShell, 'effect'> = {
       async effect(effect, args) {
@@ -67,47 +36,7 @@ describe('a gate outside the vault', () => {
         return undefined;
       },
     };
-    const shell = remote<ShellForAgent>(
-      new Session({ transport: gate.control, dispatch: serve(agent, ['effect']), timeout_ms: 20_000 }),
-    );
-    const caller = await makeCallerKey();
-    const { ticket, jti, key } = await issue(office, caller.thumbprint, { worker: id, node: 'n', epoch: 1 });
-    const methods = await shell.load({
-      worker: id,
-      node: 'n',
-      epoch: 1,
-      source,
-      language: 'javascript',
-      load_timeout_ms: 5_000,
-      tls: false,
-      keys: office.keys,
-      owner: { jti, role: 'owner', key, resume_key: key },
-    });
-    const dial = async () => {
-      const socket = connect(gate.port, '127.0.0.1');
-      await once(socket, 'connect');
-      return socket;
-    };
-    const open = async () => {
-      const socket = await dial();
-      const channel = new Channel();
-      await openSession(streamTransport(socket), channel, ticket, caller);
-      return { session: new Session({ transport: channel, timeout_ms: 20_000 }), socket };
-    };
-    const openLiteral = async () => {
-      const session = new Session({ transport: streamTransport(await dial()), timeout_ms: 20_000 });
-      await redeemTicket(session, ticket, caller);
-      return session;
-    };
-    const visit = async () => {
-      const other = await makeCallerKey();
-      const made = await issue(office, other.thumbprint, { worker: id, node: 'n', epoch: 1, role: 'visitor' });
-      await shell.expect({ jti: made.jti, role: 'visitor', key: made.key, resume_key: made.key });
-      const channel = new Channel();
-      await openSession(streamTransport(await dial()), channel, made.ticket, other);
-      return new Session({ transport: channel, timeout_ms: 20_000 });
-    };
-    return { shell, methods, open, openLiteral, visit, heard };
+    return { ...(await guests.load(guest, { source, language: 'javascript', load_timeout_ms: 5_000 }, agent)), heard };
   };
 
   /** A guest that keeps the bridge's rules as badly as `code` says; it has `say(kind, channel, text)`. */
@@ -121,7 +50,7 @@ describe('a gate outside the vault', () => {
        s.on('end', () => process.exit());
        s.once('data', () => { ${code} });`,
     ]);
-  const poke = ({ gate }: { gate: Gate }) => {
+  const poke = ({ gate }: GuestProcess) => {
     const session = new Session({ transport: gate.control, timeout_ms: 5_000 });
     const setup = { worker: 'w', node: 'n', epoch: 1, source: '', language: 'javascript', load_timeout_ms: 2_000 };
     session
@@ -220,12 +149,7 @@ describe('a gate outside the vault', () => {
 
   it('ends, with its guests, when its host is killed; the next gate gets a new host', async () => {
     const own = new Gates();
-    const child = spawn(process.execPath, [file, 'gate-outside'], {
-      stdio: ['ignore', 'ignore', 'ignore', 'ignore', 'pipe'],
-    });
-    children.add(child);
-    const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    const gate = await own.open('alone', '127.0.0.1', child.stdio[4] as Socket);
+    const { gate, exited } = await start([file, 'gate-outside'], own);
     await own.close();
     assert.match((await gate.gone).reason, /the gate host ended/);
     await exited;

@@ -1,69 +1,31 @@
 /** The Python guest with a plugin, by itself: a plain process without any packages, called through its gate's shell. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import type { Socket } from 'node:net';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { type AgentForShell, type Answer, isError, type ShellForAgent, SourceRejected } from '@hauki/protocol';
-import { makeCallerKey, remote, Session, serve } from '@hauki/rpc';
+import { describe, it } from 'node:test';
+import type { AgentForShell, Answer } from '@hauki/protocol';
 import { findFrameworks } from '../src/drivers/lxc/python-frameworks.ts';
-import { Gates } from '../src/gates/gates.ts';
 import { writePythonGuest } from '../src/guest/python/files.ts';
-import { issue, type Office, openOffice } from './ticket-support.ts';
+import { no_python, PYTHON, rejected, useGatedGuests } from './gated-guest.ts';
 
-const PYTHON = '/usr/bin/python3';
-const skip = !existsSync(PYTHON) && process.env.CI !== 'true' && 'python3 is not installed';
-
-describe('a plugin in the Python guest', { skip }, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'hauki-python-plugin-'));
-  const gates = new Gates();
-  const children = new Set<ChildProcess>();
-  let office: Office;
-  let serial = 0;
-  before(async () => {
-    office = await openOffice();
-    await writePythonGuest(folder);
-  });
-  after(async () => {
-    for (const child of children) child.kill('SIGKILL');
-    await gates.close();
-    await office.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+describe('a plugin in the Python guest', { skip: no_python }, () => {
+  const guests = useGatedGuests('python-plugin', writePythonGuest);
+  const { folder } = guests;
 
   const start = async (source: string, prelude = 'pass') => {
-    const worker = `plugin-${process.pid}-${serial++}`;
     const main = `import sys; sys.path.insert(0, ${JSON.stringify(folder)}); import guest; ${prelude}; guest.main()`;
-    const child = spawn(PYTHON, ['-I', '-S', '-B', '-c', main], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ignore', 'pipe'],
-      env: {},
-    });
-    children.add(child);
-    const gate = await gates.open(worker, '127.0.0.1', child.stdio[4] as Socket);
+    const guest = await guests.start(PYTHON, ['-I', '-S', '-B', '-c', main]);
     const lines: string[] = [];
     const agent: Pick<AgentForShell, 'effect'> = {
       effect: async (name, [level, line]) => void (name === 'log' && lines.push(`${level} ${line}`)),
     };
-    const session = new Session({ transport: gate.control, dispatch: serve(agent, ['effect']), timeout_ms: 30_000 });
-    const shell = remote<ShellForAgent>(session);
-    const { jti, key } = await issue(office, (await makeCallerKey()).thumbprint, { worker, node: 'n', epoch: 1 });
-    await shell.load({
-      ...{ worker, node: 'n', epoch: 1, source, language: 'python', kind: 'plugin', load_timeout_ms: 30_000 },
-      ...{ tls: false, keys: office.keys, owner: { jti, role: 'owner', key, resume_key: key } },
-    });
+    const order = { source, language: 'python', kind: 'plugin', load_timeout_ms: 30_000 } as const;
+    const { shell } = await guests.load(guest, order, agent);
     const call = (method: string, ...args: unknown[]) => shell.call(method, args);
     const get = async (path = '/', headers: string[] = []) =>
       (await call('fetch', 'GET', `http://h:81${path}`, headers, null)) as Answer;
     const text = async (path?: string) => Buffer.from((await get(path))[2] as Uint8Array).toString();
     return { shell, call, get, text, lines };
-  };
-  const rejected = (stage: string, pattern: RegExp) => (error: Error) => {
-    assert.ok(isError(error, SourceRejected), String(error));
-    assert.equal(error.fields.stage, stage);
-    assert.match(error.message, pattern);
-    return true;
   };
   const app = (body: string, before = '') => `${before}
 async def app(scope, receive, send):

@@ -14,7 +14,7 @@ import type { Command } from 'commander';
 import { askedToEnd, type Common, common, withMesh } from '../context.ts';
 import { EXIT, paint, printable } from '../output.ts';
 import { type Action, plan, type There } from '../sync-plan.ts';
-import { fileContent, isPointer, saveFile } from './fs-cp.ts';
+import { download, fileContent, isPointer, saveFile } from './fs-cp.ts';
 
 const STATE = '.hauki-sync.json';
 /** Transfers at once. */
@@ -37,6 +37,11 @@ interface LocalFile {
   digest: string;
   bytes: number;
   mtime_ms: number;
+}
+
+interface Scan {
+  found: Map<string, LocalFile>;
+  left_out: Set<string>;
 }
 
 /** What was alike after the last sync. Size and time tell that a file need not be read again. */
@@ -90,9 +95,13 @@ async function digestOf(file: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** All files below the folder, by the path that their pointers have. */
-async function scan(folder: string, prefix: string, base: Base, refused: Problem[]): Promise<Map<string, LocalFile>> {
+/**
+ * All files below the folder, by the path that their pointers have; and what stands where a file or a folder could be,
+ * and is neither. What was synced at or below such a path has not been deleted: nothing is known of it.
+ */
+async function scan(folder: string, prefix: string, base: Base, refused: Problem[]): Promise<Scan> {
   const found = new Map<string, LocalFile>();
+  const left_out = new Set<string>();
   const look = async (below: string): Promise<void> => {
     for (const entry of await readdir(join(folder, below), { withFileTypes: true })) {
       if (entry.name.startsWith('.')) continue;
@@ -104,6 +113,7 @@ async function scan(folder: string, prefix: string, base: Base, refused: Problem
       const refuse = (why: string) => void refused.push({ path: name, why });
       if (!entry.isFile()) {
         refuse(entry.isSymbolicLink() ? 'it is a link; links are not followed' : 'it is no file');
+        left_out.add(name.normalize('NFC')); // as pointers are spelled
         continue;
       }
       let path: string;
@@ -127,7 +137,15 @@ async function scan(folder: string, prefix: string, base: Base, refused: Problem
     }
   };
   await look('');
-  return found;
+  return { found, left_out };
+}
+
+/** What of `left_out` a path is, or lies behind. */
+function leftOutBy(path: string, left_out: ReadonlySet<string>): string | undefined {
+  if (left_out.size === 0) return undefined;
+  for (let end = path.length; end > 0; end = path.lastIndexOf('/', end - 1))
+    if (left_out.has(path.slice(0, end))) return path.slice(0, end);
+  return undefined;
 }
 
 /** Whether the file is still as the scan saw it. */
@@ -141,18 +159,27 @@ async function makeFolders(folder: string, path: string): Promise<void> {
   let at = folder;
   for (const name of path.split('/').slice(0, -1)) {
     at = join(at, name);
-    const there = await lstat(at).catch(() => undefined);
-    if (there === undefined) await mkdir(at);
-    else if (!there.isDirectory())
+    // Made first and looked at then: other lanes make the same folders at the same time.
+    await mkdir(at).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+    if (!(await lstat(at)).isDirectory())
       throw new BadInput({ what: at, why: 'it is a link or a file, and should be a folder' });
   }
 }
 
-/** One round. Gives the revision that the mesh was at when it began. */
-async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlags): Promise<[Outcome, number]> {
+interface Round {
+  outcome: Outcome;
+  /** That the mesh was at when it began. */
+  revision: number;
+  /** What ended it early. The outcome says what was done before, and the next round goes on from there. */
+  failed?: { why: unknown };
+}
+
+async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlags): Promise<Round> {
   const outcome: Outcome = { pushed: [], pulled: [], deleted: [], conflicts: [], refused: [], unchanged: 0 };
   const { all, base } = await readBase(folder, prefix);
-  const here = await scan(folder, prefix, base, outcome.refused);
+  const { found: here, left_out } = await scan(folder, prefix, base, outcome.refused);
   const { entries, revision } = await mesh.meshfs.snapshot(`${prefix}/`);
   const there = new Map<string, There>();
   for (const { pointer, digest, version } of entries) {
@@ -176,6 +203,11 @@ async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlag
     const { path, kind } = action;
     const local = here.get(path);
     if (kind === 'ignored') return;
+    const behind = leftOutBy(path, left_out);
+    if (behind !== undefined) {
+      if (behind !== path) outcome.refused.push({ path, why: `it would be behind ${behind}` });
+      return;
+    }
     if (kind === 'same') {
       outcome.unchanged += local ? 1 : 0;
       return settle(path, action.base, local);
@@ -200,7 +232,7 @@ async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlag
           settle(path, undefined);
         } else {
           await makeFolders(folder, path);
-          const got = await mesh.meshfs.get(pointer);
+          const got = await download(mesh, pointer);
           await saveFile(got, target);
           const { size: bytes, mtimeMs: mtime_ms } = await stat(target);
           settle(path, got, { bytes, mtime_ms });
@@ -211,8 +243,10 @@ async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlag
   };
 
   const waiting = actions[Symbol.iterator]();
+  let failed: Round['failed'];
   const lane = async () => {
     for (const action of waiting) {
+      if (failed) return;
       try {
         await act(action);
       } catch (error) {
@@ -220,16 +254,13 @@ async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlag
         if (isError(error, PreconditionFailed)) outcome.conflicts.push({ path, why: 'it was changed there just now' });
         else if (error instanceof Error && 'status' in error && Number(error.status) < 500)
           outcome.refused.push({ path, why: describe(error) });
-        else throw error;
+        else failed ??= { why: error }; // the other lanes finish what they are at, and begin nothing new
       }
     }
   };
-  try {
-    await Promise.all(Array.from({ length: AT_ONCE }, lane));
-  } finally {
-    if (!flags.dryRun) await writeBase(folder, prefix, all, base); // also of what was done before something failed
-  }
-  return [outcome, revision];
+  await Promise.all(Array.from({ length: AT_ONCE }, lane));
+  if (!flags.dryRun) await writeBase(folder, prefix, all, base);
+  return { outcome, revision, ...(failed && { failed }) };
 }
 
 function tell(outcome: Outcome, flags: SyncFlags, quiet: boolean): void {
@@ -303,8 +334,9 @@ async function sync(given: string, prefix_text: string, flags: SyncFlags): Promi
         ? watchThere(mesh, prefix, signal)
         : watchHere(folder, signal);
     for (let quiet = false; ; quiet = true) {
-      const [outcome, revision] = await round(mesh, folder, prefix, flags);
+      const { outcome, revision, failed } = await round(mesh, folder, prefix, flags);
       tell(outcome, flags, quiet);
+      if (failed) throw failed.why;
       if (!(await changed(revision))) return;
     }
   });

@@ -7,7 +7,7 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { type Answer, BadInput, type Body, LIMITS, Overloaded, prefixOf, readTarget } from '@hauki/protocol';
+import { type Answer, BadInput, type Body, isError, LIMITS, Overloaded, prefixOf, readTarget } from '@hauki/protocol';
 import { answerUpgrade, callWebSocket, headersOf, leaving, writeAnswer } from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
 import { CALL, demand, type Principal } from '../rights.ts';
@@ -82,7 +82,8 @@ export class GatewaySockets {
           this.#over(kernel);
           taken = undefined;
           last = error;
-          if (signal.aborted || !mayGoElsewhere(error, 'GET')) throw error;
+          // One that has no room has not begun.
+          if (signal.aborted || !(mayGoElsewhere(error, 'GET') || isError(error, Overloaded))) throw error;
         }
       }
       throw last;

@@ -8,7 +8,6 @@ import {
   describe,
   InternalError,
   MeshError,
-  ModuleUnknown,
   PLUGINS,
   prefixOf,
   readTarget,
@@ -53,7 +52,6 @@ export class Gateway {
       demand(this.#auth.authenticate(request), { scope: [...CALL, 'evolve'] });
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
-      if (this.#kernels.holders(module).length === 0) throw new ModuleUnknown({ module });
       const headers = headersOf(request, KEPT_BACK);
       headers.push('x-forwarded-prefix', prefixOf(module));
       const key = request.headers[KEY];

@@ -20,7 +20,6 @@ import {
   isError,
   type KernelForCore,
   type KernelInfo,
-  LIMITS,
   MeshError,
   type ModuleSummary,
   ModuleUnknown,
@@ -110,7 +109,7 @@ export class Kernels {
     for (const kernel of this.order(module, key).slice(0, TRIES)) {
       try {
         const args = [module, method, path, headers, body];
-        const answer = (await kernel.session.call('fetch', args, { signal, timeout_ms: LIMITS.call_ms })) as Answer;
+        const answer = (await kernel.session.call('fetch', args, { signal })) as Answer;
         return { answer, kernel: kernel.info.kernel };
       } catch (error) {
         last = error;

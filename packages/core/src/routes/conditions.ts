@@ -33,6 +33,14 @@ export function expectOf(headers: IncomingHttpHeaders): Expect | undefined {
   return match.trim() === '*' ? 'present' : tagsIn('If-Match', match);
 }
 
+/** Whether this is what the reader wants (If-Match, compared strongly): by its digest, or its version's number. */
+export function isWanted(headers: IncomingHttpHeaders, found: { digest: string; version: number }): boolean {
+  const match = headers['if-match'];
+  if (match === undefined || match.trim() === '*') return true;
+  const wanted = [etagOf(found), `"${found.version}"`];
+  return match.split(',').some((tag) => wanted.includes(tag.trim()));
+}
+
 /** Whether the reader has this content already (If-None-Match). */
 export function isKnown(headers: IncomingHttpHeaders, found: { digest: string; version: number }): boolean {
   const none = headers['if-none-match'];

@@ -7,11 +7,20 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs, PutRequest, Written } from '@hauki/meshfs';
-import { BadInput, MeshError, PointerMissing, RangeUnsatisfiable } from '@hauki/protocol';
+import { BadInput, MeshError, PointerMissing, PreconditionFailed, RangeUnsatisfiable } from '@hauki/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { demand } from '../rights.ts';
 import type { TokenStore } from '../tokens.ts';
-import { announcedDigest, contentRangeOf, etagOf, expectOf, isKnown, rangeOf, reprDigest } from './conditions.ts';
+import {
+  announcedDigest,
+  contentRangeOf,
+  etagOf,
+  expectOf,
+  isKnown,
+  isWanted,
+  rangeOf,
+  reprDigest,
+} from './conditions.ts';
 import { counted } from './spent.ts';
 
 /** A transfer on which no byte moves in so long is over. */
@@ -94,6 +103,13 @@ function describeContent(reply: FastifyReply, found: Written): void {
   });
 }
 
+/** The reader's conditions, in their order (RFC 9110, 13.2.2): true where it has this content already. */
+function isReadAlready({ headers }: FastifyRequest, found: Written): boolean {
+  if (isWanted(headers, found)) return isKnown(headers, found);
+  const { pointer, version, digest } = found;
+  throw new PreconditionFailed({ pointer, wanted: `one of ${headers['if-match']}`, found: { version, digest } });
+}
+
 /** The content's kind as the request says it; nothing said is for MeshFS to find out. */
 function kindOf(request: FastifyRequest, language: string | undefined): Pick<PutRequest, 'media_type' | 'language'> {
   const { 'content-type': media_type, 'content-encoding': encoding } = request.headers;
@@ -174,13 +190,16 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
     },
     async (request, reply) => {
       const found = await meshfs.open(allowed(request, 'meshfs.read'), { version: request.query.version });
+      if (isReadAlready(request, found)) {
+        describeContent(reply, found);
+        return reply.status(304).send();
+      }
       const range = rangeOf(request.headers, found);
       if (range === 'none') {
         void reply.header('content-range', `bytes */${found.bytes}`);
         throw new RangeUnsatisfiable({ pointer: found.pointer, bytes: found.bytes });
       }
       describeContent(reply, found);
-      if (isKnown(request.headers, found)) return reply.status(304).send();
       const { start, end } = range ?? { start: 0, end: found.bytes };
       void reply.header('content-length', end - start);
       if (range) void reply.header('content-range', `bytes ${start}-${end - 1}/${found.bytes}`);
@@ -214,8 +233,9 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
         return reply.header('cache-control', 'no-store').status(204).send();
       }
       const found = await meshfs.open(allowed(request, 'meshfs.read'), { version });
+      const is_read = isReadAlready(request, found);
       describeContent(reply, found);
-      return reply.header('content-length', found.bytes).send();
+      return is_read ? reply.status(304).send() : reply.header('content-length', found.bytes).send();
     },
   );
 

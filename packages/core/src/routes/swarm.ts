@@ -1,7 +1,18 @@
 /** Cloning, calling over the relay, asking after a worker, ending it. */
+import type { OutgoingHttpHeaders } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { type EventName, ISOLATION, ISOLATION_LEVELS, LIMITS, WORKER_LANGUAGES } from '@hauki/protocol';
+import {
+  type EventName,
+  InternalError,
+  ISOLATION,
+  ISOLATION_LEVELS,
+  LIMITS,
+  MeshError,
+  toWire,
+  WORKER_LANGUAGES,
+} from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
+import type { FastifyReply } from 'fastify';
 import type { Callers } from '../callers.ts';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -14,6 +25,33 @@ export interface SwarmRoutesPowers {
   callers: Pick<Callers, 'begin'>;
   registry: Registry;
   emit(name: EventName, fields: object): void;
+}
+
+/** An answer in parts, a line of JSON each. */
+const IN_PARTS = 'application/x-ndjson';
+
+/** Answers a request in parts, or as ever where nothing is told before the end. */
+function inParts(reply: FastifyReply) {
+  const { raw } = reply;
+  const parts = {
+    begun: false,
+    tell(part: object): void {
+      if (raw.writableEnded) return;
+      if (!parts.begun) {
+        reply.hijack();
+        raw.writeHead(200, { ...(reply.getHeaders() as OutgoingHttpHeaders), 'content-type': IN_PARTS });
+      }
+      parts.begun = true;
+      raw.write(`${JSON.stringify(part)}\n`);
+    },
+    end(last: object): object {
+      if (!parts.begun) return last;
+      parts.tell(last);
+      raw.end();
+      return reply;
+    },
+  };
+  return parts;
 }
 
 const strict = { additionalProperties: false };
@@ -146,13 +184,26 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
       schema: {
         tags: ['swarm'],
         summary: 'Clone a worker: place it, provision its vault, load it, and get the ticket',
+        description: `Accepting ${IN_PARTS}, the answer may come twice, a line each: as soon as there is a vault, and when its worker is loaded or has failed to`,
         body: Spawn,
       },
     },
-    async (request) => ({
-      status: 'success',
-      ...(await swarm.spawn(request.body as SpawnRequest, request.principal)),
-    }),
+    async (request, reply) => {
+      const body = request.body as SpawnRequest;
+      if (!request.headers.accept?.includes(IN_PARTS))
+        return { status: 'success', ...(await swarm.spawn(body, request.principal)) };
+      const parts = inParts(reply);
+      try {
+        const spawned = await swarm.spawn(body, request.principal, (early) =>
+          parts.tell({ status: 'success', ...early }),
+        );
+        return parts.end({ status: 'success', ...spawned });
+      } catch (error) {
+        if (!parts.begun) throw error;
+        const told = error instanceof MeshError ? error : new InternalError({ why: 'the clone failed' });
+        return parts.end({ status: 'error', error: toWire(told) });
+      }
+    },
   );
 
   app.post(

@@ -6,6 +6,7 @@
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import {
+  ConnectionLost,
   describe,
   type ExpectedTicket,
   LIMITS,
@@ -33,9 +34,12 @@ export interface GateOptions {
   worker: string;
   redeemer: Redeemer;
   inside: Inside;
-  methods: () => string[];
+  /** What the worker has, once it is loaded: nobody is let in before. Rejects where it could not be. */
+  methods: () => string[] | Promise<string[]>;
   /** Refuse connections that do not come in TLS. */
   tls: boolean;
+  /** Connections that were there before the gate. */
+  early?: Iterable<Socket>;
 }
 
 interface Step {
@@ -74,7 +78,7 @@ export function openGate(options: GateOptions): CallerSessions {
   const sessions = new CallerSessions();
 
   /** The calls before a connection is let in. Gives the ticket once, when redeemed, or what goes on, when resumed. */
-  const handshake = () => {
+  const handshake = (stream: Duplex) => {
     const nonce = randomText(16);
     let busy = false;
     return async (method: string, params: unknown): Promise<Step> => {
@@ -86,8 +90,11 @@ export function openGate(options: GateOptions): CallerSessions {
       try {
         const given = Array.isArray(params) ? params[0] : params;
         if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
+        const loaded = await methods();
+        // Who did not wait for that burns no ticket.
+        if (stream.destroyed) throw new ConnectionLost({ why: 'its connection ended' });
         const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce);
-        return { answer: { worker, proof, methods: methods() }, ticket, lease_ms };
+        return { answer: { worker, proof, methods: loaded }, ticket, lease_ms };
       } finally {
         busy = false;
       }
@@ -98,7 +105,7 @@ export function openGate(options: GateOptions): CallerSessions {
     let ticket: ExpectedTicket | undefined;
     let inside_limit = false;
     const link = streamTransport(stream, () => (inside_limit ? LIMITS.message_bytes : LIMITS.handshake_bytes));
-    const step = handshake();
+    const step = handshake(stream);
     const answer = (id: unknown, member: 'result' | 'error', value: object) =>
       link.send(JSON.stringify({ jsonrpc: '2.0', id, [member]: value }));
     const admit = () => {
@@ -138,7 +145,7 @@ export function openGate(options: GateOptions): CallerSessions {
 
   const lines = (stream: Duplex, admitted: () => void) => {
     let role: TicketRole | undefined;
-    const step = handshake();
+    const step = handshake(stream);
     const call = async (method: string, params: unknown) => {
       if (role) return inside.call(method, params, role);
       if (method === 'rpc.resume') throw new Unauthorised({ why: 'JSON lines cannot resume a session' });
@@ -175,7 +182,7 @@ export function openGate(options: GateOptions): CallerSessions {
     else stream.destroy();
   };
 
-  server.on('connection', (socket: Socket) => {
+  const enter = (socket: Socket) => {
     socket.on('error', () => socket.destroy());
     if (connections >= LIMITS.connections) return socket.destroy();
     connections++;
@@ -196,9 +203,10 @@ export function openGate(options: GateOptions): CallerSessions {
       clearTimeout(timer);
       strangers.delete(socket);
     };
-    accept(socket, false, `${socket.remoteAddress?.replace('::ffff:', '')}:${socket.remotePort}`, admitted).catch(() =>
-      socket.destroy(),
-    );
-  });
+    const peer = `${socket.remoteAddress?.replace('::ffff:', '')}:${socket.remotePort}`;
+    accept(socket, false, peer, admitted).catch(() => socket.destroy());
+  };
+  server.on('connection', enter);
+  for (const socket of options.early ?? []) enter(socket);
   return sessions;
 }

@@ -23,8 +23,11 @@ export class Parked {
       };
       this.#calls.add(call);
       this.#look();
-      const over = () => this.#calls.delete(call);
-      Promise.resolve(outcome).finally(over).then(resolve, reject);
+      const over = (settle: (value: any) => void) => (value: unknown) => {
+        this.#calls.delete(call);
+        settle(value);
+      };
+      Promise.resolve(outcome).then(over(resolve), over(reject));
     });
   }
 

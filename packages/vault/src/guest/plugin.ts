@@ -39,20 +39,13 @@ export function pluginObject(
   };
 
   const plugin: PluginForKernel = {
-    async fetch(method, url, headers, body) {
+    // Not async: what a handler has at once is answered at once.
+    fetch(method, url, headers, body) {
       const socket = isUpgrade(headers) ? body : undefined;
       const request = make(method, url, headers, socket === undefined ? body : null);
-      const answer = await Reflect.apply(handler, app, [request, env, context]);
-      const client = (answer as { webSocket?: unknown } | null)?.webSocket;
-      if (client instanceof PairSocket) {
-        if (socket === undefined || socket === null) throw new TypeError('the request did not ask for a WebSocket');
-        return [101, [], joinClient(client, socket)];
-      }
-      if (!(answer instanceof Response))
-        throw new TypeError(
-          `fetch() must return a Response, but it returned ${answer === null ? 'null' : typeof answer}`,
-        );
-      return answerOf(answer);
+      const given = Reflect.apply(handler, app, [request, env, context]) as { then?: unknown } | null | undefined;
+      const answered = (answer: unknown) => answerOf(answer, socket);
+      return typeof given?.then === 'function' ? Promise.resolve(given).then(answered) : answered(given);
     },
     describe: () => ({ routes: routesOf(module, app), state: hooks ? 'hooks' : keeps ? 'export' : 'none' }),
     dehydrate: async () => (hooks ? dehydrate() : keeps ? state : undefined),
@@ -84,16 +77,21 @@ const plainRequest: MakeRequest = (method, url, flat, body) => {
 const isUpgrade = (headers: FlatHeaders): boolean =>
   headers.some((text, i) => i % 2 === 0 && text === 'upgrade' && headers[i + 1]?.toLowerCase() === 'websocket');
 
-async function answerOf(response: Response): Promise<Answer> {
-  const at_once = (response as { whole?(): Answer | undefined }).whole?.();
+/** What crosses of an answer. `socket`: the client's messages, where it asked for a WebSocket. */
+function answerOf(answer: unknown, socket: Body | undefined): Answer {
+  const client = (answer as { webSocket?: unknown } | null | undefined)?.webSocket;
+  if (client instanceof PairSocket) {
+    if (socket === undefined || socket === null) throw new TypeError('the request did not ask for a WebSocket');
+    return [101, [], joinClient(client, socket)];
+  }
+  if (!(answer instanceof Response))
+    throw new TypeError(`fetch() must return a Response, but it returned ${answer === null ? 'null' : typeof answer}`);
+  const at_once = (answer as { whole?(): Answer | undefined }).whole?.();
   if (at_once) return at_once;
   const headers: FlatHeaders = [];
-  for (const [name, value] of response.headers) headers.push(name, value);
-  const { status, body } = response;
+  for (const [name, value] of answer.headers) headers.push(name, value);
+  const { status, body } = answer;
   if (body === null || EMPTY.has(status)) return [status, headers, null];
-  // What the VM's own bodies are made of, where that is not a stream.
-  const { source } = body as { source?: unknown };
-  if (typeof source === 'string' || source instanceof Uint8Array) return [status, headers, source];
   return [status, headers, chunksOf(body)];
 }
 

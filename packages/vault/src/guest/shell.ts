@@ -11,10 +11,13 @@ import { outsideOver } from './outside.ts';
 import { Redeemer } from './redeemer.ts';
 import type { CallerSessions } from './sessions.ts';
 
+/** Connections that wait for a worker to be given; the oldest make room. */
+const EARLY = 8;
+
 export interface ShellPowers {
   control: Transport;
   server: Server;
-  /** Begins to accept, where the server does not yet; called when the worker is there. */
+  /** Begins to accept, where the server does not yet; called when the worker is about to be loaded. */
   open?(): void;
   /** Makes the guest, given its way out. Called once, at `load`. */
   inside(setup: Setup, outside: Outside): Inside;
@@ -27,12 +30,19 @@ export function runShell(powers: ShellPowers): Promise<string> {
   let inside: Inside | undefined;
   let redeemer: Redeemer | undefined;
   let callers: CallerSessions | undefined;
-  // Nobody comes in before the worker is loaded.
-  const tooEarly = (socket: Socket) => {
-    socket.on('error', () => {});
-    socket.destroy();
+  // Its owner may come before the worker does; nobody comes in before it is loaded.
+  const early = new Set<Socket>();
+  const wait = (socket: Socket) => {
+    const leave = () => {
+      if (early.delete(socket)) socket.destroy();
+    };
+    socket.on('error', leave);
+    early.add(socket);
+    if (early.size > EARLY) early.values().next().value!.destroy();
+    socket.once('close', leave);
+    setTimeout(leave, LIMITS.handshake_ms).unref();
   };
-  powers.server.on('connection', tooEarly);
+  powers.server.on('connection', wait);
 
   const shell = {
     async load(setup: Setup): Promise<string[]> {
@@ -45,23 +55,23 @@ export function runShell(powers: ShellPowers): Promise<string> {
       inside = powers.inside({ ...setup, modules }, outside);
       redeemer = new Redeemer(setup, setup.keys);
       redeemer.expect(setup.owner);
-      const methods = await inside.load(prepare(setup.source, setup.language), setup);
-      powers.server.off('connection', tooEarly);
-      callers = openGate({
-        server: powers.server,
-        worker: setup.worker,
-        redeemer,
-        inside,
-        methods: () => methods,
-        tls: setup.tls,
-      });
+      const { server } = powers;
+      const { promise: loaded, resolve, reject } = Promise.withResolvers<string[]>();
+      loaded.catch(() => {});
+      server.off('connection', wait);
+      const methods = () => loaded;
+      callers = openGate({ server, worker: setup.worker, redeemer, inside, methods, tls: setup.tls, early });
+      early.clear();
+      powers.open?.();
+      try {
+        resolve(await inside.load(prepare(setup.source, setup.language), setup));
+      } catch (error) {
+        reject(error);
+      }
       // After the answer has left: while it travels, the first redemption's needs are loaded.
       const ready = redeemer;
-      setTimeout(() => {
-        powers.open?.();
-        ready.prepare();
-      }, 1);
-      return methods;
+      setTimeout(() => ready.prepare(), 1);
+      return loaded;
     },
     async expect(ticket: ExpectedTicket): Promise<void> {
       redeemer?.expect(ticket);

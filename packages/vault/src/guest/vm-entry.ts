@@ -109,9 +109,16 @@ const control: VmControl = {
     });
     if (!setup.time) withoutClock(scope);
     giveRandom(scope, setup.random ? host.random : undefined);
-    const evaluate = async () => unwrapped(await import('wrapped.mjs' as string));
-    inside = createGuest({ outside, context, evaluate });
-    return inside.load('', setup);
+    inside = createGuest({
+      outside,
+      context,
+      request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
+      evaluate: async () => unwrapped(await import('wrapped.mjs' as string)),
+    });
+    const methods = await inside.load('', setup);
+    // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.
+    if (setup.kind === 'plugin') timers.setTimeout(platform, 0);
+    return methods;
   },
   async call(method, params, role) {
     return inside!.call(method, params, role);

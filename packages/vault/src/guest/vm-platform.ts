@@ -3,7 +3,7 @@
  * Node's own is the model, and the tests compare with it.
  */
 import { structuredClone } from './platform/clone.ts';
-import { fetched, Headers, pack, Request, Response, useText } from './platform/http.ts';
+import { arrived, fetched, Headers, pack, Request, Response, useText } from './platform/http.ts';
 import { ReadableStream } from './platform/streams.ts';
 import { TransformStream, WritableStream } from './platform/streams-writable.ts';
 import { textCoders } from './platform/text.ts';
@@ -31,6 +31,7 @@ export interface Platform {
   URLSearchParams: typeof URLSearchParams;
   WritableStream: typeof WritableStream;
   structuredClone: typeof structuredClone;
+  arrived: typeof arrived;
   fetched: typeof fetched;
   pack: typeof pack;
 }
@@ -48,6 +49,7 @@ powers.platform = {
   URLSearchParams,
   WritableStream,
   structuredClone,
+  arrived,
   fetched,
   pack,
 };

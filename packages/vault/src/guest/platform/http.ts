@@ -2,6 +2,7 @@
  * Headers, Request and Response (Fetch standard), for handlers of the shape `fetch(request)` and for what `fetch` brings.
  * Bodies are text, bytes, or whatever can be iterated for them; there are no forms of files and no streams of WHATWG's.
  */
+import type { Answer, FlatHeaders } from '@hauki/protocol';
 import type { FetchedBody } from '../context.ts';
 import type { PlatformPowers } from '../vm-platform.ts';
 import { ReadableStream } from './streams.ts';
@@ -32,6 +33,10 @@ export class Headers {
 
   constructor(init?: unknown) {
     if (init === undefined || init === null) return;
+    if (init instanceof Headers) {
+      for (const [key, values] of init.#all) this.#all.set(key, [...values]);
+      return;
+    }
     if (typeof init !== 'object') throw new TypeError('Headers are made of an object or of pairs');
     const pairs = Symbol.iterator in init ? [...(init as Iterable<Iterable<unknown>>)] : Object.entries(init);
     for (const pair of pairs) {
@@ -39,6 +44,29 @@ export class Headers {
       if (both.length !== 2) throw new TypeError('Each header pair must be a name/value tuple');
       this.append(both[0], both[1]);
     }
+  }
+
+  /** Of headers that came in: whoever read them has checked and folded them. */
+  static arrived(flat: FlatHeaders): Headers {
+    const headers = new Headers();
+    for (let i = 0; i + 1 < flat.length; i += 2) {
+      const before = headers.#all.get(flat[i]!);
+      if (before) before.push(flat[i + 1]!);
+      else headers.#all.set(flat[i]!, [flat[i + 1]!]);
+    }
+    return headers;
+  }
+
+  /** Names and values in turn, as they travel. */
+  static flat(headers: Headers): FlatHeaders {
+    const flat: FlatHeaders = [];
+    for (const [name, values] of headers.#all) for (const value of values) flat.push(name, value);
+    return flat;
+  }
+
+  /** Gives a message the type that its body has by itself. */
+  static typed(headers: Headers, type: string): void {
+    if (!headers.#all.has('content-type')) headers.#all.set('content-type', [type]);
   }
 
   append(name: unknown, value: unknown): void {
@@ -103,9 +131,21 @@ class Body {
   }
 }
 
+/** A text of another type than others. */
+class Typed {
+  readonly text: string;
+  readonly type: string;
+  constructor(text: string, type: string) {
+    this.text = text;
+    this.type = type;
+  }
+}
+
 /** What a body is made of, and the type that it has when nobody says another. */
 function bodyOf(given: unknown): { body: Body; type?: string } | undefined {
   if (given === undefined || given === null) return undefined;
+  if (typeof given === 'string') return { body: new Body(given), type: 'text/plain;charset=UTF-8' };
+  if (given instanceof Typed) return { body: new Body(given.text), type: given.type };
   if (given instanceof Body) return { body: given };
   if (given instanceof URLSearchParams)
     return { body: new Body(given.toString()), type: 'application/x-www-form-urlencoded;charset=UTF-8' };
@@ -120,16 +160,21 @@ function bodyOf(given: unknown): { body: Body; type?: string } | undefined {
 
 /** What requests and responses share. */
 class Message {
-  readonly headers: Headers;
+  /** As they came, until somebody asks for them. */
+  #headers: Headers | FlatHeaders;
   #body: Body | undefined;
   #used = false;
 
-  constructor(headers: Headers, body: { body: Body; type?: string } | undefined) {
-    this.headers = headers;
+  constructor(headers: Headers | FlatHeaders, body: { body: Body; type?: string } | undefined) {
+    this.#headers = headers;
     this.#body = body?.body;
-    if (body?.type && !headers.has('content-type')) headers.set('content-type', body.type);
+    if (body?.type) Headers.typed(this.headers, body.type);
   }
 
+  get headers(): Headers {
+    if (Array.isArray(this.#headers)) this.#headers = Headers.arrived(this.#headers);
+    return this.#headers;
+  }
   get body(): Body | null {
     return this.#body ?? null;
   }
@@ -200,12 +245,33 @@ interface RequestInit {
   signal?: AbortSignal | null;
 }
 
+/** A request that came in: nothing of it needs to be checked or parsed before its handler asks. */
+class Arrived {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: FlatHeaders;
+  readonly body: Source | null;
+
+  constructor(method: string, url: string, headers: FlatHeaders, body: Source | null) {
+    this.method = method;
+    this.url = url;
+    this.headers = headers;
+    this.body = body;
+  }
+}
+
 export class Request extends Message {
   readonly method: string;
   readonly url: string;
-  readonly signal: AbortSignal;
+  #signal: AbortSignal | undefined;
 
   constructor(input: unknown, init: RequestInit = {}) {
+    if (input instanceof Arrived) {
+      super(input.headers, input.body === null ? undefined : { body: new Body(input.body) });
+      this.method = input.method;
+      this.url = input.url;
+      return;
+    }
     const from = input instanceof Request ? input : undefined;
     const named = String(init.method ?? from?.method ?? 'GET');
     if (!NAME.test(named) || /^(?:connect|trace|track)$/i.test(named))
@@ -222,7 +288,12 @@ export class Request extends Message {
     super(new Headers(init.headers ?? from?.headers), given ?? (inherited && { body: inherited }));
     this.method = method;
     this.url = url;
-    this.signal = init.signal ?? from?.signal ?? new AbortController().signal;
+    this.#signal = init.signal ?? from?.signal;
+  }
+
+  get signal(): AbortSignal {
+    this.#signal ??= new AbortController().signal;
+    return this.#signal;
   }
 
   clone(): Request {
@@ -230,6 +301,10 @@ export class Request extends Message {
     return new Request(url, { method, headers, signal, body: this.copied() });
   }
 }
+
+/** The request of a plugin's caller. */
+export const arrived = (method: string, url: string, headers: FlatHeaders, body: Source | null): Request =>
+  new Request(new Arrived(method, url, headers, body));
 
 function urlOf(input: unknown): string {
   const url = URL.parse(input);
@@ -275,6 +350,13 @@ export class Response extends Message {
     return this.status >= 200 && this.status < 300;
   }
 
+  /** The whole answer, where it is here; undefined where it must be read. For who made the request only. */
+  whole(): Answer | undefined {
+    const { source = null } = this.body ?? {};
+    const here = source === null || typeof source === 'string' || source instanceof Uint8Array;
+    return here ? [this.status, Headers.flat(this.headers), source] : undefined;
+  }
+
   clone(): Response {
     const { status, statusText, headers, url, type } = this;
     const init = { status: type === 'error' ? 200 : status, statusText, headers };
@@ -284,9 +366,7 @@ export class Response extends Message {
   static json(value: unknown, init: ResponseInit = {}): Response {
     const text = JSON.stringify(value);
     if (text === undefined) throw new TypeError('Value is not JSON serializable');
-    const headers = new Headers(init.headers);
-    if (!headers.has('content-type')) headers.set('content-type', 'application/json');
-    return new Response(text, { ...init, headers });
+    return new Response(new Typed(text, 'application/json'), init);
   }
 
   static redirect(url: unknown, status: unknown = 302): Response {

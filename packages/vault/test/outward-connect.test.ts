@@ -1,0 +1,311 @@
+/**
+ * A guest's `connect`, the secrets that it sends and never has, and what it hands in: over a session to the host's effects
+ * and to real servers on loopback. Names are played by a lookup of the test's own; nothing goes beyond loopback.
+ */
+import assert from 'node:assert/strict';
+import { createServer, type IncomingMessage } from 'node:http';
+import { createServer as createTcp, type Socket } from 'node:net';
+import { Duplex } from 'node:stream';
+import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  BadInput,
+  ConnectionLost,
+  GrantMissing,
+  isError,
+  LIMITS,
+  normaliseGrants,
+  Overloaded,
+  RemoteError,
+} from '@hauki/protocol';
+
+import { guest, http, listening, refuses, tcp, textOf, until } from './outward-support.ts';
+
+describe('a secret', () => {
+  const value = 's3cr3t-v4lue';
+  const setUp = async () => {
+    const seen: { to: string; headers: IncomingMessage['headers']; body: string }[] = [];
+    const other = await http(async (request, response) => {
+      seen.push({ to: 'other', headers: request.headers, body: await textOf(request) });
+      response.end('other');
+    });
+    const port = await http(async (request, response) => {
+      const { headers } = request;
+      seen.push({ to: 'granted', headers, body: await textOf(request) });
+      const to = new URL(request.url!, 'http://x').searchParams.get('to');
+      if (to) return response.writeHead(307, { location: to.replace('SECRET', value) }).end();
+      return response.end('ok');
+    });
+    const here = `127.0.0.1:${port}`;
+    const elsewhere = `127.0.0.1:${other}`;
+    const made = guest({ fetch: [here, elsewhere] }, { secrets: { KEY: { value, to: [here] } } });
+    return { ...made, seen, here, elsewhere };
+  };
+  const headers = { authorization: 'Bearer {{secret:KEY}}', 'x-key': '{{secret:KEY}}', 'x-plain': 'stays' };
+
+  it('goes in headers and bodies to where it may, and never comes to the guest', async () => {
+    const { fetch, seen, here } = await setUp();
+    await fetch(`http://${here}/`, { method: 'POST', headers, body: '{"key":"{{secret:KEY}}"}' });
+    assert.equal(seen[0]!.headers.authorization, `Bearer ${value}`);
+    assert.deepEqual([seen[0]!.headers['x-key'], seen[0]!.body], [value, `{"key":"${value}"}`]);
+    async function* streamed() {
+      yield 'a {{sec';
+      yield 'ret:KEY}} b';
+    }
+    await fetch(`http://${here}/`, { method: 'POST', body: streamed() });
+    assert.equal(seen[1]!.body, `a ${value} b`);
+  });
+
+  it('goes nowhere else: not when asked to, and not along with a redirect', async () => {
+    const { fetch, seen, here, elsewhere } = await setUp();
+    await refuses(fetch(`http://${elsewhere}/`, { headers }), GrantMissing, new RegExp(`secrets KEY to ${elsewhere}`));
+    await refuses(fetch(`http://${elsewhere}/`, { method: 'POST', body: '{{secret:KEY}}' }), GrantMissing);
+    await refuses(fetch(`http://${here}/`, { headers: { a: '{{secret:ELSE}}' } }), GrantMissing, /secrets ELSE/);
+    assert.equal(seen.length, 0, 'nobody was asked');
+    const url = `http://${here}/?to=${encodeURIComponent(`http://${elsewhere}/`)}`;
+    assert.equal(await (await fetch(url, { headers })).text(), 'other');
+    const { headers: got } = seen.at(-1)!;
+    assert.deepEqual([got['x-plain'], got['x-key'], got.authorization], ['stays', undefined, undefined]);
+    await refuses(fetch(url, { method: 'POST', body: '{{secret:KEY}}' }), GrantMissing, /secrets KEY to/);
+    assert.ok(!JSON.stringify(seen.filter(({ to }) => to === 'other')).includes(value));
+  });
+
+  it('is taken out of what is said of a redirect that has it', async () => {
+    const { fetch, here } = await setUp();
+    for (const to of [
+      'http://SECRET.example/',
+      'http://user:SECRET@a.example/',
+      'ftp://SECRET/',
+      'http://[SECRET',
+      'SECRET:x',
+    ]) {
+      const url = `http://${here}/?to=${encodeURIComponent(to)}`;
+      const error: Error = await fetch(url, { headers }).catch((thrown) => thrown);
+      assert.ok(error instanceof Error && !(error instanceof RemoteError && error.name === 'TypeError'));
+      const said = JSON.stringify([error.message, error, error.stack, error.cause]);
+      assert.ok(!said.toLowerCase().includes(value), said);
+    }
+    const back = await fetch(`http://${here}/?to=${encodeURIComponent('/SECRET')}`, { headers });
+    assert.ok(!back.url.includes(value), back.url);
+  });
+
+  it('is not said by errors of the connection either', async () => {
+    const closed = createServer();
+    const port = await listening(closed);
+    await new Promise((resolve) => closed.close(resolve));
+    const here = `127.0.0.1:${port}`;
+    const { fetch } = guest({ fetch: [here] }, { secrets: { KEY: { value, to: [here] } } });
+    for (const bad of [{}, { 'x-bad': '{{secret:KEY}}\r\nx: y' }]) {
+      const error: Error = await fetch(`http://${here}/`, { headers: { ...headers, ...bad } }).catch(
+        (thrown) => thrown,
+      );
+      assert.ok(error instanceof Error);
+      assert.ok(!JSON.stringify([error.message, error, error.stack]).includes(value), error.message);
+      assert.ok(!String(error.stack).includes('effects/'), 'nor where the host’s code is');
+    }
+  });
+});
+
+describe('connect', () => {
+  const echo = () => tcp((socket) => socket.pipe(socket));
+  const read = async (stream: AsyncIterable<Uint8Array>) => {
+    let text = '';
+    for await (const chunk of stream) text += Buffer.from(chunk).toString();
+    return text;
+  };
+
+  it('gives a byte stream both ways to what was granted, and to nothing else', async () => {
+    const port = await echo();
+    const { connect, session, host } = guest({ connect: [`127.0.0.1:${port}`] });
+    const connection = await connect(`127.0.0.1:${port}`);
+    assert.equal(connection.address, '127.0.0.1');
+    await connection.write('hello ');
+    await connection.write(Buffer.from('world'));
+    connection.end();
+    assert.equal(await read(connection.readable), 'hello world');
+    await refuses(connect(`localhost:${port}`), GrantMissing, new RegExp(`connect localhost:${port}`));
+    await refuses(connect('127.0.0.1:1'), GrantMissing);
+    for (const none of ['127.0.0.1', 'http://127.0.0.1:1', '', 5, null])
+      await refuses(connect(none as never), BadInput);
+    await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
+  });
+
+  it('goes by name to public and listed addresses only, and where its check has looked', async () => {
+    const port = await echo();
+    let asked = 0;
+    const lookup = async () => [['127.0.0.1', '127.0.0.2'][asked++]!];
+    const { connect } = guest({ connect: [`rebinds.example:${port}`, `127.0.0.1:${port}`] }, { lookup });
+    const connection = await connect(`rebinds.example:${port}`);
+    connection.close();
+    assert.equal(asked, 1);
+    await refuses(
+      connect(`rebinds.example:${port}`),
+      GrantMissing,
+      /is at 127\.0\.0\.2.*grant connect 127\.0\.0\.2:\d+ too/,
+    );
+  });
+
+  it('carries much in bounded memory, each side waiting for the other', async () => {
+    let received = 0;
+    let stalled: Socket | undefined;
+    const port = await tcp((socket) => {
+      stalled = socket.pause();
+      socket.on('data', (chunk) => {
+        received += chunk.length;
+      });
+      socket.on('end', () => socket.end());
+      socket.pause();
+    });
+    const { connect } = guest({ connect: [`127.0.0.1:${port}`] });
+    const connection = await connect(`127.0.0.1:${port}`);
+    const size = 24 * 1024 * 1024;
+    let sent = 0;
+    const writing = (async () => {
+      for (; sent < size; sent += 1024 * 1024) await connection.write(new Uint8Array(1024 * 1024));
+      connection.end();
+    })();
+    await sleep(200);
+    assert.ok(sent < size / 2, `${sent} bytes were taken though nobody reads`);
+    stalled!.resume();
+    await writing;
+    assert.equal(await read(connection.readable), '');
+    assert.equal(received, size);
+  });
+
+  it('ends on both sides when either ends it', async () => {
+    const ended: string[] = [];
+    const port = await tcp((socket) => {
+      socket.on('close', () => ended.push('server'));
+      socket.on('data', (chunk) => chunk.toString() === 'bye' && socket.destroy());
+    });
+    const { connect } = guest({ connect: [`127.0.0.1:${port}`] });
+    const mine = await connect(`127.0.0.1:${port}`);
+    mine.close();
+    await until('the server hears', () => ended.length === 1);
+    await refuses(mine.write('x'), ConnectionLost);
+    const theirs = await connect(`127.0.0.1:${port}`);
+    await theirs.write('bye');
+    await read(theirs.readable).catch(() => {});
+    await until('the server has gone', () => ended.length === 2);
+    await assert.rejects(async () => {
+      for (let i = 0; i < 100; i++) {
+        await theirs.write('x');
+        await sleep(5);
+      }
+    });
+    const left = await connect(`127.0.0.1:${port}`);
+    await left.readable[Symbol.asyncIterator]().return?.();
+    await until('the server hears that nobody reads', () => ended.length === 3);
+  });
+
+  it('ends with its grant, and with the vault', async () => {
+    const port = await echo();
+    const target = `127.0.0.1:${port}`;
+    const { connect, effects } = guest({ connect: [target], fetch: [target] });
+    const first = await connect(target);
+    effects.regrant(normaliseGrants({ connect: [target] }));
+    await first.write('still');
+    const reading = read(first.readable);
+    effects.regrant(normaliseGrants({ fetch: [target] }));
+    await refuses(reading, GrantMissing, /connect/);
+    await refuses(connect(target), GrantMissing);
+    effects.regrant(normaliseGrants({ connect: [target] }));
+    const second = await connect(target);
+    effects.close();
+    await assert.rejects(read(second.readable), /the vault has ended/);
+  });
+
+  it('is bounded in number, and says who did not answer', async () => {
+    const port = await echo();
+    const closed = createTcp();
+    const nobody = await listening(closed);
+    await new Promise((resolve) => closed.close(resolve));
+    const { connect, session } = guest({ connect: [`127.0.0.1:${port}`, `127.0.0.1:${nobody}`] });
+    await refuses(connect(`127.0.0.1:${nobody}`), RemoteError, /connect failed: 127\.0\.0\.1:\d+: ECONNREFUSED/);
+    const open = [];
+    for (let i = 0; i < LIMITS.connections_out; i++) open.push(await connect(`127.0.0.1:${port}`));
+    await refuses(connect(`127.0.0.1:${port}`), Overloaded, /connections of this worker/);
+    open[0]!.close();
+    await until('its place is free', () => session.stats().streams === 2 * (LIMITS.connections_out - 1));
+    (await connect(`127.0.0.1:${port}`)).close();
+    for (const one of open) one.close();
+    await refuses(
+      connect(`127.0.0.1:${port}`, { signal: AbortSignal.abort(new ConnectionLost({ why: 'no' })) }),
+      ConnectionLost,
+    );
+  });
+
+  it('can be made a Duplex, as code for node:net expects', async () => {
+    const port = await echo();
+    const { connect } = guest({ connect: [`127.0.0.1:${port}`] });
+    const connection = await connect(`127.0.0.1:${port}`);
+    const duplex = Duplex.from({
+      readable: connection.readable,
+      writable: async (source: AsyncIterable<Uint8Array>) => {
+        for await (const chunk of source) await connection.write(chunk);
+        connection.end();
+      },
+    } as never);
+    duplex.end('a line\n');
+    assert.equal(await read(duplex), 'a line\n');
+  });
+});
+
+describe('what a guest hands in', () => {
+  it('is let go of where its effect is refused', async () => {
+    const { session, host, fetch, connect } = guest({ fetch: ['127.0.0.1:1'] });
+    async function* endless() {
+      for (;;) yield new Uint8Array(1_000);
+    }
+    for (let i = 0; i < 10; i++) {
+      await refuses(fetch('http://127.0.0.1:2/', { method: 'POST', body: endless() }), GrantMissing);
+      await assert.rejects(fetch('http://127.0.0.1:1/', { method: 'POST', body: endless() }), /ECONNREFUSED/);
+      await refuses(fetch('nonsense', { method: 'POST', body: endless() }), BadInput);
+      await refuses(connect('127.0.0.1:2'), GrantMissing);
+      await assert.rejects(session.call('effect', ['nothing', [{ body: endless() }, endless()]]), /Method not found/);
+    }
+    await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
+  });
+
+  it('may be anything, and is refused in words', async () => {
+    const { session } = guest({ fetch: ['127.0.0.1:1'], connect: ['127.0.0.1:1'] });
+    const odd = [
+      undefined,
+      null,
+      5,
+      'x',
+      [],
+      {},
+      new Map(),
+      () => 1,
+      { body: 5 },
+      [[]],
+      new Uint8Array(3),
+      Symbol.iterator.toString(),
+    ];
+    for (const name of ['fetch', 'connect', 'meshfs.resolve', 'meshfs.write', 'constructor', '__proto__', 5, null, {}])
+      for (const args of [...odd, ...odd.map((one) => [one]), ...odd.map((one) => ['http://127.0.0.1:1/', one])])
+        if (name !== 'fetch' || !Array.isArray(args) || args[0] !== 'http://127.0.0.1:1/')
+          await assert.rejects(
+            session.call('effect', [name, args]),
+            (error: Error) => !/TypeError|Cannot/.test(error.message),
+          );
+  });
+
+  it('is bounded for each worker before it waits', async () => {
+    const port = await http(() => {});
+    const { fetch, effects } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const body = new Uint8Array(6 * 1024 * 1024);
+    const all = Array.from({ length: 8 }, () => fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body }));
+    const outcomes = all.map((one) =>
+      one.then(
+        () => 'done',
+        (error) => (isError(error, Overloaded) ? 'refused' : 'ended'),
+      ),
+    );
+    await Promise.race(outcomes);
+    effects.close();
+    const counted = await Promise.all(outcomes);
+    assert.ok(counted.filter((o) => o === 'refused').length >= 3, counted.join());
+  });
+});
