@@ -9,8 +9,9 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { startCore, startMesh } from '@hauki/cli';
+import { startCore, startMesh, startNode } from '@hauki/cli';
 import { connect, EVENTS_LOST, Forbidden, isError, type Mesh, type MeshEvent } from '@hauki/mesh';
+import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { CALCULATOR, until, useMesh } from './support/mesh.ts';
 
 const BIN = fileURLToPath(new URL('../apps/cli/bin/hauki.js', import.meta.url));
@@ -108,6 +109,25 @@ describe('the events of a mesh', () => {
         (e) => isError(e, Forbidden) && /scope events or read/.test(e.message),
       );
     await Promise.all([mesh.close(), deaf.close()]);
+  });
+
+  it('tell a job’s life: taken, begun on a node, done', async () => {
+    const job = await used.mesh.spool<number>({ source: CALCULATOR }, { method: 'add', params: [20, 22] });
+    assert.equal(await job.result(), 42);
+    const told = (await gather(used.mesh.events({ names: ['SPOOL_'] }))).filter((e) => e.fields.job === job.job);
+    const { node } = used.local.nodes[0]!;
+    const owner = 'admin';
+    assert.deepEqual(
+      told.map(({ name, fields: { job: _, worker: __, ...rest } }) => [name, rest]),
+      [
+        ['SPOOL_ACCEPTED', { owner, method: 'add' }],
+        ['SPOOL_STARTED', { owner, attempt: 1, node }],
+        ['SPOOL_DONE', { owner, attempts: 1 }],
+      ],
+    );
+    const { worker } = told[1]!.fields as { worker: string };
+    const [spawned] = await gather(used.mesh.events({ worker }));
+    assert.equal(spawned!.name, 'SPOOL_STARTED', 'before a node hears of it, under the name of its worker');
   });
 
   it('can be chosen by name and by worker', async () => {
@@ -273,6 +293,67 @@ describe('the events of a mesh', () => {
     assert.equal(JSON.parse((await run('token', '--json')).out).token, used.local.token, 'as it always was');
     for (const word of ['spawn.pointer', 'Examples', 'revoke'])
       assert.ok((await run('token', '--help')).out.includes(word), word);
+  });
+});
+
+describe('each change of a lasting worker’s state is told', () => {
+  const used = useMesh({ nodes: [{ drivers: ['quickjs'] }] });
+  const tell = (worker: string) => {
+    const told = follow(used.mesh, { names: ['WORKER_STATE_CHANGED'], worker });
+    return { ...told, states: () => told.events.map(({ fields }) => fields.state).join(' ') };
+  };
+
+  it('it fails, crashes in a loop, and runs again', { timeout: 240_000 }, async () => {
+    const pointer = 'gem-pointer://wiki/told/switch.md';
+    await used.mesh.meshfs.write(pointer, 'on');
+    const source = `
+      const { content } = await hauki.meshfs.resolve('${pointer}');
+      if (content !== 'on') throw new Error('switched ' + content);
+      export const mood = () => content;`;
+    const worker = `told-${crypto.randomUUID().slice(0, 8)}`;
+    await used.mesh.provision({ source }, { name: worker, grants: { meshfs: { read: [pointer] } } });
+    const { events, states, stop } = tell(worker);
+    await used.mesh.meshfs.write(pointer, 'off');
+    process.kill((await used.mesh.registry()).workers.find((one) => one.worker === worker)!.pid, 'SIGKILL');
+    await until('it crashes in a loop', () => /crash_loop/.test(states()), 110_000);
+    const { owner, before, why } = events.find(({ fields }) => fields.state === 'crash_loop')!.fields;
+    assert.deepEqual([owner, before], ['admin', 'starting']);
+    assert.match(String(why), /switched off/);
+    await used.mesh.meshfs.write(pointer, 'on');
+    await until('it runs', () => /running$/.test(states()), 110_000);
+    await stop();
+    assert.match(states(), /^(restarting starting ){4}(crash_loop starting )+running$/);
+    await used.mesh.lasting.delete(worker);
+  });
+
+  it('its node goes away, no other fits, and it runs when that is back', async () => {
+    const { local, mesh } = used;
+    await local.core.kill();
+    local.core = await startCore(local.data_dir, { port: Number(new URL(local.url).port), node_grace_ms: 1_000 });
+    await until('its node is back', async () => (await mesh.registry()).nodes.length === 1);
+    const worker = `told-${crypto.randomUUID().slice(0, 8)}`;
+    await mesh.provision({ source: CALCULATOR }, { name: worker });
+    const { events, states, stop } = tell(worker);
+    const { node } = local.nodes[0]!;
+    await local.nodes[0]!.kill();
+    await until('it waits for a node', () => /waiting$/.test(states()));
+    local.nodes[0] = await startNode({
+      core_url: local.url,
+      data_dir: join(local.data_dir, 'node'),
+      token_file: nodeTokenFile(local.data_dir),
+      drivers: ['quickjs'],
+    });
+    await until('it runs again', () => /running$/.test(states()));
+    await stop();
+    assert.deepEqual(
+      events.map(({ fields }) => [fields.before, fields.state, fields.node]),
+      [
+        ['running', 'node_away', node],
+        ['node_away', 'waiting', node],
+        ['waiting', 'running', node],
+      ],
+    );
+    await mesh.lasting.delete(worker);
   });
 });
 

@@ -30,7 +30,7 @@ const TABLE: Record<string, readonly string[]> = {
 };
 const LINES = 400;
 /** The name under which the host of a QuickJS vault hands the worker's module in: no package. */
-const HANDED_IN = 'worker.mjs';
+const HANDED_IN = 'wrapped.mjs';
 
 // --- Rules -----------------------------------------------------------------------------------------------------------
 

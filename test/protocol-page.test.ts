@@ -1,7 +1,10 @@
 /** docs/protocol.md says what the code does, where that can be counted: errors, limits, tags, names, links, vectors. */
 import assert from 'node:assert/strict';
-import { existsSync, globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { startCore } from '@hauki/cli';
 import * as protocol from '@hauki/protocol';
 
 const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8');
@@ -62,6 +65,40 @@ describe('the page of the protocol', () => {
       [...names].filter((name) => !section(6).includes(`\`${name}\``)),
       [],
     );
+  });
+
+  it('has every route that the core describes of itself, and no other', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-page-'));
+    const core = await startCore(data_dir);
+    try {
+      const answer = await fetch(new URL('/docs/json', core.url));
+      const { paths } = (await answer.json()) as { paths: Record<string, Record<string, unknown>> };
+      const served = Object.entries(paths).flatMap(([path, methods]) =>
+        Object.keys(methods).map((method) => `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, '<$1>')}`),
+      );
+      assert.ok(served.length > 30);
+      const rows = [...section(15).matchAll(/^\| (`(?:GET|HEAD|POST|PUT|DELETE) [^|]*) \|/gm)].map(([, row]) => row!);
+      const told = rows.flatMap((row) => [...row.matchAll(/`([A-Z]+ \/[^`]*)`/g)].map(([, route]) => route!));
+      // The description leaves out itself, and HEAD.
+      assert.deepEqual(
+        told.filter((route) => route !== 'GET /docs' && !route.startsWith('HEAD ')).sort(),
+        served.sort(),
+      );
+    } finally {
+      await core.kill();
+      rmSync(data_dir, { recursive: true, force: true });
+    }
+  });
+
+  it('has every event that the code can emit, and no other; the code emits all that it names', () => {
+    const [, table] = section(15).split('| event | fields |');
+    const rows = [...table!.split('\n\n')[0]!.matchAll(/^\| (`[A-Z][^|]*) \|/gm)].map(([, row]) => row!);
+    const told = rows.flatMap((row) => [...row.matchAll(/`([A-Z_]+)`/g)].map(([, name]) => name!));
+    // What is no such name the compiler lets nobody emit.
+    assert.deepEqual(told.sort(), [...protocol.EVENT_NAMES].sort());
+    const code = globSync('packages/core/src/**/*.ts').map((file) => readFileSync(file, 'utf8'));
+    const silent = protocol.EVENT_NAMES.filter((name) => !code.some((text) => text.includes(name)));
+    assert.deepEqual(silent, []);
   });
 
   it('has links that lead somewhere, and names every file of vectors', () => {

@@ -1,7 +1,7 @@
 /** `mesh.sessions()`, the call that a worker sees, and traces through the core's HTTP door, on real meshes. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { withOptions } from '@hauki/mesh';
+import { connect, withOptions } from '@hauki/mesh';
 import { DRIVERS, missing, until, useMesh } from './support/mesh.ts';
 
 const TRACE = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
@@ -47,6 +47,7 @@ for (const driver of DRIVERS)
       await until('the worker hears', async () => /the user went home/.test(await watcher.told()));
       await assert.rejects(withOptions(watcher, { timeout_ms: 30 }).wait(), { name: 'DeadlineExceeded' });
       await until('the worker hears of time', async () => /30 ms/.test(await watcher.told()));
+      assert.match(await watcher.told(), /^DeadlineExceeded: /);
       await used.mesh.destruct(watcher);
     });
 
@@ -86,6 +87,9 @@ for (const driver of DRIVERS)
       assert.ok(session);
       assert.equal(session.node, node);
       assert.equal(session.role, 'owner');
+      assert.equal(session.caller, 'admin');
+      assert.equal(session.route, 'direct');
+      assert.equal('peer' in session, false);
       assert.equal(session.connected, true);
       assert.equal(session.connections, 1);
       assert.equal(session.stats?.exported, 1);
@@ -94,5 +98,37 @@ for (const driver of DRIVERS)
       await until('the reference is gone', async () => (await mine())[0]?.stats?.exported === 0);
       await used.mesh.destruct(watcher);
       assert.deepEqual(await mine(), []);
+    });
+
+    it('shows whose each session is and its route, and who calls through the HTTP door', async () => {
+      const watcher = await used.mesh.clone<Watcher>({ source: WATCHER });
+      const { worker, node } = await used.mesh.details(watcher);
+      const made = await used.mesh.tokens.create({ name: 'guest', scopes: ['call'], targets: { workers: [worker] } });
+      await using guest = await connect({ core: used.local.url, token: made.token });
+      assert.equal(await guest.visit<Watcher>(worker, { routing: 'relay_only' }).told(), 'nothing');
+      assert.equal(await used.mesh.visit<Watcher>(worker, { routing: 'p2p_only' }).told(), 'nothing');
+      for (let i = 0; i < 2; i++) {
+        const answer = await fetch(new URL(`/api/v2/ephemeral/${worker}`, used.local.url), {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', authorization: `Bearer ${made.token}` },
+          body: '{"jsonrpc":"2.0","id":1,"method":"told"}',
+        });
+        assert.equal(((await answer.json()) as { result: string }).result, 'nothing');
+      }
+      const mine = (await used.mesh.sessions()).filter((s) => s.worker === worker);
+      assert.deepEqual(mine.map(({ caller, role, route }) => [caller, role, route]).sort(), [
+        ['admin', 'owner', 'direct'],
+        ['admin', 'visitor', 'direct'],
+        [made.owner, 'visitor', 'http'],
+        [made.owner, 'visitor', 'relay'],
+      ]);
+      const http = mine.find(({ route }) => route === 'http')!;
+      assert.deepEqual([http.node, http.stats], [node, { calls_served: 2, serving: 0 }]);
+      assert.ok(!JSON.stringify(mine).includes(made.token.slice(6)));
+      await used.mesh.destruct(watcher);
+      assert.deepEqual(
+        (await used.mesh.sessions()).filter((s) => s.worker === worker),
+        [],
+      );
     });
   });

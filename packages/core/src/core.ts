@@ -29,6 +29,7 @@ import { randomText } from '@hauki/rpc';
 import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
+import { Callers } from './callers.ts';
 import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
 import { createFamily } from './family.ts';
@@ -128,7 +129,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const registry = new Registry(events.emit, node_grace_ms, fates);
   const quotas = new Quotas({ quota: tokens.quota, workers: () => registry.workers.values() });
   const volumes = new VolumeHomes({ kv: backplane.kv('volumes'), registry, event: events.emit });
+  const callers = new Callers();
+  registry.watch({ died: ({ worker }) => callers.over(worker) });
   const swarm = new Swarm({
+    callers,
     registry,
     quotas,
     volumes,
@@ -138,7 +142,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     event: events.emit,
   });
   const family = createFamily({ registry, swarm, principal: tokens.behind });
-  const relay = new Relay({ registry, visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience) });
+  const relay = new Relay({
+    registry,
+    visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience, 'core'),
+  });
   const lasting = new Lasting({ kv: backplane.kv('lasting'), registry, swarm, event: events.emit, node_grace_ms });
   const spool = new Spool({
     kv: backplane.kv('spool'),
@@ -212,8 +219,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     for (const method of [route.method].flat()) routes.push({ method, url: route.url, access: open ? 'open' : scope });
   });
   await app.register(swaggerUi, { routePrefix: '/docs' });
-  await app.register(systemRoutes, { registry, relay, keys: office.keys, core_id, started_at });
-  await app.register(swarmRoutes, { swarm, relay, registry, emit: events.emit });
+  await app.register(systemRoutes, { registry, relay, callers, keys: office.keys, core_id, started_at });
+  await app.register(swarmRoutes, { swarm, relay, callers, registry, emit: events.emit });
   await app.register(meshfsRoutes, { meshfs, tokens });
   await app.register(volumeRoutes, { volumes });
   await app.register(revokeRoutes, { registry, swarm, lasting, emit: events.emit });

@@ -6,7 +6,7 @@
  * numbers begin anew under another core id, and whoever resumes hears that too. Events are kept in memory alone: they
  * tell of state, and are not the state.
  */
-import { BadInput, EVENTS_LOST, LIMITS, type MeshEvent } from '@hauki/protocol';
+import { BadInput, EVENTS_LOST, type EventName, LIMITS, type MeshEvent } from '@hauki/protocol';
 import { covers, may, owns, type Principal } from './rights.ts';
 
 interface Kept extends MeshEvent {
@@ -55,7 +55,7 @@ export class Events {
    * Tells that something has happened. `fields` is what JSON can carry, without secrets or content. Of the fields,
    * `owner`, `worker` and `pointer` say who may see it (`visibleTo`); an event with none of them is for `read` alone.
    */
-  emit = (name: string, fields: object = {}): void => {
+  emit = (name: EventName, fields: object = {}): void => {
     this.#last += 1;
     const event = this.#event(name, this.#last, this.#options.now(), brief(fields));
     this.#ring.set(event.seq, event);
@@ -103,7 +103,7 @@ export class Events {
     return this.#event(EVENTS_LOST, seq, this.#options.now(), fields);
   }
 
-  #event(name: string, seq: number, at: number, fields: Record<string, unknown>): Kept {
+  #event(name: EventName, seq: number, at: number, fields: Record<string, unknown>): Kept {
     const event: MeshEvent = { id: `${this.core_id}-${seq}`, seq, at, name, fields };
     return { ...event, text: JSON.stringify(event) };
   }

@@ -3,6 +3,7 @@
  * again whenever they register, so a core that was killed knows everything again as soon as they are back.
  */
 import {
+  type EventName,
   type Fate,
   LIMITS,
   type NodeForCore,
@@ -48,12 +49,12 @@ export class Registry {
   readonly restarting = new Map<string, { owner: string; why: string }>();
   readonly fates: Fates;
   readonly #watchers: RegistryWatcher[] = [];
-  readonly #emit: (name: string, fields: object) => void;
+  readonly #emit: (name: EventName, fields: object) => void;
   readonly #node_grace_ms: number;
 
   /** `node_grace_ms`: after which the workers of a node that is away are counted dead. */
   constructor(
-    emit: (name: string, fields: object) => void = () => {},
+    emit: (name: EventName, fields: object) => void = () => {},
     node_grace_ms: number = LIMITS.node_grace_ms,
     fates: Fates = new Fates(),
   ) {

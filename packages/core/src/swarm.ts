@@ -6,6 +6,7 @@ import {
   BadInput,
   ConnectionLost,
   describe,
+  type EventName,
   type Fate,
   type GrantRequest,
   type Grants,
@@ -24,19 +25,21 @@ import {
   SourceRejected,
   secretValues,
   type Ticket,
+  type TicketPart,
   TooLarge,
   VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
 import { checkBounds, leaseOf } from './bounds.ts';
+import type { Callers } from './callers.ts';
 import { stillbornOf } from './fates.ts';
 import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
-import type { Spawned, TicketOffice } from './tickets.ts';
+import type { Spawned, TicketOffice, TicketSubject } from './tickets.ts';
 import type { VolumeHomes } from './volumes.ts';
 
 export interface SpawnRequest {
@@ -75,8 +78,10 @@ export interface SwarmPowers {
   quotas: Pick<Quotas, 'reserve'>;
   meshfs: Pick<ModulePowers, 'resolve'>;
   volumes: VolumeHomes;
+  /** Hears of every ticket that is signed. */
+  callers: Pick<Callers, 'issued'>;
   /** Every SPAWN_DISTRIBUTED, as it happens. */
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
   random: () => number;
 }
 
@@ -122,7 +127,8 @@ export class Swarm {
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
     const { lease, grants } = order.job;
     const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
-      const ticket = await this.#powers.office.sign({ ...made, node, lease, grants }, made.ticket, request.audience);
+      const subject = { ...made, node, lease, grants };
+      const ticket = await this.#sign(subject, made.ticket, request.audience, principal.name);
       return { worker: made.worker, node, ticket };
     };
     let told: Promise<Spawned> | undefined;
@@ -267,10 +273,15 @@ export class Swarm {
   }
 
   /** A further ticket to a living worker, for a visitor: it may call, but neither renew nor end. */
-  async visitorTicket(worker: string, audience: string): Promise<Ticket> {
-    const { registry, office } = this.#powers;
+  async visitorTicket(worker: string, audience: string, caller: string): Promise<Ticket> {
+    const { registry } = this.#powers;
     const entry = registry.find(worker);
-    return office.sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience);
+    return this.#sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience, caller);
+  }
+
+  #sign(subject: TicketSubject, part: TicketPart, audience: string, caller: string): Promise<Ticket> {
+    this.#powers.callers.issued(part.jti, { worker: subject.worker, role: part.role, caller });
+    return this.#powers.office.sign(subject, part, audience);
   }
 
   /**

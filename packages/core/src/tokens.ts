@@ -10,6 +10,7 @@ import { hash, randomBytes } from 'node:crypto';
 import { entriesOf, type KeyValue } from '@hauki/backplane';
 import {
   BadInput,
+  type EventName,
   Forbidden,
   LIMITS,
   Overloaded,
@@ -34,7 +35,7 @@ interface Known extends Kept {
 
 export interface TokenPowers {
   kv: KeyValue;
-  emit(name: string, fields: object): void;
+  emit(name: EventName, fields: object): void;
   /** Milliseconds since 1970. */
   now?: () => number;
 }
@@ -205,7 +206,7 @@ export class TokenStore {
       throw new Overloaded({ what: 'the number of tokens below one', limit: LIMITS.tokens_below });
   }
 
-  async #end(family: Known[], event: string, why: string, fields: object): Promise<void> {
+  async #end(family: Known[], event: EventName, why: string, fields: object): Promise<void> {
     // Begun in one turn of the loop, they are one commit.
     await Promise.all(family.map((t) => this.#powers.kv.delete(t.id)));
     for (const t of family) {

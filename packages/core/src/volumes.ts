@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto';
 import { entriesOf, type KeyValue } from '@hauki/backplane';
 import {
+  type EventName,
   Forbidden,
   LIMITS,
   NoNodeFits,
@@ -22,7 +23,7 @@ import { covers, owns, type Principal } from './rights.ts';
 export interface VolumesPowers {
   kv: KeyValue;
   registry: Registry;
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
 }
 
 interface Home {
@@ -81,14 +82,17 @@ export class VolumeHomes {
       this.#homes.delete(key);
       throw error;
     }
+    this.#powers.event('VOLUME_CREATED', { volume: name, owner, node });
     return { node, fresh: true };
   }
 
-  /** Takes a claim back: its node has made no such volume. */
-  async unclaim(owner: string, { name }: VolumeGrant): Promise<void> {
+  /** Takes a claim back: its node has no such volume. `by`: who wanted it so, where that was anybody. */
+  async unclaim(owner: string, { name }: VolumeGrant, by: string | null = null): Promise<void> {
     const key = keyOf(owner, name);
+    const node = this.#homes.get(key)?.node;
     this.#homes.delete(key);
     await this.#powers.kv.delete(key);
+    this.#powers.event('VOLUME_DELETED', { volume: name, owner, node, by });
   }
 
   /** The principal's volumes and those of tokens below it; all of them for an admin. */
@@ -119,14 +123,13 @@ export class VolumeHomes {
     const grant = { name, quota_mib: 0 };
     const known = this.#homes.get(keyOf(owner, name));
     if (!known) throw new VolumeUnknown({ volume: name });
-    const { registry, event } = this.#powers;
+    const { registry } = this.#powers;
     const away = !registry.nodes.has(known.node);
     if (!(away && forget)) {
       this.home(owner, grant);
       await registry.nodes.get(known.node)!.rpc.remove_volume(owner, name);
     }
-    await this.unclaim(owner, grant);
-    event('VOLUME_DELETED', { volume: name, owner, node: known.node, by: principal.name });
+    await this.unclaim(owner, grant, principal.name);
   }
 
   async #ask(node: RegisteredNode | undefined) {

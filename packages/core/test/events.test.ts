@@ -37,13 +37,13 @@ describe('the ring of events', () => {
     const events = new Events({ core_id: 'c' });
     const fields: Record<string, unknown> = { worker: 'w', reason: 'x'.repeat(100_000), gone: undefined };
     for (let i = 0; i < 20; i++) fields[`text_${i}`] = 'y'.repeat(LIMITS.event_text_chars);
-    events.emit('A', fields);
+    events.emit('NODE_AWAY', fields);
     fields.worker = 'changed';
     const [kept] = events.recent({ limit: 1 });
     assert.equal(kept!.fields.worker, 'w');
     assert.ok(!('gone' in kept!.fields));
     assert.ok(JSON.stringify(kept!.fields).length < LIMITS.event_chars * 1.2);
-    events.emit('B', { reason: `${'x'.repeat(LIMITS.event_text_chars - 1)}\u{1f600}` });
+    events.emit('NODE_REGISTERED', { reason: `${'x'.repeat(LIMITS.event_text_chars - 1)}\u{1f600}` });
     const [cut] = events.recent({ limit: 1 });
     assert.equal((cut!.fields.reason as string).length, LIMITS.event_text_chars + 1);
     assert.ok((cut!.fields.reason as string).isWellFormed());
@@ -51,11 +51,11 @@ describe('the ring of events', () => {
 
   it('is bounded in events and in characters', () => {
     const events = new Events({ core_id: 'c' });
-    for (let i = 0; i < LIMITS.events + 50; i++) events.emit('A');
+    for (let i = 0; i < LIMITS.events + 50; i++) events.emit('NODE_AWAY');
     assert.equal(events.recent({ limit: 1_000_000 }).length, LIMITS.events);
     assert.equal(events.oldest, 51);
     const wide = { a: 'x'.repeat(1_000), b: 'x'.repeat(1_000), c: 'x'.repeat(1_000), d: 'x'.repeat(1_000) };
-    for (let i = 0; i < LIMITS.events; i++) events.emit('B', wide);
+    for (let i = 0; i < LIMITS.events; i++) events.emit('NODE_REGISTERED', wide);
     const kept = events.recent({ limit: 1_000_000 }) as (MeshEvent & { text: string })[];
     assert.ok(kept.reduce((sum, { text }) => sum + text.length, 0) <= LIMITS.events_chars);
     assert.equal(kept.at(-1)!.seq, 2 * LIMITS.events + 50);
@@ -77,7 +77,7 @@ describe('the ring of events', () => {
           got: [] as MeshEvent[],
         }));
         for (const one of commands) {
-          if ('emit' in one) for (let i = 0; i < one.emit; i++) events.emit('A');
+          if ('emit' in one) for (let i = 0; i < one.emit; i++) events.emit('NODE_AWAY');
           else if ('take' in one) {
             const { reader, got } = readers[one.who]!;
             for (let i = 0; i < one.take; i++) {
@@ -127,8 +127,8 @@ describe('the ring of events', () => {
 
   it('tells who resumes from another start of the core so, and gives all that is new', () => {
     const events = new Events({ core_id: 'new' });
-    events.emit('A');
-    events.emit('B');
+    events.emit('NODE_AWAY');
+    events.emit('NODE_REGISTERED');
     const found = all(events.reader({ after: 'old-77' }));
     assert.deepEqual(seqs(found), ['lost 0', 1, 2]);
     assert.equal(found[0]!.fields.lost, null);
@@ -147,7 +147,7 @@ describe('the ring of events', () => {
 
   it('gives the last ones, or the first after an id', () => {
     const events = new Events({ core_id: 'c', most: 4 });
-    for (let i = 0; i < 6; i++) events.emit('A');
+    for (let i = 0; i < 6; i++) events.emit('NODE_AWAY');
     assert.deepEqual(seqs(events.recent({ limit: 2 })), [5, 6]);
     assert.deepEqual(seqs(events.recent({ limit: 9 })), [3, 4, 5, 6]);
     assert.deepEqual(seqs(events.recent({ limit: 2, after: 'c-3' })), [4, 5]);
@@ -207,14 +207,14 @@ describe('a stream of events over HTTP', () => {
   it('tells a reader that does not read what it missed, and holds no more for it', { timeout: 60_000 }, async () => {
     const socket = connect(port, '127.0.0.1');
     socket.pause();
-    socket.write('GET /api/v2/events?after=0&name=FLOOD HTTP/1.1\r\nHost: x\r\n\r\n');
+    socket.write('GET /api/v2/events?after=0&name=MESHFS_WRITTEN HTTP/1.1\r\nHost: x\r\n\r\n');
     await once(socket, 'connect');
     while (holds.size === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     const first = events.last + 1;
     const text = 'x'.repeat(900);
     // More than all buffers between two sockets on this machine hold.
     for (let i = 0; i < 400; i++) {
-      for (let n = 0; n < 60; n++) events.emit('FLOOD', { text });
+      for (let n = 0; n < 60; n++) events.emit('MESHFS_WRITTEN', { text });
       await new Promise((resolve) => setImmediate(resolve));
     }
     const last = events.last;
@@ -228,7 +228,7 @@ describe('a stream of events over HTTP', () => {
     socket.destroy();
     const read = [...got.matchAll(/^data: (.*)$/gm)].map(([, json]) => JSON.parse(json!) as MeshEvent);
     const lost = read.filter(({ name }) => name === EVENTS_LOST);
-    const had = read.filter(({ name }) => name === 'FLOOD');
+    const had = read.filter(({ name }) => name === 'MESHFS_WRITTEN');
     assert.ok(lost.length > 0, 'it was slow enough to miss some');
     assert.equal(lost.reduce((sum, { fields }) => sum + (fields.lost as number), 0) + had.length, last - first + 1);
     for (const [i, event] of read.entries()) if (i > 0) assert.ok(event.seq > read[i - 1]!.seq);

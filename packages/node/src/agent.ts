@@ -305,13 +305,13 @@ export class Agent {
     }));
   }
 
-  /** Callers' sessions with all workers; of a worker that does not answer in time, none. */
-  async sessions(): Promise<SessionInfo[]> {
+  /** Callers' sessions with all workers; of a worker that does not answer in time, none. `relayed`: of the relay's connections. */
+  async sessions(relayed: (peer: string) => boolean = () => false): Promise<SessionInfo[]> {
     const running = [...this.#living.values()].filter(({ lifetime }) => lifetime.paused_at === undefined);
     const asked = running.map(async ({ job, shell }) => {
       const late = new Promise<never>((_, reject) => setTimeout(reject, SESSIONS_MS).unref());
       const found = await Promise.race([shell.sessions(), late]);
-      return found.slice(0, LIMITS.connections).map((info) => ({ worker: job.worker, ...cleanSession(info) }));
+      return found.slice(0, LIMITS.connections).map((info) => ({ worker: job.worker, ...cleanSession(info, relayed) }));
     });
     return (await Promise.allSettled(asked)).flatMap((one) => (one.status === 'fulfilled' ? one.value : []));
   }

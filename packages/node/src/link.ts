@@ -34,6 +34,8 @@ export class Link {
   readonly #options: LinkOptions;
   #agent!: Agent;
   #core: CoreForNode | undefined;
+  /** Connections to workers that were dialled for the relay, by their own ends. */
+  readonly #spliced = new Set<string>();
   #session: Session | undefined;
   #keys: object = { keys: [] };
   #stopped = false;
@@ -123,7 +125,7 @@ export class Link {
       destruct: (worker, reason, epoch, cause) => agent.destruct(worker, reason, epoch ?? undefined, cause),
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async (usage) => (usage === true ? agent.measured() : agent.workers()),
-      sessions: () => agent.sessions(),
+      sessions: () => agent.sessions((peer) => this.#spliced.has(peer)),
       narrow: async (worker, grants) => agent.narrow(worker, grants),
       volumes: () => agent.volumes.list(),
       remove_volume: (owner, name) => agent.volumes.remove(owner, name),
@@ -169,6 +171,11 @@ export class Link {
     if (!/^[A-Za-z0-9_-]{1,64}$/.test(splice)) throw new ConnectionLost({ why: 'that is not a splice' });
     const up = await dialUpgrade(core_url, `/api/v2/node/splice/${splice}`, token, LIMITS.handshake_ms);
     const down = connect({ host, port, noDelay: true });
+    down.once('connect', () => {
+      const own = `${down.localAddress}:${down.localPort}`;
+      this.#spliced.add(own);
+      down.once('close', () => this.#spliced.delete(own));
+    });
     const end = () => {
       up.destroy();
       down.destroy();

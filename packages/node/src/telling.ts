@@ -45,13 +45,22 @@ export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit
   };
 }
 
-/** What a guest says of a session, as far as it can be one: nothing but short names and numbers. */
-export function cleanSession(info: Partial<SessionInfo>): Omit<SessionInfo, 'worker'> {
+/**
+ * What a guest says of a session, as far as it can be one: nothing but short names and numbers. Of where its connection
+ * comes from, only whether that is one that this node dialled for the relay is told, by `relayed`; whose it is never.
+ */
+export function cleanSession(
+  info: Partial<SessionInfo> & { peer?: unknown },
+  relayed: (peer: string) => boolean,
+): Omit<SessionInfo, 'worker'> {
   const count = (value: unknown) => (typeof value === 'number' && value >= 0 ? value : 0);
   const stats = Object.entries(info.stats ?? {}).filter(([name]) => /^[a-z_]{1,32}$/.test(name));
   return {
     session: /^[\w-]{1,64}$/.exec(String(info.session))?.[0] ?? '?',
     role: info.role === 'owner' ? 'owner' : 'visitor',
+    ...(info.connected === true && typeof info.peer === 'string'
+      ? { route: relayed(info.peer) ? 'relay' : 'direct' }
+      : {}),
     opened_at: count(info.opened_at),
     connected: info.connected === true,
     connections: count(info.connections),

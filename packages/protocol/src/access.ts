@@ -96,3 +96,46 @@ export interface MeshEvent {
 
 /** In place of events that a reader missed; its `lost` says how many, or is null when the core was restarted. */
 export const EVENTS_LOST = 'EVENTS_LOST';
+
+/** All that a core can tell. `docs/protocol.md` says of each what its fields are. */
+export const EVENT_NAMES = [
+  'CORE_STARTED',
+  'NODE_REGISTERED',
+  'NODE_AWAY',
+  'SPAWN_DISTRIBUTED',
+  'SPAWN_FAILED',
+  'WORKER_BORN',
+  'WORKER_RETURNED',
+  'WORKER_DIED',
+  'WORKER_PAUSED',
+  'WORKER_RESUMED',
+  'WORKER_INSPECTED',
+  'WORKER_PROVISIONED',
+  'WORKER_RESTARTED',
+  'WORKER_STATE_CHANGED',
+  'WORKER_STRAY_ENDED',
+  'WORKER_DELETED',
+  'GRANTS_REVOKED',
+  'VISITOR_TICKET',
+  'VOLUME_CREATED',
+  'VOLUME_DELETED',
+  'SPOOL_ACCEPTED',
+  'SPOOL_STARTED',
+  'SPOOL_REQUEUED',
+  'SPOOL_INTERRUPTED',
+  'SPOOL_DONE',
+  'SPOOL_FAILED',
+  'SPOOL_CANCELLED',
+  'STORAGE_FAILED',
+  'MESHFS_WRITTEN',
+  'MESHFS_DELETED',
+  'TOKEN_CREATED',
+  'TOKEN_REVOKED',
+  'TOKEN_EXPIRED',
+  'KERNEL_ONLINE',
+  'KERNEL_AWAY',
+  'KERNEL_EVOLVED',
+  'ROLLOUT_HALTED',
+  EVENTS_LOST,
+] as const;
+export type EventName = (typeof EVENT_NAMES)[number];

@@ -156,6 +156,13 @@ export interface SessionInfo {
   /** The id of the ticket that opened it. */
   session: string;
   role: TicketRole;
+  /** Whose token got the ticket, as the core knows it: the token's name as an owner. Left out where it does not. */
+  caller?: string;
+  /**
+   * How it is connected: the node knows the connections that it dialled for the relay. `http`: no session, but calls of
+   * this caller through the core's HTTP door. Left out while it is cut.
+   */
+  route?: 'direct' | 'relay' | 'http';
   /** Milliseconds since 1970. */
   opened_at: number;
   /** False while it waits for its caller to come back. */

@@ -25,6 +25,8 @@ export const LIMITS = {
   strangers: 64,
   /** Connections to one worker at once, visitors included. */
   connections: 256,
+  /** Tickets of one worker, and callers of it over HTTP, of which the core remembers whose they are. */
+  callers: 1024,
   /** How long a worker's module may take to load, its constructor included. */
   load_ms: 10_000,
   /** Starting an empty vault on a loaded machine. */

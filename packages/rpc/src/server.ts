@@ -6,7 +6,16 @@
  * it names; each call with an id is answered once; a result is kept exactly as long as its caller asked; how many calls
  * run and how many results are kept is bounded.
  */
-import { Cancelled, MeshError, Overloaded, ProtocolViolation, RefGone, toWire, type WireError } from '@hauki/protocol';
+import {
+  Cancelled,
+  DeadlineExceeded,
+  MeshError,
+  Overloaded,
+  ProtocolViolation,
+  RefGone,
+  toWire,
+  type WireError,
+} from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Encoded } from './codec.ts';
 import { sourceOf } from './ghost.ts';
@@ -37,6 +46,8 @@ export interface ServerPowers {
 /** What stands before the error in its message, with an id of any length that we give. */
 const HEAD_BYTES = 64;
 
+const LATE = /^(?:The call|\S+) gave no answer within (\d+) ms\./;
+
 export class Server {
   readonly #powers: ServerPowers;
   readonly #served = new Map<unknown, Served>();
@@ -66,9 +77,13 @@ export class Server {
 
   /** The caller gave a call up. */
   cancel(id: unknown, why: unknown): void {
-    this.#served
-      .get(id)
-      ?.abort(new Cancelled({ method: '', why: String(why), may_have_run: true }, `The caller gave up: ${why}`));
+    // Where its time was over, it says so in the words of its own error.
+    const [, ms] = LATE.exec(String(why)) ?? [];
+    const may_have_run = true;
+    const reason = ms
+      ? new DeadlineExceeded({ what: 'The call', timeout_ms: Number(ms), may_have_run })
+      : new Cancelled({ method: '', why: String(why), may_have_run }, `The caller gave up: ${why}`);
+    this.#served.get(id)?.abort(reason);
   }
 
   /** A call has come. `text` is its message. */

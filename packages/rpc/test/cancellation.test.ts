@@ -73,6 +73,31 @@ for (const kind of KINDS)
       await atRest(t.a, t.b);
     });
 
+    it('is told from a deadline, which the other side hears as such, also one that it did not know of', async () => {
+      const worker = new Worker();
+      const named = (reason: unknown) => (reason as Error).name;
+      await using t = await join(worker, {}, { kind });
+      await rejectsWith(withOptions(t.on_b, { timeout_ms: 40 }).obedient(), DeadlineExceeded);
+      await using own = await join(worker, {}, { kind, a: { timeout_ms: 50 } });
+      await rejectsWith(own.on_b.obedient(), DeadlineExceeded);
+      await until(() => worker.heard.length === 2, 'the other side to hear of both');
+      assert.deepEqual(
+        worker.heard.map((reason) => [named(reason), (reason as { fields: { timeout_ms: number } }).fields.timeout_ms]),
+        [
+          ['DeadlineExceeded', 40],
+          ['DeadlineExceeded', 50],
+        ],
+      );
+      const controller = new AbortController();
+      const call = withOptions(t.on_b, { signal: controller.signal }).obedient();
+      await t.on_b.nothing();
+      controller.abort(new Error('It() gave no answer within 7 ms. So it says'));
+      await rejectsWith(call, Cancelled);
+      await until(() => worker.heard.length === 3, 'the other side to hear');
+      assert.equal(named(worker.heard[2]), 'Cancelled', 'whatever its caller says');
+      await atRest(t.a, t.b);
+    });
+
     it('of a call in the turn that made it keeps it from being sent', async () => {
       const worker = new Worker();
       await using t = await join(worker, {}, { kind });

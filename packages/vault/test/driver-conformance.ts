@@ -137,6 +137,31 @@ export function driverConformance(name: string, options: Conformance): void {
       await broken.kill('enough');
     });
 
+    it('refuses a module that would be taken for a promise at once, and says why', {
+      skip: language !== 'javascript' && 'only JavaScript has such',
+    }, async () => {
+      for (const source of [
+        'export const add = (a, b) => a + b; export function then() {}',
+        'const f = () => {}; export { f as then };',
+        'export const th\\u0065n = () => {};',
+      ]) {
+        const vault = await start();
+        await assert.rejects(setup(vault, source), (error: Error) => {
+          assert.ok(isError(error, SourceRejected), String(error));
+          return /exports a function "then"/.test(error.message);
+        });
+        await vault.kill('enough');
+      }
+      // What is no function is nobody's promise, and `then` within a module is its own affair.
+      const vault = await start();
+      const { open } = await setup(
+        vault,
+        'export const then = 1; export const two = () => Promise.resolve(1).then((n) => n + 1);',
+      );
+      assert.equal(await (await open()).call('two', []), 2);
+      await vault.kill('enough');
+    });
+
     it('keeps vaults apart: one worker’s state and globals are not another’s', async () => {
       const [one, other] = [await start(), await start()];
       const sessions = await Promise.all([one, other].map(async (vault) => (await setup(vault, sources.leak)).open()));

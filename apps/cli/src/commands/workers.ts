@@ -119,13 +119,28 @@ async function sessions(mesh: Mesh, json: boolean): Promise<void> {
   const count = (n: number | undefined) => (n === undefined ? '?' : String(n));
   console.log(
     table([
-      ['WORKER', 'SESSION', 'ROLE', 'AGE', 'CONNECTIONS', 'BYTES', 'CALLS', 'IN FLIGHT', 'REFERENCES', 'STREAMS'],
+      [
+        'WORKER',
+        'CALLER',
+        'ROLE',
+        'ROUTE',
+        'SESSION',
+        'AGE',
+        'CONNECTIONS',
+        'BYTES',
+        'CALLS',
+        'IN FLIGHT',
+        'REFERENCES',
+        'STREAMS',
+      ],
       ...all.map((s) => [
         s.worker,
-        s.session.slice(0, 8),
+        s.caller ?? '?',
         s.role,
+        s.route ?? '-',
+        s.route === 'http' ? '-' : s.session.slice(0, 8),
         duration(Date.now() - s.opened_at),
-        s.connected ? String(s.connections) : `${s.connections}, now cut`,
+        s.route === 'http' ? '-' : s.connected ? String(s.connections) : `${s.connections}, now cut`,
         String(s.carried_bytes),
         count(s.stats?.calls_served),
         count(s.stats?.serving),
@@ -178,7 +193,7 @@ export function workerCommands(program: Command): void {
 
   program
     .command('sessions')
-    .description('callers’ sessions with workers: how each is connected, and what it has done')
+    .description('who calls whom: how each caller is connected, and what its session has done')
     .action((_flags, command: Command) =>
       withMesh(common(command), (mesh) => sessions(mesh, common(command).json ?? false)),
     );

@@ -11,6 +11,7 @@ import {
   type Body,
   ConnectionLost,
   describe,
+  type EventName,
   type Evolved,
   EvolveRejected,
   type EvolveRequest,
@@ -57,9 +58,9 @@ export class Kernels {
   readonly #kernels = new Map<string, RegisteredKernel>();
   /** Where the next request of a module goes. */
   readonly #turns = new Map<string, number>();
-  readonly #emit: (name: string, fields: object) => void;
+  readonly #emit: (name: EventName, fields: object) => void;
 
-  constructor(emit: (name: string, fields: object) => void) {
+  constructor(emit: (name: EventName, fields: object) => void) {
     this.#emit = emit;
   }
 

@@ -13,10 +13,12 @@ import {
   ConnectionLost,
   causeOfFailure,
   describe,
+  type EventName,
   type Fate,
   type Grants,
   grantsWithin,
   isError,
+  type LastingState,
   type LastingWorker,
   LIMITS,
   logText,
@@ -46,7 +48,7 @@ export interface LastingPowers {
   kv: KeyValue;
   registry: Registry;
   swarm: Pick<Swarm, 'order' | 'place' | 'narrow'>;
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
   /** A worker whose node is away so long is started on another. */
   node_grace_ms: number;
   restart?: RestartTerms;
@@ -65,6 +67,8 @@ interface Entry {
   seen_by?: RegisteredNode | undefined;
   /** Why no node can take it, and how often that was so in a row. */
   waiting?: { why: string; times: number } | undefined;
+  /** The state that was told last; undefined before it is the caller's. */
+  told?: LastingState | undefined;
 }
 
 const NAME = new RegExp(`^[a-z0-9][a-z0-9-]{0,${LIMITS.lasting_name_chars - 1}}$`);
@@ -92,6 +96,7 @@ export class Lasting {
         for (const entry of this.#entries.values())
           if (entry.record.node === node) {
             entry.away_since = this.#now();
+            this.#tell(entry);
             this.#tendLater(entry, powers.node_grace_ms);
           }
       },
@@ -117,6 +122,7 @@ export class Lasting {
       if (record.node !== null) entry.away_since = this.#now();
       const why = 'the mesh has just been started, and its node is not there yet';
       this.#powers.registry.restarting.set(record.worker, { owner: record.owner, why });
+      this.#tell(entry);
       this.#tendLater(entry, record.node === null ? 0 : this.#powers.node_grace_ms);
     }
   }
@@ -236,6 +242,17 @@ export class Lasting {
     return viewOf(entry.record, node !== null && this.#powers.registry.nodes.has(node), entry.waiting?.why);
   }
 
+  /** An event where its state is another than was told last. What a caller, or a core that starts, finds is no news. */
+  #tell(entry: Entry): void {
+    const { worker, owner, confirmed, state: own } = entry.record;
+    if (!confirmed || own === 'deleted') return;
+    const { state, why, node, epoch } = this.#view(entry);
+    const { told: before } = entry;
+    entry.told = state;
+    if (before !== undefined && before !== state)
+      this.#powers.event('WORKER_STATE_CHANGED', { worker, owner, state, before, why, node, epoch });
+  }
+
   #find(worker: string, principal: Principal): Entry {
     const entry = this.#entries.get(worker);
     if (!entry || entry.record.state === 'deleted' || !entry.record.confirmed) throw new WorkerUnknown({ worker });
@@ -280,6 +297,7 @@ export class Lasting {
             await this.#note(entry, { state: 'running', started_at: this.#now() });
         } else if (entry.record.state === 'running') await this.#dead(entry, 'node_lost', 'its node was restarted');
         await this.#tend(entry);
+        this.#tell(entry);
       });
     }
   }
@@ -326,6 +344,7 @@ export class Lasting {
       if (CROWDED.some((kind) => isError(error, kind as typeof NoNodeFits)) || error instanceof CompareFailed) {
         const times = (entry.waiting?.times ?? 0) + 1;
         entry.waiting = { why, times };
+        this.#tell(entry);
         this.#powers.registry.restarting.set(record.worker, { owner: record.owner, why });
         return this.#tendLater(entry, Math.min(first_ms * 2 ** Math.min(times - 1, 30), most_ms));
       }
@@ -407,12 +426,14 @@ export class Lasting {
     const { revision: expect } = entry;
     entry.revision = await this.#powers.kv.put(`${PREFIX}${next.worker}`, JSON.stringify(next), { expect });
     entry.record = next;
+    this.#tell(entry);
   }
 
   /** Here, and on disk if that can be: what is lost is found out again from the nodes. */
   async #note(entry: Entry, change: Partial<LastingRecord>): Promise<void> {
     await this.#commit(entry, change).catch((error) => {
       entry.record = { ...entry.record, ...change };
+      this.#tell(entry);
       this.#powers.event('STORAGE_FAILED', { worker: entry.record.worker, why: describe(error) });
     });
   }

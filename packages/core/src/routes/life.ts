@@ -1,7 +1,7 @@
 /** A living worker in its owner's hands: pause and resume, a look inside, its log. */
 import type { ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { Forbidden, LIMITS, Overloaded, toWire } from '@hauki/protocol';
+import { type EventName, Forbidden, LIMITS, Overloaded, toWire } from '@hauki/protocol';
 import { followLog, type LogNews } from '../log-follow.ts';
 import type { Registry } from '../registry.ts';
 import { covers, demand, may, owns, type Principal } from '../rights.ts';
@@ -10,7 +10,7 @@ import type { TokenStore } from '../tokens.ts';
 export interface LifeRoutesPowers {
   registry: Registry;
   tokens: TokenStore;
-  emit(name: string, fields: object): void;
+  emit(name: EventName, fields: object): void;
 }
 
 const strict = { additionalProperties: false };

@@ -1,6 +1,6 @@
 /** Taking grants away from a worker while it lives. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { BadInput, LIMITS, type Revocation, revokeGrants } from '@hauki/protocol';
+import { BadInput, type EventName, LIMITS, type Revocation, revokeGrants } from '@hauki/protocol';
 import type { Lasting } from '../lasting/lasting.ts';
 import type { Registry } from '../registry.ts';
 import { demand } from '../rights.ts';
@@ -10,7 +10,7 @@ export interface RevokeRoutesPowers {
   registry: Registry;
   swarm: Pick<Swarm, 'narrow'>;
   lasting: Pick<Lasting, 'revoke'>;
-  emit(name: string, fields: object): void;
+  emit(name: EventName, fields: object): void;
 }
 
 const strict = { additionalProperties: false };

@@ -2,6 +2,7 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import {
+  type EventName,
   InternalError,
   ISOLATION,
   ISOLATION_LEVELS,
@@ -12,6 +13,7 @@ import {
 } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
 import type { FastifyReply } from 'fastify';
+import type { Callers } from '../callers.ts';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
 import { CALL, demand, may } from '../rights.ts';
@@ -20,8 +22,9 @@ import type { SpawnRequest, Swarm } from '../swarm.ts';
 export interface SwarmRoutesPowers {
   swarm: Swarm;
   relay: Relay;
+  callers: Pick<Callers, 'begin'>;
   registry: Registry;
-  emit(name: string, fields: object): void;
+  emit(name: EventName, fields: object): void;
 }
 
 /** An answer in parts, a line of JSON each. */
@@ -164,7 +167,7 @@ const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 export const Worker = Type.Object({ worker: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) });
 
 export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (app, powers) => {
-  const { swarm, relay, registry, emit } = powers;
+  const { swarm, relay, callers, registry, emit } = powers;
   // JSON-RPC text is parsed by JSON-RPC's own rules, batches and parse errors included.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
@@ -219,9 +222,11 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
       const { traceparent } = request.headers;
       const traced = typeof traceparent === 'string' && TRACEPARENT.test(traceparent) ? { traceparent } : {};
       const options = { timeout_ms: LIMITS.call_ms, ...traced };
+      // Of workers that are none any more nothing is noted: nobody would hear of their end again.
+      const over = registry.workers.has(worker) ? callers.begin(worker, request.principal.name) : () => {};
       const text = await answerPlain(request.body as string, (method, params) =>
         relay.call(worker, method, params, options),
-      );
+      ).finally(over);
       if (text === undefined) return reply.status(204).send();
       return reply.type('application/json').send(text);
     },
@@ -256,7 +261,7 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
       const { worker } = request.params;
       const { owner } = registry.known(worker);
       demand(request.principal, { scope: 'call', worker: { worker, owner } });
-      const ticket = await swarm.visitorTicket(worker, request.body.audience);
+      const ticket = await swarm.visitorTicket(worker, request.body.audience, request.principal.name);
       emit('VISITOR_TICKET', { worker, owner, by: request.principal.name });
       return { status: 'success', worker, ticket };
     },

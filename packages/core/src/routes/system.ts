@@ -1,6 +1,7 @@
 /** Health, keys, schemas, and the picture of the mesh. */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import { TICKET_BODY_SCHEMA, TICKET_SCHEMA, type WorkerInfo } from '@hauki/protocol';
+import type { Callers } from '../callers.ts';
 import { loadOf } from '../matchmaker.ts';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -8,13 +9,14 @@ import type { Relay } from '../relay.ts';
 export interface SystemPowers {
   registry: Registry;
   relay: Relay;
+  callers: Callers;
   keys: object;
   core_id: string;
   started_at: number;
 }
 
 export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app, powers) => {
-  const { registry, relay, keys, core_id, started_at } = powers;
+  const { registry, relay, callers, keys, core_id, started_at } = powers;
   const open = { config: { open: true } };
 
   app.get(
@@ -72,15 +74,20 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
     '/api/v2/sessions',
     {
       config: { scope: 'read' as const },
-      schema: { tags: ['swarm'], summary: 'Callers’ sessions with workers, as their nodes tell' },
+      schema: {
+        tags: ['swarm'],
+        summary: 'Who calls whom: sessions with workers, as their nodes tell, and callers over HTTP',
+      },
     },
     async () => {
       const asked = registry.candidates().map(async ({ rpc, info }) => {
         const found = await rpc.sessions();
-        return found.map((session) => ({ ...session, node: info.node }));
+        return found.map((session) => callers.known({ ...session, node: info.node }));
       });
       const told = await Promise.allSettled(asked);
-      return { status: 'success', sessions: told.flatMap((one) => (one.status === 'fulfilled' ? one.value : [])) };
+      const calls = callers.atTheDoor().map((one) => ({ ...one, node: registry.workers.get(one.worker)?.node ?? '' }));
+      const sessions = told.flatMap((one) => (one.status === 'fulfilled' ? one.value : []));
+      return { status: 'success', sessions: [...sessions, ...calls] };
     },
   );
 };

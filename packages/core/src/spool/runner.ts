@@ -7,6 +7,7 @@
  */
 import {
   describe,
+  type EventName,
   isError,
   JobEnded,
   LEASE,
@@ -29,7 +30,7 @@ export interface RunnerPowers {
   swarm: Pick<Swarm, 'place'>;
   /** A session with a worker, for the one call. */
   connect(worker: string): Promise<Session>;
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
   /** How long the next attempt waits for the node of the one before. */
   node_grace_ms: number;
   now(): number;
@@ -191,8 +192,9 @@ export class Runner {
   }
 
   async #place(open: Open, worker: string, attempt: number): Promise<void> {
-    const { store, swarm, now } = this.#powers;
+    const { store, swarm, now, event } = this.#powers;
     const { record } = open;
+    const { job, owner } = record;
     const ttl_ms = record.timeout_ms + record.load_timeout_ms + TTL_SLACK_MS;
     await swarm.place(
       {
@@ -222,7 +224,8 @@ export class Runner {
             const history = earlier ? withAttempt(r, now(), describe(this.#why(open))) : r.history;
             return { state: 'running', attempts: attempt, worker, node, history };
           });
-          if (!goes) throw new JobEnded({ job: record.job, state: open.record.state });
+          if (!goes) throw new JobEnded({ job, state: open.record.state });
+          event('SPOOL_STARTED', { job, owner, attempt, worker, node });
           return {};
         },
       },
@@ -239,9 +242,11 @@ export class Runner {
     if (verdict === 'crowded' || isError(error, StorageFailed)) {
       // None of its code has run: the attempt does not count.
       if (begun)
-        await this.#record(open, () =>
-          store.move(open, () => ({ state: 'accepted', attempts: attempt - 1, worker: null, node: null })),
-        );
+        await this.#record(open, async () => {
+          const back = { state: 'accepted', attempts: attempt - 1, worker: null, node: null } as const;
+          if (await store.move(open, () => back))
+            event('SPOOL_REQUEUED', { job, owner, attempt, why: describe(error) });
+        });
       this.#crowded.add(open);
       return this.#aside(open, describe(error));
     }

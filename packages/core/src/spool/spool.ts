@@ -10,6 +10,7 @@ import type { KeyValue } from '@hauki/backplane';
 import {
   BadInput,
   describe,
+  type EventName,
   type JobDetails,
   JobEnded,
   type JobState,
@@ -45,7 +46,7 @@ export interface SpoolPowers {
   swarm: Pick<Swarm, 'order' | 'place'>;
   /** A session with a worker, for the one call. */
   connect(worker: string): Promise<Session>;
-  event(name: string, fields: object): void;
+  event(name: EventName, fields: object): void;
   /** How long the next attempt waits for the node of the one before. */
   node_grace_ms?: number;
   kept?: { jobs: number; ms: number };
@@ -56,6 +57,7 @@ export interface SpoolPowers {
 const ATTEMPTS = 3;
 const SWEEP_EVERY_MS = 60_000;
 const SCOPE = 'spool';
+const ENDS = { done: 'SPOOL_DONE', failed: 'SPOOL_FAILED', cancelled: 'SPOOL_CANCELLED' } as const;
 const KEY = /^[\x21-\x7e]+$/;
 
 /** What handling a job takes: it is its owner's, as a worker is. */
@@ -81,7 +83,7 @@ export class Spool {
       now,
       kept,
       ended: ({ record: { job, owner, state, attempts } }) =>
-        event(`SPOOL_${state.toUpperCase()}`, { job, owner, attempts }),
+        event(ENDS[state as keyof typeof ENDS], { job, owner, attempts }),
       failed: (job, error) => event('STORAGE_FAILED', { job, why: describe(error) }),
     });
     this.#runner = new Runner({ store: this.#store, registry, swarm, connect, event, now, node_grace_ms });

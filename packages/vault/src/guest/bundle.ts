@@ -37,7 +37,7 @@ async function build(entry: string, platform: 'node' | 'neutral', around?: Aroun
     format: 'iife',
     platform,
     target: platform === 'node' ? 'node26' : 'es2022',
-    external: platform === 'neutral' ? ['worker.mjs'] : [],
+    external: platform === 'neutral' ? ['wrapped.mjs'] : [],
     mainFields: ['module', 'main'],
     // Node's keeps its names: putting them back (`keepNames`) costs more at each start than reading them.
     ...(platform === 'node' ? { minifyWhitespace: true, minifySyntax: true } : { minify: true, keepNames: true }),

@@ -47,7 +47,7 @@ interface Step {
   ticket?: ExpectedTicket;
   /** With a ticket: how long its owner's lease is. */
   lease_ms?: number;
-  go?(link: FrameTransport): void;
+  go?(link: FrameTransport, peer: string): void;
 }
 
 /** Whether a message asks for a session with whole values, references and resume. */
@@ -101,7 +101,7 @@ export function openGate(options: GateOptions): CallerSessions {
     };
   };
 
-  const frames = (stream: Duplex, admitted: () => void) => {
+  const frames = (stream: Duplex, peer: string, admitted: () => void) => {
     let ticket: ExpectedTicket | undefined;
     let inside_limit = false;
     const link = streamTransport(stream, () => (inside_limit ? LIMITS.message_bytes : LIMITS.handshake_bytes));
@@ -122,7 +122,7 @@ export function openGate(options: GateOptions): CallerSessions {
         answer(id, 'result', done.answer);
         if (!done.go && !done.ticket) return;
         admit();
-        if (done.go) return done.go(link);
+        if (done.go) return done.go(link, peer);
         const { role, jti } = done.ticket!;
         sessions.keep(done.ticket!, done.lease_ms!, (channel) => inside.open(channel, role, true, jti));
         ticket = done.ticket;
@@ -135,7 +135,7 @@ export function openGate(options: GateOptions): CallerSessions {
       message(text, bytes) {
         if (!ticket) return bytes ? link.close('tagged values before redemption') : void receive(text);
         // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
-        if (!bytes && isOpen(text)) return sessions.open(ticket.jti, link);
+        if (!bytes && isOpen(text)) return sessions.open(ticket.jti, link, peer);
         sessions.forget(ticket.jti);
         inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
       },
@@ -168,15 +168,15 @@ export function openGate(options: GateOptions): CallerSessions {
     );
   };
 
-  const accept = async (stream: Duplex, encrypted: boolean, admitted: () => void): Promise<void> => {
+  const accept = async (stream: Duplex, encrypted: boolean, peer: string, admitted: () => void): Promise<void> => {
     const speech = await sniff(stream, LIMITS.handshake_ms);
     if (speech === 'tls' && !encrypted) {
       const inner = await securedServerStream(stream as Socket, (jti) => redeemer.pskOf(jti) ?? sessions.keyOf(jti));
       inner.on('error', () => stream.destroy());
-      return accept(inner, true, admitted);
+      return accept(inner, true, peer, admitted);
     }
     if (options.tls && !encrypted) stream.destroy();
-    else if (speech === 'frames') frames(stream, admitted);
+    else if (speech === 'frames') frames(stream, peer, admitted);
     else if (speech === 'lines') lines(stream, admitted);
     else if (speech === 'http') http(stream);
     else stream.destroy();
@@ -203,7 +203,8 @@ export function openGate(options: GateOptions): CallerSessions {
       clearTimeout(timer);
       strangers.delete(socket);
     };
-    accept(socket, false, admitted).catch(() => socket.destroy());
+    const peer = `${socket.remoteAddress?.replace('::ffff:', '')}:${socket.remotePort}`;
+    accept(socket, false, peer, admitted).catch(() => socket.destroy());
   };
   server.on('connection', enter);
   for (const socket of options.early ?? []) enter(socket);

@@ -12,6 +12,7 @@ import { FastRequest, useFastHttp } from './fast-http.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
+import { mayExportThen, unwrapped, wrapperOf } from './namespace.ts';
 import { hookModules, placed } from './node-modules.ts';
 import { rehearseWhenIdle } from './rehearsal.ts';
 import { nodePlatform } from './respond-node.ts';
@@ -40,8 +41,10 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
       const file = `${FOLDER}/worker.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
       writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
+      const wrapped = mayExportThen(source) ? `${FOLDER}/wrapped.mjs` : undefined;
+      if (wrapped) writeFileSync(wrapped, wrapperOf(`file://${file}`));
       try {
-        return await import(`file://${file}`);
+        return wrapped ? unwrapped(await import(`file://${wrapped}`)) : await import(`file://${file}`);
       } catch (error) {
         throw placed(error, source, setup.modules);
       }

@@ -26,6 +26,8 @@ interface Held {
   /** Counts those who took it over: the latest wins. */
   turn: number;
   opened_at: number;
+  /** Where its connection comes from, by which the node knows its own: `address:port`. */
+  peer: string | undefined;
 }
 
 export class CallerSessions {
@@ -53,7 +55,15 @@ export class CallerSessions {
       if (!begun) begin(channel);
       begun = true;
     };
-    const held: Held = { ticket, channel, begin: beginOnce, timer: undefined, turn: 0, opened_at: Date.now() };
+    const held: Held = {
+      ticket,
+      channel,
+      begin: beginOnce,
+      timer: undefined,
+      turn: 0,
+      opened_at: Date.now(),
+      peer: undefined,
+    };
     this.#held.set(jti, held);
     const soon = setImmediate(beginOnce);
     channel.onEnd(() => {
@@ -65,9 +75,9 @@ export class CallerSessions {
   }
 
   /** Opens it over its first connection, unless it has gone on over another by now. */
-  open(jti: string, link: FrameTransport): void {
+  open(jti: string, link: FrameTransport, peer?: string): void {
     const held = this.#held.get(jti);
-    if (held && held.channel.connections === 0 && held.turn === 0) this.#go(held, link, 0, 0);
+    if (held && held.channel.connections === 0 && held.turn === 0) this.#go(held, link, 0, 0, peer);
     else link.close('the session goes on elsewhere');
   }
 
@@ -76,21 +86,23 @@ export class CallerSessions {
     this.#held.get(jti)?.channel.fail('its caller wants no session');
   }
 
-  #go(held: Held, link: FrameTransport, received: number, told: number): void {
+  #go(held: Held, link: FrameTransport, received: number, told: number, peer: string | undefined): void {
     const { channel } = held;
+    held.peer = peer;
     clearTimeout(held.timer);
     held.begin();
     channel.attach(link, received, told);
   }
 
   /** What there is, by the ids of the sessions. */
-  list(): Record<string, Omit<SessionInfo, 'worker' | 'session' | 'stats'>> {
+  list(): Record<string, Omit<SessionInfo, 'worker' | 'session' | 'stats'> & { peer: string | undefined }> {
     return Object.fromEntries(
-      [...this.#held].map(([jti, { channel, ticket, opened_at }]) => [
+      [...this.#held].map(([jti, { channel, ticket, opened_at, peer }]) => [
         jti,
         {
           role: ticket.role,
           opened_at,
+          peer,
           connected: channel.attached,
           connections: channel.connections,
           carried_bytes: channel.carried_bytes,
@@ -109,7 +121,10 @@ export class CallerSessions {
    * Checks who wants to go on, and lets go of the older connection. Gives the answer, and what goes on over `link` once
    * that has been sent. Rejects with SessionLost, or with ConnectionLost where it was overtaken by another.
    */
-  async resume(wanted: Resumption, nonce: string): Promise<{ answer: Resumed; go(link: FrameTransport): void }> {
+  async resume(
+    wanted: Resumption,
+    nonce: string,
+  ): Promise<{ answer: Resumed; go(link: FrameTransport, peer?: string): void }> {
     const { session, received } = wanted ?? {};
     const held = this.#held.get(String(session));
     if (!held) throw new SessionLost({ why: 'it is not known here: it has ended, or waited too long' });
@@ -127,8 +142,8 @@ export class CallerSessions {
     const proof = await mac(ticket.resume_key, said('worker', told));
     return {
       answer: { received: told, proof },
-      go: (link) =>
-        held.turn === turn ? this.#go(held, link, received, told) : link.close('another connection took over'),
+      go: (link, peer) =>
+        held.turn === turn ? this.#go(held, link, received, told, peer) : link.close('another connection took over'),
     };
   }
 

@@ -7,6 +7,7 @@ import type { Activity, ModuleKind, TicketRole } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest, type Inside } from './guest.ts';
+import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
 import { createTimers, giveRandom, lazily, VmAbortController, VmAbortSignal, withoutClock } from './vm-globals.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
@@ -112,7 +113,7 @@ const control: VmControl = {
       outside,
       context,
       request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
-      evaluate: () => import('worker.mjs' as string),
+      evaluate: async () => unwrapped(await import('wrapped.mjs' as string)),
     });
     const methods = await inside.load('', setup);
     // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.

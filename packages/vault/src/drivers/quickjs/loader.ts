@@ -1,6 +1,7 @@
 /** What a VM's `import` finds: the worker's own source, and the modules that were resolved for it. */
 import { JSException, type QuickJSOptions } from 'quickjs-wasi';
 import { isPointer, type lookUp } from '../../guest/modules.ts';
+import { wrapperOf } from '../../guest/namespace.ts';
 
 export interface Modules {
   source(): string;
@@ -26,6 +27,7 @@ export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOpti
     load: (name) =>
       words(() => {
         if (name === 'worker.mjs') return source();
+        if (name === 'wrapped.mjs') return wrapperOf('worker.mjs');
         const found = isPointer(name) ? find(name, name) : 'worker';
         if (found !== 'worker') return found.source;
         throw new Error(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
