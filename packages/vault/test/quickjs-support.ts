@@ -69,7 +69,8 @@ export async function openLab(prefix: string): Promise<Lab> {
         owner: { jti, role: 'owner', key, resume_key: key },
         ...more,
       });
-      const channel = new Channel();
+      // Nobody brings it back: a thread that is ended says no goodbye.
+      const channel: Channel = new Channel((reason) => channel.fail(reason));
       await openSession(streamTransport(connect(vault.port, '127.0.0.1')), channel, ticket, caller);
       // A thread that computed much gives way to all others of the machine, be they many.
       const session = new Session({ transport: channel, timeout_ms: 100_000 });
