@@ -26,7 +26,7 @@ import {
   RemoteError,
   SourceRejected,
 } from '@hauki/protocol';
-import { type CallerKey, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
+import { type CallerKey, type CallSignal, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
 import { dialTcp, isWhole } from '@hauki/rpc/node';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
@@ -49,7 +49,7 @@ export interface PluginRequest {
   url: string;
   headers: FlatHeaders;
   body: Body;
-  signal?: AbortSignal;
+  signal?: CallSignal;
 }
 
 export interface HostPowers {

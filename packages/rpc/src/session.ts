@@ -27,11 +27,19 @@ import { Wire } from './wire.ts';
  */
 export type Dispatch = (method: string, params: unknown, session: Session, call: Served) => unknown;
 
+/** What a call asks of its signal: an AbortSignal, or whatever tells the same. */
+export interface CallSignal {
+  readonly aborted: boolean;
+  readonly reason: unknown;
+  addEventListener(type: 'abort', listener: () => void, options?: { once?: boolean }): void;
+  removeEventListener(type: 'abort', listener: () => void): void;
+}
+
 export interface CallOptions {
   /** How long to wait for the answer; the other side is told. */
   timeout_ms?: number;
   /** Cancels the call: it rejects at once, and the other side's signal is aborted. */
-  signal?: AbortSignal;
+  signal?: CallSignal;
   /** After its deadline or cancellation the call has so long to end by itself; then the worker is killed. */
   kill_after_ms?: number;
   /** W3C trace context, carried along. */

@@ -28,7 +28,7 @@ import {
   type RolledOut,
   type RolloutRequest,
 } from '@hauki/protocol';
-import type { Session } from '@hauki/rpc';
+import type { CallSignal, Session } from '@hauki/rpc';
 
 export interface RegisteredKernel {
   info: KernelInfo;
@@ -51,7 +51,7 @@ export interface GatewayRequest {
   path: string;
   headers: FlatHeaders;
   body: Body;
-  signal: AbortSignal;
+  signal: CallSignal;
 }
 
 export class Kernels {

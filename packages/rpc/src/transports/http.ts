@@ -6,6 +6,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Answer, type Body, type FlatHeaders, type MeshError, toWire } from '@hauki/protocol';
+import type { CallSignal } from '../session.ts';
 
 /** A body up to this is gathered before the call; a larger one, or one of unknown size, is a stream. */
 const WHOLE_BYTES = 64 * 1024;
@@ -54,8 +55,8 @@ export async function bodyOf(request: IncomingMessage): Promise<Body> {
   return new Uint8Array(Buffer.concat(chunks));
 }
 
-/** What calls ask of an AbortSignal, and no more: one is listened to at each request, for which Node's own is too slow. */
-class Departure {
+/** One is listened to at each request, for which Node's AbortSignal is too slow. */
+class Departure implements CallSignal {
   aborted = false;
   reason: unknown;
   readonly #listeners = new Set<() => void>();
@@ -77,16 +78,15 @@ class Departure {
 }
 
 /** Aborted when the connection of the request ends; one for each connection. */
-const connections = new WeakMap<object, AbortSignal>();
+const connections = new WeakMap<object, Departure>();
 
-export function leaving({ socket }: IncomingMessage): AbortSignal {
+export function leaving({ socket }: IncomingMessage): CallSignal {
   const known = connections.get(socket);
   if (known) return known;
   const departure = new Departure();
   socket.once('close', () => departure.tell(new Error('the client has gone')));
-  const signal = departure as unknown as AbortSignal;
-  connections.set(socket, signal);
-  return signal;
+  connections.set(socket, departure);
+  return departure;
 }
 
 /** Writes an answer, with `more` headers. Rejects, with nothing written, where its headers cannot be sent. */
