@@ -49,7 +49,7 @@ export function createClone(outside: Outside): Clone {
           ? end()
           : outside.effect('clone.call', [worker, method, args, given.timeout_ms ?? timeout_ms], {
               timeout_ms: Math.min(given.timeout_ms ?? timeout_ms, CALL_MS) + SLACK_MS,
-              signal: given.signal,
+              signal: given.signal as AbortSignal | undefined,
             }),
       dispose: end,
     }) as never;

@@ -12,7 +12,7 @@ import {
   SourceRejected,
   type TicketRole,
 } from '@hauki/protocol';
-import { type CallSignal, type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
+import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { ActivityCounter } from './activity.ts';
 import { Parked } from './parked.ts';
 import { type MakeRequest, pluginObject } from './plugin.ts';
@@ -21,7 +21,7 @@ import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** How an effect is waited for. */
 export interface EffectCall {
-  readonly signal?: CallSignal | undefined;
+  readonly signal?: AbortSignal | undefined;
   /** How long; otherwise as long as for most. */
   readonly timeout_ms?: number | undefined;
 }
