@@ -69,7 +69,7 @@ describe('the page of the protocol', () => {
 
   it('has every route that the core describes of itself, and no other', async () => {
     const data_dir = mkdtempSync(join(tmpdir(), 'hauki-page-'));
-    const core = await startCore(data_dir);
+    const core = await startCore(data_dir, { port: 0 });
     try {
       const answer = await fetch(new URL('/docs/json', core.url));
       const { paths } = (await answer.json()) as { paths: Record<string, Record<string, unknown>> };

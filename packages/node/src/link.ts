@@ -21,8 +21,8 @@ import type { Agent } from './agent.ts';
 /** First wait after a lost link, doubled up to the second. */
 const RETRY_MS = { first: 100, most: 1_000 };
 const REPORT_EVERY_MS = 1_000;
-/** A core that does not take a report for so long is away, whatever the connection says. */
-const REPORT_TIMEOUT_MS = 5_000;
+/** A core that does not take a report for so long is away, whatever the connection says: as long as it waits for a node. */
+const REPORT_TIMEOUT_MS = LIMITS.node_silence_ms;
 
 export interface LinkOptions {
   core_url: string;
