@@ -1,39 +1,21 @@
 /** WebSockets of modules through the core: whoever may ask may open one, and however it ends, both sides learn of it. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { type StartedKernel, startKernel } from '@hauki/cli';
+import { before, describe, it } from 'node:test';
+import type { StartedKernel } from '@hauki/cli';
 import { connectKernel } from '@hauki/mesh';
-import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { WebSocket } from 'ws';
+import { useJoinedKernels } from './support/kernel.ts';
 import { until, useMesh } from './support/mesh.ts';
 import { assertEchoes, ECHO, openSocket, rawHandshake, refusal, reply } from './support/sockets.ts';
 
 describe('WebSockets through the gateway', () => {
   const used = useMesh({ nodes: [] });
-  const folder = mkdtempSync(join(tmpdir(), 'hauki-gateway-sockets-'));
-  const kernels: StartedKernel[] = [];
-  const unique = process.pid.toString(36);
-  const start = (i: number) =>
-    startKernel({
-      data_dir: join(folder, String(i)),
-      id: `ws${unique}-${i}`,
-      port: 0,
-      drivers: ['quickjs'],
-      core_url: used.local.url,
-      token_file: nodeTokenFile(used.local.data_dir),
-    });
+  const { all: kernels, start } = useJoinedKernels(used, 'ws');
   before(async () => {
-    kernels.push(...(await Promise.all([start(0), start(1)])));
+    await Promise.all([start(0), start(1)]);
     const all = { replicas: 'all' as const };
     await used.mesh.kernels.evolve({ target_module: 'echo', content: ECHO, ...all });
-  });
-  after(async () => {
-    await Promise.all(kernels.map((kernel) => kernel.stop()));
-    rmSync(folder, { recursive: true, force: true });
   });
   const open = (path: string, headers?: Record<string, string>) => openSocket(used.local, path, headers);
   const raw = (path: string, headers?: Record<string, string>, method?: string) =>
@@ -244,7 +226,7 @@ describe('WebSockets through the gateway', () => {
     assert.match(String(why), /^Microkernel-ws.* went away$/);
     for (let i = 0; i < 3; i++) await assertEchoes(await open('echo/'));
     for (const socket of sockets) socket.close();
-    kernels[0] = await start(0);
+    await start(0);
   });
 
   it('are closed with 1011 when their module dies', async () => {

@@ -1,12 +1,8 @@
 /** Kernels of a mesh: the core's gateway serves what they hold, and its roll-outs go in waves. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { type StartedKernel, startKernel } from '@hauki/cli';
+import { before, describe, it } from 'node:test';
 import { EvolveRejected, isError, NoNodeFits } from '@hauki/mesh';
-import { nodeTokenFile } from '@hauki/mesh/data-dir';
+import { useJoinedKernels } from './support/kernel.ts';
 import { until, useMesh } from './support/mesh.ts';
 
 const WHO = (version: string) =>
@@ -14,24 +10,9 @@ const WHO = (version: string) =>
 
 describe('kernels of a mesh', () => {
   const used = useMesh({ nodes: [] });
-  const folder = mkdtempSync(join(tmpdir(), 'hauki-kernels-'));
-  const kernels: StartedKernel[] = [];
-  const unique = process.pid.toString(36);
-  const start = (i: number) =>
-    startKernel({
-      data_dir: join(folder, String(i)),
-      id: `g${unique}-${i}`,
-      port: 0,
-      drivers: ['quickjs'],
-      core_url: used.local.url,
-      token_file: nodeTokenFile(used.local.data_dir),
-    });
+  const { all: kernels, start } = useJoinedKernels(used, 'g');
   before(async () => {
-    kernels.push(...(await Promise.all([start(0), start(1), start(2)])));
-  });
-  after(async () => {
-    await Promise.all(kernels.map((kernel) => kernel.stop()));
-    rmSync(folder, { recursive: true });
+    await Promise.all([start(0), start(1), start(2)]);
   });
   const get = (path: string, init: RequestInit = {}) =>
     fetch(`${used.local.url}/api/plugins/${path}`, {
@@ -101,7 +82,7 @@ describe('kernels of a mesh', () => {
     await first!.kill();
     await until('its death is known', async () => (await used.mesh.kernels.list()).length === 2);
     for (let i = 0; i < 6; i++) assert.equal((await get('who/')).status, 200);
-    kernels[0] = await start(0);
+    await start(0);
     assert.equal(
       (await used.mesh.kernels.list()).find(({ kernel }) => kernel.endsWith('-0'))!.modules[0]!.module,
       'who',

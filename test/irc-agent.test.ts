@@ -1,16 +1,14 @@
 /** A worker agent: hears on `#ops` which kernel is idle, gives it a data scraper as far as its token lets it, uses that. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { ircPlugin, type StartedKernel, startKernel } from '@hauki/cli';
+import { ircPlugin } from '@hauki/cli';
 import { connect, connectKernel, Forbidden, isError } from '@hauki/mesh';
-import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { type Ircd, ircMissing, startIrcd, Watcher } from './support/ircd.ts';
+import { useJoinedKernels } from './support/kernel.ts';
 import { until, useMesh } from './support/mesh.ts';
 
 const AGENT = fileURLToPath(new URL('../examples/agents/ops-agent.ts', import.meta.url));
@@ -18,27 +16,16 @@ const SCRAPER = readFileSync(new URL('../examples/plugins/data_scraper.ts', impo
 
 describe('a worker agent on IRC', { skip: ircMissing }, () => {
   const used = useMesh({ nodes: [] });
-  const folder = mkdtempSync(join(tmpdir(), 'hauki-agent-'));
-  const kernels: StartedKernel[] = [];
+  const { all: kernels, start, name } = useJoinedKernels(used, 'a');
   let ircd: Ircd;
   let watcher: Watcher;
-  const unique = process.pid.toString(36);
-  const name = (i: number) => `Microkernel-a${unique}-${i}`;
 
   before(async () => {
     ircd = await startIrcd();
     watcher = await new Watcher(ircd.port).join();
     const plugin = await ircPlugin(`127.0.0.1:${ircd.port}`);
     for (const i of [0, 1]) {
-      const kernel = await startKernel({
-        data_dir: join(folder, String(i)),
-        id: `a${unique}-${i}`,
-        port: 0,
-        drivers: ['quickjs'],
-        core_url: used.local.url,
-        token_file: nodeTokenFile(used.local.data_dir),
-      });
-      kernels.push(kernel);
+      const kernel = await start(i);
       const door = connectKernel({ url: kernel.url, token: kernel.token });
       // The first is busy with something already.
       if (i === 0)
@@ -49,9 +36,7 @@ describe('a worker agent on IRC', { skip: ircMissing }, () => {
   });
   after(async () => {
     watcher?.leave();
-    await Promise.all(kernels.map((kernel) => kernel.stop()));
     await ircd?.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   it('picks the idle kernel, injects its scraper, and uses the new route, with a token for no more than that', async () => {

@@ -12,11 +12,6 @@ for (const driver of ['lxc', 'process'] as const)
     const evolve = (target_module: string, content: string, more = {}) =>
       kernel.door.evolve({ target_module, content, ...more });
     const text = async (path: string, init?: RequestInit) => (await kernel.get(path, init)).text();
-    const _post = (body: unknown) => ({
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-    });
 
     it('changes nothing when a version fails, and says at which stage, why, where, and what it logged', async () => {
       await evolve('safe.py', PLAIN);

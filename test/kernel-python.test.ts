@@ -12,7 +12,6 @@ for (const driver of ['lxc', 'process'] as const)
     const kernel = useKernel({ drivers: [driver] });
     const evolve = (target_module: string, content: string, more = {}) =>
       kernel.door.evolve({ target_module, content, ...more });
-    const _text = async (path: string, init?: RequestInit) => (await kernel.get(path, init)).text();
     const post = (body: unknown) => ({
       method: 'POST',
       headers: { 'content-type': 'application/json' },

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { type StartedKernel, startKernel } from '@hauki/cli';
 import { connectKernel, type KernelDoor } from '@hauki/mesh';
-import { processes, traces, until } from './mesh.ts';
+import { nodeTokenFile } from '@hauki/mesh/data-dir';
+import { processes, type TestMesh, traces, until } from './mesh.ts';
 
 export interface TestKernel {
   process: StartedKernel;
@@ -53,4 +54,39 @@ export function useKernel(options: { drivers?: string[]; open?: boolean } = {}):
     assert.deepEqual(processes(used.data_dir), [], 'a process of the kernel is left');
   });
   return used;
+}
+
+/** Kernels of a mesh, for quickjs vaults: by number, in the order in which they were started first; ended with the suite. */
+export interface JoinedKernels {
+  all: StartedKernel[];
+  /** As the kernel of that number is listed. */
+  name(i: number): string;
+  /** Starts one, or again one that has ended: then over the same folder. */
+  start(i: number): Promise<StartedKernel>;
+}
+
+/** `tag` tells them from those of other suites. */
+export function useJoinedKernels(used: TestMesh, tag: string): JoinedKernels {
+  const folder = mkdtempSync(join(tmpdir(), `hauki-kernels-${tag}-`));
+  const all: StartedKernel[] = [];
+  const id = (i: number) => `${tag}${process.pid.toString(36)}-${i}`;
+  after(async () => {
+    await Promise.all(all.map((kernel) => kernel.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  });
+  return {
+    all,
+    name: (i) => `Microkernel-${id(i)}`,
+    async start(i) {
+      all[i] = await startKernel({
+        data_dir: join(folder, String(i)),
+        id: id(i),
+        port: 0,
+        drivers: ['quickjs'],
+        core_url: used.local.url,
+        token_file: nodeTokenFile(used.local.data_dir),
+      });
+      return all[i];
+    },
+  };
 }
