@@ -66,6 +66,7 @@ export const powers: Powers = {
         const { statusCode: status = 0 } = answer;
         const in_parts = answer.headers['content-type'] === IN_PARTS;
         const chunks: Buffer[] = [];
+        let begun = false;
         const take = (part: 0 | -1, told: (body: any) => void) => {
           const text = Buffer.concat(chunks).toString('utf8');
           try {
@@ -76,8 +77,9 @@ export const powers: Powers = {
         };
         answer.on('data', (chunk: Buffer) => {
           chunks.push(chunk);
-          if (in_parts && chunk.includes('\n'))
-            take(0, (body) => resolve({ status, body: { ...body, more: last.promise } }));
+          if (!in_parts || begun || !chunk.includes('\n')) return;
+          begun = true;
+          take(0, (body) => resolve({ status, body: { ...body, more: last.promise } }));
         });
         answer.on('error', failed);
         answer.on('end', () => {

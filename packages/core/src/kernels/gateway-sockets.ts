@@ -7,11 +7,11 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { type Answer, BadInput, type Body, isError, LIMITS, Overloaded, prefixOf, readTarget } from '@hauki/protocol';
-import { answerUpgrade, callWebSocket, headersOf, leaving, writeAnswer } from '@hauki/rpc/node';
+import { type Answer, BadInput, type Body, isError, LIMITS, Overloaded, readTarget } from '@hauki/protocol';
+import { answerUpgrade, callWebSocket, leaving, writeAnswer } from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
 import { CALL, demand, type Principal } from '../rights.ts';
-import { KEPT_BACK, KEY } from './gateway.ts';
+import { forwarded } from './gateway.ts';
 import { type Kernels, mayGoElsewhere, type RegisteredKernel, TRIES } from './kernels.ts';
 
 /** "Bad gateway" (IANA's registry of close codes); and the module's own failure. */
@@ -62,10 +62,9 @@ export class GatewaySockets {
     head: Buffer,
     { module, path, query }: { module: string; path: string; query: string },
   ): Promise<void> {
-    const headers = headersOf(request, KEPT_BACK);
-    headers.push('x-forwarded-prefix', prefixOf(module), 'upgrade', 'websocket');
-    const key = request.headers[KEY];
-    const order = this.#powers.kernels.order(module, typeof key === 'string' ? key : undefined);
+    const { headers, key } = forwarded(request, module);
+    headers.push('upgrade', 'websocket');
+    const order = this.#powers.kernels.order(module, key);
     const signal = leaving(request);
     let taken: RegisteredKernel | undefined;
     const call = async (messages: () => Body): Promise<Answer> => {

@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import {
   BadInput,
   describe,
+  type FlatHeaders,
   InternalError,
   MeshError,
   PLUGINS,
@@ -19,8 +20,16 @@ import { CALL, demand } from '../rights.ts';
 import type { Kernels } from './kernels.ts';
 
 /** By which a caller asks for always the same kernel. */
-export const KEY = 'x-hauki-key';
-export const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
+const KEY = 'x-hauki-key';
+const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
+
+/** What a module hears of a request's headers, and the key by which its kernel is chosen. */
+export function forwarded(request: IncomingMessage, module: string): { headers: FlatHeaders; key: string | undefined } {
+  const headers = headersOf(request, KEPT_BACK);
+  headers.push('x-forwarded-prefix', prefixOf(module));
+  const key = request.headers[KEY];
+  return { headers, key: typeof key === 'string' ? key : undefined };
+}
 
 export class Gateway {
   readonly #kernels: Kernels;
@@ -52,9 +61,7 @@ export class Gateway {
       demand(this.#auth.authenticate(request), { scope: [...CALL, 'evolve'] });
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
-      const headers = headersOf(request, KEPT_BACK);
-      headers.push('x-forwarded-prefix', prefixOf(module));
-      const key = request.headers[KEY];
+      const { headers, key } = forwarded(request, module);
       const { answer, kernel } = await this.#kernels.fetch(
         module,
         {
@@ -64,7 +71,7 @@ export class Gateway {
           body: hasBody(request) ? await bodyOf(request) : null,
           signal: leaving(request),
         },
-        typeof key === 'string' ? key : undefined,
+        key,
       );
       await writeAnswer(response, answer, ['x-hauki-kernel', kernel]);
     } catch (error) {
