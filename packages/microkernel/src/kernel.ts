@@ -17,6 +17,7 @@ import {
   type Evolved,
   EvolveRejected,
   type EvolveRequest,
+  MeshError,
   type ModuleView,
   normaliseGrants,
   prefixOf,
@@ -299,11 +300,18 @@ export class Kernel {
           throw new BadInput({ what: 'versions', why: `${name} keeps a state, which two versions cannot share` });
         const note = live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
         const next = { ...module.record, live };
-        const entry = { module: name, deed: 'weights' as const, by, version: null, digest: null, note };
-        await module.swap(next, started, () => this.#store.commit(next, entry));
+        const [only, ...others] = live;
+        if (only && others.length === 0) {
+          // All requests go to one version: it takes the state over, as at any other swap.
+          const facts = await this.#store.facts(name, only.version);
+          await handOver(this.#store, { module, next, instance: started[0], deed: 'weights', by, facts, note });
+        } else {
+          const entry = { module: name, deed: 'weights' as const, by, version: null, digest: null, note };
+          await module.swap(next, started, () => this.#store.commit(next, entry));
+        }
       } catch (error) {
         await Promise.all(started.map((instance) => instance.end('it did not come into service')));
-        throw error;
+        throw error instanceof MeshError ? error : rejection(name, 'weights', error);
       }
       return viewOf(module);
     });

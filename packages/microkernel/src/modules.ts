@@ -28,15 +28,16 @@ export interface ModulesPowers {
 
 /** A module as people see it. */
 export function viewOf(module: Module): ModuleView {
-  const { record, main } = module;
+  const { record, main_version: version = null } = module;
+  const known = version === null ? undefined : module.known(version);
   return {
     module: module.name,
     state: module.state,
     prefix: `${prefixOf(module.name)}/`,
     alias: record.alias,
-    version: main?.version ?? record.live[0]?.version ?? null,
-    digest: main?.spec.digest ?? null,
-    language: main?.spec.language ?? null,
+    version,
+    digest: known?.digest ?? null,
+    language: known?.language ?? null,
     pinned: record.pinned,
     good: record.good,
     bounds: record.bounds,
@@ -93,6 +94,7 @@ export class Modules {
     const module: Module = new Module(store.record(name) ?? emptyRecord(name), {
       start: async (version) => {
         const facts = await store.facts(name, version);
+        module.remember(version, facts);
         const instance = await this.startVersion(facts);
         if (await resume(store, instance, module.record)) return instance;
         log(`version ${version} of ${name} does not take the state again that it began with, and begins without`);
