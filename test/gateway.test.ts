@@ -89,6 +89,33 @@ describe('kernels of a mesh', () => {
     );
   });
 
+  it('see requests as their clients make them, hear when one leaves, and trace what fails', async () => {
+    await used.mesh.kernels.evolve({
+      target_module: 'edge',
+      content: `let [began, left] = [0, 0]; export default { fetch(request) {
+        request.signal.addEventListener('abort', () => left++);
+        const { host, pathname } = new URL(request.url);
+        if (pathname === '/throw') throw new Error('on purpose');
+        if (pathname !== '/waits') return Response.json({ host, began, left });
+        began++;
+        return new Promise(() => {});
+      } };`,
+    });
+    const seen = async () => (await get('edge/')).json();
+    assert.deepEqual(await seen(), { host: new URL(used.local.url).host, began: 0, left: 0 });
+    const leaving = new AbortController();
+    const waits = get('edge/waits', { signal: leaving.signal });
+    const refused = assert.rejects(waits);
+    await until('it is served', async () => (await seen()).began === 1);
+    leaving.abort();
+    await refused;
+    await until('it heard that', async () => (await seen()).left === 1);
+    const failed = await get('edge/throw');
+    assert.equal(failed.status, 500);
+    assert.match(failed.headers.get('x-hauki-digest') ?? '', /^[0-9a-f]{64}$/);
+    assert.match(failed.headers.get('x-hauki-kernel') ?? '', /^Microkernel-/);
+  });
+
   it('announce themselves and what they become on the mesh’s events', async () => {
     const lines: unknown[] = [];
     for await (const { fields } of used.mesh.events({ names: ['KERNEL_ONLINE', 'KERNEL_EVOLVED'], limit: 500 }))

@@ -9,6 +9,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Answer,
+  BadInput,
   ConnectionLost,
   describe,
   isError,
@@ -40,6 +41,16 @@ const FAILED_AFTER = 3;
 
 /** The header by which a caller asks for one version. */
 export const VERSION_HEADER = 'x-hauki-version';
+
+const blamed = new WeakMap<object, Instance>();
+
+function blame(instance: Instance, error: unknown): unknown {
+  if (typeof error === 'object' && error !== null) blamed.set(error, instance);
+  return error;
+}
+
+/** Which version a request's failure is the fault of, where it got to one. */
+export const blamedFor = (error: unknown): Instance | undefined => blamed.get(error as object);
 
 type Known = Pick<InstanceSpec, 'digest' | 'language'>;
 
@@ -172,9 +183,14 @@ export class Module {
       return { answer: await instance.fetch(request), instance };
     } catch (error) {
       // It died before the request was sent: another takes its place in a moment.
-      if (!isError(error, ConnectionLost) || !isWhole(request.body)) throw error;
+      if (!isError(error, ConnectionLost) || !isWhole(request.body)) throw blame(instance, error);
       instance = await this.choose(asked);
-      return { answer: await instance.fetch(request), instance };
+      return {
+        answer: await instance.fetch(request).catch((again) => {
+          throw blame(instance, again);
+        }),
+        instance,
+      };
     } finally {
       this.#judge(instance);
     }
@@ -204,7 +220,10 @@ export class Module {
       if (named) return named;
       // One that is being started again is waited for; one that does not live is not known here.
       if (!this.record.live.some(({ version }) => String(version) === asked))
-        throw new PluginFailed({ module: this.name, why: `version ${asked.slice(0, 20)} does not run` });
+        throw new BadInput({
+          what: VERSION_HEADER,
+          why: `version ${asked.slice(0, 20)} of ${this.name} does not run; ${this.record.live.map((live) => live.version).join(', ')} do`,
+        });
       return undefined;
     }
     const { live } = this.record;
