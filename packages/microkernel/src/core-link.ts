@@ -23,6 +23,7 @@ import type { Kernel } from './kernel.ts';
 import { lineOf } from './lines.ts';
 import { blamedFor, VERSION_HEADER } from './module.ts';
 import { dialSocket } from './outside.ts';
+import { checkEvolve } from './routes.ts';
 import { failure, provenance } from './server.ts';
 
 const RETRY_MS = { first: 100, most: 2_000 };
@@ -159,7 +160,7 @@ export class CoreLink {
       : await dialUpgrade(core_url, KERNEL_LINK, token, LIMITS.handshake_ms);
     const host = new URL(url).host;
     const mine: KernelForCore = {
-      evolve: (request, by) => kernel.evolve(request, by),
+      evolve: async (request, by) => kernel.evolve(checkEvolve(request), by),
       rollback: (module, version, by) => kernel.rollback(module, version ?? undefined, by),
       remove: (module, by) => kernel.remove(module, by),
       modules: async () => kernel.modules(),

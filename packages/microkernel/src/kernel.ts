@@ -22,6 +22,7 @@ import {
   normaliseGrants,
   prefixOf,
   type VersionFacts,
+  WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver } from './choose-driver.ts';
@@ -58,6 +59,13 @@ const MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128
 export type Announcement =
   | { what: 'evolved'; module: string; version: number; digest: string; by: string }
   | { what: 'removed'; module: string; by: string };
+
+type Answered = Pick<VersionFacts, 'module' | 'version' | 'digest' | 'report'>;
+
+const answerOf = ({ module, version, digest, report }: Answered, alias: string | null): Evolved => {
+  const { routes } = report;
+  return { module, version, digest, prefix: `${prefixOf(module)}/`, alias, routes, report, dry_run: false };
+};
 
 export class Kernel {
   readonly name: string;
@@ -186,9 +194,10 @@ export class Kernel {
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
       const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
       const running = main && (await this.#store.source(name, main.version));
-      const source = checkSource(await this.#sourceOf(request, running));
+      const found = await this.#sourceOf(request, running);
+      const source = checkSource(found.source);
       // Edits leave the language as it is.
-      const language = named.language ?? (request.edits && main?.language) ?? 'javascript';
+      const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
       const kept = mergeTrials(record.tests, posted);
       const digest = digestOf(source);
       const driver = chooseDriver(this.#agent.info().drivers, language, request.driver, main?.driver);
@@ -201,13 +210,7 @@ export class Kernel {
       const { instance, report } = staged;
       const diff = running === undefined ? '' : diffOf(name, running, source);
       const answer: Evolved = {
-        module: name,
-        version,
-        digest,
-        prefix: `${prefixOf(name)}/`,
-        alias: alias ?? record.alias,
-        routes: report.routes,
-        report,
+        ...answerOf({ ...facts, report }, alias ?? record.alias),
         dry_run,
         ...(dry_run || request.edits ? { diff } : {}),
       };
@@ -253,6 +256,7 @@ export class Kernel {
     const facts = await this.#store.facts(name, target);
     // It may live still, with a weight of its own.
     const living = module.instance(target);
+    if (living && record.live.length === 1) return answerOf(facts, record.alias);
     const instance = living ?? (await this.#modules.startVersion(facts));
     const next: ModuleRecord = { ...record, live: [{ version: target, weight: 100 }], good: null };
     try {
@@ -265,18 +269,7 @@ export class Kernel {
       throw rejection(name, deed, error, instance.log_tail());
     }
     this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
-    const { report, digest } = facts;
-    const prefix = `${prefixOf(name)}/`;
-    return {
-      module: name,
-      version: target,
-      digest,
-      prefix,
-      alias: next.alias,
-      routes: report.routes,
-      report,
-      dry_run: false,
-    };
+    return answerOf(facts, next.alias);
   }
 
   /** Sets which versions serve how much. Weights add up to 100; a version of 0 is reached by header only. */
@@ -383,12 +376,14 @@ export class Kernel {
     return this.#store.facts(record.module, main!.version);
   }
 
-  async #sourceOf(request: EvolveRequest, running: string | undefined): Promise<unknown> {
+  async #sourceOf(request: EvolveRequest, running: string | undefined) {
     const { content, pointer, edits } = request;
     if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
       throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
-    if (edits !== undefined) return operate(running, request.base_digest, edits);
-    return content ?? (await this.meshfs.resolve(pointer!)).content;
+    if (edits !== undefined) return { source: operate(running, request.base_digest, edits) };
+    if (content !== undefined) return { source: content };
+    const kept = await this.meshfs.resolve(pointer!);
+    return { source: kept.content, language: WORKER_LANGUAGES.find((one) => one === kept.language) };
   }
 
   #tell(announcement: Announcement): void {
