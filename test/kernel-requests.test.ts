@@ -25,6 +25,51 @@ const MODULE = `
     return new Response(pathname);
   } };`;
 
+describe('the door of an open kernel', { skip: missing('quickjs') }, () => {
+  const kernel = useKernel({ drivers: ['quickjs'], open: true });
+  const post = (path: string, body?: string, headers = {}) =>
+    fetch(kernel.process.url + path, { method: 'POST', headers, ...(body === undefined ? {} : { body }) });
+  const answers = (text: string) => `export default { fetch: () => new Response('${text}') };`;
+
+  it('takes what curl sends without a type, and nothing from the page of another', async () => {
+    const body = (text: string) => JSON.stringify({ target_module: 'plain.js', content: answers(text) });
+    const type = { 'content-type': 'application/x-www-form-urlencoded' };
+    assert.equal((await post('/api/evolve_plugin', body('one'), type)).status, 200);
+    assert.equal((await post('/api/evolve', body('two'), { 'content-type': 'text/plain' })).status, 200);
+    const foreign = { ...type, origin: 'http://elsewhere.example' };
+    assert.equal((await post('/api/evolve_plugin', body('three'), foreign)).status, 403);
+    assert.equal((await post('/api/evolve_plugin', 'a=b', type)).status, 400);
+    assert.equal(await (await fetch(`${kernel.process.url}/api/plugins/plain/`)).text(), 'two');
+    // The last good one: there is nothing more to say.
+    assert.equal((await post('/api/modules/plain/rollback')).status, 200);
+    assert.equal(await (await fetch(`${kernel.process.url}/api/plugins/plain/`)).text(), 'one');
+  });
+
+  it('says of each module what it serves and how it does', async () => {
+    const status: any = await (await fetch(`${kernel.process.url}/api/status`)).json();
+    const { module, version, digest, language, state, routes, requests, error_rate, p99_ms, memory_bytes } =
+      status.modules.find((one: { module: string }) => one.module === 'plain');
+    assert.deepEqual(
+      [module, version, language, state, routes, requests, error_rate],
+      ['plain', 1, 'javascript', 'serving', ['* /*'], 1, 0],
+    );
+    assert.match(digest, /^[0-9a-f]{64}$/);
+    assert.ok(p99_ms > 0 && memory_bytes > 0);
+  });
+
+  it('begins anew with a module that was removed: its tests and bounds are gone with it', async () => {
+    const { door } = kernel;
+    const tests = [{ path: '/', expect: { text: 'old' } }];
+    await door.evolve({ target_module: 'anew', content: answers('old'), tests, bounds: { max_p99_ms: 5_000 } });
+    await assert.rejects(door.evolve({ target_module: 'anew', content: answers('new') }), /stage tests/);
+    await door.remove('anew');
+    const { version } = await door.evolve({ target_module: 'anew', content: answers('new') });
+    assert.equal(version, 2);
+    const view = (await door.status()).modules.find(({ module }) => module === 'anew');
+    assert.equal(view?.bounds, null);
+  });
+});
+
 for (const driver of DRIVERS)
   describe(`requests of a module, with ${driver} vaults`, { skip: missing(driver) }, () => {
     const kernel = useKernel({ drivers: [driver] });

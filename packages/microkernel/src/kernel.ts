@@ -35,7 +35,7 @@ import type { Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
-import { type ModuleRecord, Store } from './store.ts';
+import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
 import { checkTrials, mergeTrials } from './trial.ts';
@@ -160,13 +160,15 @@ export class Kernel {
   /** The modules, with what their vaults take. */
   async measured(): Promise<ModuleView[]> {
     const usage = new Map((await this.#agent.measured()).map(({ worker, usage }) => [worker, usage?.memory_bytes]));
-    return this.modules().map((module) => ({
-      ...module,
-      live: module.live.map((live) => {
-        const memory_bytes = usage.get(live.worker);
-        return memory_bytes === undefined ? live : { ...live, memory_bytes };
-      }),
-    }));
+    const with_memory = <T extends object>(view: T, worker = ''): T => {
+      const memory_bytes = usage.get(worker);
+      return memory_bytes === undefined ? view : { ...view, memory_bytes };
+    };
+    return this.modules().map((module) => {
+      const main = module.live.find(({ version }) => version === module.version);
+      const live = module.live.map((one) => with_memory(one, one.worker));
+      return with_memory({ ...module, live }, main?.worker);
+    });
   }
 
   drivers(): Record<string, { available: boolean; reason?: string; isolation: string }> {
@@ -321,11 +323,14 @@ export class Kernel {
     });
   }
 
-  /** Takes the module's routes away. Its versions stay readable, and their numbers are not given again. */
+  /**
+   * Takes the module's routes away, with its tests and bounds. Its versions stay readable, and their numbers are not given
+   * again.
+   */
   async remove(name: string, by: string): Promise<void> {
     const module = this.#modules.known(name);
     await module.exclusive(async () => {
-      const record = { ...module.record, live: [], good: null, alias: null, pinned: false };
+      const record = { ...emptyRecord(name), latest: module.record.latest };
       const entry = { module: name, deed: 'remove' as const, by, version: null, digest: null, note: null };
       await module.swap(record, [], () => this.#store.commit(record, entry));
       this.#modules.indexAliases();

@@ -29,6 +29,9 @@ export interface ModulesPowers {
 /** A module as people see it. */
 export function viewOf(module: Module): ModuleView {
   const { record, main_version: version = null } = module;
+  const live = module.view();
+  const main = live.find((one) => one.version === version && !one.draining);
+  const { routes = [], requests = 0, errors = 0, error_rate = 0, p50_ms = null, p99_ms = null } = main ?? {};
   const known = version === null ? undefined : module.known(version);
   return {
     module: module.name,
@@ -41,7 +44,13 @@ export function viewOf(module: Module): ModuleView {
     pinned: record.pinned,
     good: record.good,
     bounds: record.bounds,
-    live: module.view(),
+    routes,
+    requests,
+    errors,
+    error_rate,
+    p50_ms,
+    p99_ms,
+    live,
   };
 }
 

@@ -124,6 +124,10 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
   app.post(
     '/api/modules/:module/rollback',
     {
+      // Where no version is named there is nothing to say.
+      preValidation: async (request) => {
+        request.body ??= {};
+      },
       schema: {
         tags,
         summary: 'Let an earlier version serve again; the last good one when none is named',

@@ -163,6 +163,9 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     }
   };
 
+  // What `curl -d` sends: its type is nobody's choice. Pages of others cannot: their origin is refused.
+  const json = app.getDefaultJsonParser('error', 'error');
+  app.addContentTypeParser(['application/x-www-form-urlencoded', 'text/plain'], { parseAs: 'string' }, json as never);
   app.setValidatorCompiler(TypeBoxValidatorCompiler);
   app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
     const typed = typedError(error);

@@ -147,6 +147,14 @@ export interface ModuleView {
   /** The version to go back to. */
   good: number | null;
   bounds: Bounds | null;
+  /** Of the version with the most weight: what it serves, and how it does; of others see `live`. */
+  routes: string[];
+  requests: number;
+  errors: number;
+  error_rate: number;
+  p50_ms: number | null;
+  p99_ms: number | null;
+  memory_bytes?: number | null;
   live: LiveView[];
 }
 
