@@ -2,6 +2,7 @@
 import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { eventCommands } from './commands/events.ts';
+import { evolveCommand } from './commands/evolve.ts';
 import { fsCommands, notesVerbs } from './commands/fs.ts';
 import { kernelCommands } from './commands/kernel.ts';
 import { lifeCommands } from './commands/life.ts';
@@ -52,6 +53,7 @@ spoolCommands(program);
 eventCommands(program);
 tokenCommands(program);
 kernelCommands(program);
+evolveCommand(program);
 swarmCommands(program);
 volumeCommands(program);
 revokeCommands(program);

@@ -2,6 +2,7 @@
  * One module out of a worker's files and npm imports, by esbuild. What cannot be bundled is said precisely, with file,
  * line and column, before anything is cloned.
  */
+import { resolve } from 'node:path';
 import { SourceRejected } from '@hauki/protocol';
 import type { BuildFailure, Message, Plugin } from 'esbuild';
 
@@ -13,11 +14,11 @@ export interface BundleOptions {
 const where = ({ location, text }: Message) =>
   location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text;
 
-/** Bundles `file`. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way. */
+/** Bundles `file`; `files` are all that went in. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way. */
 export async function bundle(
   file: string,
   options: BundleOptions = {},
-): Promise<{ source: string; language: 'javascript' }> {
+): Promise<{ source: string; language: 'javascript'; files: string[] }> {
   const { build } = await import('esbuild');
   const { builtinModules } = await import('node:module');
   const builtins = new Set(builtinModules.flatMap((name) => [name, `node:${name}`]));
@@ -41,10 +42,11 @@ export async function bundle(
     },
   };
   try {
-    const { outputFiles } = await build({
+    const { outputFiles, metafile } = await build({
       entryPoints: [file],
       bundle: true,
       write: false,
+      metafile: true,
       format: 'esm',
       platform: 'neutral',
       mainFields: ['module', 'main'],
@@ -56,7 +58,8 @@ export async function bundle(
       logLevel: 'silent',
       plugins: [node],
     });
-    return { source: outputFiles[0]!.text, language: 'javascript' };
+    const files = Object.keys(metafile.inputs).map((input) => resolve(input));
+    return { source: outputFiles[0]!.text, language: 'javascript', files };
   } catch (error) {
     const messages = (error as BuildFailure).errors;
     if (!Array.isArray(messages)) throw error;

@@ -1,0 +1,205 @@
+/** `hauki evolve`: a module from a file to a kernel, or by the core to several; once, or at each save. */
+import { readFileSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { BadInput, type EvolveRequest, type Trial } from '@hauki/mesh';
+import { bundle } from '@hauki/mesh/bundle';
+import type { Command } from 'commander';
+import { askedToEnd, collect, common, milliseconds, withMesh } from '../context.ts';
+import { type KernelFlags, openKernel, show, wholeNumber, withKernel } from '../kernel-door.ts';
+import { paint, printable, report, table } from '../output.ts';
+
+interface EvolveFlags extends KernelFlags {
+  name?: string;
+  tests?: string;
+  driver?: string;
+  memory?: string;
+  fetch?: string[];
+  read?: string[];
+  write?: string[];
+  connect?: string[];
+  time?: boolean;
+  random?: boolean;
+  volume?: string;
+  alias?: string;
+  weight?: string;
+  maxErrorRate?: string;
+  maxP99?: string;
+  dryRun?: boolean;
+  watch?: boolean;
+  replicas?: string;
+  wave?: string;
+  watchFor?: string;
+}
+
+/** Saving writes a file more than once; the last one counts. */
+const SETTLE_MS = 60;
+/** How often it is asked whether a file was saved. */
+const LOOK_MS = 100;
+/** So far a file's time may be behind the clock. */
+const CLOCK_MS = 20;
+
+const ENDINGS = /\.(?:ts|mts|js|mjs|py)$/;
+
+/** What only a bundle has in one: imports and exports from elsewhere, also without a name, also at run time. */
+const IMPORTS = [
+  /^\s*(?:import|export)\b[^;]*?\bfrom\s*['"](?!gem-pointer:|node:)/m,
+  /^\s*import\s*['"](?!gem-pointer:|node:)/m,
+  /\bimport\s*\(\s*['"](?!gem-pointer:|node:)/,
+];
+
+interface Source extends Pick<EvolveRequest, 'content' | 'language'> {
+  /** The files that it is made of. */
+  files: string[];
+}
+
+/** A module's text: as it stands in the file, or bundled where it has imports. */
+async function read(file: string, driver: string | undefined): Promise<Source> {
+  let source: string;
+  try {
+    source = readFileSync(file, 'utf8');
+  } catch {
+    throw new BadInput({ what: file, why: 'there is no such file' });
+  }
+  if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source))) return { content: source, files: [file] };
+  const { source: content, language, files } = await bundle(file, { driver });
+  return { content, language, files };
+}
+
+function request(file: string, flags: EvolveFlags): EvolveRequest {
+  const number = (what: string, text: string | undefined) => {
+    if (text === undefined) return undefined;
+    if (!Number.isFinite(Number(text))) throw new BadInput({ what, why: `${JSON.stringify(text)} is no number` });
+    return Number(text);
+  };
+  const { fetch = [], connect = [], read = [], write = [], time = false, random = false, volume } = flags;
+  const granted =
+    time || random || volume !== undefined || [fetch, connect, read, write].some((list) => list.length > 0);
+  const bounds = {
+    max_error_rate: number('--max-error-rate', flags.maxErrorRate),
+    max_p99_ms: number('--max-p99', flags.maxP99),
+  };
+  const wanted = {
+    target_module: flags.name ?? basename(file),
+    driver: flags.driver,
+    memory_mib: number('--memory', flags.memory),
+    grants: granted
+      ? { fetch, connect, meshfs: { read, write }, time, random, ...(volume === undefined ? {} : { volume }) }
+      : undefined,
+    tests: flags.tests === undefined ? undefined : readTests(flags.tests),
+    alias: flags.alias,
+    weight: number('--weight', flags.weight),
+    bounds: bounds.max_error_rate === undefined && bounds.max_p99_ms === undefined ? undefined : bounds,
+    dry_run: flags.dryRun,
+  };
+  return Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined)) as never;
+}
+
+function readTests(file: string): Trial[] {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    throw new BadInput({ what: file, why: `it is no list of tests in JSON: ${(error as Error).message}` });
+  }
+}
+
+/** A kernel of the mesh, as it is called there; anything else is a URL. */
+const KERNEL_NAME = /^(?:Microkernel-)?[a-z0-9-]{1,16}$/;
+
+/** By the core, on several kernels, or on one that is named. */
+async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void> {
+  const { replicas, to } = flags;
+  if (replicas !== undefined && to !== undefined)
+    throw new BadInput({ what: '--to', why: 'with --replicas the core chooses the kernels' });
+  const where =
+    replicas === undefined
+      ? { kernel: to! }
+      : { replicas: replicas === 'all' ? ('all' as const) : wholeNumber(replicas) };
+  const watch_ms = milliseconds('--watch-for', flags.watchFor);
+  await withMesh(flags, async (mesh) => {
+    const more = { ...where, wave: wholeNumber(flags.wave ?? '1'), ...(watch_ms === undefined ? {} : { watch_ms }) };
+    const rolled_out = await mesh.kernels.evolve({ ...wanted, ...more });
+    if (flags.json) return console.log(JSON.stringify(rolled_out));
+    const { module, kernels, waves, dry_run, diff } = rolled_out;
+    const what = dry_run ? 'would serve' : 'serves';
+    const on = kernels.length === 1 ? kernels[0]!.kernel : `${kernels.length} kernels`;
+    console.log(
+      `${paint('bold', module)} ${paint('green', `${what} on ${on}`)}, after ${waves} wave${waves === 1 ? '' : 's'}`,
+    );
+    const rows = kernels.map(({ kernel, version, digest }) => [kernel, String(version), digest.slice(0, 12)]);
+    console.log(table([['KERNEL', 'VERSION', 'DIGEST'], ...rows]));
+    if (diff) console.log(printable(diff));
+  });
+}
+
+async function evolve(file: string, flags: EvolveFlags): Promise<void> {
+  const by_core = flags.replicas !== undefined || KERNEL_NAME.test(flags.to ?? '');
+  const kernel = by_core ? undefined : openKernel(flags);
+  /** What the module was made of. */
+  let files = [file];
+  const once = async () => {
+    const wanted = request(file, flags);
+    const source = await read(file, flags.driver);
+    files = source.files.filter((one) => !/[\\/]node_modules[\\/]/.test(one));
+    // A bundle is JavaScript, whatever the file was: its name says no language then.
+    if (source.language) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
+    const { content, language } = source;
+    const whole = { ...wanted, content: content!, ...(language ? { language } : {}) };
+    const began = performance.now();
+    if (!kernel) return rollOut(whole, flags);
+    const evolved = await kernel.evolve(whole);
+    if (flags.json) console.log(JSON.stringify(evolved));
+    else show(evolved, performance.now() - began, kernel.url);
+  };
+  if (!flags.watch) return once();
+  let ended = false;
+  const asked = askedToEnd().then(() => {
+    ended = true;
+  });
+  if (!flags.json) console.log(`Each save of ${file} evolves; Ctrl-C ends this`);
+  while (!ended) {
+    // Taken before it is read: what is saved meanwhile evolves too.
+    const before = new Map(files.map((one) => [one, stampOf(one)]));
+    const began = Date.now() - CLOCK_MS;
+    await once().catch((error) => void report(error, flags.json ?? false));
+    for (const one of files) if (!before.has(one)) before.set(one, stampOf(one, began));
+    // One that is gone for a moment is being saved.
+    const saved = () => files.some((one) => !['', before.get(one)].includes(stampOf(one)));
+    while (!ended && !saved()) await Promise.race([asked, sleep(LOOK_MS)]);
+    await Promise.race([asked, sleep(SETTLE_MS)]);
+  }
+}
+
+/** Another one after each save; empty where there is no such file, or where it was saved after `until`. */
+function stampOf(file: string, until = Number.POSITIVE_INFINITY): string {
+  const found = statSync(file, { throwIfNoEntry: false });
+  return found && found.mtimeMs < until ? `${found.ino} ${found.mtimeMs} ${found.size}` : '';
+}
+
+export function evolveCommand(program: Command): void {
+  withKernel(program.command('evolve'))
+    .argument('<file>', 'a module: .ts, .js; bundled where it imports files or packages')
+    .description('post a module to a kernel: it is tested, then it serves; what fails changes nothing')
+    .option('--name <module>', 'another name than the file’s')
+    .option('--tests <file>', 'JSON: [{"path": "/x", "expect": {"status": 200, "json": …}}]')
+    .option('--driver <name>', 'the vault that it runs in')
+    .option('--memory <MiB>', 'memory of the vault')
+    .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
+    .option('--connect <host:port>', 'grant: may open a byte stream to there; may be repeated', collect)
+    .option('--time', 'grant: may read the clock')
+    .option('--random', 'grant: may draw random numbers')
+    .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
+    .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)
+    .option('--volume <name>', 'grant: keeps the files below its home, the same for all its versions')
+    .option('--alias <path>', 'serve it at this absolute path too, as in /api/v2/meshfs/')
+    .option('--weight <0-100>', 'its share of requests; the version before keeps the rest')
+    .option('--max-error-rate <0-1>', 'take it back when more of its answers are errors')
+    .option('--max-p99 <ms>', 'take it back when it is slower')
+    .option('--dry-run', 'everything but the change')
+    .option('--watch', 'evolve again at each save, also of a file that it imports')
+    .option('--replicas <n|all>', 'by the core: on so many kernels of the mesh')
+    .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back', '1')
+    .option('--watch-for <duration>', 'with --replicas: how long each wave must do well')
+    .addHelpText('after', '\nExample:\n  hauki evolve examples/plugins/hello.ts --watch')
+    .action((file: string, flags: EvolveFlags, command: Command) => evolve(file, { ...flags, ...common(command) }));
+}

@@ -1,0 +1,52 @@
+/** What the commands of a kernel share: where it is, and how a change of it is shown. */
+import { readFileSync } from 'node:fs';
+import { BadInput, connectKernel, type Evolved, type KernelDoor } from '@hauki/mesh';
+import { defaultDataDir, kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
+import type { Command } from 'commander';
+import type { Common } from './context.ts';
+import { duration, paint, printable } from './output.ts';
+
+export interface KernelFlags extends Common {
+  to?: string;
+  id?: string;
+}
+
+const DEFAULT_URL = 'http://127.0.0.1:8881';
+
+export const withKernel = (command: Command) =>
+  command
+    .option('--to <kernel>', `its URL; default: HAUKI_KERNEL, else ${DEFAULT_URL}`)
+    .option('--id <id>', 'its number, to find its token in the data folder', '77');
+
+/** The kernel as the command line says. Its token: HAUKI_KERNEL_TOKEN, else its file; an open kernel needs none. */
+export function openKernel({ to, id = '77', data = defaultDataDir() }: KernelFlags): KernelDoor {
+  const url = to ?? process.env.HAUKI_KERNEL ?? DEFAULT_URL;
+  if (!/^https?:\/\//.test(url) || !URL.canParse(url))
+    throw new BadInput({
+      what: to ? '--to' : 'HAUKI_KERNEL',
+      why: `${JSON.stringify(url)} is no URL such as ${DEFAULT_URL}`,
+    });
+  let token = process.env.HAUKI_KERNEL_TOKEN;
+  try {
+    token ??= readFileSync(kernelTokenFile(kernelDataDir(data, id)), 'utf8').trim();
+  } catch {
+    // Perhaps it is open.
+  }
+  return connectKernel({ url, ...(token ? { token } : {}) });
+}
+
+export function show(evolved: Evolved, took_ms: number, url: string): void {
+  const { module, version, digest, prefix, alias, routes, report: said, dry_run, diff } = evolved;
+  const what = dry_run ? `would be version ${version}` : `serves as version ${version}`;
+  console.log(`${paint('bold', module)} ${paint('green', what)} (${duration(took_ms)}), ${digest.slice(0, 12)}`);
+  console.log(`  at      ${url}${prefix}${alias ? ` and ${url}${alias}` : ''}`);
+  console.log(`  routes  ${printable(routes.join(', '))}`);
+  console.log(`  stages  ${said.stages.map(({ stage, ms }) => `${stage} ${duration(ms)}`).join(', ')}`);
+  if (said.tests.length > 0) console.log(`  tests   ${said.tests.length} passed`);
+  if (diff) console.log(printable(diff));
+}
+
+export function wholeNumber(text: string): number {
+  if (!/^\d{1,8}$/.test(text)) throw new BadInput({ what: text, why: 'that is no whole number' });
+  return Number(text);
+}

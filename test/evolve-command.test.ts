@@ -1,0 +1,115 @@
+/** `hauki evolve` from the command line: what it bundles, which saves it sees, and to which kernels it posts. */
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { useJoinedKernels, useKernel } from './support/kernel.ts';
+import { missing, until, useMesh } from './support/mesh.ts';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const HAUKI = join(ROOT, 'apps/cli/bin/hauki.js');
+const folder = mkdtempSync(join(tmpdir(), 'hauki-evolve-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const file = (name: string, text: string) => {
+  const path = join(folder, name);
+  mkdirSync(join(path, '..'), { recursive: true });
+  writeFileSync(path, text);
+  return path;
+};
+
+describe('hauki evolve', { skip: missing('quickjs') }, () => {
+  const kernel = useKernel({ drivers: ['quickjs'] });
+  const env = () => ({ ...process.env, HAUKI_KERNEL: kernel.process.url, HAUKI_KERNEL_TOKEN: kernel.process.token });
+  const evolve = (...args: string[]) =>
+    promisify(execFile)(process.execPath, [HAUKI, 'evolve', ...args], { env: env() });
+  const serves = (path: string, text: string) => async () => {
+    const answer = await kernel.get(path);
+    return (await answer.text()) === text;
+  };
+
+  it('bundles a module of several files, however it imports them', async () => {
+    file('parts/named.ts', `export const named: string = 'named';`);
+    file('parts/effect.ts', `(globalThis as any).effect = 'effect';`);
+    file('parts/late.ts', `export default 'late';`);
+    const main = file(
+      'parts/named_main.ts',
+      `import { named } from './named.ts';\nexport default { fetch: () => new Response(named) };`,
+    );
+    const effect = file(
+      'parts/effect_main.ts',
+      `import './effect.ts';\nexport default { fetch: () => new Response((globalThis as any).effect) };`,
+    );
+    const late = file(
+      'parts/late_main.ts',
+      `export default { fetch: async () => new Response((await import('./late.ts')).default) };`,
+    );
+    await Promise.all([evolve(main), evolve(effect), evolve(late)]);
+    assert.ok(await serves('named_main/', 'named')());
+    assert.ok(await serves('effect_main/', 'effect')());
+    assert.ok(await serves('late_main/', 'late')());
+  });
+
+  it('evolves at each save, of the file and of what it imports, and waits for a file that is not there yet', async () => {
+    const main = join(folder, 'watched/watched_main.ts');
+    mkdirSync(join(main, '..'));
+    const watching = spawn(process.execPath, [HAUKI, 'evolve', main, '--watch'], { env: env() });
+    let said = '';
+    for (const stream of [watching.stdout, watching.stderr])
+      stream.on('data', (text) => {
+        said += text;
+      });
+    try {
+      await until('it says that the file is missing', () => /no such file/.test(said), 60_000);
+      file('watched/part.ts', `export const part = 'one';`);
+      file(
+        'watched/watched_main.ts',
+        `import { part } from './part.ts';\nexport default { fetch: () => new Response(part) };`,
+      );
+      await until('the first', serves('watched_main/', 'one'), 60_000);
+      file('watched/part.ts', `export const part = 'two';`);
+      await until('the part’s save', serves('watched_main/', 'two'), 60_000);
+      file('watched/part.ts', `export const part = 'thr`);
+      await until('a mistake is told', () => /bundle/.test(said), 60_000);
+      file('watched/watched_main.ts', `export default { fetch: () => new Response('alone') };`);
+      await until('the file’s save', serves('watched_main/', 'alone'), 60_000);
+    } finally {
+      watching.kill('SIGTERM');
+    }
+  });
+
+  it('says what is wrong with a kernel that is no URL', async () => {
+    const main = file('x.ts', `export default { fetch: () => new Response('x') };`);
+    await assert.rejects(
+      evolve(main, '--to', 'ftp://x/'),
+      /--to: "ftp:\/\/x\/" is no URL such as http:\/\/127\.0\.0\.1:8881/,
+    );
+    await assert.rejects(evolve(main, '--to', 'Microkernel-1', '--replicas', '2'), /with --replicas the core chooses/);
+  });
+});
+
+describe('hauki evolve, by the core', { skip: missing('quickjs') }, () => {
+  const used = useMesh({ nodes: [] });
+  const kernels = useJoinedKernels(used, 'e');
+  before(async () => {
+    await Promise.all([kernels.start(0), kernels.start(1)]);
+  });
+
+  it('posts to the kernel of the mesh that is named, and shows on a dry run what would change', async () => {
+    const main = file('named.ts', `export default { fetch: () => new Response('named') };`);
+    const env = { ...process.env, HAUKI_URL: used.local.url, HAUKI_TOKEN: used.local.token };
+    const evolve = async (...args: string[]) =>
+      (await promisify(execFile)(process.execPath, [HAUKI, 'evolve', main, ...args], { env })).stdout;
+    assert.match(await evolve('--to', kernels.name(1)), new RegExp(`serves on ${kernels.name(1)}`));
+    const [first, second] = await used.mesh.kernels.list();
+    assert.deepEqual([first!.modules, second!.modules.map(({ module }) => module)], [[], ['named']]);
+    file('named.ts', `export default { fetch: () => new Response('other') };`);
+    const dry = await evolve('--replicas', '1', '--dry-run');
+    assert.match(dry, /would serve on/);
+    assert.match(dry, /^\+.*other/m);
+  });
+});
