@@ -26,6 +26,8 @@ const load = async (): Promise<Module> => {
   return module;
 };
 
+export const plainText = (): string | undefined => undefined;
+
 export const readMessage = (text: string): IncomingMessage => JSON.parse(text);
 
 export const reaching = async (run: (reach: Reach) => unknown): Promise<unknown> => (await load()).reaching(run);
