@@ -1,6 +1,6 @@
 /**
  * Text that holds nothing but JSON, written and read in fewer steps than by copying and parsing all of it: most calls and
- * answers are no more than a few numbers and words. Pages do without.
+ * answers are no more than a few numbers and words. Pages do without (`plain-text-browser.ts`); `#plain-text` chooses.
  *
  * What always holds: what comes out is what the long way gives, or undefined, and then the long way is taken.
  */
@@ -77,6 +77,9 @@ export function readPlain(text: string): IncomingMessage | undefined {
   const params = read(text, end + PARAMS.length, last);
   return params === NONE ? undefined : { id, method, params };
 }
+
+/** The message that a text is. Throws for what is not JSON. */
+export const readMessage = (text: string): IncomingMessage => readPlain(text) ?? JSON.parse(text);
 
 const NONE = Symbol('no JSON');
 

@@ -7,7 +7,7 @@
  */
 import { Overloaded } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { plainText } from '#rest';
+import { plainText } from '#plain-text';
 import type { Call } from './call.ts';
 import type { Encoded, Gives } from './codec.ts';
 import { encodeValue } from './codec-encode.ts';
