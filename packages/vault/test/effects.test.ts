@@ -198,6 +198,9 @@ describe('a guest’s other effects', () => {
       ['resolve', 'gem-pointer://wiki/a/b/c'],
       ['write', 'gem-pointer://wiki/a/out', 'text'],
     ]);
+    // The same page in its other spelling.
+    await effect('meshfs.write', ['gem-pointer://Wiki/a/out.md', 'more']);
+    assert.deepEqual(asked.pop(), ['write', 'gem-pointer://wiki/a/out.md', 'more']);
     for (const pointer of ['gem-pointer://wiki/ab', 'gem-pointer://wiki/b/c', 'gem-pointer://other/a/b'])
       await refuses(effect('meshfs.resolve', [pointer]), GrantMissing, /meshfs\.read/);
     await refuses(effect('meshfs.write', ['gem-pointer://wiki/a/outer', 'x']), GrantMissing, /meshfs\.write/);
