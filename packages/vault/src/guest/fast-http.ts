@@ -4,8 +4,9 @@
  */
 import type { Body, FlatHeaders } from '@hauki/protocol';
 
-const NativeRequest = globalThis.Request;
-const NativeResponse = globalThis.Response;
+// Taken when they are first wanted: touching them has Node load its whole HTTP client, 50 ms at the start of each vault.
+let NativeRequest: typeof globalThis.Request;
+let NativeResponse: typeof globalThis.Response;
 const TEXT = 'text/plain;charset=UTF-8';
 
 type Whole = string | Uint8Array | null;
@@ -219,6 +220,8 @@ function knows(ours: object, native: abstract new (...args: never[]) => object):
 
 /** Puts them in the place of Node's own, for the module that is about to be loaded. */
 export function useFastHttp(): void {
+  NativeRequest = globalThis.Request;
+  NativeResponse = globalThis.Response;
   forward(
     FastRequest.prototype,
     [

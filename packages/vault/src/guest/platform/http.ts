@@ -386,11 +386,10 @@ export class Response extends Message {
 }
 
 /** The Response of what the host has fetched: piece by piece, or whole. */
-export function fetched({ status, status_text, url, headers, body, text, base64 }: FetchedBody): Response {
+export function fetched({ status_text, headers, body, text, base64, ...head }: FetchedBody): Response {
   const whole = () => (base64 === undefined ? (text ?? '') : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)));
-  const given = BODILESS.has(status) ? null : new Body(body ?? whole());
-  const response = new Response(given, { statusText: status_text, headers });
-  return Object.assign(response, { status, url, type: 'basic' });
+  const given = BODILESS.has(head.status) ? null : new Body(body ?? whole());
+  return Object.assign(new Response(given, { statusText: status_text, headers }), { ...head, type: 'basic' });
 }
 
 /** A body of a kind that only this platform has, as it travels. */
