@@ -109,6 +109,22 @@ for (const driver of DRIVERS)
       assert.match(await failed.text(), /on purpose/);
     });
 
+    it('that stream are bounded, and one more is told to come again', async () => {
+      const all = await Promise.all(Array.from({ length: 128 }, () => kernel.get('edge/streams')));
+      const readers = all.map((answer) => answer.body!.getReader());
+      await Promise.all(readers.map((reader) => reader.read()));
+      const refused = await kernel.get('edge/streams');
+      assert.equal(refused.status, 429);
+      assert.match(await refused.text(), /streams of the module edge is at its limit of 128/);
+      assert.equal((await kernel.get('edge/')).status, 200);
+      await Promise.all(readers.map((reader) => reader.cancel()));
+      await until('there is room again', async () => {
+        const answer = await kernel.get('edge/streams');
+        await answer.body!.cancel();
+        return answer.status === 200;
+      });
+    });
+
     it('for a version that does not run are the caller’s mistake', async () => {
       const refused = await kernel.get('edge/', { headers: { 'x-hauki-version': '7' } });
       assert.equal(refused.status, 400);

@@ -18,6 +18,7 @@ import {
   isError,
   isRoute,
   type Language,
+  LIMITS,
   MeshError,
   OutcomeUnknown,
   Overloaded,
@@ -203,6 +204,9 @@ export class Instance {
       return answer;
     } catch (error) {
       if (!signal?.aborted) this.stats.note(performance.now() - began, true);
+      // A session's streams are bounded: whoever asks for one more may come again.
+      if (isError(error, Overloaded) && this.#streaming >= LIMITS.streams)
+        throw new Overloaded({ what: `streams of the module ${this.spec.module}`, limit: LIMITS.streams });
       throw blamed(this.spec.module, error);
     } finally {
       if (!streams) this.#done(socket);
