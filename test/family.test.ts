@@ -91,7 +91,11 @@ for (const driver of DRIVERS)
       };
       const destructed = await family();
       await used.mesh.destruct(destructed.one);
-      for (const other of destructed.others) await gone(other);
+      // A destruct that has answered has ended them all.
+      for (const other of destructed.others) {
+        assert.equal(await alive(other), false);
+        assert.deepEqual(traces(other), []);
+      }
       const why = await used.mesh.why(destructed.others[1]!);
       assert.equal(why.state === 'dead' && why.fate.cause, 'parent_died');
       if (driver === 'lxc') {

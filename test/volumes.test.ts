@@ -34,6 +34,8 @@ const SOURCE = `
   export const read = (path) => volume.read(path);
   export const bytes = async (path) => [...await volume.readBytes(path)];
   export const write = (path, content) => volume.write(path, content);
+  export const odd = (path) => volume.write(path, { not: 'text' });
+  export const wide = (path) => volume.write(path, new Uint16Array([0x6968]));
   export const put = (path, list) => volume.write(path, Uint8Array.from(list));
   export const list = (path) => volume.list(path);
   export const remove = (path) => volume.delete(path);
@@ -97,6 +99,10 @@ for (const driver of DRIVERS)
       await refused(two.read!('a/raw'), VolumeFailed, /nothing of that name/);
       await refused(two.remove!('a/b'), VolumeFailed, /not empty/);
       await refused(two.read!('a'), VolumeFailed, /no plain file/);
+      await refused(two.list!('nowhere'), VolumeFailed, / nowhere: there is nothing/);
+      await refused(two.odd!('a/odd'), BadInput, /text or bytes/);
+      await two.wide!('a/wide');
+      assert.equal(await two.read!('a/wide'), 'hi');
       for (const path of ['', '..', 'a/../../x', '/etc/passwd', 'a//b', './a', 'x'.repeat(300), 'a\0b'])
         await refused(two.read!(path), BadInput, /path/);
       await Promise.all([one, two, other].map((worker) => used.mesh.destruct(worker).catch(() => {})));
@@ -145,6 +151,8 @@ for (const driver of DRIVERS)
       await used.mesh.destruct(full);
       await refused(keeper(used, driver, { name: 'small', quota_mib: 4 }), VolumeFailed, /more than 4/);
       const grown = keeper(used, driver, { name: 'small', quota_mib: 24 });
+      const names = (await grown.list!()).map((entry: { name: string }) => entry.name);
+      assert.ok(!names.includes('lost+found'), 'what its checker makes is not the worker’s');
       await grown.fill!(12);
       assert.equal(await grown.read!('first'), 'kept');
       await used.mesh.destruct(grown);

@@ -43,7 +43,8 @@ export const loadOf = ({ info, load }: Candidate): number => load.workers / Math
 
 /** Why a node cannot take the job with this driver, or undefined if it can. */
 function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): string | undefined {
-  const offer = info.drivers[driver];
+  // A driver is named by whoever asks: `constructor` is none.
+  const offer = Object.hasOwn(info.drivers, driver) ? info.drivers[driver] : undefined;
   if (!offer) return `no driver ${driver}`;
   if (!offer.available) return `no ${driver}: ${offer.reason}`;
   const { runtime = 'node' } = wanted;

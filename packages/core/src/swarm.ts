@@ -205,7 +205,8 @@ export class Swarm {
     const { registry, volumes, event, random, quotas } = this.#powers;
     const { owner, grants, min_isolation } = order.job;
     const { volume } = grants;
-    const memory = (driver: string) => order.memory_mib ?? DEFAULT_MEMORY_MIB[driver] ?? 128;
+    const usual = new Map(Object.entries(DEFAULT_MEMORY_MIB));
+    const memory = (driver: string) => order.memory_mib ?? usual.get(driver) ?? 128;
     const { driver: asked, labels } = order;
     const runtime = runtimeOf(order.job.language);
     const wanted = { driver: asked, min_isolation, runtime, labels, memory_mib: memory, volume: volume !== null };

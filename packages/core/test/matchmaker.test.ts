@@ -144,6 +144,11 @@ describe('where a job may go', () => {
     );
   });
 
+  it('is refused in words for whatever is no driver', () => {
+    for (const driver of ['__proto__', 'constructor', 'toString', '', '../lxc'])
+      assert.deepEqual(place(want({ driver }), [node('a')], Math.random), { refused: [`a (no driver ${driver})`] });
+  });
+
   it('is found even when one of many thousands fits', () => {
     const nodes = Array.from({ length: 5000 }, (_, i) => node(`n${i}`, { labels: i === 4321 ? { gpu: 'yes' } : {} }));
     for (const seed of [1, 2, 3]) {

@@ -195,7 +195,7 @@ export class Agent {
       else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
       return made(living.vault.port, ticket);
     } catch (error) {
-      this.#orphaned(this.#families.leave(name, { cause: 'rejected', reason: describe(error) }));
+      void this.#orphaned(this.#families.leave(name, { cause: 'rejected', reason: describe(error) }));
       throw error;
     } finally {
       this.#forging.delete(job.worker);
@@ -206,13 +206,12 @@ export class Agent {
   }
 
   async mint_ticket(worker: string): Promise<TicketPart> {
-    const { shell } = this.#findRunning(worker);
     const { ticket, expected } = await mint('visitor');
-    await shell.expect(expected);
+    await this.#findRunning(worker).shell.expect(expected);
     return ticket;
   }
 
-  /** Kills at once. False when there was no such worker, or not of this epoch. Resolves when nothing of it is left. */
+  /** Kills at once. False when there was no such worker, or not of this epoch. Resolves when nothing of it and its clones is left. */
   async destruct(worker: string, reason: string, epoch?: number, cause?: Cause): Promise<boolean> {
     const forging = this.#forging.get(worker);
     if (forging) {
@@ -224,7 +223,9 @@ export class Agent {
     if (!living) return forging !== undefined;
     if (epoch !== undefined && living.epoch !== epoch) return false;
     living.ending ??= { cause: isCause(cause) ? cause : 'destructed', reason };
+    const family = this.#families.familyOf(worker);
     await living.vault.kill(reason);
+    await this.#orphaned(family);
     return true;
   }
 
@@ -346,7 +347,7 @@ export class Agent {
     living.lifetime.stop();
     const fate = fateOf(living, exit, this.#options.node);
     const { cause, reason } = fate;
-    this.#orphaned(this.#families.leave(worker, { cause, reason }));
+    void this.#orphaned(this.#families.leave(worker, { cause, reason }));
     living.log.wake();
     this.#options.log(`worker ${worker} is gone: ${reason}`, { cause });
     const core = this.#options.core();
@@ -360,9 +361,9 @@ export class Agent {
   }
 
   /** Ends the clones of a worker that is gone. */
-  #orphaned(workers: string[]): void {
-    for (const worker of workers)
-      void this.destruct(worker, 'the worker that had cloned it ended', undefined, 'parent_died');
+  async #orphaned(workers: Iterable<string>): Promise<void> {
+    const why = 'the worker that had cloned it ended';
+    await Promise.all([...workers].map((worker) => this.destruct(worker, why, undefined, 'parent_died')));
   }
 
   #child(parent: string, child: string): Living {

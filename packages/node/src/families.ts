@@ -70,6 +70,11 @@ export class Families {
     if (member) member.job = { ...member.job, grants };
   }
 
+  /** Its clones that are not gone, now and whenever it is looked at, also when the worker itself is gone. */
+  familyOf(worker: string): Iterable<string> {
+    return this.#members.get(worker)?.children ?? [];
+  }
+
   childrenOf(worker: string): string[] {
     return [...(this.#members.get(worker)?.children ?? [])];
   }

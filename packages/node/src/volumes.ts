@@ -202,7 +202,8 @@ export class Volumes {
           await rmdir(at);
           throw error;
         });
-        if (has_mib === 0) await rmdir(join(at, 'lost+found')).catch(() => {});
+        // The checker's own; it makes it again where it is gone.
+        await rmdir(join(at, 'lost+found')).catch(() => {});
         return at;
       });
       entry.path = path;

@@ -157,7 +157,12 @@ export const volumeEffects: EffectMaker = (vault) => {
       if (bytes.length > limit_bytes) throw new TooLarge({ what: String(path), limit_bytes, got_bytes: bytes.length });
       await at(named(path), true, (folder, name) => writeFile(folder, name, bytes));
     },
-    'volume.list': ([path = '']) => at(path === '' ? '' : `${path}/x`, false, (folder) => listFolder(folder)),
+    'volume.list': ([path = '']) =>
+      at(path, false, async (folder, name) => {
+        if (name === '.') return listFolder(folder);
+        const listed = await openFolder(within(folder, name));
+        return listFolder(listed).finally(() => listed.close());
+      }),
     'volume.delete': ([path]) =>
       at(named(path), false, async (folder, name) => {
         const target = within(folder, name);

@@ -1,5 +1,7 @@
 /** `hauki.volume`: the vault's volume by calls to the host, the same in every kind of vault. */
+import { BadInput } from '@hauki/protocol';
 import type { Outside } from './guest.ts';
+import { asPiece } from './pieces.ts';
 
 export interface VolumeEntry {
   name: string;
@@ -17,7 +19,7 @@ export interface GuestVolume {
   read(path: string): Promise<string>;
   readBytes(path: string): Promise<Uint8Array>;
   /** Writes a file whole or not at all, with the folders above it; it is on the disk when this resolves. */
-  write(path: string, content: string | Uint8Array | ArrayBuffer): Promise<void>;
+  write(path: string, content: string | ArrayBuffer | ArrayBufferView): Promise<void>;
   list(path?: string): Promise<VolumeEntry[]>;
   /** Deletes a file, or an empty folder. */
   delete(path: string): Promise<void>;
@@ -49,10 +51,9 @@ export function createVolume(outside: Outside): GuestVolume {
     },
     readBytes: async (path) => bytesOf(await read(path)),
     async write(path, content) {
-      const carried: Carried =
-        typeof content === 'string'
-          ? { text: content.toWellFormed() }
-          : { base64: toBase64(content instanceof ArrayBuffer ? new Uint8Array(content) : content) };
+      const piece = asPiece(content);
+      if (piece === undefined) throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });
+      const carried: Carried = typeof piece === 'string' ? { text: piece.toWellFormed() } : { base64: toBase64(piece) };
       await outside.effect('volume.write', [path, carried]);
     },
     list: (path = '') => outside.effect('volume.list', [path]) as Promise<VolumeEntry[]>,
