@@ -8,6 +8,7 @@ import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, r
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { Forbidden, Unauthorised } from '@hauki/protocol';
+import type { Asked } from '@hauki/rpc/node';
 import { ADMIN, demand, NODE, type Principal, type Scope } from './rights.ts';
 import { hashOf, newSecret, type TokenStore } from './tokens.ts';
 
@@ -62,7 +63,7 @@ export class Auth {
   }
 
   /** Refuses requests that name another host, or come from a page of another origin. */
-  checkOrigin(request: IncomingMessage): void {
+  checkOrigin(request: Pick<Asked, 'headers'>): void {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     const host = named(request.headers.host ?? '');
     if (!this.#hosts.has(host))
@@ -92,7 +93,7 @@ export class Auth {
   }
 
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */
-  authenticate(request: IncomingMessage): Principal {
+  authenticate(request: Pick<Asked, 'headers'>): Principal {
     const header = request.headers.authorization;
     if (header === undefined)
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
