@@ -192,10 +192,22 @@ export interface PluginDescription {
   routes: string[];
   /** How its state is handed over. */
   state: 'hooks' | 'export' | 'none';
+  /** Whether it has `fetchAll` and `lateAnswer`. */
+  gathers?: boolean;
 }
+
+export type GatheredAnswers = (string | number | null)[];
 
 export interface PluginForKernel {
   fetch(method: string, url: string, headers: FlatHeaders, body: Body): Answer | Promise<Answer>;
+  /**
+   * The same for requests without bodies that came together: of each its method, its URL, how many items its headers are,
+   * and these. Of each answer its status, how many items its headers are, these, and its body, where that is a text or
+   * nothing; 0 for one that is not there yet or is more than that: `lateAnswer` gives it, once, by the number of the
+   * first and its place behind that.
+   */
+  fetchAll?(first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers>;
+  lateAnswer?(number: number): Promise<Answer>;
   describe(): PluginDescription;
   /** What the module's state is; only where `describe` says that there is one. */
   dehydrate(): Promise<unknown>;

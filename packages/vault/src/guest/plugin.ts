@@ -7,6 +7,7 @@
  */
 import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
 import { isClass } from '@hauki/rpc';
+import { Gathered } from './gathered.ts';
 import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 
@@ -38,16 +39,24 @@ export function pluginObject(
     passThroughOnException() {},
   };
 
-  const plugin: PluginForKernel = {
-    // Not async: what a handler has at once is answered at once.
-    fetch(method, url, headers, body) {
-      const socket = isUpgrade(headers) ? body : undefined;
-      const request = make(method, url, headers, socket === undefined ? body : null);
-      const given = Reflect.apply(handler, app, [request, env, context]) as { then?: unknown } | null | undefined;
-      const answered = (answer: unknown) => answerOf(answer, socket);
-      return typeof given?.then === 'function' ? Promise.resolve(given).then(answered) : answered(given);
-    },
-    describe: () => ({ routes: routesOf(module, app), state: hooks ? 'hooks' : keeps ? 'export' : 'none' }),
+  // Not async: what a handler has at once is answered at once.
+  const serve: PluginForKernel['fetch'] = (method, url, headers, body) => {
+    const socket = isUpgrade(headers) ? body : undefined;
+    const request = make(method, url, headers, socket === undefined ? body : null);
+    const given = Reflect.apply(handler, app, [request, env, context]) as { then?: unknown } | null | undefined;
+    const answered = (answer: unknown) => answerOf(answer, socket);
+    return typeof given?.then === 'function' ? Promise.resolve(given).then(answered) : answered(given);
+  };
+  const gathered = new Gathered(serve);
+  const plugin: Required<PluginForKernel> = {
+    fetch: serve,
+    fetchAll: (first, requests) => gathered.fetchAll(first, requests),
+    lateAnswer: (number) => gathered.lateAnswer(number),
+    describe: () => ({
+      routes: routesOf(module, app),
+      state: hooks ? 'hooks' : keeps ? 'export' : 'none',
+      gathers: true,
+    }),
     dehydrate: async () => (hooks ? dehydrate() : keeps ? state : undefined),
     async hydrate(given, from_version) {
       if (hooks) await hydrate(given, from_version);

@@ -1,0 +1,113 @@
+/**
+ * Requests that came together, answered together: what a turn of the kernel's event loop brought crosses as one message,
+ * and so do the answers that are there by the end of a turn in here.
+ *
+ * What always holds: each request has its place, answered there or told as late; a late one's answer is kept until it is
+ * asked for, once; one that fails, or has a body that is no text, is late too, so that it goes the ordinary way.
+ */
+import type { Answer, Body, FlatHeaders, GatheredAnswers } from '@hauki/protocol';
+
+/** What the answers of one message have, in characters: an answer that goes beyond goes alone. */
+const ANSWERS_CHARS = 256 * 1024;
+/** Where a platform does not tell turns apart: so many steps of waiting for what is there are one. */
+const STEPS = 32;
+
+// Taken before the worker's code runs, which may replace it.
+const { setImmediate } = globalThis as { setImmediate?: (run: () => void) => unknown };
+
+/** At the end of the turn. */
+function afterTurn(run: () => void, steps = STEPS): void {
+  if (setImmediate) setImmediate(run);
+  else if (steps === 0) run();
+  else queueMicrotask(() => afterTurn(run, steps - 1));
+}
+
+type Fetch = (method: string, url: string, headers: FlatHeaders, body: Body) => Answer | Promise<Answer>;
+
+export class Gathered {
+  readonly #fetch: Fetch;
+  readonly #late = new Map<number, Answer | Promise<Answer>>();
+
+  constructor(fetch: Fetch) {
+    this.#fetch = fetch;
+  }
+
+  /** As `PluginForKernel.fetchAll`. */
+  fetchAll(first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers> {
+    const given: (Answer | Promise<Answer>)[] = [];
+    let waits = 0;
+    let wake: (() => void) | undefined;
+    for (let at = 0; at < requests.length; ) {
+      const length = requests[at + 2] as number;
+      const headers = requests.slice(at + 3, at + 3 + length) as FlatHeaders;
+      const [method, url] = [requests[at] as string, requests[at + 1] as string];
+      at += 3 + length;
+      const place = given.length;
+      try {
+        const answer = this.#fetch(method, url, headers, null);
+        given.push(answer);
+        if (!(answer instanceof Promise)) continue;
+        waits++;
+        answer.then(
+          (there) => {
+            given[place] = there;
+            if (--waits === 0) wake?.();
+          },
+          () => {
+            if (--waits === 0) wake?.();
+          },
+        );
+      } catch (error) {
+        const failed = Promise.reject(error);
+        failed.catch(() => {});
+        given.push(failed);
+      }
+    }
+    if (waits === 0) return this.#laid(first, given);
+    return new Promise((resolve) => {
+      let over = false;
+      wake = () => {
+        if (over) return;
+        over = true;
+        resolve(this.#laid(first, given));
+      };
+      afterTurn(wake);
+    });
+  }
+
+  #laid(first: number, given: (Answer | Promise<Answer>)[]): GatheredAnswers {
+    const laid: GatheredAnswers = [];
+    let room = ANSWERS_CHARS;
+    for (let place = 0; place < given.length; place++) {
+      const answer = given[place]!;
+      const chars = answer instanceof Promise ? Number.POSITIVE_INFINITY : charsOf(answer);
+      if (chars > room) {
+        this.#late.set(first + place, answer);
+        laid.push(0);
+        continue;
+      }
+      room -= chars;
+      const [status, headers, body] = answer as [number, FlatHeaders, string | null];
+      laid.push(status, headers.length);
+      for (const text of headers) laid.push(text);
+      laid.push(body);
+    }
+    return laid;
+  }
+
+  /** As `PluginForKernel.lateAnswer`. */
+  async lateAnswer(number: number): Promise<Answer> {
+    const answer = this.#late.get(number);
+    this.#late.delete(number);
+    if (answer === undefined) throw new RangeError(`there is no late answer ${number}`);
+    return answer;
+  }
+}
+
+/** Of an answer that a gathered message can have; of another infinitely many. */
+function charsOf([, headers, body]: Answer): number {
+  if (body !== null && typeof body !== 'string') return Number.POSITIVE_INFINITY;
+  let chars = body?.length ?? 0;
+  for (const text of headers) chars += text.length;
+  return chars;
+}
