@@ -50,6 +50,8 @@ function loadToken(file: string): string {
 export class Auth {
   /** By the hashes of their tokens: how long it takes to look for one tells nothing of a token. */
   readonly #first: Map<string, Principal>;
+  /** The hash of the token that a connection last asked with. */
+  readonly #hashed = new WeakMap<object, { token: string; hash: string }>();
   readonly #hosts: Set<string>;
   readonly #tokens: TokenStore | undefined;
 
@@ -78,9 +80,9 @@ export class Auth {
   }
 
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
-  bearer(token: string): Principal {
+  bearer(token: string, hash = hashOf(token)): Principal {
     // An empty token file must not let in whoever says nothing.
-    const found = token === '' ? undefined : this.#find(token);
+    const found = token === '' ? undefined : this.#find(hash);
     if (!found)
       throw new Unauthorised({
         why: 'This token is not known here: it is wrong, was revoked, or has expired. `hauki token` prints the right one',
@@ -88,18 +90,24 @@ export class Auth {
     return found;
   }
 
-  #find(token: string): Principal | undefined {
-    return this.#first.get(hashOf(token)) ?? this.#tokens?.find(token);
+  #find(hash: string): Principal | undefined {
+    return this.#first.get(hash) ?? this.#tokens?.find(hash);
   }
 
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */
-  authenticate(request: Pick<Asked, 'headers'>): Principal {
+  authenticate(request: Pick<Asked, 'headers' | 'socket'>): Principal {
     const header = request.headers.authorization;
     if (header === undefined)
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(header)?.[1];
     if (token === undefined) throw new Unauthorised({ why: 'The Authorization header is not "Bearer <token>"' });
-    return this.bearer(token);
+    // What a connection asks with is as a rule the same each time.
+    let hashed = this.#hashed.get(request.socket);
+    if (hashed?.token !== token) {
+      hashed = { token, hash: hashOf(token) };
+      this.#hashed.set(request.socket, hashed);
+    }
+    return this.bearer(token, hashed.hash);
   }
 
   /** Who sends this request, if its token has the scope. Throws Unauthorised or Forbidden. */

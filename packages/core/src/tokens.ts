@@ -80,9 +80,9 @@ export class TokenStore {
     clearTimeout(this.#timer);
   }
 
-  /** Whose token this is; undefined where it is unknown, revoked or expired. */
-  find(token: string): Principal | undefined {
-    const known = this.#by_hash.get(hashOf(token));
+  /** Whose token has this hash; undefined where it is unknown, revoked or expired. */
+  find(hash: string): Principal | undefined {
+    const known = this.#by_hash.get(hash);
     return known && !this.#isOver(known) ? known.principal : undefined;
   }
 

@@ -16,7 +16,7 @@ import {
   PluginFailed,
   RemoteError,
 } from '@hauki/protocol';
-import { remote, Session, serve } from '@hauki/rpc';
+import { Gathered, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import type { Kernel } from './kernel.ts';
 import { lineOf } from './lines.ts';
@@ -132,6 +132,16 @@ export class CoreLink {
       ? await dialSocket(core_socket)
       : await dialUpgrade(core_url, KERNEL_LINK, token, LIMITS.handshake_ms);
     const host = new URL(url).host;
+    const gathered = new Map<string, Gathered>();
+    /** Of a module that there is: a name that is none is not kept. */
+    const gatheredOf = (name: string): Gathered => {
+      if (!kernel.module(name)) throw new ModuleUnknown({ module: name });
+      const known = gathered.get(name);
+      if (known) return known;
+      const made = new Gathered((method, path, headers, body) => mine.fetch(name, method, path, headers, body));
+      gathered.set(name, made);
+      return made;
+    };
     const mine: KernelForCore = {
       evolve: (request, by) => kernel.evolve(request, by),
       rollback: (module, version, by) => kernel.rollback(module, version ?? undefined, by),
@@ -152,14 +162,16 @@ export class CoreLink {
           throw new PluginFailed({ module: name, why: describe(error) });
         }
       },
+      fetchAll: (name, first, requests) => gatheredOf(name).fetchAll(first, requests),
+      lateAnswer: (name, number) => gatheredOf(name).lateAnswer(number),
     };
     const session = new Session({
       transport: streamTransport(stream),
-      dispatch: serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetch']),
+      dispatch: serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetch', 'fetchAll', 'lateAnswer']),
       timeout_ms: LIMITS.handshake_ms,
     });
     try {
-      await remote<CoreForKernel>(session).register({ kernel: kernel.name, url }, this.#summaries());
+      await remote<CoreForKernel>(session).register({ kernel: kernel.name, url, gathers: true }, this.#summaries());
     } catch (error) {
       session.close('registering failed');
       throw error;

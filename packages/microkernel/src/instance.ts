@@ -26,9 +26,8 @@ import {
   RemoteError,
   SourceRejected,
 } from '@hauki/protocol';
-import { type CallerKey, type CallSignal, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
+import { type CallerKey, type CallSignal, Channel, Gatherer, makeCallerKey, openSession, Session } from '@hauki/rpc';
 import { dialTcp, isWhole } from '@hauki/rpc/node';
-import { Gatherer } from './gatherer.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
 import type { TicketDesk } from './tickets.ts';

@@ -28,11 +28,6 @@ export const KERNEL_LIMITS = {
   request_ms: 30_000,
   /** Requests under way in one version. */
   requests: 1_024,
-  /** Requests that cross to a vault as one call, and their characters: it may be 8 MiB, and JSON makes six of one. */
-  gathered: 64,
-  gathered_chars: 512 * 1024,
-  /** Where most answers were not there in time to go with others, so many requests go alone before that is tried again. */
-  alone: 256,
   /** WebSockets of them: of its session's streams (`LIMITS.streams`) the rest is left to bodies. */
   sockets: 96,
   /** Requests that are held while a stateful module hands its state over, and for how long. */

@@ -196,6 +196,7 @@ export interface PluginDescription {
   gathers?: boolean;
 }
 
+/** Answers of requests that came together, laid end to end. */
 export type GatheredAnswers = (string | number | null)[];
 
 export interface PluginForKernel {
@@ -220,6 +221,8 @@ export interface KernelInfo {
   kernel: string;
   /** Where it listens itself. */
   url: string;
+  /** Whether it has `fetchAll` and `lateAnswer`. */
+  gathers?: boolean;
 }
 
 /** A kernel, as the core sees it over its link. */
@@ -230,6 +233,9 @@ export interface KernelForCore {
   modules(): Promise<ModuleView[]>;
   /** A request for a module, from the gateway. `path` is the module's own, with its query. */
   fetch(module: string, method: string, path: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+  /** As the same of `PluginForKernel`, for one module. */
+  fetchAll(module: string, first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers>;
+  lateAnswer(module: string, number: number): Promise<Answer>;
 }
 
 /** The core, as a kernel sees it. */

@@ -6,8 +6,7 @@
  * is there at once goes along whole, any other is a stream whose reader's leaving ends it.
  */
 import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
-import { isClass } from '@hauki/rpc';
-import { Gathered } from './gathered.ts';
+import { Gathered, isClass } from '@hauki/rpc';
 import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 

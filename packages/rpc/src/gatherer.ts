@@ -1,15 +1,19 @@
 /**
- * Requests without bodies that come for a version in one turn of the event loop cross to its vault as one call, and
- * their answers come back as one: a call of its own for each would take as long as all else that is done for it here.
+ * Requests without bodies that come for one module in one turn of the event loop go to whoever serves it as one call, and
+ * their answers come back as one: a call for each would take as long as all else that is done for it. `gathered.ts` is
+ * the other half.
  *
  * What always holds: a request is answered at its own place of the list, or alone where that says that it is late; what
  * comes is a stranger's word, and a list that cannot be one fails what it has not answered before; a late answer is
  * asked for also when nobody waits any more, so that the guest keeps none.
  */
 import { type Answer, Cancelled, describe, type FlatHeaders } from '@hauki/protocol';
-import type { CallSignal } from '@hauki/rpc';
-import { isWhole } from '@hauki/rpc/node';
-import { KERNEL_LIMITS } from './limits.ts';
+import type { CallSignal } from './session.ts';
+
+/** Requests of one call, and their characters: a message has 8 MiB, and JSON makes six of one. */
+const [REQUESTS, REQUESTS_CHARS] = [64, 512 * 1024];
+/** Where most answers were not there in time to go with others, so many requests go alone before that is tried again. */
+const ALONE = 256;
 
 export interface GathererPowers {
   call(method: 'fetchAll' | 'lateAnswer', params: unknown[], options: { signal?: CallSignal }): Promise<unknown>;
@@ -54,8 +58,7 @@ export class Gatherer {
         this.#requests.push(text);
         this.#chars += text.length;
       }
-      const { gathered, gathered_chars } = KERNEL_LIMITS;
-      if (this.#waiting.length >= gathered || this.#chars >= gathered_chars) this.#send();
+      if (this.#waiting.length >= REQUESTS || this.#chars >= REQUESTS_CHARS) this.#send();
     });
   }
 
@@ -104,7 +107,7 @@ export class Gatherer {
       if (signal?.aborted) reject(left(signal));
       else resolve(answer as Answer);
     }
-    if (late * 2 > waiting.length) this.#alone = KERNEL_LIMITS.alone;
+    if (late * 2 > waiting.length) this.#alone = ALONE;
   }
 
   /** An answer that was not there yet, or is more than a text. */
@@ -112,8 +115,8 @@ export class Gatherer {
     const gone = signal?.aborted;
     const answer = (await this.#powers.call('lateAnswer', [number], signal && !gone ? { signal } : {})) as Answer;
     if (!gone) return answer;
-    const body = Array.isArray(answer) ? answer[2] : null;
-    if (body && !isWhole(body)) await body[Symbol.asyncIterator]?.().return?.();
+    const body = Array.isArray(answer) ? (answer[2] as AsyncIterable<unknown> | null) : null;
+    await body?.[Symbol.asyncIterator]?.().return?.();
     throw left(signal);
   }
 }

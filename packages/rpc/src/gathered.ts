@@ -1,6 +1,6 @@
 /**
- * Requests that came together, answered together: what a turn of the kernel's event loop brought crosses as one message,
- * and so do the answers that are there by the end of a turn in here.
+ * The serving half of requests that come together (`gatherer.ts`): the answers that are there at the end of the turn
+ * which brings the first of them go back as one.
  *
  * What always holds: each request has its place, answered there or told as late; a late one's answer is kept until it is
  * asked for, once; one that fails, or has a body that is no text, is late too, so that it goes the ordinary way.
@@ -9,6 +9,8 @@ import type { Answer, Body, FlatHeaders, GatheredAnswers } from '@hauki/protocol
 
 /** What the answers of one message have, in characters: an answer that goes beyond goes alone. */
 const ANSWERS_CHARS = 256 * 1024;
+/** Until the first is there; then all are late, and each is waited for by itself. */
+const FIRST_MS = 20;
 /** Where a platform does not tell turns apart: so many steps of waiting for what is there are one. */
 const STEPS = 32;
 
@@ -24,6 +26,7 @@ function afterTurn(run: () => void, steps = STEPS): void {
 
 type Fetch = (method: string, url: string, headers: FlatHeaders, body: Body) => Answer | Promise<Answer>;
 
+/** Serves a microkernel's requests for one module, or a core's. */
 export class Gathered {
   readonly #fetch: Fetch;
   readonly #late = new Map<number, Answer | Promise<Answer>>();
@@ -36,43 +39,58 @@ export class Gathered {
   fetchAll(first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers> {
     const given: (Answer | Promise<Answer>)[] = [];
     let waits = 0;
-    let wake: (() => void) | undefined;
+    let settled = () => {};
     for (let at = 0; at < requests.length; ) {
       const length = requests[at + 2] as number;
       const headers = requests.slice(at + 3, at + 3 + length) as FlatHeaders;
       const [method, url] = [requests[at] as string, requests[at + 1] as string];
       at += 3 + length;
       const place = given.length;
-      try {
-        const answer = this.#fetch(method, url, headers, null);
-        given.push(answer);
-        if (!(answer instanceof Promise)) continue;
-        waits++;
-        answer.then(
-          (there) => {
-            given[place] = there;
-            if (--waits === 0) wake?.();
-          },
-          () => {
-            if (--waits === 0) wake?.();
-          },
-        );
-      } catch (error) {
-        const failed = Promise.reject(error);
-        failed.catch(() => {});
-        given.push(failed);
-      }
+      const answer = this.#begin(method, url, headers);
+      given.push(answer);
+      if (Array.isArray(answer)) continue;
+      waits++;
+      answer.then(
+        (there) => {
+          given[place] = there;
+          waits--;
+          settled();
+        },
+        () => {
+          waits--;
+          settled();
+        },
+      );
     }
     if (waits === 0) return this.#laid(first, given);
     return new Promise((resolve) => {
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      let is_last_turn = waits < given.length;
       let over = false;
-      wake = () => {
+      const finish = () => {
         if (over) return;
         over = true;
+        clearTimeout(timer);
         resolve(this.#laid(first, given));
       };
-      afterTurn(wake);
+      settled = () => {
+        if (waits === 0) finish();
+        else if (!is_last_turn) afterTurn(finish);
+        is_last_turn = true;
+      };
+      afterTurn(() => {
+        if (is_last_turn) finish();
+        else timer = setTimeout(finish, FIRST_MS);
+      });
     });
+  }
+
+  #begin(method: string, url: string, headers: FlatHeaders): Answer | Promise<Answer> {
+    try {
+      return this.#fetch(method, url, headers, null);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   #laid(first: number, given: (Answer | Promise<Answer>)[]): GatheredAnswers {
@@ -80,7 +98,7 @@ export class Gathered {
     let room = ANSWERS_CHARS;
     for (let place = 0; place < given.length; place++) {
       const answer = given[place]!;
-      const chars = answer instanceof Promise ? Number.POSITIVE_INFINITY : charsOf(answer);
+      const chars = Array.isArray(answer) ? charsOf(answer) : Number.POSITIVE_INFINITY;
       if (chars > room) {
         this.#late.set(first + place, answer);
         laid.push(0);
