@@ -91,7 +91,7 @@ export class Auth {
   }
 
   #find(hash: string): Principal | undefined {
-    return this.#first.get(hash) ?? this.#tokens?.find(hash);
+    return this.#first.get(hash) ?? this.#tokens?.findHash(hash);
   }
 
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */

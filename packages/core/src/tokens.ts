@@ -80,8 +80,13 @@ export class TokenStore {
     clearTimeout(this.#timer);
   }
 
-  /** Whose token has this hash; undefined where it is unknown, revoked or expired. */
-  find(hash: string): Principal | undefined {
+  /** Whose token this is; undefined where it is unknown, revoked or expired. */
+  find(token: string): Principal | undefined {
+    return this.findHash(hashOf(token));
+  }
+
+  /** The same by its hash. */
+  findHash(hash: string): Principal | undefined {
     const known = this.#by_hash.get(hash);
     return known && !this.#isOver(known) ? known.principal : undefined;
   }

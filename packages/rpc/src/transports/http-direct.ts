@@ -102,6 +102,8 @@ export class Direct {
   #busy = false;
   /** What came while a request was under way. */
   #held: Buffer | undefined;
+  /** Of the request under way, where node:http answers it. */
+  #response: ServerResponse | undefined;
 
   constructor(socket: Socket, powers: DirectPowers) {
     this.socket = socket;
@@ -179,14 +181,17 @@ export class Direct {
     return true;
   }
 
-  /** A response of node:http for the request, for all that `answer` does not do. Asked for once. */
+  /** A response of node:http for the request, for all that `answer` does not do: one for each request. */
   response(): ServerResponse {
+    if (this.#response) return this.#response;
     const { socket } = this;
     const request = { method: 'GET', httpVersionMajor: 1, httpVersionMinor: 1 };
     const response = new ServerResponse(request as IncomingMessage);
     const drained = () => response.emit('drain');
     socket.on('drain', drained);
+    this.#response = response;
     response.once('finish', () => {
+      this.#response = undefined;
       socket.off('drain', drained);
       if (socket.destroyed) return;
       response.detachSocket(socket);
