@@ -100,6 +100,8 @@ export class Direct {
   readonly socket: Socket;
   readonly #powers: DirectPowers;
   #busy = false;
+  /** Its answer was written, and has yet to be taken. */
+  #draining = false;
   /** What came while a request was under way. */
   #held: Buffer | undefined;
   /** Of the request under way, where node:http answers it. */
@@ -129,7 +131,7 @@ export class Direct {
   };
 
   readonly #timeout = (): void => {
-    if (!this.#busy) this.socket.destroy();
+    if (!this.#busy || this.#draining) this.socket.destroy();
   };
   readonly #end = (): void => void this.socket.end();
   readonly #error = (): void => void this.socket.destroy();
@@ -205,11 +207,13 @@ export class Direct {
   /** The answer is written: the next request's turn, once it was `taken`. */
   #next(taken: boolean): void {
     if (!taken) {
+      this.#draining = true;
       this.socket.pause();
       this.socket.once('drain', () => this.#next(true));
       return;
     }
     this.#busy = false;
+    this.#draining = false;
     const held = this.#held;
     this.#held = undefined;
     if (held) this.#data(held);
@@ -243,9 +247,14 @@ export function readDirectly(server: Server, take: (request: Asked, by: Direct) 
       for (const listener of own) listener.call(server, socket);
     },
   };
+  let over = false;
   server.removeAllListeners('connection');
-  server.on('connection', (socket: Socket) => void connections.add(new Direct(socket, powers)));
+  server.on('connection', (socket: Socket) => {
+    if (over) powers.handOver(socket);
+    else connections.add(new Direct(socket, powers));
+  });
   return () => {
+    over = true;
     for (const { socket } of connections) socket.destroy();
   };
 }
