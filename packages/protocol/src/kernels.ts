@@ -46,7 +46,7 @@ export interface EvolveRequest {
   /** `data_scraper.ts`, or `data_scraper` with a `language`. */
   target_module: string;
   content?: string;
-  /** Of a source in the kernel's MeshFS. */
+  /** Of a source in the kernel's MeshFS; by the core, in the mesh's. */
   pointer?: string;
   /** x-surgeon: edits of what runs, in place of a whole source. */
   edits?: Edit[];
@@ -147,6 +147,14 @@ export interface ModuleView {
   /** The version to go back to. */
   good: number | null;
   bounds: Bounds | null;
+  /** Of the version with the most weight: what it serves, and how it does; of others see `live`. */
+  routes: string[];
+  requests: number;
+  errors: number;
+  error_rate: number;
+  p50_ms: number | null;
+  p99_ms: number | null;
+  memory_bytes?: number | null;
   live: LiveView[];
 }
 
@@ -208,7 +216,8 @@ export interface PluginForKernel {
    * first and its place behind that.
    */
   fetchAll?(first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers>;
-  lateAnswer?(number: number): Promise<Answer>;
+  /** `gone`: nobody waits for it any more. */
+  lateAnswer?(number: number, gone: boolean): Promise<Answer>;
   describe(): PluginDescription;
   /** What the module's state is; only where `describe` says that there is one. */
   dehydrate(): Promise<unknown>;
@@ -235,7 +244,7 @@ export interface KernelForCore {
   fetch(module: string, method: string, path: string, headers: FlatHeaders, body: Body): Promise<Answer>;
   /** As the same of `PluginForKernel`, for one module. */
   fetchAll(module: string, first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers>;
-  lateAnswer(module: string, number: number): Promise<Answer>;
+  lateAnswer(module: string, number: number, gone: boolean): Promise<Answer>;
 }
 
 /** The core, as a kernel sees it. */
@@ -266,8 +275,8 @@ export interface RolloutRequest extends EvolveRequest {
   watch_ms?: number;
 }
 
-export interface RolledOut {
-  module: string;
+/** What holds of all kernels is that of the first. */
+export interface RolledOut extends Omit<Evolved, 'version' | 'digest'> {
   kernels: { kernel: string; version: number; digest: string }[];
   waves: number;
 }

@@ -5,7 +5,8 @@
  * What always holds: each request has its place, answered there or told as late; a late one's answer is kept until it is
  * asked for, once; one that fails, or has a body that is no text, is late too, so that it goes the ordinary way.
  */
-import type { Answer, Body, FlatHeaders, GatheredAnswers } from '@hauki/protocol';
+import { type Answer, type Body, Cancelled, type FlatHeaders, type GatheredAnswers } from '@hauki/protocol';
+import { Served } from './served.ts';
 
 /** What the answers of one message have, in characters: an answer that goes beyond goes alone. */
 const ANSWERS_CHARS = 256 * 1024;
@@ -24,12 +25,13 @@ function afterTurn(run: () => void, steps = STEPS): void {
   else queueMicrotask(() => afterTurn(run, steps - 1));
 }
 
-type Fetch = (method: string, url: string, headers: FlatHeaders, body: Body) => Answer | Promise<Answer>;
+/** `call` is the request's own: it ends when its client leaves. */
+type Fetch = (method: string, url: string, headers: FlatHeaders, body: Body, call: Served) => Answer | Promise<Answer>;
 
 /** Serves a microkernel's requests for one module, or a core's. */
 export class Gathered {
   readonly #fetch: Fetch;
-  readonly #late = new Map<number, Answer | Promise<Answer>>();
+  readonly #late = new Map<number, { answer: Answer | Promise<Answer>; call: Served }>();
 
   constructor(fetch: Fetch) {
     this.#fetch = fetch;
@@ -38,6 +40,7 @@ export class Gathered {
   /** As `PluginForKernel.fetchAll`. */
   fetchAll(first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers> {
     const given: (Answer | Promise<Answer>)[] = [];
+    const calls: Served[] = [];
     let waits = 0;
     let settled = () => {};
     for (let at = 0; at < requests.length; ) {
@@ -46,7 +49,9 @@ export class Gathered {
       const [method, url] = [requests[at] as string, requests[at + 1] as string];
       at += 3 + length;
       const place = given.length;
-      const answer = this.#begin(method, url, headers);
+      const call = new Served(undefined);
+      calls.push(call);
+      const answer = this.#begin(method, url, headers, call);
       given.push(answer);
       if (Array.isArray(answer)) continue;
       waits++;
@@ -62,7 +67,7 @@ export class Gathered {
         },
       );
     }
-    if (waits === 0) return this.#laid(first, given);
+    if (waits === 0) return this.#laid(first, given, calls);
     return new Promise((resolve) => {
       let timer: ReturnType<typeof setTimeout> | undefined;
       let is_last_turn = waits < given.length;
@@ -71,7 +76,7 @@ export class Gathered {
         if (over) return;
         over = true;
         clearTimeout(timer);
-        resolve(this.#laid(first, given));
+        resolve(this.#laid(first, given, calls));
       };
       settled = () => {
         if (waits === 0) finish();
@@ -85,22 +90,22 @@ export class Gathered {
     });
   }
 
-  #begin(method: string, url: string, headers: FlatHeaders): Answer | Promise<Answer> {
+  #begin(method: string, url: string, headers: FlatHeaders, call: Served): Answer | Promise<Answer> {
     try {
-      return this.#fetch(method, url, headers, null);
+      return this.#fetch(method, url, headers, null, call);
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  #laid(first: number, given: (Answer | Promise<Answer>)[]): GatheredAnswers {
+  #laid(first: number, given: (Answer | Promise<Answer>)[], calls: Served[]): GatheredAnswers {
     const laid: GatheredAnswers = [];
     let room = ANSWERS_CHARS;
     for (let place = 0; place < given.length; place++) {
       const answer = given[place]!;
       const chars = Array.isArray(answer) ? charsOf(answer) : Number.POSITIVE_INFINITY;
       if (chars > room) {
-        this.#late.set(first + place, answer);
+        this.#late.set(first + place, { answer, call: calls[place]! });
         laid.push(0);
         continue;
       }
@@ -113,12 +118,14 @@ export class Gathered {
     return laid;
   }
 
-  /** As `PluginForKernel.lateAnswer`. */
-  async lateAnswer(number: number): Promise<Answer> {
-    const answer = this.#late.get(number);
+  /** As `PluginForKernel.lateAnswer`; with the call that asks for it ends the request's own. */
+  async lateAnswer(number: number, gone: boolean, by?: Pick<Served, 'onabort'>): Promise<Answer> {
+    const late = this.#late.get(number);
     this.#late.delete(number);
-    if (answer === undefined) throw new RangeError(`there is no late answer ${number}`);
-    return answer;
+    if (late === undefined) throw new RangeError(`there is no late answer ${number}`);
+    if (gone) late.call.abort(new Cancelled({ method: 'fetch', why: 'the client has gone', may_have_run: true }));
+    else if (by) by.onabort = (reason) => late.call.abort(reason);
+    return late.answer;
   }
 }
 

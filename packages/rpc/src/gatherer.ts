@@ -112,12 +112,13 @@ export class Gatherer {
 
   /** An answer that was not there yet, or is more than a text. */
   async #late(number: number, signal: CallSignal | undefined): Promise<Answer> {
-    const gone = signal?.aborted;
-    const answer = (await this.#powers.call('lateAnswer', [number], signal && !gone ? { signal } : {})) as Answer;
+    const gone = signal?.aborted ?? false;
+    const options = signal && !gone ? { signal } : {};
+    const answer = (await this.#powers.call('lateAnswer', [number, gone], options)) as Answer;
     if (!gone) return answer;
     const body = Array.isArray(answer) ? (answer[2] as AsyncIterable<unknown> | null) : null;
     await body?.[Symbol.asyncIterator]?.().return?.();
-    throw left(signal);
+    throw left(signal!);
   }
 }
 

@@ -5,6 +5,7 @@ import type { Answer, FlatHeaders } from '@hauki/protocol';
 import fc from 'fast-check';
 import { Gathered } from '../src/gathered.ts';
 import { Gatherer } from '../src/gatherer.ts';
+import { Served } from '../src/served.ts';
 
 type Fetch = ConstructorParameters<typeof Gathered>[0];
 type Call = ConstructorParameters<typeof Gatherer>[0]['call'];
@@ -12,13 +13,16 @@ type Call = ConstructorParameters<typeof Gatherer>[0]['call'];
 /** Both halves, joined as a session joins them: by JSON; `calls` has what crossed. */
 function joined(fetch: Fetch) {
   const gathered = new Gathered(fetch);
+  const leaver = new Served(undefined);
   const calls: string[] = [];
   const call: Call = async (method, params) => {
     calls.push(method);
     const [first, list] = JSON.parse(JSON.stringify(params)) as [number, string[]];
-    return method === 'fetchAll' ? gathered.fetchAll(first, list) : gathered.lateAnswer(first);
+    return method === 'fetchAll'
+      ? gathered.fetchAll(first, list)
+      : gathered.lateAnswer(first, params[1] as boolean, leaver);
   };
-  return { gatherer: new Gatherer({ call }), calls };
+  return { gatherer: new Gatherer({ call }), calls, leaver };
 }
 
 const answering = (list: unknown, late: unknown = 'late') =>
@@ -99,6 +103,29 @@ describe('requests of one turn', () => {
     let alone = 0;
     while (!gatherer.takes()) alone++;
     assert.ok(alone > 0 && alone < 10_000);
+  });
+
+  it('tell their handlers when their clients leave, before and after an answer was late', async () => {
+    const told: string[] = [];
+    const { gatherer, calls, leaver } = joined(
+      (_method, url, _headers, _body, call) =>
+        new Promise((_resolve, reject) =>
+          call.signal.addEventListener('abort', () => {
+            told.push(url);
+            reject(new Error('left'));
+          }),
+        ),
+    );
+    const signal = { aborted: false, reason: 'gone', addEventListener() {}, removeEventListener() {} };
+    const before = gatherer.fetch('GET', '/before', [], signal);
+    signal.aborted = true;
+    await assert.rejects(before);
+    const after = gatherer.fetch('GET', '/after', [], undefined);
+    while (calls.filter((method) => method === 'lateAnswer').length < 2)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    leaver.abort('left');
+    await assert.rejects(after);
+    assert.deepEqual(told, ['/before', '/after']);
   });
 
   it('all fail with the call', async () => {
@@ -189,8 +216,8 @@ describe('a list of answers', () => {
   it('gives each late answer once', async () => {
     const gathered = new Gathered(() => [200, [], new Uint8Array([1])]);
     assert.deepEqual(await gathered.fetchAll(7, ['GET', '/', 0]), [0]);
-    assert.deepEqual(await gathered.lateAnswer(7), [200, [], new Uint8Array([1])]);
-    await assert.rejects(gathered.lateAnswer(7), /no late answer 7/);
-    await assert.rejects(gathered.lateAnswer(8), /no late answer 8/);
+    assert.deepEqual(await gathered.lateAnswer(7, false), [200, [], new Uint8Array([1])]);
+    await assert.rejects(gathered.lateAnswer(7, false), /no late answer 7/);
+    await assert.rejects(gathered.lateAnswer(8, false), /no late answer 8/);
   });
 });

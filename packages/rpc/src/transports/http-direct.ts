@@ -155,7 +155,7 @@ export class Direct {
 
   /** Answers the request with all that there is. False, with nothing written, where that is for node:http to do. */
   answer(status: number, headers: FlatHeaders, body: string | Uint8Array): boolean {
-    if (!(Number.isInteger(status) && status >= 200 && status <= 599)) return false;
+    if (this.#response || !(Number.isInteger(status) && status >= 200 && status <= 599)) return false;
     let head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'unknown'}\r\n`;
     let dated = false;
     for (let i = 0; i + 1 < headers.length; i += 2) {
@@ -181,6 +181,11 @@ export class Direct {
     }
     this.#next(taken);
     return true;
+  }
+
+  /** The response that `response` gave, if any. */
+  get begun(): ServerResponse | undefined {
+    return this.#response;
   }
 
   /** A response of node:http for the request, for all that `answer` does not do: one for each request. */

@@ -152,11 +152,16 @@ function drained(response: ServerResponse): Promise<void> {
   });
 }
 
+/** An error as an answer, with `more` headers. */
+export const errorAnswer = (error: MeshError, more: FlatHeaders = []): Answer => [
+  error.status,
+  ['content-type', 'application/json', ...more],
+  JSON.stringify({ status: 'error', error: toWire(error) }),
+];
+
 /** Answers with an error, or cuts an answer that has begun. */
-export function writeError(to: Answering, error: MeshError): void {
-  const response = to instanceof Direct ? to.response() : to;
-  if (response.headersSent || response.destroyed) return void response.destroy();
-  const body = JSON.stringify({ status: 'error', error: toWire(error) });
-  response.writeHead(error.status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
-  response.end(body);
+export function writeError(to: Answering, error: MeshError, more: FlatHeaders = []): void {
+  const begun = to instanceof Direct ? to.begun : to;
+  if (begun?.headersSent || begun?.destroyed) return void begun.destroy();
+  void writeAnswer(to, errorAnswer(error, more));
 }
