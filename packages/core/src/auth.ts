@@ -8,6 +8,7 @@ import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, r
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { Forbidden, Unauthorised } from '@hauki/protocol';
+import type { Asked } from '@hauki/rpc/node';
 import { ADMIN, demand, NODE, type Principal, type Scope } from './rights.ts';
 import { hashOf, newSecret, type TokenStore } from './tokens.ts';
 
@@ -49,6 +50,8 @@ function loadToken(file: string): string {
 export class Auth {
   /** By the hashes of their tokens: how long it takes to look for one tells nothing of a token. */
   readonly #first: Map<string, Principal>;
+  /** The hash of the token that a connection last asked with. */
+  readonly #hashed = new WeakMap<object, { token: string; hash: string }>();
   readonly #hosts: Set<string>;
   readonly #tokens: TokenStore | undefined;
 
@@ -62,7 +65,7 @@ export class Auth {
   }
 
   /** Refuses requests that name another host, or come from a page of another origin. */
-  checkOrigin(request: IncomingMessage): void {
+  checkOrigin(request: Pick<Asked, 'headers'>): void {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     const host = named(request.headers.host ?? '');
     if (!this.#hosts.has(host))
@@ -77,9 +80,9 @@ export class Auth {
   }
 
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
-  bearer(token: string): Principal {
+  bearer(token: string, hash = hashOf(token)): Principal {
     // An empty token file must not let in whoever says nothing.
-    const found = token === '' ? undefined : this.#find(token);
+    const found = token === '' ? undefined : this.#find(hash);
     if (!found)
       throw new Unauthorised({
         why: 'This token is not known here: it is wrong, was revoked, or has expired. `hauki token` prints the right one',
@@ -87,18 +90,24 @@ export class Auth {
     return found;
   }
 
-  #find(token: string): Principal | undefined {
-    return this.#first.get(hashOf(token)) ?? this.#tokens?.find(token);
+  #find(hash: string): Principal | undefined {
+    return this.#first.get(hash) ?? this.#tokens?.findHash(hash);
   }
 
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */
-  authenticate(request: IncomingMessage): Principal {
+  authenticate(request: Pick<Asked, 'headers' | 'socket'>): Principal {
     const header = request.headers.authorization;
     if (header === undefined)
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(header)?.[1];
     if (token === undefined) throw new Unauthorised({ why: 'The Authorization header is not "Bearer <token>"' });
-    return this.bearer(token);
+    // What a connection asks with is as a rule the same each time.
+    let hashed = this.#hashed.get(request.socket);
+    if (hashed?.token !== token) {
+      hashed = { token, hash: hashOf(token) };
+      this.#hashed.set(request.socket, hashed);
+    }
+    return this.bearer(token, hashed.hash);
   }
 
   /** Who sends this request, if its token has the scope. Throws Unauthorised or Forbidden. */

@@ -26,7 +26,7 @@ import {
   toWire,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
-import { UPGRADE_PROTOCOL } from '@hauki/rpc/node';
+import { readDirectly, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { Callers } from './callers.ts';
@@ -308,6 +308,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       refuse(socket, error);
     }
   };
+  const endDirect = readDirectly(app.server, (request, by) => gateway.take(request, by));
   app.server.on('upgrade', (request, socket, head) => void upgrade(request, socket as Socket, head));
 
   return {
@@ -331,6 +332,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       await lasting.close();
       await gatewaySockets.close();
       for (const socket of upgraded) socket.destroy();
+      endDirect();
       app.server.closeAllConnections();
       await app.close();
       tokens.close();

@@ -82,7 +82,12 @@ export class TokenStore {
 
   /** Whose token this is; undefined where it is unknown, revoked or expired. */
   find(token: string): Principal | undefined {
-    const known = this.#by_hash.get(hashOf(token));
+    return this.findHash(hashOf(token));
+  }
+
+  /** The same by its hash. */
+  findHash(hash: string): Principal | undefined {
+    const known = this.#by_hash.get(hash);
     return known && !this.#isOver(known) ? known.principal : undefined;
   }
 

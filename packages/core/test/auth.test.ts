@@ -26,7 +26,7 @@ const open = (hosts: string[] = []) => {
   return { dir, auth, admin: token('admin'), node: token('node') };
 };
 
-const asks = (headers: Record<string, string | undefined>) => ({ headers }) as unknown as IncomingMessage;
+const asks = (headers: Record<string, string | undefined>) => ({ headers, socket: {} }) as unknown as IncomingMessage;
 const bearer = (token: string) => asks({ authorization: `Bearer ${token}` });
 
 const refuses = (run: () => unknown, kind: ErrorClass<any>, pattern: RegExp) =>

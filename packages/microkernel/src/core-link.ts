@@ -17,7 +17,7 @@ import {
   PluginFailed,
   RemoteError,
 } from '@hauki/protocol';
-import { type CallSignal, remote, type Served, Session, serve } from '@hauki/rpc';
+import { type CallSignal, Gathered, remote, type Served, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, errorAnswer, streamTransport } from '@hauki/rpc/node';
 import type { Kernel } from './kernel.ts';
 import { lineOf } from './lines.ts';
@@ -159,12 +159,26 @@ export class CoreLink {
       ? await dialSocket(core_socket)
       : await dialUpgrade(core_url, KERNEL_LINK, token, LIMITS.handshake_ms);
     const host = new URL(url).host;
+    const gathered = new Map<string, Gathered>();
+    /** Of a module that there is: a name that is none is not kept. */
+    const gatheredOf = (name: string): Gathered => {
+      if (!kernel.module(name)) throw new ModuleUnknown({ module: name });
+      const known = gathered.get(name);
+      if (known) return known;
+      const made = new Gathered((method, path, headers, body, call) =>
+        fetch([name, method, path, headers, body], new Leaving(call)),
+      );
+      gathered.set(name, made);
+      return made;
+    };
     const mine: KernelForCore = {
       evolve: async (request, by) => kernel.evolve(checkEvolve(request), by),
       rollback: (module, version, by) => kernel.rollback(module, version ?? undefined, by),
       remove: (module, by) => kernel.remove(module, by),
       modules: async () => kernel.modules(),
       fetch: (...asked) => fetch(asked),
+      fetchAll: (name, first, requests) => gatheredOf(name).fetchAll(first, requests),
+      lateAnswer: (name, number, gone) => gatheredOf(name).lateAnswer(number, gone),
     };
     const fetch = async ([name, method, path, headers, body]: Fetch, signal?: CallSignal): Promise<Answer> => {
       const module = kernel.module(name);
@@ -188,17 +202,19 @@ export class CoreLink {
         return errorAnswer(failure(name, error, log), provenance(blamedFor(error)));
       }
     };
-    const others = serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetch']);
+    const others = serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetchAll']);
     const session = new Session({
       transport: streamTransport(stream),
-      dispatch: (method, params, from, call) =>
-        method === 'fetch' && Array.isArray(params)
-          ? fetch(params as Fetch, new Leaving(call))
-          : others(method, params, from, call),
+      dispatch: (method, params, from, call) => {
+        if (!Array.isArray(params)) return others(method, params, from, call);
+        if (method === 'fetch') return fetch(params as Fetch, new Leaving(call));
+        if (method === 'lateAnswer') return gatheredOf(params[0]).lateAnswer(params[1], params[2], call);
+        return others(method, params, from, call);
+      },
       timeout_ms: LIMITS.handshake_ms,
     });
     try {
-      await remote<CoreForKernel>(session).register({ kernel: kernel.name, url }, this.#summaries());
+      await remote<CoreForKernel>(session).register({ kernel: kernel.name, url, gathers: true }, this.#summaries());
     } catch (error) {
       session.close('registering failed');
       throw error;

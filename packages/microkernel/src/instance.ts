@@ -27,7 +27,7 @@ import {
   RemoteError,
   SourceRejected,
 } from '@hauki/protocol';
-import { type CallerKey, type CallSignal, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
+import { type CallerKey, type CallSignal, Channel, Gatherer, makeCallerKey, openSession, Session } from '@hauki/rpc';
 import { dialTcp, isWhole } from '@hauki/rpc/node';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
@@ -124,8 +124,8 @@ function cleanDescription(said: PluginDescription): PluginDescription {
       stage: 'routes',
       reason: `${JSON.stringify(wrong.slice(0, 200))} is no route: a method or *, and a path such as /users/:id`,
     });
-  const { state } = said ?? {};
-  return { routes, state: state === 'hooks' || state === 'export' ? state : 'none' };
+  const { state, gathers } = said ?? {};
+  return { routes, state: state === 'hooks' || state === 'export' ? state : 'none', gathers: gathers === true };
 }
 
 export class Instance {
@@ -139,6 +139,8 @@ export class Instance {
   readonly gone: Promise<string>;
   readonly #session: Session;
   readonly #agent: Agent;
+  /** Where its guest takes requests together. */
+  readonly #gatherer: Gatherer | undefined;
   #in_flight = 0;
   /** Of these, WebSockets. */
   #sockets = 0;
@@ -157,6 +159,8 @@ export class Instance {
     this.description = description;
     this.#session = session;
     this.#agent = agent;
+    if (description.gathers)
+      this.#gatherer = new Gatherer({ call: (method, params, options) => session.call(method, params, options) });
     this.gone = session.closed;
   }
 
@@ -191,8 +195,11 @@ export class Instance {
     const began = performance.now();
     let streams = false;
     try {
-      const options = signal ? { signal } : {};
-      const answer = checkAnswer(await this.#session.call('fetch', [method, url, headers, body], options), headers);
+      const asked =
+        body === null && this.#gatherer?.takes()
+          ? this.#gatherer.fetch(method, url, headers, signal)
+          : this.#session.call('fetch', [method, url, headers, body], signal ? { signal } : {});
+      const answer = checkAnswer(await asked, headers);
       this.stats.note(performance.now() - began, answer[0] >= 500);
       const [, , given] = answer;
       if (!isWhole(given)) {

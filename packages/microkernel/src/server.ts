@@ -33,12 +33,15 @@ import {
   Unauthorised,
 } from '@hauki/protocol';
 import {
+  type Answering,
+  type Asked,
   answerUpgrade,
   bodyOf,
   callWebSocket,
   hasBody,
   headersOf,
   leaving,
+  readDirectly,
   wantsWebSocket,
   writeAnswer,
   writeError,
@@ -93,7 +96,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...(options.host_names ?? [])].map((h) => h.toLowerCase()));
 
   /** Who asks. Throws Unauthorised or Forbidden. */
-  const whoAsks = (request: IncomingMessage): string | Promise<string> => {
+  const whoAsks = (request: Asked): string | Promise<string> => {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     if (!hosts.has(named(request.headers.host ?? '')))
       throw new Forbidden({
@@ -122,6 +125,12 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     else if (target.kind === 'refused')
       writeError(response, new BadInput({ what: 'the request target', why: target.why }));
     else own(request, response);
+  });
+  const endDirect = readDirectly(server, (request, by) => {
+    const target = readTarget(request.url!, kernel.aliases);
+    if (target.kind !== 'plugin') return false;
+    void serve(request, by, target);
+    return true;
   });
   const app = Fastify({
     bodyLimit: KERNEL_LIMITS.body_bytes,
@@ -207,21 +216,21 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   await app.register(kernelRoutes, { kernel });
 
   /** Gives a request to a version of the module, and its answer back. */
-  const serve = async (request: IncomingMessage, response: ServerResponse, target: Target & { kind: 'plugin' }) => {
+  const serve = async (request: Asked, to: Answering, target: Target & { kind: 'plugin' }) => {
     try {
       const module = kernel.module(target.module);
       if (!module) throw new ModuleUnknown({ module: target.module });
       const by = whoAsks(request);
       const who = typeof by === 'string' ? by : await by;
       const served = requestOf(module, request, target, who !== 'anonymous');
-      const body = hasBody(request) ? await bodyOf(request) : null;
+      const body = hasBody(request) ? await bodyOf(request as IncomingMessage) : null;
       const { answer, instance } = await module.serve(
         { ...served, body, signal: leaving(request) },
         askedVersion(request),
       );
-      await writeAnswer(response, answer, provenance(instance));
+      await writeAnswer(to, answer, provenance(instance));
     } catch (error) {
-      writeError(response, failure(target.module, error, log), provenance(blamedFor(error)));
+      writeError(to, failure(target.module, error, log), provenance(blamedFor(error)));
     }
   };
 
@@ -245,6 +254,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     },
     async close() {
       ending.abort();
+      endDirect();
       server.closeAllConnections();
       await app.close();
     },
@@ -257,7 +267,7 @@ const WITH_TOKEN = new Set([PREFIX]);
 const WITHOUT_TOKEN = new Set([PREFIX, 'authorization']);
 
 /** The version that a caller names. */
-function askedVersion({ headers }: IncomingMessage): string | undefined {
+function askedVersion({ headers }: Pick<Asked, 'headers'>): string | undefined {
   const asked = headers[VERSION_HEADER];
   return typeof asked === 'string' ? asked : undefined;
 }
@@ -265,7 +275,7 @@ function askedVersion({ headers }: IncomingMessage): string | undefined {
 /** The request as the module sees it, but for its body. */
 function requestOf(
   module: Module,
-  request: IncomingMessage,
+  request: Asked,
   { path, query }: { path: string; query: string },
   strip_token: boolean,
 ): { method: string; url: string; headers: FlatHeaders } {

@@ -200,10 +200,24 @@ export interface PluginDescription {
   routes: string[];
   /** How its state is handed over. */
   state: 'hooks' | 'export' | 'none';
+  /** Whether it has `fetchAll` and `lateAnswer`. */
+  gathers?: boolean;
 }
+
+/** Answers of requests that came together, laid end to end. */
+export type GatheredAnswers = (string | number | null)[];
 
 export interface PluginForKernel {
   fetch(method: string, url: string, headers: FlatHeaders, body: Body): Answer | Promise<Answer>;
+  /**
+   * The same for requests without bodies that came together: of each its method, its URL, how many items its headers are,
+   * and these. Of each answer its status, how many items its headers are, these, and its body, where that is a text or
+   * nothing; 0 for one that is not there yet or is more than that: `lateAnswer` gives it, once, by the number of the
+   * first and its place behind that.
+   */
+  fetchAll?(first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers>;
+  /** `gone`: nobody waits for it any more. */
+  lateAnswer?(number: number, gone: boolean): Promise<Answer>;
   describe(): PluginDescription;
   /** What the module's state is; only where `describe` says that there is one. */
   dehydrate(): Promise<unknown>;
@@ -216,6 +230,8 @@ export interface KernelInfo {
   kernel: string;
   /** Where it listens itself. */
   url: string;
+  /** Whether it has `fetchAll` and `lateAnswer`. */
+  gathers?: boolean;
 }
 
 /** A kernel, as the core sees it over its link. */
@@ -226,6 +242,9 @@ export interface KernelForCore {
   modules(): Promise<ModuleView[]>;
   /** A request for a module, from the gateway. `path` is the module's own, with its query. */
   fetch(module: string, method: string, path: string, headers: FlatHeaders, body: Body): Promise<Answer>;
+  /** As the same of `PluginForKernel`, for one module. */
+  fetchAll(module: string, first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers>;
+  lateAnswer(module: string, number: number, gone: boolean): Promise<Answer>;
 }
 
 /** The core, as a kernel sees it. */

@@ -3,6 +3,8 @@ export * from './channel.ts';
 export type { Encoded, Gives, Takes } from './codec.ts';
 export { decodeValue } from './codec-decode.ts';
 export { encodeValue } from './codec-encode.ts';
+export { Gathered } from './gathered.ts';
+export { Gatherer } from './gatherer.ts';
 export * from './ghost.ts';
 export * from './handshake.ts';
 export { isClass } from './lineage.ts';

@@ -2,7 +2,7 @@
  * The gateway: requests below /api/plugins/ go to a kernel that holds the module, over the kernel's link, and their
  * answers come back the same way. The token of the mesh is not passed on.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import {
   BadInput,
   describe,
@@ -14,7 +14,16 @@ import {
   readTarget,
   type Target,
 } from '@hauki/protocol';
-import { bodyOf, hasBody, headersOf, leaving, writeAnswer, writeError } from '@hauki/rpc/node';
+import {
+  type Answering,
+  type Asked,
+  bodyOf,
+  hasBody,
+  headersOf,
+  leaving,
+  writeAnswer,
+  writeError,
+} from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
 import { CALL, demand } from '../rights.ts';
 import type { Kernels } from './kernels.ts';
@@ -24,7 +33,7 @@ const KEY = 'x-hauki-key';
 const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
 
 /** What a module hears of a request's headers, and the key by which its kernel is chosen. */
-export function forwarded(request: IncomingMessage, module: string): { headers: FlatHeaders; key: string | undefined } {
+export function forwarded(request: Asked, module: string): { headers: FlatHeaders; key: string | undefined } {
   const headers = headersOf(request, KEPT_BACK);
   headers.push('x-forwarded-prefix', prefixOf(module));
   const key = request.headers[KEY];
@@ -41,7 +50,7 @@ export class Gateway {
   }
 
   /** Takes a request that is for a module. False: it is for the core itself. */
-  take(request: IncomingMessage, response: ServerResponse): boolean {
+  take(request: Asked, response: Answering): boolean {
     const raw = request.url ?? '';
     // Nearly all others; what is spelled in any other way is none of a module's.
     if (!raw.startsWith(PLUGINS) && raw.startsWith('/')) return false;
@@ -51,11 +60,7 @@ export class Gateway {
     return true;
   }
 
-  async #serve(
-    request: IncomingMessage,
-    response: ServerResponse,
-    target: Exclude<Target, { kind: 'own' }>,
-  ): Promise<void> {
+  async #serve(request: Asked, response: Answering, target: Exclude<Target, { kind: 'own' }>): Promise<void> {
     try {
       this.#auth.checkOrigin(request);
       demand(this.#auth.authenticate(request), { scope: [...CALL, 'evolve'] });
@@ -68,7 +73,7 @@ export class Gateway {
           method: request.method ?? 'GET',
           path: path + query,
           headers,
-          body: hasBody(request) ? await bodyOf(request) : null,
+          body: hasBody(request) ? await bodyOf(request as IncomingMessage) : null,
           signal: leaving(request),
         },
         key,

@@ -29,13 +29,15 @@ import {
   type RolledOut,
   type RolloutRequest,
 } from '@hauki/protocol';
-import type { CallSignal, Session } from '@hauki/rpc';
+import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
 
 export interface RegisteredKernel {
   info: KernelInfo;
   modules: ModuleSummary[];
   rpc: KernelForCore;
   session: Session;
+  /** By module; undefined where it takes requests one by one. */
+  gatherers: Map<string, Gatherer> | undefined;
   since: number;
 }
 
@@ -118,8 +120,10 @@ export class Kernels {
     let last: unknown;
     for (const kernel of this.order(module, key).slice(0, TRIES)) {
       try {
-        const args = [module, method, path, headers, body];
-        const answer = (await kernel.session.call('fetch', args, { signal })) as Answer;
+        const gatherer = body === null ? gathererOf(kernel, module) : undefined;
+        const answer = gatherer?.takes()
+          ? await gatherer.fetch(method, path, headers, signal)
+          : ((await kernel.session.call('fetch', [module, method, path, headers, body], { signal })) as Answer);
         return { answer, kernel: kernel.info.kernel };
       } catch (error) {
         last = error;
@@ -257,6 +261,15 @@ export class Kernels {
     );
     return done.filter((_, i) => outcomes[i]!.status === 'rejected').map(({ kernel }) => kernel.info.kernel);
   }
+}
+
+/** What a kernel's requests for a module are gathered by. */
+function gathererOf({ gatherers, session }: RegisteredKernel, module: string): Gatherer | undefined {
+  const known = gatherers?.get(module);
+  if (known || !gatherers) return known;
+  const made = new Gatherer({ call: (method, params, options) => session.call(method, [module, ...params], options) });
+  gatherers.set(module, made);
+  return made;
 }
 
 /** Whether a request that failed so may be sent to another kernel. */

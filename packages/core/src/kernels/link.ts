@@ -43,6 +43,7 @@ export function serveKernel(
         modules: summaries(modules),
         rpc: remote<KernelForCore>(session, { timeout_ms: LIMITS.clone_ms }),
         session,
+        gatherers: info.gathers === true ? new Map() : undefined,
         since: Date.now(),
       };
       kernels.register(kernel);

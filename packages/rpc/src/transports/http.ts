@@ -7,6 +7,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Answer, type Body, type FlatHeaders, type MeshError, toWire } from '@hauki/protocol';
 import type { CallSignal } from '../session.ts';
+import { type Asked, Direct } from './http-direct.ts';
 
 /** A body up to this is gathered before the call; a larger one, or one of unknown size, is a stream. */
 const WHOLE_BYTES = 64 * 1024;
@@ -29,7 +30,7 @@ export const isWhole = (body: Body): body is null | string | Uint8Array =>
   body === null || typeof body === 'string' || body instanceof Uint8Array;
 
 /** The headers of a request that go along, but for those that `without` names. */
-export function headersOf({ rawHeaders }: IncomingMessage, without: ReadonlySet<string>): FlatHeaders {
+export function headersOf({ rawHeaders }: Pick<Asked, 'rawHeaders'>, without: ReadonlySet<string>): FlatHeaders {
   const headers: FlatHeaders = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i]!.toLowerCase();
@@ -39,7 +40,7 @@ export function headersOf({ rawHeaders }: IncomingMessage, without: ReadonlySet<
 }
 
 /** Whether a request says that it has a body. */
-export const hasBody = ({ headers }: IncomingMessage): boolean =>
+export const hasBody = ({ headers }: Pick<Asked, 'headers'>): boolean =>
   (headers['content-length'] ?? '0') !== '0' || headers['transfer-encoding'] !== undefined;
 
 /** The body of a request: bytes where it is small, else a stream of them. */
@@ -80,7 +81,7 @@ class Departure implements CallSignal {
 /** Aborted when the connection of the request ends; one for each connection. */
 const connections = new WeakMap<object, Departure>();
 
-export function leaving({ socket }: IncomingMessage): CallSignal {
+export function leaving({ socket }: Pick<Asked, 'socket'>): CallSignal {
   const known = connections.get(socket);
   if (known) return known;
   const departure = new Departure();
@@ -89,12 +90,15 @@ export function leaving({ socket }: IncomingMessage): CallSignal {
   return departure;
 }
 
+/** What a request is answered by. */
+export type Answering = ServerResponse | Direct;
+
 /** Writes an answer, with `more` headers. Rejects, with nothing written, where its headers cannot be sent. */
-export async function writeAnswer(
-  response: ServerResponse,
+export function writeAnswer(
+  to: Answering,
   [status, headers, body]: Answer,
   more: FlatHeaders = [],
-): Promise<void> {
+): void | Promise<void> {
   const whole = isWhole(body);
   const sent: FlatHeaders = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
@@ -102,7 +106,14 @@ export async function writeAnswer(
     // The length of a whole body is counted here; of a streamed one it is held to what it says.
     if (!HOP.has(name) && !(whole && name === 'content-length')) sent.push(headers[i]!, headers[i + 1]!);
   }
-  sent.push(...more);
+  for (const text of more) sent.push(text);
+  if (!(to instanceof Direct)) return writeResponse(to, status, sent, body);
+  if (whole && status !== 204 && status !== 304 && to.answer(status, sent, body ?? '')) return undefined;
+  return writeResponse(to.response(), status, sent, body);
+}
+
+async function writeResponse(response: ServerResponse, status: number, sent: FlatHeaders, body: Body): Promise<void> {
+  const whole = isWhole(body);
   if (whole && status !== 204 && status !== 304)
     sent.push('content-length', String(typeof body === 'string' ? Buffer.byteLength(body) : (body?.length ?? 0)));
   try {
@@ -149,7 +160,8 @@ export const errorAnswer = (error: MeshError, more: FlatHeaders = []): Answer =>
 ];
 
 /** Answers with an error, or cuts an answer that has begun. */
-export function writeError(response: ServerResponse, error: MeshError, more: FlatHeaders = []): void {
-  if (response.headersSent || response.destroyed) return void response.destroy();
-  void writeAnswer(response, errorAnswer(error, more));
+export function writeError(to: Answering, error: MeshError, more: FlatHeaders = []): void {
+  const begun = to instanceof Direct ? to.begun : to;
+  if (begun?.headersSent || begun?.destroyed) return void begun.destroy();
+  void writeAnswer(to, errorAnswer(error, more));
 }

@@ -6,13 +6,13 @@
  * is there at once goes along whole, any other is a stream whose reader's leaving ends it.
  */
 import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
-import { isClass, type Served } from '@hauki/rpc';
+import { Gathered, isClass, type Served } from '@hauki/rpc';
 import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 
 type Handler = (request: Request, env: object, context: object) => unknown;
 /** The call that brings a request. */
-type Call = Pick<Served, 'signal' | 'abort'>;
+type Call = Pick<Served, 'signal' | 'abort' | 'onabort'>;
 
 const ROUTES = 512;
 const EMPTY = new Set([101, 204, 205, 304]);
@@ -40,17 +40,33 @@ export function pluginObject(
     passThroughOnException() {},
   };
 
-  const plugin: PluginForKernel = {
-    // Not async: what a handler has at once is answered at once.
-    fetch(method, url, headers, body) {
-      const socket = isUpgrade(headers) ? body : undefined;
-      const { call } = env;
-      const request = make(method, url, headers, socket === undefined ? body : null, call);
-      const given = Reflect.apply(handler, app, [request, env, context]) as { then?: unknown } | null | undefined;
-      const answered = (answer: unknown) => answerOf(answer, socket, call);
-      return typeof given?.then === 'function' ? Promise.resolve(given).then(answered) : answered(given);
-    },
-    describe: () => ({ routes: routesOf(module, app), state: hooks ? 'hooks' : keeps ? 'export' : 'none' }),
+  /** Not async: what a handler has at once is answered at once. */
+  const serve = (method: string, url: string, headers: FlatHeaders, body: Body, call: Call | undefined) => {
+    const socket = isUpgrade(headers) ? body : undefined;
+    const request = make(method, url, headers, socket === undefined ? body : null, call);
+    const given = Reflect.apply(handler, app, [request, env, context]) as { then?: unknown } | null | undefined;
+    const answered = (answer: unknown) => answerOf(answer, socket, call);
+    return typeof given?.then === 'function' ? Promise.resolve(given).then(answered) : answered(given);
+  };
+  const gathered = new Gathered((method, url, headers, body, call) => {
+    const before = env.call;
+    env.call = call;
+    try {
+      return serve(method, url, headers, body, call);
+    } finally {
+      if (before) env.call = before;
+      else delete env.call;
+    }
+  });
+  const plugin: Required<PluginForKernel> = {
+    fetch: (method, url, headers, body) => serve(method, url, headers, body, env.call),
+    fetchAll: (first, requests) => gathered.fetchAll(first, requests),
+    lateAnswer: (number, gone) => gathered.lateAnswer(number, gone, env.call),
+    describe: () => ({
+      routes: routesOf(module, app),
+      state: hooks ? 'hooks' : keeps ? 'export' : 'none',
+      gathers: true,
+    }),
     dehydrate: async () => (hooks ? dehydrate() : keeps ? state : undefined),
     async hydrate(given, from_version) {
       if (hooks) await hydrate(given, from_version);

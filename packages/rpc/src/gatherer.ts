@@ -1,0 +1,126 @@
+/**
+ * Requests without bodies that come for one module in one turn of the event loop go to whoever serves it as one call, and
+ * their answers come back as one: a call for each would take as long as all else that is done for it. `gathered.ts` is
+ * the other half.
+ *
+ * What always holds: a request is answered at its own place of the list, or alone where that says that it is late; what
+ * comes is a stranger's word, and a list that cannot be one fails what it has not answered before; a late answer is
+ * asked for also when nobody waits any more, so that the guest keeps none.
+ */
+import { type Answer, Cancelled, describe, type FlatHeaders } from '@hauki/protocol';
+import type { CallSignal } from './session.ts';
+
+/** Requests of one call, and their characters: a message has 8 MiB, and JSON makes six of one. */
+const [REQUESTS, REQUESTS_CHARS] = [64, 512 * 1024];
+/** Where most answers were not there in time to go with others, so many requests go alone before that is tried again. */
+const ALONE = 256;
+
+export interface GathererPowers {
+  call(method: 'fetchAll' | 'lateAnswer', params: unknown[], options: { signal?: CallSignal }): Promise<unknown>;
+  /** At the end of the turn. */
+  afterTurn?(run: () => void): void;
+}
+
+interface Waiting {
+  signal: CallSignal | undefined;
+  resolve(answer: Answer | Promise<Answer>): void;
+  reject(error: unknown): void;
+}
+
+export class Gatherer {
+  readonly #powers: GathererPowers;
+  #waiting: Waiting[] = [];
+  #requests: (string | number)[] = [];
+  #chars = 0;
+  #next = 0;
+  /** So many requests go alone, since most were late. */
+  #alone = 0;
+
+  constructor(powers: GathererPowers) {
+    this.#powers = powers;
+  }
+
+  /** Whether the next request had better go with others. */
+  takes(): boolean {
+    if (this.#alone === 0) return true;
+    this.#alone--;
+    return false;
+  }
+
+  /** Gives what the guest calls its answer. Rejects as the call does. */
+  fetch(method: string, url: string, headers: FlatHeaders, signal: CallSignal | undefined): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const { afterTurn = setImmediate } = this.#powers;
+      if (this.#waiting.push({ signal, resolve, reject }) === 1) afterTurn(this.#sendOf(this.#waiting));
+      this.#requests.push(method, url, headers.length);
+      this.#chars += url.length;
+      for (const text of headers) {
+        this.#requests.push(text);
+        this.#chars += text.length;
+      }
+      if (this.#waiting.length >= REQUESTS || this.#chars >= REQUESTS_CHARS) this.#send();
+    });
+  }
+
+  readonly #sendOf = (waiting: Waiting[]) => () => {
+    if (this.#waiting === waiting) this.#send();
+  };
+
+  #send(): void {
+    const waiting = this.#waiting;
+    const first = this.#next;
+    this.#next += waiting.length;
+    const answers = this.#powers.call('fetchAll', [first, this.#requests], {});
+    this.#waiting = [];
+    this.#requests = [];
+    this.#chars = 0;
+    answers.then(
+      (list) => this.#settle(first, waiting, Array.isArray(list) ? list : []),
+      (error) => {
+        for (const { reject } of waiting) reject(error);
+      },
+    );
+  }
+
+  #settle(first: number, waiting: Waiting[], list: unknown[]): void {
+    let at = 0;
+    let late = 0;
+    for (let i = 0; i < waiting.length; i++) {
+      const { signal, resolve, reject } = waiting[i]!;
+      const status = list[at++];
+      if (status === 0) {
+        late++;
+        resolve(this.#late(first + i, signal));
+        continue;
+      }
+      const length = list[at++] as number;
+      const end = Number.isInteger(length) && length >= 0 ? at + length : Number.POSITIVE_INFINITY;
+      if (!(end < list.length)) {
+        const wrong = new TypeError('it gave no answers that can be passed on');
+        for (const { reject } of waiting.slice(i)) reject(wrong);
+        return;
+      }
+      const body = list[end];
+      // Bytes and streams come alone.
+      const answer = [status, list.slice(at, end), typeof body === 'string' ? body : null];
+      at = end + 1;
+      if (signal?.aborted) reject(left(signal));
+      else resolve(answer as Answer);
+    }
+    if (late * 2 > waiting.length) this.#alone = ALONE;
+  }
+
+  /** An answer that was not there yet, or is more than a text. */
+  async #late(number: number, signal: CallSignal | undefined): Promise<Answer> {
+    const gone = signal?.aborted ?? false;
+    const options = signal && !gone ? { signal } : {};
+    const answer = (await this.#powers.call('lateAnswer', [number, gone], options)) as Answer;
+    if (!gone) return answer;
+    const body = Array.isArray(answer) ? (answer[2] as AsyncIterable<unknown> | null) : null;
+    await body?.[Symbol.asyncIterator]?.().return?.();
+    throw left(signal!);
+  }
+}
+
+const left = (signal: CallSignal) =>
+  new Cancelled({ method: 'fetch', why: describe(signal.reason), may_have_run: true });
