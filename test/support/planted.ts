@@ -234,7 +234,7 @@ export const REJECTED: Rejected[] = [
     source: fine,
     more: { tests: [{ path: '/', expect: { text: 'other' } }] },
     stage: /^tests$/,
-    why: /no other in it/,
+    why: /no "other" in it/,
   },
   {
     name: 'answers its test with what is no Response',
