@@ -357,7 +357,8 @@ function sigkill(pid: number): void {
   }
 }
 
-function read(path: string): string | undefined {
+/** The text of a file; undefined where it cannot be read. */
+export function read(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch {

@@ -8,7 +8,7 @@
  * itself when fd 4 closes.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
@@ -17,12 +17,13 @@ import { BadInput, VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
-import type { Cgroups, Limit } from './cgroups.ts';
+import { type Cgroups, type Limit, read } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { confinement, executes } from './confinement.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
 import {
+  BOOT_LOOKS,
   CPU_MIN,
   END_POLL_MS,
   END_TIMEOUT_MS,
@@ -246,6 +247,13 @@ export class Container implements Vault {
     throw failed(this.#refusal ?? exit.reason, exit.log_tail);
   }
 
+  /** Resolves when the guest has said its first word, which takes most of a start, or has had the time for it. */
+  async spoke(): Promise<void> {
+    const link = this.#gate || this.#powers.sandbox ? undefined : (this.#child?.stdio[4] as Socket | undefined);
+    for (let look = 0; link?.bytesRead === 0 && !this.#ended && look < BOOT_LOOKS; look++)
+      await sleep(START_POLL_MS, undefined, { ref: false });
+  }
+
   /**
    * A vault that was started ahead becomes that of `spec`. Its limits are written and read back like those of a new one.
    * Throws `VaultFailed`, and leaves nothing, when it is not as asked.
@@ -389,12 +397,4 @@ async function listen(host: string): Promise<Server> {
     server.listen(0, host, resolve);
   });
   return server;
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }

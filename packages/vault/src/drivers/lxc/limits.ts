@@ -1,4 +1,5 @@
 /** The bounds of the lxc driver, each with its reason. They are read back from the kernel or enforced by the agent. */
+import { availableParallelism } from 'node:os';
 import { LEAST_MEMORY_MIB } from '@hauki/protocol';
 
 /** Threads of one vault. Node itself has about 11 (V8 and libuv pools), so this leaves room for worker threads. */
@@ -25,6 +26,10 @@ export const START_FIRST_MS = 12;
  * looked for, and what is sent to it meanwhile waits in its channel.
  */
 export const START_POLL_MS = 4;
+/** Containers that start at once: each computes nearly all the time, and another fills its few waits. */
+export const LANES = 2 * availableParallelism();
+/** A start is over when its guest has said something, or was looked at so often: nobody may have asked it anything. */
+export const BOOT_LOOKS = 60;
 /** How often a dying container is looked at. */
 export const END_POLL_MS = 2;
 /** A process that the kernel is busy for cannot be stopped; the others stop within a millisecond. */

@@ -16,7 +16,8 @@ import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
 import { type Container, labelsDir, startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
-import { END_POLL_MS, END_TIMEOUT_MS, RUN_DIR, STAGE_DIR } from './limits.ts';
+import { Lanes } from './lanes.ts';
+import { END_POLL_MS, END_TIMEOUT_MS, LANES, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, canFilter, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
 import { viewOf } from './root-view.ts';
@@ -65,6 +66,7 @@ class LxcDriver implements Driver {
   readonly #staged = new Map<Runtime, Promise<Staged>>();
   #reaper: Reaper | undefined;
   readonly #gates: Gates;
+  readonly #lanes = new Lanes(LANES);
   #closed = false;
   #probes = 0;
   #apparmor = appArmorChoices()[0];
@@ -187,15 +189,28 @@ class LxcDriver implements Driver {
   };
 
   async #start(spec: VaultSpec): Promise<Container> {
-    const { log = () => {}, trial } = this.#options;
     const reason = obstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     this.#cgroups ??= new Cgroups();
     const staged = await this.#stage(spec.runtime ?? 'node');
     mkdirSync(LXC_DIR, { recursive: true, mode: 0o755 });
     this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
+    const leave = await this.#lanes.enter();
+    try {
+      if (this.#closed) throw new VaultFailed({ driver: 'lxc', reason: 'the driver is closed' });
+      const container = await this.#startNow(spec, staged);
+      void container.spoke().then(leave);
+      return container;
+    } catch (error) {
+      leave();
+      throw error;
+    }
+  }
+
+  #startNow(spec: VaultSpec, staged: Staged): Promise<Container> {
+    const { log = () => {}, trial } = this.#options;
     return startContainer(`${this.#prefix}${spec.id}`, spec, {
-      cgroups: this.#cgroups,
+      cgroups: this.#cgroups!,
       staged: this.#filtered ? staged : { ...staged, seccomp_profile: undefined, gate_outside: true },
       files_dir: join(this.#files_dir, spec.id),
       lxc_dir: LXC_DIR,
