@@ -8,6 +8,7 @@ import {
   describe,
   type EventName,
   type Fate,
+  type FirstMessage,
   type GrantRequest,
   type Grants,
   heldGrants,
@@ -31,6 +32,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
+import { areFirst } from '@hauki/rpc/node';
 import { checkBounds, leaseOf } from './bounds.ts';
 import type { Callers } from './callers.ts';
 import { stillbornOf } from './fates.ts';
@@ -68,6 +70,8 @@ export interface SpawnRequest {
   /** Ends when it has had no call for so long. */
   idle_ms?: number;
   load_timeout_ms?: number;
+  /** What its owner says first. */
+  first?: FirstMessage[];
   /** Thumbprint of the caller's key. */
   audience: string;
 }
@@ -126,10 +130,17 @@ export class Swarm {
   async spawn(request: SpawnRequest, principal: Principal, early?: (spawned: Spawned) => void): Promise<Spawned> {
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
     const { lease, grants } = order.job;
+    const { first } = request;
+    if (first && !areFirst(first))
+      throw new BadInput({
+        what: 'first',
+        why: `at most ${LIMITS.first_messages} messages, ${LIMITS.first_chars} characters`,
+      });
+    if (first) order.job.first = first;
     const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
       const subject = { ...made, node, lease, grants };
       const ticket = await this.#sign(subject, made.ticket, request.audience, principal.name);
-      return { worker: made.worker, node, ticket };
+      return { worker: made.worker, node, ticket, ...(areFirst(made.first) ? { first: made.first } : {}) };
     };
     let told: Promise<Spawned> | undefined;
     const ready = (node: string, made: Provisioned) => {
@@ -138,7 +149,8 @@ export class Swarm {
     };
     // A name of its own for each try: an answer that was lost must not collide with the next.
     const name = () => `w-${randomName(9)}`;
-    const { entry, made } = await this.place(order, { name, ready: early && ready });
+    // What is answered first comes with the one answer: nothing is to be told before.
+    const { entry, made } = await this.place(order, { name, ready: early && !first ? ready : undefined });
     return told ?? sign(entry.node, made);
   }
 

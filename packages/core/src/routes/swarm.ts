@@ -114,6 +114,12 @@ const GRANTS = Type.Object(
   strict,
 );
 
+/** What rides with a request (docs/protocol.md, section 19). */
+const First = Type.Array(
+  Type.Object({ text: Type.String(), bytes: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_-]*$' })) }, strict),
+  { maxItems: LIMITS.first_messages, description: 'the first messages of the owner’s session' },
+);
+
 /** What to run and what it may do: the part that every way of spawning shares. */
 export const MODULE = {
   pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
@@ -156,6 +162,7 @@ const Spawn = Type.Object(
     ttl_ms: Type.Optional(Milliseconds),
     max_life_ms: Type.Optional(Milliseconds),
     idle_ms: Type.Optional(Milliseconds),
+    first: Type.Optional(First),
     audience: Audience,
   },
   strict,
