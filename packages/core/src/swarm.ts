@@ -126,21 +126,19 @@ export class Swarm {
     this.#powers = powers;
   }
 
-  /** `early`: told what will be resolved with as soon as there is a vault, whose worker may then still fail to load. */
-  async spawn(request: SpawnRequest, principal: Principal, early?: (spawned: Spawned) => void): Promise<Spawned> {
+  /**
+   * `early`: told a part of what will be resolved with. Where something rides, what the worker answers to that at once, for
+   * the ticket is yet to be signed; else all of it as soon as there is a vault, whose worker may then still fail to load.
+   */
+  async spawn(request: SpawnRequest, principal: Principal, early?: (part: Partial<Spawned>) => void): Promise<Spawned> {
+    const { first } = request;
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
     const { lease, grants } = order.job;
-    const { first } = request;
-    if (first && !areFirst(first))
-      throw new BadInput({
-        what: 'first',
-        why: `at most ${LIMITS.first_messages} messages, ${LIMITS.first_chars} characters`,
-      });
     if (first) order.job.first = first;
     const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
       const subject = { ...made, node, lease, grants };
       const ticket = await this.#sign(subject, made.ticket, request.audience, principal.name);
-      return { worker: made.worker, node, ticket, ...(areFirst(made.first) ? { first: made.first } : {}) };
+      return { worker: made.worker, node, ticket };
     };
     let told: Promise<Spawned> | undefined;
     const ready = (node: string, made: Provisioned) => {
@@ -149,9 +147,10 @@ export class Swarm {
     };
     // A name of its own for each try: an answer that was lost must not collide with the next.
     const name = () => `w-${randomName(9)}`;
-    // What is answered first comes with the one answer: nothing is to be told before.
     const { entry, made } = await this.place(order, { name, ready: early && !first ? ready : undefined });
-    return told ?? sign(entry.node, made);
+    if (!areFirst(made.first)) return told ?? sign(entry.node, made);
+    if (made.first.length > 0) early?.({ first: made.first });
+    return { ...(await sign(entry.node, made)), first: made.first };
   }
 
   /**

@@ -14,7 +14,7 @@ import type { Powers, Routing } from './powers.ts';
 import { WorkerRoute, workerPath } from './route.ts';
 
 /** How often a lost session asks for news of the worker: the node's word on a death may be behind the connection's end. */
-const FATE_TRIES = 20;
+export const FATE_TRIES = 20;
 /** Beats that wait for their answers: before a worker that is paused they would pile up. */
 const BEATS = 6;
 const BEAT_MS = 600_000;

@@ -137,12 +137,7 @@ export class Agent {
     this.#unreported = [...fates, ...this.#unreported].slice(-LIMITS.fates);
   }
 
-  async provision(job: Job): Promise<Provisioned> {
-    const { first, ...made } = await this.#provision(job);
-    return first ? { ...made, first: await first } : made;
-  }
-
-  async #provision(job: Job): Promise<Omit<Provisioned, 'first'> & Pick<Forged, 'first'>> {
+  async provision(job: Job): Promise<Omit<Provisioned, 'first'> & Pick<Forged, 'first'>> {
     const entry = this.#offers.get(job.driver);
     if (!entry?.offer.available || this.#closing)
       throw new NoNodeFits({ wanted: { driver: job.driver }, have: [`${this.#options.node}, which cannot`] });
