@@ -116,7 +116,7 @@ const GRANTS = Type.Object(
   strict,
 );
 
-/** What rides with a request (docs/protocol.md, section 19). */
+/** What rides with a request (docs/protocol.md, section 20). */
 const First = Type.Array(
   Type.Object({ text: Type.String(), bytes: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_-]*$' })) }, strict),
   { maxItems: LIMITS.first_messages, description: 'the first messages of the owner’s session' },
