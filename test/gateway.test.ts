@@ -1,7 +1,7 @@
 /** Kernels of a mesh: the core's gateway serves what they hold, and its roll-outs go in waves. */
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
-import { EvolveRejected, isError, NoNodeFits } from '@hauki/mesh';
+import { BadInput, EvolveRejected, isError, NoNodeFits, PointerUnknown } from '@hauki/mesh';
 import { useJoinedKernels } from './support/kernel.ts';
 import { until, useMesh } from './support/mesh.ts';
 
@@ -77,16 +77,89 @@ describe('kernels of a mesh', () => {
     for (let i = 0; i < 6; i++) assert.equal((await (await get('who/')).json()).version, '2');
   });
 
+  it('take no roll-out that is none, and keep nothing of it', async () => {
+    const content = WHO('x');
+    const wrong: [object, RegExp][] = [
+      [{ content, bounds: 'none' }, /bounds/],
+      [{ content, memory_mib: -5 }, /memory_mib/],
+      [{ content, alias: 5 }, /alias/],
+      [{ content, dry_run: 'yes' }, /dry_run/],
+      [{ content, bogus: 1 }, /bogus/],
+      [{ content, tests: [{ path: '/', method: 5, expect: {} }] }, /tests\[0\]: its method/],
+      [{ content: 5 }, /content/],
+      [{ content, pointer: 'gem-pointer://wiki/x/y' }, /one of content, pointer and edits/],
+    ];
+    for (const [request, why] of wrong)
+      await assert.rejects(
+        used.mesh.kernels.evolve({ target_module: 'wrong', ...request } as never),
+        (error) => isError(error, BadInput) && why.test(error.message),
+        JSON.stringify(request),
+      );
+    assert.equal((await get('wrong/')).status, 404);
+  });
+
+  it('take a module from the mesh’s MeshFS, in the language that it was written in', async () => {
+    const pointer = 'gem-pointer://wiki/modules/by_pointer';
+    const content = 'const text: string = "typed"; export default { fetch: () => new Response(text) };';
+    await used.mesh.meshfs.write(pointer, content, { language: 'typescript' });
+    const { prefix, routes, report, diff, dry_run } = await used.mesh.kernels.evolve({
+      target_module: 'by_pointer',
+      pointer,
+      replicas: 2,
+    });
+    assert.deepEqual([prefix, routes, diff, dry_run], ['/api/plugins/by_pointer/', ['* /*'], undefined, false]);
+    assert.ok(report.stages.length > 0);
+    assert.equal(await (await get('by_pointer/')).text(), 'typed');
+    await assert.rejects(
+      used.mesh.kernels.evolve({ target_module: 'nothing', pointer: 'gem-pointer://wiki/modules/nothing' }),
+      (error) => isError(error, PointerUnknown),
+    );
+  });
+
+  it('say on a dry run what would change, and change nothing', async () => {
+    const before = await (await get('who/')).json();
+    const tried = await used.mesh.kernels.evolve({ target_module: 'who', content: WHO('9'), dry_run: true });
+    assert.equal(tried.dry_run, true);
+    assert.match(tried.diff ?? '', /^\+.*9/m);
+    assert.equal(tried.kernels.length, 3);
+    assert.equal((await (await get('who/')).json()).version, before.version);
+  });
+
   it('are left out when they die, and asked again when they are back', async () => {
     const [first] = kernels;
     await first!.kill();
     await until('its death is known', async () => (await used.mesh.kernels.list()).length === 2);
     for (let i = 0; i < 6; i++) assert.equal((await get('who/')).status, 200);
     await start(0);
-    assert.equal(
-      (await used.mesh.kernels.list()).find(({ kernel }) => kernel.endsWith('-0'))!.modules[0]!.module,
-      'who',
-    );
+    const back = (await used.mesh.kernels.list()).find(({ kernel }) => kernel.endsWith('-0'));
+    assert.ok(back?.modules.some(({ module }) => module === 'who'));
+  });
+
+  it('see requests as their clients make them, hear when one leaves, and trace what fails', async () => {
+    await used.mesh.kernels.evolve({
+      target_module: 'edge',
+      content: `let [began, left] = [0, 0]; export default { fetch(request) {
+        request.signal.addEventListener('abort', () => left++);
+        const { host, pathname } = new URL(request.url);
+        if (pathname === '/throw') throw new Error('on purpose');
+        if (pathname !== '/waits') return Response.json({ host, began, left });
+        began++;
+        return new Promise(() => {});
+      } };`,
+    });
+    const seen = async () => (await get('edge/')).json();
+    assert.deepEqual(await seen(), { host: new URL(used.local.url).host, began: 0, left: 0 });
+    const leaving = new AbortController();
+    const waits = get('edge/waits', { signal: leaving.signal });
+    const refused = assert.rejects(waits);
+    await until('it is served', async () => (await seen()).began === 1);
+    leaving.abort();
+    await refused;
+    await until('it heard that', async () => (await seen()).left === 1);
+    const failed = await get('edge/throw');
+    assert.equal(failed.status, 500);
+    assert.match(failed.headers.get('x-hauki-digest') ?? '', /^[0-9a-f]{64}$/);
+    assert.match(failed.headers.get('x-hauki-kernel') ?? '', /^Microkernel-/);
   });
 
   it('announce themselves and what they become on the mesh’s events', async () => {

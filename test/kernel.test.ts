@@ -106,7 +106,7 @@ for (const driver of DRIVERS)
       await assert.rejects(evolve('export const x = 1'), rejected('exports', /default export has a method fetch/));
       await assert.rejects(
         evolve(answers('x'), { tests: [{ path: '/', expect: { text: 'y' } }] }),
-        rejected('tests', /GET \/: the body has no y in it/),
+        rejected('tests', /GET \/: the body has no "y" in it/),
       );
       await assert.rejects(evolve('console.log("told"); throw 1'), (error) => {
         assert.ok(isError(error, EvolveRejected));

@@ -81,16 +81,37 @@ describe('MeshFS over connections that are cut', () => {
     assert.ok((await mesh.meshfs.list('gem-pointer://data/once')).length <= 1);
   });
 
-  it('a download that is cut ends with an error, never as if it were whole', async () => {
+  it('a download goes on where it was cut, within its range and with the version that it began with', async () => {
     const pointer = 'gem-pointer://data/download';
+    const bytes = randomBytes(6 * 2 ** 20);
+    await mesh.meshfs.put(pointer, bytes);
+    for (const [start, end] of [
+      [undefined, undefined],
+      [1_000_000, undefined],
+      [5, 5_000_000],
+    ] as const) {
+      const { body, version } = await mesh.meshfs.get(pointer, { start, end });
+      const parts: Uint8Array[] = [];
+      for await (const chunk of body) {
+        if (parts.push(chunk) % 20 !== 1) continue;
+        if (parts.length === 1) await used.mesh.meshfs.put(pointer, `newer than ${version}`);
+        if (parts.length < 60) for (const socket of sockets) socket.destroy();
+      }
+      assert.equal(sha256(Buffer.concat(parts)), sha256(bytes.subarray(start, end)));
+      await used.mesh.meshfs.put(pointer, bytes);
+    }
+  });
+
+  it('a download that gets nowhere ends with an error, never as if it were whole, and at once by its signal', async () => {
+    const pointer = 'gem-pointer://data/nowhere';
     await mesh.meshfs.put(pointer, randomBytes(6 * 2 ** 20));
-    const { body } = await mesh.meshfs.get(pointer);
-    await assert.rejects(
-      async () => {
-        for await (const _ of body) for (const socket of sockets) socket.destroy();
-      },
-      (error) => isError(error, ConnectionLost),
-    );
+    const cutAll = async (body: AsyncIterable<Uint8Array>) => {
+      for await (const _ of body) for (const socket of sockets) socket.destroy();
+    };
+    const lost = await mesh.meshfs.get(pointer);
+    await assert.rejects(cutAll(lost.body), (error) => isError(error, ConnectionLost));
+    const left = await mesh.meshfs.get(pointer, { signal: AbortSignal.timeout(1_000) });
+    await assert.rejects(cutAll(left.body), (error) => (error as Error).name === 'TimeoutError');
   });
 
   it('a watch goes on over cuts and misses nothing', async () => {

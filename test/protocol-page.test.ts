@@ -101,6 +101,24 @@ describe('the page of the protocol', () => {
     assert.deepEqual(silent, []);
   });
 
+  it('has every method of the internal interfaces, and no other', () => {
+    const control = read('packages/protocol/src/control.ts');
+    const within = {
+      CoreForNode: 'node → core',
+      NodeForCore: 'core → node',
+      ShellForAgent: 'Agent → shell',
+      AgentForShell: 'Shell → agent',
+    };
+    for (const [name, title] of Object.entries(within)) {
+      const [, methods] = control.split(`export interface ${name} {`);
+      const declared = [...methods!.split(/^}/m)[0]!.matchAll(/^ {2}(\w+)\(/gm)].map(([, method]) => method!);
+      const [, table] = section(17).split(new RegExp(`^\\*\\*.*${title}\\.?\\*\\*`, 'm'));
+      const rows = [...table!.split(/^\*\*|^\| effect/m)[0]!.matchAll(/^\| (`[^|]*) \|/gm)].map(([, row]) => row!);
+      const told = rows.flatMap((row) => [...row.matchAll(/`(\w+)`/g)].map(([, method]) => method!));
+      assert.deepEqual(told.sort(), declared.sort(), name);
+    }
+  });
+
   it('has links that lead somewhere, and names every file of vectors', () => {
     const heads = [...page.matchAll(/^#+ (.+)$/gm)].map(([, head]) =>
       head!

@@ -127,13 +127,16 @@ export interface TestMesh {
 }
 
 /** Starts a mesh before the tests of a suite, stops it after them, and asserts that nothing of it is left. */
-export function useMesh(options: Omit<Partial<LocalMeshOptions>, 'data_dir' | 'log'> = {}): TestMesh {
+export function useMesh(
+  // `below`: the data folder lies so in one that nobody else may enter.
+  { below = '', ...options }: Omit<Partial<LocalMeshOptions>, 'data_dir' | 'log'> & { below?: string } = {},
+): TestMesh {
   const used = {} as TestMesh;
   let folder: string;
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'hauki-test-'));
     const file = join(folder, 'log');
-    used.local = await startMesh({ ...options, data_dir: folder, log: { file } });
+    used.local = await startMesh({ ...options, data_dir: join(folder, below), log: { file } });
     used.mesh = await connect({ core: used.local.url, token: used.local.token });
     used.log = () => (existsSync(file) ? readFileSync(file, 'utf8') : '');
   });

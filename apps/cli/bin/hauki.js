@@ -3,12 +3,16 @@
 // Plain JavaScript without any syntax that an old Node lacks.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import module, { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 
 const WANTED = 26;
 
 if (Number(process.versions.node.split('.')[0]) >= WANTED) {
+  // Compiled once for all its runs: it starts in half the time. In a folder of this user's own, since what lies there is run.
+  const { HOME, XDG_CACHE_HOME } = process.env;
+  if (HOME && existsSync(HOME))
+    module.enableCompileCache(join(XDG_CACHE_HOME || join(HOME, '.cache'), 'hauki', 'compiled'));
   await import('../src/main.ts');
 } else {
   const names = [`node-${process.platform}-${process.arch}`, `node-bin-${process.platform}-${process.arch}`];

@@ -226,7 +226,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(revokeRoutes, { registry, swarm, lasting, emit: events.emit });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
-  await app.register(kernelRoutes, { kernels });
+  await app.register(kernelRoutes, { kernels, meshfs });
   await app.register(lifeRoutes, { registry, tokens, emit: events.emit });
   await app.register(tokenRoutes, { tokens, quotas, registry, lasting, spool });
   await app.register(eventRoutes, { events, tokens });

@@ -12,7 +12,7 @@ import {
   type NodeInfo,
   type NodeLoad,
   parsePointer,
-  pointerGranted,
+  reaches,
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
@@ -55,8 +55,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     const of = registry.workers.get(worker) ?? registry.forging.get(worker);
     if (!node || of?.node !== node.info.node) throw new Forbidden({ why: `${worker} is no worker of this node` });
     const { text } = parsePointer(pointer);
-    if (!pointerGranted(of.grants.meshfs[right], text))
-      throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
+    if (!reaches(of.grants.meshfs[right], text)) throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
     return text;
   };
   /** Whether a fate is this node's to tell. */

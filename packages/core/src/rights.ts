@@ -7,12 +7,14 @@
  */
 import {
   BadInput,
+  canonicalPrefix,
   canonicalTargets,
+  EVERYTHING,
   Forbidden,
   type Grants,
   LIMITS,
-  parsePointer,
-  pointerGranted,
+  reaches,
+  reachesAll,
   SCOPES,
   type Scope,
   type TokenRequest,
@@ -20,6 +22,7 @@ import {
 } from '@hauki/protocol';
 
 export type { Scope } from '@hauki/protocol';
+export { reaches, reachesAll } from '@hauki/protocol';
 
 export interface Rights {
   readonly scopes: readonly Scope[];
@@ -44,7 +47,6 @@ export interface Wish {
   node?: string;
 }
 
-const EVERYTHING = 'gem-pointer://';
 const ALL = '*';
 /** Who has made a worker holds its owner's ticket, which lets it call and end the worker anyway. */
 const IMPLIED_ON_OWN: readonly Scope[] = ['call', 'destruct'];
@@ -80,19 +82,6 @@ export const reachesNode = (list: readonly string[], node: string) =>
 /** Whether a worker of `owner` is the principal's own: made with its token, or with one below it. */
 export const owns = (principal: Pick<Principal, 'name'>, owner: string): boolean =>
   owner === principal.name || owner.startsWith(`${principal.name}/`);
-
-/** Whether the prefixes cover a pointer, also where they name the same slot in another spelling. */
-export function reaches(prefixes: readonly string[], given: string): boolean {
-  const pointer = parsePointer(given);
-  return (
-    pointerGranted(prefixes, pointer.text) ||
-    prefixes.some((prefix) => !prefix.endsWith('/') && parsePointer(prefix).name === pointer.name)
-  );
-}
-
-/** Whether the prefixes cover all that another one covers. As text first: one that is no pointer covers nothing. */
-export const reachesAll = (prefixes: readonly string[], prefix: string): boolean =>
-  pointerGranted(prefixes, prefix) || (!prefix.endsWith('/') && reaches(prefixes, prefix));
 
 /** Why the wish is refused, saying which scope or target is missing; undefined when it is not. Throws on a non-pointer. */
 export function refusal(
@@ -212,13 +201,4 @@ function checkedNames(kind: string, list: string[]): string[] {
 function hosts(list: string[]): string[] {
   if (list.includes(ALL)) return [ALL];
   return canonicalTargets('targets.fetch', bounded('fetch', list));
-}
-
-/** A prefix in its one spelling, so that nothing that it covers can be written in another. */
-function canonicalPrefix(prefix: string): string {
-  if (prefix === EVERYTHING) return prefix;
-  if (!prefix.endsWith('/')) return parsePointer(prefix).text;
-  // The shortest pointers below a prefix: in the wiki a project and a page.
-  const { space, segments } = parsePointer(`${prefix}x/x`);
-  return `${EVERYTHING}${[space, ...segments.slice(0, -2)].join('/')}/`;
 }

@@ -1,21 +1,21 @@
 /** `connectKernel`: a microkernel as a script sees it. Every method is one request; errors are the kernel's own. */
-import type {
-  Evolved,
-  EvolveRequest,
-  JournalEntry,
-  KernelInfo,
-  KernelStatus,
-  ModuleSummary,
-  ModuleView,
-  RolledOut,
-  RolloutRequest,
-  VersionFacts,
+import {
+  type Evolved,
+  type EvolveRequest,
+  type JournalEntry,
+  type KernelInfo,
+  type KernelStatus,
+  LIMITS,
+  type ModuleSummary,
+  type ModuleView,
+  type RolledOut,
+  type RolloutRequest,
+  type VersionFacts,
 } from '@hauki/protocol';
 import { powers } from '#powers';
 import { type CoreClient, createCoreClient } from './http.ts';
 
-/** Staging takes its time: a start, and all the tests. */
-const EVOLVE_MS = 120_000;
+const EVOLVE_MS = LIMITS.evolve_ms;
 
 /** Kernels of a mesh: what `mesh.kernels` is. */
 export interface Kernels {
@@ -24,11 +24,20 @@ export interface Kernels {
   evolve(request: RolloutRequest): Promise<RolledOut>;
 }
 
-export const meshKernels = (core: CoreClient): Kernels => ({
-  list: async () =>
-    (await core.request<{ kernels: Awaited<ReturnType<Kernels['list']>> }>('GET', '/api/v2/kernels')).kernels,
-  evolve: (request) => core.request('POST', '/api/evolve_plugin', request, EVOLVE_MS),
-});
+export function meshKernels(core: CoreClient): Kernels {
+  const list = async () =>
+    (await core.request<{ kernels: Awaited<ReturnType<Kernels['list']>> }>('GET', '/api/v2/kernels')).kernels;
+  return {
+    list,
+    async evolve(request) {
+      const { replicas, wave = 1, watch_ms = 0 } = request;
+      // Each wave takes its time.
+      const count = typeof replicas === 'number' ? replicas : watch_ms > 0 ? (await list()).length : 1;
+      const waves = Math.max(1, Math.ceil(count / wave));
+      return core.request('POST', '/api/evolve_plugin', request, EVOLVE_MS + waves * watch_ms);
+    },
+  };
+}
 
 export interface KernelDoor {
   readonly url: string;

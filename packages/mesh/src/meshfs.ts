@@ -2,8 +2,8 @@
  * MeshFS from a script: text and bytes under pointers, their history, and what changes.
  *
  * What always holds: content of any size passes in bounded memory; what is large goes up in pieces, each sent again
- * from where it broke off when the connection was cut, and counted once; a watch goes on over cut connections without
- * missing a change, or says that it missed some (`ChangesMissed`).
+ * from where it broke off when the connection was cut, and counted once; what comes down goes on from there with the same
+ * version; a watch goes on over cut connections without missing a change, or says that it missed some (`ChangesMissed`).
  */
 import { BadInput, ConnectionLost, DeadlineExceeded, type FileVersion, fromWire, isError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
@@ -12,8 +12,8 @@ import { type HttpStream, requestStream } from './http-stream.ts';
 import { pause } from './pause.ts';
 import { eventsOf, gathered, PIECE_BYTES, type Piece, piecesOf } from './streams.ts';
 
-/** Times that a piece is sent before the upload fails. Between them the wait doubles, from 100 ms. */
-const PIECE_ATTEMPTS = 6;
+/** Times that the same bytes are tried before a transfer fails. Between them the wait doubles, from 200 ms: a core may restart. */
+const ATTEMPTS = 6;
 /** A watch that finds no core for so long fails. */
 const REJOIN_MS = 60_000;
 /** Making content durable and looking for what nothing names take as long as the disk takes. */
@@ -81,7 +81,7 @@ export interface MeshFsClient {
   resolve(pointer: string, options?: { version?: number | undefined }): Promise<FileInfo & { content: string }>;
   /** Writes bytes of any size. What it holds stays of its kind unless `media_type` or `language` says otherwise. */
   put(pointer: string, content: FileContent, options?: PutOptions): Promise<FileInfo>;
-  /** Reads bytes of any size. Rejects as `resolve` does, and with RangeUnsatisfiable. */
+  /** Reads bytes of any size, also over connections that are cut. Rejects as `resolve` does, and with RangeUnsatisfiable. */
   get(pointer: string, options?: GetOptions): Promise<OpenFile>;
   /** All that is kept under pointers that begin with `prefix`. */
   list(prefix?: string): Promise<FileInfo[]>;
@@ -114,6 +114,9 @@ function conditions({ if_match, create }: Condition): Record<string, string> {
   const tags = typeof if_match === 'object' ? if_match : [if_match];
   return { 'if-match': tags.map((tag) => (tag === '*' ? tag : `"${tag}"`)).join(', ') };
 }
+
+/** Whether asking again may help: the connection broke, or nothing moved. */
+const isCut = (error: unknown) => isError(error, ConnectionLost) || isError(error, DeadlineExceeded);
 
 const base64 = (hex: string) => btoa(hex.replace(/../g, (byte) => String.fromCharCode(Number.parseInt(byte, 16))));
 
@@ -196,7 +199,7 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
       } catch (error) {
         const { name } = error as Error;
         const cut = /^(ConnectionLost|OutcomeUnknown|DeadlineExceeded|UploadOffset)$/.test(name);
-        if (!cut || attempt === PIECE_ATTEMPTS) throw error;
+        if (!cut || attempt === ATTEMPTS) throw error;
         await pause(100 * 2 ** attempt, signal);
         signal?.throwIfAborted();
         sent = (await offsetOf(upload, signal).catch(() => start + sent)) - start;
@@ -209,6 +212,40 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
     const state = await requestStream(core, 'HEAD', `${RAW}?${query({ upload })}`, { signal });
     await gathered(state.body);
     return Number(state.header('upload-offset'));
+  }
+
+  function opened(pointer: string, { version, if_match, start, end, signal }: GetOptions): Promise<HttpStream> {
+    const headers = conditions({ if_match });
+    if (start !== undefined || end !== undefined)
+      headers.range = `bytes=${start ?? 0}-${end === undefined ? '' : end - 1}`;
+    return requestStream(core, 'GET', `${RAW}?${query({ pointer, version })}`, { headers, signal });
+  }
+
+  /** The bytes of one version, over as many connections as it takes while it gets on. */
+  async function* resumed(
+    { pointer, version, digest, bytes }: FileInfo,
+    { start: from = 0, end = bytes, signal }: GetOptions,
+    first: AsyncIterable<Uint8Array>,
+  ): AsyncGenerator<Uint8Array> {
+    let body = first;
+    let start = from;
+    for (let attempt = 1, got_on = start; ; attempt++) {
+      try {
+        if (attempt > 1) ({ body } = await opened(pointer, { version, if_match: digest, start, end, signal }));
+        for await (const chunk of body) {
+          start += chunk.length;
+          yield chunk;
+        }
+        return;
+      } catch (error) {
+        const is_cut = isCut(error);
+        if (is_cut && start >= Math.min(end, bytes)) return; // behind its last byte
+        if (start - got_on >= PIECE_BYTES) [attempt, got_on] = [1, start];
+        if (!is_cut || attempt === ATTEMPTS) throw error;
+        await pause(100 * 2 ** attempt, signal);
+        signal?.throwIfAborted();
+      }
+    }
   }
 
   return {
@@ -238,14 +275,14 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
       return putPieces(pointer, piecesOf(given), options);
     },
 
-    async get(pointer, { version, if_match, start, end, signal } = {}) {
-      const headers = conditions({ if_match });
-      if (start !== undefined || end !== undefined)
-        headers.range = `bytes=${start ?? 0}-${end === undefined ? '' : end - 1}`;
-      const answer = await requestStream(core, 'GET', `${RAW}?${query({ pointer, version })}`, { headers, signal });
-      const { body } = answer;
+    async get(pointer, options = {}) {
+      const answer = await opened(pointer, options);
+      const info = infoOf(answer);
+      // A range that is none is answered with all there is.
+      const { start, end } = answer.status === 206 ? options : {};
+      const body = resumed(info, { start, end, signal: options.signal }, answer.body);
       const whole = () => gathered(body);
-      return { ...infoOf(answer), body, whole, text: async () => new TextDecoder().decode(await whole()) };
+      return { ...info, body, whole, text: async () => new TextDecoder().decode(await whole()) };
     },
 
     list: async (prefix) => (await snapshot(prefix)).entries,
@@ -291,7 +328,7 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
           }
         } catch (error) {
           if (signal?.aborted) return;
-          if (!isError(error, ConnectionLost) && !isError(error, DeadlineExceeded)) throw error;
+          if (!isCut(error)) throw error;
           lost_at ??= Date.now();
           if (Date.now() - lost_at > REJOIN_MS) throw error;
         }

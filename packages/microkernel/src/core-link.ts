@@ -3,6 +3,7 @@
  * the core sends requests and changes; what happens here is told. Without the core the kernel goes on by itself.
  */
 import {
+  type Answer,
   type CoreForKernel,
   DeadlineExceeded,
   describe,
@@ -16,19 +17,45 @@ import {
   PluginFailed,
   RemoteError,
 } from '@hauki/protocol';
-import { remote, Session, serve } from '@hauki/rpc';
-import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
+import { type CallSignal, remote, type Served, Session, serve } from '@hauki/rpc';
+import { dialUpgrade, errorAnswer, streamTransport } from '@hauki/rpc/node';
 import type { Kernel } from './kernel.ts';
 import { lineOf } from './lines.ts';
-import { VERSION_HEADER } from './module.ts';
+import { blamedFor, VERSION_HEADER } from './module.ts';
 import { dialSocket } from './outside.ts';
-import { provenance } from './server.ts';
+import { checkEvolve } from './routes.ts';
+import { failure, provenance } from './server.ts';
 
 const RETRY_MS = { first: 100, most: 2_000 };
 const REPORT_EVERY_MS = 1_000;
 const REPORT_MS = 5_000;
 /** Announcements that wait for the core to come back. */
 const WAITING = 256;
+
+type Fetch = Parameters<KernelForCore['fetch']>;
+
+/** That the gateway's client has left. */
+class Leaving implements CallSignal {
+  aborted = false;
+  reason: unknown;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(call: Served) {
+    call.onabort = (reason) => {
+      this.aborted = true;
+      this.reason = reason;
+      for (const listener of this.#listeners) listener();
+    };
+  }
+
+  addEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.delete(listener);
+  }
+}
 
 export interface CoreLinkOptions {
   core_url: string;
@@ -127,35 +154,47 @@ export class CoreLink {
 
   async #connect(): Promise<Session> {
     const kernel = this.#kernel;
-    const { core_url, core_socket, token, url } = this.#options;
+    const { core_url, core_socket, token, url, log } = this.#options;
     const stream = core_socket
       ? await dialSocket(core_socket)
       : await dialUpgrade(core_url, KERNEL_LINK, token, LIMITS.handshake_ms);
     const host = new URL(url).host;
     const mine: KernelForCore = {
-      evolve: (request, by) => kernel.evolve(request, by),
+      evolve: async (request, by) => kernel.evolve(checkEvolve(request), by),
       rollback: (module, version, by) => kernel.rollback(module, version ?? undefined, by),
       remove: (module, by) => kernel.remove(module, by),
       modules: async () => kernel.modules(),
-      async fetch(name, method, path, headers, body) {
-        const module = kernel.module(name);
-        if (!module) throw new ModuleUnknown({ module: name });
-        const asked = headers.findIndex((header, i) => i % 2 === 0 && header === VERSION_HEADER);
-        const request = { method, url: `http://${host}${path}`, headers, body };
-        try {
-          const { answer, instance } = await module.serve(request, asked < 0 ? undefined : headers[asked + 1]);
-          answer[1].push(...provenance(instance));
-          return answer;
-        } catch (error) {
-          // A module's own fault is a failed request, not a kernel that is lost.
-          if (error instanceof MeshError && !isError(error, RemoteError)) throw error;
-          throw new PluginFailed({ module: name, why: describe(error) });
-        }
-      },
+      fetch: (...asked) => fetch(asked),
     };
+    const fetch = async ([name, method, path, headers, body]: Fetch, signal?: CallSignal): Promise<Answer> => {
+      const module = kernel.module(name);
+      if (!module) throw new ModuleUnknown({ module: name });
+      const named = (wanted: string) => {
+        const at = headers.findIndex((name, i) => i % 2 === 0 && name === wanted);
+        return at < 0 ? undefined : headers[at + 1];
+      };
+      // As the client has it.
+      const url = `http://${named('host') ?? host}${path}`;
+      const asked = named(VERSION_HEADER);
+      try {
+        const request = { method, url, headers, body, ...(signal && { signal }) };
+        const { answer, instance } = await module.serve(request, asked);
+        answer[1].push(...provenance(instance));
+        return answer;
+      } catch (error) {
+        const own = isError(error, RemoteError) || isError(error, PluginFailed);
+        if (error instanceof MeshError && !own) throw error;
+        // A module's own fault is a failed request, not a kernel that is lost.
+        return errorAnswer(failure(name, error, log), provenance(blamedFor(error)));
+      }
+    };
+    const others = serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetch']);
     const session = new Session({
       transport: streamTransport(stream),
-      dispatch: serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetch']),
+      dispatch: (method, params, from, call) =>
+        method === 'fetch' && Array.isArray(params)
+          ? fetch(params as Fetch, new Leaving(call))
+          : others(method, params, from, call),
       timeout_ms: LIMITS.handshake_ms,
     });
     try {

@@ -57,8 +57,11 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   if (instance?.has_state && !all)
     throw new BadInput({ what: 'weight', why: `${module.name} keeps a state, which two versions cannot share` });
   if (!instance || !old?.has_state || !all) {
-    if (instance && restore !== undefined) await hydrate(instance, await store.state(restore), version);
-    const record = { ...next, state: restore === undefined ? null : { pointer: restore, from: version } };
+    // One whose vault is dead has left what it began with.
+    const left = old || !module.record.state ? null : module.record.state;
+    const begins = restore === undefined ? left : { pointer: restore, from: version };
+    if (begins && instance?.has_state) await hydrate(instance, await store.state(begins.pointer), begins.from);
+    const record = { ...next, state: begins };
     return module.swap(record, started, () => store.commit(record, entry, [facts], source));
   }
   const left = await store.facts(module.name, old.version);

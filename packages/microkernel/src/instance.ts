@@ -131,7 +131,8 @@ export class Instance {
   readonly spec: InstanceSpec;
   readonly worker: string;
   readonly description: PluginDescription;
-  readonly stats = new VersionStats();
+  /** The version's: a vault that is started again goes on with them. */
+  stats = new VersionStats();
   readonly born_at = Date.now();
   /** Settles with the reason when the vault is gone, whoever ended it. */
   readonly gone: Promise<string>;
@@ -140,7 +141,10 @@ export class Instance {
   #in_flight = 0;
   /** Of these, WebSockets. */
   #sockets = 0;
-  #idle: (() => void)[] = [];
+  /** And answers that have begun, and stream. */
+  #streaming = 0;
+  /** Of those who wait for fewer. */
+  readonly #lookers = new Set<() => void>();
   #ending: Promise<void> | undefined;
   #watching: NodeJS.Timeout | undefined;
   /** Since when it has not said that it lives, while it should. */
@@ -192,7 +196,9 @@ export class Instance {
       const [, , given] = answer;
       if (!isWhole(given)) {
         streams = true;
+        this.#streaming++;
         answer[2] = this.#counted(given, socket);
+        this.#look();
       }
       return answer;
     } catch (error) {
@@ -208,8 +214,10 @@ export class Instance {
     const chunks = stream[Symbol.asyncIterator]();
     let over = false;
     const end = () => {
-      if (!over) this.#done(socket);
+      if (over) return;
       over = true;
+      this.#streaming--;
+      this.#done(socket);
     };
     return {
       async next() {
@@ -235,20 +243,35 @@ export class Instance {
 
   #done(socket: boolean): void {
     if (socket) this.#sockets--;
-    if (--this.#in_flight === 0) for (const tell of this.#idle.splice(0)) tell();
+    this.#in_flight--;
+    this.#look();
+  }
+
+  #look(): void {
+    for (const look of this.#lookers) look();
   }
 
   /** True when it serves nothing within the time given, false when it still does. */
-  async idle(within_ms: number): Promise<boolean> {
-    if (this.#in_flight === 0) return true;
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(() => resolve(false), within_ms);
+  idle(within_ms: number): Promise<boolean> {
+    return this.#comesTo(() => this.#in_flight === 0, within_ms);
+  }
+
+  /** The same of requests that wait for their answer: those that are answered may stream on. */
+  answered(within_ms: number): Promise<boolean> {
+    return this.#comesTo(() => this.#in_flight === this.#streaming, within_ms);
+  }
+
+  async #comesTo(state: () => boolean, within_ms: number): Promise<boolean> {
+    if (state()) return true;
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => resolve(false), within_ms);
+    const look = () => state() && resolve(true);
+    this.#lookers.add(look);
+    void this.gone.then(() => resolve(true));
+    return promise.finally(() => {
+      clearTimeout(timer);
+      this.#lookers.delete(look);
     });
-    const quiet = new Promise<boolean>((resolve) => this.#idle.push(() => resolve(true)));
-    const is_idle = await Promise.race([quiet, late, this.gone.then(() => true)]);
-    clearTimeout(timer);
-    return is_idle;
   }
 
   dehydrate(): Promise<unknown> {

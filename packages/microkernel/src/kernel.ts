@@ -17,10 +17,12 @@ import {
   type Evolved,
   EvolveRejected,
   type EvolveRequest,
+  MeshError,
   type ModuleView,
   normaliseGrants,
   prefixOf,
   type VersionFacts,
+  WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver } from './choose-driver.ts';
@@ -33,7 +35,7 @@ import type { Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
-import { type ModuleRecord, Store } from './store.ts';
+import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
 import { checkTrials, mergeTrials } from './trial.ts';
@@ -57,6 +59,13 @@ const MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128
 export type Announcement =
   | { what: 'evolved'; module: string; version: number; digest: string; by: string }
   | { what: 'removed'; module: string; by: string };
+
+type Answered = Pick<VersionFacts, 'module' | 'version' | 'digest' | 'report'>;
+
+const answerOf = ({ module, version, digest, report }: Answered, alias: string | null): Evolved => {
+  const { routes } = report;
+  return { module, version, digest, prefix: `${prefixOf(module)}/`, alias, routes, report, dry_run: false };
+};
 
 export class Kernel {
   readonly name: string;
@@ -151,13 +160,15 @@ export class Kernel {
   /** The modules, with what their vaults take. */
   async measured(): Promise<ModuleView[]> {
     const usage = new Map((await this.#agent.measured()).map(({ worker, usage }) => [worker, usage?.memory_bytes]));
-    return this.modules().map((module) => ({
-      ...module,
-      live: module.live.map((live) => {
-        const memory_bytes = usage.get(live.worker);
-        return memory_bytes === undefined ? live : { ...live, memory_bytes };
-      }),
-    }));
+    const with_memory = <T extends object>(view: T, worker = ''): T => {
+      const memory_bytes = usage.get(worker);
+      return memory_bytes === undefined ? view : { ...view, memory_bytes };
+    };
+    return this.modules().map((module) => {
+      const main = module.live.find(({ version }) => version === module.version);
+      const live = module.live.map((one) => with_memory(one, one.worker));
+      return with_memory({ ...module, live }, main?.worker);
+    });
   }
 
   drivers(): Record<string, { available: boolean; reason?: string; isolation: string }> {
@@ -185,9 +196,10 @@ export class Kernel {
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
       const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
       const running = main && (await this.#store.source(name, main.version));
-      const source = checkSource(await this.#sourceOf(request, running));
+      const found = await this.#sourceOf(request, running);
+      const source = checkSource(found.source);
       // Edits leave the language as it is.
-      const language = named.language ?? (request.edits && main?.language) ?? 'javascript';
+      const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
       const kept = mergeTrials(record.tests, posted);
       const digest = digestOf(source);
       const driver = chooseDriver(this.#agent.info().drivers, language, request.driver, main?.driver);
@@ -200,13 +212,7 @@ export class Kernel {
       const { instance, report } = staged;
       const diff = running === undefined ? '' : diffOf(name, running, source);
       const answer: Evolved = {
-        module: name,
-        version,
-        digest,
-        prefix: `${prefixOf(name)}/`,
-        alias: alias ?? record.alias,
-        routes: report.routes,
-        report,
+        ...answerOf({ ...facts, report }, alias ?? record.alias),
         dry_run,
         ...(dry_run || request.edits ? { diff } : {}),
       };
@@ -252,6 +258,7 @@ export class Kernel {
     const facts = await this.#store.facts(name, target);
     // It may live still, with a weight of its own.
     const living = module.instance(target);
+    if (living && record.live.length === 1) return answerOf(facts, record.alias);
     const instance = living ?? (await this.#modules.startVersion(facts));
     const next: ModuleRecord = { ...record, live: [{ version: target, weight: 100 }], good: null };
     try {
@@ -264,18 +271,7 @@ export class Kernel {
       throw rejection(name, deed, error, instance.log_tail());
     }
     this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
-    const { report, digest } = facts;
-    const prefix = `${prefixOf(name)}/`;
-    return {
-      module: name,
-      version: target,
-      digest,
-      prefix,
-      alias: next.alias,
-      routes: report.routes,
-      report,
-      dry_run: false,
-    };
+    return answerOf(facts, next.alias);
   }
 
   /** Sets which versions serve how much. Weights add up to 100; a version of 0 is reached by header only. */
@@ -299,11 +295,18 @@ export class Kernel {
           throw new BadInput({ what: 'versions', why: `${name} keeps a state, which two versions cannot share` });
         const note = live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
         const next = { ...module.record, live };
-        const entry = { module: name, deed: 'weights' as const, by, version: null, digest: null, note };
-        await module.swap(next, started, () => this.#store.commit(next, entry));
+        const [only, ...others] = live;
+        if (only && others.length === 0) {
+          // All requests go to one version: it takes the state over, as at any other swap.
+          const facts = await this.#store.facts(name, only.version);
+          await handOver(this.#store, { module, next, instance: started[0], deed: 'weights', by, facts, note });
+        } else {
+          const entry = { module: name, deed: 'weights' as const, by, version: null, digest: null, note };
+          await module.swap(next, started, () => this.#store.commit(next, entry));
+        }
       } catch (error) {
         await Promise.all(started.map((instance) => instance.end('it did not come into service')));
-        throw error;
+        throw error instanceof MeshError ? error : rejection(name, 'weights', error);
       }
       return viewOf(module);
     });
@@ -320,11 +323,14 @@ export class Kernel {
     });
   }
 
-  /** Takes the module's routes away. Its versions stay readable, and their numbers are not given again. */
+  /**
+   * Takes the module's routes away, with its tests and bounds. Its versions stay readable, and their numbers are not given
+   * again.
+   */
   async remove(name: string, by: string): Promise<void> {
     const module = this.#modules.known(name);
     await module.exclusive(async () => {
-      const record = { ...module.record, live: [], good: null, alias: null, pinned: false };
+      const record = { ...emptyRecord(name), latest: module.record.latest };
       const entry = { module: name, deed: 'remove' as const, by, version: null, digest: null, note: null };
       await module.swap(record, [], () => this.#store.commit(record, entry));
       this.#modules.indexAliases();
@@ -375,12 +381,14 @@ export class Kernel {
     return this.#store.facts(record.module, main!.version);
   }
 
-  async #sourceOf(request: EvolveRequest, running: string | undefined): Promise<unknown> {
+  async #sourceOf(request: EvolveRequest, running: string | undefined) {
     const { content, pointer, edits } = request;
     if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
       throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
-    if (edits !== undefined) return operate(running, request.base_digest, edits);
-    return content ?? (await this.meshfs.resolve(pointer!)).content;
+    if (edits !== undefined) return { source: operate(running, request.base_digest, edits) };
+    if (content !== undefined) return { source: content };
+    const kept = await this.meshfs.resolve(pointer!);
+    return { source: kept.content, language: WORKER_LANGUAGES.find((one) => one === kept.language) };
   }
 
   #tell(announcement: Announcement): void {

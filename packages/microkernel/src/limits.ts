@@ -33,6 +33,8 @@ export const KERNEL_LIMITS = {
   /** Requests that are held while a stateful module hands its state over, and for how long. */
   held: 1_024,
   held_ms: 10_000,
+  /** What a stateful version streams is waited for so long; what it changes in the state later stays behind. */
+  streams_ms: 1_000,
   /** After so long what an old version still serves is cut. */
   drain_ms: 30_000,
   /** An old version that serves nothing more is ended so much later. */

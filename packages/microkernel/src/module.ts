@@ -9,6 +9,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Answer,
+  BadInput,
   ConnectionLost,
   describe,
   isError,
@@ -18,8 +19,9 @@ import {
   PluginFailed,
 } from '@hauki/protocol';
 import { isWhole } from '@hauki/rpc/node';
-import type { Instance, PluginRequest } from './instance.ts';
+import type { Instance, InstanceSpec, PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
+import type { VersionStats } from './stats.ts';
 import type { ModuleRecord } from './store.ts';
 
 export interface ModulePowers {
@@ -40,6 +42,18 @@ const FAILED_AFTER = 3;
 /** The header by which a caller asks for one version. */
 export const VERSION_HEADER = 'x-hauki-version';
 
+const blamed = new WeakMap<object, Instance>();
+
+function blame(instance: Instance, error: unknown): unknown {
+  if (typeof error === 'object' && error !== null) blamed.set(error, instance);
+  return error;
+}
+
+/** Which version a request's failure is the fault of, where it got to one. */
+export const blamedFor = (error: unknown): Instance | undefined => blamed.get(error as object);
+
+type Known = Pick<InstanceSpec, 'digest' | 'language'>;
+
 export class Module {
   readonly name: string;
   record: ModuleRecord;
@@ -48,7 +62,11 @@ export class Module {
   readonly #draining = new Set<Instance>();
   /** Versions that are being started again, and how often they have failed in a row. */
   readonly #again = new Map<number, { failures: number; timer?: NodeJS.Timeout }>();
-  readonly #judged = new WeakSet<Instance>();
+  /** What live versions answered in vaults that have died: their next ones go on counting. */
+  readonly #past = new Map<number, VersionStats>();
+  readonly #judged = new WeakSet<VersionStats>();
+  /** Of live versions, also while their vaults are dead. */
+  readonly #known = new Map<number, Known>();
   #gate: { opened: Promise<void>; open(): void } | undefined;
   #held = 0;
   #waiting = 0;
@@ -82,8 +100,21 @@ export class Module {
 
   /** The live version with the most weight. */
   get main(): Instance | undefined {
-    const [first] = [...this.record.live].sort((a, b) => b.weight - a.weight);
-    return first && this.#serving.get(first.version);
+    return this.#serving.get(this.main_version ?? 0);
+  }
+
+  get main_version(): number | undefined {
+    return [...this.record.live].sort((a, b) => b.weight - a.weight)[0]?.version;
+  }
+
+  /** What is known of a live version, whether its vault lives or not. */
+  known(version: number): Known | undefined {
+    return this.#known.get(version);
+  }
+
+  /** To be told before a version is started again. */
+  remember(version: number, { digest, language }: Known): void {
+    this.#known.set(version, { digest, language });
   }
 
   instance(version: number): Instance | undefined {
@@ -152,9 +183,14 @@ export class Module {
       return { answer: await instance.fetch(request), instance };
     } catch (error) {
       // It died before the request was sent: another takes its place in a moment.
-      if (!isError(error, ConnectionLost) || !isWhole(request.body)) throw error;
+      if (!isError(error, ConnectionLost) || !isWhole(request.body)) throw blame(instance, error);
       instance = await this.choose(asked);
-      return { answer: await instance.fetch(request), instance };
+      return {
+        answer: await instance.fetch(request).catch((again) => {
+          throw blame(instance, again);
+        }),
+        instance,
+      };
     } finally {
       this.#judge(instance);
     }
@@ -184,7 +220,10 @@ export class Module {
       if (named) return named;
       // One that is being started again is waited for; one that does not live is not known here.
       if (!this.record.live.some(({ version }) => String(version) === asked))
-        throw new PluginFailed({ module: this.name, why: `version ${asked.slice(0, 20)} does not run` });
+        throw new BadInput({
+          what: VERSION_HEADER,
+          why: `version ${asked.slice(0, 20)} of ${this.name} does not run; ${this.record.live.map((live) => live.version).join(', ')} do`,
+        });
       return undefined;
     }
     const { live } = this.record;
@@ -201,9 +240,11 @@ export class Module {
   /** After each answer of a version: one that leaves its bounds is taken back. */
   #judge(instance: Instance): void {
     const { bounds, good } = this.record;
-    if (!bounds || good === null || good === instance.version || this.#judged.has(instance)) return;
+    if (!bounds || good === null || good === instance.version || this.#judged.has(instance.stats)) return;
     const { requests } = instance.stats;
-    if (requests < KERNEL_LIMITS.judged_after || this.#serving.get(instance.version) !== instance) return;
+    // Its vault may have died of the request.
+    if (requests < KERNEL_LIMITS.judged_after || !this.record.live.some(({ version }) => version === instance.version))
+      return;
     // Not at each answer: the view sorts.
     if (requests % KERNEL_LIMITS.judged_after !== 0) return;
     const { error_rate, p99_ms } = instance.stats.view();
@@ -215,7 +256,7 @@ export class Module {
           ? `its p99 is ${p99_ms} ms, above ${max_p99_ms} ms`
           : undefined;
     if (why === undefined) return;
-    this.#judged.add(instance);
+    this.#judged.add(instance.stats);
     this.#powers.abort(instance.version, why);
   }
 
@@ -236,6 +277,9 @@ export class Module {
   }
 
   #take(instance: Instance): void {
+    instance.stats = this.#past.get(instance.version) ?? instance.stats;
+    this.#past.delete(instance.version);
+    this.remember(instance.version, instance.spec);
     this.#serving.set(instance.version, instance);
     void instance.gone.then((reason) => this.#died(instance, reason));
     this.#changed();
@@ -245,6 +289,7 @@ export class Module {
     this.#draining.delete(instance);
     if (this.#serving.get(instance.version) !== instance) return;
     this.#serving.delete(instance.version);
+    this.#past.set(instance.version, instance.stats);
     void instance.end(reason);
     if (this.#closed) return;
     if (Date.now() - instance.born_at > STABLE_MS) this.#again.delete(instance.version);
@@ -260,6 +305,10 @@ export class Module {
     entry.timer = setTimeout(() => void this.#start(version), wait_ms);
     this.#again.set(version, entry);
     this.#changed();
+    const { bounds, good } = this.record;
+    // It has no twenty answers to be judged by.
+    if (bounds && good !== null && good !== version && entry.failures === FAILED_AFTER)
+      this.#powers.abort(version, `it died ${FAILED_AFTER} times in a row: ${why}`);
   }
 
   /**
@@ -279,18 +328,24 @@ export class Module {
       clearTimeout(entry.timer);
       this.#again.delete(version);
     }
+    for (const gone of [this.#past, this.#known])
+      for (const version of gone.keys()) if (!stays.has(version)) gone.delete(version);
     for (const instance of started) this.#take(instance);
     this.#changed();
     for (const old of left) void this.#drain(old);
   }
 
-  /** Holds new requests, waits for those under way, runs `handover`, and lets the held ones go to whoever serves then. */
+  /**
+   * Holds new requests, waits for those under way, runs `handover`, and lets the held ones go to whoever serves then. What
+   * streams is waited for briefly, and goes on where it was begun: it may never end.
+   */
   async quiesce<T>(old: Instance, handover: () => Promise<T>): Promise<T> {
     const { promise: opened, resolve: open } = Promise.withResolvers<void>();
     this.#gate = { opened, open };
     try {
-      if (!(await old.idle(KERNEL_LIMITS.held_ms / 2)))
+      if (!(await old.answered(KERNEL_LIMITS.held_ms / 2)))
         throw new Error(`${old.in_flight} requests were still under way after ${KERNEL_LIMITS.held_ms / 2} ms`);
+      await old.idle(KERNEL_LIMITS.streams_ms);
       return await handover();
     } finally {
       this.#gate = undefined;

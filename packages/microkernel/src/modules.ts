@@ -28,19 +28,29 @@ export interface ModulesPowers {
 
 /** A module as people see it. */
 export function viewOf(module: Module): ModuleView {
-  const { record, main } = module;
+  const { record, main_version: version = null } = module;
+  const live = module.view();
+  const main = live.find((one) => one.version === version && !one.draining);
+  const { routes = [], requests = 0, errors = 0, error_rate = 0, p50_ms = null, p99_ms = null } = main ?? {};
+  const known = version === null ? undefined : module.known(version);
   return {
     module: module.name,
     state: module.state,
     prefix: `${prefixOf(module.name)}/`,
     alias: record.alias,
-    version: main?.version ?? record.live[0]?.version ?? null,
-    digest: main?.spec.digest ?? null,
-    language: main?.spec.language ?? null,
+    version,
+    digest: known?.digest ?? null,
+    language: known?.language ?? null,
     pinned: record.pinned,
     good: record.good,
     bounds: record.bounds,
-    live: module.view(),
+    routes,
+    requests,
+    errors,
+    error_rate,
+    p50_ms,
+    p99_ms,
+    live,
   };
 }
 
@@ -93,6 +103,7 @@ export class Modules {
     const module: Module = new Module(store.record(name) ?? emptyRecord(name), {
       start: async (version) => {
         const facts = await store.facts(name, version);
+        module.remember(version, facts);
         const instance = await this.startVersion(facts);
         if (await resume(store, instance, module.record)) return instance;
         log(`version ${version} of ${name} does not take the state again that it began with, and begins without`);

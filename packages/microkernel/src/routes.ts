@@ -1,5 +1,5 @@
 /** The kernel's own routes: what runs, and every way of changing it. */
-import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import { type FastifyPluginAsyncTypebox, Type, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import { BadInput, type EvolveRequest } from '@hauki/protocol';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
@@ -46,6 +46,17 @@ const Evolve = Type.Object(
   },
   strict,
 );
+
+const isEvolve = TypeBoxValidatorCompiler({ schema: Evolve, method: 'POST', url: '', httpPart: 'body' });
+
+/** Checks a request that came over another door as this one's are. Throws BadInput. */
+export function checkEvolve(body: unknown): EvolveRequest {
+  const { error } = (isEvolve(body) ?? {}) as { error?: { message?: string; instancePath?: string }[] | Error };
+  const all = Array.isArray(error) ? error : error ? [error as { message?: string; instancePath?: string }] : [];
+  if (all.length === 0) return body as EvolveRequest;
+  const why = all.map(({ instancePath = '', message }) => `body${instancePath} ${message}`).join(', ');
+  throw new BadInput({ what: 'the request', why });
+}
 
 export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async (app, { kernel }) => {
   const tags = ['kernel'];
@@ -113,6 +124,10 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
   app.post(
     '/api/modules/:module/rollback',
     {
+      // Where no version is named there is nothing to say.
+      preValidation: async (request) => {
+        request.body ??= {};
+      },
       schema: {
         tags,
         summary: 'Let an earlier version serve again; the last good one when none is named',

@@ -47,7 +47,7 @@ import Fastify, { type FastifyError } from 'fastify';
 import type { Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import { type Module, VERSION_HEADER } from './module.ts';
+import { blamedFor, type Module, VERSION_HEADER } from './module.ts';
 import { kernelRoutes } from './routes.ts';
 
 declare module 'fastify' {
@@ -163,6 +163,9 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     }
   };
 
+  // What `curl -d` sends: its type is nobody's choice. Pages of others cannot: their origin is refused.
+  const json = app.getDefaultJsonParser('error', 'error');
+  app.addContentTypeParser(['application/x-www-form-urlencoded', 'text/plain'], { parseAs: 'string' }, json as never);
   app.setValidatorCompiler(TypeBoxValidatorCompiler);
   app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
     const typed = typedError(error);
@@ -218,7 +221,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       );
       await writeAnswer(response, answer, provenance(instance));
     } catch (error) {
-      writeError(response, failure(target.module, error, log));
+      writeError(response, failure(target.module, error, log), provenance(blamedFor(error)));
     }
   };
 
@@ -271,16 +274,12 @@ function requestOf(
   return { method: request.method ?? 'GET', url: `http://${request.headers.host}${path}${query}`, headers };
 }
 
-/** By which an answer can be traced to its source. */
-export const provenance = ({ version, spec }: Instance): FlatHeaders => [
-  'x-hauki-version',
-  String(version),
-  'x-hauki-digest',
-  spec.digest,
-];
+/** By which an answer can be traced to its source; nothing where it came from no version. */
+export const provenance = (instance: Instance | undefined): FlatHeaders =>
+  instance ? ['x-hauki-version', String(instance.version), 'x-hauki-digest', instance.spec.digest] : [];
 
 /** What a request's failure means to whoever asked; of the module's inside no more than its error's first line. */
-function failure(module: string, error: unknown, log: ServerOptions['log']): MeshError {
+export function failure(module: string, error: unknown, log: ServerOptions['log']): MeshError {
   if (isError(error, RemoteError)) {
     log(`${module}: ${error.message}`);
     return new MeshError(

@@ -10,19 +10,41 @@ import { KERNEL_LIMITS } from './limits.ts';
 /** Most that is read of an answer's body. */
 const BODY_BYTES = 1024 * 1024;
 
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const isTexts = (value: unknown) => isObject(value) && Object.values(value).every((text) => typeof text === 'string');
+const KEYS = ['path', 'method', 'headers', 'body', 'expect'];
+const EXPECTED = ['status', 'json', 'text', 'headers'];
+
+/** What is wrong with a trial; one that asked for something else than it says would pass whatever is answered. */
+function faultOf(trial: unknown): string | undefined {
+  if (!isObject(trial)) return 'it is no object';
+  const { path, method, headers, expect } = trial;
+  if (typeof path !== 'string' || !path.startsWith('/')) return 'its path must be a text that begins with /';
+  if (method !== undefined && !(typeof method === 'string' && /^[a-z]{1,16}$/i.test(method)))
+    return 'its method must be a name such as POST';
+  if (headers !== undefined && !isTexts(headers)) return 'its headers must be texts by their names';
+  const strange = Object.keys(trial).find((key) => !KEYS.includes(key));
+  if (strange) return `it has no ${JSON.stringify(strange.slice(0, 40))}; there is ${KEYS.join(', ')}`;
+  if (!isObject(expect)) return `its expect must be an object of ${EXPECTED.join(', ')}`;
+  const other = Object.keys(expect).find((key) => !EXPECTED.includes(key));
+  if (other) return `its expect has no ${JSON.stringify(other.slice(0, 40))}; there is ${EXPECTED.join(', ')}`;
+  const { status, text, headers: named } = expect;
+  if (status !== undefined && !(Number.isInteger(status) && (status as number) >= 200 && (status as number) <= 599))
+    return 'its expect.status must be a number from 200 to 599';
+  if (text !== undefined && typeof text !== 'string') return 'its expect.text must be a text';
+  if (named !== undefined && !isTexts(named)) return 'its expect.headers must be texts by their names';
+  return undefined;
+}
+
 /** Checks the shape of posted trials. Throws BadInput. */
 export function checkTrials(given: unknown): Trial[] {
   if (given === undefined) return [];
   if (!Array.isArray(given) || given.length > KERNEL_LIMITS.tests)
     throw new BadInput({ what: 'tests', why: `a list of at most ${KERNEL_LIMITS.tests}` });
-  for (const trial of given as Trial[]) {
-    const wrong =
-      typeof trial?.path !== 'string' || !trial.path.startsWith('/')
-        ? 'each has a path that begins with /'
-        : typeof trial.expect !== 'object' || trial.expect === null
-          ? 'each has an expect: {status, json, text, headers}'
-          : undefined;
-    if (wrong) throw new BadInput({ what: 'tests', why: wrong });
+  for (const [i, trial] of given.entries()) {
+    const fault = faultOf(trial);
+    if (fault) throw new BadInput({ what: `tests[${i}]`, why: fault });
   }
   return given as Trial[];
 }
@@ -68,7 +90,8 @@ function difference(expect: Trial['expect'], status: number, headers: FlatHeader
     }
     if (!isDeepStrictEqual(got, json)) return `the body is ${short(got)}, not ${short(json)}`;
   }
-  if (part !== undefined && !text.includes(part)) return `the body has no ${short(part)} in it: ${short(text)}`;
+  if (part !== undefined && !text.includes(part))
+    return `the body has no ${JSON.stringify(short(part))} in it: ${short(text)}`;
   for (const [name, value] of Object.entries(named)) {
     const at = headers.findIndex((header, i) => i % 2 === 0 && header.toLowerCase() === name.toLowerCase());
     const got = at < 0 ? undefined : headers[at + 1];

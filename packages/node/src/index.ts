@@ -1,4 +1,4 @@
 /** The node agent. `main.ts` is its process; this is what others may build on. */
 export { Agent, type AgentOptions } from './agent.ts';
 export type { NodeOptions } from './main.ts';
-export { Volumes } from './volumes.ts';
+export { mountsOf, Volumes } from './volumes.ts';

@@ -132,21 +132,21 @@ export async function unmountImage(at: string): Promise<void> {
   const until = performance.now() + WAIT_MS.most;
   for (;;) {
     const failed = await failureOf(tool('umount', [at]));
-    if (!failed || !mountsBelow(at).includes(at)) break;
+    if (!failed || !mountPoints().includes(at)) break;
     if (performance.now() > until) throw failed;
     await sleep(WAIT_MS.poll);
   }
   if (unwritten) throw unwritten;
 }
 
-/** Unmounts all below a folder and lets go of all loop devices of images below it: what a killed agent left. */
-export async function sweepMounts(folder: string): Promise<number> {
+/** Unmounts all whose path begins so, and lets go of all loop devices of images that do: what a killed agent left. */
+export async function sweepMounts(...beginnings: string[]): Promise<number> {
   let swept = 0;
-  for (const at of mountsBelow(folder).toReversed()) {
+  const left = (path: string) => beginnings.some((text) => path.startsWith(text));
+  for (const at of mountPoints().filter(left).toReversed()) {
     await tool('umount', [at]).catch(() => tool('umount', ['-l', at]));
     swept++;
   }
-  const left = (file: string) => file.startsWith(`${folder}/`);
   const until = performance.now() + WAIT_MS.swept;
   while (loopsOf(left).length > 0 && performance.now() < until) await sleep(WAIT_MS.poll);
   for (const device of loopsOf(left)) {
@@ -182,11 +182,10 @@ function loopsOf(fits: (file: string) => boolean): string[] {
     .map((name) => `/dev/${name}`);
 }
 
-/** Mount points at or below a folder, in the order in which they were mounted. */
-function mountsBelow(folder: string): string[] {
+/** All mount points, in the order in which they were mounted. */
+function mountPoints(): string[] {
   return readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
     .flatMap((line) => line.split(' ')[4] ?? [])
-    .map((path) => path.replaceAll(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))))
-    .filter((path) => path === folder || path.startsWith(`${folder}/`));
+    .map((path) => path.replaceAll(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))));
 }

@@ -9,7 +9,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, open, rename, rm, rmdir, stat, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import {
   describe,
   LIMITS,
@@ -53,6 +53,15 @@ const MIB = 1024 * 1024;
 /** What volumes leave of the disk to others. */
 const DISK_SHARE = 0.9;
 
+/**
+ * Where volumes are mounted. Not below the data folder: a vault's mapped root has to get there, and a data folder may lie
+ * in a home that nobody else may enter.
+ */
+const MOUNTS = '/run/hauki/volumes/mounted';
+/** How the mount points of a data folder's volumes begin. */
+export const mountsOf = (data_dir: string): string =>
+  join(MOUNTS, createHash('sha256').update(resolve(data_dir)).digest('hex').slice(0, 16));
+
 const keyOf = (owner: string, name: string): string =>
   createHash('sha256')
     .update(JSON.stringify([owner, name]))
@@ -61,6 +70,7 @@ const keyOf = (owner: string, name: string): string =>
 
 export class Volumes {
   readonly #folder: string;
+  /** How its mount points begin. */
   readonly #mounted: string;
   readonly #node: string;
   readonly #log: (line: string, fields?: object) => void;
@@ -72,7 +82,7 @@ export class Volumes {
   constructor(options: { node: string; data_dir: string; log(line: string, fields?: object): void }) {
     this.#node = options.node;
     this.#folder = join(options.data_dir, 'volumes');
-    this.#mounted = join(this.#folder, 'mounted');
+    this.#mounted = mountsOf(options.data_dir);
     this.#log = options.log;
   }
 
@@ -95,8 +105,9 @@ export class Volumes {
     if (process.platform !== 'linux' || process.getuid?.() !== 0) throw new Error('volumes need Linux and root');
     const missing = TOOLS.find((name) => !hasTool(name));
     if (missing !== undefined) throw new Error(`${missing} is not installed`);
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     // A vault's mapped root passes through to what is mounted; a volume itself is its root's alone.
-    mkdirSync(this.#mounted, { recursive: true, mode: 0o711 });
+    mkdirSync(MOUNTS, { recursive: true, mode: 0o755 });
     const at = await this.#mountPoint('trial');
     // An agent that was killed in the middle of its own trial has left it mounted.
     await sweepMounts(at);
@@ -110,9 +121,12 @@ export class Volumes {
    */
   async start(): Promise<void> {
     if (!this.#offer.available) return;
-    const swept = await sweepMounts(this.#folder);
+    const swept = await sweepMounts(`${this.#mounted}.`, `${this.#folder}/`);
     if (swept > 0) this.#log(`unmounted ${swept} volumes of an earlier run`);
-    for (const at of readdirSync(this.#mounted)) await rmdir(join(this.#mounted, at)).catch(() => {});
+    for (const name of readdirSync(MOUNTS)) {
+      const at = join(MOUNTS, name);
+      if (at.startsWith(`${this.#mounted}.`)) await rmdir(at).catch(() => {});
+    }
     for (const file of readdirSync(this.#folder)) {
       if (file.endsWith('.making') || file.startsWith('trial.')) await rm(join(this.#folder, file), { force: true });
       if (!file.endsWith('.json')) continue;
@@ -279,7 +293,7 @@ export class Volumes {
   }
 
   async #mountPoint(key: string): Promise<string> {
-    const at = join(this.#mounted, `${this.#node}.${key}`);
+    const at = `${this.#mounted}.${this.#node}.${key}`;
     await mkdir(at, { recursive: true, mode: 0o700 });
     return at;
   }

@@ -7,6 +7,7 @@
 import { BadInput } from './caller-errors.ts';
 import type { Runtime } from './control.ts';
 import { LIMITS } from './limits.ts';
+import { canonicalPrefix, EVERYTHING } from './prefix.ts';
 
 export interface FetchGrant {
   /** `host:port` in its one spelling; a redirect is checked like a new request. */
@@ -243,15 +244,22 @@ export function normaliseGrants(request: GrantRequest = {}, secrets: SecretReque
   if (given.secrets !== undefined && !Array.isArray(given.secrets))
     throw new BadInput({ what: 'grants', why: 'secrets stand beside the grants, as in { grants, secrets }' });
   const meshfs = given.meshfs === undefined ? {} : members('grants.meshfs', given.meshfs, ['read', 'write']);
-  const prefixes = (right: 'read' | 'write') =>
-    strings(`grants.meshfs.${right}`, meshfs[right]).map((prefix) => {
-      if (!/^gem-pointer:\/\/[^\s%\\]+$/.test(prefix) || prefix.split('/').includes('..'))
-        throw new BadInput({
+  const prefixes = (right: 'read' | 'write') => {
+    const all = strings(`grants.meshfs.${right}`, meshfs[right]).map((prefix) => {
+      const wrong = (why: string) =>
+        new BadInput({
           what: `grants.meshfs.${right}`,
-          why: `${JSON.stringify(prefix)} is not a pointer prefix, as in gem-pointer://wiki/reports/`,
+          why: `${JSON.stringify(prefix)} is not a pointer prefix, as in gem-pointer://wiki/reports/: ${why}`,
         });
-      return prefix;
+      if (prefix === EVERYTHING) throw wrong('it names all spaces at once; name those that are needed');
+      try {
+        return canonicalPrefix(prefix);
+      } catch (error) {
+        throw wrong((error as { fields?: { why?: string } }).fields?.why ?? 'it names nothing');
+      }
     });
+    return [...new Set(all)];
+  };
   return {
     fetch: fetchGrants(given.fetch),
     connect: canonicalTargets('grants.connect', given.connect),
@@ -272,9 +280,4 @@ export const heldGrants = (grants: Grants, runtime: Runtime): Grants =>
 export function secretValues(secrets: SecretRequests = {}): Record<string, string> | undefined {
   const values = Object.entries(secrets).map(([name, { value }]) => [name, value]);
   return values.length > 0 ? Object.fromEntries(values) : undefined;
-}
-
-/** Whether a canonical pointer lies under one of the prefixes. */
-export function pointerGranted(prefixes: readonly string[], pointer: string): boolean {
-  return prefixes.some((prefix) => (prefix.endsWith('/') ? pointer.startsWith(prefix) : pointer === prefix));
 }

@@ -11,6 +11,7 @@ export * from './isolation.ts';
 export * from './kernels.ts';
 export * from './limits.ts';
 export * from './pointer.ts';
+export * from './prefix.ts';
 export * from './revocation.ts';
 export * from './targets.ts';
 export * from './ticket.ts';

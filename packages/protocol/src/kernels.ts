@@ -46,7 +46,7 @@ export interface EvolveRequest {
   /** `data_scraper.ts`, or `data_scraper` with a `language`. */
   target_module: string;
   content?: string;
-  /** Of a source in the kernel's MeshFS. */
+  /** Of a source in the kernel's MeshFS; by the core, in the mesh's. */
   pointer?: string;
   /** x-surgeon: edits of what runs, in place of a whole source. */
   edits?: Edit[];
@@ -147,6 +147,14 @@ export interface ModuleView {
   /** The version to go back to. */
   good: number | null;
   bounds: Bounds | null;
+  /** Of the version with the most weight: what it serves, and how it does; of others see `live`. */
+  routes: string[];
+  requests: number;
+  errors: number;
+  error_rate: number;
+  p50_ms: number | null;
+  p99_ms: number | null;
+  memory_bytes?: number | null;
   live: LiveView[];
 }
 
@@ -248,8 +256,8 @@ export interface RolloutRequest extends EvolveRequest {
   watch_ms?: number;
 }
 
-export interface RolledOut {
-  module: string;
+/** What holds of all kernels is that of the first. */
+export interface RolledOut extends Omit<Evolved, 'version' | 'digest'> {
   kernels: { kernel: string; version: number; digest: string }[];
   waves: number;
 }

@@ -3,8 +3,9 @@
  * some are revoked. Pure. What always holds: what is left is within what was there.
  */
 import { BadInput } from './caller-errors.ts';
-import { canonicalTarget, type FetchGrant, type Grants, pointerGranted, type SecretGrant } from './grants.ts';
+import { canonicalTarget, type FetchGrant, type Grants, type SecretGrant } from './grants.ts';
 import { LIMITS } from './limits.ts';
+import { canonicalPrefix, reachesAll } from './prefix.ts';
 
 const within = (limit: number, asked: number): boolean => limit === 0 || (asked !== 0 && asked <= limit);
 
@@ -25,7 +26,7 @@ export function grantsWithin(has: Grants, asked: Grants): string | undefined {
   const connect = asked.connect.find((target) => !has.connect.includes(target));
   if (connect !== undefined) return `connect ${connect}`;
   for (const right of ['read', 'write'] as const) {
-    const prefix = asked.meshfs[right].find((one) => !pointerGranted(has.meshfs[right], one));
+    const prefix = asked.meshfs[right].find((one) => !reachesAll(has.meshfs[right], one));
     if (prefix !== undefined) return `meshfs.${right} ${prefix}`;
   }
   const { volume, clone } = asked;
@@ -44,7 +45,7 @@ export function cutGrants(most: Grants, present: Grants): Grants {
   const { volume, clone } = present;
   const less = (kind: keyof NonNullable<typeof clone>) => Math.min(clone?.[kind] ?? 0, most.clone?.[kind] ?? 0);
   const pointers = (right: 'read' | 'write') =>
-    present.meshfs[right].filter((prefix) => pointerGranted(most.meshfs[right], prefix));
+    present.meshfs[right].filter((prefix) => reachesAll(most.meshfs[right], prefix));
   return {
     ...present,
     fetch: present.fetch.filter((one) => most.fetch.some((other) => fetchWithin(other, one))),
@@ -66,12 +67,23 @@ export interface Revocation {
   clone?: true;
 }
 
+/** What is named to be revoked, as grants have it. */
+function spelled(name: string): string {
+  const target = canonicalTarget(name);
+  if (target !== undefined || !name.startsWith('gem-pointer://')) return target ?? name;
+  try {
+    return canonicalPrefix(name);
+  } catch {
+    return name;
+  }
+}
+
 /** The grants without what is revoked. Throws BadInput for what is not granted, so that a slip does not look like success. */
 export function revokeGrants(grants: Grants, what: Revocation): Grants {
   const without = <T>(kind: string, list: T[], asked: true | string[] | undefined, nameOf: (one: T) => string): T[] => {
     if (asked === undefined) return list;
     if (asked === true) return [];
-    const names = asked.map((one) => canonicalTarget(one) ?? one);
+    const names = asked.map(spelled);
     const missing = names.find((name) => !list.some((one) => nameOf(one) === name));
     if (missing !== undefined || names.length > LIMITS.grants)
       throw new BadInput({

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { BadInput, isError } from '../src/caller-errors.ts';
-import { canonicalTarget, NO_GRANTS, normaliseGrants, pointerGranted } from '../src/grants.ts';
+import { canonicalTarget, NO_GRANTS, normaliseGrants } from '../src/grants.ts';
 import { LEASE, LIMITS } from '../src/limits.ts';
+import { pointerGranted, reaches } from '../src/prefix.ts';
 
 const refused = (request: unknown, pattern: RegExp) =>
   assert.throws(
@@ -168,10 +169,30 @@ describe('grants', () => {
       'gem-pointer://wiki/../x',
       'gem-pointer://wiki/a/..',
       'gem-pointer://wiki/%2e%2e/',
-      'gem-pointer://wiki/a b',
+      'gem-pointer://wiki',
+      'gem-pointer://wiki/*',
+      'gem-pointer://wiki/a//b/',
+      'gem-pointer://wiki/./a/',
+      'gem-pointer://wiki/a/b ',
       'gem-pointer://wiki\\a',
     ])
       for (const right of ['read', 'write']) refused({ meshfs: { [right]: [prefix] } }, /pointer prefix/);
+  });
+
+  it('have pointer prefixes in the one spelling that pointers have', () => {
+    const read = [
+      'gem-pointer://wiki/a',
+      'gem-pointer://WIKI/a/readme.md',
+      'GEM-POINTER://wiki/a b/',
+      'gem-pointer://wiki/e\u0301/',
+      'gem-pointer://data/',
+    ];
+    assert.deepEqual(normaliseGrants({ meshfs: { read } }).meshfs.read, [
+      'gem-pointer://wiki/a/readme.md',
+      'gem-pointer://wiki/a b/',
+      'gem-pointer://wiki/\u00e9/',
+      'gem-pointer://data/',
+    ]);
   });
 
   it('are lists of texts, and not too many', () => {
@@ -241,6 +262,16 @@ describe('a granted pointer', () => {
     assert.ok(!pointerGranted(one, 'gem-pointer://wiki/a/b.md'));
     assert.ok(!pointerGranted(one, 'gem-pointer://wiki/a/bc'));
     assert.ok(!pointerGranted([], 'gem-pointer://wiki/a/b'));
+  });
+});
+
+describe('a pointer that is reached', () => {
+  it('goes by every spelling of it', () => {
+    const one = ['gem-pointer://wiki/a/b'];
+    for (const pointer of ['gem-pointer://wiki/a/b', 'gem-pointer://wiki/a/b.md', 'GEM-POINTER://Wiki/a/b.MD'])
+      assert.ok(reaches(one, pointer) && reaches([`${one[0]}.md`], pointer), pointer);
+    for (const pointer of ['gem-pointer://wiki/a/b.txt', 'gem-pointer://wiki/a/bc', 'gem-pointer://wiki/a'])
+      assert.ok(!reaches(one, pointer), pointer);
   });
 });
 

@@ -7,7 +7,8 @@ type After = (run: () => void) => void;
 const node = globalThis as { setImmediate?: After; process?: { nextTick?: After } };
 
 /** A steady clock where there is one: setting the wall clock passes no deadline. */
-export const now_ms = globalThis.performance ? () => globalThis.performance.now() : () => Date.now();
+const clock = globalThis.performance;
+export const now_ms = clock ? () => clock.now() : () => Date.now();
 
 /** After the turn of the event loop where there is such a thing to wait for, else after what is queued in it. */
 export const afterTurn: After = node.setImmediate ?? queueMicrotask;

@@ -23,6 +23,9 @@ export function reference<T extends object>(object: T): T {
   return object;
 }
 
+/** Whether an object was given to `reference`. */
+export const isMarked = (object: object): boolean => marks.has(object);
+
 /** Whether a value is an error, of whatever realm where the platform can tell. */
 export const isAnyError = (value: object): value is Error =>
   value instanceof Error || (Error as { isError?(value: unknown): boolean }).isError?.(value) === true;
@@ -33,7 +36,7 @@ export const isAnyError = (value: object): value is Error =>
  */
 export function kindOf(value: object): RefKind | undefined {
   if (typeof value === 'function') return isClass(value) ? undefined : 'function';
-  if (marks.has(value)) return 'object';
+  if (isMarked(value)) return 'object';
   const { base, methods } = lineageOf(Object.getPrototypeOf(value));
   // Platforms without signals may have been given some, whose class may look like one of the platform's or like one's own.
   if (base === 'AbortSignal' || (typeof AbortSignal === 'function' && value instanceof AbortSignal)) return 'signal';

@@ -8,6 +8,8 @@ export class Served {
   readonly traceparent: string | undefined;
   /** For its server: whether it is among those under way. */
   counted = false;
+  /** Told of the abort by a caller's leaving; for who has no use for a whole signal. */
+  onabort: ((reason: unknown) => void) | undefined;
   readonly #began: number;
   #controller: AbortController | undefined;
   #aborted: { reason: unknown } | undefined;
@@ -41,6 +43,7 @@ export class Served {
 
   abort(reason: unknown): void {
     this.#aborted ??= { reason };
+    this.onabort?.(reason);
     this.#controller?.abort(reason);
     this.end();
   }

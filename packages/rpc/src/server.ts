@@ -106,10 +106,8 @@ export class Server {
     const call = new Served(rpc);
     // Only a tagged text of a peer that has something kept can name results.
     const names = bytes && this.#kept.size > 0 && text.includes('["result",') ? this.#named(message.params) : undefined;
-    // What the session itself asks, a heartbeat first of all, waits for no call.
-    const own = method.startsWith('rpc.') ? method : 'root';
-    const key = rpc?.on ?? (rpc?.of === undefined ? own : `of ${rpc.of}`);
-    const before = this.#delayed.size > 0 ? this.#delayed.get(key) : undefined;
+    const key = names || this.#delayed.size > 0 ? queueOf(method, rpc) : undefined;
+    const before = this.#delayed.get(key);
     // From now on, so that whatever comes next finds it, or forgets it.
     const result = keep ? new Kept() : undefined;
     if (result) this.#kept.set(id, result);
@@ -317,6 +315,10 @@ export class Server {
     this.#kept.clear();
   }
 }
+
+/** Whose calls begin in their order: those on one target. What the session itself asks, a heartbeat first of all, waits for no call. */
+const queueOf = (method: string, rpc: IncomingCall['rpc']): unknown =>
+  rpc?.on ?? (rpc?.of === undefined ? (method.startsWith('rpc.') ? method : 'root') : `of ${rpc.of}`);
 
 const isThenable = (value: { then?: unknown }): boolean => typeof value.then === 'function';
 

@@ -12,7 +12,7 @@ import type { Answer } from './caller.ts';
 import { sourceOf } from './ghost.ts';
 import { type Given, isStream, kindOf } from './references.ts';
 import type { IncomingCall } from './server.ts';
-import type { IncomingMessage, Reach, Rest, RestPowers, RestStats, SessionRest } from './session-rest.ts';
+import type { Reach, Rest, RestPowers, RestStats, SessionRest } from './session-rest.ts';
 import type { SessionRefs } from './wire.ts';
 
 /** How the answer of a method that returns nothing ends: of what is tagged, all that can be read without the rest. */
@@ -25,8 +25,6 @@ const load = async (): Promise<Module> => {
   module ??= await import('./session-rest.ts');
   return module;
 };
-
-export const readMessage = (text: string): IncomingMessage => JSON.parse(text);
 
 export const reaching = async (run: (reach: Reach) => unknown): Promise<unknown> => (await load()).reaching(run);
 

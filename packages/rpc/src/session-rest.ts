@@ -8,7 +8,6 @@ import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type Call, failure, type Outcome } from './call.ts';
 import type { Answer, Caller } from './caller.ts';
 import { invoke, read } from './invoke.ts';
-import { readAnswer } from './read-answer.ts';
 import { RefTable } from './refs.ts';
 import { briefly, type IncomingCall, Server, type ServerPowers, withThrown } from './server.ts';
 import type { SessionOptions } from './session.ts';
@@ -59,9 +58,6 @@ export interface Rest {
 export interface IncomingMessage extends IncomingCall, Answer {
   method?: unknown;
 }
-
-/** The message that a text is. Throws for what is not JSON. */
-export const readMessage = (text: string): IncomingMessage => readAnswer(text) ?? JSON.parse(text);
 
 const nobody: ServerPowers['dispatch'] = (method) => {
   throw new NoSuchMethod({ method, has: [] });

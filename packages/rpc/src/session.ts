@@ -14,7 +14,8 @@
  */
 import { ConnectionLost, describe, fromWire, type MeshError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { readMessage, restOf } from '#rest';
+import { readMessage } from '#plain-text';
+import { restOf } from '#rest';
 import { Caller } from './caller.ts';
 import type { Served } from './served.ts';
 import type { IncomingMessage, Rest, RestStats } from './session-rest.ts';

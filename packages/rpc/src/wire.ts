@@ -7,6 +7,7 @@
  */
 import { Overloaded } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { plainText } from '#plain-text';
 import type { Call } from './call.ts';
 import type { Encoded, Gives } from './codec.ts';
 import { encodeValue } from './codec-encode.ts';
@@ -58,7 +59,8 @@ export class Wire {
 
   /** The text and attachments of a value; literal JSON for a peer that knows nothing else. */
   encode(value: unknown, what = 'params'): Encoded {
-    return this.#literal ? { text: this.#literal(value), bytes: undefined } : encodeValue(value, this.refs, what);
+    const text = this.#literal ? this.#literal(value) : plainText(value);
+    return text === undefined ? encodeValue(value, this.refs, what) : { text, bytes: undefined };
   }
 
   /** Sends a call at the end of this turn. */

@@ -359,7 +359,9 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
       near.on('error', () => near.destroy());
       const far = dialTcp({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
       far.on('error', () => far.destroy());
-      splice(near, far, plans.shift() ?? WHOLE);
+      const plan = plans.shift() ?? WHOLE;
+      // Dialled before the network was whole, and taken after.
+      splice(near, far, whole ? WHOLE : plan);
     });
     front.listen(0, '127.0.0.1');
     await once(front, 'listening');

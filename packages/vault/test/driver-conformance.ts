@@ -170,6 +170,21 @@ export function driverConformance(name: string, options: Conformance): void {
       await Promise.all([one.kill('enough'), other.kill('enough')]);
     });
 
+    if (language === 'javascript')
+      it('logs what is thrown where nobody waits, and goes on', async () => {
+        const vault = await start();
+        const source = `export const later = () => new Promise((done) => {
+          setTimeout(() => { throw new Error('astray'); }, 1);
+          setTimeout(done, 20, 'gone on');
+        });`;
+        const session = await (await setup(vault, source)).open();
+        assert.equal(await session.call('later'), 'gone on');
+        const said = () => effects.some(([id, , , text]) => id === vault.id && /uncaught.*astray/.test(String(text)));
+        for (let i = 0; i < 800 && !said(); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+        assert.ok(said());
+        await vault.kill('enough');
+      });
+
     it('runs the end hook when asked to', async () => {
       const vault = await start();
       const { shell } = await setup(vault, sources.worker);

@@ -198,6 +198,9 @@ describe('a guest’s other effects', () => {
       ['resolve', 'gem-pointer://wiki/a/b/c'],
       ['write', 'gem-pointer://wiki/a/out', 'text'],
     ]);
+    // The same page in its other spelling.
+    await effect('meshfs.write', ['gem-pointer://Wiki/a/out.md', 'more']);
+    assert.deepEqual(asked.pop(), ['write', 'gem-pointer://wiki/a/out.md', 'more']);
     for (const pointer of ['gem-pointer://wiki/ab', 'gem-pointer://wiki/b/c', 'gem-pointer://other/a/b'])
       await refuses(effect('meshfs.resolve', [pointer]), GrantMissing, /meshfs\.read/);
     await refuses(effect('meshfs.write', ['gem-pointer://wiki/a/outer', 'x']), GrantMissing, /meshfs\.write/);
@@ -220,6 +223,10 @@ describe('a guest’s other effects', () => {
     assert.ok(lines[1]!.startsWith('info x') && lines[1]!.length <= LIMITS.log_line_chars + 10);
     for (let i = 0; i < 10_000; i++) await effect('log', ['info', 'flood']);
     assert.ok(lines.length < 1_000, `${lines.length} lines were kept`);
+    // Nothing more has to be logged for it.
+    for (let i = 0; i < 1_000 && !/lines were dropped/.test(lines.at(-1)!); i++)
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.match(lines.at(-1)!, /^warn \[\d{4} lines were dropped: too many at once\]$/);
   });
 
   it('are only those that exist', async () => {

@@ -1,9 +1,10 @@
 /** The staged root holds the guest's compiled code, and V8 takes it under the options that vaults run with. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, suite, test } from 'node:test';
 import { STAGE_DIR } from '../src/drivers/lxc/limits.ts';
 import { stageRuntime } from '../src/drivers/lxc/staging.ts';
@@ -21,6 +22,11 @@ const TRY = `
   });
   console.log(script.cachedDataRejected ? 'refused' : 'taken');`;
 
+/** What of Node the guest has loaded until its agent is gone, which it is from the beginning. */
+const LOADED = `
+  process.on('exit', () => console.log(JSON.stringify(process.moduleLoadList)));
+  require(process.argv[1] + '/main.cjs');`;
+
 suite('a staged root', { skip }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'hauki-staging-'));
   after(() => rmSync(folder, { recursive: true, force: true }));
@@ -35,6 +41,22 @@ suite('a staged root', { skip }, () => {
     for (const heap_mib of [33, 89, 716])
       assert.equal(run(`--max-old-space-size=${heap_mib}`, '-e', TRY, inside), 'taken');
     assert.equal(run('-e', TRY, inside, 'void 0;'), 'refused', 'code of another text is noticed');
+  });
+
+  test('starts a guest for which Node loads neither its HTTP client nor WebCrypto', async () => {
+    const file = join(folder, 'guest.mjs');
+    await writeNodeGuest(file);
+    const { rootfs } = await stageRuntime(STAGE_DIR, file);
+    const guest = spawn(process.execPath, ['-e', LOADED, join(rootfs, 'hauki')], {
+      stdio: ['ignore', 'pipe', 'ignore', 'ignore', 'pipe'],
+      timeout: 30_000,
+      killSignal: 'SIGKILL',
+    });
+    guest.stdio[4]!.destroy();
+    const loaded = JSON.parse(await text(guest.stdout!)) as string[];
+    assert.ok(loaded.includes('NativeModule net'), 'the guest ran');
+    const heavy = loaded.filter((name) => /undici|webcrypto|node:crypto|NativeModule crypto|http/.test(name));
+    assert.deepEqual(heavy, [], 'what touches them costs each start 10 to 50 ms');
   });
 
   test('has none of a guest that is a module, which is started as one', async () => {

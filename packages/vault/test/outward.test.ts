@@ -12,7 +12,7 @@ import { createBrotliCompress, gzipSync } from 'node:zlib';
 import { BadInput, GrantMissing, isError, LIMITS, normaliseGrants, Overloaded } from '@hauki/protocol';
 import { GUEST_BOUNDS } from '../src/guest/outside.ts';
 
-import { guest, http, listening, refuses, sockets, textOf, until } from './outward-support.ts';
+import { guest, http, listening, refuses, sockets, tcp, textOf, until } from './outward-support.ts';
 
 describe('fetch', () => {
   it('keeps to the methods of its grant, also after a redirect', async () => {
@@ -144,6 +144,8 @@ describe('fetch', () => {
       assert.match(request.headers['accept-encoding']!, /gzip.*br/);
       if (request.url === '/gzip')
         return response.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync('packed'));
+      // As many a server answers.
+      if (request.method === 'HEAD') return response.writeHead(200, { 'content-encoding': 'gzip' }).end();
       if (request.url === '/broken') return response.writeHead(200, { 'content-encoding': 'gzip' }).end('not packed');
       response.writeHead(200, { 'content-encoding': 'br' });
       const packer = createBrotliCompress();
@@ -154,7 +156,61 @@ describe('fetch', () => {
     const url = `http://127.0.0.1:${port}`;
     assert.equal(await (await fetch(`${url}/gzip`)).text(), 'packed');
     assert.equal(await (await vmFetch(`${url}/br`)).text(), 'ä'.repeat(100_000));
+    const head = await fetch(`${url}/gzip`, { method: 'HEAD' });
+    assert.deepEqual([head.headers.get('content-encoding'), await head.text()], ['gzip', '']);
     await assert.rejects((await fetch(`${url}/broken`)).text(), /fetch failed.*Z_DATA_ERROR/);
+  });
+
+  it('follows redirects only as far as it was told to, and says whether it did', async () => {
+    const asked: string[] = [];
+    const port = await http((request, response) => {
+      asked.push(request.url!);
+      if (request.url === '/from') return response.writeHead(302, { location: '/to' }).end('elsewhere');
+      return response.end('there');
+    });
+    const { fetch, vmFetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const url = `http://127.0.0.1:${port}/from`;
+    for (const get of [fetch, vmFetch]) {
+      const followed = await get(url);
+      assert.deepEqual(
+        [followed.redirected, followed.url, await followed.text()],
+        [true, url.replace('from', 'to'), 'there'],
+      );
+      const direct = await get(url.replace('from', 'to'));
+      assert.deepEqual([direct.redirected, await direct.text()], [false, 'there']);
+      asked.length = 0;
+      const manual = await get(url, { redirect: 'manual' });
+      assert.deepEqual([manual.status, manual.redirected, manual.headers.get('location')], [302, false, '/to']);
+      assert.equal(await manual.text(), 'elsewhere');
+      await refuses(get(url, { redirect: 'error' }), BadInput, /redirected/);
+      assert.deepEqual(asked, ['/from', '/from']);
+      await refuses(get(url, { redirect: 'sometimes' }), BadInput, /one of follow, manual, error/);
+    }
+    const manual = await fetch(new Request(url, { redirect: 'manual' }));
+    assert.deepEqual([manual.status, await manual.text()], [302, 'elsewhere']);
+  });
+
+  it('takes headers in every form that the standard has', async () => {
+    const port = await http((request, response) => response.end(`${request.headers['x-a']} ${request.headers['0']}`));
+    const { fetch, vmFetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const pairs: [string, string][] = [['x-a', '1']];
+    for (const headers of [pairs, Object.fromEntries(pairs), new Map(pairs), new Headers(pairs)])
+      for (const get of [fetch, vmFetch])
+        assert.equal(await (await get(`http://127.0.0.1:${port}/`, { headers })).text(), '1 undefined');
+  });
+
+  it('ends where a server changes the protocol, and takes no place from the next ones', async () => {
+    const port = await http((_request, response) => response.end('fine'));
+    // Nobody asks for it: a server may answer so anyway.
+    const rude = await tcp((socket) => {
+      socket.once('data', () =>
+        socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n'),
+      );
+    });
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`, `127.0.0.1:${rude}`] });
+    const all = await Promise.allSettled(Array.from({ length: 12 }, () => fetch(`http://127.0.0.1:${rude}/`)));
+    for (const one of all) assert.match(String((one as PromiseRejectedResult).reason), /another protocol/);
+    assert.equal(await (await fetch(`http://127.0.0.1:${port}/`)).text(), 'fine');
   });
 
   it('sends every kind of body, and says of what kind it is', async () => {

@@ -1,33 +1,17 @@
 /**
  * `hauki fs cp`: between files and pointers, in any size.
  *
- * What always holds: a file is there whole, with the digest that the mesh names, or it is as it was. A download whose
- * connection was cut goes on from there, with the same version, as often as it still gets on.
+ * What always holds: a file is there whole, with the digest that the mesh names, or it is as it was.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { openAsBlob } from 'node:fs';
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
-import {
-  BadInput,
-  ConnectionLost,
-  DeadlineExceeded,
-  DigestMismatch,
-  type FileInfo,
-  isError,
-  type Mesh,
-  type OpenFile,
-} from '@hauki/mesh';
+import { BadInput, DigestMismatch, type FileInfo, type Mesh, type OpenFile } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { type Common, common, withMesh } from '../context.ts';
 import { printable, progress, size } from '../output.ts';
 import { type ConditionFlags, condition, wholeNumber, withConditions } from './fs.ts';
-
-/** Requests for the same bytes before a download fails. Between them the wait doubles, from 200 ms: a core may restart. */
-const ATTEMPTS = 6;
-/** After so many more bytes a download has got on, and the attempts count anew. */
-const GOT_ON_BYTES = 8 * 1024 * 1024;
 
 interface CpFlags extends Common, ConditionFlags {
   at?: string;
@@ -44,40 +28,9 @@ export async function fileContent(file: string): Promise<Blob> {
   return openAsBlob(file);
 }
 
-export type Download = FileInfo & Pick<OpenFile, 'body'>;
-
-/** Opens a pointer's content, of its newest version or of `version`; the body goes on over cut connections. */
-export async function download(mesh: Mesh, pointer: string, version?: number): Promise<Download> {
-  const { whole: _w, text: _t, body, ...info } = await mesh.meshfs.get(pointer, { version });
-  return { ...info, body: resumed(mesh, info, body) };
-}
-
-async function* resumed(mesh: Mesh, info: FileInfo, first: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const { pointer, version, digest: if_match, bytes } = info;
-  let body = first;
-  let start = 0;
-  let got_on = 0;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      if (attempt > 1) body = (await mesh.meshfs.get(pointer, { version, if_match, start })).body;
-      for await (const chunk of body) {
-        start += chunk.length;
-        yield chunk;
-      }
-      return;
-    } catch (error) {
-      const is_cut = isError(error, ConnectionLost) || isError(error, DeadlineExceeded);
-      if (is_cut && start === bytes) return; // cut behind its last byte
-      if (start - got_on >= GOT_ON_BYTES) [attempt, got_on] = [1, start];
-      if (!is_cut || attempt === ATTEMPTS) throw error;
-      await pause(100 * 2 ** attempt);
-    }
-  }
-}
-
 /** Writes what comes to a file. It gets its name when all of it is there with the right digest. */
 export async function saveFile(
-  got: Download,
+  got: OpenFile,
   file: string,
   onBytes: (bytes: number) => void = () => {},
 ): Promise<void> {
@@ -116,8 +69,8 @@ async function upload(mesh: Mesh, from: string, to: string, flags: CpFlags): Pro
 }
 
 async function fetchTo(mesh: Mesh, from: string, to: string, version: number | undefined): Promise<FileInfo> {
-  const got = await download(mesh, from, version);
-  const { body, ...info } = got;
+  const got = await mesh.meshfs.get(from, { version });
+  const { body, whole: _w, text: _t, ...info } = got;
   const show = progress(from, info.bytes);
   try {
     if (to === '-') for await (const chunk of body) await new Promise((done) => process.stdout.write(chunk, done));
@@ -132,7 +85,7 @@ async function fetchTo(mesh: Mesh, from: string, to: string, version: number | u
 }
 
 async function between(mesh: Mesh, from: string, to: string, flags: CpFlags): Promise<FileInfo> {
-  const got = await download(mesh, from, wholeNumber('--at', flags.at));
+  const got = await mesh.meshfs.get(from, { version: wholeNumber('--at', flags.at) });
   const show = progress(from, got.bytes);
   const { media_type, language, digest } = got;
   const pointer = to.endsWith('/') ? to + basename(got.pointer) : to;

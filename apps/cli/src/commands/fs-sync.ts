@@ -14,7 +14,7 @@ import type { Command } from 'commander';
 import { askedToEnd, type Common, common, withMesh } from '../context.ts';
 import { EXIT, paint, printable } from '../output.ts';
 import { type Action, plan, type There } from '../sync-plan.ts';
-import { download, fileContent, isPointer, saveFile } from './fs-cp.ts';
+import { fileContent, isPointer, saveFile } from './fs-cp.ts';
 
 const STATE = '.hauki-sync.json';
 /** Transfers at once. */
@@ -232,7 +232,7 @@ async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlag
           settle(path, undefined);
         } else {
           await makeFolders(folder, path);
-          const got = await download(mesh, pointer);
+          const got = await mesh.meshfs.get(pointer);
           await saveFile(got, target);
           const { size: bytes, mtimeMs: mtime_ms } = await stat(target);
           settle(path, got, { bytes, mtime_ms });

@@ -10,16 +10,17 @@ import {
   BadInput,
   type Body,
   ConnectionLost,
+  DeadlineExceeded,
   describe,
   type EventName,
   type Evolved,
   EvolveRejected,
-  type EvolveRequest,
   type FlatHeaders,
   Forbidden,
   isError,
   type KernelForCore,
   type KernelInfo,
+  LIMITS,
   MeshError,
   type ModuleSummary,
   ModuleUnknown,
@@ -44,6 +45,15 @@ const IDEMPOTENT = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'TRACE'])
 export const TRIES = 3;
 /** How often a roll-out that watches a wave looks at it. */
 const WATCH_EVERY_MS = 250;
+
+/** What a roll-out did to one kernel. */
+interface Change {
+  kernel: RegisteredKernel;
+  /** What served before; undefined where the module was not there. */
+  was: number | undefined;
+  /** Undefined where nobody knows whether it came about. */
+  evolved?: Evolved;
+}
 
 export interface GatewayRequest {
   method: string;
@@ -145,30 +155,42 @@ export class Kernels {
     const targets = this.#targets(module, kernel, replicas, reached);
     const waves: RegisteredKernel[][] = [];
     for (let at = 0; at < targets.length; at += wave) waves.push(targets.slice(at, at + wave));
-    const done: { kernel: RegisteredKernel; evolved: Evolved; was: ModuleSummary | undefined }[] = [];
+    const done: Change[] = [];
     for (const [i, kernels] of waves.entries()) {
       const outcomes = await Promise.allSettled(
         kernels.map(async (one) => {
-          const was = one.modules.find((held) => held.module === module);
-          const evolved = await one.rpc.evolve(evolve as EvolveRequest, by);
-          done.push({ kernel: one, evolved, was });
+          // Its report may be a moment old.
+          const was = (await one.rpc.modules()).find((held) => held.module === module)?.version ?? undefined;
+          const change: Change = { kernel: one, was };
+          try {
+            const args = [evolve, by];
+            change.evolved = (await one.session.call('evolve', args, { timeout_ms: LIMITS.evolve_ms })) as Evolved;
+            done.push(change);
+          } catch (error) {
+            // It may have come about all the same, or come about later.
+            if (isError(error, OutcomeUnknown) || isError(error, DeadlineExceeded)) done.push(change);
+            throw error;
+          }
         }),
       );
       const failed = outcomes.find((outcome) => outcome.status === 'rejected');
       const fault = failed?.reason ?? (await this.#watch(done, watch_ms));
       if (fault === undefined) continue;
-      if (!evolve.dry_run) await this.#takeBack(done, by);
+      const left = evolve.dry_run ? [] : await this.#takeBack(module, done, by);
       const which = kernels[failed ? outcomes.indexOf(failed) : 0]!.info.kernel;
-      this.#emit('ROLLOUT_HALTED', { module, wave: i + 1, waves: waves.length, kernel: which, why: describe(fault) });
+      const why = describe(fault);
+      const halted = { module, wave: i + 1, waves: waves.length, kernel: which, why };
+      this.#emit('ROLLOUT_HALTED', { ...halted, ...(left.length > 0 ? { not_taken_back: left } : {}) });
       if (fault instanceof MeshError) throw fault;
-      throw new EvolveRejected({ module, stage: 'watch', why: describe(fault) });
+      throw new EvolveRejected({ module, stage: 'watch', why });
     }
+    const { version: _, digest: __, ...common } = done[0]!.evolved!;
     return {
-      module,
-      kernels: done.map(({ kernel: { info }, evolved: { version, digest } }) => ({
+      ...common,
+      kernels: done.map(({ kernel: { info }, evolved }) => ({
         kernel: info.kernel,
-        version,
-        digest,
+        version: evolved!.version,
+        digest: evolved!.digest,
       })),
       waves: waves.length,
     };
@@ -203,31 +225,37 @@ export class Kernels {
   }
 
   /** Looks on for a while; gives what went wrong. */
-  async #watch(done: { kernel: RegisteredKernel; evolved: Evolved }[], watch_ms: number): Promise<Error | undefined> {
+  async #watch(done: readonly Change[], watch_ms: number): Promise<Error | undefined> {
     for (const until = Date.now() + watch_ms; Date.now() < until; ) {
       await new Promise((resolve) => setTimeout(resolve, WATCH_EVERY_MS));
       for (const { kernel, evolved } of done) {
         const { kernel: name } = kernel.info;
         const views = await kernel.rpc.modules().catch(() => undefined);
-        const view = views?.find(({ module }) => module === evolved.module);
+        const view = views?.find(({ module }) => module === evolved!.module);
         if (!views) return new Error(`${name} went away`);
-        if (view?.version !== evolved.version) return new Error(`${name} took version ${evolved.version} back`);
+        if (!view?.live.some(({ version }) => version === evolved!.version) && view?.version !== evolved!.version)
+          return new Error(`${name} took version ${evolved!.version} back`);
         if (view.state === 'failed') return new Error(`on ${name} it dies again and again`);
       }
     }
     return undefined;
   }
 
-  async #takeBack(
-    done: { kernel: RegisteredKernel; evolved: Evolved; was: ModuleSummary | undefined }[],
-    by: string,
-  ): Promise<void> {
-    await Promise.allSettled(
-      done.map(async ({ kernel, evolved, was }) => {
-        if (was) await kernel.rpc.rollback(evolved.module, was.version, by);
-        else await kernel.rpc.remove(evolved.module, by);
+  /** Gives the kernels where that failed. */
+  async #takeBack(module: string, done: readonly Change[], by: string): Promise<string[]> {
+    const outcomes = await Promise.allSettled(
+      done.map(async ({ kernel, was, evolved }) => {
+        // It may have come back meanwhile.
+        const { session } = this.#kernels.get(kernel.info.kernel) ?? kernel;
+        const [method, ...args] = was === undefined ? ['remove', module, by] : ['rollback', module, was, by];
+        try {
+          await session.call(method as string, args, { timeout_ms: LIMITS.evolve_ms });
+        } catch (error) {
+          if (evolved || !isError(error, ModuleUnknown)) throw error;
+        }
       }),
     );
+    return done.filter((_, i) => outcomes[i]!.status === 'rejected').map(({ kernel }) => kernel.info.kernel);
   }
 }
 

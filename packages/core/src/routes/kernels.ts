@@ -1,10 +1,23 @@
 /** The kernels of the mesh, and evolving modules on them. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { type GrantRequest, normaliseGrants, type RolloutRequest } from '@hauki/protocol';
+import type { MeshFs } from '@hauki/meshfs';
+import {
+  type GrantRequest,
+  isError,
+  normaliseGrants,
+  PointerUnknown,
+  type RolloutRequest,
+  WORKER_LANGUAGES,
+} from '@hauki/protocol';
 import type { Kernels } from '../kernels/kernels.ts';
-import { covers, demandGrants, type Principal, reachesNode } from '../rights.ts';
+import { covers, demand, demandGrants, type Principal, reachesNode } from '../rights.ts';
 
-export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernels: Kernels }> = async (app, { kernels }) => {
+interface KernelRoutesPowers {
+  kernels: Kernels;
+  meshfs: Pick<MeshFs, 'resolve'>;
+}
+
+export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async (app, { kernels, meshfs }) => {
   app.get(
     '/api/v2/kernels',
     { config: { scope: ['read', 'evolve'] }, schema: { tags: ['kernels'], summary: 'Kernels, and what each holds' } },
@@ -22,6 +35,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernels: Kernels }> = asy
           body: Type.Object(
             {
               target_module: Type.String({ maxLength: 64 }),
+              pointer: Type.Optional(Type.String({ maxLength: 1024, description: 'of the source, in MeshFS' })),
               kernel: Type.Optional(Type.String({ maxLength: 32 })),
               replicas: Type.Optional(Type.Union([Type.Literal('all'), Type.Integer({ minimum: 1, maximum: 4096 })])),
               wave: Type.Optional(Type.Integer({ minimum: 1, maximum: 4096 })),
@@ -34,12 +48,34 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernels: Kernels }> = asy
       },
       async (request) => {
         const { principal } = request;
-        const asked = withinRights(request.body as RolloutRequest, principal);
+        const asked = await withSource(withinRights(request.body as RolloutRequest, principal), principal, meshfs);
         const reached = (kernel: string) => reachesNode(principal.targets.nodes, kernel.toLowerCase());
         return { status: 'success', ...(await kernels.rollOut(asked, principal.name, reached)) };
       },
     );
 };
+
+/**
+ * The request with the text that its pointer points to, so that all kernels get the same. What the mesh's MeshFS does not
+ * have, a kernel's own may. Throws Forbidden where the sender may not read it.
+ */
+async function withSource(
+  { pointer, ...request }: RolloutRequest,
+  principal: Principal,
+  meshfs: Pick<MeshFs, 'resolve'>,
+): Promise<RolloutRequest> {
+  if (pointer === undefined) return request;
+  if (request.content !== undefined || request.edits !== undefined) return { pointer, ...request };
+  demand(principal, { scope: 'meshfs.read', pointer });
+  const found = await meshfs.resolve(pointer).catch((error) => {
+    if (isError(error, PointerUnknown)) return undefined;
+    throw error;
+  });
+  if (!found) return { pointer, ...request };
+  const language = request.language ?? WORKER_LANGUAGES.find((one) => one === found.language);
+  const named = /\.[a-z]+$/.test(request.target_module);
+  return { ...request, content: found.content, ...(language && !named ? { language } : {}) };
+}
 
 /**
  * The request with no more grants than its sender has. Left out they would be those of the version before, which may be

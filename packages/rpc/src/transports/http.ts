@@ -141,10 +141,15 @@ function drained(response: ServerResponse): Promise<void> {
   });
 }
 
+/** An error as an answer, with `more` headers. */
+export const errorAnswer = (error: MeshError, more: FlatHeaders = []): Answer => [
+  error.status,
+  ['content-type', 'application/json', ...more],
+  JSON.stringify({ status: 'error', error: toWire(error) }),
+];
+
 /** Answers with an error, or cuts an answer that has begun. */
-export function writeError(response: ServerResponse, error: MeshError): void {
+export function writeError(response: ServerResponse, error: MeshError, more: FlatHeaders = []): void {
   if (response.headersSent || response.destroyed) return void response.destroy();
-  const body = JSON.stringify({ status: 'error', error: toWire(error) });
-  response.writeHead(error.status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
-  response.end(body);
+  void writeAnswer(response, errorAnswer(error, more));
 }

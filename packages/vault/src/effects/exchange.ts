@@ -35,6 +35,12 @@ export function exchange({ url, route, method, headers, body, signal }: Exchange
   const request = (secure ? requestHttps : requestHttp)(options);
   request.on('error', reject);
   request.on('response', resolve);
+  // Nobody speaks what it would change to; and whatever else happens, whoever waits hears of the end.
+  request.on('upgrade', (_answer, socket) => {
+    reject(new Error('the server changes to another protocol'));
+    socket.destroy();
+  });
+  request.on('close', () => reject(new Error('the connection ended without an answer')));
   try {
     for (const [name, value] of headers) request.appendHeader(name, value);
   } catch (error) {
@@ -61,7 +67,9 @@ const DECODERS: Record<string, () => Transform> = {
 export const ACCEPT_ENCODING = 'gzip, deflate, br, zstd';
 
 /** An answer's body without its content codings; piece by piece, so that one that swells takes no memory. */
-export function decoded(answer: IncomingMessage): Readable {
+export function decoded(answer: IncomingMessage, method: string): Readable {
+  // Its head tells how a body would be packed that does not come.
+  if (method === 'HEAD') return answer;
   const codings = (answer.headers['content-encoding'] ?? '').split(',').map((name) => name.trim().toLowerCase());
   let body: Readable = answer;
   // Five are more than anybody uses, and each takes memory.

@@ -31,6 +31,7 @@ const METHOD = /^[A-Z]{1,16}$/;
 /** They would make the agent a proxy. */
 const METHODS_REFUSED = new Set(['CONNECT', 'TRACE', 'TRACK']);
 const BODILESS = new Set(['GET', 'HEAD']);
+const REDIRECT = ['follow', 'manual', 'error'];
 const HEADERS = 100;
 const HEADER_CHARS = 64 * 1024;
 
@@ -40,6 +41,7 @@ interface Wanted {
   method: string;
   headers: [string, string][];
   body: Uint8Array | Pieces | undefined;
+  redirect: string;
   /** Whether the guest takes the answer's body piece by piece. */
   stream: boolean;
 }
@@ -72,8 +74,9 @@ export const fetchEffect: EffectMaker = (vault) => {
     throw new Overloaded({ what: `fetches of this worker from ${target} in a minute`, limit });
   };
 
-  const ask = async (wanted: Wanted, signal: AbortSignal): Promise<{ answer: IncomingMessage; url: URL }> => {
+  const ask = async (wanted: Wanted, signal: AbortSignal) => {
     let { url, method, headers, body } = wanted;
+    const answered = (answer: IncomingMessage, hops: number) => ({ answer, url, method, redirected: hops > 0 });
     for (let hop = 0; hop <= LIMITS.fetch_redirects; hop++) {
       const target = targetOf(url);
       granted(target, method);
@@ -88,8 +91,11 @@ export const fetchEffect: EffectMaker = (vault) => {
       });
       const { location } = answer.headers;
       const status = answer.statusCode ?? 0;
-      if (location === undefined || ![301, 302, 303, 307, 308].includes(status)) return { answer, url };
+      if (location === undefined || ![301, 302, 303, 307, 308].includes(status)) return answered(answer, hop);
+      if (wanted.redirect === 'manual') return answered(answer, hop);
       answer.destroy();
+      if (wanted.redirect === 'error')
+        throw new BadInput({ what: 'fetch', why: 'it is redirected, and `redirect: "error"` says not to follow' });
       const next = urlOf(location, url);
       const to = targetOf(next);
       if (status === 303 ? method !== 'HEAD' : method === 'POST' && status < 303) {
@@ -131,8 +137,8 @@ export const fetchEffect: EffectMaker = (vault) => {
         given_up.throwIfAborted();
         // Before anybody is asked: what comes can be held.
         letGoAnswer = vault.hold(wanted.stream ? LIMITS.stream_bytes : LIMITS.fetch_body_bytes);
-        const { answer, url } = await ask(wanted, AbortSignal.any([given_up, late.signal]));
-        const pieces = piecesOf(decoded(answer), {
+        const { answer, url, method, redirected } = await ask(wanted, AbortSignal.any([given_up, late.signal]));
+        const pieces = piecesOf(decoded(answer, method), {
           idle: { ms: LIMITS.fetch_ms, error: () => lateError(url) },
           failure: (error) => vault.told(failure(error, url)),
           over() {
@@ -149,6 +155,7 @@ export const fetchEffect: EffectMaker = (vault) => {
           status: answer.statusCode ?? 0,
           status_text: answer.statusMessage ?? '',
           url: secrets.clean(url.href),
+          ...(redirected ? { redirected } : {}),
           headers: pairs(answer.rawHeaders),
         };
         if (!wanted.stream) return { ...head, ...(await bodyOf(pieces, url)) };
@@ -195,12 +202,15 @@ function targetOf(url: URL): string {
   return target;
 }
 
-/** `args`: url, `{method, headers: [name, value][], body?: text | bytes | stream, stream?: true}`. */
+/** `args`: url, `{method, headers: [name, value][], body?: text | bytes | stream, redirect?, stream?: true}`. */
 function wantedBy([address, init]: unknown[]): Wanted {
   const given = (typeof init === 'object' && init !== null ? init : {}) as Record<string, unknown>;
   const method = typeof given.method === 'string' ? given.method.toUpperCase() : 'GET';
   if (!METHOD.test(method) || METHODS_REFUSED.has(method))
     throw new BadInput({ what: 'fetch', why: 'that is not a method that is fetched with' });
+  const { redirect = 'follow' } = given;
+  if (!REDIRECT.includes(redirect as string))
+    throw new BadInput({ what: 'fetch', why: `redirect is one of ${REDIRECT.join(', ')}` });
   const headers: [string, string][] = [];
   let chars = 0;
   for (const pair of Array.isArray(given.headers) ? given.headers.slice(0, HEADERS) : []) {
@@ -216,7 +226,7 @@ function wantedBy([address, init]: unknown[]): Wanted {
   else if (typeof given.body === 'string') body = Buffer.from(given.body);
   else if (given.body instanceof Uint8Array) body = given.body;
   else body = piecesFrom('the body of a fetch', given.body);
-  return { url: urlOf(address), method, headers, body, stream: given.stream === true };
+  return { url: urlOf(address), method, headers, body, redirect: redirect as string, stream: given.stream === true };
 }
 
 const pairs = (raw: readonly string[]): [string, string][] =>

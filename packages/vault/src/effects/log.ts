@@ -7,17 +7,19 @@ const LOG_LINES_PER_S = 200;
 const LEVELS = new Set(['debug', 'info', 'warn', 'error']);
 
 export const logEffect: EffectMaker = (vault) => {
-  let window_s = 0;
   let lines = 0;
+  let second: NodeJS.Timeout | undefined;
+  // Also where it says nothing more: what is missing is said.
+  const over = () => {
+    clearTimeout(second);
+    second = undefined;
+    if (lines > LOG_LINES_PER_S) vault.log('warn', `[${lines - LOG_LINES_PER_S} lines were dropped: too many at once]`);
+    lines = 0;
+  };
+  vault.ended.addEventListener('abort', over, { once: true });
   return {
     log([level, text]) {
-      const now_s = Math.floor(Date.now() / 1000);
-      if (now_s !== window_s) {
-        if (lines > LOG_LINES_PER_S)
-          vault.log('warn', `[${lines - LOG_LINES_PER_S} lines were dropped: too many at once]`);
-        window_s = now_s;
-        lines = 0;
-      }
+      second ??= setTimeout(over, 1000).unref();
       if (++lines > LOG_LINES_PER_S) return;
       vault.log(
         typeof level === 'string' && LEVELS.has(level) ? level : 'info',

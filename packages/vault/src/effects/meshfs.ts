@@ -1,12 +1,11 @@
 /** Effects on pointers: reading and writing those under the prefixes that were granted. */
-import { BadInput, GrantMissing, parsePointer, pointerGranted } from '@hauki/protocol';
+import { BadInput, GrantMissing, parsePointer, reaches } from '@hauki/protocol';
 import type { EffectMaker } from './effect.ts';
 
 export const meshfsEffects: EffectMaker = (vault) => {
   const granted = (right: 'read' | 'write', given: unknown): string => {
     const { text } = parsePointer(given as string);
-    if (!pointerGranted(vault.grants.meshfs[right], text))
-      throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
+    if (!reaches(vault.grants.meshfs[right], text)) throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
     return text;
   };
   return {

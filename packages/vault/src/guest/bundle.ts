@@ -15,7 +15,7 @@ const REQUIRE = 'var require = process.getBuiltinModule;';
  */
 export const NODE_GUEST_HEAD = [
   REQUIRE,
-  'var { Date, performance, crypto } = globalThis;',
+  'var { Date, performance } = globalThis;',
   'var Math = Object.defineProperties({}, Object.getOwnPropertyDescriptors(globalThis.Math));',
 ].join('\n');
 

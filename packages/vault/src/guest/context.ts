@@ -12,6 +12,8 @@ export interface FetchedBody {
   status: number;
   status_text: string;
   url: string;
+  /** Whether `url` is another than was asked for. */
+  redirected?: boolean;
   headers: [string, string][];
   /** The body piece by piece, where that was asked for. */
   body?: AsyncIterable<Uint8Array>;

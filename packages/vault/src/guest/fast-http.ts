@@ -4,8 +4,9 @@
  */
 import type { Body, FlatHeaders } from '@hauki/protocol';
 
-const NativeRequest = globalThis.Request;
-const NativeResponse = globalThis.Response;
+// Taken when they are first wanted: touching them has Node load its whole HTTP client, 50 ms at the start of each vault.
+let NativeRequest: typeof globalThis.Request;
+let NativeResponse: typeof globalThis.Response;
 const TEXT = 'text/plain;charset=UTF-8';
 
 type Whole = string | Uint8Array | null;
@@ -43,12 +44,19 @@ export class FastRequest {
   #headers: Headers | undefined;
   #native: Request | undefined;
   #used = false;
+  readonly #call: { signal: AbortSignal } | undefined;
 
-  constructor(method: string, url: string, headers: FlatHeaders, body: Body) {
+  constructor(method: string, url: string, headers: FlatHeaders, body: Body, call?: { signal: AbortSignal }) {
     this.method = method;
     this.url = url;
     this.#flat = headers;
     this.#body = body;
+    this.#call = call;
+  }
+
+  /** Aborted when the client leaves. */
+  get signal(): AbortSignal {
+    return this.#call?.signal ?? this.native().signal;
   }
 
   get headers(): Headers {
@@ -84,7 +92,11 @@ export class FastRequest {
   native(): Request {
     if (this.#native) return this.#native;
     const { method, url, headers } = this;
-    const init: RequestInit & { duplex?: 'half' } = { method, headers };
+    const init: RequestInit & { duplex?: 'half' } = {
+      method,
+      headers,
+      ...(this.#call && { signal: this.#call.signal }),
+    };
     if (this.#body !== null && !this.#used) {
       init.body = (isWhole(this.#body) ? this.#body : (ReadableStream as any).from(this.#body)) as BodyInit;
       init.duplex = 'half';
@@ -198,13 +210,22 @@ export class FastResponse {
 
 const EMPTY = new Set([101, 103, 204, 205, 304]);
 
+/** Has `instanceof` take Node's own for ours too. */
+function knows(ours: object, native: abstract new (...args: never[]) => object): void {
+  const value = function (this: unknown, it: unknown) {
+    return this === ours ? it instanceof native : Function.prototype[Symbol.hasInstance].call(this as () => void, it);
+  };
+  Object.defineProperty(ours, Symbol.hasInstance, { value });
+}
+
 /** Puts them in the place of Node's own, for the module that is about to be loaded. */
 export function useFastHttp(): void {
+  NativeRequest = globalThis.Request;
+  NativeResponse = globalThis.Response;
   forward(
     FastRequest.prototype,
     [
       'body',
-      'signal',
       'cache',
       'credentials',
       'destination',
@@ -231,5 +252,8 @@ export function useFastHttp(): void {
     }
   }
   Object.defineProperty(FastResponse, 'name', { value: 'Response' });
+  // Node still makes its own: of `Response.redirect`, `clone()` and `fetch`.
+  knows(FastResponse, NativeResponse);
+  knows(Request, NativeRequest);
   Object.assign(globalThis, { Request, Response: FastResponse });
 }

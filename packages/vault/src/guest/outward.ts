@@ -27,9 +27,13 @@ export interface Platform {
 
 type Pairs = [string, string][];
 
+/** Of `Headers`, a list of pairs, or an object. */
 const pairsOf = (headers: any): Pairs =>
   headers
-    ? [...(headers.entries?.() ?? Object.entries(headers))].map(([name, value]) => [String(name), String(value)])
+    ? [...(Symbol.iterator in headers ? headers : Object.entries(headers))].map(([name, value]) => [
+        String(name),
+        String(value),
+      ])
     : [];
 
 /** The body as it travels; tells of its kind where the worker's headers do not. */
@@ -58,8 +62,12 @@ export const fetchFor =
     signal?.throwIfAborted();
     const headers = pairsOf(init.headers ?? from.headers);
     const body = await bodyOf(init.body ?? from.body, headers, platform);
-    const request = { method: String(init.method ?? from.method ?? 'GET'), headers, stream: true, body };
-    if (body === undefined) delete (request as { body?: unknown }).body;
+    const redirect = String(init.redirect ?? from.redirect ?? 'follow');
+    const request = {
+      ...{ method: String(init.method ?? from.method ?? 'GET'), headers, stream: true },
+      ...(redirect === 'follow' ? {} : { redirect }),
+      ...(body === undefined ? {} : { body }),
+    };
     let fetched: FetchedBody;
     try {
       fetched = (await outside.effect('fetch', [String(from.url), request], { signal })) as FetchedBody;

@@ -6,11 +6,13 @@
  * is there at once goes along whole, any other is a stream whose reader's leaving ends it.
  */
 import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
-import { isClass } from '@hauki/rpc';
+import { isClass, type Served } from '@hauki/rpc';
 import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 
 type Handler = (request: Request, env: object, context: object) => unknown;
+/** The call that brings a request. */
+type Call = Pick<Served, 'signal' | 'abort'>;
 
 const ROUTES = 512;
 const EMPTY = new Set([101, 204, 205, 304]);
@@ -18,7 +20,7 @@ const EMPTY = new Set([101, 204, 205, 304]);
 /** Makes the plugin of a module; `env` is what its handler gets beside the request. Throws SourceRejected. */
 export function pluginObject(
   module: Record<string, unknown>,
-  env: object,
+  env: { call?: Call },
   make: MakeRequest = plainRequest,
 ): WorkerObject {
   const made = isClass(module.default) ? new (module.default as new (env: object) => object)(env) : module.default;
@@ -42,9 +44,10 @@ export function pluginObject(
     // Not async: what a handler has at once is answered at once.
     fetch(method, url, headers, body) {
       const socket = isUpgrade(headers) ? body : undefined;
-      const request = make(method, url, headers, socket === undefined ? body : null);
+      const { call } = env;
+      const request = make(method, url, headers, socket === undefined ? body : null, call);
       const given = Reflect.apply(handler, app, [request, env, context]) as { then?: unknown } | null | undefined;
-      const answered = (answer: unknown) => answerOf(answer, socket);
+      const answered = (answer: unknown) => answerOf(answer, socket, call);
       return typeof given?.then === 'function' ? Promise.resolve(given).then(answered) : answered(given);
     },
     describe: () => ({ routes: routesOf(module, app), state: hooks ? 'hooks' : keeps ? 'export' : 'none' }),
@@ -65,20 +68,22 @@ export function pluginObject(
   };
 }
 
-/** Makes the request that a handler gets; Node's guest has a quicker one of its own. */
-export type MakeRequest = (method: string, url: string, headers: FlatHeaders, body: Body) => Request;
+/** Makes the request that a handler gets; Node's guest has a quicker one of its own. Its signal is the call's. */
+export type MakeRequest = (method: string, url: string, headers: FlatHeaders, body: Body, call?: Call) => Request;
 
-const plainRequest: MakeRequest = (method, url, flat, body) => {
+const plainRequest: MakeRequest = (method, url, flat, body, call) => {
   const headers = new Headers();
   for (let i = 0; i + 1 < flat.length; i += 2) headers.append(flat[i]!, flat[i + 1]!);
-  return new Request(url, { method, headers, ...(body === null ? {} : { body: body as BodyInit }) });
+  const request = new Request(url, { method, headers, ...(body === null ? {} : { body: body as BodyInit }) });
+  // Made when it is asked for.
+  return call ? Object.defineProperty(request, 'signal', { get: () => call.signal, configurable: true }) : request;
 };
 
 const isUpgrade = (headers: FlatHeaders): boolean =>
   headers.some((text, i) => i % 2 === 0 && text === 'upgrade' && headers[i + 1]?.toLowerCase() === 'websocket');
 
 /** What crosses of an answer. `socket`: the client's messages, where it asked for a WebSocket. */
-function answerOf(answer: unknown, socket: Body | undefined): Answer {
+function answerOf(answer: unknown, socket: Body | undefined, call: Call | undefined): Answer {
   const client = (answer as { webSocket?: unknown } | null | undefined)?.webSocket;
   if (client instanceof PairSocket) {
     if (socket === undefined || socket === null) throw new TypeError('the request did not ask for a WebSocket');
@@ -92,7 +97,7 @@ function answerOf(answer: unknown, socket: Body | undefined): Answer {
   for (const [name, value] of answer.headers) headers.push(name, value);
   const { status, body } = answer;
   if (body === null || EMPTY.has(status)) return [status, headers, null];
-  return [status, headers, chunksOf(body)];
+  return [status, headers, chunksOf(body, call)];
 }
 
 /** A chunk as bytes; what is no chunk ends the answer's stream with an error. */
@@ -103,7 +108,7 @@ function bytesOf(chunk: unknown): Uint8Array {
 }
 
 /** The chunks of an answer. No generator: one that waits for a chunk could not be left before it comes. */
-function chunksOf(body: Pick<ReadableStream, 'getReader'>): AsyncIterableIterator<Uint8Array> {
+function chunksOf(body: Pick<ReadableStream, 'getReader'>, call: Call | undefined): AsyncIterableIterator<Uint8Array> {
   const { source } = body as { source?: ReadableStream };
   const reader = (source?.getReader ? source : body).getReader();
   return {
@@ -117,6 +122,7 @@ function chunksOf(body: Pick<ReadableStream, 'getReader'>): AsyncIterableIterato
       }
     },
     async return() {
+      call?.abort(Object.assign(new Error('the client has gone'), { name: 'AbortError' }));
       await reader.cancel();
       return { done: true, value: undefined };
     },

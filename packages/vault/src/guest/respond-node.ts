@@ -20,7 +20,7 @@ function streamOf(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
 }
 
 export const nodePlatform: Platform = {
-  respond({ status, status_text, url, headers, body, text, base64 }: FetchedBody): Response {
+  respond({ status, status_text, url, redirected = false, headers, body, text, base64 }: FetchedBody): Response {
     const whole = base64 === undefined ? text : Buffer.from(base64, 'base64');
     const content = body ? streamOf(body) : whole;
     if (EMPTY.has(status)) void body?.[Symbol.asyncIterator]().return?.();
@@ -29,8 +29,7 @@ export const nodePlatform: Platform = {
       EMPTY.has(status) ? null : ((content ?? null) as ConstructorParameters<typeof Response>[0]),
       init,
     );
-    Object.defineProperty(response, 'url', { value: url });
-    return response;
+    return Object.defineProperties(response, { url: { value: url }, redirected: { value: redirected } });
   },
   // URLSearchParams, Blob, FormData: the platform knows how they are written.
   async pack(body) {

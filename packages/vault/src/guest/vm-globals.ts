@@ -38,7 +38,12 @@ export function createTimers(arm: (id: number, delay_ms: number) => void, disarm
       if (!timer) return;
       if (timer.every_ms === undefined) waiting.delete(id);
       else arm(id, timer.every_ms);
-      timer.run();
+      try {
+        timer.run();
+      } catch (error) {
+        // As in Node's vaults: its own affair, and no reason to end whoever else calls the worker.
+        console.error('uncaught exception:', error);
+      }
     },
   };
 }

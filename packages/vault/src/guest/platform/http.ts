@@ -245,18 +245,22 @@ interface RequestInit {
   signal?: AbortSignal | null;
 }
 
+type Call = { signal: AbortSignal };
+
 /** A request that came in: nothing of it needs to be checked or parsed before its handler asks. */
 class Arrived {
   readonly method: string;
   readonly url: string;
   readonly headers: FlatHeaders;
   readonly body: Source | null;
+  readonly call: Call | undefined;
 
-  constructor(method: string, url: string, headers: FlatHeaders, body: Source | null) {
+  constructor(method: string, url: string, headers: FlatHeaders, body: Source | null, call: Call | undefined) {
     this.method = method;
     this.url = url;
     this.headers = headers;
     this.body = body;
+    this.call = call;
   }
 }
 
@@ -264,12 +268,14 @@ export class Request extends Message {
   readonly method: string;
   readonly url: string;
   #signal: AbortSignal | undefined;
+  #call: Call | undefined;
 
   constructor(input: unknown, init: RequestInit = {}) {
     if (input instanceof Arrived) {
       super(input.headers, input.body === null ? undefined : { body: new Body(input.body) });
       this.method = input.method;
       this.url = input.url;
+      this.#call = input.call;
       return;
     }
     const from = input instanceof Request ? input : undefined;
@@ -292,7 +298,7 @@ export class Request extends Message {
   }
 
   get signal(): AbortSignal {
-    this.#signal ??= new AbortController().signal;
+    this.#signal ??= this.#call?.signal ?? new AbortController().signal;
     return this.#signal;
   }
 
@@ -303,8 +309,8 @@ export class Request extends Message {
 }
 
 /** The request of a plugin's caller. */
-export const arrived = (method: string, url: string, headers: FlatHeaders, body: Source | null): Request =>
-  new Request(new Arrived(method, url, headers, body));
+export const arrived = (method: string, url: string, headers: FlatHeaders, body: Source | null, call?: Call): Request =>
+  new Request(new Arrived(method, url, headers, body, call));
 
 function urlOf(input: unknown): string {
   const url = URL.parse(input);
@@ -380,11 +386,10 @@ export class Response extends Message {
 }
 
 /** The Response of what the host has fetched: piece by piece, or whole. */
-export function fetched({ status, status_text, url, headers, body, text, base64 }: FetchedBody): Response {
+export function fetched({ status_text, headers, body, text, base64, ...head }: FetchedBody): Response {
   const whole = () => (base64 === undefined ? (text ?? '') : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)));
-  const given = BODILESS.has(status) ? null : new Body(body ?? whole());
-  const response = new Response(given, { statusText: status_text, headers });
-  return Object.assign(response, { status, url, type: 'basic' });
+  const given = BODILESS.has(head.status) ? null : new Body(body ?? whole());
+  return Object.assign(new Response(given, { statusText: status_text, headers }), { ...head, type: 'basic' });
 }
 
 /** A body of a kind that only this platform has, as it travels. */

@@ -224,17 +224,20 @@ class Context(types.ModuleType):
         asked = self._guest.control.begin("effect", ["connect", [target, outgoing]])
         return waited(asked, lambda made: Connection(made, outgoing))
 
-    def fetch(self, url: str, method: str = "GET", headers=None, body=None, json=None, stream: bool = False):
+    def fetch(self, url: str, method: str = "GET", headers=None, body=None, json=None, stream: bool = False,
+              redirect: str = "follow"):
         """A request to where the grants allow; gives a Response.
 
         `json`: a value to send as such. `body`: text, bytes, or a generator of them. `stream`: do not wait for the
-        answer's body, but give it piece by piece.
+        answer's body, but give it piece by piece. `redirect`: "follow", "manual" or "error".
         """
         pairs = [[str(name), str(value)] for name, value in dict(headers or {}).items()]
         if json is not None:
             body = peer._json(json)
             pairs.append(["content-type", "application/json"])
         request = {"method": method, "headers": pairs, **({"stream": True} if stream else {})}
+        if redirect != "follow":
+            request["redirect"] = redirect
         if body is not None:
             request["body"] = body
         return waited(self._guest.control.begin("effect", ["fetch", [str(url), request]]), Response)

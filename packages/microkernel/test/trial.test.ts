@@ -1,0 +1,41 @@
+/** Tests that are posted with a module: what is no test is refused, since it would pass whatever is answered. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { BadInput, isError } from '@hauki/protocol';
+import { checkTrials } from '../src/trial.ts';
+
+describe('posted tests', () => {
+  const good = {
+    path: '/a?b=1',
+    method: 'post',
+    headers: { a: 'b' },
+    body: { c: 1 },
+    expect: { status: 201, json: [] },
+  };
+
+  it('are taken as they stand, also with nothing but a path and a status of 200', () => {
+    assert.deepEqual(checkTrials([good, { path: '/', expect: {} }]), [good, { path: '/', expect: {} }]);
+    assert.deepEqual(checkTrials(undefined), []);
+  });
+
+  const wrong: [string, unknown, RegExp][] = [
+    ['no list', { path: '/' }, /a list/],
+    ['no object', [5], /tests\[0\]: it is no object/],
+    ['a path that begins elsewhere', [good, { ...good, path: 'a' }], /tests\[1\]: its path/],
+    ['a method that is no name', [{ ...good, method: 5 }], /its method/],
+    ['headers that are none', [{ ...good, headers: 'x' }], /its headers/],
+    ['a word that means nothing', [{ ...good, expects: {} }], /no "expects"/],
+    ['no expectation', [{ path: '/' }], /its expect/],
+    ['an expectation that means nothing', [{ ...good, expect: { body: 'x' } }], /no "body"; there is status, json/],
+    ['a status in words', [{ ...good, expect: { status: '200' } }], /expect\.status/],
+    ['a text that is none', [{ ...good, expect: { text: 5 } }], /expect\.text/],
+    ['expected headers that are none', [{ ...good, expect: { headers: 5 } }], /expect\.headers/],
+  ];
+  for (const [what, tests, why] of wrong)
+    it(`are refused with ${what}`, () => {
+      assert.throws(
+        () => checkTrials(tests),
+        (error) => isError(error, BadInput) && why.test(error.message),
+      );
+    });
+});

@@ -1,0 +1,117 @@
+/** Requests of a module where they are no plain ones: whatever makes an answer, a client that leaves, and failures. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { useKernel } from './support/kernel.ts';
+import { DRIVERS, missing, until } from './support/mesh.ts';
+
+const MODULE = `
+  const told = [];
+  const first = () => new ReadableStream({
+    start(controller) { controller.enqueue(new TextEncoder().encode('first')); },
+  });
+  export default { async fetch(request) {
+    const { pathname } = new URL(request.url);
+    request.signal.addEventListener('abort', () => told.push(pathname));
+    switch (pathname) {
+      case '/redirect': return Response.redirect('http://localhost/there', 307);
+      case '/clone': return new Response('twice', { status: 201 }).clone();
+      case '/kinds': return Response.json([request, request.clone(), new Request('http://x/')].map((it) => it instanceof Request)
+        .concat([new Response(''), Response.json(1), new Response('').clone(), Response.redirect('http://x/')].map((it) => it instanceof Response)));
+      case '/throw': throw new Error('on purpose');
+      case '/waits': return new Promise(() => {});
+      case '/streams': return new Response(first());
+      case '/told': return Response.json(told);
+    }
+    return new Response(pathname);
+  } };`;
+
+describe('the door of an open kernel', { skip: missing('quickjs') }, () => {
+  const kernel = useKernel({ drivers: ['quickjs'], open: true });
+  const post = (path: string, body?: string, headers = {}) =>
+    fetch(kernel.process.url + path, { method: 'POST', headers, ...(body === undefined ? {} : { body }) });
+  const answers = (text: string) => `export default { fetch: () => new Response('${text}') };`;
+
+  it('takes what curl sends without a type, and nothing from the page of another', async () => {
+    const body = (text: string) => JSON.stringify({ target_module: 'plain.js', content: answers(text) });
+    const type = { 'content-type': 'application/x-www-form-urlencoded' };
+    assert.equal((await post('/api/evolve_plugin', body('one'), type)).status, 200);
+    assert.equal((await post('/api/evolve', body('two'), { 'content-type': 'text/plain' })).status, 200);
+    const foreign = { ...type, origin: 'http://elsewhere.example' };
+    assert.equal((await post('/api/evolve_plugin', body('three'), foreign)).status, 403);
+    assert.equal((await post('/api/evolve_plugin', 'a=b', type)).status, 400);
+    assert.equal(await (await fetch(`${kernel.process.url}/api/plugins/plain/`)).text(), 'two');
+    // The last good one: there is nothing more to say.
+    assert.equal((await post('/api/modules/plain/rollback')).status, 200);
+    assert.equal(await (await fetch(`${kernel.process.url}/api/plugins/plain/`)).text(), 'one');
+  });
+
+  it('says of each module what it serves and how it does', async () => {
+    const status: any = await (await fetch(`${kernel.process.url}/api/status`)).json();
+    const { module, version, digest, language, state, routes, requests, error_rate, p99_ms, memory_bytes } =
+      status.modules.find((one: { module: string }) => one.module === 'plain');
+    assert.deepEqual(
+      [module, version, language, state, routes, requests, error_rate],
+      ['plain', 1, 'javascript', 'serving', ['* /*'], 1, 0],
+    );
+    assert.match(digest, /^[0-9a-f]{64}$/);
+    assert.ok(p99_ms > 0 && memory_bytes > 0);
+  });
+
+  it('begins anew with a module that was removed: its tests and bounds are gone with it', async () => {
+    const { door } = kernel;
+    const tests = [{ path: '/', expect: { text: 'old' } }];
+    await door.evolve({ target_module: 'anew', content: answers('old'), tests, bounds: { max_p99_ms: 5_000 } });
+    await assert.rejects(door.evolve({ target_module: 'anew', content: answers('new') }), /stage tests/);
+    await door.remove('anew');
+    const { version } = await door.evolve({ target_module: 'anew', content: answers('new') });
+    assert.equal(version, 2);
+    const view = (await door.status()).modules.find(({ module }) => module === 'anew');
+    assert.equal(view?.bounds, null);
+  });
+});
+
+for (const driver of DRIVERS)
+  describe(`requests of a module, with ${driver} vaults`, { skip: missing(driver) }, () => {
+    const kernel = useKernel({ drivers: [driver] });
+    let digest = '';
+
+    it('are answered by whatever makes a Response', async () => {
+      ({ digest } = await kernel.door.evolve({ target_module: 'edge', content: MODULE }));
+      const redirect = await kernel.get('edge/redirect', { redirect: 'manual' });
+      assert.deepEqual([redirect.status, redirect.headers.get('location')], [307, 'http://localhost/there']);
+      const clone = await kernel.get('edge/clone');
+      assert.deepEqual([clone.status, await clone.text()], [201, 'twice']);
+      assert.deepEqual(await kernel.json('edge/kinds'), Array(7).fill(true));
+    });
+
+    it('abort their signal when the client leaves, before the answer or in the middle of it', async () => {
+      const early = new AbortController();
+      const asked = kernel.get('edge/waits', { signal: early.signal });
+      const under_way = async () =>
+        (await kernel.door.status()).modules.some(({ live }) => live.some(({ in_flight }) => in_flight > 0));
+      await until('it waits', under_way);
+      early.abort();
+      await assert.rejects(asked);
+      const reader = (await kernel.get('edge/streams')).body!.getReader();
+      await reader.read();
+      await reader.cancel();
+      await until('it was told of both', async () => {
+        const told = await kernel.json('edge/told');
+        return told.includes('/waits') && told.includes('/streams');
+      });
+      assert.equal((await kernel.json('edge/told')).length, 2);
+    });
+
+    it('that fail are traced to their source as well', async () => {
+      const failed = await kernel.get('edge/throw');
+      assert.equal(failed.status, 500);
+      assert.deepEqual([failed.headers.get('x-hauki-version'), failed.headers.get('x-hauki-digest')], ['1', digest]);
+      assert.match(await failed.text(), /on purpose/);
+    });
+
+    it('for a version that does not run are the caller’s mistake', async () => {
+      const refused = await kernel.get('edge/', { headers: { 'x-hauki-version': '7' } });
+      assert.equal(refused.status, 400);
+      assert.match(await refused.text(), /version 7 of edge does not run; 1 do/);
+    });
+  });
