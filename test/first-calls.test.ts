@@ -245,19 +245,23 @@ describe('a request with what rides', () => {
   });
 
   it('is answered with ticket and first answers, to whoever wants one answer', async () => {
-    const { status, body } = await ask([call(1, 'say', 'one'), call(2, 'all')]);
-    assert.equal(status, 200);
-    assert.equal(typeof body.ticket.signed, 'string');
-    assert.deepEqual(
-      body.first.map(({ text }: First) => JSON.parse(text)),
-      [
-        { jsonrpc: '2.0', id: 1, result: 1 },
-        { jsonrpc: '2.0', id: 2, result: ['one'] },
-      ],
-    );
+    let answers: unknown[] = [];
+    // A busy machine may answer without them, for they come over the session too.
+    await until('it is answered so', async () => {
+      const { status, body } = await ask([call(1, 'say', 'one'), call(2, 'all')]);
+      assert.equal(status, 200);
+      assert.equal(typeof body.ticket.signed, 'string');
+      answers = body.first.map(({ text }: First) => JSON.parse(text));
+      return answers.length > 0;
+    });
+    assert.deepEqual(answers, [
+      { jsonrpc: '2.0', id: 1, result: 1 },
+      { jsonrpc: '2.0', id: 2, result: ['one'] },
+    ]);
   });
 
   it('is refused where that is too much, or no messages', async () => {
+    const before = (await used.mesh.registry()).workers.length;
     const many = Array.from({ length: 33 }, (_, i) => call(i, 'all'));
     for (const first of [
       [call(1, 'say', 'x'.repeat(70_000))],
@@ -269,7 +273,7 @@ describe('a request with what rides', () => {
       const { status, body } = await ask(first);
       assert.deepEqual([status, body.error.data.name], [400, 'BadInput']);
     }
-    assert.deepEqual((await used.mesh.registry()).workers.length, 1);
+    assert.equal((await used.mesh.registry()).workers.length, before);
   });
 
   it('that breaks the protocol spoils that session alone', async () => {
