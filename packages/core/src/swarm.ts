@@ -8,6 +8,7 @@ import {
   describe,
   type EventName,
   type Fate,
+  type FirstMessage,
   type GrantRequest,
   type Grants,
   heldGrants,
@@ -31,6 +32,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { randomText } from '@hauki/rpc';
+import { areFirst } from '@hauki/rpc/node';
 import { checkBounds, leaseOf } from './bounds.ts';
 import type { Callers } from './callers.ts';
 import { stillbornOf } from './fates.ts';
@@ -68,6 +70,8 @@ export interface SpawnRequest {
   /** Ends when it has had no call for so long. */
   idle_ms?: number;
   load_timeout_ms?: number;
+  /** What its owner says first. */
+  first?: FirstMessage[];
   /** Thumbprint of the caller's key. */
   audience: string;
 }
@@ -122,10 +126,15 @@ export class Swarm {
     this.#powers = powers;
   }
 
-  /** `early`: told what will be resolved with as soon as there is a vault, whose worker may then still fail to load. */
-  async spawn(request: SpawnRequest, principal: Principal, early?: (spawned: Spawned) => void): Promise<Spawned> {
+  /**
+   * `early`: told a part of what will be resolved with. Where something rides, what the worker answers to that at once, for
+   * the ticket is yet to be signed; else all of it as soon as there is a vault, whose worker may then still fail to load.
+   */
+  async spawn(request: SpawnRequest, principal: Principal, early?: (part: Partial<Spawned>) => void): Promise<Spawned> {
+    const { first } = request;
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
     const { lease, grants } = order.job;
+    if (first) order.job.first = first;
     const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
       const subject = { ...made, node, lease, grants };
       const ticket = await this.#sign(subject, made.ticket, request.audience, principal.name);
@@ -138,8 +147,10 @@ export class Swarm {
     };
     // A name of its own for each try: an answer that was lost must not collide with the next.
     const name = () => `w-${randomName(9)}`;
-    const { entry, made } = await this.place(order, { name, ready: early && ready });
-    return told ?? sign(entry.node, made);
+    const { entry, made } = await this.place(order, { name, ready: early && !first ? ready : undefined });
+    if (!areFirst(made.first)) return told ?? sign(entry.node, made);
+    if (made.first.length > 0) early?.({ first: made.first });
+    return { ...(await sign(entry.node, made)), first: made.first };
   }
 
   /**

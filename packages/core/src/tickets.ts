@@ -1,7 +1,7 @@
 /** Signs tickets with the core's Ed25519 key, which is made at the first start and kept in the data folder, mode 0600. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Grants, Ticket, TicketBody, TicketPart, WorkerInfo } from '@hauki/protocol';
+import type { FirstMessage, Grants, Ticket, TicketBody, TicketPart, WorkerInfo } from '@hauki/protocol';
 import { secretHash } from '@hauki/rpc';
 import { signCompact, signingKey } from '@hauki/rpc/node';
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, type JWK } from 'jose';
@@ -17,6 +17,8 @@ export interface Spawned {
   worker: string;
   node: string;
   ticket: Ticket;
+  /** What the worker said at once to what its owner had said first. */
+  first?: FirstMessage[];
 }
 
 export interface TicketOffice {

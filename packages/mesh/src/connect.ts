@@ -23,11 +23,12 @@ import {
 } from '@hauki/rpc/client';
 import { services } from '#parts';
 import { powers } from '#powers';
+import { RemoteWorker } from '#worker';
 import { createCoreClient } from './http.ts';
 import type { Routing } from './powers.ts';
 import { workerPath } from './route.ts';
 import type { Services } from './services.ts';
-import { RemoteWorker, type Spawned } from './worker.ts';
+import type { Ask, Spawned } from './worker.ts';
 
 export interface ConnectOptions {
   /** URL of the core. HAUKI_URL, else http://127.0.0.1:8000. */
@@ -150,13 +151,13 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   /** A worker whose ticket is on its way, as its ghost to be. `owned`: letting go of it ends it; `lasts`: not at `close`. */
   const embody = <T>(
     label: string,
-    ticket: Promise<Spawned>,
+    ask: Ask,
     { routing = 'p2p_preferred', timeout_ms }: CloneOptions,
     owned: boolean,
     lasts: boolean,
   ): PendingGhost<T> => {
     const worker = new RemoteWorker(routing, { core, key, powers, timeout_ms });
-    const opening = worker.open(ticket);
+    const opening = worker.open(ask);
     // One that could not be opened has told why already; there is nothing to let go of.
     const letGo = (ends: boolean) =>
       opening.then(
@@ -188,13 +189,11 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
 
   const clone = <T>(origin: Origin, given: CloneOptions = {}): PendingGhost<T> => {
     const { routing: _r, timeout_ms: _t, ...wanted } = given;
-    const spawn = async () =>
-      ticketFrom(
-        '/api/v2/swarm_spawn_ephemeral',
-        { ...(await moduleOf(origin, given.driver)), ...wanted },
-        LIMITS.clone_ms,
-      );
-    return embody<T>('being provisioned', spawn(), given, true, (given.ttl_ms ?? 0) > 0);
+    const spawn: Ask = async (more) => {
+      const module = await moduleOf(origin, given.driver);
+      return ticketFrom('/api/v2/swarm_spawn_ephemeral', { ...module, ...wanted, ...more?.() }, LIMITS.clone_ms);
+    };
+    return embody<T>('being provisioned', spawn, given, true, (given.ttl_ms ?? 0) > 0);
   };
 
   const close = async () => {
@@ -215,7 +214,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
         return ticketFrom(`${workerPath(worker)}/ticket`, {});
       };
-      return embody<T>(worker, visiting(), given, false, false);
+      return embody<T>(worker, visiting, given, false, false);
     },
     async destruct(worker) {
       if (typeof worker !== 'string') return destruct(worker);

@@ -14,7 +14,7 @@ import type { Powers, Routing } from './powers.ts';
 import { WorkerRoute, workerPath } from './route.ts';
 
 /** How often a lost session asks for news of the worker: the node's word on a death may be behind the connection's end. */
-const FATE_TRIES = 20;
+export const FATE_TRIES = 20;
 /** Beats that wait for their answers: before a worker that is paused they would pile up. */
 const BEATS = 6;
 const BEAT_MS = 600_000;
@@ -25,11 +25,13 @@ const SILENCE_MS = 1_000;
 const LEFT = 'this side has left the worker';
 const DESTRUCTED = 'destructed by this side';
 
-/** What a core answers to a clone; `more`: it was told before the worker was loaded, and this is the answer then. */
+/** What a core answers to a clone. */
 export interface Spawned {
   ticket: Ticket;
-  more?: Promise<Spawned>;
 }
+
+/** Asks the core for the worker. `more` gives what else the request says, when that is about to leave. */
+export type Ask = (more?: () => object) => Promise<Spawned>;
 
 export interface OpenPowers {
   core: CoreClient;
@@ -73,29 +75,28 @@ export class RemoteWorker {
   }
 
   /**
-   * Opens the session by the ticket that is to come, and begins the heartbeat where that is an owner's. Rejects as the
-   * ticket does, or as redeeming it; so does then whatever was called.
+   * Opens the session by the ticket that is to be asked for, and begins the heartbeat where that is an owner's. Rejects as
+   * the ticket does, or as redeeming it; so does then whatever was called.
    */
-  async open(coming: Promise<Spawned>): Promise<this> {
+  async open(ask: Ask): Promise<this> {
     try {
-      const { ticket, more } = await coming;
-      const open = async (ticket: Ticket) => {
-        this.methods = await this.way.open(ticket, this.#given.key);
-      };
-      // Where there is more to come it says why, or that it is to be had by now.
-      await open(ticket).catch(async (error) => {
-        if (!more) throw error;
-        await open((await more).ticket);
-      });
-      if (this.body.role === 'owner') this.#beat();
-      this.session.begin();
-      await more;
+      await this.enter(ask);
     } catch (error) {
       this.#failed = error as MeshError;
       this.way.channel.fail(describe(error));
       throw error;
     }
     return this;
+  }
+
+  protected async enter(ask: Ask): Promise<void> {
+    await this.redeem((await ask()).ticket);
+  }
+
+  protected async redeem(ticket: Ticket): Promise<void> {
+    this.methods = await this.way.open(ticket, this.#given.key);
+    if (this.body.role === 'owner') this.#beat();
+    this.session.begin();
   }
 
   /** From when it is open. */

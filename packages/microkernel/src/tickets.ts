@@ -28,7 +28,7 @@ export class TicketDesk {
 
   /** The owner's ticket to a vault that was just made, for the kernel's own key. */
   async sign(
-    made: Provisioned,
+    made: Omit<Provisioned, 'first'>,
     node: string,
     caller: CallerKey,
     grants: Grants,

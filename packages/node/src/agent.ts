@@ -35,7 +35,7 @@ import {
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { CpuLoad } from './cpu-load.ts';
 import { Families } from './families.ts';
-import { forge, type Living } from './forge.ts';
+import { type Forged, forge, type Living } from './forge.ts';
 import { Mint, mint } from './mint.ts';
 import { cleanSession, fateOf, infoOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
@@ -137,7 +137,7 @@ export class Agent {
     this.#unreported = [...fates, ...this.#unreported].slice(-LIMITS.fates);
   }
 
-  async provision(job: Job): Promise<Provisioned> {
+  async provision(job: Job): Promise<Omit<Provisioned, 'first'> & Pick<Forged, 'first'>> {
     const entry = this.#offers.get(job.driver);
     if (!entry?.offer.available || this.#closing)
       throw new NoNodeFits({ wanted: { driver: job.driver }, have: [`${this.#options.node}, which cannot`] });
@@ -163,11 +163,11 @@ export class Agent {
     this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
     try {
       const { node, listen_host, tls, keys, volumes } = this.#options;
-      const made = (port: number, ticket: TicketPart): Provisioned => {
+      const made = (port: number, ticket: TicketPart) => {
         const direct = { host: listen_host, port, tls };
         return { worker: name, epoch, driver: job.driver, isolation: level, direct, ticket };
       };
-      const { living, ticket } = await forge(job, entry.driver, {
+      const { living, ticket, first } = await forge(job, entry.driver, {
         ...{ node, listen_host, tls, keys, volumes },
         network: this.#network,
         mint: this.#mint,
@@ -193,7 +193,7 @@ export class Agent {
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
       else if (!this.#families.isWanted(job)) void this.#orphaned([name]);
       else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
-      return made(living.vault.port, ticket);
+      return { ...made(living.vault.port, ticket), ...(first ? { first } : {}) };
     } catch (error) {
       void this.#orphaned(this.#families.leave(name, { cause: 'rejected', reason: describe(error) }));
       throw error;

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Cause,
   DeadlineExceeded,
+  type FirstMessage,
   type Job,
   LIMITS,
   type LogLevel,
@@ -19,7 +20,8 @@ import {
   Unauthorised,
   VaultFailed,
 } from '@hauki/protocol';
-import { remote, Session } from '@hauki/rpc';
+import { type Dispatch, remote, Session } from '@hauki/rpc';
+import { areFirst } from '@hauki/rpc/node';
 import {
   createEffects,
   type Driver,
@@ -78,13 +80,18 @@ export interface Living {
 const HOME = '/root';
 /** How long a vault may live without its control channel. */
 const CHANNEL_GRACE_MS = 500;
+/** How long the answer to a clone waits for what its worker says first; what comes later goes over its owner's session. */
+const FIRST_MS = 50;
+
+export interface Forged {
+  living: Living;
+  ticket: TicketPart;
+  /** What the worker says first, where its owner had said something first; never rejects. */
+  first?: Promise<FirstMessage[]>;
+}
 
 /** Provisions a worker. Rejects with SourceRejected, VaultFailed or Overloaded; then nothing of it is left. */
-export async function forge(
-  job: Job,
-  driver: Driver,
-  powers: ForgePowers,
-): Promise<{ living: Living; ticket: TicketPart }> {
+export async function forge(job: Job, driver: Driver, powers: ForgePowers): Promise<Forged> {
   const { worker, owner, memory_mib, cpu = 1, turn_ms, grants } = job;
   const { epoch = 1, lasting } = job;
   const log = new LogRing();
@@ -135,9 +142,17 @@ export async function forge(
         await powers.ended(worker, 'destructed', 'destructed by its owner');
       },
     };
+    const said = Promise.withResolvers<FirstMessage[]>();
+    const outside = serveOutside(agent);
+    const dispatch: Dispatch = (method, params, ...more) => {
+      if (method !== 'first') return outside(method, params, ...more);
+      const [messages] = params as unknown[];
+      said.resolve(areFirst(messages) ? messages : []);
+      return null;
+    };
     const session = new Session({
       transport: vault.control,
-      dispatch: serveOutside(agent),
+      dispatch,
       timeout_ms: LIMITS.vault_start_ms,
       bounds: GUEST_BOUNDS,
     });
@@ -168,6 +183,7 @@ export async function forge(
             keys: powers.keys(),
             owner: expected,
             grants,
+            ...(job.first ? { first: job.first } : {}),
           },
         ],
         // The guest keeps its own time; this is for one that cannot, because its code never returns.
@@ -209,13 +225,21 @@ export async function forge(
       effects,
       born_at: Date.now(),
     };
-    return { living, ticket };
+    return { living, ticket, ...(job.first ? { first: within(said.promise, FIRST_MS, []) } : {}) };
   } catch (error) {
     lifetime?.stop();
     lease?.stop();
     await vault.kill('it was never born');
     throw error;
   }
+}
+
+/** What is promised, or `otherwise` where that does not come in time. */
+function within<T>(promised: Promise<T>, timeout_ms: number, otherwise: T): Promise<T> {
+  const { promise, resolve } = Promise.withResolvers<T>();
+  const timer = setTimeout(resolve, timeout_ms, otherwise);
+  void promised.then(resolve).finally(() => clearTimeout(timer));
+  return promise;
 }
 
 /** How much of a body a fetch brought into the vault. */

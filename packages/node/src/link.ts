@@ -120,7 +120,10 @@ export class Link {
     const { core_url, token } = this.#options;
     const stream = await dialUpgrade(core_url, '/api/v2/node/link', token, LIMITS.handshake_ms);
     const node: NodeForCore = {
-      provision: (job) => agent.provision(job),
+      provision: async (job) => {
+        const { first, ...made } = await agent.provision(job);
+        return first ? { ...made, first: await first } : made;
+      },
       mint_ticket: (worker) => agent.mint_ticket(worker),
       destruct: (worker, reason, epoch, cause) => agent.destruct(worker, reason, epoch ?? undefined, cause),
       splice: (worker, splice) => this.#splice(worker, splice),

@@ -77,6 +77,15 @@ export interface Job {
   parent?: string;
   /** The core wants to hear of the vault before its worker is loaded (`vault_ready`). */
   early?: boolean;
+  /** What its owner says first; it has been said to the worker when that was made. */
+  first?: FirstMessage[];
+}
+
+/** One of the first messages of an owner's session, which travel with the request for the worker and with its answer. */
+export interface FirstMessage {
+  text: string;
+  /** In base64, where values are tagged. */
+  bytes?: string;
 }
 
 /** What a ticket is made of, from the node's side. */
@@ -93,6 +102,8 @@ export interface Provisioned {
   isolation: IsolationLevel;
   direct: { host: string; port: number; tls: boolean };
   ticket: TicketPart;
+  /** What the worker said at once to what was said to it first; missing where nothing was. */
+  first?: FirstMessage[];
 }
 
 export interface WorkerInfo {
@@ -316,6 +327,8 @@ export interface Setup {
   keys: object;
   /** The owner's ticket, redeemable as soon as the worker is loaded. */
   owner: ExpectedTicket;
+  /** What the owner says first, before it comes. */
+  first?: FirstMessage[];
 }
 
 /** The answer to a heartbeat. */
@@ -336,4 +349,6 @@ export interface AgentForShell {
    */
   heartbeat(challenge: string, mac: string): Promise<Beat>;
   destruct(mac: string): Promise<void>;
+  /** What the worker said at once to what its owner had said first; after `load` has been answered, once. */
+  first?(messages: FirstMessage[]): void;
 }

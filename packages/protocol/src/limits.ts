@@ -19,6 +19,10 @@ export const LIMITS = {
    * seconds a request on a busy machine meets a connection that was just closed, and nobody knows whether it ran.
    */
   http_idle_ms: 75_000,
+  /** What rides with a request for a worker, or with its answer: a few calls. What is more goes over the session. */
+  first_messages: 32,
+  /** The same in characters, attachments as base64; it is held by the core, the agent and the vault. */
+  first_chars: 64 * 1024,
   /** One message on a connection that has not been redeemed; a longer one cuts it. */
   handshake_bytes: 64 * 1024,
   /** Connections to one worker that have not redeemed a ticket yet; the oldest gives way. */

@@ -110,7 +110,7 @@ export class Channel implements Transport {
    * that was while an older connection still carried messages: those that came since are skipped when they come again.
    * Throws ProtocolViolation for a count that cannot be.
    */
-  attach(link: FrameTransport, peer_has = 0, told = this.received): void {
+  attach(link: FrameTransport, peer_has = this.#confirmed, told = this.received): void {
     if (this.#end !== undefined) {
       if (this.owes_bye) link.control(KIND.bye, new Uint8Array(0));
       this.owes_bye = false;

@@ -50,7 +50,7 @@ export async function redeemTicket(session: Session, ticket: Ticket, key: Caller
 }
 
 /** Makes the redeemed connection a session with whole values, references and resume. Has no answer. */
-const OPEN = '{"jsonrpc":"2.0","method":"rpc.open","params":[{"v":1}]}';
+const open = (received: number) => `{"jsonrpc":"2.0","method":"rpc.open","params":[{"v":1,"received":${received}}]}`;
 
 /** Redeems a ticket and opens the session: `channel` goes on over `link`. Resolves and rejects as `redeemTicket` does. */
 export async function openSession(
@@ -63,7 +63,7 @@ export async function openSession(
   try {
     const methods = await redeemTicket(shaking, ticket, key);
     if (!shaking.open) throw new SessionLost({ why: 'its connection ended when it began' });
-    link.send(OPEN);
+    link.send(open(channel.received));
     channel.attach(link);
     shaking.leave();
     return methods;

@@ -162,6 +162,13 @@ export class Session {
     this.#wire.flush();
   }
 
+  /** What was called so far goes to the transport already, though the other side is not there yet. */
+  lay(): void {
+    this.#wire.waits = false;
+    this.#wire.flush();
+    this.#wire.waits = true;
+  }
+
   /** Sends a call that nobody answers. Throws what `call` would reject with before sending. */
   notify(method: string, params: unknown[] = []): void {
     const refusal = this.#refusal() ?? this.#wire.refusal();

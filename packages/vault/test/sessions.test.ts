@@ -158,4 +158,56 @@ describe('a worker’s sessions', () => {
     sessions.forget(owner.jti);
     assert.equal(sessions.keyOf(owner.jti), undefined);
   });
+
+  it('may begin before their ticket is redeemed, and are gone on with by nobody else', async () => {
+    const sessions = new CallerSessions();
+    const jti = randomText(8);
+    const ticket = { jti, role: 'owner' as TicketRole, key: KEY, resume_key: KEY };
+    const heard: string[] = [];
+    const begin = (channel: Channel) =>
+      channel.start({
+        message(text) {
+          heard.push(text);
+          channel.send(`${text}!`);
+        },
+        close: () => {},
+      });
+    const said = await sessions.ride(ticket, [{ text: 'one' }, { text: 'two' }], begin);
+    assert.deepEqual(said, [{ text: 'one!' }, { text: 'two!' }]);
+    const look = () => sessions.list()[jti]!;
+    assert.deepEqual([look().connected, look().connections], [false, 0]);
+
+    // Ticket and secret are not enough: who redeems shows its key too.
+    const nonce = randomText(8);
+    const proof = await mac(KEY, resumeTranscript('caller', jti, nonce, 'mine', 2));
+    await refuses(sessions.resume({ session: jti, nonce: 'mine', received: 2, proof }, nonce), SessionLost);
+
+    const beginAgain = () => assert.fail('it has begun');
+    sessions.keep(ticket, LEASE_MS, beginAgain);
+    const [near, far] = memoryPair();
+    sessions.open(jti, far, undefined, 1);
+    const caller = new Channel();
+    const got: string[] = [];
+    caller.start({ message: (text) => got.push(text), close: () => {} });
+    caller.attach(near);
+    caller.send('three');
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(heard, ['one', 'two', 'three']);
+    assert.deepEqual(got, ['two!', 'three!'], 'the first came with the ride');
+    assert.deepEqual([look().connected, look().connections], [true, 1]);
+  });
+
+  it('that began so end where their caller counts what was never sent', async () => {
+    const sessions = new CallerSessions();
+    const ticket = { jti: 'j', role: 'owner' as TicketRole, key: KEY, resume_key: KEY };
+    await sessions.ride(ticket, [], (channel) => channel.start({ message: () => {}, close: () => {} }));
+    sessions.keep(ticket, LEASE_MS, () => {});
+    const [near, far] = memoryPair();
+    const ends: string[] = [];
+    near.start({ message: () => {}, close: (reason) => ends.push(reason) });
+    sessions.open('j', far, undefined, 1);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(ends, ['it counts messages never sent']);
+    assert.deepEqual(sessions.list(), {});
+  });
 });

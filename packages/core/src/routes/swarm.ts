@@ -2,6 +2,7 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import {
+  BadInput,
   type EventName,
   InternalError,
   ISOLATION,
@@ -12,6 +13,7 @@ import {
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
+import { areFirst } from '@hauki/rpc/node';
 import type { FastifyReply } from 'fastify';
 import type { Callers } from '../callers.ts';
 import type { Registry } from '../registry.ts';
@@ -114,6 +116,12 @@ const GRANTS = Type.Object(
   strict,
 );
 
+/** What rides with a request (docs/protocol.md, section 20). */
+const First = Type.Array(
+  Type.Object({ text: Type.String(), bytes: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_-]*$' })) }, strict),
+  { maxItems: LIMITS.first_messages, description: 'the first messages of the owner’s session' },
+);
+
 /** What to run and what it may do: the part that every way of spawning shares. */
 export const MODULE = {
   pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
@@ -156,6 +164,7 @@ const Spawn = Type.Object(
     ttl_ms: Type.Optional(Milliseconds),
     max_life_ms: Type.Optional(Milliseconds),
     idle_ms: Type.Optional(Milliseconds),
+    first: Type.Optional(First),
     audience: Audience,
   },
   strict,
@@ -190,12 +199,14 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
     },
     async (request, reply) => {
       const body = request.body as SpawnRequest;
+      if (body.first && !areFirst(body.first))
+        throw new BadInput({ what: 'first', why: `its messages may have ${LIMITS.first_chars} characters together` });
       if (!request.headers.accept?.includes(IN_PARTS))
         return { status: 'success', ...(await swarm.spawn(body, request.principal)) };
       const parts = inParts(reply);
       try {
-        const spawned = await swarm.spawn(body, request.principal, (early) =>
-          parts.tell({ status: 'success', ...early }),
+        const spawned = await swarm.spawn(body, request.principal, (part) =>
+          parts.tell({ status: 'success', ...part }),
         );
         return parts.end({ status: 'success', ...spawned });
       } catch (error) {

@@ -50,11 +50,15 @@ interface Step {
   go?(link: FrameTransport, peer: string): void;
 }
 
-/** Whether a message asks for a session with whole values, references and resume. */
-function isOpen(text: string): boolean {
-  if (!text.includes('"rpc.open"')) return false;
-  const { id, method } = JSON.parse(text);
-  return method === 'rpc.open' && id === undefined;
+/**
+ * How many of the worker's messages a caller has already who asks for a session with whole values, references and resume;
+ * undefined for any other message.
+ */
+function opening(text: string): number | undefined {
+  if (!text.includes('"rpc.open"')) return undefined;
+  const { id, method, params } = JSON.parse(text);
+  if (method !== 'rpc.open' || id !== undefined) return undefined;
+  return params?.[0]?.received ?? 0;
 }
 
 /** A transport whose first message has been heard already. */
@@ -135,7 +139,8 @@ export function openGate(options: GateOptions): CallerSessions {
       message(text, bytes) {
         if (!ticket) return bytes ? link.close('tagged values before redemption') : void receive(text);
         // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
-        if (!bytes && isOpen(text)) return sessions.open(ticket.jti, link, peer);
+        const received = bytes ? undefined : opening(text);
+        if (received !== undefined) return sessions.open(ticket.jti, link, peer, received);
         sessions.forget(ticket.jti);
         inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
       },
@@ -151,6 +156,7 @@ export function openGate(options: GateOptions): CallerSessions {
       if (method === 'rpc.resume') throw new Unauthorised({ why: 'JSON lines cannot resume a session' });
       const { answer, ticket } = await step(method, params);
       if (ticket) {
+        sessions.forget(ticket.jti);
         role = ticket.role;
         admitted();
       }

@@ -23,7 +23,7 @@ export interface InnerControl {
 }
 
 /** What of a setup comes in: no keys, no tickets. */
-export type InnerSetup = Omit<Setup, 'source' | 'tls' | 'keys' | 'owner'>;
+export type InnerSetup = Omit<Setup, 'source' | 'tls' | 'keys' | 'owner' | 'first'>;
 
 interface Held {
   port: PortTransport;

@@ -100,7 +100,7 @@ class Outer {
     const guest = remote<InnerControl>(session);
     return {
       load: (source) => {
-        const { source: _, tls: _tls, keys: _keys, owner: _owner, ...inner } = setup;
+        const { source: _, tls: _tls, keys: _keys, owner: _owner, first: _first, ...inner } = setup;
         const { load_timeout_ms } = inner;
         return session.call('load', [source, inner], {
           // The guest keeps its own time; this is for one that cannot.

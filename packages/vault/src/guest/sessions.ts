@@ -4,9 +4,18 @@
  *
  * What always holds: only who proves the session's resume key takes it over, and then the older connection counts no
  * more, nor does an older attempt that comes late; a session waits for its caller as long as that tries: an owner for
- * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, the oldest goes first.
+ * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, the oldest goes first. What
+ * an owner says with its request for the worker begins its session; only who redeems the ticket goes on with it.
  */
-import { ConnectionLost, type ExpectedTicket, LIMITS, type SessionInfo, SessionLost } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  type ExpectedTicket,
+  type FirstMessage,
+  LEASE,
+  LIMITS,
+  type SessionInfo,
+  SessionLost,
+} from '@hauki/protocol';
 import {
   Channel,
   type FrameTransport,
@@ -16,12 +25,19 @@ import {
   type Resumption,
   resumeTranscript,
 } from '@hauki/rpc';
+import { Ride } from '@hauki/rpc/node';
 
 interface Held {
   ticket: ExpectedTicket;
   channel: Channel;
   /** Makes the guest's side of it; called once. */
   begin(): void;
+  /** Lets it wait for its caller, from now on. */
+  wait(): void;
+  waits_ms: number;
+  /** Its first messages came before its caller. */
+  rode: boolean;
+  redeemed: boolean;
   timer: ReturnType<typeof setTimeout> | undefined;
   /** Counts those who took it over: the latest wins. */
   turn: number;
@@ -39,13 +55,39 @@ export class CallerSessions {
    * else to do, which is while the answer to its caller travels. `lease_ms`: for how long an owner tries to come back.
    */
   keep(ticket: ExpectedTicket, lease_ms: number, begin: (channel: Channel) => void): void {
-    const { jti, role } = ticket;
-    const waits_ms = Math.max(LIMITS.resume_ms, role === 'owner' ? lease_ms : 0);
+    const held = this.#held.get(ticket.jti) ?? this.#make(ticket, begin);
+    held.redeemed = true;
+    held.waits_ms = Math.max(LIMITS.resume_ms, ticket.role === 'owner' ? lease_ms : 0);
+    held.wait();
+  }
+
+  /**
+   * Begins the session of a ticket that nobody has redeemed yet with what its owner says first. Resolves with what is
+   * answered at once.
+   */
+  async ride(
+    ticket: ExpectedTicket,
+    messages: readonly FirstMessage[],
+    begin: (channel: Channel) => void,
+  ): Promise<FirstMessage[]> {
+    const held = this.#make(ticket, begin);
+    held.rode = true;
+    held.wait();
+    held.begin();
+    const ride = new Ride(held.channel);
+    ride.deliver(messages);
+    // What the worker's methods give at once has settled by then, also where they are asynchronous.
+    await new Promise((resolve) => setImmediate(resolve));
+    ride.end();
+    return ride.take();
+  }
+
+  #make(ticket: ExpectedTicket, begin: (channel: Channel) => void): Held {
     const wait = () => {
       clearTimeout(held.timer);
       held.timer = setTimeout(() => {
         if (!channel.attached) channel.fail('its caller did not come back');
-      }, waits_ms);
+      }, held.waits_ms);
       held.timer.unref?.();
       this.#makeRoom();
     };
@@ -59,26 +101,36 @@ export class CallerSessions {
       ticket,
       channel,
       begin: beginOnce,
+      wait,
+      // As long as its ticket is remembered.
+      waits_ms: 2 * LEASE.ticket_ms,
+      rode: false,
+      redeemed: false,
       timer: undefined,
       turn: 0,
       opened_at: Date.now(),
       peer: undefined,
     };
-    this.#held.set(jti, held);
+    this.#held.set(ticket.jti, held);
     const soon = setImmediate(beginOnce);
     channel.onEnd(() => {
       clearImmediate(soon);
       clearTimeout(held.timer);
-      this.#held.delete(jti);
+      this.#held.delete(ticket.jti);
     });
-    wait();
+    return held;
   }
 
-  /** Opens it over its first connection, unless it has gone on over another by now. */
-  open(jti: string, link: FrameTransport, peer?: string): void {
+  /**
+   * Opens it over its first connection, unless it has gone on over another by now. `received`: how many messages its
+   * caller has already.
+   */
+  open(jti: string, link: FrameTransport, peer?: string, received = 0): void {
     const held = this.#held.get(jti);
-    if (held && held.channel.connections === 0 && held.turn === 0) this.#go(held, link, 0, 0, peer);
-    else link.close('the session goes on elsewhere');
+    if (!held || connectionsOf(held) > 0 || held.turn > 0) return link.close('the session goes on elsewhere');
+    if (held.channel.canResume(received)) return this.#go(held, link, received, held.channel.received, peer);
+    held.channel.fail('its caller counts messages never sent');
+    link.close('it counts messages never sent');
   }
 
   /** Its caller wants no session, but literal JSON for as long as its connection. */
@@ -97,18 +149,13 @@ export class CallerSessions {
   /** What there is, by the ids of the sessions. */
   list(): Record<string, Omit<SessionInfo, 'worker' | 'session' | 'stats'> & { peer: string | undefined }> {
     return Object.fromEntries(
-      [...this.#held].map(([jti, { channel, ticket, opened_at, peer }]) => [
-        jti,
-        {
-          role: ticket.role,
-          opened_at,
-          peer,
-          connected: channel.attached,
-          connections: channel.connections,
-          carried_bytes: channel.carried_bytes,
-          unconfirmed_bytes: channel.buffered_bytes,
-        },
-      ]),
+      [...this.#held].map(([jti, held]) => {
+        const { channel, ticket, opened_at, peer } = held;
+        const connections = connectionsOf(held);
+        const { carried_bytes, buffered_bytes: unconfirmed_bytes } = channel;
+        const connected = connections > 0 && channel.attached;
+        return [jti, { role: ticket.role, opened_at, peer, connected, connections, carried_bytes, unconfirmed_bytes }];
+      }),
     );
   }
 
@@ -127,7 +174,8 @@ export class CallerSessions {
   ): Promise<{ answer: Resumed; go(link: FrameTransport, peer?: string): void }> {
     const { session, received } = wanted ?? {};
     const held = this.#held.get(String(session));
-    if (!held) throw new SessionLost({ why: 'it is not known here: it has ended, or waited too long' });
+    // The ticket alone is not enough: who redeems it also shows the key that it was made for.
+    if (!held?.redeemed) throw new SessionLost({ why: 'it is not known here: it has ended, or waited too long' });
     const { channel, ticket } = held;
     const said = (side: 'caller' | 'worker', count: number) =>
       resumeTranscript(side, ticket.jti, nonce, String(wanted.nonce), count);
@@ -157,3 +205,6 @@ export class CallerSessions {
       if (away(channel) && ticket.role !== 'owner') return channel.fail('too many sessions wait for their callers');
   }
 }
+
+/** Connections of its own that it has had. */
+const connectionsOf = ({ channel, rode }: Held): number => channel.connections - (rode ? 1 : 0);

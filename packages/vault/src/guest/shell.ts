@@ -3,7 +3,7 @@
  * wishes up. In lxc it shares the guest's process, in quickjs it stands outside the VM, in the thread that holds it.
  */
 import type { Server, Socket } from 'node:net';
-import { type Activity, BadInput, type ExpectedTicket, LIMITS, type Setup } from '@hauki/protocol';
+import { type Activity, BadInput, type ExpectedTicket, type FirstMessage, LIMITS, type Setup } from '@hauki/protocol';
 import { Session, serve, type Transport } from '@hauki/rpc';
 import { openGate } from './gate.ts';
 import type { Inside, Outside } from './guest.ts';
@@ -68,7 +68,10 @@ export function runShell(powers: ShellPowers): Promise<string> {
       } catch (error) {
         reject(error);
       }
-      // After the answer has left: while it travels, the first redemption's needs are loaded.
+      // After the answer has left: what is called first is called on a worker that is there.
+      const { first, owner } = setup;
+      if (first) setImmediate(() => void ride(first, owner));
+      // While it travels, the first redemption's needs are loaded.
       const ready = redeemer;
       setTimeout(() => ready.prepare(), 1);
       return loaded;
@@ -99,6 +102,14 @@ export function runShell(powers: ShellPowers): Promise<string> {
     async end(reason: string): Promise<void> {
       await inside?.end(reason);
     },
+  };
+
+  /** Says to the worker what its owner said with the request for it, and sends what it answers. */
+  const ride = async (first: FirstMessage[], owner: ExpectedTicket) => {
+    const guest = inside;
+    if (!guest || !callers) return;
+    const said = await callers.ride(owner, first, (channel) => guest.open(channel, owner.role, true, owner.jti));
+    if (session.open) session.notify('first', [said]);
   };
 
   const session = new Session({
