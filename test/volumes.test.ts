@@ -298,7 +298,7 @@ describe('volumes of several owners and nodes', { skip: no_root }, () => {
     const stranger = spawn('unshare', ['--mount', '--propagation=private', 'sleep', '120']);
     try {
       const table = () => readFileSync(`/proc/${stranger.pid}/mountinfo`, 'utf8');
-      const copied = () => used.local.nodes.some(({ node }) => table().includes(`.${node}.`));
+      const copied = () => used.local.nodes.some(({ node }) => table().includes(`-${node}.`));
       assert.ok(mounted(), 'volumes are mounted where this test looks for them');
       await until('the stranger has its copy', () => processes('sleep 120').length > 0 && copied());
       for (const [before, after] of [

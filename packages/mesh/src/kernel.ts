@@ -1,17 +1,17 @@
 /** `connectKernel`: a microkernel as a script sees it. Every method is one request; errors are the kernel's own. */
-import {
-  type Evolved,
-  type EvolveRequest,
-  type JournalEntry,
-  type KernelInfo,
-  type KernelStatus,
-  LIMITS,
-  type ModuleSummary,
-  type ModuleView,
-  type RolledOut,
-  type RolloutRequest,
-  type VersionFacts,
+import type {
+  Evolved,
+  EvolveRequest,
+  JournalEntry,
+  KernelInfo,
+  KernelStatus,
+  ModuleSummary,
+  ModuleView,
+  RolledOut,
+  RolloutRequest,
+  VersionFacts,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import { powers } from '#powers';
 import { type CoreClient, createCoreClient } from './http.ts';
 

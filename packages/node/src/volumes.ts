@@ -121,11 +121,11 @@ export class Volumes {
    */
   async start(): Promise<void> {
     if (!this.#offer.available) return;
-    const swept = await sweepMounts(`${this.#mounted}.`, `${this.#folder}/`);
+    const swept = await sweepMounts(`${this.#mounted}-`, `${this.#folder}/`);
     if (swept > 0) this.#log(`unmounted ${swept} volumes of an earlier run`);
     for (const name of readdirSync(MOUNTS)) {
       const at = join(MOUNTS, name);
-      if (at.startsWith(`${this.#mounted}.`)) await rmdir(at).catch(() => {});
+      if (at.startsWith(`${this.#mounted}-`)) await rmdir(at).catch(() => {});
     }
     for (const file of readdirSync(this.#folder)) {
       if (file.endsWith('.making') || file.startsWith('trial.')) await rm(join(this.#folder, file), { force: true });
@@ -294,7 +294,7 @@ export class Volumes {
   }
 
   async #mountPoint(key: string): Promise<string> {
-    const at = `${this.#mounted}.${this.#node}.${key}`;
+    const at = `${this.#mounted}-${this.#node}.${key}`;
     await mkdir(at, { recursive: true, mode: 0o700 });
     return at;
   }

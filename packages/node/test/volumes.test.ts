@@ -21,7 +21,7 @@ describe('the volumes of a node', { skip: no_root }, () => {
     try {
       assert.deepEqual(await volumes().probe(), { available: true });
       assert.deepEqual(mounts(), []);
-      const [folder, at] = [join(data_dir, 'volumes'), `${mountsOf(data_dir)}.${node}.trial`];
+      const [folder, at] = [join(data_dir, 'volumes'), `${mountsOf(data_dir)}-${node}.trial`];
       const image = join(folder, 'trial.img');
       mkdirSync(at);
       writeFileSync(image, '');
