@@ -14,11 +14,22 @@ export interface BundleOptions {
 const where = ({ location, text }: Message) =>
   location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text;
 
-/** Bundles `file`; `files` are all that went in. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way. */
-export async function bundle(
+export interface Bundled {
+  source: string;
+  language: 'javascript';
+}
+
+/** Bundles `file`. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way. */
+export async function bundle(file: string, options: BundleOptions = {}): Promise<Bundled> {
+  const { source, language } = await bundleWithFiles(file, options);
+  return { source, language };
+}
+
+/** The same with the paths of all files that went in. */
+export async function bundleWithFiles(
   file: string,
   options: BundleOptions = {},
-): Promise<{ source: string; language: 'javascript'; files: string[] }> {
+): Promise<Bundled & { files: string[] }> {
   const { build } = await import('esbuild');
   const { builtinModules } = await import('node:module');
   const builtins = new Set(builtinModules.flatMap((name) => [name, `node:${name}`]));

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, type EvolveRequest, type Trial } from '@hauki/mesh';
-import { bundle } from '@hauki/mesh/bundle';
+import { bundleWithFiles } from '@hauki/mesh/bundle';
 import type { Command } from 'commander';
 import { askedToEnd, collect, common, milliseconds, withMesh } from '../context.ts';
 import { type KernelFlags, openKernel, show, wholeNumber, withKernel } from '../kernel-door.ts';
@@ -62,7 +62,7 @@ async function read(file: string, driver: string | undefined): Promise<Source> {
     throw new BadInput({ what: file, why: 'there is no such file' });
   }
   if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source))) return { content: source, files: [file] };
-  const { source: content, language, files } = await bundle(file, { driver });
+  const { source: content, language, files } = await bundleWithFiles(file, { driver });
   return { content, language, files };
 }
 
