@@ -35,7 +35,7 @@ describe('flags', () => {
         { to: 'b.example:80', methods: [], per_minute: 5 },
       ],
       connect: ['irc.example:6697'],
-      meshfs: { read: ['gem-pointer://wiki/a/'], write: ['gem-pointer://wiki/b'] },
+      meshfs: { read: ['gem-pointer://wiki/a/'], write: ['gem-pointer://wiki/b/readme.md'] },
       volume: { name: 'notes', quota_mib: 32 },
       clone: { live: 3, total: 20, memory_mib: 256 },
       secrets: [],
