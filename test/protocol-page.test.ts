@@ -111,7 +111,7 @@ describe('the page of the protocol', () => {
     };
     for (const [name, title] of Object.entries(within)) {
       const [, methods] = control.split(`export interface ${name} {`);
-      const declared = [...methods!.split(/^}/m)[0]!.matchAll(/^ {2}(\w+)\(/gm)].map(([, method]) => method!);
+      const declared = [...methods!.split(/^}/m)[0]!.matchAll(/^ {2}(\w+)\??\(/gm)].map(([, method]) => method!);
       const [, table] = section(17).split(new RegExp(`^\\*\\*.*${title}\\.?\\*\\*`, 'm'));
       const rows = [...table!.split(/^\*\*|^\| effect/m)[0]!.matchAll(/^\| (`[^|]*) \|/gm)].map(([, row]) => row!);
       const told = rows.flatMap((row) => [...row.matchAll(/`(\w+)`/g)].map(([, method]) => method!));
