@@ -184,6 +184,8 @@ describe('a narrower token', () => {
     const { mesh, id } = await holder(['spawn', 'events']);
     const ghost = mesh.clone<Calculator>({ source: CALCULATOR }, { routing: 'relay_only', lease_ms: 5_000 });
     assert.equal(await ghost.add(1, 2), 3);
+    // The first answer may be here before the session is.
+    await ghost;
     const heard: string[] = [];
     const following = (async () => {
       for await (const event of mesh.events({ follow: true, after: '0' })) heard.push(event.name);
