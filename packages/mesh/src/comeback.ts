@@ -60,9 +60,11 @@ export class Comeback {
   }
 
   #change(run: () => Promise<void>): void {
-    this.#changing = run().finally(() => {
-      this.#changing = undefined;
-    });
+    this.#changing = run()
+      .then(() => this.#sayBye())
+      .finally(() => {
+        this.#changing = undefined;
+      });
   }
 
   async #freshen(): Promise<void> {
@@ -104,7 +106,11 @@ export class Comeback {
     // A change takes the old connection away before the answer comes; or it fails, and leaves nothing behind.
     await this.#changing;
     await this.#dialAgain(reason, until);
-    // It was left meanwhile: the worker hears of it, if it can be reached once more.
+    await this.#sayBye();
+  }
+
+  /** Where the session was left meanwhile, the worker hears of it, if it can be reached once more. */
+  async #sayBye(): Promise<void> {
     const { channel, given } = this.#way;
     if (channel.owes_bye) await this.#resume(given.routing).catch(() => {});
   }

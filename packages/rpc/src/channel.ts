@@ -36,7 +36,7 @@ export class Channel implements Transport {
   #leaving: FrameTransport | undefined;
   #end: string | undefined;
   // These are for others to read only.
-  /** This side has ended it without a connection to say so: the next one says it. */
+  /** This side has ended it, and the other may not have heard it over the connection there was: the next one says it. */
   owes_bye = false;
   /** Messages received so far. */
   received = 0;
@@ -181,8 +181,9 @@ export class Channel implements Transport {
   /** Ends it on both sides; there is nothing to resume. */
   close(reason = 'closed by this side'): void {
     if (this.#end !== undefined) return;
-    if (this.#link) this.#link.control(KIND.bye, new Uint8Array(0));
-    else this.owes_bye = true;
+    this.#link?.control(KIND.bye, new Uint8Array(0));
+    // Once it was told to go on over another connection, the other side hears nothing more over this one.
+    this.owes_bye = !this.#link || this.#promised > 0;
     this.fail(reason);
   }
 

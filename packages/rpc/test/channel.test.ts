@@ -137,6 +137,21 @@ describe('a channel', () => {
     assert.equal(right.ended, true);
   });
 
+  it('says goodbye over the connection that is on its way, where the other side has let go of the one there is', async () => {
+    const { left, right, ends } = pair();
+    const told = left.promise();
+    right.detach();
+    left.close('left while it was changing');
+    await settle();
+    assert.deepEqual(ends, ['left: left while it was changing'], 'nobody listens to the older one');
+    const [a, b] = memoryPair();
+    right.attach(b, told, 0);
+    left.attach(a, 0, told);
+    left.forgo();
+    await settle();
+    assert.deepEqual(ends.slice(1), ['right: the other side ended the session']);
+  });
+
   it('keeps the older connection open until the other one has taken its place', async () => {
     const { left, right, heard, cuts, links } = pair();
     right.detach();
