@@ -282,7 +282,7 @@ class LxcDriver implements Driver {
     this.#closed = true;
     const all = await Promise.allSettled(this.#vaults.values());
     await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the driver was closed')));
-    this.#reaper?.dismiss();
+    await this.#reaper?.dismiss();
   }
 }
 

@@ -35,8 +35,8 @@ for claim in "$1"/*."$2".*; do
 done`;
 
 export interface Reaper {
-  /** The agent ends in order and has cleared up itself. */
-  dismiss(): void;
+  /** The agent ends in order and has cleared up itself. Resolves when the reaper is gone. */
+  dismiss(): Promise<void>;
 }
 
 /** Starts the reaper of this process. */
@@ -50,10 +50,18 @@ export function startReaper(prefix: string, lxc_dir: string, files_dir: string, 
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
     },
   );
+  const { promise: gone, resolve } = Promise.withResolvers<void>();
+  child.on('exit', () => resolve());
   // Without it the next start of this node sweeps instead.
-  child.on('error', () => {});
+  child.on('error', () => resolve());
   child.stdin.on('error', () => {});
   child.unref();
   (child.stdin as unknown as { unref?: () => void }).unref?.();
-  return { dismiss: () => void child.kill('SIGKILL') };
+  return {
+    dismiss() {
+      child.ref();
+      child.kill('SIGKILL');
+      return gone;
+    },
+  };
 }

@@ -133,6 +133,6 @@ export class Sandboxes {
     this.#closed = true;
     const all = await Promise.allSettled(this.#all);
     await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the swarm ends')));
-    this.#reaper?.dismiss();
+    await this.#reaper?.dismiss();
   }
 }
