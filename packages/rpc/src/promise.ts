@@ -155,7 +155,7 @@ export function lookAt(args: unknown, seen = new Set<unknown>()): void {
   if (Object(args) !== args || seen.has(args)) return;
   seen.add(args);
   try {
-    const known = RemotePromise.begunBy(args);
+    const known = RemotePromise.begunBy(args as object);
     if (known) known.source.promise.catch(() => {});
     else if (Array.isArray(args) || Object.getPrototypeOf(args) === Object.prototype)
       for (const each of Object.values(args as object)) lookAt(each, seen);
