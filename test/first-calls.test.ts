@@ -178,6 +178,13 @@ for (const driver of DRIVERS)
       assert.deepEqual(heard.asked, [[]]);
     });
 
+    it('does not leave at all where the routing is none that there is', async () => {
+      await using heard = await overheard(used);
+      const worker = sayer(heard.mesh, { routing: 'p2p-only' as 'p2p_only' });
+      await assert.rejects(worker.say('one'), { name: 'BadInput', message: /^routing: .*p2p_only/ });
+      assert.deepEqual(heard.asked, []);
+    });
+
     it('is refused with the clone', async () => {
       const refused = sayer(used.mesh, { labels: { zone: 'nowhere' } });
       await assert.rejects(refused.say('one'), { name: 'NoNodeFits' });

@@ -6,10 +6,13 @@
  * What always holds: what rode is never sent again, unless the core says that it was not taken; where payload may not
  * pass the core nothing rides.
  */
-import { describe, type FirstMessage, type MeshError, OutcomeUnknown, type Ticket } from '@hauki/protocol';
+import { BadInput, describe, type FirstMessage, type MeshError, OutcomeUnknown, type Ticket } from '@hauki/protocol';
 import { Ride } from '@hauki/rpc/node';
 import { fateOf } from './fate.ts';
+import type { Routing } from './powers.ts';
 import { type Ask, FATE_TRIES, RemoteWorker as Plain, type Spawned } from './worker.ts';
+
+const ROUTINGS: readonly Routing[] = ['p2p_preferred', 'p2p_only', 'relay_only'];
 
 /** A clone's answer, perhaps in two parts. */
 interface InParts {
@@ -24,6 +27,9 @@ export class RemoteWorker extends Plain {
   readonly #named = Promise.withResolvers<void>();
 
   protected override async enter(ask: Ask): Promise<void> {
+    // Whoever mistypes p2p_only must not find out by what has passed the core.
+    if (!ROUTINGS.includes(this.way.given.routing))
+      throw new BadInput({ what: 'routing', why: `there are ${ROUTINGS.join(', ')}` });
     let ride: Ride | undefined;
     try {
       const { first, more, ...told } = (await ask(() => {
