@@ -56,6 +56,31 @@ describe('hauki fs', { concurrency: true }, () => {
     assert.equal(typeof (await json(['gc'])).kept, 'number');
   });
 
+  it('writes text alone: what is none would not come back as it was', async () => {
+    const file = join(local('text'), 'binary');
+    const bytes = Buffer.from([0x68, 0xff, 0xfe, 0x00]);
+    writeFileSync(file, bytes);
+    for (const told of [
+      await run(['write', 'gem-pointer://data/text', file]),
+      await run(['write', 'gem-pointer://data/text'], bytes),
+    ]) {
+      assert.equal(told.code, 2);
+      assert.match(told.err, /not UTF-8 text; `hauki fs cp` copies any file/);
+    }
+    assert.equal((await run(['history', 'gem-pointer://data/text'])).code, 3);
+    assert.equal((await run(['write', 'gem-pointer://data/text'], 'größer\u0000')).code, 0);
+    assert.equal((await run(['read', 'gem-pointer://data/text'])).out, 'größer\u0000');
+  });
+
+  it('removes all that are named, also where one of them is not there, and says so', async () => {
+    for (const name of ['a', 'b']) await run(['write', `gem-pointer://data/several/${name}`], name);
+    const told = await run(['rm', ...['a', 'none', 'b'].map((name) => `gem-pointer://data/several/${name}`)]);
+    assert.equal(told.code, 3);
+    assert.match(told.out, /several\/a {2}deleted.*\n.*several\/b {2}deleted/);
+    assert.match(told.err, /Nothing was ever written to gem-pointer:\/\/data\/several\/none/);
+    assert.deepEqual(await mesh.meshfs.list('gem-pointer://data/several/'), []);
+  });
+
   it('copies between files and pointers, of any kind and size', async () => {
     const here = local('cp');
     const bytes = Buffer.from(Array.from({ length: 20_000_000 }, (_, at) => at % 251));
@@ -211,6 +236,24 @@ describe('hauki fs', { concurrency: true }, () => {
     const pushed = await run(['sync', here, prefix, '--json']);
     assert.equal(pushed.code, 1);
     assert.match(JSON.parse(pushed.out).refused[0].why, /\? and # are reserved/);
+  });
+
+  it('refuses a file or a folder whose name is no UTF-8, and mirrors the others', async () => {
+    const here = local('bytes');
+    writeFileSync(join(here, 'fine'), 'fine');
+    try {
+      writeFileSync(Buffer.concat([Buffer.from(`${here}/`), Buffer.from([0x6f, 0xff])]), 'x');
+      mkdirSync(Buffer.concat([Buffer.from(`${here}/`), Buffer.from([0xfe])]));
+    } catch {
+      return; // some file systems keep no such names
+    }
+    const told = await json(['sync', here, 'gem-pointer://data/bytes']);
+    assert.deepEqual(told.pushed, ['fine']);
+    assert.deepEqual(
+      told.refused.map((one: any) => one.why),
+      ['its name is not UTF-8', 'its name is not UTF-8'],
+    );
+    assert.deepEqual((await json(['sync', here, 'gem-pointer://data/bytes'])).unchanged, 1);
   });
 
   it('goes on with --watch, in both directions', async () => {

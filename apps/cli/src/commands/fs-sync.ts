@@ -102,38 +102,42 @@ async function digestOf(file: string): Promise<string> {
 async function scan(folder: string, prefix: string, base: Base, refused: Problem[]): Promise<Scan> {
   const found = new Map<string, LocalFile>();
   const left_out = new Set<string>();
+  const refuse = (path: string, why: string) => void refused.push({ path, why });
+  const leaveOut = (name: string, why: string) => {
+    refuse(name, why);
+    left_out.add(name.normalize('NFC')); // as pointers are spelled
+  };
+  const lookAt = async (name: string): Promise<void> => {
+    let path: string;
+    try {
+      path = parsePointer(`${prefix}/${name}`).text.slice(prefix.length + 1);
+    } catch (error) {
+      return refuse(name, describe(error));
+    }
+    if (found.has(path)) return refuse(name, `its pointer would be that of ${found.get(path)!.name}`);
+    if (found.size >= MOST_FILES)
+      throw new BadInput({ what: folder, why: `it has more than ${MOST_FILES} files; sync its folders one by one` });
+    const { size: bytes, mtimeMs: mtime_ms } = await stat(join(folder, name));
+    const was = base.get(path);
+    const is_known = was?.bytes === bytes && was.mtime_ms === mtime_ms;
+    const digest = is_known ? was.digest : await digestOf(join(folder, name));
+    found.set(path, { name, digest, bytes, mtime_ms });
+  };
   const look = async (below: string): Promise<void> => {
     for (const entry of await readdir(join(folder, below), { withFileTypes: true })) {
       if (entry.name.startsWith('.')) continue;
       const name = below === '' ? entry.name : `${below}/${entry.name}`;
-      if (entry.isDirectory()) {
-        await look(name);
-        continue;
-      }
-      const refuse = (why: string) => void refused.push({ path: name, why });
-      if (!entry.isFile()) {
-        refuse(entry.isSymbolicLink() ? 'it is a link; links are not followed' : 'it is no file');
-        left_out.add(name.normalize('NFC')); // as pointers are spelled
-        continue;
-      }
-      let path: string;
       try {
-        path = parsePointer(`${prefix}/${name}`).text.slice(prefix.length + 1);
+        if (entry.isDirectory()) await look(name);
+        else if (entry.isFile()) await lookAt(name);
+        else leaveOut(name, entry.isSymbolicLink() ? 'it is a link; links are not followed' : 'it is no file');
       } catch (error) {
-        refuse(describe(error));
-        continue;
+        const { code } = error as NodeJS.ErrnoException;
+        if (error instanceof BadInput || code === undefined) throw error;
+        // What is gone by now is as if it had never been met; a name that is no UTF-8 was not read as it is.
+        if (name.includes('\ufffd')) leaveOut(name, 'its name is not UTF-8');
+        else if (code !== 'ENOENT') leaveOut(name, `it cannot be read (${code})`);
       }
-      if (found.has(path)) {
-        refuse(`its pointer would be that of ${found.get(path)!.name}`);
-        continue;
-      }
-      if (found.size >= MOST_FILES)
-        throw new BadInput({ what: folder, why: `it has more than ${MOST_FILES} files; sync its folders one by one` });
-      const { size: bytes, mtimeMs: mtime_ms } = await stat(join(folder, name));
-      const was = base.get(path);
-      const is_known = was?.bytes === bytes && was.mtime_ms === mtime_ms;
-      const digest = is_known ? was.digest : await digestOf(join(folder, name));
-      found.set(path, { name, digest, bytes, mtime_ms });
     }
   };
   await look('');

@@ -1,10 +1,11 @@
 /** `hauki fs`: MeshFS from a terminal; and the notes' verbs for it. Copying is `fs-cp.ts`, mirroring `fs-sync.ts`. */
+import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
-import { text } from 'node:stream/consumers';
+import { buffer } from 'node:stream/consumers';
 import { BadInput, type FileVersion } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { askedToEnd, type Common, common, withMesh } from '../context.ts';
-import { paint, printable, size, table } from '../output.ts';
+import { paint, printable, report, size, table } from '../output.ts';
 import { renderMarkdown } from '../render-markdown.ts';
 import { cpCommand } from './fs-cp.ts';
 import { syncCommand } from './fs-sync.ts';
@@ -41,7 +42,7 @@ async function read(pointer: string, flags: Common & { raw?: boolean; at?: strin
     const found = await mesh.meshfs.resolve(pointer, { version });
     if (flags.json) return console.log(JSON.stringify(found));
     const pretty = process.stdout.isTTY && !flags.raw && found.media_type.startsWith('text/markdown');
-    const text = pretty ? renderMarkdown(found.content, process.stdout.columns) : found.content;
+    const text = pretty ? renderMarkdown(found.content, process.stdout.columns || undefined) : found.content;
     process.stdout.write(process.stdout.isTTY && !pretty ? printable(text) : text);
     if (process.stdout.isTTY && !found.content.endsWith('\n')) process.stdout.write('\n');
   });
@@ -52,8 +53,15 @@ interface WriteFlags extends Common, ConditionFlags {
   type?: string;
 }
 
+/** A text file, or standard input. What is no text would not come back as it was. */
+async function textOf(file: string | undefined): Promise<string> {
+  const bytes = file === undefined || file === '-' ? await buffer(process.stdin) : readFileSync(file);
+  if (isUtf8(bytes)) return bytes.toString('utf8');
+  throw new BadInput({ what: file ?? 'standard input', why: 'it is not UTF-8 text; `hauki fs cp` copies any file' });
+}
+
 async function write(pointer: string, file: string | undefined, flags: WriteFlags) {
-  const content = file === undefined || file === '-' ? await text(process.stdin) : readFileSync(file, 'utf8');
+  const content = await textOf(file);
   const ending = /\.(ts|mts)$/.test(file ?? '')
     ? 'typescript'
     : /\.(js|mjs)$/.test(file ?? '')
@@ -101,15 +109,23 @@ async function history(pointer: string, flags: Common): Promise<void> {
 }
 
 async function remove(pointers: string[], flags: Common & ConditionFlags): Promise<void> {
+  const given = condition(flags);
   await withMesh(flags, async (mesh) => {
-    for (const pointer of pointers) {
-      const deleted = await mesh.meshfs.delete(pointer, condition(flags));
-      console.log(
-        flags.json
-          ? JSON.stringify(deleted)
-          : `${deleted.pointer}  deleted; before it was version ${deleted.version - 1}`,
-      );
-    }
+    let failed: { why: unknown } | undefined;
+    for (const pointer of pointers)
+      try {
+        const deleted = await mesh.meshfs.delete(pointer, given);
+        console.log(
+          flags.json
+            ? JSON.stringify(deleted)
+            : `${deleted.pointer}  deleted; before it was version ${deleted.version - 1}`,
+        );
+      } catch (error) {
+        // As `rm` does: one that cannot be deleted keeps nobody from the others.
+        if (failed) report(failed.why, flags.json === true);
+        failed = { why: error };
+      }
+    if (failed) throw failed.why;
   });
 }
 
