@@ -74,6 +74,12 @@ const everywhere = (command: Command) => {
 };
 everywhere(program);
 
+// Whoever reads has read enough, as `head` does: nobody is left to write to.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(EXIT.ok);
+});
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -241,6 +241,32 @@ describe('the hauki command', () => {
     rmSync(other, { recursive: true, force: true });
   });
 
+  it('says so and fails where core or node has ended by itself', async () => {
+    const other = mkdtempSync(join(tmpdir(), 'hauki-cli-ended-'));
+    const mesh = start(['up', '--port', '0', '--driver', 'quickjs', '--json'], BIN, { HAUKI_DATA: other });
+    let err = '';
+    mesh.stderr!.on('data', (d) => {
+      err += d;
+    });
+    await firstLine(mesh);
+    const children = descendants(mesh.pid!);
+    process.kill(children[0]!, 'SIGKILL');
+    assert.equal((await once(mesh, 'close'))[0], 1);
+    assert.match(err, /has ended by itself \(.+\), so the rest was ended too\. Its log: .*hauki\.log/);
+    await until('its processes are gone', () => children.every((pid) => !lives(pid)));
+    rmSync(other, { recursive: true, force: true });
+  });
+
+  it('ends quietly where nobody reads what it says any more', async () => {
+    const child = start(['--help']);
+    child.stdout!.destroy();
+    let err = '';
+    child.stderr!.on('data', (d) => {
+      err += d;
+    });
+    assert.deepEqual([(await once(child, 'close'))[0], err], [0, '']);
+  });
+
   it('joins further nodes', async () => {
     const node = start(['node', '--name', 'second', '--driver', 'quickjs', '--label', 'zone=south']);
     for (let i = 0; ; i++) {

@@ -6,7 +6,7 @@ import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import { askedToEnd, collect, common, coreUrl, pairs, within } from '../context.ts';
 import { type LocalMesh, type Started, startMesh, startNode } from '../local-mesh.ts';
-import { paint } from '../output.ts';
+import { EXIT, paint } from '../output.ts';
 
 interface NodeFlags {
   driver?: string[];
@@ -29,8 +29,21 @@ const withNodeFlags = (command: Command) =>
     .option('--memory <MiB>', 'what all vaults of a node may have together')
     .option('--mesh-host <address>', 'the address that workers listen on', '127.0.0.1');
 
-/** Resolves when one of the processes has ended by itself. */
-const anyEnded = (...started: Started[]) => Promise.race(started.map(({ child }) => once(child, 'exit')));
+/** Resolves when one of the processes has ended by itself, with what to say of it. */
+const anyEnded = (started: Record<string, Started>): Promise<string> =>
+  Promise.race(
+    Object.entries(started).map(async ([name, { child }]) => {
+      const [code, signal] = await once(child, 'exit');
+      return `${name} has ended by itself (${signal ?? `exit code ${code}`})`;
+    }),
+  );
+
+/** Says that the mesh ends although nobody asked for it. */
+function tellEnd(why: string | undefined, more: string): void {
+  if (why === undefined) return;
+  console.error(`hauki: ${why}${more}`);
+  process.exitCode = EXIT.failed;
+}
 
 /** What is up, what each node offers and why not the rest, and what to do next. */
 async function describeMesh({ url, token, data_dir }: LocalMesh, port: number, logs: boolean): Promise<void> {
@@ -71,8 +84,10 @@ export function upCommands(program: Command): void {
       const { url, core, nodes } = mesh;
       if (json) console.log(JSON.stringify({ url, data_dir: data, nodes: nodes.map((n) => n.node), pid: process.pid }));
       else await describeMesh(mesh, port, flags.logs);
-      await Promise.race([asked, anyEnded(core, ...nodes)]);
+      const started = Object.fromEntries(nodes.map((node) => [`node ${node.node}`, node]));
+      const ended = await Promise.race([asked, anyEnded({ 'the core': core, ...started })]);
       await mesh.stop();
+      tellEnd(ended, `, so the rest was ended too.${flags.logs ? '' : ` Its log: ${join(data, 'hauki.log')}`}`);
     });
 
   withNodeFlags(program.command('node'))
@@ -97,7 +112,8 @@ export function upCommands(program: Command): void {
         },
         'inherit',
       );
-      await Promise.race([asked, anyEnded(node)]);
+      const ended = await Promise.race([asked, anyEnded({ 'the node': node })]);
       await node.stop();
+      tellEnd(ended, '');
     });
 }
