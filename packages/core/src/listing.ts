@@ -1,6 +1,6 @@
 /** Lists of MeshFS for tokens that do not reach all of it: only what they may read is told, nor is the rest hinted at. */
-import { Forbidden, pointerGranted } from '@hauki/protocol';
-import { type Principal, reaches } from './rights.ts';
+import { Forbidden, pointerGranted, reaches } from '@hauki/protocol';
+import type { Principal } from './rights.ts';
 
 interface Page<Entry> {
   entries: Entry[];

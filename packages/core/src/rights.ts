@@ -22,7 +22,6 @@ import {
 } from '@hauki/protocol';
 
 export type { Scope } from '@hauki/protocol';
-export { reaches, reachesAll } from '@hauki/protocol';
 
 export interface Rights {
   readonly scopes: readonly Scope[];

@@ -6,9 +6,9 @@
 import { Readable } from 'node:stream';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs, Written } from '@hauki/meshfs';
-import { PointerMissing, toWire } from '@hauki/protocol';
+import { PointerMissing, reaches, toWire } from '@hauki/protocol';
 import { demandPrefix, listFor } from '../listing.ts';
-import { demand, reaches } from '../rights.ts';
+import { demand } from '../rights.ts';
 import type { TokenStore } from '../tokens.ts';
 import { etagOf, expectOf } from './conditions.ts';
 import { meshfsRawRoutes } from './meshfs-raw.ts';
