@@ -11,8 +11,8 @@ const put = (into: object, name: string, value: unknown) =>
 /** An object of the same methods, each of which refuses. */
 function refusing(name: string, original: object, refuse: (what: string) => never): object {
   const made = {};
-  for (const of of [original, Object.getPrototypeOf(original) as object])
-    for (const [key, { value }] of Object.entries(Object.getOwnPropertyDescriptors(of)))
+  for (const holder of [original, Object.getPrototypeOf(original) as object])
+    for (const [key, { value }] of Object.entries(Object.getOwnPropertyDescriptors(holder)))
       if (typeof value === 'function' && key !== 'constructor') put(made, key, () => refuse(`${name}.${key}()`));
   return made;
 }
