@@ -9,7 +9,7 @@
  */
 import { ProtocolViolation } from '@hauki/protocol';
 import { unref } from '#platform';
-import { KIND } from './frames.ts';
+import { ackOf, KIND } from './frames.ts';
 import { bytesLength, type FrameTransport, type Transport, type TransportEvents } from './transport.ts';
 
 /** Received messages and bytes after which the other side is told at once; else after a moment. */
@@ -258,9 +258,7 @@ export class Channel implements Transport {
     if (!this.#link || this.#promised > 0 || this.#told === this.received) return;
     this.#untold_bytes = 0;
     this.#told = this.received;
-    const count = new Uint8Array(8);
-    new DataView(count.buffer).setBigUint64(0, BigInt(this.received));
-    this.#link.control(KIND.ack, count);
+    this.#link.control(KIND.ack, ackOf(this.received));
   }
 
   #control(kind: number, payload: Uint8Array): void {

@@ -18,6 +18,13 @@ export const KIND = {
   bye: 4,
 } as const;
 
+/** The payload of an acknowledgement. */
+export function ackOf(received: number): Uint8Array {
+  const payload = new Uint8Array(8);
+  new DataView(payload.buffer).setBigUint64(0, BigInt(received));
+  return payload;
+}
+
 /**
  * So many messages leave without waiting for the rest of their turn: the other side works on them meanwhile, which
  * doubles what 64 callers get done; with fewer the system calls cost more than that brings.

@@ -5,10 +5,9 @@
  * To the channel on either side a ride is its first connection, one that was cut: what it carried is never sent again,
  * whatever it did not carry the next one does. Both sides keep the same count of it, by the answers that came along.
  */
-import type { FirstMessage } from '@hauki/protocol';
-import { LIMITS } from '@hauki/protocol';
+import { type FirstMessage, LIMITS } from '@hauki/protocol';
 import type { Channel } from './channel.ts';
-import { KIND } from './frames.ts';
+import { ackOf, KIND } from './frames.ts';
 import { fromBase64url, toBase64url } from './handshake.ts';
 import { type FrameTransport, joinBytes, type TransportEvents } from './transport.ts';
 
@@ -54,9 +53,7 @@ export class Ride implements FrameTransport {
 
   /** What was taken has come to the other side. */
   confirm(): void {
-    const count = new Uint8Array(8);
-    new DataView(count.buffer).setBigUint64(0, BigInt(this.#messages.length));
-    this.#events.control!(KIND.ack, count);
+    this.#events.control!(KIND.ack, ackOf(this.#messages.length));
   }
 
   /** Carries no more. */
