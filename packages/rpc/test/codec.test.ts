@@ -359,7 +359,7 @@ describe('what cannot be sent', () => {
     refused(Object.create(Nameless.prototype), /params is an object of a class without a name: send what you need/);
     refused(new Response('x'), /a Response: send/);
     refused(new Intl.Collator(), /is a Collator: .*reference\(\)/);
-    refused([new EventTarget()], /a EventTarget: send what you need/);
+    refused([new EventTarget()], /an EventTarget: send what you need/);
     refused(new (class extends URL {})('http://x.example'), /a URL/);
     refused(Object.create(Map.prototype), /cannot be read/);
     refused(new RegExp('a'.repeat(5000)), /regular expression of more than/);
