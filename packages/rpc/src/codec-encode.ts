@@ -212,7 +212,10 @@ class Encoder {
       case 'SharedArrayBuffer':
         return this.#attach('ArrayBuffer', object as ArrayBuffer, 0, (object as ArrayBuffer).byteLength);
     }
-    return this.refuse(`is a ${base}: ${INSTEAD[base] ?? 'send what you need of it, or mark it with reference()'}`);
+    const instead = INSTEAD[base] ?? 'send what you need of it, or mark it with reference()';
+    // Platforms have classes without a name of their own.
+    const kind = base === '' ? 'an object of a class without a name' : `${/^[AEIO]/.test(base) ? 'an' : 'a'} ${base}`;
+    return this.refuse(`is ${kind}: ${instead}`);
   }
 
   /** Copies bytes at once: their owner may go on writing. Elements are little-endian, as on every platform we run on. */

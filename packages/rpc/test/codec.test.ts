@@ -352,9 +352,14 @@ describe('what cannot be sent', () => {
     refused(new Error('x', { cause: [Room] }), /params\.cause\[0\] is a class/);
     refused(new WeakMap(), /params is a WeakMap/);
     refused([new URL('http://x.example')], /params\[0\] is a URL: send its href/);
+    refused(new AbortController(), /params is an AbortController: send what you need/);
+    const Nameless = Object.defineProperty(() => {}, 'name', { value: '' }).bind(null);
+    Nameless.prototype = Object.create({}, { constructor: { value: Nameless } });
+    Object.defineProperty(Nameless, 'name', { value: '' });
+    refused(Object.create(Nameless.prototype), /params is an object of a class without a name: send what you need/);
     refused(new Response('x'), /a Response: send/);
     refused(new Intl.Collator(), /is a Collator: .*reference\(\)/);
-    refused([new EventTarget()], /a EventTarget: send what you need/);
+    refused([new EventTarget()], /an EventTarget: send what you need/);
     refused(new (class extends URL {})('http://x.example'), /a URL/);
     refused(Object.create(Map.prototype), /cannot be read/);
     refused(new RegExp('a'.repeat(5000)), /regular expression of more than/);
