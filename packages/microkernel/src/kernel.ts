@@ -26,6 +26,7 @@ import {
 } from '@hauki/protocol';
 import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver } from './choose-driver.ts';
+import { Endings } from './endings.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
 import { type Instance, PluginHost } from './instance.ts';
@@ -106,7 +107,7 @@ export class Kernel {
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
-    const desk = new TicketDesk();
+    const [desk, endings] = [new TicketDesk(), new Endings()];
     const made = await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers });
     const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
     const agent: Agent = new Agent({
@@ -118,12 +119,12 @@ export class Kernel {
       memory_mib,
       ...(dial ? { network: createNetwork({ dial }) } : {}),
       volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
-      core: () => ownCore(meshfs, () => kernel, log),
+      core: () => ownCore(meshfs, () => kernel, endings),
       keys: () => desk.keys,
       log,
     });
     await agent.start();
-    const host = new PluginHost({ agent, node, desk, log });
+    const host = new PluginHost({ agent, node, desk, endings, log });
     const kernel: Kernel = new Kernel(options, { meshfs, store, backplane, agent, host });
     await kernel.#modules.restore();
     return kernel;
