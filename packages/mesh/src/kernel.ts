@@ -7,6 +7,7 @@ import type {
   KernelStatus,
   ModuleSummary,
   ModuleView,
+  Removed,
   RolledOut,
   RolloutRequest,
   VersionFacts,
@@ -22,6 +23,8 @@ export interface Kernels {
   list(): Promise<(KernelInfo & { since: number; modules: ModuleSummary[] })[]>;
   /** Evolves a module on one kernel or several, in waves; the first wave that fails takes all back. */
   evolve(request: RolloutRequest): Promise<RolledOut>;
+  /** Removes a module from the kernel that is named, or from all that hold it; what it has begun it finishes. */
+  remove(module: string, kernel?: string): Promise<Removed>;
 }
 
 export function meshKernels(core: CoreClient): Kernels {
@@ -35,6 +38,10 @@ export function meshKernels(core: CoreClient): Kernels {
       const count = typeof replicas === 'number' ? replicas : watch_ms > 0 ? (await list()).length : 1;
       const waves = Math.max(1, Math.ceil(count / wave));
       return core.request('POST', '/api/evolve_plugin', request, EVOLVE_MS + waves * watch_ms);
+    },
+    remove(module, kernel) {
+      const query = kernel === undefined ? '' : `?kernel=${encodeURIComponent(kernel)}`;
+      return core.request('DELETE', `/api/v2/modules/${encodeURIComponent(module)}${query}`, undefined, EVOLVE_MS);
     },
   };
 }

@@ -15,7 +15,6 @@ import {
   type Deed,
   describe,
   type Evolved,
-  EvolveRejected,
   type EvolveRequest,
   MeshError,
   type ModuleView,
@@ -32,7 +31,7 @@ import { handOver, liveWith } from './handover.ts';
 import { type Instance, PluginHost } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import type { Module } from './module.ts';
+import { checkPin, type Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
@@ -192,8 +191,7 @@ export class Kernel {
     const module = this.#modules.make(name);
     return module.exclusive(async () => {
       const { record } = module;
-      if (record.pinned && !dry_run)
-        throw new EvolveRejected({ module: name, stage: 'pin', why: 'it is pinned; unpin it first' });
+      if (!dry_run) checkPin(module);
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
       const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
       const running = main && (await this.#store.source(name, main.version));
@@ -326,11 +324,12 @@ export class Kernel {
 
   /**
    * Takes the module's routes away, with its tests and bounds. Its versions stay readable, and their numbers are not given
-   * again.
+   * again. What it has begun it finishes. Rejects with EvolveRejected where it is pinned.
    */
   async remove(name: string, by: string): Promise<void> {
     const module = this.#modules.known(name);
     await module.exclusive(async () => {
+      checkPin(module);
       const record = { ...emptyRecord(name), latest: module.record.latest };
       const entry = { module: name, deed: 'remove' as const, by, version: null, digest: null, note: null };
       await module.swap(record, [], () => this.#store.commit(record, entry));

@@ -290,7 +290,7 @@ export interface ModuleSummary {
 export interface RolloutRequest extends EvolveRequest {
   /** This kernel and no other. */
   kernel?: string;
-  /** So many kernels, or all. Left out: those that hold the module, else one. */
+  /** So many kernels, or all: others have it removed, at the end. Left out: those that hold the module, else one. */
   replicas?: number | 'all';
   /** Kernels at once; the next wave begins when all of this one serve. */
   wave?: number;
@@ -302,4 +302,16 @@ export interface RolloutRequest extends EvolveRequest {
 export interface RolledOut extends Omit<Evolved, 'version' | 'digest'> {
   kernels: { kernel: string; version: number; digest: string }[];
   waves: number;
+  /** Those that held it and were too many; on a dry run, those that would be. */
+  removed?: string[];
+  /** Those of them that could not be told. */
+  not_removed?: string[];
+}
+
+/** From which kernels a module was removed. */
+export interface Removed {
+  module: string;
+  removed: string[];
+  /** Where it may still serve. */
+  not_removed: string[];
 }

@@ -4,6 +4,7 @@ import type { MeshFs } from '@hauki/meshfs';
 import {
   type GrantRequest,
   isError,
+  MODULE_NAME,
   normaliseGrants,
   PointerUnknown,
   type RolloutRequest,
@@ -53,6 +54,26 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
         return { status: 'success', ...(await kernels.rollOut(asked, principal.name, reached)) };
       },
     );
+
+  app.delete(
+    '/api/v2/modules/:module',
+    {
+      config: { scope: 'evolve' },
+      schema: {
+        tags: ['kernels'],
+        summary: 'Remove a module from the kernels that hold it, or from one: it finishes what it has begun',
+        params: Type.Object({ module: Type.String({ pattern: MODULE_NAME.source }) }),
+        querystring: Type.Object(
+          { kernel: Type.Optional(Type.String({ maxLength: 32 })) },
+          { additionalProperties: false },
+        ),
+      },
+    },
+    async ({ principal, params, query }) => {
+      const reached = (kernel: string) => reachesNode(principal.targets.nodes, kernel.toLowerCase());
+      return { status: 'success', ...(await kernels.remove(params.module, query.kernel, principal.name, reached)) };
+    },
+  );
 };
 
 /**
