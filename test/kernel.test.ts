@@ -112,7 +112,11 @@ for (const driver of DRIVERS)
         assert.ok(isError(error, EvolveRejected));
         return /told/.test(error.fields.log ?? '');
       });
-      await assert.rejects(evolve(''), (error) => isError(error, BadInput));
+      await assert.rejects(evolve(''), rejected('size', /it is empty/));
+      await assert.rejects(
+        evolve(`//${'x'.repeat(2 ** 22)}`),
+        rejected('size', /has 4194306 bytes, and may have 4194304/),
+      );
       assert.equal(await text('safe/'), 'safe');
       assert.deepEqual(
         (await kernel.door.versions('safe')).map(({ version }) => version),

@@ -51,7 +51,7 @@ export interface KernelDoor {
   status(): Promise<KernelStatus>;
   /**
    * Posts a module, or edits of one. Resolves when it serves. Rejects with EvolveRejected (stage, why, line, log),
-   * EditRefused, BadInput, TooLarge; then nothing has changed.
+   * EditRefused, BadInput; then nothing has changed.
    */
   evolve(request: EvolveRequest): Promise<Evolved>;
   /** An earlier version serves again; the last good one where none is named. */

@@ -177,7 +177,7 @@ export class Kernel {
 
   /**
    * Tries a new version of a module and lets it serve. Rejects with EvolveRejected (stage, why, line, log), EditRefused,
-   * BadInput, TooLarge, or Overloaded; then nothing has changed.
+   * BadInput, or Overloaded; then nothing has changed.
    */
   async evolve(request: EvolveRequest, by: string): Promise<Evolved> {
     const named = readModule(request.target_module, request.language);
@@ -196,7 +196,7 @@ export class Kernel {
       const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
       const running = main && (await this.#store.source(name, main.version));
       const found = await this.#sourceOf(request, running);
-      const source = checkSource(found.source);
+      const source = checkSource(found.source, name);
       // Edits leave the language as it is.
       const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
       const kept = mergeTrials(record.tests, posted);

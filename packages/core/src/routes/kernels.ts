@@ -35,7 +35,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
           summary: 'Evolve a module on a kernel or on several, in waves; the first that fails takes all back',
           body: Type.Object(
             {
-              target_module: Type.String({ maxLength: 64 }),
+              target_module: Type.String({ maxLength: 1024 }),
               pointer: Type.Optional(Type.String({ maxLength: 1024, description: 'of the source, in MeshFS' })),
               kernel: Type.Optional(Type.String({ maxLength: 32 })),
               replicas: Type.Optional(Type.Union([Type.Literal('all'), Type.Integer({ minimum: 1, maximum: 4096 })])),
