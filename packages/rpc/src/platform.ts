@@ -47,3 +47,5 @@ export function countedBytes(text: string): number {
 
 /** Length in UTF-8. QuickJS has nothing to ask. */
 export const utf8Bytes: (text: string) => number = node.Buffer?.byteLength ?? countedBytes;
+
+export { ownFrames } from '@hauki/protocol';
