@@ -350,7 +350,7 @@ describe('what cannot be sent', () => {
     refused([new Map([[1, Promise.resolve()]])], /params\[0\]\["entry 0"\] is of class Promise: await it first/);
     refused([[...Array(20).keys(), Symbol('s')]], /params\[0\]\[20\] is a symbol/);
     refused(new Error('x', { cause: [Room] }), /params\.cause\[0\] is a class/);
-    refused(new WeakMap(), /params is a WeakMap/);
+    refused(new WeakMap(), /params is of class WeakMap/);
     refused([new URL('http://x.example')], /params\[0\] is of class URL: send its href/);
     refused(new AbortController(), /params is of class AbortController: send what you need/);
     const Nameless = Object.defineProperty(() => {}, 'name', { value: '' }).bind(null);
