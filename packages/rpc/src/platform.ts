@@ -10,6 +10,9 @@ const node = globalThis as {
   Buffer?: { byteLength(text: string): number };
 };
 
+/** Whether the process ends when nothing is left to do, so that an idle connection must let it. */
+export const EXITS = true;
+
 /** A steady clock where there is one: setting the wall clock passes no deadline. */
 const clock = globalThis.performance;
 export const now_ms = clock ? () => clock.now() : () => Date.now();
@@ -47,3 +50,5 @@ export function countedBytes(text: string): number {
 
 /** Length in UTF-8. QuickJS has nothing to ask. */
 export const utf8Bytes: (text: string) => number = node.Buffer?.byteLength ?? countedBytes;
+
+export { ownFrames } from '@hauki/protocol';
