@@ -55,17 +55,13 @@ export class Gathered {
       given.push(answer);
       if (Array.isArray(answer)) continue;
       waits++;
-      answer.then(
-        (there) => {
-          given[place] = there;
-          waits--;
-          settled();
-        },
-        () => {
-          waits--;
-          settled();
-        },
-      );
+      const settle = (there: Answer | Promise<Answer>) => {
+        given[place] = there;
+        waits--;
+        settled();
+      };
+      // One that fails stays as it is: whoever asks for it late hears why.
+      answer.then(settle, () => settle(answer));
     }
     if (waits === 0) return this.#laid(first, given, calls);
     return new Promise((resolve) => {

@@ -17,8 +17,6 @@ const ALONE = 256;
 
 export interface GathererPowers {
   call(method: 'fetchAll' | 'lateAnswer', params: unknown[], options: { signal?: CallSignal }): Promise<unknown>;
-  /** At the end of the turn. */
-  afterTurn?(run: () => void): void;
 }
 
 interface Waiting {
@@ -50,8 +48,7 @@ export class Gatherer {
   /** Gives what the guest calls its answer. Rejects as the call does. */
   fetch(method: string, url: string, headers: FlatHeaders, signal: CallSignal | undefined): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const { afterTurn = setImmediate } = this.#powers;
-      if (this.#waiting.push({ signal, resolve, reject }) === 1) afterTurn(this.#sendOf(this.#waiting));
+      if (this.#waiting.push({ signal, resolve, reject }) === 1) setImmediate(this.#sendOf(this.#waiting));
       this.#requests.push(method, url, headers.length);
       this.#chars += url.length;
       for (const text of headers) {
