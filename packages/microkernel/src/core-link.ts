@@ -17,8 +17,8 @@ import {
   PluginFailed,
   RemoteError,
 } from '@hauki/protocol';
-import { type CallSignal, Gathered, remote, type Served, Session, serve } from '@hauki/rpc';
-import { dialUpgrade, errorAnswer, streamTransport } from '@hauki/rpc/node';
+import { type CallSignal, Gathered, remote, Session, serve } from '@hauki/rpc';
+import { dialUpgrade, errorAnswer, leavingOf, streamTransport } from '@hauki/rpc/node';
 import type { Kernel } from './kernel.ts';
 import { lineOf } from './lines.ts';
 import { blamedFor, VERSION_HEADER } from './module.ts';
@@ -33,29 +33,6 @@ const REPORT_MS = 5_000;
 const WAITING = 256;
 
 type Fetch = Parameters<KernelForCore['fetch']>;
-
-/** That the gateway's client has left. */
-class Leaving implements CallSignal {
-  aborted = false;
-  reason: unknown;
-  readonly #listeners = new Set<() => void>();
-
-  constructor(call: Served) {
-    call.onabort = (reason) => {
-      this.aborted = true;
-      this.reason = reason;
-      for (const listener of this.#listeners) listener();
-    };
-  }
-
-  addEventListener(_type: 'abort', listener: () => void): void {
-    this.#listeners.add(listener);
-  }
-
-  removeEventListener(_type: 'abort', listener: () => void): void {
-    this.#listeners.delete(listener);
-  }
-}
 
 export interface CoreLinkOptions {
   core_url: string;
@@ -166,7 +143,7 @@ export class CoreLink {
       const known = gathered.get(name);
       if (known) return known;
       const made = new Gathered((method, path, headers, body, call) =>
-        fetch([name, method, path, headers, body], new Leaving(call)),
+        fetch([name, method, path, headers, body], leavingOf(call)),
       );
       gathered.set(name, made);
       return made;
@@ -207,7 +184,7 @@ export class CoreLink {
       transport: streamTransport(stream),
       dispatch: (method, params, from, call) => {
         if (!Array.isArray(params)) return others(method, params, from, call);
-        if (method === 'fetch') return fetch(params as Fetch, new Leaving(call));
+        if (method === 'fetch') return fetch(params as Fetch, leavingOf(call));
         // The module may have been removed since: what it has begun it answers.
         if (method === 'lateAnswer')
           return (gathered.get(params[0]) ?? gatheredOf(params[0])).lateAnswer(params[1], params[2], call);

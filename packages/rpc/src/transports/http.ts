@@ -6,6 +6,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Answer, type Body, type FlatHeaders, type MeshError, toWire } from '@hauki/protocol';
+import type { Served } from '../served.ts';
 import type { CallSignal } from '../session.ts';
 import { type Asked, Direct } from './http-direct.ts';
 
@@ -87,6 +88,13 @@ export function leaving({ socket }: Pick<Asked, 'socket'>): CallSignal {
   const departure = new Departure();
   socket.once('close', () => departure.tell(new Error('the client has gone')));
   connections.set(socket, departure);
+  return departure;
+}
+
+/** Aborted when the call is: the client that it was made for has gone. */
+export function leavingOf(call: Served): CallSignal {
+  const departure = new Departure();
+  call.onabort = (reason) => departure.tell(reason);
   return departure;
 }
 
