@@ -2,6 +2,9 @@
 
 const encoder = new TextEncoder();
 
+/** No page ends when nothing is left to do. */
+export const EXITS = false;
+
 export const now_ms = () => performance.now();
 export const afterTurn = queueMicrotask;
 export const afterEvent = queueMicrotask;

@@ -10,6 +10,9 @@ const node = globalThis as {
   Buffer?: { byteLength(text: string): number };
 };
 
+/** Whether the process ends when nothing is left to do, so that an idle connection must let it. */
+export const EXITS = true;
+
 /** A steady clock where there is one: setting the wall clock passes no deadline. */
 const clock = globalThis.performance;
 export const now_ms = clock ? () => clock.now() : () => Date.now();
