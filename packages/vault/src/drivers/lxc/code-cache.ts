@@ -1,10 +1,9 @@
 /**
  * The guest's compiled code, made once when a root is staged, so that no vault parses and compiles the guest again.
  *
- * V8 keeps what had been compiled when it was asked, so it is asked after the guest has loaded a worker, and a caller has
- * called it with the request, come in and called it again: functions that a first result needs are in it, the rest is
- * compiled when it is called. V8 refuses code that another build or other flags made (the limit of the heap is not among
- * them); then the guest is compiled as if there were none.
+ * V8 keeps what had been compiled when it was asked, so it is asked after the guest has loaded a worker and a caller has
+ * come in and called it: functions that a first result needs are in it, the rest is compiled when it is called. V8 refuses code that another build or other flags
+ * made (the limit of the heap is not among them); then the guest is compiled as if there were none.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -12,8 +11,8 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { Channel, encode, Session } from '@hauki/rpc';
-import { dialTcp, Ride, streamTransport } from '@hauki/rpc/node';
+import { encode, Session } from '@hauki/rpc';
+import { dialTcp, streamTransport } from '@hauki/rpc/node';
 import { NODE_GUEST_HEAD } from '../../guest/bundle.ts';
 import { firstCall, rehearsalTicket } from '../../guest/rehearsal-caller.ts';
 
@@ -70,10 +69,8 @@ export async function compiledCode(node: string, folder: string, guest: string):
       said = (said + chunk).slice(-2_000);
     });
     const ended = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve));
-    const rode = Promise.withResolvers<void>();
     const session = new Session({
       transport: streamTransport(child.stdio[4] as Duplex),
-      dispatch: () => rode.resolve(),
       timeout_ms: TIMEOUT_MS,
       literal: encode,
     });
@@ -87,16 +84,8 @@ export async function compiledCode(node: string, folder: string, guest: string):
       tls: false,
       keys,
       owner,
-      grants: {},
     };
-    // What rides is called, and its answer thrown away: whoever comes in then has not heard it.
-    const channel = new Channel();
-    const riding = new Session({ transport: channel });
-    riding.call('add', [1, 2]).catch(() => {});
-    riding.lay();
-    await session.call('load', [{ ...setup, first: new Ride(channel).take() }]);
-    await Promise.race([rode.promise, ended]);
-    riding.close();
+    await session.call('load', [setup]);
     await firstCall(await dialTcp('127.0.0.1', port, TIMEOUT_MS), rehearsal);
     await session.call('sessions');
     child.stdin!.end('.');
