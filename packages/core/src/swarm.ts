@@ -149,7 +149,11 @@ export class Swarm {
     const name = () => `w-${randomName(9)}`;
     const { entry, made } = await this.place(order, { name, ready: early && !first ? ready : undefined });
     if (!areFirst(made.first)) return told ?? sign(entry.node, made);
-    if (made.first.length > 0) early?.({ first: made.first });
+    if (early && made.first.length > 0) {
+      early({ first: made.first });
+      // They leave at the end of this turn, and would wait for the signature otherwise.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
     return { ...(await sign(entry.node, made)), first: made.first };
   }
 
