@@ -16,6 +16,10 @@ const DIAL_AFTER_MS = 50;
 /** A link over which nothing was asked for so long is let go of: what lies between may have forgotten it, unheard. */
 const IDLE_MS = 30_000;
 
+/** Larger sources, and more requests at a time, go each by a connection of its own, past all others. */
+const SOURCE_CHARS = 64 * 1024;
+const AT_ONCE = 64;
+
 const PATH = '/api/v2/swarm_spawn_ephemeral';
 const LINK_PATH = '/api/v2/swarm_link';
 
@@ -37,9 +41,10 @@ export class CloneLink {
    * Asks for a clone. Resolves with the answer, or with its first part and a promise of the whole as `more`; rejects as a
    * request over HTTP does.
    */
-  async ask(wanted: object, timeout_ms: number): Promise<Spawned> {
+  async ask(wanted: { source?: string }, timeout_ms: number): Promise<Spawned> {
     const session = this.#session;
-    if (session?.open) {
+    const fits = (wanted.source ?? '').length <= SOURCE_CHARS && this.#parts.size < AT_ONCE;
+    if (session?.open && fits) {
       try {
         return await this.#over(session, wanted, timeout_ms);
       } catch (error) {
