@@ -6,7 +6,7 @@
 import { type ModuleKind, toWire } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport, Session, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
-import { createGuest, type Inside } from './guest.ts';
+import { createGuest } from './guest.ts';
 import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
 import { LOADED, type Loaded, type VmBridge, type VmControl } from './vm-control.ts';
@@ -71,17 +71,12 @@ const channel = (number: number): PortTransport => {
   return made;
 };
 
-let inside: Inside | undefined;
 const control: VmControl = {
-  async call(method, params, role) {
-    return inside!.call(method, params, role);
-  },
-  stats: async () => inside?.stats() ?? {},
-  activity: async () => inside!.activity!(),
-  inspect: async (expression, timeout_ms) => inside!.inspect!(expression, timeout_ms),
-  async end(reason) {
-    await inside?.end(reason);
-  },
+  call: (method, params, role) => inside.call(method, params, role),
+  stats: () => inside.stats(),
+  activity: () => inside.activity!(),
+  inspect: (expression, timeout_ms) => inside.inspect!(expression, timeout_ms),
+  end: (reason) => inside.end(reason),
 };
 const session = new Session({
   transport: channel(0),
@@ -101,17 +96,17 @@ Object.assign(scope, {
 });
 const giveClock = withoutClock(scope);
 const allowRandom = giveRandom(scope);
+const inside = createGuest({
+  outside,
+  context,
+  request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
+  evaluate: async () => unwrapped(await import('wrapped.mjs' as string)),
+});
+inside.prepare(channel(1));
 
 async function load(kind: ModuleKind, load_timeout_ms: number): Promise<Loaded> {
   const { worker } = context;
   try {
-    // Not before: it looks at the clock, which is the VM's own only now.
-    inside = createGuest({
-      outside,
-      context,
-      request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
-      evaluate: async () => unwrapped(await import('wrapped.mjs' as string)),
-    });
     const methods = await inside.load('', { worker, language: 'javascript', kind, load_timeout_ms });
     // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.
     if (kind === 'plugin') timers.setTimeout(platform, 0);
@@ -129,7 +124,8 @@ const bridge: VmBridge = {
     void load(kind, load_timeout_ms).then((loaded) => host.post(LOADED, stringify(loaded)));
   },
   deliver: (number, text, bytes) => channels.get(number)?.deliver(text, bytes && new Uint8Array(bytes)),
-  open: (number, role, tagged, session) => inside?.open(channel(number), role, tagged === 1, session),
+  open: (number, role, tagged, session) =>
+    inside.open(channels.get(number) ?? channel(number), role, tagged === 1, session),
   closed(number, reason) {
     channels.get(number)?.closed(reason);
     channels.delete(number);
