@@ -95,7 +95,6 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
     checkNamespace(namespace);
     return {
       async get(key) {
-        queue.checkOpen();
         checkKey(key);
         return reading(() => {
           const row = read.get(namespace, key);
@@ -115,7 +114,6 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
       },
 
       async list(prefix, { limit = BACKPLANE_LIMITS.page_entries, after = '' } = {}) {
-        queue.checkOpen();
         if (prefix !== '') checkKey(prefix);
         if (after !== '') checkKey(after);
         if (!Number.isSafeInteger(limit) || limit < 1) throw new BadInput({ what: 'limit', why: 'it is not above 0' });
@@ -141,7 +139,6 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
       },
 
       async revision() {
-        queue.checkOpen();
         return reading(() => newest(namespace));
       },
 
@@ -153,6 +150,15 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
     };
   }
 
+  const reading = <T>(look: () => T): Promise<T> =>
+    queue.read(() => {
+      try {
+        return look();
+      } catch (thrown) {
+        throw storageFailed('reading a key', thrown);
+      }
+    });
+
   return {
     kv,
     commit,
@@ -160,12 +166,4 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
       for (const feed of feeds.values()) feed.close();
     },
   };
-}
-
-function reading<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (thrown) {
-    throw storageFailed('reading a key', thrown);
-  }
 }

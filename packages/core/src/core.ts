@@ -25,8 +25,9 @@ import {
   TooLarge,
   toWire,
 } from '@hauki/protocol';
+import { readably } from '@hauki/protocol/schema-refusal';
 import { randomText } from '@hauki/rpc';
-import { readDirectly, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
+import { readDirectly, Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { Callers } from './callers.ts';
@@ -173,7 +174,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         if (!gateway.take(request, response)) handler(request, response);
       }),
   }).withTypeProvider<TypeBoxTypeProvider>();
-  app.setValidatorCompiler(TypeBoxValidatorCompiler);
+  app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
 
   /** What of a failure is told; of what is told to nobody the log has all. */
   const typed = (error: FastifyError | MeshError | Error): MeshError => {
@@ -255,13 +256,15 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     heldBy(principal, socket);
   };
 
+  const strangers = new Strangers();
   const websockets = new WebSocketDoor({
     relay,
+    strangers,
     admit: (worker, by, socket) =>
       admitCaller(typeof by === 'string' ? auth.bearer(by) : auth.authenticate(by), worker, socket),
   });
 
-  const gatewaySockets = new GatewaySockets({ kernels, auth, hold: heldBy });
+  const gatewaySockets = new GatewaySockets({ kernels, auth, strangers, hold: heldBy });
 
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());
@@ -367,11 +370,6 @@ function typedError(error: FastifyError | MeshError): MeshError {
   if (error instanceof MeshError) return error;
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return new TooLarge({ what: 'The request body', limit_bytes: LIMITS.body_bytes }) as MeshError;
-  if (error.validation)
-    return new BadInput({
-      what: `the request's ${error.validationContext ?? 'body'}`,
-      why: error.message,
-    }) as MeshError;
   if (error.statusCode && error.statusCode < 500)
     return new BadInput({ what: 'the request', why: error.message }) as MeshError;
   return new InternalError({ why: 'something in the core failed; its log says what' }) as MeshError;

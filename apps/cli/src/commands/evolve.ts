@@ -5,8 +5,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, type EvolveRequest, type Trial } from '@hauki/mesh';
 import { bundleWithFiles } from '@hauki/mesh/bundle';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, milliseconds, withMesh } from '../context.ts';
-import { type KernelFlags, openKernel, show, wholeNumber, withKernel } from '../kernel-door.ts';
+import {
+  askedToEnd,
+  collect,
+  common,
+  DRIVERS,
+  decimal,
+  given,
+  milliseconds,
+  oneOf,
+  whole,
+  withMesh,
+} from '../context.ts';
+import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
 import { paint, printable, report, table } from '../output.ts';
 
 interface EvolveFlags extends KernelFlags {
@@ -67,28 +78,23 @@ async function read(file: string, driver: string | undefined): Promise<Source> {
 }
 
 function request(file: string, flags: EvolveFlags): EvolveRequest {
-  const number = (what: string, text: string | undefined) => {
-    if (text === undefined) return undefined;
-    if (!Number.isFinite(Number(text))) throw new BadInput({ what, why: `${JSON.stringify(text)} is no number` });
-    return Number(text);
-  };
   const { fetch = [], connect = [], read = [], write = [], time = false, random = false, volume } = flags;
   const granted =
     time || random || volume !== undefined || [fetch, connect, read, write].some((list) => list.length > 0);
   const bounds = {
-    max_error_rate: number('--max-error-rate', flags.maxErrorRate),
-    max_p99_ms: number('--max-p99', flags.maxP99),
+    max_error_rate: given(flags.maxErrorRate, (text) => decimal('--max-error-rate', text, 0, 1)),
+    max_p99_ms: given(flags.maxP99, (text) => decimal('--max-p99', text, 0, 3_600_000)),
   };
   const wanted = {
     target_module: flags.name ?? basename(file),
-    driver: flags.driver,
-    memory_mib: number('--memory', flags.memory),
+    driver: given(flags.driver, (text) => oneOf('--driver', text, DRIVERS)),
+    memory_mib: given(flags.memory, (text) => whole('--memory', text, 1)),
     grants: granted
       ? { fetch, connect, meshfs: { read, write }, time, random, ...(volume === undefined ? {} : { volume }) }
       : undefined,
     tests: flags.tests === undefined ? undefined : readTests(flags.tests),
     alias: flags.alias,
-    weight: number('--weight', flags.weight),
+    weight: given(flags.weight, (text) => whole('--weight', text, 0, 100)),
     bounds: bounds.max_error_rate === undefined && bounds.max_p99_ms === undefined ? undefined : bounds,
     dry_run: flags.dryRun,
   };
@@ -103,9 +109,6 @@ function readTests(file: string): Trial[] {
   }
 }
 
-/** A kernel of the mesh, as it is called there; anything else is a URL. */
-const KERNEL_NAME = /^(?:Microkernel-)?[a-z0-9-]{1,16}$/;
-
 /** By the core, on several kernels, or on one that is named. */
 async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void> {
   const { replicas, to } = flags;
@@ -114,13 +117,17 @@ async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void>
   const where =
     replicas === undefined
       ? { kernel: to! }
-      : { replicas: replicas === 'all' ? ('all' as const) : wholeNumber(replicas) };
+      : { replicas: replicas === 'all' ? ('all' as const) : whole('--replicas', replicas, 1) };
   const watch_ms = milliseconds('--watch-for', flags.watchFor);
   await withMesh(flags, async (mesh) => {
-    const more = { ...where, wave: wholeNumber(flags.wave ?? '1'), ...(watch_ms === undefined ? {} : { watch_ms }) };
+    const more = {
+      ...where,
+      wave: whole('--wave', flags.wave ?? '1', 1),
+      ...(watch_ms === undefined ? {} : { watch_ms }),
+    };
     const rolled_out = await mesh.kernels.evolve({ ...wanted, ...more });
     if (flags.json) return console.log(JSON.stringify(rolled_out));
-    const { module, kernels, waves, dry_run, diff } = rolled_out;
+    const { module, kernels, waves, dry_run, diff, removed = [], not_removed = [] } = rolled_out;
     const what = dry_run ? 'would serve' : 'serves';
     const on = kernels.length === 1 ? kernels[0]!.kernel : `${kernels.length} kernels`;
     console.log(
@@ -128,12 +135,17 @@ async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void>
     );
     const rows = kernels.map(({ kernel, version, digest }) => [kernel, String(version), digest.slice(0, 12)]);
     console.log(table([['KERNEL', 'VERSION', 'DIGEST'], ...rows]));
+    if (removed.length > 0)
+      console.log(
+        `${dry_run ? 'would be removed' : 'removed'} from ${removed.join(', ')}, which held it beyond --replicas`,
+      );
+    if (not_removed.length > 0) console.error(`It may still serve on ${not_removed.join(', ')}`);
     if (diff) console.log(printable(diff));
   });
 }
 
 async function evolve(file: string, flags: EvolveFlags): Promise<void> {
-  const by_core = flags.replicas !== undefined || KERNEL_NAME.test(flags.to ?? '');
+  const by_core = flags.replicas !== undefined || isKernelName(flags.to);
   const kernel = by_core ? undefined : openKernel(flags);
   /** What the module was made of. */
   let files = [file];
@@ -144,10 +156,10 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     // A bundle is JavaScript, whatever the file was: its name says no language then.
     if (source.language) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
     const { content, language } = source;
-    const whole = { ...wanted, content: content!, ...(language ? { language } : {}) };
+    const posted = { ...wanted, content: content!, ...(language ? { language } : {}) };
     const began = performance.now();
-    if (!kernel) return rollOut(whole, flags);
-    const evolved = await kernel.evolve(whole);
+    if (!kernel) return rollOut(posted, flags);
+    const evolved = await kernel.evolve(posted);
     if (flags.json) console.log(JSON.stringify(evolved));
     else show(evolved, performance.now() - began, kernel.url);
   };
@@ -197,7 +209,10 @@ export function evolveCommand(program: Command): void {
     .option('--max-p99 <ms>', 'take it back when it is slower')
     .option('--dry-run', 'everything but the change')
     .option('--watch', 'evolve again at each save, also of a file that it imports')
-    .option('--replicas <n|all>', 'by the core: on so many kernels of the mesh')
+    .option(
+      '--replicas <n|all>',
+      'by the core: on so many kernels of the mesh; those that hold it beyond have it removed',
+    )
     .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back', '1')
     .option('--watch-for <duration>', 'with --replicas: how long each wave must do well')
     .addHelpText('after', '\nExample:\n  hauki evolve examples/plugins/hello.ts --watch')

@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { BadInput } from '@hauki/mesh';
 import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, coreUrl, within } from '../context.ts';
-import { type KernelFlags, openKernel, show, wholeNumber, withKernel } from '../kernel-door.ts';
+import { askedToEnd, collect, common, coreUrl, given, whole, withMesh } from '../context.ts';
+import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
 import { startKernel } from '../local-mesh.ts';
-import { paint, printable, size, table } from '../output.ts';
+import { EXIT, paint, printable, size, table } from '../output.ts';
 
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
 const ms = (value: number | null) => (value === null ? '–' : `${value} ms`);
@@ -33,7 +33,7 @@ Example:
     )
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), json } = common(command);
-      const port = within('--port', flags.port, 0, 65_535);
+      const port = whole('--port', flags.port, 0, 65_535);
       if (!/^[a-z0-9-]{1,16}$/.test(flags.id)) throw new BadInput({ what: '--id', why: 'as in 77: [a-z0-9-]' });
       const asked = askedToEnd();
       const data_dir = kernelDataDir(data, flags.id);
@@ -111,7 +111,10 @@ Example:
     .action(async (module: string, version: string | undefined, flags: KernelFlags, command: Command) => {
       const kernel = openKernel({ ...flags, ...common(command) });
       const began = performance.now();
-      const evolved = await kernel.rollback(module, version === undefined ? undefined : wholeNumber(version));
+      const evolved = await kernel.rollback(
+        module,
+        given(version, (text) => whole('version', text, 1)),
+      );
       if (common(command).json) console.log(JSON.stringify(evolved));
       else show(evolved, performance.now() - began, kernel.url);
     });
@@ -124,12 +127,33 @@ Example:
       const versions = Object.fromEntries(
         shares.map((share) => {
           const [version, weight] = share.split('=');
-          return [wholeNumber(version!), wholeNumber(weight ?? '')];
+          return [whole('version', version!, 1), whole('share', weight ?? '', 0, 100)];
         }),
       );
       const view = await openKernel({ ...flags, ...common(command) }).weigh(module, versions);
       if (common(command).json) console.log(JSON.stringify(view));
       else for (const { version, weight } of view.live) console.log(`version ${version}  ${weight} %`);
+    });
+
+  withKernel(program.command('remove'))
+    .argument('<module>')
+    .description('take a module away: it finishes what it has begun, and its versions stay readable')
+    .option('--everywhere', 'by the core: from all kernels of the mesh that hold it; --to takes the name of one')
+    .action(async (module: string, flags: KernelFlags & { everywhere?: boolean }, command: Command) => {
+      const { json } = common(command);
+      const { everywhere = false, to } = flags;
+      if (everywhere && to !== undefined)
+        throw new BadInput({ what: '--to', why: 'with --everywhere the module is taken from all kernels' });
+      const by_core = everywhere || isKernelName(to);
+      if (!by_core) await openKernel({ ...flags, ...common(command) }).remove(module);
+      const { removed, not_removed } = by_core
+        ? await withMesh(common(command), (mesh) => mesh.kernels.remove(module, to))
+        : { removed: [], not_removed: [] };
+      if (json) console.log(JSON.stringify({ module, ...(by_core ? { removed, not_removed } : {}) }));
+      else console.log(`${module} is removed${removed.length > 0 ? ` from ${removed.join(', ')}` : ''}`);
+      if (not_removed.length === 0) return;
+      if (!json) console.error(`It may still serve on ${not_removed.join(', ')}`);
+      process.exitCode = EXIT.failed;
     });
 
   for (const [verb, pinned] of [
@@ -161,8 +185,8 @@ Example:
         const kernel = openKernel({ ...flags, ...common(command) });
         if (from !== undefined) {
           const text = to
-            ? await kernel.diff(module, wholeNumber(from), wholeNumber(to))
-            : (await kernel.version(module, wholeNumber(from))).source;
+            ? await kernel.diff(module, whole('from', from, 1), whole('to', to, 1))
+            : (await kernel.version(module, whole('from', from, 1))).source;
           return console.log(json ? JSON.stringify(to ? { diff: text } : { source: text }) : printable(text));
         }
         const versions = await kernel.versions(module);
