@@ -7,7 +7,8 @@
  */
 import type { Duplex } from 'node:stream';
 import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
-import { BadInput, LIMITS, type MeshError, NoSuchMethod } from '@hauki/protocol';
+import { LIMITS, type MeshError, NoSuchMethod } from '@hauki/protocol';
+import { readably } from '@hauki/protocol/schema-refusal';
 import { encode, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Principal } from './rights.ts';
@@ -22,17 +23,13 @@ export interface CloneLinkPowers {
   typed(error: Error): MeshError;
 }
 
-type Check = (value: unknown) => { value?: unknown; error?: { instancePath: string; message: string }[] };
-let compiled: Check | undefined;
+let check: ReturnType<ReturnType<typeof readably>> | undefined;
 
 /** A request as the route takes it. Throws BadInput in the same words. */
 function checked(body: unknown): SpawnRequest {
-  compiled ??= TypeBoxValidatorCompiler({ schema: Spawn, httpPart: 'body' } as never) as unknown as Check;
-  const { error } = compiled(body);
-  if (error) {
-    const why = error.map(({ instancePath, message }) => `body${instancePath} ${message}`).join(', ');
-    throw new BadInput({ what: "the request's body", why });
-  }
+  check ??= readably(TypeBoxValidatorCompiler as never)({ schema: Spawn, httpPart: 'body' });
+  const { error } = check(body);
+  if (error) throw error;
   const request = body as SpawnRequest;
   checkFirst(request);
   return request;

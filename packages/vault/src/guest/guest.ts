@@ -59,7 +59,7 @@ export interface Guest extends Inside {
 
 interface Seat {
   session: Session;
-  role: TicketRole;
+  caller: { role: TicketRole };
 }
 
 // Taken before the worker's code runs, which may replace it.
@@ -107,16 +107,16 @@ export function createGuest(powers: {
     throw new NoSuchMethod({ method });
   };
 
-  /** A session with a caller whose role is not known yet: until then it may as little as can be. */
-  const seat = (transport: Transport, tagged: boolean): Seat => {
+  /** A session with a caller. One whose role is not known yet may as little as can be. */
+  const seat = (transport: Transport, tagged: boolean, role: TicketRole = 'visitor'): Seat => {
+    // Its first message may come while the session is being made.
+    const caller = { role };
     const dispatch: Dispatch = (method, params, _session, served) => {
-      const { role } = taken;
-      const answer = parked.bound(call(method, params, role, served), method, served.timeout_ms);
+      const answer = parked.bound(call(method, params, caller.role, served), method, served.timeout_ms);
       return method.startsWith('rpc.') ? activity.own(answer) : answer;
     };
     const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
-    const taken: Seat = { session, role: 'visitor' };
-    return taken;
+    return { session, caller };
   };
   let ready: (Seat & { transport: Transport }) | undefined;
 
@@ -148,10 +148,10 @@ export function createGuest(powers: {
       ready = { transport, ...seat(transport, true) };
     },
     open(transport, role, tagged, id) {
-      const taken = tagged && ready?.transport === transport ? ready : seat(transport, tagged);
+      const taken = tagged && ready?.transport === transport ? ready : seat(transport, tagged, role);
       ready = undefined;
-      taken.role = role;
-      const { session } = taken;
+      const { session, caller } = taken;
+      caller.role = role;
       sessions.set(id, session);
       void session.closed.then(() => {
         activity.over(session);
