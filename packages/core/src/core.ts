@@ -31,6 +31,7 @@ import { readDirectly, Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { Callers } from './callers.ts';
+import { serveCloneLink } from './clone-link.ts';
 import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
 import { createFamily } from './family.ts';
@@ -175,16 +176,22 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   }).withTypeProvider<TypeBoxTypeProvider>();
   app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
 
+  /** What of a failure is told; of what is told to nobody the log has all. */
+  const typed = (error: FastifyError | MeshError | Error): MeshError => {
+    const told = typedError(error as FastifyError);
+    if (told instanceof InternalError) logger.error({ err: error }, 'a request failed');
+    return told;
+  };
+
   app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
-    const typed = typedError(error);
-    if (typed instanceof TooLarge) {
+    const told = typed(error);
+    if (told instanceof TooLarge) {
       // Who is still sending must be heard out, or the connection breaks before the answer is read. HTTP's own time
       // limit for a request bounds it.
       reply.removeHeader('connection');
       request.raw.resume();
     }
-    if (typed instanceof InternalError) logger.error({ err: error }, 'a request failed');
-    return reply.status(typed.status).send({ status: 'error', error: toWire(typed) });
+    return reply.status(told.status).send({ status: 'error', error: toWire(told) });
   });
   app.setNotFoundHandler((request, reply) => {
     const error = new NoSuchMethod(
@@ -288,6 +295,13 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
           meshfs,
           family,
         });
+        return;
+      }
+      if (path === '/api/v2/swarm_link') {
+        const asks = () => auth.principal(request, 'spawn.pointer');
+        heldBy(asks(), socket);
+        accept(socket, head);
+        serveCloneLink(socket, { swarm, principal: asks, typed });
         return;
       }
       if (path === KERNEL_LINK) {

@@ -131,13 +131,11 @@ export class Swarm {
    * the ticket is yet to be signed; else all of it as soon as there is a vault, whose worker may then still fail to load.
    */
   async spawn(request: SpawnRequest, principal: Principal, early?: (part: Partial<Spawned>) => void): Promise<Spawned> {
-    const { first } = request;
     const order = await this.order(request, principal, { source: 'spawn', pointer: 'spawn.pointer' });
     const { lease, grants } = order.job;
-    if (first) order.job.first = first;
+    if (request.first) order.job.first = request.first;
     const sign = async (node: string, made: Provisioned): Promise<Spawned> => {
-      const subject = { ...made, node, lease, grants };
-      const ticket = await this.#sign(subject, made.ticket, request.audience, principal.name);
+      const ticket = await this.#sign({ ...made, node, lease, grants }, made.ticket, request.audience, principal.name);
       return { worker: made.worker, node, ticket };
     };
     let told: Promise<Spawned> | undefined;
@@ -147,9 +145,11 @@ export class Swarm {
     };
     // A name of its own for each try: an answer that was lost must not collide with the next.
     const name = () => `w-${randomName(9)}`;
-    const { entry, made } = await this.place(order, { name, ready: early && !first ? ready : undefined });
+    const { entry, made } = await this.place(order, { name, ready: early && !request.first ? ready : undefined });
     if (!areFirst(made.first)) return told ?? sign(entry.node, made);
     if (made.first.length > 0) early?.({ first: made.first });
+    // What was told leaves at the end of this turn, and would wait for the signature otherwise.
+    if (early) await new Promise((turn) => setImmediate(turn));
     return { ...(await sign(entry.node, made)), first: made.first };
   }
 

@@ -185,13 +185,17 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
   };
 
   const ticketFrom = (path: string, wanted: object, timeout_ms?: number) =>
-    core.request<Spawned>('POST', path, { ...wanted, audience: key.thumbprint }, timeout_ms);
+    core.request<Spawned>('POST', path, wanted, timeout_ms);
+  const audience = key.thumbprint;
 
   const clone = <T>(origin: Origin, given: CloneOptions = {}): PendingGhost<T> => {
     const { routing: _r, timeout_ms: _t, ...wanted } = given;
     const spawn: Ask = async (more) => {
       const module = await moduleOf(origin, given.driver);
-      return ticketFrom('/api/v2/swarm_spawn_ephemeral', { ...module, ...wanted, ...more?.() }, LIMITS.clone_ms);
+      const asked = { ...module, ...wanted, ...more?.(), audience };
+      return powers.clone
+        ? powers.clone(core, asked, LIMITS.clone_ms)
+        : ticketFrom('/api/v2/swarm_spawn_ephemeral', asked, LIMITS.clone_ms);
     };
     return embody<T>('being provisioned', spawn, given, true, (given.ttl_ms ?? 0) > 0);
   };
@@ -212,7 +216,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
     visit<T>(worker: string, given: Pick<CloneOptions, 'routing' | 'timeout_ms'> = {}) {
       const visiting = async () => {
         if (!/^[a-z0-9-]{1,64}$/.test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
-        return ticketFrom(`${workerPath(worker)}/ticket`, {});
+        return ticketFrom(`${workerPath(worker)}/ticket`, { audience });
       };
       return embody<T>(worker, visiting, given, false, false);
     },

@@ -7,8 +7,9 @@ import { ConnectionLost, fromWire } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type FrameTransport, sessionKey } from '@hauki/rpc/client';
 import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
+import { CloneLink } from './clone-link.ts';
 import { adminTokenFile, defaultDataDir } from './data-dir.ts';
-import { unanswered } from './http.ts';
+import { type CoreClient, unanswered } from './http.ts';
 import { clientOf } from './http-stream-node.ts';
 import type { Link, Powers, Routing } from './powers.ts';
 
@@ -47,6 +48,9 @@ export async function eitherRoute(
     }
   return { link: await relay(), route: 'relay' };
 }
+
+/** A mesh's own, for as long as it is used. */
+const links = new WeakMap<CoreClient, CloneLink>();
 
 export const powers: Powers = {
   // Not fetch: a clone waits for this, and node:http answers in half the time.
@@ -100,6 +104,12 @@ export const powers: Powers = {
       outgoing.on('error', failed);
       outgoing.end(body);
     });
+  },
+
+  clone(core, wanted, timeout_ms) {
+    const link = links.get(core) ?? new CloneLink(core);
+    links.set(core, link);
+    return link.ask(wanted, timeout_ms);
   },
 
   defaults() {

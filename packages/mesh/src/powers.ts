@@ -2,6 +2,7 @@
 import type { Language, Ticket, TicketBody } from '@hauki/protocol';
 import type { FrameTransport } from '@hauki/rpc/client';
 import type { CoreClient } from './http.ts';
+import type { Spawned } from './worker.ts';
 
 /** `p2p_preferred`: direct, else relayed. */
 export type Routing = 'p2p_preferred' | 'p2p_only' | 'relay_only';
@@ -28,6 +29,8 @@ export interface Powers {
     body: string | undefined,
     timeout_ms: number,
   ): Promise<HttpAnswer>;
+  /** Asks a core for a clone, where there is a better way than a request over HTTP; rejects as that does. */
+  clone?(core: CoreClient, wanted: object, timeout_ms: number): Promise<Spawned>;
   /** Where a core is looked for, and the token for it, when the script names none. */
   defaults(): { core: string; token?: string | undefined };
   /** Whether there is a direct route, to which a relayed session may go back. */

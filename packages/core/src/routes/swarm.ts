@@ -156,7 +156,8 @@ export const MODULE = {
   load_timeout_ms: Type.Optional(Milliseconds),
 };
 
-const Spawn = Type.Object(
+/** What a clone is asked for with. */
+export const Spawn = Type.Object(
   {
     ...MODULE,
     lease_ms: Type.Optional(Milliseconds),
@@ -169,6 +170,12 @@ const Spawn = Type.Object(
   },
   strict,
 );
+
+/** Throws BadInput where what rides is more than may. */
+export function checkFirst({ first }: SpawnRequest): void {
+  if (first && !areFirst(first))
+    throw new BadInput({ what: 'first', why: `its messages may have ${LIMITS.first_chars} characters together` });
+}
 
 /** https://www.w3.org/TR/trace-context/#traceparent-header */
 const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
@@ -199,8 +206,7 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
     },
     async (request, reply) => {
       const body = request.body as SpawnRequest;
-      if (body.first && !areFirst(body.first))
-        throw new BadInput({ what: 'first', why: `its messages may have ${LIMITS.first_chars} characters together` });
+      checkFirst(body);
       if (!request.headers.accept?.includes(IN_PARTS))
         return { status: 'success', ...(await swarm.spawn(body, request.principal)) };
       const parts = inParts(reply);

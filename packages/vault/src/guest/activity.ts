@@ -15,6 +15,11 @@ export class ActivityCounter {
   #last = now();
   #seen: Activity = { calls: 0, under_way: 0, idle_ms: 0 };
 
+  /** The worker is there: what was before counts for nothing, and another clock may have told of it. */
+  born(): void {
+    this.#last = now();
+  }
+
   /** A session has ended. */
   over(session: Session): void {
     this.#earlier += session.stats().calls_served;

@@ -52,6 +52,16 @@ export interface Inside {
   end(reason: string): Promise<void>;
 }
 
+export interface Guest extends Inside {
+  /** Makes a session with whole values ahead, for the first `open` if that comes over this transport. */
+  prepare(transport: Transport): void;
+}
+
+interface Seat {
+  session: Session;
+  caller: { role: TicketRole };
+}
+
 // Taken before the worker's code runs, which may replace it.
 const AsyncFunction = (async () => {}).constructor as new (
   ...source: string[]
@@ -67,7 +77,7 @@ export function createGuest(powers: {
   context: { call?: Served };
   /** Makes a plugin's requests. */
   request?: MakeRequest;
-}): Inside {
+}): Guest {
   const { outside, evaluate, context } = powers;
   let worker: WorkerObject | undefined;
 
@@ -97,8 +107,22 @@ export function createGuest(powers: {
     throw new NoSuchMethod({ method });
   };
 
+  /** A session with a caller. One whose role is not known yet may as little as can be. */
+  const seat = (transport: Transport, tagged: boolean, role: TicketRole = 'visitor'): Seat => {
+    // Its first message may come while the session is being made.
+    const caller = { role };
+    const dispatch: Dispatch = (method, params, _session, served) => {
+      const answer = parked.bound(call(method, params, caller.role, served), method, served.timeout_ms);
+      return method.startsWith('rpc.') ? activity.own(answer) : answer;
+    };
+    const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
+    return { session, caller };
+  };
+  let ready: (Seat & { transport: Transport }) | undefined;
+
   return {
     async load(source, { language, kind, load_timeout_ms }) {
+      activity.born();
       let timer: ReturnType<typeof setTimeout> | undefined;
       const late = new Promise<never>((_, reject) => {
         timer = setTimeout(
@@ -120,12 +144,14 @@ export function createGuest(powers: {
         clearTimeout(timer);
       }
     },
+    prepare(transport) {
+      ready = { transport, ...seat(transport, true) };
+    },
     open(transport, role, tagged, id) {
-      const dispatch: Dispatch = (method, params, _session, served) => {
-        const answer = parked.bound(call(method, params, role, served), method, served.timeout_ms);
-        return method.startsWith('rpc.') ? activity.own(answer) : answer;
-      };
-      const session = new Session({ transport, dispatch, ...(tagged ? {} : { literal: encode }) });
+      const taken = tagged && ready?.transport === transport ? ready : seat(transport, tagged, role);
+      ready = undefined;
+      const { session, caller } = taken;
+      caller.role = role;
       sessions.set(id, session);
       void session.closed.then(() => {
         activity.over(session);

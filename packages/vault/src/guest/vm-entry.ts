@@ -3,12 +3,13 @@
  * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
  * from the global object, so that the worker's code finds none of it.
  */
-import type { Activity, ModuleKind, TicketRole } from '@hauki/protocol';
-import { joinBytes, type PortTransport, portTransport, Session, type SessionStats, serve } from '@hauki/rpc';
+import { type ModuleKind, toWire } from '@hauki/protocol';
+import { joinBytes, type PortTransport, portTransport, Session, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
-import { createGuest, type Inside } from './guest.ts';
+import { createGuest } from './guest.ts';
 import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
+import { LOADED, type Loaded, type VmBridge, type VmControl } from './vm-control.ts';
 import { createTimers, giveRandom, lazily, VmAbortController, VmAbortSignal, withoutClock } from './vm-globals.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
@@ -25,33 +26,9 @@ interface HostBridge {
   platform(): void;
 }
 
-/** What the thread calls; see `drivers/quickjs/vm.ts`. */
-export interface VmBridge {
-  deliver(channel: number, text: string, bytes?: ArrayBuffer): void;
-  open(channel: number, role: TicketRole, tagged: number, session: string): void;
-  closed(channel: number, reason: string): void;
-  fire(timer: number): void;
-}
-
-/** The guest as the thread sees it over channel 0. */
-export interface VmControl {
-  /** The source lies ready with the thread's module loader. */
-  load(setup: {
-    worker: string;
-    language: string;
-    kind?: ModuleKind | undefined;
-    load_timeout_ms: number;
-    time: boolean;
-    random: boolean;
-  }): Promise<string[]>;
-  call(method: string, params: unknown, role: TicketRole): Promise<unknown>;
-  stats(): Promise<Record<string, SessionStats>>;
-  activity(): Promise<Activity>;
-  inspect(expression: string, timeout_ms: number): Promise<string>;
-  end(reason: string): Promise<void>;
-}
-
 const scope = globalThis as any;
+// Taken before the worker's code runs, which may replace it.
+const { stringify } = JSON;
 const host: HostBridge = scope.__host;
 delete scope.__host;
 
@@ -96,50 +73,61 @@ const channel = (number: number): PortTransport => {
   return made;
 };
 
-let inside: Inside | undefined;
 const control: VmControl = {
-  async load(setup) {
-    const outside = outsideOver(session);
-    const context = createContext(setup.worker, outside, {
-      respond: (fetched) => platform().fetched(fetched),
-      pack: (body) => platform().pack(body),
-    });
-    Object.assign(scope, {
-      hauki: context,
-      fetch: context.fetch,
-      console: createConsole(context.write_log),
-    });
-    if (!setup.time) withoutClock(scope);
-    giveRandom(scope, setup.random ? host.random : undefined);
-    inside = createGuest({
-      outside,
-      context,
-      request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
-      evaluate: async () => unwrapped(await import('wrapped.mjs' as string)),
-    });
-    const methods = await inside.load('', setup);
-    // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.
-    if (setup.kind === 'plugin') timers.setTimeout(platform, 0);
-    return methods;
-  },
-  async call(method, params, role) {
-    return inside!.call(method, params, role);
-  },
-  stats: async () => inside?.stats() ?? {},
-  activity: async () => inside!.activity!(),
-  inspect: async (expression, timeout_ms) => inside!.inspect!(expression, timeout_ms),
-  async end(reason) {
-    await inside?.end(reason);
-  },
+  call: (method, params, role) => inside.call(method, params, role),
+  stats: () => inside.stats(),
+  activity: () => inside.activity!(),
+  inspect: (expression, timeout_ms) => inside.inspect!(expression, timeout_ms),
+  end: (reason) => inside.end(reason),
 };
 const session = new Session({
   transport: channel(0),
-  dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
+  dispatch: serve(control, ['call', 'stats', 'activity', 'inspect', 'end']),
 });
 
+// All that is the same for every worker is made before there is one: then each VM is born with it.
+const outside = outsideOver(session);
+const context = createContext('', outside, {
+  respond: (fetched) => platform().fetched(fetched),
+  pack: (body) => platform().pack(body),
+});
+Object.assign(scope, {
+  hauki: context,
+  fetch: context.fetch,
+  console: createConsole(context.write_log),
+});
+const giveClock = withoutClock(scope);
+const allowRandom = giveRandom(scope);
+const inside = createGuest({
+  outside,
+  context,
+  request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
+  evaluate: async () => unwrapped(await import('wrapped.mjs' as string)),
+});
+inside.prepare(channel(1));
+
+async function load(kind: ModuleKind, load_timeout_ms: number): Promise<Loaded> {
+  const { worker } = context;
+  try {
+    const methods = await inside.load('', { worker, language: 'javascript', kind, load_timeout_ms });
+    // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.
+    if (kind === 'plugin') timers.setTimeout(platform, 0);
+    return { methods };
+  } catch (error) {
+    return { error: toWire(error) };
+  }
+}
+
 const bridge: VmBridge = {
+  load(worker, kind, load_timeout_ms, time, random) {
+    context.worker = worker;
+    if (time) giveClock();
+    if (random) allowRandom(host.random);
+    void load(kind, load_timeout_ms).then((loaded) => host.post(LOADED, stringify(loaded)));
+  },
   deliver: (number, text, bytes) => channels.get(number)?.deliver(text, bytes && new Uint8Array(bytes)),
-  open: (number, role, tagged, session) => inside?.open(channel(number), role, tagged === 1, session),
+  open: (number, role, tagged, session) =>
+    inside.open(channels.get(number) ?? channel(number), role, tagged === 1, session),
   closed(number, reason) {
     channels.get(number)?.closed(reason);
     channels.delete(number);

@@ -117,12 +117,15 @@ export class VmAbortController {
   }
 }
 
-/** Takes the clocks away: whatever would tell the time says which grant it wants. A date that is given stays one. */
-export function withoutClock(scope: any): void {
+/**
+ * Takes the clocks away: whatever would tell the time says which grant it wants. A date that is given stays one. The
+ * result gives them back.
+ */
+export function withoutClock(scope: any): () => void {
   const missing = (wanted: string) => (): never => {
     throw new GrantMissing({ grant: 'time', wanted });
   };
-  const Original = scope.Date;
+  const { Date: Original, performance } = scope;
   const Guarded = function (this: unknown, ...given: unknown[]) {
     if (!new.target) missing('Date()')();
     if (given.length === 0) missing('new Date()')();
@@ -137,9 +140,12 @@ export function withoutClock(scope: any): void {
     now: missing('Date.now()'),
   }))
     Object.defineProperty(Guarded, name, { value, writable: name !== 'prototype', configurable: name !== 'prototype' });
-  Object.defineProperty(Original.prototype, 'constructor', { value: Guarded, writable: true, configurable: true });
-  scope.Date = Guarded;
-  scope.performance = { now: missing('performance.now()'), timeOrigin: 0 };
+  const put = (date: unknown, clock: unknown) => {
+    Object.defineProperty(Original.prototype, 'constructor', { value: date, writable: true, configurable: true });
+    Object.assign(scope, { Date: date, performance: clock });
+  };
+  put(Guarded, { now: missing('performance.now()'), timeOrigin: 0 });
+  return () => put(Original, performance);
 }
 
 /** Entropy is drawn in pieces of this size, enough for 128 numbers. */
@@ -147,8 +153,12 @@ const DRAWN_BYTES = 1024;
 /** As browsers and Node have it. */
 const MOST_RANDOM_BYTES = 65_536;
 
-/** `Math.random` and `crypto`: from the host's entropy where it is granted, else they say which grant they want. */
-export function giveRandom(scope: any, draw: ((bytes: number) => ArrayBuffer) | undefined): void {
+/**
+ * `Math.random` and `crypto`, which say which grant they want. The result has them draw from the host's entropy, where
+ * that is granted.
+ */
+export function giveRandom(scope: any): (draw: (bytes: number) => ArrayBuffer) => void {
+  let draw: ((bytes: number) => ArrayBuffer) | undefined;
   const from = (wanted: string, bytes: number): Uint8Array => {
     if (!draw) throw new GrantMissing({ grant: 'random', wanted });
     return new Uint8Array(draw(bytes));
@@ -184,6 +194,9 @@ export function giveRandom(scope: any, draw: ((bytes: number) => ArrayBuffer) | 
       const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
       return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
     },
+  };
+  return (granted) => {
+    draw = granted;
   };
 }
 

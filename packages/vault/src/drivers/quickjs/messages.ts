@@ -10,15 +10,21 @@ export interface StartMessage {
   doom?: SharedArrayBuffer;
 }
 
-/** The limits of a vault that was started before they were known. */
-export interface AssignMessage {
-  op: 'assign';
-  id: string;
+/** What a vault may take. */
+export interface Limits {
   memory_mib: number;
   /** Share of a core. */
   cpu: number;
   /** What one turn of its code may take. */
   turn_ms: number;
+}
+
+/** The limits of a vault that was started before they were known, and what is said to it first. */
+export interface AssignMessage extends Limits {
+  op: 'assign';
+  id: string;
+  text: string;
+  bytes?: Uint8Array | undefined;
 }
 
 /** Down: from the agent through the host to a thread. */

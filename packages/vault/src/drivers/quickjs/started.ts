@@ -6,7 +6,7 @@ import { DeadlineExceeded, LIMITS, VaultFailed } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import { TURN_MS } from './limits.ts';
-import type { Down, Up, Used } from './messages.ts';
+import type { Down, Limits, Up, Used } from './messages.ts';
 
 /** Longer than the host needs to end a thread that cannot be stopped (`limits.ts`), on a machine with too much to do. */
 const KILL_MS = 30_000;
@@ -34,13 +34,18 @@ export class Started {
   /** It is gone, or will be; or it is somebody's. */
   #state: 'starting' | 'ready' | 'assigned' | 'over' = 'starting';
   #asks = 0;
+  /** What its thread hears with the first thing that is said to it: a message of their own would cost as much again. */
+  #limits: Limits | undefined;
 
   constructor(id: string, owner: string, listen_host: string, host: HostLink) {
     this.id = id;
     this.#host = host;
-    this.control = portTransport((text, bytes) =>
-      host.send({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }),
-    );
+    this.control = portTransport((text, bytes) => {
+      const said = { text, bytes: bytes && joinBytes(bytes) };
+      const limits = this.#limits;
+      this.#limits = undefined;
+      host.send(limits ? { op: 'assign', id, ...limits, ...said } : { op: 'text', id, ...said });
+    });
     this.port = this.#listening.promise;
     this.port.catch(() => {});
     this.exited = this.#gone.promise;
@@ -89,13 +94,13 @@ export class Started {
     clearTimeout(timer);
   }
 
-  /** Makes it somebody's vault; nobody needs to wait, because what is said to it later comes later. */
+  /** Makes it somebody's vault. Nothing is said to it before its limits are. */
   async become(spec: VaultSpec): Promise<Vault> {
     const port = await this.port;
     this.#state = 'assigned';
     const { id } = spec;
     const turn_ms = Math.min(TURN_MS.most, Math.max(TURN_MS.least, spec.turn_ms ?? TURN_MS.default));
-    this.#host.send({ op: 'assign', id: this.id, memory_mib: spec.memory_mib, cpu: spec.cpu ?? 1, turn_ms });
+    this.#limits = { memory_mib: spec.memory_mib, cpu: spec.cpu ?? 1, turn_ms };
     return {
       id,
       port,

@@ -115,9 +115,8 @@ parentPort!.on('message', (message: Down) => {
   if (message.op === 'start') return void start(message);
   if (message.op === 'kill') return release(message.id, 'killed', 'killed');
   const held = vaults.get(message.id);
-  if (message.op === 'text') held?.control.deliver(message.text, message.bytes);
-  else if (message.op === 'assign')
-    held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
+  if (message.op === 'assign') held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
+  if (message.op === 'assign' || message.op === 'text') held?.control.deliver(message.text, message.bytes);
   else if (held) {
     if (message.op === 'pause') held.vm.pause(message.on);
     up({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });

@@ -9,7 +9,7 @@ import { JSValueHandle, type QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
-import type { VmControl } from '../../guest/vm-entry.ts';
+import { LOADED, type VmControl } from '../../guest/vm-control.ts';
 import {
   ENTRIES,
   type Entry,
@@ -21,6 +21,7 @@ import {
 } from './image.ts';
 import { RANDOM_BYTES, STACK_BYTES, WAITING, YIELD_AFTER_MS } from './limits.ts';
 import { moduleLoader, told } from './loader.ts';
+import { Loading } from './loading.ts';
 import type { Used } from './messages.ts';
 import type { Meter } from './meter.ts';
 import { VmTimers } from './timers.ts';
@@ -77,7 +78,7 @@ export class Vm {
   #bridge!: Record<Entry, JSValueHandle>;
   readonly #turn: Turn;
   /** A source is parsed in one go: on a busy machine that takes longer than it computes. */
-  #loading = false;
+  #loading: Loading | undefined;
   #inside = false;
   #over = false;
   #paused = false;
@@ -184,14 +185,12 @@ export class Vm {
       load: (source) => {
         this.#source = source;
         this.#find = lookUp(setup);
-        const { worker, language, kind, load_timeout_ms } = setup;
-        this.#loading = true;
-        const loaded = session.call('load', [{ worker, language, kind, load_timeout_ms, time, random }], {
-          timeout_ms: load_timeout_ms + 1_000,
-        }) as Promise<string[]>;
-        return loaded.finally(() => {
-          this.#loading = false;
-        });
+        const { worker, kind = 'worker', load_timeout_ms } = setup;
+        const loading = new Loading(load_timeout_ms + 1_000);
+        this.#loading = loading;
+        if (this.#over) loading.ended('the vault has ended');
+        this.#enter('load', worker, kind, load_timeout_ms, time ? 1 : 0, random ? 1 : 0);
+        return loading.methods;
       },
       open: (transport, role, tagged, session_id) => {
         const channel = this.#next_channel++;
@@ -233,6 +232,7 @@ export class Vm {
     this.#timers.clear();
     this.#waiting = [];
     for (const transport of this.#channels.values()) transport.close('the vault has ended');
+    this.#loading?.ended('the vault has ended');
     this.#control.closed('the vault has ended');
     // A VM that was cut off in the middle of a turn may not be sound enough to be freed in order; its memory goes with
     // the WASM instance as soon as nothing refers to it.
@@ -290,7 +290,7 @@ export class Vm {
   #takeTurn(run: () => void): void {
     const { most_ms } = this.#turn;
     this.#inside = true;
-    this.#turn.begin(this.#loading);
+    this.#turn.begin(this.#loading?.under_way);
     this.#options.busy(most_ms);
     let failed: string | undefined;
     try {
@@ -347,6 +347,7 @@ export class Vm {
     // The guest's own bounds are the guest's to remove: these are not.
     if (text.length + (bytes?.byteLength ?? 0) > LIMITS.message_bytes)
       return this.#discardLater('it sent a message beyond all bounds');
+    if (channel === LOADED) return this.#loading?.answered(text);
     if (channel !== 0) {
       const transport = this.#channels.get(channel);
       if (transport && transport.buffered_bytes > LIMITS.unsent_bytes)
