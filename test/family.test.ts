@@ -146,19 +146,42 @@ for (const driver of DRIVERS)
       const narrow = { meshfs: { read: ['gem-pointer://wiki/family/mine'] } };
       const [at] = await one.clone!(CHILD, { ...same, grants: narrow });
       assert.equal(await one.call!(at, 'read', 'gem-pointer://wiki/family/mine'), 'mine');
-      for (const grants of [
-        { meshfs: { read: ['gem-pointer://wiki/'] } },
-        { meshfs: { write: ['gem-pointer://wiki/family/mine'] } },
-        { fetch: ['example.org:443'] },
-        { fetch: [{ to: 'example.org:443', methods: ['GET'], per_minute: 6 }] },
-        { connect: ['example.org:443'] },
-        { volume: 'data' },
-        { clone: { live: 9, memory_mib: 1 } },
-        { time: true },
-        { random: true },
-      ])
-        await refused(one.clone!(CHILD, { ...same, grants }), Forbidden, /beyond|needs/);
-      await refused(one.clone!(`gem-pointer://workers/${driver}`, same), Forbidden, /does not reach the pointer/);
+      // Whose grant it is, and what there is of it: its owner's token has them all.
+      for (const [grants, wanted, has] of [
+        [
+          { meshfs: { read: ['gem-pointer://wiki/'] } },
+          'meshfs.read gem-pointer://wiki/',
+          'meshfs.read gem-pointer://wiki/family/',
+        ],
+        [
+          { meshfs: { write: ['gem-pointer://wiki/family/mine'] } },
+          'meshfs.write gem-pointer://wiki/family/mine',
+          'no meshfs.write',
+        ],
+        [{ fetch: ['example.org:443'] }, 'fetch example.org:443', 'fetch example.org:443 by GET, 5 a minute'],
+        [
+          { fetch: [{ to: 'example.org:443', methods: ['GET'], per_minute: 6 }] },
+          'fetch example.org:443 by GET, 6 a minute',
+          'fetch example.org:443 by GET, 5 a minute',
+        ],
+        [{ connect: ['example.org:443'] }, 'connect example.org:443', 'no connect'],
+        [{ volume: 'data' }, 'volume data of 64 MiB', 'no volume'],
+        [{ clone: { live: 9, memory_mib: 1 } }, 'clone.live 9', 'clone.live 8'],
+        [{ time: true }, 'time', 'no time'],
+        [{ random: true }, 'random', 'no random'],
+      ] as const)
+        await refused(
+          one.clone!(CHILD, { ...same, grants }),
+          Forbidden,
+          new RegExp(
+            `: ${RegExp.escape(wanted)} is beyond the grants of w-[a-z0-9]+, which has ${RegExp.escape(has)}$`,
+          ),
+        );
+      await refused(
+        one.clone!(`gem-pointer://workers/${driver}`, same),
+        Forbidden,
+        /^The worker w-[a-z0-9]+, .+ does not reach the pointer/,
+      );
       await refused(
         one.clone!(`import 'gem-pointer://wiki/other/theirs'; export const f = 1;`, same),
         Forbidden,

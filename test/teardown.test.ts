@@ -73,6 +73,31 @@ for (const driver of DRIVERS) {
       await waiting;
     });
 
+    it('one that spins, or waits in one place, is ended for that, and not as one that nobody renewed', async () => {
+      const source = `export const spin = () => { for (;;); };
+        export const stand = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);`;
+      const reasons = {
+        spin: /it did not answer within \d+ ms .* It computed for \d+ ms/,
+        stand: /its code waits in one place|It computed/,
+      };
+      // In quickjs its turn is over before its lease is, but for a machine that has too much to do.
+      const causes = driver === 'quickjs' ? ['misbehaved', 'unresponsive'] : ['unresponsive'];
+      const ended = async (method: 'spin' | 'stand') => {
+        const ghost = used.mesh.clone<{ spin(): never; stand(): never }>({ source }, { ...options, ...short });
+        const { worker } = await used.mesh.details(ghost);
+        await assert.rejects(ghost[method](), (error) => {
+          assert.ok(isError(error, WorkerDied), `${error}`);
+          assert.ok(causes.includes(error.fields.cause), error.fields.cause);
+          if (driver !== 'quickjs') assert.match(error.message, reasons[method]);
+          return true;
+        });
+        const told = await used.mesh.why(worker);
+        assert.ok(told.state === 'dead' && causes.includes(told.fate.cause), JSON.stringify(told));
+      };
+      // There is nothing in a quickjs vault that code could wait in.
+      await Promise.all([ended('spin'), ...(driver === 'quickjs' ? [] : [ended('stand')])]);
+    });
+
     it('a worker lives on past its lease while its owner does', async () => {
       const { ghost } = await spawn(short);
       await new Promise((resolve) => setTimeout(resolve, LEASE_MS * 2));

@@ -4,11 +4,13 @@ import { existsSync, readFileSync } from 'node:fs';
 import {
   BadInput,
   type CloneOptions,
+  CPU_SHARE,
   connect,
   type GrantRequest,
   ISOLATION_LEVELS,
-  type IsolationLevel,
+  LIMITS,
   type Mesh,
+  type Routing,
   type SecretRequests,
 } from '@hauki/mesh';
 import { adminTokenFile, defaultDataDir } from '@hauki/mesh/data-dir';
@@ -27,13 +29,31 @@ export const common = (command: Command): Common => command.optsWithGlobals<Comm
 /** The core that the command line means. */
 export const coreUrl = ({ core }: Common): string => core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
 
-/** A whole number within bounds, from a flag. Throws BadInput. */
-export function within(what: string, given: unknown, least: number, most: number): number {
-  const number = Number(given);
-  if (!Number.isInteger(number) || number < least || number > most)
-    throw new BadInput({ what, why: `from ${least} to ${most}` });
-  return number;
+/** A whole number from a flag, as people write one: no sign, no point, no exponent. Throws BadInput. */
+export function whole(what: string, given: string, least = 0, most: number = Number.MAX_SAFE_INTEGER): number {
+  const number = /^\d{1,16}$/.test(given) ? Number(given) : Number.NaN;
+  if (number >= least && number <= most) return number;
+  const bounds = most === Number.MAX_SAFE_INTEGER ? `from ${least}` : `from ${least} to ${most}`;
+  throw new BadInput({ what, why: `${JSON.stringify(given)} is no whole number ${bounds}` });
 }
+
+/** A number from a flag, as in 0.5. Throws BadInput. */
+export function decimal(what: string, given: string, least: number, most: number): number {
+  const number = /^\d{1,9}(\.\d{1,9})?$/.test(given) ? Number(given) : Number.NaN;
+  if (number >= least && number <= most) return number;
+  throw new BadInput({ what, why: `${JSON.stringify(given)} is no number from ${least} to ${most}` });
+}
+
+/** One of a few words, from a flag. Throws BadInput. */
+export function oneOf<T extends string>(what: string, given: string, words: readonly T[]): T {
+  const found = words.find((word) => word === given);
+  if (found !== undefined) return found;
+  throw new BadInput({ what, why: `${JSON.stringify(given)} is none of ${words.join(', ')}` });
+}
+
+/** What a flag says, where it is given. */
+export const given = <T>(text: string | undefined, read: (text: string) => T): T | undefined =>
+  text === undefined ? undefined : read(text);
 
 /** The token: HAUKI_TOKEN, else the file that the core made in its data folder. */
 export function findToken(data_dir: string = defaultDataDir()): string {
@@ -65,6 +85,9 @@ export async function withMesh<T>(options: Common, use: (mesh: Mesh) => Promise<
   }
 }
 
+/** Drivers by their names, as they are asked for. */
+export const DRIVERS = ['lxc', 'quickjs', 'process'] as const;
+
 export const collect = (value: string, all: string[] = []): string[] => [...all, value];
 
 /** `key=value` pairs. */
@@ -78,13 +101,19 @@ export function pairs(what: string, list: string[] = []): Record<string, string>
   );
 }
 
-export function milliseconds(what: string, text: string | undefined): number | undefined {
+/** A duration from a flag, of at least so many milliseconds. Throws BadInput. */
+export function milliseconds(what: string, text: string | undefined, least = 0): number | undefined {
   if (text === undefined) return undefined;
   const ms = parseDuration(text);
   if (ms === undefined)
     throw new BadInput({ what, why: `${JSON.stringify(text)} is no duration like 500ms, 30s, 10m, 2h` });
+  if (ms < least) throw new BadInput({ what, why: `${JSON.stringify(text)} is less than ${least} ms` });
   return ms;
 }
+
+/** Which way to the worker, from `--routing`. Throws BadInput. */
+export const routingOf = (text: string): Routing =>
+  oneOf('--routing', text, ['p2p_preferred', 'p2p_only', 'relay_only']);
 
 /** What a command line names: a pointer, or a file, which is bundled. */
 export function originOf(what: string): string | { file: string } {
@@ -149,29 +178,28 @@ export const withModuleFlags = (command: Command): Command =>
     .option('--time', 'grant: may read the clock')
     .option('--random', 'grant: may draw random numbers');
 
-/** A number as the request wants it: what is none must not become `null` on the way. */
-function whole(what: string, text: string): number {
-  if (!/^\d+$/.test(text)) throw new BadInput({ what, why: `${JSON.stringify(text)} is no whole number` });
-  return Number(text);
-}
-
 function fetchGrant(text: string): NonNullable<GrantRequest['fetch']>[number] {
   const [, methods, to = text, per_minute] = /^(?:([A-Za-z,]+)@)?([^@/]+)(?:\/(\d+))?$/.exec(text) ?? [];
   if (methods === undefined && per_minute === undefined) return to;
   return {
     to,
     ...(methods === undefined ? {} : { methods: methods.split(',').filter((method) => method !== '') }),
-    ...(per_minute === undefined ? {} : { per_minute: whole('--fetch', per_minute) }),
+    ...(per_minute === undefined ? {} : { per_minute: whole('--fetch', per_minute, 0, LIMITS.fetches_per_minute) }),
   };
 }
 
 function volumeGrant(text: string): GrantRequest['volume'] {
-  const [name = '', quota_mib] = text.split('=');
-  return quota_mib === undefined ? name : { name, quota_mib: whole('--volume', quota_mib) };
+  const [name = '', quota_mib, ...more] = text.split('=');
+  if (name === '' || more.length > 0)
+    throw new BadInput({ what: '--volume', why: `${JSON.stringify(text)} is not name or name=MiB, as in notes=32` });
+  return quota_mib === undefined ? name : { name, quota_mib: whole('--volume', quota_mib, 1, LIMITS.volume_mib) };
 }
 
 function quotaOfClones(text: string): GrantRequest['clone'] {
-  const [live = 0, total, memory_mib] = text.split('/').map((part) => whole('--clone', part));
+  const parts = text.split('/');
+  if (parts.length > 3)
+    throw new BadInput({ what: '--clone', why: `${JSON.stringify(text)} is not live[/total[/MiB]], as in 3/20/256` });
+  const [live = 0, total, memory_mib] = parts.map((part) => whole('--clone', part));
   return {
     live,
     ...(total === undefined ? {} : { total }),
@@ -207,13 +235,13 @@ function secrets(flags: string[]): SecretRequests {
 /** The SDK's options from the flags of `hauki clone`. */
 export function cloneOptions(flags: CloneFlags): CloneOptions {
   const wanted: Record<string, unknown> = {
-    driver: flags.driver,
-    min_isolation: flags.minIsolation as IsolationLevel | undefined,
-    cpu: flags.cpu === undefined ? undefined : Number(flags.cpu),
+    driver: given(flags.driver, (text) => oneOf('--driver', text, DRIVERS)),
+    min_isolation: given(flags.minIsolation, (text) => oneOf('--min-isolation', text, ISOLATION_LEVELS)),
+    cpu: given(flags.cpu, (text) => decimal('--cpu', text, CPU_SHARE.least, CPU_SHARE.most)),
     turn_ms: milliseconds('--turn', flags.turn),
     labels: flags.label && pairs('--label', flags.label),
-    memory_mib: flags.memory === undefined ? undefined : whole('--memory', flags.memory),
-    routing: flags.routing,
+    memory_mib: given(flags.memory, (text) => whole('--memory', text, 1)),
+    routing: given(flags.routing, routingOf),
     ttl_ms: milliseconds('--ttl', flags.ttl),
     max_life_ms: milliseconds('--max-life', flags.maxLife),
     idle_ms: milliseconds('--idle', flags.idle),

@@ -48,8 +48,3 @@ export function show(evolved: Evolved, took_ms: number, url: string): void {
   if (said.tests.length > 0) console.log(`  tests   ${said.tests.length} passed`);
   if (diff) console.log(printable(diff));
 }
-
-export function wholeNumber(text: string): number {
-  if (!/^\d{1,8}$/.test(text)) throw new BadInput({ what: text, why: 'that is no whole number' });
-  return Number(text);
-}

@@ -82,7 +82,8 @@ export function duration(ms: number): string {
 export function parseDuration(text: string): number | undefined {
   const [, number, unit] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? [];
   if (number === undefined) return undefined;
-  return Math.round(Number(number) * { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }[unit as 'ms' | 's' | 'm' | 'h']);
+  const ms = Math.round(Number(number) * { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }[unit as 'ms' | 's' | 'm' | 'h']);
+  return Number.isSafeInteger(ms) ? ms : undefined;
 }
 
 const EXIT_OF: Record<string, number> = {

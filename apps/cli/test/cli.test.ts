@@ -79,6 +79,57 @@ describe('the hauki command', () => {
     assert.equal((await run(['clone', 'no/such/file.ts'])).code, 2);
   });
 
+  /** With options that must be refused before any core is asked, naming the option. */
+  const refusesAll = async (wrong: [string[], string][]) => {
+    const nowhere = { HAUKI_URL: 'http://127.0.0.1:9' };
+    for (let at = 0; at < wrong.length; at += 4)
+      await Promise.all(
+        wrong.slice(at, at + 4).map(async ([args, named]) => {
+          const { code, err } = await run(args, '', BIN, nowhere);
+          assert.equal(code, 2, `${args.join(' ')}: ${err}`);
+          assert.ok(err.includes(`hauki: ${named}: `), `${args.join(' ')}: ${err}`);
+        }),
+      );
+  };
+
+  it('refuses what is no number, size, time or name of its kind where workers are made and called', () =>
+    refusesAll([
+      [['clone', GREETER, '--cpu', 'abc'], '--cpu'],
+      [['clone', GREETER, '--volume', 'a=1=2'], '--volume'],
+      [['clone', GREETER, '--clone', '1/2/3/4'], '--clone'],
+      [['clone', GREETER, '--routing', 'sideways'], '--routing'],
+      [['clone', GREETER, '--ttl', '5'], '--ttl'],
+      [['provision', GREETER, '--memory', '1.5'], '--memory'],
+      [['call', 'w-x', 'm', '--timeout', '0s'], '--timeout'],
+      [['call', 'w-x', 'm', '--routing', 'sideways'], '--routing'],
+      [['exec', 'w-x', '1', '--timeout', 'soon'], '--timeout'],
+      [['logs', 'w-x', '--lines', 'many'], '--lines'],
+      [['events', '--limit', '1e2'], '--limit'],
+      [['spool', 'run', GREETER, 'greet', '--attempts', 'x'], '--attempts'],
+      [['spool', 'run', GREETER, 'greet', '--timeout', '0s'], '--timeout'],
+      [['spool', 'ls', '--limit', 'x'], '--limit'],
+      [['spool', 'ls', '--state', 'lost'], '--state'],
+      [['spool', 'wait', 'j-x', '--timeout', '5'], '--timeout'],
+    ]));
+
+  it('refuses it for tokens, nodes, documents and modules too', () =>
+    refusesAll([
+      [['token', 'create', '--name', 'n', '--scope', 'spawn', '--vaults', 'x'], '--vaults'],
+      [['token', 'create', '--name', 'n', '--scope', 'spawn', '--memory', '0'], '--memory'],
+      [['token', 'create', '--name', 'n', '--scope', 'spawn', '--clones', '-1'], '--clones'],
+      [['token', 'create', '--name', 'n', '--scope', 'spawn', '--expires', '5 minutes'], '--expires'],
+      [['up', '--memory', 'x'], '--memory'],
+      [['up', '--driver', 'docker'], '--driver'],
+      [['up', '--nodes', '1.5'], '--nodes'],
+      [['up', '--port', '0x50'], '--port'],
+      [['fs', 'read', 'gem-pointer://wiki/x', '--at', '0'], '--at'],
+      [['evolve', GREETER, '--weight', '101'], '--weight'],
+      [['evolve', GREETER, '--max-error-rate', '2'], '--max-error-rate'],
+      [['evolve', GREETER, '--memory', 'x'], '--memory'],
+      [['rollback', 'm', '1.5'], 'version'],
+      [['weights', 'm', '1=x'], 'share'],
+    ]));
+
   it('finds the admin token by itself; its file is its owner’s alone', async () => {
     const { out } = await run(['token']);
     assert.match(out, /^hauki_[\w-]{43}\n$/);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { BadInput, isError, normaliseGrants } from '@hauki/mesh';
 import { Command } from 'commander';
-import { type CloneFlags, cloneOptions, withModuleFlags } from '../src/context.ts';
+import { type CloneFlags, cloneOptions, milliseconds, withModuleFlags } from '../src/context.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hauki-flags-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -80,5 +80,28 @@ describe('flags', () => {
     refuses(['--clone', '3/x'], /--clone/);
     refuses(['--volume', 'a=big'], /--volume/);
     refuses(['--memory', '1e3'], /--memory/);
+    for (const cpu of ['abc', '', '0', '2', '-1', '1e-1', 'NaN', 'Infinity'])
+      refuses([`--cpu=${cpu}`], /--cpu.* is no number from 0\.05 to 1/);
+    assert.equal(options('--cpu', '0.5').cpu, 0.5);
+  });
+
+  it('with more parts than there are are refused, not cut', () => {
+    refuses(['--volume', 'a=1=2'], /--volume.*"a=1=2" is not name or name=MiB/);
+    refuses(['--volume', '=3'], /--volume/);
+    refuses(['--volume', 'a=0'], /--volume.*from 1 to/);
+    refuses(['--clone', '1/2/3/4'], /--clone.*"1\/2\/3\/4" is not live/);
+    refuses(['--clone', '1//3'], /--clone.*"" is no whole number/);
+  });
+
+  it('that name what there is not are refused with what there is', () => {
+    refuses(['--driver', 'docker'], /--driver.*"docker" is none of lxc, quickjs, process/);
+    refuses(['--min-isolation', 'strong'], /--min-isolation.*none of none, process, vm, container/);
+  });
+
+  it('for times are durations with a unit, of a length that can be', () => {
+    for (const text of ['5', '-5s', '1e3s', 's', '1.s', `${'9'.repeat(400)}h`, '9999999999999999h'])
+      refuses([`--turn=${text}`], /--turn.*is no duration/);
+    assert.throws(() => milliseconds('--timeout', '0s', 1), /--timeout.*less than 1 ms/);
+    assert.equal(milliseconds('--timeout', '1.5s', 1), 1_500);
   });
 });

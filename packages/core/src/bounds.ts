@@ -1,8 +1,7 @@
 /** What a request for a worker may say of its size and its time: each within its bounds, or BadInput names it. */
-import { BadInput, ISOLATION_LEVELS, LEASE, LEAST_MEMORY_MIB, TURN_MS } from '@hauki/protocol';
+import { BadInput, CPU_SHARE, ISOLATION_LEVELS, LEASE, LEAST_MEMORY_MIB, TURN_MS } from '@hauki/protocol';
 import type { SpawnRequest } from './swarm.ts';
 
-const CPU = { least: 0.05, most: 1 };
 const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 
 type Asked = Omit<SpawnRequest, 'audience'>;
@@ -11,8 +10,8 @@ type Asked = Omit<SpawnRequest, 'audience'>;
 export function checkBounds({ memory_mib, cpu, turn_ms, driver, min_isolation }: Asked): void {
   if (memory_mib !== undefined && !(memory_mib >= MEMORY_MIB.least && memory_mib <= MEMORY_MIB.most))
     throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
-  if (cpu !== undefined && !(cpu >= CPU.least && cpu <= CPU.most))
-    throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU.least} to ${CPU.most}` });
+  if (cpu !== undefined && !(cpu >= CPU_SHARE.least && cpu <= CPU_SHARE.most))
+    throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU_SHARE.least} to ${CPU_SHARE.most}` });
   if (turn_ms !== undefined && driver !== 'quickjs')
     throw new BadInput({ what: 'turn_ms', why: 'no driver but quickjs bounds a turn: name it (driver: quickjs)' });
   if (turn_ms !== undefined && !(turn_ms >= TURN_MS.least && turn_ms <= TURN_MS.most))

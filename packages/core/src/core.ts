@@ -25,6 +25,7 @@ import {
   TooLarge,
   toWire,
 } from '@hauki/protocol';
+import { readably } from '@hauki/protocol/schema-refusal';
 import { randomText } from '@hauki/rpc';
 import { readDirectly, Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
@@ -172,7 +173,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         if (!gateway.take(request, response)) handler(request, response);
       }),
   }).withTypeProvider<TypeBoxTypeProvider>();
-  app.setValidatorCompiler(TypeBoxValidatorCompiler);
+  app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
 
   app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
     const typed = typedError(error);
@@ -355,11 +356,6 @@ function typedError(error: FastifyError | MeshError): MeshError {
   if (error instanceof MeshError) return error;
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return new TooLarge({ what: 'The request body', limit_bytes: LIMITS.body_bytes }) as MeshError;
-  if (error.validation)
-    return new BadInput({
-      what: `the request's ${error.validationContext ?? 'body'}`,
-      why: error.message,
-    }) as MeshError;
   if (error.statusCode && error.statusCode < 500)
     return new BadInput({ what: 'the request', why: error.message }) as MeshError;
   return new InternalError({ why: 'something in the core failed; its log says what' }) as MeshError;

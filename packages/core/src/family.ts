@@ -10,9 +10,11 @@ import {
   Forbidden,
   GrantMissing,
   type GrantRequest,
+  type Grants,
   grantsWithin,
   type Job,
   type Language,
+  normaliseGrants,
   Unauthorised,
   WorkerUnknown,
 } from '@hauki/protocol';
@@ -60,8 +62,19 @@ function requestOf(given: unknown): CloneRequest {
   return request as CloneRequest & { language?: Language; grants?: GrantRequest };
 }
 
+/** Throws Forbidden unless the grants are within the parent's. */
+function demandWithin({ worker, grants }: Parent, asked: Grants): void {
+  const beyond = grantsWithin(grants, asked);
+  if (beyond === undefined) return;
+  const why = `A clone gets no more than its parent has: ${beyond.wanted} is beyond the grants of ${worker}, which has ${beyond.has}`;
+  throw new Forbidden({ why, target: beyond.wanted });
+}
+
 /** The owner's rights, as far as the parent was given them: what a clone of it is made with. */
-export function parentRights(principal: Principal, { grants, code }: Pick<Parent, 'grants' | 'code'>): Principal {
+export function parentRights(
+  principal: Principal,
+  { worker, grants, code }: Pick<Parent, 'worker' | 'grants' | 'code'>,
+): Principal {
   const held: Scope[] = ['spawn', 'spawn.pointer', 'meshfs.read', 'meshfs.write'];
   // What it is made of itself it may clone too.
   const own = [code?.pointer ?? [], (code?.modules ?? []).map(({ pointer }) => pointer)].flat();
@@ -69,6 +82,7 @@ export function parentRights(principal: Principal, { grants, code }: Pick<Parent
   const { workers: _none, ...targets } = principal.targets;
   return {
     ...principal,
+    called: `the worker ${worker}, which has what it was granted and no more,`,
     scopes: held.filter((scope) => covers(principal.scopes, scope)),
     targets: {
       ...targets,
@@ -100,16 +114,13 @@ export function createFamily({ registry, swarm, principal }: FamilyPowers) {
       const owner = principal(parent.owner);
       if (!owner) throw new Unauthorised({ why: `The token that ${worker} was made with has ended` });
       const request = requestOf(given);
+      demandWithin(parent, normaliseGrants(request.grants));
       const order = await swarm.order(request, parentRights(owner, parent), {
         source: 'spawn',
         pointer: 'spawn.pointer',
       });
-      const beyond = grantsWithin(parent.grants, order.job.grants);
-      if (beyond !== undefined)
-        throw new Forbidden({
-          why: `A clone gets no more than its parent has: ${beyond} is beyond the grants of ${worker}`,
-          target: beyond,
-        });
+      // What is written in Python has more than was asked for.
+      demandWithin(parent, order.job.grants);
       const { min_isolation } = parent;
       const job = { ...order.job, parent: worker, ...(min_isolation ? { min_isolation } : {}) };
       const { entry } = await swarm.place({ ...order, job }, { name: () => `w-${randomName(9)}`, only: node });

@@ -31,6 +31,8 @@ export interface Rights {
 
 /** Who asks. */
 export interface Principal extends Rights {
+  /** What a refusal calls it, as in "this token", which is what it is where nothing is said. */
+  readonly called?: string;
   /** The token's id; `admin` and `node` for the two that are made with the core. */
   readonly id: string;
   /** Its owner identity: the ids from the first maker's token down to its own, parted by `/`. It never changes. */
@@ -48,6 +50,8 @@ export interface Wish {
 }
 
 const ALL = '*';
+const calledOf = ({ called = 'this token' }: Principal) => called;
+const capital = (text: string) => text[0]!.toUpperCase() + text.slice(1);
 /** Who has made a worker holds its owner's ticket, which lets it call and end the worker anyway. */
 const IMPLIED_ON_OWN: readonly Scope[] = ['call', 'destruct'];
 /** The door to calls: whoever may clone may call its own. Whose the worker is must be asked behind it. */
@@ -98,7 +102,7 @@ export function refusal(
       scope: scopes.join(' or '),
     };
   const outside = (kind: string, what: string, has: readonly string[]) => ({
-    why: `This token does not reach ${kind} ${what}; it reaches ${has.length > 0 ? has.join(', ') : 'none'}`,
+    why: `${capital(calledOf(principal))} does not reach ${kind} ${what}; it reaches ${has.length > 0 ? has.join(', ') : 'none'}`,
     target: what,
   });
   if (wish.worker && !own && !named(targets.workers, wish.worker.worker))
@@ -126,7 +130,10 @@ export function demandGrants(principal: Principal, { fetch, connect, meshfs, clo
       if (!covers(principal.scopes, scope))
         throw new Forbidden({ why: `The grant meshfs.${right} needs a token with the scope ${scope}`, scope });
       if (!reachesAll(principal.targets.pointers, prefix))
-        throw new Forbidden({ why: `The grant meshfs.${right} ${prefix} is beyond this token`, target: prefix });
+        throw new Forbidden({
+          why: `The grant meshfs.${right} ${prefix} is beyond ${calledOf(principal)}`,
+          target: prefix,
+        });
     }
   }
   // What is beyond the mesh is one kind of target, whatever is sent there.
@@ -138,7 +145,7 @@ export function demandGrants(principal: Principal, { fetch, connect, meshfs, clo
   for (const [grant, targets] of outside)
     for (const target of targets)
       if (!named(principal.targets.fetch, target))
-        throw new Forbidden({ why: `The grant ${grant} ${target} is beyond this token`, target });
+        throw new Forbidden({ why: `The grant ${grant} ${target} is beyond ${calledOf(principal)}`, target });
   // A worker's clones are its token's: what that may not make, its workers may not.
   if (clone && !covers(principal.scopes, 'spawn.pointer'))
     throw new Forbidden({

@@ -1,6 +1,7 @@
 /** The kernel's own routes: what runs, and every way of changing it. */
 import { type FastifyPluginAsyncTypebox, Type, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import { BadInput, type EvolveRequest } from '@hauki/protocol';
+import { readably } from '@hauki/protocol/schema-refusal';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 
@@ -48,15 +49,13 @@ const Evolve = Type.Object(
   strict,
 );
 
-const isEvolve = TypeBoxValidatorCompiler({ schema: Evolve, method: 'POST', url: '', httpPart: 'body' });
+const isEvolve = readably(TypeBoxValidatorCompiler)({ schema: Evolve, method: 'POST', url: '', httpPart: 'body' });
 
 /** Checks a request that came over another door as this one's are. Throws BadInput. */
 export function checkEvolve(body: unknown): EvolveRequest {
-  const { error } = (isEvolve(body) ?? {}) as { error?: { message?: string; instancePath?: string }[] | Error };
-  const all = Array.isArray(error) ? error : error ? [error as { message?: string; instancePath?: string }] : [];
-  if (all.length === 0) return body as EvolveRequest;
-  const why = all.map(({ instancePath = '', message }) => `body${instancePath} ${message}`).join(', ');
-  throw new BadInput({ what: 'the request', why });
+  const { error } = isEvolve(body);
+  if (error) throw error;
+  return body as EvolveRequest;
 }
 
 export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async (app, { kernel }) => {

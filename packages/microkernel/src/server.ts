@@ -32,6 +32,7 @@ import {
   toWire,
   Unauthorised,
 } from '@hauki/protocol';
+import { readably } from '@hauki/protocol/schema-refusal';
 import {
   type Answering,
   type Asked,
@@ -200,7 +201,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   // What `curl -d` sends: its type is nobody's choice. Pages of others cannot: their origin is refused.
   const json = app.getDefaultJsonParser('error', 'error');
   app.addContentTypeParser(['application/x-www-form-urlencoded', 'text/plain'], { parseAs: 'string' }, json as never);
-  app.setValidatorCompiler(TypeBoxValidatorCompiler);
+  app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
   app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
     const typed = typedError(error);
     if (typed instanceof TooLarge) request.raw.resume();
@@ -331,7 +332,7 @@ function typedError(error: FastifyError | MeshError): MeshError {
   if (error instanceof MeshError) return error;
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return new TooLarge({ what: 'The request body', limit_bytes: KERNEL_LIMITS.body_bytes }) as MeshError;
-  if (error.validation || (error.statusCode && error.statusCode < 500))
+  if (error.statusCode && error.statusCode < 500)
     return new BadInput({ what: 'the request', why: error.message }) as MeshError;
   return new InternalError({ why: 'something in the kernel failed; its log says what' }) as MeshError;
 }

@@ -34,6 +34,7 @@ import {
 } from '@hauki/protocol';
 import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
 import { CpuLoad } from './cpu-load.ts';
+import { endGently } from './ending.ts';
 import { Families } from './families.ts';
 import { type Forged, forge, type Living } from './forge.ts';
 import { Mint, mint } from './mint.ts';
@@ -330,13 +331,9 @@ export class Agent {
     if (!living || living.ending) return;
     living.ending = { cause, reason };
     // One that is paused would have to run for its hook: it has none then.
-    if (cause !== 'destructed' && living.lifetime.paused_at === undefined) {
-      const hook = Promise.resolve(living.shell.end(reason)).catch((error) =>
-        living.log.add('error', `onEnd: ${describe(error)}`),
-      );
-      await Promise.race([hook, new Promise((resolve) => setTimeout(resolve, LIMITS.end_hook_ms))]);
-    }
-    await living.vault.kill(reason);
+    if (cause !== 'destructed' && living.lifetime.paused_at === undefined)
+      living.ending = await endGently(living, cause, reason);
+    await living.vault.kill(living.ending.reason);
   }
 
   #gone(living: Living, exit: VaultExit): void {

@@ -33,7 +33,9 @@ export function infoOf(living: Living): Omit<WorkerInfo, 'isolation' | 'direct'>
 /** What is told of a worker whose vault has ended. */
 export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): Fate {
   const own = exit.cause === 'failed_to_start' ? 'vault_failed' : exit.cause;
-  const { cause, reason } = ending ?? { cause: own, reason: exit.reason };
+  // One that broke its rules while its lease ran out, or in its hook, ended by that.
+  const itself = ending?.cause === 'lease_expired' && (own === 'misbehaved' || own === 'out_of_memory');
+  const { cause, reason } = (itself ? undefined : ending) ?? { cause: own, reason: exit.reason };
   const at = Date.now();
   const said = exit.log_tail.split('\n').filter(Boolean);
   const lines: LogLine[] = said.map((text, i) => ({ seq: log.last + 1 + i, at, level: 'vault', text }));

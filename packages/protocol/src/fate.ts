@@ -9,6 +9,10 @@ import { SourceRejected } from './errors.ts';
 export const CAUSES = {
   destructed: { orderly: true, meaning: 'its owner or an admin ended it' },
   lease_expired: { orderly: true, meaning: 'nobody renewed its lease' },
+  unresponsive: {
+    orderly: false,
+    meaning: 'it answered nobody when its lease ran out: its code never returned, so no heartbeat could pass it',
+  },
   idle: { orderly: true, meaning: 'nobody called it for as long as its idle time-out' },
   max_life: { orderly: true, meaning: 'it lived as long as it was allowed to' },
   token_revoked: { orderly: true, meaning: 'the token that it was made with was revoked, with its workers' },

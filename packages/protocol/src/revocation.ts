@@ -19,24 +19,44 @@ const secretWithin = (has: Grants, { name, to }: SecretGrant): boolean => {
   return own !== undefined && to.every((target) => own.to.includes(target));
 };
 
-/** What of `asked` goes beyond `has`, by the first grant that does, in words; undefined where all of it is within. */
-export function grantsWithin(has: Grants, asked: Grants): string | undefined {
+/** The first grant that goes too far, and what there is of its kind, both in words. */
+export interface Beyond {
+  wanted: string;
+  has: string;
+}
+
+const fetchText = ({ to, methods, per_minute }: FetchGrant) =>
+  `${to}${methods.length > 0 ? ` by ${methods.join(', ')}` : ''}${per_minute > 0 ? `, ${per_minute} a minute` : ''}`;
+const volumeText = ({ name, quota_mib }: NonNullable<Grants['volume']>) => `${name} of ${quota_mib} MiB`;
+
+/** What of `asked` goes beyond `has`; undefined where all of it is within. */
+export function grantsWithin(has: Grants, asked: Grants): Beyond | undefined {
+  const beyond = (kind: string, wanted: string, held: readonly string[]): Beyond => ({
+    wanted: `${kind} ${wanted}`.trim(),
+    has: held.length > 0 ? `${kind} ${held.join('; ')}`.trim() : `no ${kind}`,
+  });
   const fetch = asked.fetch.find((one) => !has.fetch.some((other) => fetchWithin(other, one)));
-  if (fetch) return `fetch ${fetch.to}`;
+  if (fetch) return beyond('fetch', fetchText(fetch), has.fetch.map(fetchText));
   const connect = asked.connect.find((target) => !has.connect.includes(target));
-  if (connect !== undefined) return `connect ${connect}`;
+  if (connect !== undefined) return beyond('connect', connect, has.connect);
   for (const right of ['read', 'write'] as const) {
     const prefix = asked.meshfs[right].find((one) => !reachesAll(has.meshfs[right], one));
-    if (prefix !== undefined) return `meshfs.${right} ${prefix}`;
+    if (prefix !== undefined) return beyond(`meshfs.${right}`, prefix, has.meshfs[right]);
   }
   const { volume, clone } = asked;
   if (volume && (volume.name !== has.volume?.name || volume.quota_mib > has.volume.quota_mib))
-    return `volume ${volume.name}`;
+    return beyond('volume', volumeText(volume), has.volume ? [volumeText(has.volume)] : []);
   for (const kind of ['live', 'total', 'memory_mib'] as const)
-    if (clone && clone[kind] > (has.clone?.[kind] ?? 0)) return `clone.${kind} ${clone[kind]}`;
+    if (clone && clone[kind] > (has.clone?.[kind] ?? 0))
+      return beyond(`clone.${kind}`, `${clone[kind]}`, has.clone ? [`${has.clone[kind]}`] : []);
   const secret = asked.secrets.find((one) => !secretWithin(has, one));
-  if (secret) return `the secret ${secret.name}`;
-  for (const kind of ['time', 'random'] as const) if (asked[kind] && !has[kind]) return kind;
+  if (secret)
+    return beyond(
+      'secret',
+      secret.name,
+      has.secrets.map(({ name }) => name),
+    );
+  for (const kind of ['time', 'random'] as const) if (asked[kind] && !has[kind]) return beyond(kind, '', []);
   return undefined;
 }
 

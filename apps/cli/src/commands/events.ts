@@ -1,7 +1,7 @@
 /** `hauki events`: what happens in the mesh, as a table or as it happens. */
 import { EVENTS_LOST, type MeshEvent } from '@hauki/mesh';
 import type { Command } from 'commander';
-import { askedToEnd, type Common, collect, common, within, withMesh } from '../context.ts';
+import { askedToEnd, type Common, collect, common, whole, withMesh } from '../context.ts';
 import { paint, printable, table } from '../output.ts';
 
 interface EventFlags extends Common {
@@ -36,7 +36,7 @@ function line(event: MeshEvent, json: boolean | undefined): string {
 
 async function events(flags: EventFlags): Promise<void> {
   const { follow, json, worker, after } = flags;
-  const limit = within('--limit', flags.limit ?? (follow ? PAST : 100), 0, 4096);
+  const limit = whole('--limit', flags.limit ?? String(follow ? PAST : 100), 0, 4096);
   const chosen = { names: flags.name ?? [], ...(worker === undefined ? {} : { worker }) };
   await withMesh(flags, async (mesh) => {
     if (!follow) {

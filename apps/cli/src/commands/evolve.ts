@@ -5,8 +5,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, type EvolveRequest, type Trial } from '@hauki/mesh';
 import { bundleWithFiles } from '@hauki/mesh/bundle';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, milliseconds, withMesh } from '../context.ts';
-import { isKernelName, type KernelFlags, openKernel, show, wholeNumber, withKernel } from '../kernel-door.ts';
+import {
+  askedToEnd,
+  collect,
+  common,
+  DRIVERS,
+  decimal,
+  given,
+  milliseconds,
+  oneOf,
+  whole,
+  withMesh,
+} from '../context.ts';
+import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
 import { paint, printable, report, table } from '../output.ts';
 
 interface EvolveFlags extends KernelFlags {
@@ -67,28 +78,23 @@ async function read(file: string, driver: string | undefined): Promise<Source> {
 }
 
 function request(file: string, flags: EvolveFlags): EvolveRequest {
-  const number = (what: string, text: string | undefined) => {
-    if (text === undefined) return undefined;
-    if (!Number.isFinite(Number(text))) throw new BadInput({ what, why: `${JSON.stringify(text)} is no number` });
-    return Number(text);
-  };
   const { fetch = [], connect = [], read = [], write = [], time = false, random = false, volume } = flags;
   const granted =
     time || random || volume !== undefined || [fetch, connect, read, write].some((list) => list.length > 0);
   const bounds = {
-    max_error_rate: number('--max-error-rate', flags.maxErrorRate),
-    max_p99_ms: number('--max-p99', flags.maxP99),
+    max_error_rate: given(flags.maxErrorRate, (text) => decimal('--max-error-rate', text, 0, 1)),
+    max_p99_ms: given(flags.maxP99, (text) => decimal('--max-p99', text, 0, 3_600_000)),
   };
   const wanted = {
     target_module: flags.name ?? basename(file),
-    driver: flags.driver,
-    memory_mib: number('--memory', flags.memory),
+    driver: given(flags.driver, (text) => oneOf('--driver', text, DRIVERS)),
+    memory_mib: given(flags.memory, (text) => whole('--memory', text, 1)),
     grants: granted
       ? { fetch, connect, meshfs: { read, write }, time, random, ...(volume === undefined ? {} : { volume }) }
       : undefined,
     tests: flags.tests === undefined ? undefined : readTests(flags.tests),
     alias: flags.alias,
-    weight: number('--weight', flags.weight),
+    weight: given(flags.weight, (text) => whole('--weight', text, 0, 100)),
     bounds: bounds.max_error_rate === undefined && bounds.max_p99_ms === undefined ? undefined : bounds,
     dry_run: flags.dryRun,
   };
@@ -111,10 +117,14 @@ async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void>
   const where =
     replicas === undefined
       ? { kernel: to! }
-      : { replicas: replicas === 'all' ? ('all' as const) : wholeNumber(replicas) };
+      : { replicas: replicas === 'all' ? ('all' as const) : whole('--replicas', replicas, 1) };
   const watch_ms = milliseconds('--watch-for', flags.watchFor);
   await withMesh(flags, async (mesh) => {
-    const more = { ...where, wave: wholeNumber(flags.wave ?? '1'), ...(watch_ms === undefined ? {} : { watch_ms }) };
+    const more = {
+      ...where,
+      wave: whole('--wave', flags.wave ?? '1', 1),
+      ...(watch_ms === undefined ? {} : { watch_ms }),
+    };
     const rolled_out = await mesh.kernels.evolve({ ...wanted, ...more });
     if (flags.json) return console.log(JSON.stringify(rolled_out));
     const { module, kernels, waves, dry_run, diff, removed = [], not_removed = [] } = rolled_out;
@@ -146,10 +156,10 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     // A bundle is JavaScript, whatever the file was: its name says no language then.
     if (source.language) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
     const { content, language } = source;
-    const whole = { ...wanted, content: content!, ...(language ? { language } : {}) };
+    const posted = { ...wanted, content: content!, ...(language ? { language } : {}) };
     const began = performance.now();
-    if (!kernel) return rollOut(whole, flags);
-    const evolved = await kernel.evolve(whole);
+    if (!kernel) return rollOut(posted, flags);
+    const evolved = await kernel.evolve(posted);
     if (flags.json) console.log(JSON.stringify(evolved));
     else show(evolved, performance.now() - began, kernel.url);
   };

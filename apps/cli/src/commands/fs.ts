@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { text } from 'node:stream/consumers';
 import { BadInput, type FileVersion } from '@hauki/mesh';
 import type { Command } from 'commander';
-import { askedToEnd, type Common, common, withMesh } from '../context.ts';
+import { askedToEnd, type Common, common, whole, withMesh } from '../context.ts';
 import { paint, printable, size, table } from '../output.ts';
 import { renderMarkdown } from '../render-markdown.ts';
 import { cpCommand } from './fs-cp.ts';
@@ -25,9 +25,7 @@ export function condition({ ifMatch, create }: ConditionFlags) {
 /** A whole number from 1, from a flag. */
 export function wholeNumber(what: string, given: string | undefined, least = 1): number | undefined {
   if (given === undefined) return undefined;
-  const number = Number(given);
-  if (Number.isSafeInteger(number) && number >= least) return number;
-  throw new BadInput({ what, why: `${JSON.stringify(given)} is no whole number from ${least}` });
+  return whole(what, given, least);
 }
 
 export const withConditions = (command: Command): Command =>

@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { BadInput } from '@hauki/mesh';
 import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, coreUrl, within, withMesh } from '../context.ts';
-import { isKernelName, type KernelFlags, openKernel, show, wholeNumber, withKernel } from '../kernel-door.ts';
+import { askedToEnd, collect, common, coreUrl, given, whole, withMesh } from '../context.ts';
+import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
 import { startKernel } from '../local-mesh.ts';
 import { EXIT, paint, printable, size, table } from '../output.ts';
 
@@ -33,7 +33,7 @@ Example:
     )
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), json } = common(command);
-      const port = within('--port', flags.port, 0, 65_535);
+      const port = whole('--port', flags.port, 0, 65_535);
       if (!/^[a-z0-9-]{1,16}$/.test(flags.id)) throw new BadInput({ what: '--id', why: 'as in 77: [a-z0-9-]' });
       const asked = askedToEnd();
       const data_dir = kernelDataDir(data, flags.id);
@@ -111,7 +111,10 @@ Example:
     .action(async (module: string, version: string | undefined, flags: KernelFlags, command: Command) => {
       const kernel = openKernel({ ...flags, ...common(command) });
       const began = performance.now();
-      const evolved = await kernel.rollback(module, version === undefined ? undefined : wholeNumber(version));
+      const evolved = await kernel.rollback(
+        module,
+        given(version, (text) => whole('version', text, 1)),
+      );
       if (common(command).json) console.log(JSON.stringify(evolved));
       else show(evolved, performance.now() - began, kernel.url);
     });
@@ -124,7 +127,7 @@ Example:
       const versions = Object.fromEntries(
         shares.map((share) => {
           const [version, weight] = share.split('=');
-          return [wholeNumber(version!), wholeNumber(weight ?? '')];
+          return [whole('version', version!, 1), whole('share', weight ?? '', 0, 100)];
         }),
       );
       const view = await openKernel({ ...flags, ...common(command) }).weigh(module, versions);
@@ -182,8 +185,8 @@ Example:
         const kernel = openKernel({ ...flags, ...common(command) });
         if (from !== undefined) {
           const text = to
-            ? await kernel.diff(module, wholeNumber(from), wholeNumber(to))
-            : (await kernel.version(module, wholeNumber(from))).source;
+            ? await kernel.diff(module, whole('from', from, 1), whole('to', to, 1))
+            : (await kernel.version(module, whole('from', from, 1))).source;
           return console.log(json ? JSON.stringify(to ? { diff: text } : { source: text }) : printable(text));
         }
         const versions = await kernel.versions(module);

@@ -1,7 +1,17 @@
 /** `hauki logs`, `why`, `exec`, `pause`, `resume`: a worker in its owner's hands, also after its end. */
-import { CAUSES, type Fate, isCause, isError, type LogLine, type Mesh, type Usage, WorkerUnknown } from '@hauki/mesh';
+import {
+  CAUSES,
+  type Fate,
+  isCause,
+  isError,
+  LIMITS,
+  type LogLine,
+  type Mesh,
+  type Usage,
+  WorkerUnknown,
+} from '@hauki/mesh';
 import type { Command } from 'commander';
-import { common, milliseconds, withMesh } from '../context.ts';
+import { common, milliseconds, whole, withMesh } from '../context.ts';
 import { duration, EXIT, paint, printable, size, table } from '../output.ts';
 
 const at = (ms: number) => new Date(ms).toISOString();
@@ -67,13 +77,17 @@ async function why(mesh: Mesh, worker: string, json: boolean): Promise<number> {
 async function logs(
   mesh: Mesh,
   worker: string,
-  flags: { follow?: boolean; lines: string; json?: boolean },
+  flags: { follow?: boolean; lines: number; json?: boolean },
 ): Promise<void> {
   const stop = new AbortController();
   // What is in the pipe's other end is gone: nobody reads.
   process.stdout.on('error', () => stop.abort());
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
-  const lines = mesh.logs(worker, { follow: flags.follow ?? false, lines: Number(flags.lines), signal: stop.signal });
+  const lines = mesh.logs(worker, {
+    follow: flags.follow ?? false,
+    lines: flags.lines,
+    signal: stop.signal,
+  });
   try {
     for (;;) {
       const next = await lines.next();
@@ -122,9 +136,10 @@ A lasting worker is followed over its restarts.
 Example:
   hauki logs w-abc123 -f`,
     )
-    .action((worker: string, flags, command: Command) =>
-      withMesh(common(command), (mesh) => logs(mesh, worker, { ...flags, ...common(command) })),
-    );
+    .action((worker: string, flags, command: Command) => {
+      const lines = whole('--lines', flags.lines, 0, LIMITS.log_lines);
+      return withMesh(common(command), (mesh) => logs(mesh, worker, { ...flags, ...common(command), lines }));
+    });
 
   program
     .command('why')
@@ -169,14 +184,14 @@ Examples:
   hauki exec w-abc123 'await worker.analyze("…")'
   hauki exec w-abc123 'Object.keys(globalThis)'`,
     )
-    .action((worker: string, expression: string, flags, command: Command) =>
-      withMesh(common(command), async (mesh) => {
-        const timeout_ms = milliseconds('--timeout', flags.timeout)!;
+    .action((worker: string, expression: string, flags, command: Command) => {
+      const timeout_ms = milliseconds('--timeout', flags.timeout, 1)!;
+      return withMesh(common(command), async (mesh) => {
         const result = await mesh.inspect(worker, expression, { timeout_ms });
         if (common(command).json) console.log(JSON.stringify({ worker, result }));
         else console.log(process.stdout.isTTY ? printable(result) : result);
-      }),
-    );
+      });
+    });
 
   program
     .command('pause')

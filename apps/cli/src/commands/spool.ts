@@ -1,5 +1,5 @@
 /** `hauki spool`: durable one-shot jobs from a terminal. */
-import type { JobDetails, JobState, SpoolOptions } from '@hauki/mesh';
+import { JOB_STATES, type JobDetails, LIMITS, type SpoolOptions } from '@hauki/mesh';
 import type { Command } from 'commander';
 import {
   argument,
@@ -7,8 +7,11 @@ import {
   type Common,
   cloneOptions,
   common,
+  given,
   milliseconds,
+  oneOf,
   originOf,
+  whole,
   withMesh,
   withModuleFlags,
 } from '../context.ts';
@@ -30,13 +33,13 @@ function print(result: unknown, json: boolean | undefined): void {
 
 async function run(what: string, method: string, args: string[], flags: RunFlags): Promise<void> {
   const origin = originOf(what);
-  const timeout_ms = milliseconds('--timeout', flags.timeout);
+  const timeout_ms = milliseconds('--timeout', flags.timeout, 1);
   const { driver, min_isolation, labels, memory_mib, cpu, turn_ms, grants, secrets } = cloneOptions(flags);
   const options = {
     ...{ driver, min_isolation, labels, memory_mib, cpu, turn_ms, grants, secrets, timeout_ms },
     method,
     params: args.map(argument),
-    attempts: flags.attempts === undefined ? undefined : Number(flags.attempts),
+    attempts: given(flags.attempts, (text) => whole('--attempts', text, 1, LIMITS.spool_attempts)),
     retry_on_error: flags.retryOnError,
     key: flags.key,
   };
@@ -53,12 +56,13 @@ async function run(what: string, method: string, args: string[], flags: RunFlags
 const ago = (at: number) => `${duration(Math.max(0, Date.now() - at))} ago`;
 
 async function list(flags: Common & { state?: string; limit?: string; after?: string }): Promise<void> {
+  const wanted = {
+    limit: whole('--limit', flags.limit ?? '50', 1, 1000),
+    ...(flags.state === undefined ? {} : { state: oneOf('--state', flags.state, JOB_STATES) }),
+    ...(flags.after ? { after: flags.after } : {}),
+  };
   await withMesh(flags, async (mesh) => {
-    const { jobs, next } = await mesh.jobs.list({
-      limit: Number(flags.limit ?? 50),
-      ...(flags.state ? { state: flags.state as JobState } : {}),
-      ...(flags.after ? { after: flags.after } : {}),
-    });
+    const { jobs, next } = await mesh.jobs.list(wanted);
     if (flags.json) return console.log(JSON.stringify({ jobs, ...(next ? { next } : {}) }));
     if (jobs.length === 0) return console.log('No jobs. Hand one in: hauki spool run <file or pointer> <method>');
     console.log(
@@ -142,12 +146,12 @@ out), so its code should bear to run twice; --attempts 1 runs it at most once.`,
     .argument('<job>')
     .description('wait for a job’s end and print its result')
     .option('--timeout <duration>', 'how long to wait; the job goes on; default: for ever')
-    .action((job: string, flags: { timeout?: string }, command: Command) =>
-      withMesh(common(command), async (mesh) => {
-        const timeout_ms = milliseconds('--timeout', flags.timeout);
+    .action((job: string, flags: { timeout?: string }, command: Command) => {
+      const timeout_ms = milliseconds('--timeout', flags.timeout, 1);
+      return withMesh(common(command), async (mesh) => {
         print(await mesh.jobs.get(job).result(timeout_ms === undefined ? {} : { timeout_ms }), common(command).json);
-      }),
-    );
+      });
+    });
   group
     .command('cancel')
     .argument('<jobs...>')

@@ -6,7 +6,7 @@ import { BadInput } from '@hauki/mesh';
 import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import { canonicalTarget } from '@hauki/protocol';
 import type { Command } from 'commander';
-import { askedToEnd, common, coreUrl, openMesh, within, withMesh } from '../context.ts';
+import { askedToEnd, common, coreUrl, decimal, openMesh, whole, withMesh } from '../context.ts';
 import { duration, paint, table } from '../output.ts';
 import { clear, runs, type SwarmKernel, stateOf, writeState } from '../swarm-state.ts';
 
@@ -33,7 +33,7 @@ export function swarmCommands(program: Command): void {
       const [{ sandboxObstacle }, { startSwarm }] = await Promise.all([import('@hauki/vault'), import('../swarm.ts')]);
       const obstacle = sandboxObstacle();
       if (obstacle !== undefined) throw new BadInput({ what: 'swarm', why: obstacle });
-      const count = within('--count', flags.count, 1, 250);
+      const count = whole('--count', flags.count, 1, 250);
       const irc = flags.irc === undefined ? undefined : canonicalTarget(flags.irc);
       if (flags.irc !== undefined && irc === undefined) throw new BadInput({ what: '--irc', why: 'host:port' });
       const before = stateOf(data);
@@ -55,12 +55,12 @@ export function swarmCommands(program: Command): void {
         core_url: coreUrl({ core }),
         node_token: readFileSync(flags.tokenFile ?? nodeTokenFile(data), 'utf8').trim(),
         count,
-        first: within('--first', flags.first, 0, 1_000_000),
+        first: whole('--first', flags.first, 0, 1_000_000),
         irc,
         asked,
-        memory_mib: within('--memory', flags.memory, 128, 65_536),
-        cpu: Number(flags.cpu),
-        at_once: flags.atOnce === undefined ? availableParallelism() : within('--at-once', flags.atOnce, 1, 64),
+        memory_mib: whole('--memory', flags.memory, 128, 65_536),
+        cpu: decimal('--cpu', flags.cpu, 0.05, availableParallelism()),
+        at_once: flags.atOnce === undefined ? availableParallelism() : whole('--at-once', flags.atOnce, 1, 64),
         log: (line) => console.error(line),
         progress(kernel, what, took_ms) {
           if (json || what === 'starting') return;

@@ -1,7 +1,7 @@
 /** `hauki token`: the admin token, and narrower ones made from it for whoever needs less. */
-import { SCOPES, type Scope, type TokenInfo, type TokenTargets } from '@hauki/mesh';
+import { LIMITS, SCOPES, type Scope, type TokenInfo, type TokenTargets } from '@hauki/mesh';
 import type { Command } from 'commander';
-import { type Common, collect, common, findToken, milliseconds, withMesh } from '../context.ts';
+import { type Common, collect, common, findToken, milliseconds, whole, withMesh } from '../context.ts';
 import { duration, table } from '../output.ts';
 
 interface CreateFlags {
@@ -21,10 +21,13 @@ async function create(flags: CreateFlags & Common): Promise<void> {
   const given = { pointers: flags.pointer, workers: flags.worker, nodes: flags.node, fetch: flags.fetch };
   const targets = Object.fromEntries(Object.entries(given).filter(([, list]) => list !== undefined)) as TokenTargets;
   const expires_in_ms = milliseconds('--expires', flags.expires);
-  const numbers = { vaults: flags.vaults, memory_mib: flags.memory, clones_per_minute: flags.clones };
-  const quota = Object.fromEntries(
-    Object.entries(numbers).flatMap(([kind, text]) => (text === undefined ? [] : [[kind, Number(text)]])),
-  );
+  const limit = (what: string, text: string | undefined, most: number) =>
+    text === undefined ? null : whole(what, text, 1, most);
+  const quota = {
+    vaults: limit('--vaults', flags.vaults, LIMITS.quota),
+    memory_mib: limit('--memory', flags.memory, LIMITS.quota),
+    clones_per_minute: limit('--clones', flags.clones, LIMITS.quota_clones),
+  };
   await withMesh(flags, async (mesh) => {
     const made = await mesh.tokens.create({
       name: flags.name,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { BadInput, connect } from '@hauki/mesh';
 import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, coreUrl, pairs, within } from '../context.ts';
+import { askedToEnd, collect, common, coreUrl, DRIVERS, oneOf, pairs, whole } from '../context.ts';
 import { type LocalMesh, type Started, startMesh, startNode } from '../local-mesh.ts';
 import { paint } from '../output.ts';
 
@@ -16,8 +16,8 @@ interface NodeFlags {
 }
 
 const nodeOptions = (flags: NodeFlags) => ({
-  ...(flags.driver ? { drivers: flags.driver } : {}),
-  ...(flags.memory ? { memory_mib: Number(flags.memory) } : {}),
+  ...(flags.driver ? { drivers: flags.driver.map((text) => oneOf('--driver', text, DRIVERS)) } : {}),
+  ...(flags.memory === undefined ? {} : { memory_mib: whole('--memory', flags.memory, 1) }),
   ...(flags.meshHost ? { listen_host: flags.meshHost } : {}),
   labels: pairs('--label', flags.label),
 });
@@ -56,8 +56,8 @@ export function upCommands(program: Command): void {
     .option('--logs', 'show the logs of core and nodes here; else they go to hauki.log in the data folder')
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir(), json } = common(command);
-      const count = within('--nodes', flags.nodes, 0, 64);
-      const port = within('--port', flags.port, 0, 65_535);
+      const count = whole('--nodes', flags.nodes, 0, 64);
+      const port = whole('--port', flags.port, 0, 65_535);
       const asked = askedToEnd();
       const mesh = await startMesh({
         data_dir: data,

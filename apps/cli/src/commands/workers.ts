@@ -7,9 +7,11 @@ import {
   type CloneFlags,
   cloneOptions,
   common,
+  given,
   milliseconds,
   openMesh,
   originOf,
+  routingOf,
   withMesh,
   withModuleFlags,
 } from '../context.ts';
@@ -24,8 +26,8 @@ const show = (value: unknown) => {
 
 async function clone(what: string, flags: CloneFlags): Promise<void> {
   const origin = originOf(what);
-  const mesh = await openMesh(flags);
   const options = cloneOptions(flags);
+  const mesh = await openMesh(flags);
   const started = performance.now();
   const ghost = mesh.clone(origin, options);
   const details = await mesh.details(ghost);
@@ -175,16 +177,17 @@ export function workerCommands(program: Command): void {
     .option('--timeout <duration>', 'how long to wait', '60s')
     .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
     .addHelpText('after', '\nExample:\n  hauki call w-abc123 add 2 3\n  hauki call w-abc123 analyze \'{"depth": 2}\'')
-    .action((worker: string, method: string, args: string[], flags, command: Command) =>
-      withMesh(common(command), async (mesh) => {
-        const timeout_ms = milliseconds('--timeout', flags.timeout)!;
-        const ghost = mesh.visit(worker, { timeout_ms, ...(flags.routing ? { routing: flags.routing } : {}) });
+    .action((worker: string, method: string, args: string[], flags, command: Command) => {
+      const timeout_ms = milliseconds('--timeout', flags.timeout, 1)!;
+      const routing = given(flags.routing as string | undefined, routingOf);
+      return withMesh(common(command), async (mesh) => {
+        const ghost = mesh.visit(worker, { timeout_ms, ...(routing ? { routing } : {}) });
         const { methods } = await mesh.details(ghost);
         if (!methods.includes(method)) throw new NoSuchMethod({ method, has: methods });
         const result = await ghost[method]!(...args.map(argument));
         console.log(common(command).json ? JSON.stringify({ result }) : show(result));
-      }),
-    );
+      });
+    });
 
   program
     .command('ps')

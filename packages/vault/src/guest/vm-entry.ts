@@ -60,8 +60,10 @@ scope.setTimeout = timers.setTimeout;
 scope.setInterval = timers.setInterval;
 scope.clearTimeout = timers.clearTimeout;
 scope.clearInterval = timers.clearTimeout;
-scope.AbortController = VmAbortController;
-scope.AbortSignal = VmAbortSignal;
+for (const [name, value] of Object.entries({ AbortController: VmAbortController, AbortSignal: VmAbortSignal })) {
+  Object.defineProperty(value, 'name', { value: name, configurable: true });
+  scope[name] = value;
+}
 // What few workers touch is loaded when one does: it then takes its room and its millisecond there alone.
 const powers: PlatformPowers = { encode: host.encode, decode: host.decode };
 const platform = (): Platform => {
