@@ -126,6 +126,22 @@ describe('a swarm', { skip: ircMissing || missing('lxc') || noNetworks }, () => 
     assert.match(await answer.text(), /this swarm connects to 127\.0\.0\.1:\d+ alone/);
   });
 
+  it('runs a module as a process in its kernel’s sandbox where that is asked for, and says that it has no Python', {
+    timeout: UP_MS,
+  }, async () => {
+    const kernel = 'Microkernel-8';
+    const content = `import { release } from 'node:os'; export default { fetch: () => new Response(typeof release()) };`;
+    await used.mesh.kernels.evolve({ kernel, target_module: 'child', content, driver: 'process', memory_mib: 64 });
+    const answer = await fetch(`${used.local.url}/api/plugins/child/`, {
+      headers: { authorization: `Bearer ${used.local.token}` },
+    });
+    assert.deepEqual([await answer.text(), answer.headers.get('x-hauki-kernel')], ['string', kernel]);
+    await assert.rejects(
+      used.mesh.kernels.evolve({ kernel, target_module: 'snake.py', content: 'router = None' }),
+      /process, which runs no python here \(.*use a kernel outside, hauki kernel --join\)/,
+    );
+  });
+
   it('is gone after `swarm down`, with all that belonged to it', { timeout: UP_MS }, async () => {
     assert.deepEqual(await hauki('swarm', 'down'), { ended: 2 });
     await nothingLeft();

@@ -180,7 +180,7 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
       data_dir: '/tmp/data/kernel',
       id,
       port: KERNEL_PORT,
-      drivers: ['quickjs'],
+      drivers: ['quickjs', 'process'],
       memory_mib: Math.floor(memory_mib / 2),
       core_socket: '/tmp/net/core',
       outside_socket: '/tmp/net/outside',

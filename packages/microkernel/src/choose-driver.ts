@@ -15,7 +15,9 @@ export function chooseDriver(
   const obstacle = (name: string): string | undefined => {
     const offer = drivers[name];
     if (!offer?.available) return `no ${name}: ${offer?.reason ?? 'there is none of that name'}`;
-    return (offer.runtimes ?? ['node']).includes(runtime) ? undefined : `${name}, which runs no ${runtime} here`;
+    return (offer.runtimes ?? ['node']).includes(runtime)
+      ? undefined
+      : `${name}, which runs no ${runtime} here${offer.note ? ` (${offer.note})` : ''}`;
   };
   const names = Object.keys(drivers);
   const fits = [...(before === undefined ? [] : [before]), ...names].find((name) => obstacle(name) === undefined);

@@ -107,7 +107,9 @@ export class Kernel {
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
     const [desk, endings] = [new TicketDesk(), new Endings()];
-    const made = await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers });
+    // Without a network of its own it is in a sandbox.
+    const place = { node_id: node, data_dir: join(data_dir, 'vaults'), contained: dial !== undefined };
+    const made = await createDrivers({ ...place, log, only: options.drivers });
     const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
     const agent: Agent = new Agent({
       node,

@@ -13,6 +13,8 @@ export interface DriverOptions {
   log(line: string, fields?: object): void;
   /** Names to make; all when left out. */
   only?: string[] | undefined;
+  /** This process is in a sandbox itself. */
+  contained?: boolean;
 }
 
 /**
@@ -26,8 +28,8 @@ const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
     return createLxcDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
   },
   quickjs: async () => createQuickjsDriver(),
-  async process({ node_id, data_dir, log, guest, gates }) {
-    return createProcessDriver({ node_id, data_dir, guest_file: await guest(), log, gates });
+  async process({ node_id, data_dir, log, guest, gates, contained = false }) {
+    return createProcessDriver({ node_id, data_dir, guest_file: await guest(), log, gates, contained });
   },
 };
 

@@ -31,6 +31,8 @@ export interface ProcessOptions {
   guest_file: string;
   /** Where read-only roots are staged. */
   stage_dir?: string;
+  /** Whoever starts it is in a sandbox itself, as kernels of a swarm are: its vaults are contained by that. */
+  contained?: boolean;
   /** Does without bubblewrap, as on a machine that has none. */
   without_sandbox?: boolean;
   log?: (line: string, fields?: object) => void;
@@ -51,6 +53,10 @@ const IS_ROOT = process.getuid?.() === 0;
 
 const HELD =
   'A Node process under its permission model, in bubblewrap: namespaces of its own, no network, no capabilities, an allowlist of system calls; a Python worker has all of this but the permission model, and no socket at all; it shares the kernel, so it does not stop an exploit of the kernel itself.';
+const CONTAINED =
+  'Child processes in the sandbox of whoever starts them: contained from the host, not from each other, nor their starter from them.';
+const CONTAINED_NOTE =
+  'contained by its sandbox alone; JavaScript only: for Python use a kernel outside, hauki kernel --join';
 const NOT_HELD =
   'FOR TRUSTED CODE ONLY: a Node process under its permission model and nothing else; there is no wall against code that means harm.';
 
@@ -90,7 +96,8 @@ class ProcessDriver implements Driver {
   }
 
   get isolation(): string {
-    return this.#unsandboxed === undefined ? HELD : `${NOT_HELD} Why: ${this.#unsandboxed}.`;
+    if (this.#unsandboxed === undefined) return HELD;
+    return this.#options.contained ? CONTAINED : `${NOT_HELD} Why: ${this.#unsandboxed}.`;
   }
 
   async probe(): Promise<Offer> {
@@ -112,7 +119,8 @@ class ProcessDriver implements Driver {
     }
     try {
       await this.#trial();
-      return { available: true, note: `for trusted code only: ${this.#unsandboxed}` };
+      const note = this.#options.contained ? CONTAINED_NOTE : `for trusted code only: ${this.#unsandboxed}`;
+      return { available: true, note };
     } catch (error) {
       return { available: false, reason: (error as Error).message };
     }
