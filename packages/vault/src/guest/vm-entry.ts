@@ -31,6 +31,8 @@ export interface VmBridge {
   open(channel: number, role: TicketRole, tagged: number, session: string): void;
   closed(channel: number, reason: string): void;
   fire(timer: number): void;
+  /** A promise was rejected unheard (1), or has been heard since (0); 2: that was all of a turn. */
+  stray(what: number, promise?: object, reason?: unknown): void;
 }
 
 /** The guest as the thread sees it over channel 0. */
@@ -97,6 +99,8 @@ const channel = (number: number): PortTransport => {
 };
 
 let inside: Inside | undefined;
+const strays = new Map<object, unknown>();
+let write_log: (level: string, values: unknown[]) => void = () => {};
 const control: VmControl = {
   async load(setup) {
     const outside = outsideOver(session);
@@ -104,6 +108,7 @@ const control: VmControl = {
       respond: (fetched) => platform().fetched(fetched),
       pack: (body) => platform().pack(body),
     });
+    write_log = context.write_log;
     Object.assign(scope, {
       hauki: context,
       fetch: context.fetch,
@@ -145,5 +150,14 @@ const bridge: VmBridge = {
     channels.delete(number);
   },
   fire: (timer) => timers.fire(timer),
+  stray(what, promise, reason) {
+    if (what === 0) strays.delete(promise!);
+    else if (what === 1) strays.set(promise!, reason);
+    else {
+      // As in Node's vaults: the worker's own affair, which is logged.
+      for (const unheard of strays.values()) write_log('error', ['unhandled rejection:', unheard]);
+      strays.clear();
+    }
+  },
 };
 scope.__vm = bridge;

@@ -23,6 +23,7 @@ import { RANDOM_BYTES, STACK_BYTES, WAITING, YIELD_AFTER_MS } from './limits.ts'
 import { moduleLoader, told } from './loader.ts';
 import type { Used } from './messages.ts';
 import type { Meter } from './meter.ts';
+import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
 import { Turn } from './turn.ts';
 
@@ -94,6 +95,7 @@ export class Vm {
   #waiting: Waiting[] = [];
   #waiting_bytes = 0;
   #lent: JSValueHandle | undefined;
+  readonly #strays = new Strays();
   readonly #timers = new VmTimers((id) => this.#enter('fire', id));
   readonly #channels = new Map<number, Transport>();
   readonly #control = portTransport((text, bytes) =>
@@ -112,6 +114,7 @@ export class Vm {
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
       interruptHandler: () => this.#turn.stops(),
+      onUnhandledRejection: this.#strays.hear,
       wasi: (memory) => ({
         clock_time_get: (clock, _precision, at) => {
           new DataView(memory.buffer).setBigUint64(at, this.#clock_ns(clock), true);
@@ -296,6 +299,7 @@ export class Vm {
     try {
       run();
       this.#jobs();
+      if (!this.#turn.overran && this.#strays.tell(this.#vm, this.#bridge.stray)) this.#jobs();
     } catch (error) {
       // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
       const escaped = error instanceof WebAssembly.RuntimeError || (error as object).constructor === RangeError;
