@@ -10,6 +10,7 @@ import type { Inside, Outside } from '../../guest/guest.ts';
 import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import type { VmControl } from '../../guest/vm-entry.ts';
+import { decoded } from './decoded.ts';
 import {
   ENTRIES,
   type Entry,
@@ -94,6 +95,8 @@ export class Vm {
   #queued_bytes = 0;
   #waiting: Waiting[] = [];
   #waiting_bytes = 0;
+  /** As it was last seen, also when its memory is gone. */
+  #memory_bytes = 0;
   #lent: JSValueHandle | undefined;
   readonly #strays = new Strays();
   readonly #timers = new VmTimers((id) => this.#enter('fire', id));
@@ -225,13 +228,14 @@ export class Vm {
   used(): Used {
     const { memory_bytes: whole, pages } = this.#options.image;
     // What lies untouched since its birth, most of its stack, takes no memory.
-    const memory_bytes = this.#over ? 0 : this.#vm._getMemory().buffer.byteLength - whole + pages.length;
-    return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes };
+    if (!this.#over) this.#memory_bytes = this.#vm._getMemory().buffer.byteLength - whole + pages.length;
+    return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes: this.#memory_bytes };
   }
 
   /** Frees everything; nothing runs inside afterwards. */
   dispose(): void {
     if (this.#over) return;
+    this.used();
     this.#over = true;
     this.#timers.clear();
     this.#waiting = [];
@@ -391,10 +395,4 @@ export class Vm {
     this.#lent = handle;
     return handle;
   }
-}
-
-/** Text of bytes, by one of the two encodings that the platform offers. */
-function decoded(bytes: JSValueHandle, encoding: JSValueHandle, fatal: boolean, ignoreBOM: boolean): string {
-  const label = encoding.toString() === 'utf-16le' ? 'utf-16le' : 'utf-8';
-  return new TextDecoder(label, { fatal, ignoreBOM }).decode(bytes.toArrayBuffer());
 }
