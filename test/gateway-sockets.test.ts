@@ -4,10 +4,20 @@ import { once } from 'node:events';
 import { before, describe, it } from 'node:test';
 import type { StartedKernel } from '@hauki/cli';
 import { connectKernel } from '@hauki/mesh';
-import type { WebSocket } from 'ws';
+import { WebSocket } from 'ws';
 import { useJoinedKernels } from './support/kernel.ts';
 import { until, useMesh } from './support/mesh.ts';
-import { assertEchoes, ECHO, openSocket, rawHandshake, refusal, reply } from './support/sockets.ts';
+import {
+  assertEchoes,
+  assertSpeaks,
+  assertTakesPages,
+  ECHO,
+  openSocket,
+  rawHandshake,
+  refusal,
+  reply,
+  SPEAKER,
+} from './support/sockets.ts';
 
 describe('WebSockets through the gateway', () => {
   const used = useMesh({ nodes: [] });
@@ -66,7 +76,7 @@ describe('WebSockets through the gateway', () => {
     const { url, token } = used.local;
     const authorization = `Bearer ${token}`;
     const at = `${url}/api/plugins/echo/`;
-    assert.equal(await refusal(at), 401);
+    assert.equal(await refusal(at, { authorization: 'Bearer wrong' }), 401);
     assert.equal(await refusal(at, { authorization, origin: 'http://elsewhere.example' }), 403);
     const { token: reader } = await used.mesh.tokens.create({ name: 'reader', scopes: ['read'] });
     assert.equal(await refusal(at, { authorization: `Bearer ${reader}` }), 403);
@@ -96,6 +106,33 @@ describe('WebSockets through the gateway', () => {
     const { socket, heard } = await raw('headers/a?b=c');
     await until('the first message came', () => heard().includes('/a?b=c,,/api/plugins/headers'));
     socket.destroy();
+  });
+
+  it('have the module’s subprotocol, end with its code, and are opened to pages as by the kernel itself', async () => {
+    await used.mesh.kernels.evolve({ target_module: 'speaker', content: SPEAKER, replicas: 1 });
+    await assertSpeaks(used.local, 'speaker/');
+    await assertTakesPages(used.local, 'speaker/');
+    await quiet('speaker');
+  });
+
+  it('end with the token of a page too, and need one of a scope that may call', async () => {
+    const open = async (token: string) => {
+      const socket = new WebSocket(`${used.local.url.replace('http', 'ws')}/api/plugins/echo/`);
+      await once(socket, 'open');
+      const closed = once(socket, 'close');
+      const said = String(await reply(socket, JSON.stringify({ token })));
+      return { socket, closed, said };
+    };
+    const { token: reader } = await used.mesh.tokens.create({ name: 'page-reader', scopes: ['read'] });
+    const refused = await open(reader);
+    assert.match(refused.said, /"Forbidden"/);
+    assert.equal((await refused.closed)[0], 4403);
+    const { token, id } = await used.mesh.tokens.create({ name: 'page', scopes: ['evolve'] });
+    const { socket, closed } = await open(token);
+    assert.equal(await reply(socket, 'here'), 'echo here');
+    await used.mesh.tokens.revoke(id);
+    await closed;
+    await quiet();
   });
 
   it('end with the token', async () => {

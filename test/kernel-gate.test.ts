@@ -170,11 +170,13 @@ describe('the gate of a kernel', () => {
       'a\n',
       'x.exe',
       'constructor.',
+      'a'.repeat(49),
+      'a'.repeat(1_000),
     ];
     for (const target_module of names)
       await assert.rejects(
         kernel.door.evolve({ target_module, content: NEIGHBOUR }),
-        (error) => isError(error, BadInput),
+        (error) => isError(error, EvolveRejected) && error.fields.stage === 'name',
         target_module,
       );
     const aliases = [

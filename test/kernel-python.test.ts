@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { useKernel } from './support/kernel.ts';
 import { missing, until } from './support/mesh.ts';
 import { NOTES, no_fastapi, PLAIN, rejected } from './support/python-modules.ts';
-import { assertEchoes, openSocket, refusal } from './support/sockets.ts';
+import { assertEchoes, assertSpeaks, openSocket, refusal } from './support/sockets.ts';
 
 for (const driver of ['lxc', 'process'] as const)
   describe(`modules in Python, with ${driver} vaults`, { skip: missing(driver) || no_fastapi }, () => {
@@ -276,5 +276,31 @@ async def echo(socket: WebSocket):
       await assertEchoes(await openSocket(kernel.process, 'sockets/echo'));
       const authorization = `Bearer ${kernel.process.token}`;
       assert.equal(await refusal(`${kernel.process.url}/api/plugins/sockets/nothing`, { authorization }), 403);
+      await evolve(
+        'speaker.py',
+        `
+from fastapi import APIRouter, WebSocket, Response
+router = APIRouter()
+closes = []
+@router.get("/")
+def told(): return closes
+@router.websocket("/")
+async def speak(socket: WebSocket):
+    await socket.accept(subprotocol="chat.v2" if "chat.v2" in socket.scope["subprotocols"] else None)
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return closes.append([message["code"], message.get("reason", ""), message["code"] != 1006])
+        verb, _, rest = message["text"].partition(" ")
+        code, _, reason = rest.partition(" ")
+        if verb != "close":
+            await socket.send_text(message["text"])
+        elif not 3000 <= int(code) <= 4999 or len(reason) > 123:
+            await socket.send_text("TypeError")
+        else:
+            return await socket.close(int(code), reason)
+`,
+      );
+      await assertSpeaks(kernel.process, 'speaker/');
     });
   });

@@ -20,6 +20,8 @@ const MODULE = `
       case '/throw': throw new Error('on purpose');
       case '/waits': return new Promise(() => {});
       case '/streams': return new Response(first());
+      case '/sized': return new Response(request.method === 'HEAD' ? null : 'x'.repeat(20), { headers: { 'content-length': '20' } });
+      case '/none': return new Response(null, { status: 204 });
       case '/told': return Response.json(told);
     }
     return new Response(pathname);
@@ -100,6 +102,22 @@ for (const driver of DRIVERS)
         return told.includes('/waits') && told.includes('/streams');
       });
       assert.equal((await kernel.json('edge/told')).length, 2);
+    });
+
+    it('of HEAD are told the length that GET would have, and 204 has none', async () => {
+      for (const [method, path, status, length] of [
+        ['HEAD', 'sized', 200, '20'],
+        ['GET', 'sized', 200, '20'],
+        ['HEAD', 'plain', 200, '6'],
+        ['GET', 'none', 204, null],
+        ['HEAD', 'none', 204, null],
+      ] as const) {
+        const answer = await kernel.get(`edge/${path}`, { method });
+        assert.deepEqual([answer.status, answer.headers.get('content-length')], [status, length], `${method} ${path}`);
+        assert.equal((await answer.text()).length, method === 'HEAD' ? 0 : Number(length));
+      }
+      const endless = await kernel.get('edge/streams', { method: 'HEAD' });
+      assert.deepEqual([endless.status, await endless.text()], [200, '']);
     });
 
     it('that fail are traced to their source as well', async () => {

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { BadInput, EditRefused, EvolveRejected, isError, ModuleUnknown } from '@hauki/mesh';
 import { useKernel } from './support/kernel.ts';
 import { DRIVERS, missing, until } from './support/mesh.ts';
-import { assertEchoes, ECHO, openSocket, refusal } from './support/sockets.ts';
+import { assertEchoes, assertSpeaks, assertTakesPages, ECHO, openSocket, refusal, SPEAKER } from './support/sockets.ts';
 
 const answers = (text: string) => `export default { fetch: () => new Response(${JSON.stringify(text)}) };`;
 const rejected = (stage: string, why: RegExp) => (error: unknown) => {
@@ -112,7 +112,11 @@ for (const driver of DRIVERS)
         assert.ok(isError(error, EvolveRejected));
         return /told/.test(error.fields.log ?? '');
       });
-      await assert.rejects(evolve(''), (error) => isError(error, BadInput));
+      await assert.rejects(evolve(''), rejected('size', /it is empty/));
+      await assert.rejects(
+        evolve(`//${'x'.repeat(2 ** 22)}`),
+        rejected('size', /has 4194306 bytes, and may have 4194304/),
+      );
       assert.equal(await text('safe/'), 'safe');
       assert.deepEqual(
         (await kernel.door.versions('safe')).map(({ version }) => version),
@@ -273,10 +277,15 @@ for (const driver of DRIVERS)
           () => false,
         ),
       );
-      assert.equal(await refusal(`${kernel.process.url}/api/plugins/sockets/x`), 401);
       await kernel.door.evolve({ target_module: 'deaf', content: answers('no sockets here') });
       const authorization = `Bearer ${kernel.process.token}`;
       assert.equal(await refusal(`${kernel.process.url}/api/plugins/deaf/`, { authorization }), 200);
+    });
+
+    it('passes on subprotocols and how a WebSocket was closed, and takes pages by their first message', async () => {
+      await kernel.door.evolve({ target_module: 'speaker', content: SPEAKER });
+      await assertSpeaks(kernel.process, 'speaker/');
+      await assertTakesPages(kernel.process, 'speaker/');
     });
 
     it('lets two versions serve side by side, one of them by header only', async () => {

@@ -162,6 +162,22 @@ for (const driver of DRIVERS)
       assert.match(await promise, /no longer/);
     });
 
+    it('carry texts up to what a message holds, refuse longer ones, and the worker lives on', async () => {
+      await using echo = await clone({
+        source: `export const repeat = (text, times) => text.repeat(times); export const length = (text) => text.length;`,
+      });
+      assert.equal((await echo.repeat('x', 8_000_000)).length, 8_000_000);
+      assert.equal((await echo.repeat('ab ü ', 1_300_000)).length, 6_500_000);
+      assert.equal(await echo.length('ü'.repeat(4_000_000)), 4_000_000);
+      for (const [text, times] of [
+        ['x', 8_400_000],
+        ['ü', 4_200_000],
+      ] as const)
+        await assert.rejects(echo.repeat(text, times), { name: 'TooLarge' });
+      await assert.rejects(echo.length('ü'.repeat(4_200_000)), { name: 'TooLarge' });
+      assert.equal(await echo.length('still there'), 11);
+    });
+
     it('go from one worker to another through the script', async () => {
       await using shop = await clone({ source: SHOP });
       await using other = await clone({

@@ -246,11 +246,12 @@ export const REJECTED: Rejected[] = [
   },
   {
     name: 'loops for ever in its test',
-    cells: vm,
-    source: serving('for (;;);'),
-    more: { tests: test },
+    cells: both,
+    source: serving('for (; request.url.endsWith("/ever"); ); return new Response("x");'),
+    more: { tests: ['/', '/ever', '/after'].map((path) => ({ path, expect: {} })) },
     stage: /^tests$/,
-    why: /./,
+    // No other test is told to have failed.
+    why: /stage tests: GET \/ever: it did not end within (its time: [^;]*|10000 ms, and answered nothing else since)\. Nothing was changed/,
   },
   {
     name: 'answers its test with a body that never ends',
@@ -258,7 +259,7 @@ export const REJECTED: Rejected[] = [
     source: serving('return new Response(new ReadableStream({ pull() { return new Promise(() => {}) } }));'),
     more: { tests: test },
     stage: /^tests$/,
-    why: /had not answered/,
+    why: /GET \/: it did not end within 10000 ms/,
   },
   {
     name: 'gives a test a thenable that never settles',
@@ -266,7 +267,7 @@ export const REJECTED: Rejected[] = [
     source: 'export default { fetch: () => ({ then() {} }) };',
     more: { tests: test },
     stage: /^tests$/,
-    why: /had not answered/,
+    why: /GET \/: it did not end within 10000 ms/,
   },
   { name: 'ends its process as it loads', cells: node, source: `process.exit(0); ${fine}`, stage: /^load$/, why: /./ },
   {

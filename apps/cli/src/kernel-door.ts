@@ -13,6 +13,9 @@ export interface KernelFlags extends Common {
 
 const DEFAULT_URL = 'http://127.0.0.1:8881';
 
+/** Whether this is a kernel of the mesh, as it is called there; anything else is a URL. */
+export const isKernelName = (to: string | undefined): boolean => /^(?:Microkernel-)?[a-z0-9-]{1,16}$/.test(to ?? '');
+
 export const withKernel = (command: Command) =>
   command
     .option('--to <kernel>', `its URL; default: HAUKI_KERNEL, else ${DEFAULT_URL}`)

@@ -1,10 +1,11 @@
 /**
- * One commit for all writes of a turn of the event loop.
+ * One commit, and one sync of the disk, for all writes that come while the one before is under way.
  *
- * What always holds: a work resolves after the commit that holds it has returned (WAL, synchronous=FULL: after its
- * fsync); the works of one commit take effect in the order they were called, all or none of them, except those that
- * threw `CompareFailed`, which must have changed nothing by then. Committing together is what makes many small durable
- * writes affordable; it blocks the process for one fsync per turn.
+ * What always holds: a work resolves after the commit that holds it is on the disk; the works of one commit take effect
+ * in the order they were called, all or none of them, except those that threw `CompareFailed`, which must have changed
+ * nothing by then; nobody reads what is not on the disk yet (`settled`). SQLite itself syncs nothing: its log is synced
+ * after each commit, and its pages before the log is begun anew, both in a thread of the system's, so that a slow disk
+ * holds up those who write and nobody else.
  */
 import type { DatabaseSync } from 'node:sqlite';
 import { Overloaded, StorageFailed } from '@hauki/protocol';
@@ -15,8 +16,16 @@ export interface CommitQueue {
   /** Runs `work` within the next commit. `committed` is called, in order, before the promise resolves. */
   run<T>(work: () => T, committed?: (result: T) => void): Promise<T>;
   checkOpen(): void;
-  /** Commits what waits; nothing is taken after that. The database stays open. */
-  close(): void;
+  /** To be awaited before reading: resolves when the last commit is on the disk. Rejects as `checkOpen` throws. */
+  settled(): Promise<void>;
+  /** Commits what waits; nothing is taken from now on. The database stays open. */
+  close(): Promise<void>;
+}
+
+/** Make a database's two files durable, without blocking. */
+export interface DiskSync {
+  log(): Promise<void>;
+  pages(): Promise<void>;
 }
 
 interface Waiting {
@@ -26,15 +35,19 @@ interface Waiting {
   reject(thrown: Error): void;
 }
 
-export function openCommitQueue(db: DatabaseSync): CommitQueue {
+/** `db`: in WAL mode, with `synchronous = OFF` and no checkpoints of its own. */
+export function openCommitQueue(db: DatabaseSync, disk: DiskSync): CommitQueue {
   const [begin, end] = [db.prepare('BEGIN IMMEDIATE'), db.prepare('COMMIT')];
+  const [look, checkpoint] = [db.prepare('PRAGMA wal_checkpoint(NOOP)'), db.prepare('PRAGMA wal_checkpoint(PASSIVE)')];
   let waiting: Waiting[] = [];
+  let running: Promise<void> | undefined;
+  let durable: Promise<void> | undefined;
   let closed = false;
+  /** What the disk refused: what it has by then is not known, so that nothing is read or written any more. */
+  let broken: Error | undefined;
 
-  function flush(): void {
-    const works = waiting;
-    waiting = [];
-    if (works.length === 0) return;
+  /** Commits these works; gives what tells them of it, once it is durable. */
+  function commit(works: readonly Waiting[]): (() => void)[] | undefined {
     const settle: (() => void)[] = [];
     try {
       begin.run();
@@ -51,34 +64,88 @@ export function openCommitQueue(db: DatabaseSync): CommitQueue {
         }
       }
       end.run();
+      return settle;
     } catch (thrown) {
       // On a full disk SQLite may have rolled back by itself.
       if (db.isTransaction) db.exec('ROLLBACK');
       const failed = storageFailed('writing to the database', thrown);
       for (const { reject } of works) reject(failed);
-      return;
+      return undefined;
     }
-    for (const tell of settle) tell();
+  }
+
+  /** Frees the log for new commits when it has grown. All of it is durable by now. */
+  async function shorten(): Promise<void> {
+    const { log, checkpointed } = look.get() as { log: number; checkpointed: number };
+    if (log - checkpointed < BACKPLANE_LIMITS.log_pages) return;
+    try {
+      checkpoint.get();
+    } catch {
+      return; // a full disk: the log goes on, and this is tried again after the next commit
+    }
+    // The next commit may write over the log: until then the pages must be on the disk by themselves.
+    await disk.pages();
+  }
+
+  async function flush(): Promise<void> {
+    while (waiting.length > 0) {
+      const works = waiting;
+      waiting = [];
+      if (broken) {
+        for (const { reject } of works) reject(broken);
+        continue;
+      }
+      const settle = commit(works);
+      if (!settle) continue;
+      try {
+        const synced = disk.log();
+        durable = synced.catch(() => {});
+        await synced;
+        durable = undefined;
+        for (const tell of settle) tell();
+        await shorten();
+      } catch (thrown) {
+        broken = storageFailed('writing to the disk', thrown);
+        durable = undefined;
+        for (const { reject } of works) reject(broken); // those that have resolved stay so
+      }
+    }
+  }
+
+  function start(): void {
+    running ??= flush().finally(() => {
+      running = undefined;
+      if (waiting.length > 0) start();
+    });
   }
 
   function checkOpen(): void {
     if (closed) throw new StorageFailed({ what: 'the store is closed' });
+    if (broken) throw broken;
   }
 
   return {
     checkOpen,
+    async settled() {
+      checkOpen();
+      if (!durable) return;
+      await durable;
+      checkOpen();
+    },
     async run(work, committed) {
       checkOpen();
       const limit = BACKPLANE_LIMITS.waiting_writes;
       if (waiting.length >= limit) throw new Overloaded({ what: 'writes to the store', limit });
       return new Promise((resolve, reject) => {
-        if (waiting.length === 0) setImmediate(flush);
+        // Those who write in the same turn go together.
+        if (waiting.length === 0 && !running) setImmediate(start);
         waiting.push({ work, committed, resolve, reject });
       });
     },
-    close() {
-      flush();
+    async close() {
       closed = true;
+      start();
+      await running;
     },
   };
 }

@@ -95,8 +95,8 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
     checkNamespace(namespace);
     return {
       async get(key) {
-        queue.checkOpen();
         checkKey(key);
+        await queue.settled();
         return reading(() => {
           const row = read.get(namespace, key);
           return row && { value: row.value as string, revision: row.revision as number };
@@ -115,11 +115,11 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
       },
 
       async list(prefix, { limit = BACKPLANE_LIMITS.page_entries, after = '' } = {}) {
-        queue.checkOpen();
         if (prefix !== '') checkKey(prefix);
         if (after !== '') checkKey(after);
         if (!Number.isSafeInteger(limit) || limit < 1) throw new BadInput({ what: 'limit', why: 'it is not above 0' });
         const most = Math.min(limit, BACKPLANE_LIMITS.page_entries);
+        await queue.settled();
         // No key holds a NUL: this is the least that can come after `after`.
         const behind = after === '' ? '' : `${after}\0`;
         const from = Buffer.compare(Buffer.from(behind), Buffer.from(prefix)) > 0 ? behind : prefix;
@@ -141,7 +141,7 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
       },
 
       async revision() {
-        queue.checkOpen();
+        await queue.settled();
         return reading(() => newest(namespace));
       },
 

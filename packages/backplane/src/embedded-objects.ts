@@ -213,14 +213,14 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
   const rowSize = (digest: string) => measure.get(rowOf(digest))?.bytes as number | undefined;
 
   async function size(digest: string): Promise<number | undefined> {
-    queue.checkOpen();
     checkDigest(digest);
+    await queue.settled();
     return rowSize(digest) ?? (await fileSize(digest));
   }
 
   async function get(digest: string): Promise<Uint8Array | undefined> {
-    queue.checkOpen();
     checkDigest(digest);
+    await queue.settled();
     const row = select.get(rowOf(digest))?.bytes as Uint8Array | undefined;
     if (row) {
       if (sha256(row) === digest) return row;
@@ -244,8 +244,8 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
   const putAside = (digest: string) => rename(fileOf(digest), `${fileOf(digest)}.damaged`).catch(() => {});
 
   async function* read(digest: string, { start = 0, end = Infinity } = {}): AsyncGenerator<Uint8Array> {
-    queue.checkOpen();
     checkDigest(digest);
+    await queue.settled();
     const row = select.get(rowOf(digest))?.bytes as Uint8Array | undefined;
     if (row) {
       if (sha256(row) !== digest) throw new StorageFailed({ what: `the object ${digest} is damaged` });

@@ -3,13 +3,15 @@
  * small objects, files for larger ones.
  *
  * What always holds: SQLite's exclusive lock on `kv.sqlite` is the folder's lock; the kernel lets go of it when the
- * process ends, however it ends, so no lock is ever stale. The objects are touched only by who holds it.
+ * process ends, however it ends, so no lock is ever stale. The objects are touched only by who holds it. POSIX drops the
+ * lock when this process closes any descriptor of `kv.sqlite`: the one that syncs it stays open until SQLite has closed.
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, fdatasync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { promisify } from 'node:util';
 import { StorageFailed } from '@hauki/protocol';
-import { openCommitQueue } from './commit-queue.ts';
+import { type DiskSync, openCommitQueue } from './commit-queue.ts';
 import { syncFolder } from './durable.ts';
 import { openSqliteKeyValues } from './embedded-kv.ts';
 import { openObjects } from './embedded-objects.ts';
@@ -27,10 +29,14 @@ export async function openEmbedded(
 ): Promise<Backplane> {
   const root = resolve(folder);
   const db = openDatabase(root, wait_ms);
+  let disk: ReturnType<typeof openDisk> | undefined;
   try {
-    const queue = openCommitQueue(db);
+    disk = openDisk(root);
+    const queue = openCommitQueue(db, disk);
     const keys = openSqliteKeyValues(db, queue);
     const objects = await openObjects(join(root, 'objects'), db, queue);
+    // The tables may be new.
+    await disk.log();
     await syncFolder(root);
     let closing: Promise<void> | undefined;
     return {
@@ -39,17 +45,47 @@ export async function openEmbedded(
       commit: (writes, prepared = []) => keys.commit(writes, () => objects.keep(prepared)),
       close() {
         closing ??= (async () => {
-          queue.close();
+          await queue.close();
           keys.close();
           await objects.close();
-          db.close();
+          closeDatabase(db, disk);
         })();
         return closing;
       },
     };
   } catch (thrown) {
-    db.close();
+    closeDatabase(db, disk);
     throw storageFailed(`opening ${root}`, thrown);
+  }
+}
+
+/** Descriptors of the database's two files, by which they are synced. */
+function openDisk(root: string): DiskSync & Disposable {
+  const sync = promisify(fdatasync);
+  const open: number[] = [];
+  const file = (name: string) => {
+    const fd = openSync(join(root, name), 'r+');
+    open.push(fd);
+    return () => sync(fd);
+  };
+  const close = () => {
+    for (const fd of open.splice(0)) closeSync(fd);
+  };
+  try {
+    return { pages: file('kv.sqlite'), log: file('kv.sqlite-wal'), [Symbol.dispose]: close };
+  } catch (thrown) {
+    close();
+    throw thrown;
+  }
+}
+
+/** SQLite moves its log into the database then, and removes it: it must sync by itself. */
+function closeDatabase(db: DatabaseSync, disk: Disposable | undefined): void {
+  try {
+    db.exec('PRAGMA synchronous = FULL;');
+    db.close();
+  } finally {
+    disk?.[Symbol.dispose]();
   }
 }
 
@@ -61,9 +97,9 @@ function openDatabase(root: string, wait_ms: number): DatabaseSync {
     db = new DatabaseSync(join(root, 'kv.sqlite'), { timeout: wait_ms });
     // Exclusive before WAL: the lock then covers the whole life of the connection, and no shared memory is needed.
     db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
-    // A small commit touches pages of several tables: 16 MiB of log between checkpoints keeps those rare.
-    db.exec('PRAGMA wal_autocheckpoint = 4000;');
     db.exec('BEGIN EXCLUSIVE; COMMIT;');
+    // From here on the disk is synced, and the log shortened, by the commit queue.
+    db.exec('PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0;');
     writeFileSync(owner, `${process.pid}\n`); // only for the message below; the lock is SQLite's
     return db;
   } catch (thrown) {

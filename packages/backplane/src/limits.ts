@@ -36,6 +36,8 @@ export const BACKPLANE_LIMITS = {
   remembered_chars: 4 * 1024 * 1024,
   /** Watchers of one namespace. They share what is remembered, so each costs little more than its connection. */
   watchers: 1024,
+  /** Pages of SQLite's log (4 KiB) that are copied to their places at once: so many take the process about 5 ms. */
+  log_pages: 1_000,
   /** Writes that wait for one commit. Beyond it `put` is refused, since the disk is slower than the callers. */
   waiting_writes: 10_000,
   /** How long opening waits for a predecessor that is just ending. It blocks the process, so it is short. */

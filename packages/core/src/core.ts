@@ -27,7 +27,7 @@ import {
 } from '@hauki/protocol';
 import { readably } from '@hauki/protocol/schema-refusal';
 import { randomText } from '@hauki/rpc';
-import { readDirectly, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
+import { readDirectly, Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { Callers } from './callers.ts';
@@ -249,13 +249,15 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     heldBy(principal, socket);
   };
 
+  const strangers = new Strangers();
   const websockets = new WebSocketDoor({
     relay,
+    strangers,
     admit: (worker, by, socket) =>
       admitCaller(typeof by === 'string' ? auth.bearer(by) : auth.authenticate(by), worker, socket),
   });
 
-  const gatewaySockets = new GatewaySockets({ kernels, auth, hold: heldBy });
+  const gatewaySockets = new GatewaySockets({ kernels, auth, strangers, hold: heldBy });
 
   const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
     socket.on('error', () => socket.destroy());

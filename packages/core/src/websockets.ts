@@ -9,12 +9,13 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { InternalError, LIMITS, MeshError, toWire, Unauthorised } from '@hauki/protocol';
-import { acceptWebSocket, type ServedWebSocket } from '@hauki/rpc/node';
+import { InternalError, LIMITS, MeshError, toWire } from '@hauki/protocol';
+import { acceptWebSocket, type Strangers } from '@hauki/rpc/node';
 import type { Relay } from './relay.ts';
 
 export interface WebSocketPowers {
   relay: Relay;
+  strangers: Strangers;
   /**
    * Throws a typed error unless this token, or this request's header, may call the worker, and there is one. The
    * connection ends with the token.
@@ -22,13 +23,8 @@ export interface WebSocketPowers {
   admit(worker: string, by: string | IncomingMessage, socket: Duplex): void;
 }
 
-/** Closed to make room for another stranger: "try again later" (IANA's registry of close codes). */
-const TRY_AGAIN = 1013;
-
 export class WebSocketDoor {
   readonly #powers: WebSocketPowers;
-  /** Who has not sent a token yet, the oldest first. */
-  readonly #strangers = new Set<ServedWebSocket>();
 
   constructor(powers: WebSocketPowers) {
     this.#powers = powers;
@@ -36,14 +32,15 @@ export class WebSocketDoor {
 
   /** Serves one upgrade to its end. Rejects when it is to be refused in HTTP. */
   async serve(worker: string, request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const { relay, admit } = this.#powers;
+    const { relay, strangers, admit } = this.#powers;
     if (request.headers.authorization !== undefined) {
       admit(worker, request, socket);
       return relay.splice(worker, async () => (await acceptWebSocket(request, socket, head)).stream());
     }
     const client = await acceptWebSocket(request, socket, head);
+    const first = () => client.firstText(LIMITS.handshake_bytes, LIMITS.handshake_ms);
     try {
-      admit(worker, await this.#token(client), socket);
+      admit(worker, await strangers.token(client, first), socket);
       await relay.splice(worker, () => {
         client.say('{"status":"success"}');
         return client.stream();
@@ -52,26 +49,6 @@ export class WebSocketDoor {
       const wire = error instanceof MeshError ? error : new InternalError({ why: 'the upgrade failed' });
       client.say(JSON.stringify({ status: 'error', error: toWire(wire) }));
       client.close(4000 + wire.status, wire.name);
-    }
-  }
-
-  async #token(client: ServedWebSocket): Promise<string> {
-    this.#strangers.add(client);
-    if (this.#strangers.size > LIMITS.strangers)
-      for (const oldest of this.#strangers) {
-        this.#strangers.delete(oldest);
-        oldest.close(TRY_AGAIN, 'others want in');
-        break;
-      }
-    try {
-      const { token } = JSON.parse(await client.firstText(LIMITS.handshake_bytes, LIMITS.handshake_ms)) ?? {};
-      if (typeof token === 'string' && /^[\x21-\x7e]{1,256}$/.test(token)) return token;
-      throw new SyntaxError();
-    } catch (error) {
-      if (!(error instanceof SyntaxError)) throw error;
-      throw new Unauthorised({ why: 'The first message is to be {"token": "…"}. `hauki token` prints it' });
-    } finally {
-      this.#strangers.delete(client);
     }
   }
 }

@@ -7,6 +7,7 @@ import type {
   KernelStatus,
   ModuleSummary,
   ModuleView,
+  Removed,
   RolledOut,
   RolloutRequest,
   VersionFacts,
@@ -22,6 +23,8 @@ export interface Kernels {
   list(): Promise<(KernelInfo & { since: number; modules: ModuleSummary[] })[]>;
   /** Evolves a module on one kernel or several, in waves; the first wave that fails takes all back. */
   evolve(request: RolloutRequest): Promise<RolledOut>;
+  /** Removes a module from the kernel that is named, or from all that hold it; what it has begun it finishes. */
+  remove(module: string, kernel?: string): Promise<Removed>;
 }
 
 export function meshKernels(core: CoreClient): Kernels {
@@ -36,6 +39,10 @@ export function meshKernels(core: CoreClient): Kernels {
       const waves = Math.max(1, Math.ceil(count / wave));
       return core.request('POST', '/api/evolve_plugin', request, EVOLVE_MS + waves * watch_ms);
     },
+    remove(module, kernel) {
+      const query = kernel === undefined ? '' : `?kernel=${encodeURIComponent(kernel)}`;
+      return core.request('DELETE', `/api/v2/modules/${encodeURIComponent(module)}${query}`, undefined, EVOLVE_MS);
+    },
   };
 }
 
@@ -44,7 +51,7 @@ export interface KernelDoor {
   status(): Promise<KernelStatus>;
   /**
    * Posts a module, or edits of one. Resolves when it serves. Rejects with EvolveRejected (stage, why, line, log),
-   * EditRefused, BadInput, TooLarge; then nothing has changed.
+   * EditRefused, BadInput; then nothing has changed.
    */
   evolve(request: EvolveRequest): Promise<Evolved>;
   /** An earlier version serves again; the last good one where none is named. */

@@ -68,7 +68,7 @@ export function services(core: CoreClient, moduleOf: ModuleOf, workerOf: WorkerO
       yield* (await load()).events(options);
     },
     volumes: later((all: Services) => all.volumes, 'list', 'delete'),
-    kernels: later((all: Services) => all.kernels, 'list', 'evolve'),
+    kernels: later((all: Services) => all.kernels, 'list', 'evolve', 'remove'),
     tokens: later((all: Services) => all.tokens, 'create', 'list', 'revoke', 'self'),
   };
 }

@@ -136,7 +136,17 @@ export const powers: Powers = {
   },
 
   onIdle(run) {
-    process.on('beforeExit', run);
-    return () => process.off('beforeExit', run);
+    if (at_idle.size === 0) process.on('beforeExit', idle);
+    at_idle.add(run);
+    return () => {
+      at_idle.delete(run);
+      if (at_idle.size === 0) process.off('beforeExit', idle);
+    };
   },
+};
+
+/** One listener for all meshes of the process: Node warns where there are more than ten. */
+const at_idle = new Set<() => void>();
+const idle = () => {
+  for (const run of at_idle) run();
 };

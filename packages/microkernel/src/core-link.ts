@@ -208,7 +208,9 @@ export class CoreLink {
       dispatch: (method, params, from, call) => {
         if (!Array.isArray(params)) return others(method, params, from, call);
         if (method === 'fetch') return fetch(params as Fetch, new Leaving(call));
-        if (method === 'lateAnswer') return gatheredOf(params[0]).lateAnswer(params[1], params[2], call);
+        // The module may have been removed since: what it has begun it answers.
+        if (method === 'lateAnswer')
+          return (gathered.get(params[0]) ?? gatheredOf(params[0])).lateAnswer(params[1], params[2], call);
         return others(method, params, from, call);
       },
       timeout_ms: LIMITS.handshake_ms,

@@ -3,7 +3,6 @@
  * and the answer says which stage, why, at which line, and what the module logged.
  */
 import {
-  BadInput,
   describe,
   EvolveRejected,
   type Grants,
@@ -13,7 +12,6 @@ import {
   MeshError,
   type Report,
   SourceRejected,
-  TooLarge,
   type Trial,
 } from '@hauki/protocol';
 import { type Instance, type InstanceSpec, lineOf, type PluginHost } from './instance.ts';
@@ -26,13 +24,12 @@ export interface Staged {
   report: Report;
 }
 
-export function checkSource(source: unknown): string {
-  if (typeof source !== 'string' || source.trim() === '')
-    throw new BadInput({ what: 'content', why: 'it must be the source of a module' });
-  const got_bytes = Buffer.byteLength(source);
-  if (got_bytes > LIMITS.source_bytes)
-    throw new TooLarge({ what: 'The module', limit_bytes: LIMITS.source_bytes, got_bytes });
-  return source;
+/** Throws EvolveRejected, stage `size`. */
+export function checkSource(source: unknown, module: string): string {
+  const bytes = typeof source === 'string' && source.trim() !== '' ? Buffer.byteLength(source) : 0;
+  if (bytes > 0 && bytes <= LIMITS.source_bytes) return source as string;
+  const why = bytes === 0 ? 'it is empty' : `it has ${bytes} bytes, and may have ${LIMITS.source_bytes}`;
+  throw new EvolveRejected({ module, stage: 'size', why });
 }
 
 /** Of Python's a third is the module's own (guest/python/guest.py): its framework's import takes seconds on a busy machine. */

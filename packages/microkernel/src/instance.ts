@@ -16,7 +16,6 @@ import {
   type FlatHeaders,
   type Grants,
   isError,
-  isRoute,
   type Language,
   LIMITS,
   MeshError,
@@ -29,9 +28,11 @@ import {
 } from '@hauki/protocol';
 import { type CallerKey, type CallSignal, Channel, Gatherer, makeCallerKey, openSession, Session } from '@hauki/rpc';
 import { dialTcp, isWhole } from '@hauki/rpc/node';
+import type { Endings } from './endings.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
 import type { TicketDesk } from './tickets.ts';
+import { asksForUpgrade, checkAnswer, cleanDescription } from './words.ts';
 
 export interface InstanceSpec {
   module: string;
@@ -57,6 +58,7 @@ export interface HostPowers {
   agent: Agent;
   node: string;
   desk: TicketDesk;
+  endings: Endings;
   log(line: string, fields?: object): void;
 }
 
@@ -75,7 +77,7 @@ export class PluginHost {
 
   /** Starts a vault with the module in it. Rejects with SourceRejected, VaultFailed, NoNodeFits or Overloaded. */
   async start(spec: InstanceSpec): Promise<Instance> {
-    const { agent, desk, node } = this.#powers;
+    const { agent, desk, endings, node } = this.#powers;
     const { module, version, source, language, driver, memory_mib, grants, load_timeout_ms } = spec;
     // A vault's name: at most 40 letters, digits and hyphens, the epoch behind it.
     const worker = `p-${module.replaceAll('_', '-').slice(0, 18)}-${version}-${(++this.#count).toString(36)}`;
@@ -105,7 +107,7 @@ export class PluginHost {
       const session = new Session({ transport: channel, timeout_ms: KERNEL_LIMITS.request_ms, idle_lets_exit: true });
       const asked = session.call('describe', [], { timeout_ms: KERNEL_LIMITS.describe_ms });
       const description = cleanDescription((await asked) as PluginDescription);
-      return new Instance(spec, worker, session, description, agent);
+      return new Instance(spec, worker, session, description, agent, endings);
     } catch (error) {
       const log_tail = agent.logTail(worker);
       await agent.destruct(worker, 'it was never taken into service');
@@ -113,19 +115,6 @@ export class PluginHost {
       throw new SourceRejected({ stage: 'routes', reason: describe(error), log_tail });
     }
   }
-}
-
-/** What a guest says of itself, as far as it can be that. Throws SourceRejected for a route that would lie elsewhere. */
-function cleanDescription(said: PluginDescription): PluginDescription {
-  const routes = Array.isArray(said?.routes) ? said.routes.slice(0, KERNEL_LIMITS.routes).map(String) : [];
-  const wrong = routes.find((route) => !isRoute(route));
-  if (wrong !== undefined)
-    throw new SourceRejected({
-      stage: 'routes',
-      reason: `${JSON.stringify(wrong.slice(0, 200))} is no route: a method or *, and a path such as /users/:id`,
-    });
-  const { state, gathers } = said ?? {};
-  return { routes, state: state === 'hooks' || state === 'export' ? state : 'none', gathers: gathers === true };
 }
 
 export class Instance {
@@ -139,6 +128,7 @@ export class Instance {
   readonly gone: Promise<string>;
   readonly #session: Session;
   readonly #agent: Agent;
+  readonly #endings: Endings;
   /** Where its guest takes requests together. */
   readonly #gatherer: Gatherer | undefined;
   #in_flight = 0;
@@ -153,12 +143,20 @@ export class Instance {
   /** Since when it has not said that it lives, while it should. */
   #silent_since: number | undefined;
 
-  constructor(spec: InstanceSpec, worker: string, session: Session, description: PluginDescription, agent: Agent) {
+  constructor(
+    spec: InstanceSpec,
+    worker: string,
+    session: Session,
+    description: PluginDescription,
+    agent: Agent,
+    endings: Endings,
+  ) {
     this.spec = spec;
     this.worker = worker;
     this.description = description;
     this.#session = session;
     this.#agent = agent;
+    this.#endings = endings;
     if (description.gathers)
       this.#gatherer = new Gatherer({ call: (method, params, options) => session.call(method, params, options) });
     this.gone = session.closed;
@@ -321,6 +319,21 @@ export class Instance {
     return (await this.#agent.usage(this.worker))?.cpu_ms ?? 0;
   }
 
+  /** Whether it says that it lives; false also where it has no time to say so. */
+  lives(within_ms: number): Promise<boolean> {
+    const asked = this.#session.call('describe', [], { timeout_ms: within_ms });
+    return asked.then(
+      () => true,
+      () => false,
+    );
+  }
+
+  /** Why its vault is gone, by whoever knows best. Waits for its end. */
+  async whyGone(): Promise<string> {
+    const heard = await this.gone;
+    return (await this.#endings.of(this.worker)) ?? heard;
+  }
+
   /** The last lines that it logged. */
   log_tail(): string {
     return this.#agent.logTail(this.worker);
@@ -345,31 +358,6 @@ function blamed(module: string, error: unknown): unknown {
   const own = [ConnectionLost, OutcomeUnknown, DeadlineExceeded, Cancelled, RemoteError];
   if (!(error instanceof MeshError) || own.some((kind) => isError(error, kind as never))) return error;
   return new PluginFailed({ module, why: `${error.name}: ${error.message}` });
-}
-
-const FORGED = /^x-hauki-/i;
-const asksForUpgrade = (headers: FlatHeaders) => headers.some((text, i) => i % 2 === 0 && text === 'upgrade');
-
-/** A guest's answer is a stranger's word: it is one, or the call has failed. What only the kernel says is left out. */
-function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
-  const [status, headers, body] = Array.isArray(answer) ? answer : [];
-  const bodied =
-    body === null || typeof body === 'string' || body instanceof Uint8Array || (body && Symbol.asyncIterator in body);
-  const is_status = Number.isInteger(status) && (status === 101 ? asksForUpgrade(asked) : status >= 200);
-  if (!is_status || status > 599 || !Array.isArray(headers) || !bodied)
-    throw new TypeError('it gave no answer that can be passed on');
-  if (headers.length > 2 * KERNEL_LIMITS.headers || headers.some((text) => typeof text !== 'string'))
-    throw new TypeError('its answer has too many headers, or ones that are no texts');
-  return [status, checkHeaders(headers), body as Body];
-}
-
-function checkHeaders(headers: FlatHeaders): FlatHeaders {
-  let bytes = 0;
-  for (const text of headers) bytes += text.length + 2;
-  if (bytes > KERNEL_LIMITS.header_bytes)
-    throw new TypeError(`the headers of its answer have more than ${KERNEL_LIMITS.header_bytes} bytes`);
-  const forged = (at: number) => FORGED.test(headers[at - (at % 2)]!);
-  return headers.some((_, i) => i % 2 === 0 && forged(i)) ? headers.filter((_, i) => !forged(i)) : headers;
 }
 
 /** Where in the source an error of loading lies, where it says so. */

@@ -15,7 +15,6 @@ import {
   type Deed,
   describe,
   type Evolved,
-  EvolveRejected,
   type EvolveRequest,
   MeshError,
   type ModuleView,
@@ -26,12 +25,13 @@ import {
 } from '@hauki/protocol';
 import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver } from './choose-driver.ts';
+import { Endings } from './endings.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
 import { type Instance, PluginHost } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import type { Module } from './module.ts';
+import { checkPin, type Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
@@ -106,7 +106,7 @@ export class Kernel {
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
-    const desk = new TicketDesk();
+    const [desk, endings] = [new TicketDesk(), new Endings()];
     const made = await createDrivers({ node_id: node, data_dir: join(data_dir, 'vaults'), log, only: options.drivers });
     const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
     const agent: Agent = new Agent({
@@ -118,12 +118,12 @@ export class Kernel {
       memory_mib,
       ...(dial ? { network: createNetwork({ dial }) } : {}),
       volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
-      core: () => ownCore(meshfs, () => kernel, log),
+      core: () => ownCore(meshfs, () => kernel, endings),
       keys: () => desk.keys,
       log,
     });
     await agent.start();
-    const host = new PluginHost({ agent, node, desk, log });
+    const host = new PluginHost({ agent, node, desk, endings, log });
     const kernel: Kernel = new Kernel(options, { meshfs, store, backplane, agent, host });
     await kernel.#modules.restore();
     return kernel;
@@ -177,7 +177,7 @@ export class Kernel {
 
   /**
    * Tries a new version of a module and lets it serve. Rejects with EvolveRejected (stage, why, line, log), EditRefused,
-   * BadInput, TooLarge, or Overloaded; then nothing has changed.
+   * BadInput, or Overloaded; then nothing has changed.
    */
   async evolve(request: EvolveRequest, by: string): Promise<Evolved> {
     const named = readModule(request.target_module, request.language);
@@ -191,13 +191,12 @@ export class Kernel {
     const module = this.#modules.make(name);
     return module.exclusive(async () => {
       const { record } = module;
-      if (record.pinned && !dry_run)
-        throw new EvolveRejected({ module: name, stage: 'pin', why: 'it is pinned; unpin it first' });
+      if (!dry_run) checkPin(module);
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
       const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
       const running = main && (await this.#store.source(name, main.version));
       const found = await this.#sourceOf(request, running);
-      const source = checkSource(found.source);
+      const source = checkSource(found.source, name);
       // Edits leave the language as it is.
       const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
       const kept = mergeTrials(record.tests, posted);
@@ -325,11 +324,12 @@ export class Kernel {
 
   /**
    * Takes the module's routes away, with its tests and bounds. Its versions stay readable, and their numbers are not given
-   * again.
+   * again. What it has begun it finishes. Rejects with EvolveRejected where it is pinned.
    */
   async remove(name: string, by: string): Promise<void> {
     const module = this.#modules.known(name);
     await module.exclusive(async () => {
+      checkPin(module);
       const record = { ...emptyRecord(name), latest: module.record.latest };
       const entry = { module: name, deed: 'remove' as const, by, version: null, digest: null, note: null };
       await module.swap(record, [], () => this.#store.commit(record, entry));

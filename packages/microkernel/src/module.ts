@@ -12,9 +12,11 @@ import {
   BadInput,
   ConnectionLost,
   describe,
+  EvolveRejected,
   isError,
   type LiveView,
   type ModuleState,
+  ModuleUnknown,
   Overloaded,
   PluginFailed,
 } from '@hauki/protocol';
@@ -51,6 +53,11 @@ function blame(instance: Instance, error: unknown): unknown {
 
 /** Which version a request's failure is the fault of, where it got to one. */
 export const blamedFor = (error: unknown): Instance | undefined => blamed.get(error as object);
+
+/** Throws EvolveRejected where nobody may change the module. */
+export function checkPin({ name, record }: Module): void {
+  if (record.pinned) throw new EvolveRejected({ module: name, stage: 'pin', why: 'it is pinned; unpin it first' });
+}
 
 type Known = Pick<InstanceSpec, 'digest' | 'language'>;
 
@@ -148,7 +155,7 @@ export class Module {
 
   /**
    * Chooses the version for a request, and waits while there is none for a moment. `asked`: the version that the caller
-   * names. Rejects with PluginFailed or Overloaded.
+   * names. Rejects with PluginFailed or Overloaded, or with ModuleUnknown when it is removed meanwhile.
    */
   async choose(asked?: string): Promise<Instance> {
     const at_once = this.ready(asked);
@@ -170,6 +177,7 @@ export class Module {
         await this.#ready(left);
         const chosen = this.ready(asked);
         if (chosen) return chosen;
+        if (this.record.live.length === 0) throw new ModuleUnknown({ module: this.name });
       }
     } finally {
       this.#held--;

@@ -1,5 +1,5 @@
 /** The names of modules and aliases, as they are asked for. Which module a request is for, `protocol/targets.ts` says. */
-import { BadInput, type Grants, type Language, MODULE_NAME, PLUGINS } from '@hauki/protocol';
+import { BadInput, EvolveRejected, type Grants, type Language, MODULE_NAME, PLUGINS } from '@hauki/protocol';
 
 /** What the kernel serves itself; no alias may lie over it. */
 const OWN = ['/api/status', '/api/evolve', '/api/evolve_plugin', '/api/modules', '/api/history', '/docs', '/health'];
@@ -13,7 +13,7 @@ const ENDINGS: Record<string, Language> = {
 
 /**
  * The module and the language that an evolve's `target_module` names: `admin_tools.py`, or `admin_tools` where the
- * language is given beside it, or not at all. Throws BadInput.
+ * language is given beside it, or not at all. Throws EvolveRejected, stage `name`.
  */
 export function readModule(
   target_module: unknown,
@@ -21,17 +21,14 @@ export function readModule(
 ): { module: string; language: Language | undefined } {
   if (typeof target_module !== 'string')
     throw new BadInput({ what: 'target_module', why: 'it must be a text such as data_scraper.ts' });
+  const module = JSON.stringify(target_module.slice(0, 100));
+  const refused = (why: string) => new EvolveRejected({ module, stage: 'name', why });
   const [, name, ending] = /^(.*?)(?:\.([a-z]+))?$/s.exec(target_module)!;
   if (!MODULE_NAME.test(name!))
-    throw new BadInput({
-      what: 'target_module',
-      why: `${JSON.stringify(target_module.slice(0, 100))} is no module's name: small letters, digits and _, a letter first, at most 48`,
-    });
+    throw refused("it is no module's name: small letters, digits and _, a letter first, at most 48");
   const named = ending === undefined ? undefined : ENDINGS[ending];
-  if (ending !== undefined && !named)
-    throw new BadInput({ what: 'target_module', why: `.${ending} is none of ${Object.keys(ENDINGS).join(', ')}` });
-  if (language && named && language !== named)
-    throw new BadInput({ what: 'language', why: `${target_module} is ${named}, not ${language}` });
+  if (ending !== undefined && !named) throw refused(`.${ending} is none of ${Object.keys(ENDINGS).join(', ')}`);
+  if (language && named && language !== named) throw refused(`its name says ${named}, not ${language}`);
   return { module: name!, language: language ?? named };
 }
 

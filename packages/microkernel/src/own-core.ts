@@ -1,17 +1,18 @@
 /** The core that a kernel is to its own agent: MeshFS and itself to read for granted modules, and nobody to report to. */
 import type { MeshFs } from '@hauki/meshfs';
 import { type CoreForNode, GrantMissing, NoNodeFits } from '@hauki/protocol';
+import type { Endings } from './endings.ts';
 import { isInside, readInside } from './inside.ts';
 import type { Kernel } from './kernel.ts';
 import { SOURCES } from './names.ts';
 
 /** `kernel` gives the kernel, once there is one. */
-export function ownCore(meshfs: MeshFs, kernel: () => Kernel, log: (line: string) => void): CoreForNode {
+export function ownCore(meshfs: MeshFs, kernel: () => Kernel, endings: Endings): CoreForNode {
   return {
     register: async () => ({ keys: {}, core: 'kernel' }),
     report: async () => {},
     vault_ready: async () => {},
-    worker_died: async ({ worker, reason }) => log(`vault ${worker} ended: ${reason}`),
+    worker_died: async (fate) => endings.tell(fate),
     async meshfs_write(_worker, pointer, content, media_type) {
       if (isInside(pointer) || pointer.startsWith(SOURCES))
         throw new GrantMissing({ grant: 'meshfs.write', wanted: pointer });

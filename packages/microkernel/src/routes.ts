@@ -11,7 +11,8 @@ const Version = Type.Object({ ...Name.properties, version: Type.Integer({ minimu
 
 const Evolve = Type.Object(
   {
-    target_module: Type.String({ maxLength: 64, description: 'as in data_scraper.ts' }),
+    // What no module is called is refused as a stage of its own.
+    target_module: Type.String({ maxLength: 1024, description: 'as in data_scraper.ts' }),
     content: Type.Optional(Type.String({ description: 'the source' })),
     pointer: Type.Optional(Type.String({ maxLength: 1024, description: 'of the source, in this kernel’s MeshFS' })),
     edits: Type.Optional(

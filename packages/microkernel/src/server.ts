@@ -42,7 +42,10 @@ import {
   hasBody,
   headersOf,
   leaving,
+  offerFirst,
   readDirectly,
+  Strangers,
+  type WebSocketCall,
   wantsWebSocket,
   writeAnswer,
   writeError,
@@ -96,27 +99,39 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const isRight = secret(options.token);
   const hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...(options.host_names ?? [])].map((h) => h.toLowerCase()));
 
-  /** Who asks. Throws Unauthorised or Forbidden. */
-  const whoAsks = (request: Asked): string | Promise<string> => {
+  /** Whose token this is. Throws Unauthorised. */
+  const bearer = (token: string): string | Promise<string> => {
+    const unknown = () => new Unauthorised({ why: 'This token is not known here' });
+    if (isRight(token)) return 'admin';
+    if (!options.admit) throw unknown();
+    return options.admit(token).then((name) => {
+      if (name === undefined) throw unknown();
+      return name;
+    });
+  };
+  /** Whether a caller who says nothing of themself may come in. */
+  const anybody = (request: Asked) => open && LOOPBACK.test(request.socket.remoteAddress ?? '');
+
+  /** Refuses requests that name another host, or come from a page of another origin. */
+  const checkOrigin = (request: Asked): void => {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     if (!hosts.has(named(request.headers.host ?? '')))
       throw new Forbidden({
         why: `This kernel does not answer for the host ${JSON.stringify(request.headers.host ?? '')}`,
       });
-    const { authorization, origin } = request.headers;
+    const { origin } = request.headers;
     if (origin !== undefined && !(URL.canParse(origin) && hosts.has(named(new URL(origin).host))))
       throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(authorization ?? '')?.[1];
-    if (token !== undefined && isRight(token)) return 'admin';
-    if (token !== undefined && options.admit)
-      return options.admit(token).then((name) => {
-        if (name === undefined) throw new Unauthorised({ why: 'This token is not known here' });
-        return name;
-      });
-    if (open && LOOPBACK.test(request.socket.remoteAddress ?? '')) return 'anonymous';
-    throw new Unauthorised({
-      why: token === undefined ? 'A token is needed: send "Authorization: Bearer …"' : 'This token is not known here',
-    });
+  };
+
+  /** Who asks. Throws Unauthorised or Forbidden. */
+  const whoAsks = (request: Asked): string | Promise<string> => {
+    checkOrigin(request);
+    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(request.headers.authorization ?? '')?.[1];
+    if (token !== undefined && (isRight(token) || options.admit)) return bearer(token);
+    if (anybody(request)) return 'anonymous';
+    if (token !== undefined) return bearer(token);
+    throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …"' });
   };
 
   let own: (request: IncomingMessage, response: ServerResponse) => void = () => {};
@@ -147,6 +162,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     void upgrade(request, socket, head).catch(() => socket.destroy());
   });
   const ending = new AbortController();
+  const strangers = new Strangers();
   /** A WebSocket of a module; whatever else is asked for is refused as an ordinary request is answered. */
   const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const target = readTarget(request.url ?? '', kernel.aliases);
@@ -155,9 +171,15 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
         throw new BadInput({ what: 'upgrade', why: 'only to websocket, for a module' });
       const module = kernel.module(target.module);
       if (!module) throw new ModuleUnknown({ module: target.module });
-      const strip = (await whoAsks(request)) !== 'anonymous';
+      checkOrigin(request);
+      // A page of a browser can send no header: its first message says who it is.
+      const by_message = request.headers.authorization === undefined && !anybody(request);
+      const strip = by_message || (await whoAsks(request)) !== 'anonymous';
       const served = requestOf(module, request, target, strip);
+      if (by_message) served.headers = offerFirst(served.headers);
       served.headers.push('upgrade', 'websocket');
+      const admit: WebSocketCall['admit'] = async (client, first) =>
+        void (await bearer(await strangers.token(client, () => first)));
       const call = async (messages: () => Body) => {
         const { answer, instance } = await module.serve(
           { ...served, body: messages(), signal: leaving(request) },
@@ -166,7 +188,10 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
         answer[1].push(...provenance(instance));
         return answer;
       };
-      const refused = await callWebSocket(request, socket, head, call, { ending: ending.signal });
+      const refused = await callWebSocket(request, socket, head, call, {
+        ending: ending.signal,
+        ...(by_message ? { admit } : {}),
+      });
       if (refused) await writeAnswer(answerUpgrade(request, socket), refused);
     } catch (error) {
       writeError(answerUpgrade(request, socket), failure(target.kind === 'plugin' ? target.module : '', error, log));

@@ -7,6 +7,10 @@ import { BadInput, type Body, describe, type FlatHeaders, type Trial, type Trial
 import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 
+/** From a test that was late: whether its vault still does anything else. */
+const ALIVE_MS = 2_000;
+/** That code went on and on, in the words of the driver or of the kernel. */
+const ENDLESS = /ran for more than|overran its turn|never returns/;
 /** Most that is read of an answer's body. */
 const BODY_BYTES = 1024 * 1024;
 
@@ -115,7 +119,7 @@ async function run(instance: Instance, trial: Trial, signal: AbortSignal): Promi
   if (text !== null && typeof body !== 'string') flat.push('content-type', 'application/json');
   const time = AbortSignal.any([signal, AbortSignal.timeout(KERNEL_LIMITS.test_ms)]);
   const late = new Promise<never>((_, reject) =>
-    time.addEventListener('abort', () => reject(new Error(`it had not answered within ${KERNEL_LIMITS.test_ms} ms`)), {
+    time.addEventListener('abort', () => reject(new Error(`it did not end within ${KERNEL_LIMITS.test_ms} ms`)), {
       once: true,
     }),
   );
@@ -131,14 +135,30 @@ async function run(instance: Instance, trial: Trial, signal: AbortSignal): Promi
     const [status, given, answered] = await Promise.race([asked, late]);
     return result(difference(trial.expect, status, given, await Promise.race([bodyText(answered), late])));
   } catch (error) {
-    return result(describe(error));
+    if (instance.open) return result(describe(error));
+    const why = await instance.whyGone();
+    return result(
+      `it did not ${ENDLESS.test(why) ? 'end within its time' : 'answer, because its vault ended'}: ${why}`,
+    );
   }
 }
 
-/** Runs trials one after the other, until the time for all is over. */
+/**
+ * Runs trials one after the other, until the time for all is over. Those behind one that left nothing to ask are not
+ * run, and not in the result.
+ */
 export async function runTrials(instance: Instance, trials: readonly Trial[]): Promise<TrialResult[]> {
   const all = AbortSignal.timeout(KERNEL_LIMITS.all_tests_ms);
   const results: TrialResult[] = [];
-  for (const trial of trials) results.push(await run(instance, trial, all));
+  for (const trial of trials) {
+    const one = await run(instance, trial, all);
+    results.push(one);
+    if (!instance.open) break;
+    // None behind it can be told from it.
+    if (one.ms >= KERNEL_LIMITS.test_ms && !(await instance.lives(ALIVE_MS))) {
+      one.why += ', and answered nothing else since';
+      break;
+    }
+  }
   return results;
 }

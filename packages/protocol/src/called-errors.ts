@@ -2,7 +2,7 @@
  * The rows of the error table (`errors.ts`) that whoever is called makes, and how what was thrown is written: what
  * `fromWire` reads (`caller-errors.ts`). Pages that only call never load it.
  */
-import { ownFrames, RemoteError } from './caller-errors.ts';
+import { RemoteError } from './caller-errors.ts';
 import { define, MeshError, type WireError } from './mesh-error.ts';
 
 // JSON-RPC 2.0, https://www.jsonrpc.org/specification#error_object
@@ -51,6 +51,14 @@ export const RefGone = /* @__PURE__ */ define<{ what: string; why?: string }>(
   false,
   (f) => `There is no ${f.what} any more: ${f.why ?? 'it was let go of'}`,
 );
+
+/** A stack without the frames of our guest around it; what is left is the worker's own code, at most 4096 characters. */
+export const ownFrames = (stack: string) =>
+  stack
+    .split('\n')
+    .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))
+    .join('\n')
+    .slice(0, 4096);
 
 /** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
 export function toWire(thrown: unknown): WireError {

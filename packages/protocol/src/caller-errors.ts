@@ -109,14 +109,6 @@ export const SessionLost = /* @__PURE__ */ define<{ why: string }>(
   (f) => `The session cannot be resumed: ${f.why}`,
 );
 
-/** A stack without the frames of our guest around it; what is left is the worker's own code, at most 4096 characters. */
-export const ownFrames = (stack: string) =>
-  stack
-    .split('\n')
-    .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))
-    .join('\n')
-    .slice(0, 4096);
-
 /**
  * The error that a peer sent: of its class where this program has it; else, where it is of another row of the table, a
  * MeshError with that row's name and code; else a RemoteError.

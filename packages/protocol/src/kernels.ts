@@ -194,6 +194,29 @@ export type FlatHeaders = string[];
 export type Body = null | string | Uint8Array | AsyncIterable<Uint8Array>;
 export type Answer = [status: number, headers: FlatHeaders, body: Body];
 
+/** How a WebSocket was closed: its code, and a reason. The last that either side's stream of messages has. */
+export type SocketClose = [code: number, reason: string];
+/** What the body of a request to upgrade, and of its answer of status 101, is a stream of. */
+export type SocketMessage = string | Uint8Array | SocketClose;
+
+/** A reason is in a frame's control payload, beside the code (RFC 6455, 5.5). */
+const REASON_BYTES = 123;
+
+/** Whether this says how to close a socket: a code that may be sent (RFC 6455, 7.4), and a reason that fits. */
+export function isSocketClose(message: unknown): message is SocketClose {
+  if (!Array.isArray(message) || message.length !== 2) return false;
+  const [code, reason] = message;
+  const may_be_sent =
+    Number.isInteger(code) &&
+    ((code >= 3000 && code <= 4999) || (code >= 1000 && code <= 1014 && ![1004, 1005, 1006].includes(code)));
+  // No character of UTF-16 takes more than three bytes of UTF-8.
+  return (
+    may_be_sent && typeof reason === 'string' && (reason.length * 3 <= REASON_BYTES || bytesOf(reason) <= REASON_BYTES)
+  );
+}
+
+const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
+
 /** What a plugin says of itself. */
 export interface PluginDescription {
   /** As `GET /path`, as far as the module tells; `* /*` where it does not. */
@@ -267,7 +290,7 @@ export interface ModuleSummary {
 export interface RolloutRequest extends EvolveRequest {
   /** This kernel and no other. */
   kernel?: string;
-  /** So many kernels, or all. Left out: those that hold the module, else one. */
+  /** So many kernels, or all: others have it removed, at the end. Left out: those that hold the module, else one. */
   replicas?: number | 'all';
   /** Kernels at once; the next wave begins when all of this one serve. */
   wave?: number;
@@ -279,4 +302,16 @@ export interface RolloutRequest extends EvolveRequest {
 export interface RolledOut extends Omit<Evolved, 'version' | 'digest'> {
   kernels: { kernel: string; version: number; digest: string }[];
   waves: number;
+  /** Those that held it and were too many; on a dry run, those that would be. */
+  removed?: string[];
+  /** Those of them that could not be told. */
+  not_removed?: string[];
+}
+
+/** From which kernels a module was removed. */
+export interface Removed {
+  module: string;
+  removed: string[];
+  /** Where it may still serve. */
+  not_removed: string[];
 }

@@ -17,7 +17,7 @@ import {
   Unserialisable,
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { now_ms, unref } from '#platform';
+import { EXITS, now_ms, unref } from '#platform';
 import { Call, type CallHome, failure, type Outcome } from './call.ts';
 import type { Encoded } from './codec.ts';
 import { afterwards, lookAt, pipelined, RemotePromise } from './promise.ts';
@@ -125,7 +125,7 @@ export class Caller implements CallHome {
     const call = new Call(this, id, method, options, timeout_ms, wire.refs.sent());
     call.unlaid = { head, rpc, bytes: encoded.bytes };
     for (const each of named) each.adopt(call);
-    if (!background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
+    if (EXITS && !background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
     if (signal) {
       const abort = () => {
         const { reason } = signal;
@@ -206,7 +206,7 @@ export class Caller implements CallHome {
   #drop(call: Call): void {
     call.unlisten?.();
     if (call.given.length > 0) this.#powers.wire.refs.callEnded(call.given);
-    if (!call.options.background && this.#powers.idle_lets_exit && --this.#holding === 0)
+    if (EXITS && !call.options.background && this.#powers.idle_lets_exit && --this.#holding === 0)
       this.#powers.wire.transport.hold?.(false);
   }
 

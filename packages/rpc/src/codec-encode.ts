@@ -3,8 +3,9 @@
  * property exactly once, so that what a getter or a proxy answers later cannot matter. What only a tagged text needs
  * (labels of things that occur twice, the escape of objects that look like a tag) is put around the copies at the end.
  */
-import { describe, MeshError, ownFrames, TooLarge, Unserialisable } from '@hauki/protocol';
+import { describe, MeshError, TooLarge, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { ownFrames } from '#platform';
 import { type Encoded, ERROR_MEMBERS, type Gives, put } from './codec.ts';
 import { lineageOf } from './lineage.ts';
 import { isAnyError, kindOf } from './references.ts';
@@ -214,8 +215,7 @@ class Encoder {
     }
     const instead = INSTEAD[base] ?? 'send what you need of it, or mark it with reference()';
     // Platforms have classes without a name of their own.
-    const kind = base === '' ? 'an object of a class without a name' : `${/^[AEIO]/.test(base) ? 'an' : 'a'} ${base}`;
-    return this.refuse(`is ${kind}: ${instead}`);
+    return this.refuse(`is of class ${base || 'without a name'}: ${instead}`);
   }
 
   /** Copies bytes at once: their owner may go on writing. Elements are little-endian, as on every platform we run on. */

@@ -3,6 +3,7 @@ export * from './jws-sign.ts';
 export { type DialOptions, dial, dialTcp, type Listener, type ListenOptions, listen, sessionOf } from './listen.ts';
 export { areFirst, Ride } from './ride.ts';
 export * from './sniff.ts';
+export * from './transports/first-token.ts';
 export * from './transports/http.ts';
 export { type Asked, type Direct, readDirectly } from './transports/http-direct.ts';
 export * from './transports/http-websocket.ts';

@@ -2,8 +2,13 @@
 
 const encoder = new TextEncoder();
 
+/** No page ends when nothing is left to do. */
+export const EXITS = false;
+
 export const now_ms = () => performance.now();
 export const afterTurn = queueMicrotask;
 export const afterEvent = queueMicrotask;
 export const unref = <T>(timer: T): T => timer;
 export const utf8Bytes = (text: string) => encoder.encode(text).length;
+/** A page has no guest around it whose frames would be left out. */
+export const ownFrames = (stack: string) => stack.slice(0, 4096);

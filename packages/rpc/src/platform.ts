@@ -4,7 +4,14 @@
  */
 
 type After = (run: () => void) => void;
-const node = globalThis as { setImmediate?: After; process?: { nextTick?: After } };
+const node = globalThis as {
+  setImmediate?: After;
+  process?: { nextTick?: After };
+  Buffer?: { byteLength(text: string): number };
+};
+
+/** Whether the process ends when nothing is left to do, so that an idle connection must let it. */
+export const EXITS = true;
 
 /** A steady clock where there is one: setting the wall clock passes no deadline. */
 const clock = globalThis.performance;
@@ -21,15 +28,27 @@ export function unref<T>(timer: T): T {
   return timer;
 }
 
-/** Length in UTF-8, counted by hand: QuickJS has no TextEncoder. A lone half of a pair counts as its replacement. */
-export function utf8Bytes(text: string): number {
-  let bytes = text.length;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code < 0x80) continue;
-    bytes += code < 0x800 ? 1 : 2;
-    // A pair is four bytes: two more than its units.
-    if (code >= 0xd800 && code < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) i++;
+/** Characters that are counted at once: what is left of them after each step takes memory. */
+const COUNTED_CHARS = 64 * 1024;
+
+/**
+ * Length in UTF-8, for platforms that cannot say: by what is left when the short ones are taken out, since an interpreter
+ * takes seconds to look at each of some million characters itself. A lone half of a pair counts as its replacement.
+ */
+export function countedBytes(text: string): number {
+  let bytes = 0;
+  for (let at = 0; at < text.length; at += COUNTED_CHARS) {
+    const part = text.slice(at, at + COUNTED_CHARS);
+    const two_or_more = part.replace(/[\0-\x7f]+/g, '');
+    const three = part.replace(/[\0-\u07ff]+|[\ud800-\udbff][\udc00-\udfff]/g, '');
+    bytes += part.length + two_or_more.length + three.length;
+    // A pair that is parted between two of these counts as two lone halves: six bytes, not four.
+    if (/[\ud800-\udbff][\udc00-\udfff]/.test(text.slice(at - 1, at + 1))) bytes -= 2;
   }
   return bytes;
 }
+
+/** Length in UTF-8. QuickJS has nothing to ask. */
+export const utf8Bytes: (text: string) => number = node.Buffer?.byteLength ?? countedBytes;
+
+export { ownFrames } from '@hauki/protocol';

@@ -151,10 +151,15 @@ export const afterwards = (
  * Whoever hears that a call is refused hears of what was given to it: promises of calls among its arguments, which
  * nobody else may be looking at, reject nobody.
  */
-export function lookAt(args: unknown, depth = 0): void {
-  if ((typeof args !== 'object' && typeof args !== 'function') || args === null || depth > 8) return;
-  const known = RemotePromise.begunBy(args);
-  if (known) known.source.promise.catch(() => {});
-  else if (Array.isArray(args) || Object.getPrototypeOf(args) === Object.prototype)
-    for (const each of Object.values(args)) lookAt(each, depth + 1);
+export function lookAt(args: unknown, seen = new Set<unknown>()): void {
+  if (Object(args) !== args || seen.has(args)) return;
+  seen.add(args);
+  try {
+    const known = RemotePromise.begunBy(args as object);
+    if (known) known.source.promise.catch(() => {});
+    else if (Array.isArray(args) || Object.getPrototypeOf(args) === Object.prototype)
+      for (const each of Object.values(args as object)) lookAt(each, seen);
+  } catch {
+    // What cannot be read names no call.
+  }
 }

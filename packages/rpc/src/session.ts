@@ -15,6 +15,7 @@
 import { ConnectionLost, describe, fromWire, type MeshError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { readMessage } from '#plain-text';
+import { EXITS } from '#platform';
 import { restOf } from '#rest';
 import { Caller } from './caller.ts';
 import type { Served } from './served.ts';
@@ -121,7 +122,7 @@ export class Session {
       message: (text, bytes) => this.#receive(text, bytes),
       close: (reason) => this.#ended(reason),
     });
-    if (idle_lets_exit) transport.hold?.(false);
+    if (EXITS && idle_lets_exit) transport.hold?.(false);
   }
 
   get open(): boolean {

@@ -347,18 +347,18 @@ describe('what cannot be sent', () => {
   it('is refused with its place and what to do', () => {
     refused([{ a: { b: Symbol('s') } }], /params\[0\]\.a\.b is a symbol/);
     refused({ 'odd key': [Room] }, /params\["odd key"\]\[0\] is a class: .*instance/);
-    refused([new Map([[1, Promise.resolve()]])], /params\[0\]\["entry 0"\] is a Promise: await it first/);
+    refused([new Map([[1, Promise.resolve()]])], /params\[0\]\["entry 0"\] is of class Promise: await it first/);
     refused([[...Array(20).keys(), Symbol('s')]], /params\[0\]\[20\] is a symbol/);
     refused(new Error('x', { cause: [Room] }), /params\.cause\[0\] is a class/);
-    refused(new WeakMap(), /params is a WeakMap/);
-    refused([new URL('http://x.example')], /params\[0\] is a URL: send its href/);
-    refused(new AbortController(), /params is an AbortController: send what you need/);
+    refused(new WeakMap(), /params is of class WeakMap/);
+    refused([new URL('http://x.example')], /params\[0\] is of class URL: send its href/);
+    refused(new AbortController(), /params is of class AbortController: send what you need/);
     const Nameless = Object.defineProperty(() => {}, 'name', { value: '' }).bind(null);
     Nameless.prototype = Object.create({}, { constructor: { value: Nameless } });
     Object.defineProperty(Nameless, 'name', { value: '' });
-    refused(Object.create(Nameless.prototype), /params is an object of a class without a name: send what you need/);
+    refused(Object.create(Nameless.prototype), /params is of class without a name: send what you need/);
     refused(new Response('x'), /a Response: send/);
-    refused(new Intl.Collator(), /is a Collator: .*reference\(\)/);
+    refused(new Intl.Collator(), /is of class Collator: .*reference\(\)/);
     refused([new EventTarget()], /an EventTarget: send what you need/);
     refused(new (class extends URL {})('http://x.example'), /a URL/);
     refused(Object.create(Map.prototype), /cannot be read/);

@@ -106,6 +106,28 @@ for (const kind of KINDS)
       assert.deepEqual(heard, []);
     });
 
+    it('that cannot begin reject, also where their arguments cannot be read, or lead back to one another', async () => {
+      await using t = await join(makeRoot(), {}, { kind });
+      const g = t.on_b;
+      const throwing = {
+        get at() {
+          throw new RangeError('not to be read');
+        },
+      };
+      const { proxy, revoke } = Proxy.revocable({}, {});
+      revoke();
+      // Each of a hundred leads to all of them: whoever went every way would never end.
+      const circle: object[] = [];
+      for (let i = 0; i < 100; i++) circle.push({ circle });
+      const heard = await unhandled(async () => {
+        for (const each of [throwing, [throwing], proxy]) await rejectsWith(g.add(each, g.two()), Unserialisable);
+        await t[Symbol.asyncDispose]();
+        for (const each of [throwing, proxy, circle])
+          await assert.rejects(g.add(each, g.two()), { name: 'ConnectionLost' });
+      });
+      assert.deepEqual(heard, []);
+    });
+
     it('can be made on a result that is under way or there already', async () => {
       await using t = await join(makeRoot(), {}, { kind });
       const file = t.on_b.slow();

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { isError, LIMITS, TooLarge, Unserialisable } from '@hauki/protocol';
 import fc from 'fast-check';
+import { countedBytes } from '../src/platform.ts';
 import { encode } from '../src/values.ts';
 
 const refused = (value: unknown, pattern?: RegExp) =>
@@ -146,3 +147,18 @@ function allowed(value: any): unknown {
       });
   return made;
 }
+
+describe('the length in UTF-8, where a platform cannot say', () => {
+  it('is that of the bytes, whatever the text', () =>
+    fc.assert(
+      fc.property(
+        fc.string({ unit: fc.constantFrom('a', '\n', '\x7f', 'ü', '\u07ff', '漢', '😀', '\ud800', '\udc00') }),
+        fc.integer({ min: 0, max: 3 }),
+        (text, shift) => {
+          // Long enough that pairs stand across every step.
+          for (const each of [text, text + 'x'.repeat(65_534 + shift) + text])
+            assert.equal(countedBytes(each), Buffer.byteLength(each));
+        },
+      ),
+    ));
+});

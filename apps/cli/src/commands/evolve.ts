@@ -17,7 +17,7 @@ import {
   whole,
   withMesh,
 } from '../context.ts';
-import { type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
+import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
 import { paint, printable, report, table } from '../output.ts';
 
 interface EvolveFlags extends KernelFlags {
@@ -109,9 +109,6 @@ function readTests(file: string): Trial[] {
   }
 }
 
-/** A kernel of the mesh, as it is called there; anything else is a URL. */
-const KERNEL_NAME = /^(?:Microkernel-)?[a-z0-9-]{1,16}$/;
-
 /** By the core, on several kernels, or on one that is named. */
 async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void> {
   const { replicas, to } = flags;
@@ -130,7 +127,7 @@ async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void>
     };
     const rolled_out = await mesh.kernels.evolve({ ...wanted, ...more });
     if (flags.json) return console.log(JSON.stringify(rolled_out));
-    const { module, kernels, waves, dry_run, diff } = rolled_out;
+    const { module, kernels, waves, dry_run, diff, removed = [], not_removed = [] } = rolled_out;
     const what = dry_run ? 'would serve' : 'serves';
     const on = kernels.length === 1 ? kernels[0]!.kernel : `${kernels.length} kernels`;
     console.log(
@@ -138,12 +135,17 @@ async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void>
     );
     const rows = kernels.map(({ kernel, version, digest }) => [kernel, String(version), digest.slice(0, 12)]);
     console.log(table([['KERNEL', 'VERSION', 'DIGEST'], ...rows]));
+    if (removed.length > 0)
+      console.log(
+        `${dry_run ? 'would be removed' : 'removed'} from ${removed.join(', ')}, which held it beyond --replicas`,
+      );
+    if (not_removed.length > 0) console.error(`It may still serve on ${not_removed.join(', ')}`);
     if (diff) console.log(printable(diff));
   });
 }
 
 async function evolve(file: string, flags: EvolveFlags): Promise<void> {
-  const by_core = flags.replicas !== undefined || KERNEL_NAME.test(flags.to ?? '');
+  const by_core = flags.replicas !== undefined || isKernelName(flags.to);
   const kernel = by_core ? undefined : openKernel(flags);
   /** What the module was made of. */
   let files = [file];
@@ -207,7 +209,10 @@ export function evolveCommand(program: Command): void {
     .option('--max-p99 <ms>', 'take it back when it is slower')
     .option('--dry-run', 'everything but the change')
     .option('--watch', 'evolve again at each save, also of a file that it imports')
-    .option('--replicas <n|all>', 'by the core: on so many kernels of the mesh')
+    .option(
+      '--replicas <n|all>',
+      'by the core: on so many kernels of the mesh; those that hold it beyond have it removed',
+    )
     .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back', '1')
     .option('--watch-for <duration>', 'with --replicas: how long each wave must do well')
     .addHelpText('after', '\nExample:\n  hauki evolve examples/plugins/hello.ts --watch')

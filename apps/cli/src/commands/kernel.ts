@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { BadInput } from '@hauki/mesh';
 import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, coreUrl, given, whole } from '../context.ts';
-import { type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
+import { askedToEnd, collect, common, coreUrl, given, whole, withMesh } from '../context.ts';
+import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
 import { startKernel } from '../local-mesh.ts';
-import { paint, printable, size, table } from '../output.ts';
+import { EXIT, paint, printable, size, table } from '../output.ts';
 
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
 const ms = (value: number | null) => (value === null ? '–' : `${value} ms`);
@@ -133,6 +133,27 @@ Example:
       const view = await openKernel({ ...flags, ...common(command) }).weigh(module, versions);
       if (common(command).json) console.log(JSON.stringify(view));
       else for (const { version, weight } of view.live) console.log(`version ${version}  ${weight} %`);
+    });
+
+  withKernel(program.command('remove'))
+    .argument('<module>')
+    .description('take a module away: it finishes what it has begun, and its versions stay readable')
+    .option('--everywhere', 'by the core: from all kernels of the mesh that hold it; --to takes the name of one')
+    .action(async (module: string, flags: KernelFlags & { everywhere?: boolean }, command: Command) => {
+      const { json } = common(command);
+      const { everywhere = false, to } = flags;
+      if (everywhere && to !== undefined)
+        throw new BadInput({ what: '--to', why: 'with --everywhere the module is taken from all kernels' });
+      const by_core = everywhere || isKernelName(to);
+      if (!by_core) await openKernel({ ...flags, ...common(command) }).remove(module);
+      const { removed, not_removed } = by_core
+        ? await withMesh(common(command), (mesh) => mesh.kernels.remove(module, to))
+        : { removed: [], not_removed: [] };
+      if (json) console.log(JSON.stringify({ module, ...(by_core ? { removed, not_removed } : {}) }));
+      else console.log(`${module} is removed${removed.length > 0 ? ` from ${removed.join(', ')}` : ''}`);
+      if (not_removed.length === 0) return;
+      if (!json) console.error(`It may still serve on ${not_removed.join(', ')}`);
+      process.exitCode = EXIT.failed;
     });
 
   for (const [verb, pinned] of [

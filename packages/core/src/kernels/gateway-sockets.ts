@@ -2,13 +2,22 @@
  * WebSockets through the gateway: an upgrade below /api/plugins/ goes to a kernel as a request does, and its messages pass
  * over the kernel's link as streams with credit, so that a slow reader on either side holds the other up.
  *
- * What always holds: who may send a request may open a socket, for as long as the token lasts; another kernel is tried
+ * What always holds: who may send a request may open a socket, for as long as the token lasts, and a page of a browser,
+ * which can send no header, by a token in its first message; another kernel is tried
  * only until one has answered; a kernel that is lost closes its sockets with 1014, and the core's end with 1001.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type Answer, BadInput, type Body, isError, LIMITS, Overloaded, readTarget } from '@hauki/protocol';
-import { answerUpgrade, callWebSocket, leaving, writeAnswer } from '@hauki/rpc/node';
+import {
+  answerUpgrade,
+  callWebSocket,
+  leaving,
+  offerFirst,
+  type Strangers,
+  type WebSocketCall,
+  writeAnswer,
+} from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
 import { CALL, demand, type Principal } from '../rights.ts';
 import { forwarded } from './gateway.ts';
@@ -22,6 +31,7 @@ const CLOSE_MS = 2_000;
 export interface GatewaySocketPowers {
   kernels: Kernels;
   auth: Auth;
+  strangers: Strangers;
   /** Ends the connection with the token. */
   hold(principal: Principal, socket: Duplex): void;
 }
@@ -43,12 +53,17 @@ export class GatewaySockets {
   async take(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<boolean> {
     const target = readTarget(request.url ?? '');
     if (target.kind === 'own') return false;
-    const { auth, hold } = this.#powers;
-    const principal = auth.authenticate(request);
-    demand(principal, { scope: [...CALL, 'evolve'] });
+    const { auth, strangers, hold } = this.#powers;
+    const admit = (principal: Principal) => {
+      demand(principal, { scope: [...CALL, 'evolve'] });
+      hold(principal, socket);
+    };
+    const by_header = request.headers.authorization !== undefined;
+    if (by_header) admit(auth.authenticate(request));
     if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
-    hold(principal, socket);
-    const served = this.#serve(request, socket, head, target);
+    const by_message: WebSocketCall['admit'] = async (client, first) =>
+      admit(auth.bearer(await strangers.token(client, () => first)));
+    const served = this.#serve(request, socket, head, target, by_header ? undefined : by_message);
     const settled = served.catch(() => {});
     this.#served.add(settled);
     void settled.then(() => this.#served.delete(settled));
@@ -61,14 +76,15 @@ export class GatewaySockets {
     socket: Duplex,
     head: Buffer,
     { module, path, query }: { module: string; path: string; query: string },
+    admit: WebSocketCall['admit'],
   ): Promise<void> {
-    const { headers, key } = forwarded(request, module);
-    headers.push('upgrade', 'websocket');
-    const order = this.#powers.kernels.order(module, key);
+    const { headers: all, key } = forwarded(request, module);
+    const headers = [...(admit ? offerFirst(all) : all), 'upgrade', 'websocket'];
     const signal = leaving(request);
     let taken: RegisteredKernel | undefined;
     const call = async (messages: () => Body): Promise<Answer> => {
       let last: unknown = new Overloaded({ what: 'WebSockets through the gateway', limit: LIMITS.gateway_sockets });
+      const order = this.#powers.kernels.order(module, key);
       for (const kernel of order.filter((one) => this.#has(one) < LIMITS.gateway_sockets).slice(0, TRIES)) {
         taken = kernel;
         this.#open.set(kernel, this.#has(kernel) + 1);
@@ -90,7 +106,11 @@ export class GatewaySockets {
     const failed = (): [number, string] =>
       taken?.session.open ? [FAILED, ''] : [BAD_GATEWAY, `${taken?.info.kernel} went away`];
     try {
-      const refused = await callWebSocket(request, socket, head, call, { ending: this.#ending.signal, failed });
+      const refused = await callWebSocket(request, socket, head, call, {
+        ending: this.#ending.signal,
+        failed,
+        ...(admit ? { admit } : {}),
+      });
       if (refused) await writeAnswer(answerUpgrade(request, socket), refused);
     } finally {
       if (taken) this.#over(taken);

@@ -26,6 +26,7 @@ import {
   ModuleUnknown,
   NoNodeFits,
   OutcomeUnknown,
+  type Removed,
   type RolledOut,
   type RolloutRequest,
 } from '@hauki/protocol';
@@ -150,7 +151,7 @@ export class Kernels {
 
   /**
    * Evolves a module on one kernel or several, wave by wave. The first wave that fails ends it, and those before it are
-   * taken back. `reached`: which kernels it may change. Rejects with Forbidden where a kernel that is named is none of
+   * taken back. When all serve, those that hold it beyond the `replicas` asked for have it removed. `reached`: which kernels it may change. Rejects with Forbidden where a kernel that is named is none of
    * these, or as the kernel that refused did, saying which that was.
    */
   async rollOut(request: RolloutRequest, by: string, reached: (kernel: string) => boolean): Promise<RolledOut> {
@@ -188,6 +189,10 @@ export class Kernels {
       if (fault instanceof MeshError) throw fault;
       throw new EvolveRejected({ module, stage: 'watch', why });
     }
+    const surplus =
+      replicas === undefined ? [] : this.#holding(module, reached).filter((one) => !targets.includes(one));
+    const left = evolve.dry_run ? undefined : await this.#remove(module, surplus, by);
+    const removed = left ? left.removed : surplus.map(({ info }) => info.kernel);
     const { version: _, digest: __, ...common } = done[0]!.evolved!;
     return {
       ...common,
@@ -197,7 +202,53 @@ export class Kernels {
         digest: evolved!.digest,
       })),
       waves: waves.length,
+      ...(removed.length > 0 ? { removed } : {}),
+      ...(left && left.not_removed.length > 0 ? { not_removed: left.not_removed } : {}),
     };
+  }
+
+  /**
+   * Removes a module from the kernel that is named, or from all that hold it. Rejects with ModuleUnknown where none does,
+   * and as the kernel did where it is one.
+   */
+  async remove(
+    module: string,
+    named: string | undefined,
+    by: string,
+    reached: (kernel: string) => boolean,
+  ): Promise<Removed> {
+    const from =
+      named === undefined ? this.#holding(module, reached) : this.#targets(module, named, undefined, reached);
+    if (from.length === 0) throw new ModuleUnknown({ module });
+    if (from.length === 1) await from[0]!.session.call('remove', [module, by], { timeout_ms: LIMITS.evolve_ms });
+    const only = { removed: from.map(({ info }) => info.kernel), not_removed: [] };
+    return { module, ...(from.length === 1 ? only : await this.#remove(module, from, by)) };
+  }
+
+  /** Kernels that hold a module, whether it serves there or not. */
+  #holding(module: string, reached: (kernel: string) => boolean): RegisteredKernel[] {
+    return [...this.#kernels.values()].filter(
+      ({ info, modules }) => reached(info.kernel) && modules.some((one) => one.module === module),
+    );
+  }
+
+  /** Takes a module from kernels. Never rejects. */
+  async #remove(
+    module: string,
+    from: readonly RegisteredKernel[],
+    by: string,
+  ): Promise<Pick<Removed, 'removed' | 'not_removed'>> {
+    const gone = await Promise.all(
+      from.map(({ session }) =>
+        session.call('remove', [module, by], { timeout_ms: LIMITS.evolve_ms }).then(
+          () => true,
+          // Somebody else was quicker.
+          (error) => isError(error, ModuleUnknown),
+        ),
+      ),
+    );
+    const names = (wanted: boolean) => from.filter((_, i) => gone[i] === wanted).map(({ info }) => info.kernel);
+    return { removed: names(true), not_removed: names(false) };
   }
 
   #targets(
@@ -225,7 +276,7 @@ export class Kernels {
       throw new NoNodeFits({ wanted: { kernels: count }, have: all.map(({ info }) => info.kernel) });
     // Those that hold it already, then those that hold the least.
     const rest = all.filter((one) => !holders.includes(one)).sort((a, b) => a.modules.length - b.modules.length);
-    return [...holders, ...rest].slice(0, Math.max(count, Math.min(holders.length, count)));
+    return [...holders, ...rest].slice(0, count);
   }
 
   /** Looks on for a while; gives what went wrong. */

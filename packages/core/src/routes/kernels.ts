@@ -4,6 +4,7 @@ import type { MeshFs } from '@hauki/meshfs';
 import {
   type GrantRequest,
   isError,
+  MODULE_NAME,
   normaliseGrants,
   PointerUnknown,
   type RolloutRequest,
@@ -34,7 +35,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
           summary: 'Evolve a module on a kernel or on several, in waves; the first that fails takes all back',
           body: Type.Object(
             {
-              target_module: Type.String({ maxLength: 64 }),
+              target_module: Type.String({ maxLength: 1024 }),
               pointer: Type.Optional(Type.String({ maxLength: 1024, description: 'of the source, in MeshFS' })),
               kernel: Type.Optional(Type.String({ maxLength: 32 })),
               replicas: Type.Optional(Type.Union([Type.Literal('all'), Type.Integer({ minimum: 1, maximum: 4096 })])),
@@ -53,6 +54,26 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
         return { status: 'success', ...(await kernels.rollOut(asked, principal.name, reached)) };
       },
     );
+
+  app.delete(
+    '/api/v2/modules/:module',
+    {
+      config: { scope: 'evolve' },
+      schema: {
+        tags: ['kernels'],
+        summary: 'Remove a module from the kernels that hold it, or from one: it finishes what it has begun',
+        params: Type.Object({ module: Type.String({ pattern: MODULE_NAME.source }) }),
+        querystring: Type.Object(
+          { kernel: Type.Optional(Type.String({ maxLength: 32 })) },
+          { additionalProperties: false },
+        ),
+      },
+    },
+    async ({ principal, params, query }) => {
+      const reached = (kernel: string) => reachesNode(principal.targets.nodes, kernel.toLowerCase());
+      return { status: 'success', ...(await kernels.remove(params.module, query.kernel, principal.name, reached)) };
+    },
+  );
 };
 
 /**

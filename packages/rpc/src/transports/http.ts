@@ -93,29 +93,51 @@ export function leaving({ socket }: Pick<Asked, 'socket'>): CallSignal {
 /** What a request is answered by. */
 export type Answering = ServerResponse | Direct;
 
-/** Writes an answer, with `more` headers. Rejects, with nothing written, where its headers cannot be sent. */
+/** Answers without content, whatever body they were given (RFC 9110, 6.4.1). */
+const isBare = (to: Answering, status: number): boolean =>
+  status === 204 || status === 304 || (!(to instanceof Direct) && to.req.method === 'HEAD');
+
+/**
+ * Writes an answer, with `more` headers. Rejects, with nothing written, where its headers cannot be sent. One without
+ * content says how long it would be where it knows (RFC 9110, 8.6): by its body, or by what it says itself.
+ */
 export function writeAnswer(
   to: Answering,
   [status, headers, body]: Answer,
   more: FlatHeaders = [],
 ): void | Promise<void> {
-  const whole = isWhole(body);
   const sent: FlatHeaders = [];
+  let length: string | undefined;
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i]!.toLowerCase();
-    // The length of a whole body is counted here; of a streamed one it is held to what it says.
-    if (!HOP.has(name) && !(whole && name === 'content-length')) sent.push(headers[i]!, headers[i + 1]!);
+    if (name === 'content-length') length ??= headers[i + 1]!;
+    else if (!HOP.has(name)) sent.push(headers[i]!, headers[i + 1]!);
   }
   for (const text of more) sent.push(text);
-  if (!(to instanceof Direct)) return writeResponse(to, status, sent, body);
-  if (whole && status !== 204 && status !== 304 && to.answer(status, sent, body ?? '')) return undefined;
-  return writeResponse(to.response(), status, sent, body);
+  const bare = isBare(to, status);
+  if (to instanceof Direct) {
+    if (isWhole(body) && !bare && to.answer(status, sent, body ?? '')) return undefined;
+    return writeResponse(to.response(), status, sent, body, length, bare);
+  }
+  return writeResponse(to, status, sent, body, length, bare);
 }
 
-async function writeResponse(response: ServerResponse, status: number, sent: FlatHeaders, body: Body): Promise<void> {
+const lengthOf = (body: string | Uint8Array): string =>
+  String(typeof body === 'string' ? Buffer.byteLength(body) : body.length);
+
+async function writeResponse(
+  response: ServerResponse,
+  status: number,
+  sent: FlatHeaders,
+  body: Body,
+  said: string | undefined,
+  bare: boolean,
+): Promise<void> {
   const whole = isWhole(body);
-  if (whole && status !== 204 && status !== 304)
-    sent.push('content-length', String(typeof body === 'string' ? Buffer.byteLength(body) : (body?.length ?? 0)));
+  // That of a whole body is counted here; a streamed one is held to what it says.
+  const counted = whole && (body?.length || !bare) ? lengthOf(body ?? '') : undefined;
+  const length = counted ?? (said !== undefined && /^\d{1,15}$/.test(said) ? said : undefined);
+  if (length !== undefined && status !== 204) sent.push('content-length', length);
   try {
     if (!whole) response.strictContentLength = true;
     response.writeHead(status, sent);
@@ -123,9 +145,14 @@ async function writeResponse(response: ServerResponse, status: number, sent: Fla
     if (!whole) await (body as AsyncGenerator).return?.(undefined);
     throw error;
   }
-  if (whole) return void response.end(body ?? undefined);
+  if (whole) return void response.end(bare ? undefined : (body ?? undefined));
   response.flushHeaders();
   const chunks = body[Symbol.asyncIterator]();
+  if (bare) {
+    // Nobody will read it, and it may have no end.
+    void chunks.return?.().catch(() => {});
+    return void response.end();
+  }
   // A client that leaves is told at once: the next chunk, by which it would be noticed, may never come.
   response.once('close', () => void chunks.return?.().catch(() => {}));
   try {

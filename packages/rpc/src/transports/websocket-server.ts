@@ -37,35 +37,12 @@ export class ServedWebSocket {
   }
 
   /**
-   * Waits for the first message, which must be text. Rejects, and leaves closing to the caller: TooLarge after
-   * `limit_bytes`, DeadlineExceeded, ProtocolViolation for bytes, ConnectionLost. What comes after it waits in
-   * the stream, which holds no more than a stream does.
+   * Waits for the first message, which must be text. Rejects as `firstText` of a socket does. What comes after it waits
+   * in the stream, which holds no more than a stream does.
    */
   firstText(limit_bytes: number, timeout_ms: number): Promise<string> {
-    const { promise, resolve, reject } = Promise.withResolvers<string>();
-    const what = 'The first message of the WebSocket';
-    let got = 0;
-    // Counted as it comes in, before it is parsed: no more is held for one who has not said who they are.
-    const count = (chunk: Buffer) => {
-      got += chunk.length;
-      if (got > limit_bytes) reject(new TooLarge({ what, limit_bytes }));
-    };
-    const take = (data: Buffer, binary: boolean) => {
+    return firstText(this.#socket, this.#raw, limit_bytes, timeout_ms, () => {
       this.#rest = byteStream(this.#socket);
-      if (binary) reject(new ProtocolViolation({ why: 'the first message must be text' }));
-      else resolve(data.toString('utf8'));
-    };
-    const gone = () => reject(new ConnectionLost({ why: 'the WebSocket was closed before its first message' }));
-    const timer = setTimeout(() => reject(new DeadlineExceeded({ what, timeout_ms, may_have_run: false })), timeout_ms);
-    this.#raw.prependListener('data', count);
-    this.#socket.once('message', take);
-    this.#socket.once('close', gone);
-    this.#socket.resume();
-    return promise.finally(() => {
-      clearTimeout(timer);
-      this.#raw.off('data', count);
-      this.#socket.off('message', take);
-      this.#socket.off('close', gone);
     });
   }
 
@@ -91,6 +68,44 @@ export class ServedWebSocket {
     const hold = (on: boolean) => void (on ? this.#raw.ref?.() : this.#raw.unref?.());
     return webSocketTransport(this.#socket as unknown as WebSocketLike, limit, hold, bufferUtf8);
   }
+}
+
+/**
+ * The first message of a socket that stands still; it must be text. `then` runs before any other is told of. Rejects, and
+ * leaves closing to the caller: TooLarge after `limit_bytes`, DeadlineExceeded, ProtocolViolation for bytes, ConnectionLost.
+ */
+export function firstText(
+  socket: WebSocket,
+  raw: Raw,
+  limit_bytes: number,
+  timeout_ms: number,
+  then: () => void,
+): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  const what = 'The first message of the WebSocket';
+  let got = 0;
+  // Counted as it comes in, before it is parsed: no more is held for one who has not said who they are.
+  const count = (chunk: Buffer) => {
+    got += chunk.length;
+    if (got > limit_bytes) reject(new TooLarge({ what, limit_bytes }));
+  };
+  const take = (data: Buffer, binary: boolean) => {
+    then();
+    if (binary) reject(new ProtocolViolation({ why: 'the first message must be text' }));
+    else resolve(data.toString('utf8'));
+  };
+  const gone = () => reject(new ConnectionLost({ why: 'the WebSocket was closed before its first message' }));
+  const timer = setTimeout(() => reject(new DeadlineExceeded({ what, timeout_ms, may_have_run: false })), timeout_ms);
+  raw.prependListener('data', count);
+  socket.once('message', take);
+  socket.once('close', gone);
+  socket.resume();
+  return promise.finally(() => {
+    clearTimeout(timer);
+    raw.off('data', count);
+    socket.off('message', take);
+    socket.off('close', gone);
+  });
 }
 
 /** What is written while a message leaves goes into the next; what is not read stops the socket. */

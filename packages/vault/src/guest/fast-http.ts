@@ -122,6 +122,7 @@ export class FastResponse {
     if (webSocket !== undefined) {
       // Only a kernel sees it, and answers with the handshake.
       this.webSocket = webSocket;
+      this.#init = init;
       return;
     }
     const status = init?.status;

@@ -1,14 +1,27 @@
 /**
  * WebSockets of plugins, in the shape of Cloudflare's: a `WebSocketPair`, one end of which goes into a Response of status
- * 101; the other is the module's. The client's messages come as the body of the request, the module's go as the answer's.
+ * 101; the other is the module's. The client's messages come as the body of the request, the module's go as the answer's;
+ * last comes, and goes, how the socket was closed.
  */
-import type { Body } from '@hauki/protocol';
+import { type Body, isSocketClose, type SocketClose, type SocketMessage } from '@hauki/protocol';
 
 type Message = string | Uint8Array;
-type Listener = (event: { type: string; data?: unknown; code?: number }) => void;
+interface Told {
+  data?: unknown;
+  code?: number;
+  reason?: string;
+  wasClean?: boolean;
+}
+type Listener = (event: { type: string } & Told) => void;
+interface Sink {
+  push(message: Message): void;
+  end(close: SocketClose): void;
+}
 
 /** Messages of a module that its client has not taken. */
 const WAITING = 1_024;
+/** Close codes (RFC 6455, 7.4.1): none was given; it broke off; somebody cannot keep up (IANA's registry). */
+const [NONE, BROKEN, TOO_MUCH] = [1005, 1006, 1013];
 
 /** One end of a pair. */
 export class PairSocket {
@@ -17,17 +30,18 @@ export class PairSocket {
   /** Messages that came before `accept`. */
   readonly #early: Message[] = [];
   #accepted = false;
-  #closed = false;
+  /** How, once it is. */
+  #closed: SocketClose | undefined;
   /** Where what is sent to this end goes, when it is the client's and its Response was made. */
-  #sink: { push(message: Message): void; end(): void } | undefined;
+  #sink: Sink | undefined;
   onmessage: Listener | null = null;
   onclose: Listener | null = null;
 
   /** From now on, and with what was sent before the Response was made. */
-  drainInto(sink: { push(message: Message): void; end(): void }): void {
+  drainInto(sink: Sink): void {
     this.#sink = sink;
     for (const message of this.#early.splice(0)) sink.push(message);
-    if (this.#closed) sink.end();
+    if (this.#closed) sink.end(this.#closed);
   }
 
   accept(): void {
@@ -48,10 +62,14 @@ export class PairSocket {
     this.peer?.receive(data);
   }
 
-  close(code = 1000): void {
+  /** Throws TypeError for a code that may not be sent, and for a reason of more than 123 bytes. */
+  close(code = 1000, reason = ''): void {
     if (this.#closed) return;
-    this.#closed = true;
-    this.peer?.ended(code);
+    const close = [code, String(reason)];
+    if (!isSocketClose(close))
+      throw new TypeError(`a WebSocket is closed with a code such as 1000 or 4000, and at most 123 bytes; not ${code}`);
+    this.#closed = close;
+    this.peer?.ended(code, reason);
   }
 
   get readyState(): number {
@@ -73,17 +91,23 @@ export class PairSocket {
     if (this.#sink) this.#sink.push(message);
     else if (this.#accepted) this.#tell('message', { data: message });
     else if (this.#early.length < WAITING) this.#early.push(message);
-    else this.peer?.ended(1013);
+    else this.overflow();
   }
 
-  ended(code: number): void {
+  /** The other end was closed, or broke off. */
+  ended(code: number, reason = ''): void {
     if (this.#closed) return;
-    this.#closed = true;
-    this.#sink?.end();
-    this.#tell('close', { code });
+    this.#closed = [code, reason];
+    this.#sink?.end(this.#closed);
+    this.#tell('close', { code, reason, wasClean: code !== BROKEN });
   }
 
-  #tell(type: 'message' | 'close', event: { data?: unknown; code?: number }): void {
+  /** Nobody takes what is sent: both ends are closed. */
+  overflow(): void {
+    for (const end of [this, this.peer]) end?.ended(TOO_MUCH, 'too many messages wait');
+  }
+
+  #tell(type: 'message' | 'close', event: Told): void {
     const whole = { type, target: this, ...event };
     this[`on${type}`]?.(whole);
     for (const listener of this.#listeners.get(type) ?? []) listener(whole);
@@ -103,7 +127,7 @@ export class WebSocketPair {
 
 /** Joins the client's end of a pair to the messages that come and go. Gives those that go. */
 export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Uint8Array> {
-  const items: Message[] = [];
+  const items: SocketMessage[] = [];
   let wake: (() => void) | undefined;
   let over = false;
   const notify = () => {
@@ -112,23 +136,28 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
   };
   client.drainInto({
     push(message) {
-      if (items.length >= WAITING) return client.peer?.ended(1013);
+      if (items.length >= WAITING) return client.overflow();
       items.push(message);
       notify();
     },
-    end() {
+    end(close) {
       over = true;
+      if (isSocketClose(close)) items.push(close);
       notify();
     },
   });
   void (async () => {
+    let [code, reason]: SocketClose = [BROKEN, ''];
     try {
-      for await (const message of incoming as AsyncIterable<Message>) client.peer?.receive(message);
+      for await (const message of incoming as unknown as AsyncIterable<SocketMessage>) {
+        if (Array.isArray(message)) [code = NONE, reason = ''] = message;
+        else client.peer?.receive(message);
+      }
     } catch {
       // The client has gone.
     }
     over = true;
-    client.peer?.ended(1005);
+    client.peer?.ended(code, reason);
     notify();
   })();
   return (async function* () {
@@ -143,7 +172,7 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
           });
       }
     } finally {
-      client.peer?.ended(1006);
+      client.peer?.ended(BROKEN);
     }
   })();
 }

@@ -103,7 +103,8 @@ function answerOf(answer: unknown, socket: Body | undefined, call: Call | undefi
   const client = (answer as { webSocket?: unknown } | null | undefined)?.webSocket;
   if (client instanceof PairSocket) {
     if (socket === undefined || socket === null) throw new TypeError('the request did not ask for a WebSocket');
-    return [101, [], joinClient(client, socket)];
+    const protocol = (answer as Response).headers?.get('sec-websocket-protocol');
+    return [101, protocol ? ['sec-websocket-protocol', protocol] : [], joinClient(client, socket)];
   }
   if (!(answer instanceof Response))
     throw new TypeError(`fetch() must return a Response, but it returned ${answer === null ? 'null' : typeof answer}`);

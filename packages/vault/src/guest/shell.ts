@@ -17,7 +17,7 @@ const EARLY = 8;
 export interface ShellPowers {
   control: Transport;
   server: Server;
-  /** Begins to accept, where the server does not yet; called when the worker is about to be loaded. */
+  /** Begins to accept, where the server does not yet; called once the worker is being loaded. */
   open?(): void;
   /** Makes the guest, given its way out. Called once, at `load`. */
   inside(setup: Setup, outside: Outside): Inside;
@@ -56,25 +56,33 @@ export function runShell(powers: ShellPowers): Promise<string> {
       redeemer = new Redeemer(setup, setup.keys);
       redeemer.expect(setup.owner);
       const { server } = powers;
-      const { promise: loaded, resolve, reject } = Promise.withResolvers<string[]>();
-      loaded.catch(() => {});
+      const { promise: admitted, resolve, reject } = Promise.withResolvers<string[]>();
+      admitted.catch(() => {});
       server.off('connection', wait);
-      const methods = () => loaded;
+      const methods = () => admitted;
       callers = openGate({ server, worker: setup.worker, redeemer, inside, methods, tls: setup.tls, early });
       early.clear();
-      powers.open?.();
+      const { first, owner } = setup;
+      const open = powers.open ?? (() => {});
+      // Who comes before this waits in the kernel. A handshake computes, and the first answer would wait for it.
+      if (!first) open();
+      const ready = redeemer;
+      const admit = (has: string[]) => {
+        if (first) open();
+        resolve(has);
+        // While the answer travels, the first redemption's needs are loaded.
+        setTimeout(() => ready.prepare(), 1);
+      };
       try {
-        resolve(await inside.load(prepare(setup.source, setup.language), setup));
+        const has = await inside.load(prepare(setup.source, setup.language), setup);
+        // After the answer has left: what is called first is called on a worker that is there.
+        if (first) setImmediate(() => void ride(first, owner).finally(() => admit(has)));
+        else admit(has);
+        return has;
       } catch (error) {
         reject(error);
+        throw error;
       }
-      // After the answer has left: what is called first is called on a worker that is there.
-      const { first, owner } = setup;
-      if (first) setImmediate(() => void ride(first, owner));
-      // While it travels, the first redemption's needs are loaded.
-      const ready = redeemer;
-      setTimeout(() => ready.prepare(), 1);
-      return loaded;
     },
     async expect(ticket: ExpectedTicket): Promise<void> {
       redeemer?.expect(ticket);

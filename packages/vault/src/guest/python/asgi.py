@@ -334,7 +334,8 @@ class _Http(_Exchange):
 
 
 class _WebSocket(_Exchange):
-    disconnect = {"type": "websocket.disconnect", "code": 1005}
+    # One that broke off.
+    disconnect = {"type": "websocket.disconnect", "code": 1006}
 
     def __init__(self, scope, body, log):
         asked = next((value for name, value in scope["headers"] if name == b"sec-websocket-protocol"), b"")
@@ -350,9 +351,13 @@ class _WebSocket(_Exchange):
             return {"type": "websocket.connect"}
         if self._body is not None and not self._gone and not self._complete:
             message = await self.next_of_body()
-            if message is not None:
+            if isinstance(message, (list, tuple)):
+                self.disconnect = {**self.disconnect, "code": message[0], "reason": message[1]}
+                self.leave()
+            elif message is not None:
                 return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
-            self.leave()
+            else:
+                self.leave()
         return self.disconnect
 
     async def send(self, message: dict) -> None:
@@ -360,11 +365,17 @@ class _WebSocket(_Exchange):
         if self._gone:
             raise Disconnected("the client has gone")
         if kind == "websocket.accept" and not accepted:
-            self.answer(101, [], self)
+            chosen = message.get("subprotocol")
+            self.answer(101, ["sec-websocket-protocol", chosen] if chosen else [], self)
         elif kind == "websocket.send" and accepted and not self._complete:
             text = message.get("text")
             await self.give(bytes(message["bytes"]) if text is None else text)
         elif kind == "websocket.close" and not self._complete:
+            # Its last words: how it is closed.
+            close = [int(message.get("code") or 1000), str(message.get("reason") or "")]
+            if accepted:
+                self._ahead += len(close)
+                self._chunks.append(close)
             self.finish()
             self.answer(403, [], None)
         else:

@@ -1,0 +1,48 @@
+/** What a guest says is a stranger's word: of itself, and as an answer to a request. It is one, or the call has failed. */
+import {
+  type Answer,
+  type Body,
+  type FlatHeaders,
+  isRoute,
+  type PluginDescription,
+  SourceRejected,
+} from '@hauki/protocol';
+import { KERNEL_LIMITS } from './limits.ts';
+
+/** What a guest says of itself, as far as it can be that. Throws SourceRejected for a route that would lie elsewhere. */
+export function cleanDescription(said: PluginDescription): PluginDescription {
+  const routes = Array.isArray(said?.routes) ? said.routes.slice(0, KERNEL_LIMITS.routes).map(String) : [];
+  const wrong = routes.find((route) => !isRoute(route));
+  if (wrong !== undefined)
+    throw new SourceRejected({
+      stage: 'routes',
+      reason: `${JSON.stringify(wrong.slice(0, 200))} is no route: a method or *, and a path such as /users/:id`,
+    });
+  const { state, gathers } = said ?? {};
+  return { routes, state: state === 'hooks' || state === 'export' ? state : 'none', gathers: gathers === true };
+}
+
+const FORGED = /^x-hauki-/i;
+export const asksForUpgrade = (headers: FlatHeaders) => headers.some((text, i) => i % 2 === 0 && text === 'upgrade');
+
+/** What only the kernel says is left out. Throws TypeError. */
+export function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
+  const [status, headers, body] = Array.isArray(answer) ? answer : [];
+  const bodied =
+    body === null || typeof body === 'string' || body instanceof Uint8Array || (body && Symbol.asyncIterator in body);
+  const is_status = Number.isInteger(status) && (status === 101 ? asksForUpgrade(asked) : status >= 200);
+  if (!is_status || status > 599 || !Array.isArray(headers) || !bodied)
+    throw new TypeError('it gave no answer that can be passed on');
+  if (headers.length > 2 * KERNEL_LIMITS.headers || headers.some((text) => typeof text !== 'string'))
+    throw new TypeError('its answer has too many headers, or ones that are no texts');
+  return [status, checkHeaders(headers), body as Body];
+}
+
+function checkHeaders(headers: FlatHeaders): FlatHeaders {
+  let bytes = 0;
+  for (const text of headers) bytes += text.length + 2;
+  if (bytes > KERNEL_LIMITS.header_bytes)
+    throw new TypeError(`the headers of its answer have more than ${KERNEL_LIMITS.header_bytes} bytes`);
+  const forged = (at: number) => FORGED.test(headers[at - (at % 2)]!);
+  return headers.some((_, i) => i % 2 === 0 && forged(i)) ? headers.filter((_, i) => !forged(i)) : headers;
+}
