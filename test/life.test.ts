@@ -229,6 +229,21 @@ for (const driver of DRIVERS) {
       await used.mesh.destruct(ghost);
     });
 
+    it('lives on when its code logs a great deal in one turn: what is too much is dropped and counted', async () => {
+      const source = `export const pour = (n) => { const line = 'x'.repeat(3_000); for (let i = 0; i < n; i++) console.log(i, line); return n; };`;
+      const ghost = used.mesh.clone<{ pour(n: number): number }>({ source }, { driver, memory_mib: 64 });
+      const { worker } = await used.mesh.details(ghost);
+      assert.equal(await ghost.pour(20_000), 20_000);
+      assert.equal(await ghost.pour(1), 1);
+      const dropped = async () => {
+        const { lines } = await collect(used.mesh.logs(worker, { lines: 1_000 }));
+        const said = lines.map(({ text }) => /^\[(\d+) lines were dropped/.exec(text)?.[1]);
+        return said.reduce((sum, count) => sum + Number(count ?? 0), 0);
+      };
+      await until('what was dropped is said', async () => (await dropped()) >= 19_000);
+      await used.mesh.destruct(ghost);
+    });
+
     it('shows what it uses: CPU time, memory, calls, log lines', async (t) => {
       const { ghost, worker } = await make();
       await ghost.burn(50);

@@ -167,6 +167,10 @@ for (const driver of DRIVERS) {
       assert.equal(await neighbour.add(2, 2), 4);
       await used.mesh.destruct(worker).catch(() => {});
       await until(`nothing of ${worker} is left`, () => traces(worker).length === 0);
+      const told = await used.mesh.why(worker);
+      const usage = told.state === 'dead' ? told.fate.usage : undefined;
+      assert.ok((usage?.cpu_ms ?? 0) > 0, 'what it computed is known, although nobody looked while it lived');
+      assert.ok((usage?.memory_bytes ?? 0) > 4 * 1024 * 1024, `and its memory: ${usage?.memory_bytes}`);
       await used.mesh.destruct(neighbour);
     });
 

@@ -62,6 +62,15 @@ export class Caller implements CallHome {
   #named: Call[] | undefined;
   #next_id = 1;
   #holding = 0;
+  /** One thing more, or less, that somebody here waits for: while there is any, the process does not exit. */
+  readonly hold = EXITS
+    ? (more: 1 | -1): void => {
+        const before = this.#holding;
+        this.#holding += more;
+        const { wire, idle_lets_exit } = this.#powers;
+        if (idle_lets_exit && (before === 0 || this.#holding === 0)) wire.transport.hold?.(this.#holding > 0);
+      }
+    : undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timer_at = NEVER;
 
@@ -101,7 +110,7 @@ export class Caller implements CallHome {
 
   #begin(target: Target | undefined, method: string, params: unknown[], options: CallOptions): Call {
     const { signal, timeout_ms = this.#powers.timeout_ms, traceparent, background } = options;
-    const { wire, idle_lets_exit } = this.#powers;
+    const { wire } = this.#powers;
     const refusal = wire.refusal();
     if (refusal) throw refusal;
     if (signal?.aborted) throw new Cancelled({ method, why: describe(signal.reason), may_have_run: false });
@@ -125,7 +134,7 @@ export class Caller implements CallHome {
     const call = new Call(this, id, method, options, timeout_ms, wire.refs.sent());
     call.unlaid = { head, rpc, bytes: encoded.bytes };
     for (const each of named) each.adopt(call);
-    if (EXITS && !background && idle_lets_exit && this.#holding++ === 0) wire.transport.hold?.(true);
+    if (EXITS && !background) this.hold!(1);
     if (signal) {
       const abort = () => {
         const { reason } = signal;
@@ -206,8 +215,7 @@ export class Caller implements CallHome {
   #drop(call: Call): void {
     call.unlisten?.();
     if (call.given.length > 0) this.#powers.wire.refs.callEnded(call.given);
-    if (EXITS && !call.options.background && this.#powers.idle_lets_exit && --this.#holding === 0)
-      this.#powers.wire.transport.hold?.(false);
+    if (EXITS && !call.options.background) this.hold!(-1);
   }
 
   /** Stops waiting for a call: it rejects now, and the other side is told where it may have heard of it. */

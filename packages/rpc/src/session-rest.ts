@@ -85,6 +85,7 @@ export class SessionRest implements Rest {
         for (const form of [withThrown, toWire, briefly]) if (wire.tell('rpc.fail', [id, form(error)])) return;
       },
       notify: (method, params) => void wire.tell(method, params),
+      hold: caller.hold,
     });
     this.#refs = new RefTable({
       takes,

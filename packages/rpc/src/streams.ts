@@ -8,6 +8,7 @@
  */
 import { type MeshError, Overloaded, ProtocolViolation } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { EXITS } from '#platform';
 
 /** What an item costs besides its content. */
 const ITEM_COST = 64;
@@ -17,6 +18,8 @@ export interface StreamPowers {
   item(id: number, value: unknown): number;
   notify(method: string, params: unknown[]): void;
   fail(id: number, error: unknown): void;
+  /** A reader waits for an item (1), or does no more (-1). */
+  hold: ((more: 1 | -1) => void) | undefined;
 }
 
 interface Producer {
@@ -187,7 +190,13 @@ export class Streams {
       reader.end = {};
       return error === undefined ? Promise.resolve({ done: true, value: undefined }) : Promise.reject(error);
     }
-    return new Promise((resolve, reject) => reader.waiting.push({ resolve, reject }));
+    const next = new Promise<IteratorResult<unknown>>((resolve, reject) => reader.waiting.push({ resolve, reject }));
+    if (EXITS) {
+      const over = () => this.#powers.hold?.(-1);
+      this.#powers.hold?.(1);
+      next.then(over, over);
+    }
+    return next;
   }
 
   /**

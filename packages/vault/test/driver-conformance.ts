@@ -185,6 +185,26 @@ export function driverConformance(name: string, options: Conformance): void {
         await vault.kill('enough');
       });
 
+    if (language === 'javascript')
+      it('logs rejections that nobody heard, and none that was heard in time', async () => {
+        const vault = await start();
+        const source = `const fail = async (text) => { throw new Error(text); };
+          export const leave = () => { fail('unheard'); };
+          export const hear = async () => { const one = fail('heard'); await Promise.resolve(); await one.catch(() => {}); };
+          export const odd = () => { Promise.reject({ get message() { throw 1; }, toJSON() { throw 2; } }); };`;
+        const session = await (await setup(vault, source)).open();
+        const said = (pattern: RegExp) =>
+          effects.filter(([id, , level, text]) => id === vault.id && level === 'error' && pattern.test(String(text)));
+        for (const method of ['hear', 'odd', 'leave']) await session.call(method);
+        for (let i = 0; i < 800 && said(/unheard/).length === 0; i++)
+          await new Promise((resolve) => setTimeout(resolve, 20));
+        assert.deepEqual(
+          said(/./).map(([, , , text]) => text),
+          ['unhandled rejection: [a value that cannot be shown]', 'unhandled rejection: Error: unheard'],
+        );
+        await vault.kill('enough');
+      });
+
     it('runs the end hook when asked to', async () => {
       const vault = await start();
       const { shell } = await setup(vault, sources.worker);

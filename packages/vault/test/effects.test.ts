@@ -227,6 +227,12 @@ describe('a guest’s other effects', () => {
     for (let i = 0; i < 1_000 && !/lines were dropped/.test(lines.at(-1)!); i++)
       await new Promise((resolve) => setTimeout(resolve, 20));
     assert.match(lines.at(-1)!, /^warn \[\d{4} lines were dropped: too many at once\]$/);
+    for (const none of [0, -1, 1e300, Number.NaN, 'many', {}, null]) await effect('log', ['warn', '', none]);
+    await effect('log', ['warn', '', 70_000]);
+    await effect('log', ['warn', '', 7]);
+    for (let i = 0; i < 1_000 && !/70007/.test(lines.at(-1)!); i++)
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(lines.at(-1), 'warn [70007 lines were dropped: too many at once]');
   });
 
   it('are only those that exist', async () => {

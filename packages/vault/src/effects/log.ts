@@ -4,6 +4,8 @@ import type { EffectMaker } from './effect.ts';
 
 /** Log lines that a guest may write in a second; more are dropped and counted. */
 const LOG_LINES_PER_S = 200;
+/** What a guest can have dropped since it last said so; more is no count. */
+const MOST_DROPPED = 1e12;
 const LEVELS = new Set(['debug', 'info', 'warn', 'error']);
 
 export const logEffect: EffectMaker = (vault) => {
@@ -18,8 +20,15 @@ export const logEffect: EffectMaker = (vault) => {
   };
   vault.ended.addEventListener('abort', over, { once: true });
   return {
-    log([level, text]) {
+    // `dropped`: lines that the guest itself has not passed on; it tells of them alone.
+    log([level, text, dropped]) {
       second ??= setTimeout(over, 1000).unref();
+      if (dropped !== undefined) {
+        if (typeof dropped !== 'number' || !(dropped > 0 && dropped <= MOST_DROPPED)) return;
+        // Whoever drops has passed on all that is taken here, also where that was in the second before.
+        lines = Math.max(lines, LOG_LINES_PER_S) + Math.floor(dropped);
+        return;
+      }
       if (++lines > LOG_LINES_PER_S) return;
       vault.log(
         typeof level === 'string' && LEVELS.has(level) ? level : 'info',

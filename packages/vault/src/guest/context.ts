@@ -5,6 +5,7 @@
 import type { Served } from '@hauki/rpc';
 import { type Clone, createClone } from './family.ts';
 import type { Outside } from './guest.ts';
+import { boundedLog } from './log-bound.ts';
 import { type Connection, connectFor, fetchFor, type Platform } from './outward.ts';
 import { createVolume, type GuestVolume } from './volume.ts';
 
@@ -59,9 +60,8 @@ export function createContext(
   outside: Outside,
   platform: Platform,
 ): HaukiContext & { write_log(level: string, values: unknown[]): void } {
-  const write_log = (level: string, values: unknown[]) => {
-    outside.effect('log', [level, values.map(show).join(' ')]).catch(() => {});
-  };
+  const log = boundedLog((...line) => void outside.effect('log', line).catch(() => {}), setTimeout);
+  const write_log = (level: string, values: unknown[]) => log(level, () => values.map(show).join(' '));
   return {
     worker,
     write_log,

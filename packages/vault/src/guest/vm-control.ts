@@ -10,6 +10,8 @@ export interface VmBridge {
   open(channel: number, role: TicketRole, tagged: number, session: string): void;
   closed(channel: number, reason: string): void;
   fire(timer: number): void;
+  /** A promise was rejected unheard (1), or has been heard since (0); 2: that was all of a turn. */
+  stray(what: number, promise?: object, reason?: unknown): void;
 }
 
 /** Channel 0 is the control session's, those from 1 on are callers'. */

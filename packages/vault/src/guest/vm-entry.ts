@@ -91,10 +91,11 @@ const context = createContext('', outside, {
   respond: (fetched) => platform().fetched(fetched),
   pack: (body) => platform().pack(body),
 });
+const { write_log } = context;
 Object.assign(scope, {
   hauki: context,
   fetch: context.fetch,
-  console: createConsole(context.write_log),
+  console: createConsole(write_log),
 });
 const giveClock = withoutClock(scope);
 const allowRandom = giveRandom(scope);
@@ -118,6 +119,9 @@ async function load(kind: ModuleKind, load_timeout_ms: number): Promise<Loaded> 
   }
 }
 
+/** Promises of the present turn that were rejected with nobody there to hear it. */
+const strays = new Map<object, unknown>();
+
 const bridge: VmBridge = {
   load(worker, kind, load_timeout_ms, time, random) {
     context.worker = worker;
@@ -133,5 +137,14 @@ const bridge: VmBridge = {
     channels.delete(number);
   },
   fire: (timer) => timers.fire(timer),
+  stray(what, promise, reason) {
+    if (what === 0) strays.delete(promise!);
+    else if (what === 1) strays.set(promise!, reason);
+    else {
+      // As in Node's vaults: the worker's own affair, which is logged.
+      for (const unheard of strays.values()) write_log('error', ['unhandled rejection:', unheard]);
+      strays.clear();
+    }
+  },
 };
 scope.__vm = bridge;

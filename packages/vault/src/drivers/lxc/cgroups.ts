@@ -9,6 +9,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileS
 import { writeFile as writeFileLater } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CPU_PERIOD_US, PIDS_MAX } from './limits.ts';
+import { useOf } from './use.ts';
 
 interface Hierarchy {
   /** Empty for the unified (v2) hierarchy. */
@@ -79,6 +80,11 @@ export class Cgroups {
       }
       writeFileSync(join(folder, file), value, { flag: 'r+' });
     }
+    // Nothing is limited there: on v1 it alone counts what was computed, also after the last process has ended.
+    const counting = this.#carrying('cpuacct');
+    const counter = counting?.version === 1 && join(counting.bases[0]!, `${this.#kinds[0]}${container}`);
+    if (counter && !folders.has(counter)) mkdirSync(counter);
+    if (counter) folders.add(counter);
     return [...folders];
   }
 
@@ -152,6 +158,30 @@ export class Cgroups {
     return join(dir, file);
   }
 
+  /** What is to be copied before LXC removes the cgroups, for `keptIn`: the counter of memory's end, and what was used. */
+  keeps(container: string): string[] {
+    const of = (controller: string, v1: string, v2: string) => {
+      const hierarchy = this.#carrying(controller);
+      if (!hierarchy) return [];
+      return [join(hierarchy.bases[0]!, `${this.#kinds[0]}${container}`, hierarchy.version === 1 ? v1 : v2)];
+    };
+    const oom = this.oomFile(container);
+    return [
+      ...(oom === undefined ? [] : [oom]),
+      ...of('memory', 'memory.max_usage_in_bytes', 'memory.peak'),
+      ...(this.#carrying('cpuacct') ? of('cpuacct', 'cpuacct.usage', 'cpu.stat') : of('cpu', 'cpu.stat', 'cpu.stat')),
+    ];
+  }
+
+  /** The most memory that the container has had, as far as the kernel tells. */
+  mostMemory(container: string): number {
+    const files = ['memory.max_usage_in_bytes', 'memory.peak'];
+    const found = this.#payload(container, 'memory').flatMap((dir) =>
+      files.map((file) => Number(read(join(dir, file)) ?? 0)),
+    );
+    return Math.max(0, ...found);
+  }
+
   /** Processes of the payload (the vault itself), as this machine's pids; the first is its init. */
   payloadPids(container: string): number[] {
     return this.#payload(container, 'pids').flatMap(procs);
@@ -201,12 +231,8 @@ export class Cgroups {
       this.#payload(container, controller)
         .map((dir) => read(join(dir, file)))
         .find((text) => text !== undefined);
-    const nanoseconds = of('cpuacct', 'cpuacct.usage');
-    const microseconds = /^usage_usec (\d+)/m.exec(of('cpu', 'cpu.stat') ?? '')?.[1];
     const memory = of('memory', 'memory.usage_in_bytes') ?? of('memory', 'memory.current');
-    if (memory === undefined) return undefined;
-    const cpu_ms = nanoseconds === undefined ? Number(microseconds ?? 0) / 1e3 : Number(nanoseconds) / 1e6;
-    return { cpu_ms, memory_bytes: Number(memory) };
+    return useOf(of('cpuacct', 'cpuacct.usage'), of('cpu', 'cpu.stat'), memory);
   }
 
   /** The payload's freezer: of its own on v1, in every cgroup on v2. */

@@ -33,8 +33,8 @@ export interface VaultConfig {
   volume?: { path: string; inside: string } | undefined;
   limits: Limit[];
   devices_version: 1 | 2 | undefined;
-  /** Copies the memory cgroup's event counter to a file before LXC removes the cgroup. */
-  keep_oom?: { from: string; to: string } | undefined;
+  /** Copies files of the cgroups into a folder before LXC removes the cgroups. */
+  keep?: { from: readonly string[]; to: string } | undefined;
   apparmor: AppArmor;
   /** A sandbox: it has the network namespace that it is started in, and these mounts (`lxc.mount.entry`). */
   sandbox?: { mounts: readonly string[]; environment: readonly string[] } | undefined;
@@ -100,10 +100,10 @@ export function renderConfig(config: VaultConfig): string {
     const key = `lxc.cgroup${config.devices_version === 2 ? '2' : ''}.devices`;
     lines.push(`${key}.deny = a`, ...DEVICE_NUMBERS.map((device) => `${key}.allow = ${device}`));
   }
-  if (config.keep_oom) {
-    const { from, to } = config.keep_oom;
+  if (config.keep && config.keep.from.length > 0) {
+    const { from, to } = config.keep;
     // Version 1 passes the hook's facts in the environment and leaves the arguments alone.
-    lines.push('lxc.hook.version = 1', `lxc.hook.stop = /bin/cp '${from}' '${to}'`);
+    lines.push('lxc.hook.version = 1', `lxc.hook.stop = /bin/cp ${from.map((file) => `'${file}'`).join(' ')} '${to}'`);
   }
   if (config.apparmor !== undefined) lines.push(`lxc.apparmor.profile = ${config.apparmor}`);
   if (config.seccomp_profile !== undefined && !trial.without_seccomp)

@@ -37,6 +37,7 @@ import {
 } from './limits.ts';
 import { drained, LogTail } from './log-tail.ts';
 import type { Staged } from './staging.ts';
+import { keptIn } from './use.ts';
 
 export interface Powers {
   cgroups: Cgroups;
@@ -107,7 +108,6 @@ export class Container implements Vault {
   readonly #tail = new LogTail();
   /** Says whose vault it is, where the container's name does not. */
   #label: string | undefined;
-  readonly #oom_copy: string;
   /** LXC's own log: how the guest ended stands only here, since lxc-start exits with 0 or 1. */
   readonly #lxc_log: string;
   #child: ChildProcess | undefined;
@@ -128,7 +128,6 @@ export class Container implements Vault {
     this.#name = name;
     this.#spec = spec;
     this.#powers = powers;
-    this.#oom_copy = join(powers.files_dir, 'oom');
     this.#lxc_log = logIn(powers.files_dir);
     this.exited = new Promise((resolve) => {
       this.#settle = resolve;
@@ -140,7 +139,6 @@ export class Container implements Vault {
     const { cgroups, staged, files_dir, lxc_dir, apparmor, sandbox, trial } = this.#powers;
     this.#claim = claimIds(this.#name);
     mkdirSync(files_dir, { recursive: true, mode: 0o700 });
-    const oom_file = cgroups.oomFile(this.#name);
     writeFileSync(
       configIn(files_dir),
       renderConfig({
@@ -151,7 +149,7 @@ export class Container implements Vault {
         volume: this.#spec.volume,
         limits,
         devices_version: cgroups.devicesVersion,
-        keep_oom: oom_file === undefined ? undefined : { from: oom_file, to: this.#oom_copy },
+        keep: { from: cgroups.keeps(this.#name), to: files_dir },
         apparmor,
         sandbox,
         trial,
@@ -309,7 +307,8 @@ export class Container implements Vault {
     if (this.#ended) return;
     this.#ended = true;
     const { cgroups } = this.#powers;
-    const oom_text = read(this.#oom_copy) ?? read(cgroups.oomFile(this.#name) ?? '');
+    const kept = keptIn(this.#powers.files_dir);
+    const oom_text = kept.oom_text ?? read(cgroups.oomFile(this.#name) ?? '');
     const lxc_log = read(this.#lxc_log) ?? '';
     const until = performance.now() + END_TIMEOUT_MS;
     for (;;) {
@@ -329,7 +328,8 @@ export class Container implements Vault {
     // What was written last is still in the pipes.
     await drained(this.#child);
     this.#release();
-    const usage = this.#used && { usage: this.#used };
+    // Of one that ended by itself, all that it used up to then.
+    const used = this.#kill_reason === undefined ? (kept.usage ?? this.#used) : (this.#used ?? kept.usage);
     this.#settle({
       ...explainExit({
         code,
@@ -342,7 +342,7 @@ export class Container implements Vault {
         memory_mib: this.#spec.memory_mib,
         log_tail: this.#tail.text(),
       }),
-      ...usage,
+      ...(used ? { usage: used } : {}),
     });
   }
 

@@ -260,6 +260,7 @@ export class Sandbox implements Vault {
     this.#started = true;
     if (this.#powers.cgroups || process.platform !== 'linux') return;
     this.#watch = setInterval(() => {
+      void this.usage();
       if (this.#memory() <= this.#spec.memory_mib * 1024 * 1024) return;
       this.#overran = true;
       this.#strike();
@@ -327,6 +328,9 @@ export class Sandbox implements Vault {
     clearInterval(this.#watch);
     const { cgroups, log, files_dir, sandbox } = this.#powers;
     const oom_text = read(cgroups?.oomFile(this.#name) ?? '');
+    // Of one that ended by itself, all that it used up to then, as far as cgroups tell.
+    const left = this.#kill_reason === undefined ? cgroups?.usage(this.#name) : undefined;
+    if (left) this.#used = { ...left, memory_bytes: cgroups!.mostMemory(this.#name) || left.memory_bytes };
     const until = performance.now() + END_TIMEOUT_MS;
     for (;;) {
       this.#strike();

@@ -7,7 +7,7 @@ import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptio
 import { STACK_BYTES } from './limits.ts';
 
 /** What the thread calls in the guest (`guest/vm-entry.ts`). */
-export const ENTRIES = ['load', 'deliver', 'open', 'closed', 'fire'] as const;
+export const ENTRIES = ['load', 'deliver', 'open', 'closed', 'fire', 'stray'] as const;
 export type Entry = (typeof ENTRIES)[number];
 /** What the guest calls in the thread. */
 export const HOST_FUNCTIONS = ['post', 'shut', 'arm', 'disarm', 'random', 'encode', 'decode', 'platform'] as const;
@@ -43,6 +43,7 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
     wasm,
     maxStackSize: STACK_BYTES,
     interruptHandler: () => false,
+    onUnhandledRejection: () => {},
     moduleLoader: { load: () => '' },
   };
   const vm = await QuickJS.create(options);

@@ -10,6 +10,7 @@ import type { Inside, Outside } from '../../guest/guest.ts';
 import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import { LOADED, type VmControl } from '../../guest/vm-control.ts';
+import { decoded } from './decoded.ts';
 import {
   ENTRIES,
   type Entry,
@@ -24,6 +25,7 @@ import { moduleLoader, told } from './loader.ts';
 import { Loading } from './loading.ts';
 import type { Used } from './messages.ts';
 import type { Meter } from './meter.ts';
+import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
 import { Turn } from './turn.ts';
 
@@ -94,7 +96,10 @@ export class Vm {
   #queued_bytes = 0;
   #waiting: Waiting[] = [];
   #waiting_bytes = 0;
+  /** As it was last seen, also when its memory is gone. */
+  #memory_bytes = 0;
   #lent: JSValueHandle | undefined;
+  readonly #strays = new Strays();
   readonly #timers = new VmTimers((id) => this.#enter('fire', id));
   readonly #channels = new Map<number, Transport>();
   readonly #control = portTransport((text, bytes) =>
@@ -113,6 +118,7 @@ export class Vm {
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
       interruptHandler: () => this.#turn.stops(),
+      onUnhandledRejection: this.#strays.hear,
       wasi: (memory) => ({
         clock_time_get: (clock, _precision, at) => {
           new DataView(memory.buffer).setBigUint64(at, this.#clock_ns(clock), true);
@@ -221,13 +227,14 @@ export class Vm {
   used(): Used {
     const { memory_bytes: whole, pages } = this.#options.image;
     // What lies untouched since its birth, most of its stack, takes no memory.
-    const memory_bytes = this.#over ? 0 : this.#vm._getMemory().buffer.byteLength - whole + pages.length;
-    return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes };
+    if (!this.#over) this.#memory_bytes = this.#vm._getMemory().buffer.byteLength - whole + pages.length;
+    return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes: this.#memory_bytes };
   }
 
   /** Frees everything; nothing runs inside afterwards. */
   dispose(): void {
     if (this.#over) return;
+    this.used();
     this.#over = true;
     this.#timers.clear();
     this.#waiting = [];
@@ -296,6 +303,7 @@ export class Vm {
     try {
       run();
       this.#jobs();
+      if (!this.#turn.overran && this.#strays.tell(this.#vm, this.#bridge.stray)) this.#jobs();
     } catch (error) {
       // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
       const escaped = error instanceof WebAssembly.RuntimeError || (error as object).constructor === RangeError;
@@ -388,10 +396,4 @@ export class Vm {
     this.#lent = handle;
     return handle;
   }
-}
-
-/** Text of bytes, by one of the two encodings that the platform offers. */
-function decoded(bytes: JSValueHandle, encoding: JSValueHandle, fatal: boolean, ignoreBOM: boolean): string {
-  const label = encoding.toString() === 'utf-16le' ? 'utf-16le' : 'utf-8';
-  return new TextDecoder(label, { fatal, ignoreBOM }).decode(bytes.toArrayBuffer());
 }
