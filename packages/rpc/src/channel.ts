@@ -8,7 +8,7 @@
  * side, or when its owner gives up waiting for a connection.
  */
 import { ProtocolViolation } from '@hauki/protocol';
-import { unref } from '#platform';
+import { EXITS, unref } from '#platform';
 import { ackOf, KIND } from './frames.ts';
 import { bytesLength, type FrameTransport, type Transport, type TransportEvents } from './transport.ts';
 
@@ -126,7 +126,7 @@ export class Channel implements Transport {
     if (skip > 0) this.#tellSoon();
     for (const { text, bytes } of this.#kept) link.send(text, bytes);
     this.#handed = this.#confirmed + this.#kept.length;
-    link.hold?.(this.#held);
+    if (EXITS) link.hold?.(this.#held);
     if (!this.#reads) link.read?.(false);
     link.start({
       message: (text, bytes) => {

@@ -93,7 +93,7 @@ export class Session {
 
   constructor(options: SessionOptions) {
     const { transport, dispatch, timeout_ms = LIMITS.call_ms, literal, kill } = options;
-    const idle_lets_exit = options.idle_lets_exit ?? false;
+    const idle_lets_exit = EXITS && (options.idle_lets_exit ?? false);
     this.#transport = transport;
     this.#explain = options.explain;
     this.closed = new Promise((resolve) => {
@@ -122,7 +122,7 @@ export class Session {
       message: (text, bytes) => this.#receive(text, bytes),
       close: (reason) => this.#ended(reason),
     });
-    if (EXITS && idle_lets_exit) transport.hold?.(false);
+    if (idle_lets_exit) transport.hold?.(false);
   }
 
   get open(): boolean {
