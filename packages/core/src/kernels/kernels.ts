@@ -225,11 +225,11 @@ export class Kernels {
     return { module, ...(from.length === 1 ? only : await this.#remove(module, from, by)) };
   }
 
-  /** Kernels that hold a module, whether it serves there or not. */
+  /** Kernels that hold a module, whether it serves there or not, by name. */
   #holding(module: string, reached: (kernel: string) => boolean): RegisteredKernel[] {
-    return [...this.#kernels.values()].filter(
-      ({ info, modules }) => reached(info.kernel) && modules.some((one) => one.module === module),
-    );
+    return [...this.#kernels.values()]
+      .filter(({ info, modules }) => reached(info.kernel) && modules.some((one) => one.module === module))
+      .sort((a, b) => (a.info.kernel < b.info.kernel ? -1 : 1));
   }
 
   /** Takes a module from kernels. Never rejects. */
