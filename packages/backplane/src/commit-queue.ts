@@ -3,9 +3,10 @@
  *
  * What always holds: a work resolves after the commit that holds it is on the disk; the works of one commit take effect
  * in the order they were called, all or none of them, except those that threw `CompareFailed`, which must have changed
- * nothing by then; nobody reads what is not on the disk yet (`settled`). SQLite itself syncs nothing: its log is synced
- * after each commit, and its pages before the log is begun anew, both in a thread of the system's, so that a slow disk
- * holds up those who write and nobody else.
+ * nothing by then; nobody reads what is not on the disk yet (`read`). SQLite syncs its log's header alone, when it
+ * begins the log anew (without that a power cut could leave the old log's beginning before the new one's rest, see
+ * https://sqlite.org/src/info/ff5be73dee). The log is synced here after each commit, and the pages before the log is
+ * begun anew, both in a thread of the system's, so that a slow disk holds up nobody else.
  */
 import type { DatabaseSync } from 'node:sqlite';
 import { Overloaded, StorageFailed } from '@hauki/protocol';
@@ -16,8 +17,8 @@ export interface CommitQueue {
   /** Runs `work` within the next commit. `committed` is called, in order, before the promise resolves. */
   run<T>(work: () => T, committed?: (result: T) => void): Promise<T>;
   checkOpen(): void;
-  /** To be awaited before reading: resolves when the last commit is on the disk. Rejects as `checkOpen` throws. */
-  settled(): Promise<void>;
+  /** Reads what is on the disk: at once, or when the last commit has got there. Rejects as `checkOpen` and `look` throw. */
+  read<T>(look: () => T): Promise<T>;
   /** Commits what waits; nothing is taken from now on. The database stays open. */
   close(): Promise<void>;
 }
@@ -35,13 +36,14 @@ interface Waiting {
   reject(thrown: Error): void;
 }
 
-/** `db`: in WAL mode, with `synchronous = OFF` and no checkpoints of its own. */
+/** `db`: in WAL mode, with `synchronous = NORMAL` and no checkpoints of its own. */
 export function openCommitQueue(db: DatabaseSync, disk: DiskSync): CommitQueue {
   const [begin, end] = [db.prepare('BEGIN IMMEDIATE'), db.prepare('COMMIT')];
-  const [look, checkpoint] = [db.prepare('PRAGMA wal_checkpoint(NOOP)'), db.prepare('PRAGMA wal_checkpoint(PASSIVE)')];
+  const [measure, checkpoint] = ['NOOP', 'PASSIVE'].map((how) => db.prepare(`PRAGMA wal_checkpoint(${how})`));
   let waiting: Waiting[] = [];
   let running: Promise<void> | undefined;
-  let durable: Promise<void> | undefined;
+  /** The last commit is not on the disk yet: who wants to read stands here. */
+  let readers: (() => void)[] | undefined;
   let closed = false;
   /** What the disk refused: what it has by then is not known, so that nothing is read or written any more. */
   let broken: Error | undefined;
@@ -76,12 +78,16 @@ export function openCommitQueue(db: DatabaseSync, disk: DiskSync): CommitQueue {
 
   /** Frees the log for new commits when it has grown. All of it is durable by now. */
   async function shorten(): Promise<void> {
-    const { log, checkpointed } = look.get() as { log: number; checkpointed: number };
+    const { log, checkpointed } = measure!.get() as { log: number; checkpointed: number };
     if (log - checkpointed < BACKPLANE_LIMITS.log_pages) return;
+    // It would sync the pages here, and hold up everybody.
+    db.exec('PRAGMA synchronous = OFF');
     try {
-      checkpoint.get();
+      checkpoint!.get();
     } catch {
       return; // a full disk: the log goes on, and this is tried again after the next commit
+    } finally {
+      db.exec('PRAGMA synchronous = NORMAL');
     }
     // The next commit may write over the log: until then the pages must be on the disk by themselves.
     await disk.pages();
@@ -97,17 +103,19 @@ export function openCommitQueue(db: DatabaseSync, disk: DiskSync): CommitQueue {
       }
       const settle = commit(works);
       if (!settle) continue;
+      const waited: (() => void)[] = [];
+      readers = waited;
       try {
-        const synced = disk.log();
-        durable = synced.catch(() => {});
-        await synced;
-        durable = undefined;
+        await disk.log();
+        readers = undefined;
         for (const tell of settle) tell();
+        for (const look of waited) look();
         await shorten();
       } catch (thrown) {
+        readers = undefined;
         broken = storageFailed('writing to the disk', thrown);
-        durable = undefined;
         for (const { reject } of works) reject(broken); // those that have resolved stay so
+        for (const look of waited) look(); // and those that have looked
       }
     }
   }
@@ -126,11 +134,19 @@ export function openCommitQueue(db: DatabaseSync, disk: DiskSync): CommitQueue {
 
   return {
     checkOpen,
-    async settled() {
+    async read(look) {
       checkOpen();
-      if (!durable) return;
-      await durable;
-      checkOpen();
+      if (!readers) return look();
+      const { promise, resolve, reject } = Promise.withResolvers<ReturnType<typeof look>>();
+      readers.push(() => {
+        try {
+          if (broken) throw broken;
+          resolve(look());
+        } catch (thrown) {
+          reject(thrown);
+        }
+      });
+      return promise;
     },
     async run(work, committed) {
       checkOpen();

@@ -96,7 +96,6 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
     return {
       async get(key) {
         checkKey(key);
-        await queue.settled();
         return reading(() => {
           const row = read.get(namespace, key);
           return row && { value: row.value as string, revision: row.revision as number };
@@ -119,7 +118,6 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
         if (after !== '') checkKey(after);
         if (!Number.isSafeInteger(limit) || limit < 1) throw new BadInput({ what: 'limit', why: 'it is not above 0' });
         const most = Math.min(limit, BACKPLANE_LIMITS.page_entries);
-        await queue.settled();
         // No key holds a NUL: this is the least that can come after `after`.
         const behind = after === '' ? '' : `${after}\0`;
         const from = Buffer.compare(Buffer.from(behind), Buffer.from(prefix)) > 0 ? behind : prefix;
@@ -141,7 +139,6 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
       },
 
       async revision() {
-        await queue.settled();
         return reading(() => newest(namespace));
       },
 
@@ -153,6 +150,15 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
     };
   }
 
+  const reading = <T>(look: () => T): Promise<T> =>
+    queue.read(() => {
+      try {
+        return look();
+      } catch (thrown) {
+        throw storageFailed('reading a key', thrown);
+      }
+    });
+
   return {
     kv,
     commit,
@@ -160,12 +166,4 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
       for (const feed of feeds.values()) feed.close();
     },
   };
-}
-
-function reading<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (thrown) {
-    throw storageFailed('reading a key', thrown);
-  }
 }

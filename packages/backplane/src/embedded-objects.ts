@@ -212,16 +212,16 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
   const fileSize = (digest: string) => sizeOf(fileOf(digest));
   const rowSize = (digest: string) => measure.get(rowOf(digest))?.bytes as number | undefined;
 
+  const rowBytes = (digest: string) => select.get(rowOf(digest))?.bytes as Uint8Array | undefined;
+
   async function size(digest: string): Promise<number | undefined> {
     checkDigest(digest);
-    await queue.settled();
-    return rowSize(digest) ?? (await fileSize(digest));
+    return (await queue.read(() => rowSize(digest))) ?? (await fileSize(digest));
   }
 
   async function get(digest: string): Promise<Uint8Array | undefined> {
     checkDigest(digest);
-    await queue.settled();
-    const row = select.get(rowOf(digest))?.bytes as Uint8Array | undefined;
+    const row = await queue.read(() => rowBytes(digest));
     if (row) {
       if (sha256(row) === digest) return row;
       await queue.run(() => remove.run(rowOf(digest))); // so that the next put of the right bytes writes them again
@@ -245,8 +245,7 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
 
   async function* read(digest: string, { start = 0, end = Infinity } = {}): AsyncGenerator<Uint8Array> {
     checkDigest(digest);
-    await queue.settled();
-    const row = select.get(rowOf(digest))?.bytes as Uint8Array | undefined;
+    const row = await queue.read(() => rowBytes(digest));
     if (row) {
       if (sha256(row) !== digest) throw new StorageFailed({ what: `the object ${digest} is damaged` });
       yield row.subarray(start, Math.min(end, row.length));

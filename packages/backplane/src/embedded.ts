@@ -99,7 +99,7 @@ function openDatabase(root: string, wait_ms: number): DatabaseSync {
     db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
     db.exec('BEGIN EXCLUSIVE; COMMIT;');
     // From here on the disk is synced, and the log shortened, by the commit queue.
-    db.exec('PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0;');
+    db.exec('PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;');
     writeFileSync(owner, `${process.pid}\n`); // only for the message below; the lock is SQLite's
     return db;
   } catch (thrown) {

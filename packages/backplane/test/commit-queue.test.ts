@@ -44,7 +44,7 @@ async function withQueue(run: (opened: Opened) => Promise<void>): Promise<void> 
   const folder = mkdtempSync(join(tmpdir(), 'hauki-commits-'));
   const db = new DatabaseSync(join(folder, 'kv.sqlite'));
   try {
-    db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0;');
+    db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;');
     db.exec('CREATE TABLE said (text TEXT) STRICT;');
     const disk = slowDisk();
     const insert = db.prepare('INSERT INTO said VALUES (?)');
@@ -73,12 +73,12 @@ test('a write is answered, and read, when the disk has it and not before', () =>
     const write = add('a');
     const { file, done } = await disk.next();
     assert.equal(file, 'log');
-    const read = queue.settled();
+    const read = queue.read(() => 'seen');
     assert.deepEqual([await stateOf(write), await stateOf(read)], ['pending', 'pending']);
     done.resolve();
     await write;
     await read;
-    assert.equal(await stateOf(queue.settled()), 'resolved');
+    assert.equal(await stateOf(queue.read(() => 'seen')), 'resolved');
   }));
 
 test('what is written while the disk is busy shares the next commit and its sync', () =>
@@ -96,14 +96,28 @@ test('what is written while the disk is busy shares the next commit and its sync
     assert.ok(disk.idle);
   }));
 
+test('who reads sees what is on the disk, and nothing of the commit after it', () =>
+  withQueue(async ({ db, disk, queue, add }) => {
+    const count = db.prepare('SELECT count(*) AS n FROM said');
+    const write = add('a');
+    const one = await disk.next();
+    const [later, seen] = [add('b'), queue.read(() => count.get()!.n)];
+    one.done.resolve();
+    await write;
+    assert.equal(await seen, 1);
+    (await disk.next()).done.resolve();
+    await later;
+    assert.equal(await queue.read(() => count.get()!.n), 2);
+  }));
+
 test('where the disk fails the write is refused, and nothing is read or written after it', () =>
   withQueue(async ({ disk, queue, add }) => {
     const write = add('a');
     const { done } = await disk.next();
-    const [later, read] = [add('b'), queue.settled()];
+    const [later, read] = [add('b'), queue.read(() => 'seen')];
     for (const one of [write, later, read]) one.catch(() => {});
     done.reject(new Error('EIO: input/output error'));
-    for (const one of [write, later, read, add('c'), queue.settled()])
+    for (const one of [write, later, read, add('c'), queue.read(() => 'seen')])
       await assert.rejects(one, (thrown) => isError(thrown, StorageFailed) && /input\/output/.test(`${thrown}`));
     await queue.close();
   }));

@@ -215,7 +215,7 @@ class Encoder {
     }
     const instead = INSTEAD[base] ?? 'send what you need of it, or mark it with reference()';
     // Platforms have classes without a name of their own.
-    return this.refuse(`is of class ${base || 'without a name'}: ${instead}`);
+    return this.refuse(`is of the class ${base || 'without a name'}: ${instead}`);
   }
 
   /** Copies bytes at once: their owner may go on writing. Elements are little-endian, as on every platform we run on. */

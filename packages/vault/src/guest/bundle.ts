@@ -15,7 +15,9 @@ const REQUIRE = 'var require = process.getBuiltinModule;';
  */
 export const NODE_GUEST_HEAD = [
   REQUIRE,
-  'var { Date, performance } = globalThis;',
+  'var { Date } = globalThis;',
+  // Node's own would have it load all of its perf_hooks, 2 ms in each vault.
+  'var performance = ((hrtime) => ({ now() { const [s, ns] = hrtime(); return s * 1e3 + ns / 1e6; } }))(process.hrtime);',
   'var Math = Object.defineProperties({}, Object.getOwnPropertyDescriptors(globalThis.Math));',
 ].join('\n');
 

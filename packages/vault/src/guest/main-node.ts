@@ -5,7 +5,6 @@
  */
 import { writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { FastRequest, useFastHttp } from './fast-http.ts';
@@ -23,7 +22,7 @@ import { withhold } from './withheld-node.ts';
 const LISTENER = 3;
 const CONTROL = 4;
 /** The only writable folder of the vault. */
-const FOLDER = tmpdir();
+const FOLDER = process.env.TMPDIR || '/tmp';
 
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {

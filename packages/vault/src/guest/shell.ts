@@ -76,7 +76,8 @@ export function runShell(powers: ShellPowers): Promise<string> {
       try {
         const has = await inside.load(prepare(setup.source, setup.language), setup);
         // After the answer has left: what is called first is called on a worker that is there.
-        if (first) setImmediate(() => void ride(first, owner).finally(() => admit(has)));
+        // What it answers leaves at the end of a turn, and the gate opens in the next.
+        if (first) setImmediate(() => void ride(first, owner).finally(() => setImmediate(admit, has)));
         else admit(has);
         return has;
       } catch (error) {

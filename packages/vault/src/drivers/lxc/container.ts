@@ -7,10 +7,10 @@
  * The chain of death is agent → lxc-start (setpriv's parent-death signal) → guest (LXC's); the guest also ends by
  * itself when fd 4 closes.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
-import { join } from 'node:path';
+import type { Server, Socket } from 'node:net';
+import { basename, join } from 'node:path';
 import type { Duplex, Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, VaultFailed } from '@hauki/protocol';
@@ -22,6 +22,7 @@ import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { confinement, executes } from './confinement.ts';
 import { explainExit } from './exit.ts';
 import { type Claim, claimIds } from './idmap.ts';
+import { type Ahead, configIn, type Launcher, listen, logIn, portOf, startLxc } from './launcher.ts';
 import {
   BOOT_LOOKS,
   CPU_MIN,
@@ -48,24 +49,16 @@ export interface Powers {
   lxc_dir: string;
   apparmor: AppArmor;
   gates: Gates;
+  /** Of the folder that `files_dir` is in. */
+  launcher?: Launcher | undefined;
   log(line: string, fields?: object): void;
   /** No vault but a sandbox: nothing is handed in, and it is started by this command, which gives it its network. */
   sandbox?: { mounts: readonly string[]; environment: readonly string[]; starter: readonly string[] } | undefined;
   trial?: Trial | undefined;
 }
 
-const LXC_START = '/usr/bin/lxc-start';
 /** A guest that ends by itself closes its channel a moment before its process is gone. */
 const GATE_GRACE_MS = 300;
-const SETPRIV = '/usr/bin/setpriv';
-/**
- * LXC makes its filter of system calls for every architecture that the kernel could run, three on x64, which takes the
- * most of its time. Under this personality it takes the machine for one that has no others, and compiles the filter for
- * the one that it was built for; calls of the others are refused. The vault gets the personality back (`lxc.arch`).
- */
-const ONE_ARCHITECTURE = process.arch === 'x64' ? ['/usr/bin/setarch', 'i686'] : [];
-/** LXC must not find newuidmap: root then writes the id map itself, and an empty /etc/subuid does not matter. */
-const ENVIRONMENT = { PATH: '/nonexistent' };
 
 /** Starts the container `name` for `spec`. */
 export async function startContainer(name: string, spec: VaultSpec, powers: Powers): Promise<Container> {
@@ -77,12 +70,14 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
   if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
   const limits = limitsOf(cgroups, spec);
   const { gate_outside = false } = powers.staged;
-  const server = gate_outside || powers.sandbox ? undefined : await listen(spec.listen_host);
-  const address = server?.address() as { port: number } | undefined;
-  const container = new Container(name, spec, address?.port ?? 0, powers);
+  const within = !gate_outside && !powers.sandbox;
+  const ahead = within ? powers.launcher?.take(spec.listen_host) : undefined;
+  const server = within && !ahead ? await listenOn(spec.listen_host) : undefined;
+  const container = new Container(name, spec, ahead?.port ?? (server ? portOf(server) : 0), powers);
   try {
-    container.spawn(server, limits);
+    container.spawn(ahead ?? server, limits);
   } catch (error) {
+    ahead?.drop();
     await container.discard();
     throw failed(`lxc-start could not be run: ${(error as Error).message}`);
   } finally {
@@ -133,19 +128,19 @@ export class Container implements Vault {
     this.#name = name;
     this.#spec = spec;
     this.#powers = powers;
-    this.#lxc_log = join(powers.files_dir, 'lxc.log');
+    this.#lxc_log = logIn(powers.files_dir);
     this.exited = new Promise((resolve) => {
       this.#settle = resolve;
     });
   }
 
-  spawn(server: Server | undefined, limits: Limit[]): void {
+  /** `from`: what was forked ahead, or the socket to listen on, where there is one inside. */
+  spawn(from: Ahead | Server | undefined, limits: Limit[]): void {
     const { cgroups, staged, files_dir, lxc_dir, apparmor, sandbox, trial } = this.#powers;
     this.#claim = claimIds(this.#name);
     mkdirSync(files_dir, { recursive: true, mode: 0o700 });
-    const config_file = join(files_dir, 'config');
     writeFileSync(
-      config_file,
+      configIn(files_dir),
       renderConfig({
         name: this.#name,
         ...staged,
@@ -161,37 +156,15 @@ export class Container implements Vault {
       }),
       { mode: 0o600 },
     );
-    const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
-    const [command, ...before] = [...(sandbox?.starter ?? []), SETPRIV];
-    const child = spawn(
-      command!,
-      [
-        ...before,
-        '--pdeathsig',
-        'KILL',
-        ...ONE_ARCHITECTURE,
-        LXC_START,
-        '-F',
-        '-n',
-        this.#name,
-        '-P',
-        lxc_dir,
-        '-f',
-        config_file,
-        '-o',
-        this.#lxc_log,
-        '-l',
-        'INFO',
-      ],
-      { stdio: ['ignore', 'pipe', 'pipe', listener, 'pipe'], env: ENVIRONMENT, cwd: '/' },
-    );
+    const child =
+      from && 'launch' in from
+        ? from.launch(this.#name, basename(files_dir))
+        : startLxc({ name: this.#name, lxc_dir, files_dir, starter: sandbox?.starter }, from);
     this.#child = child;
-    child.on('error', () => {});
     child.on('exit', (code, signal) => void this.#end(code, signal));
-    if (child.pid === undefined) throw new Error(`${SETPRIV} cannot be executed`);
     this.#tail.follow(child.stdout as Readable);
     this.#tail.follow(child.stderr as Readable);
-    if (server) this.control = streamTransport(child.stdio[4] as Duplex);
+    if (from) this.control = streamTransport(child.stdio[4] as Duplex);
   }
 
   /** For a guest without a listening socket: its end of fd 4 goes to the gate host. */
@@ -389,12 +362,7 @@ function failed(reason: string, log_tail?: string) {
   return new VaultFailed({ driver: 'lxc', reason, ...(log_tail ? { log_tail } : {}) });
 }
 
-/** Binds an ephemeral port without ever accepting on it here. */
-async function listen(host: string): Promise<Server> {
-  const server = createServer((stray) => stray.destroy());
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) => reject(failed(`no port on ${host}: ${error.message}`)));
-    server.listen(0, host, resolve);
+const listenOn = (host: string): Promise<Server> =>
+  listen(host).catch((error) => {
+    throw failed(`no port on ${host}: ${error.message}`);
   });
-  return server;
-}

@@ -30,6 +30,8 @@ export const START_POLL_MS = 4;
 export const LANES = 2 * availableParallelism();
 /** A start is over when its guest has said something, or was looked at so often: nobody may have asked it anything. */
 export const BOOT_LOOKS = 60;
+/** How long nobody starts a container before the next process is forked ahead: that must not stand in a burst's way. */
+export const AHEAD_MS = 100;
 /** How often a dying container is looked at. */
 export const END_POLL_MS = 2;
 /** A process that the kernel is busy for cannot be stopped; the others stop within a millisecond. */

@@ -17,6 +17,7 @@ import type { Trial } from './config.ts';
 import { type Container, labelsDir, startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { Lanes } from './lanes.ts';
+import { Launcher } from './launcher.ts';
 import { END_POLL_MS, END_TIMEOUT_MS, LANES, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorChoices, canFilter, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
@@ -67,6 +68,7 @@ class LxcDriver implements Driver {
   #reaper: Reaper | undefined;
   readonly #gates: Gates;
   readonly #lanes = new Lanes(LANES);
+  readonly #launcher: Launcher;
   #closed = false;
   #probes = 0;
   #apparmor = appArmorChoices()[0];
@@ -80,6 +82,7 @@ class LxcDriver implements Driver {
     this.#gates = options.gates ?? new Gates();
     this.#filtered = canFilter() && options.trial?.no_filter !== true;
     this.#files_dir = join(options.data_dir, 'lxc');
+    this.#launcher = new Launcher(LXC_DIR, this.#files_dir);
     // A dot is in neither kind of id, so no node's prefix begins another's.
     this.#prefix = `hauki.${options.node_id}.`;
   }
@@ -199,7 +202,10 @@ class LxcDriver implements Driver {
     try {
       if (this.#closed) throw new VaultFailed({ driver: 'lxc', reason: 'the driver is closed' });
       const container = await this.#startNow(spec, staged);
-      void container.spoke().then(leave);
+      void container.spoke().then(() => {
+        leave();
+        if (this.#filtered) this.#launcher.soon(spec.listen_host);
+      });
       return container;
     } catch (error) {
       leave();
@@ -216,6 +222,7 @@ class LxcDriver implements Driver {
       lxc_dir: LXC_DIR,
       apparmor: this.#apparmor,
       gates: this.#gates,
+      launcher: this.#launcher,
       log,
       trial,
     });
@@ -282,6 +289,7 @@ class LxcDriver implements Driver {
     this.#closed = true;
     const all = await Promise.allSettled(this.#vaults.values());
     await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the driver was closed')));
+    await this.#launcher.close();
     await this.#reaper?.dismiss();
   }
 }
