@@ -10,7 +10,7 @@ import { KERNEL_LIMITS } from './limits.ts';
 /** From a test that was late: whether its vault still does anything else. */
 const ALIVE_MS = 2_000;
 /** That code went on and on, in the words of the driver or of the kernel. */
-const ENDLESS = /ran for more than|overran its turn|never returns/;
+const ENDLESS = /ran for more than|overran its turn|did not return|never returns/;
 /** Most that is read of an answer's body. */
 const BODY_BYTES = 1024 * 1024;
 
