@@ -76,8 +76,8 @@ for (const driver of DRIVERS)
       const listed = (await used.mesh.registry()).workers.find((w) => w.worker === worker)!;
       assert.deepEqual(listed.grants, left, 'the registry shows what it has now');
       await refused(used.mesh.revoke(worker, { fetch: [http] }), BadInput, /no such grant/);
-      await refused(used.mesh.revoke(worker, { time: true } as never), BadInput, /must/);
-      await refused(used.mesh.revoke(worker, {}), BadInput, /must/);
+      await refused(used.mesh.revoke(worker, { time: true } as never), BadInput, /no such member/);
+      await refused(used.mesh.revoke(worker, {}), BadInput, /an empty object was given; .* at least 1 of fetch/);
       assert.deepEqual((await used.mesh.revoke(worker, { meshfs: { read: pages } })).meshfs.read, []);
       await refused(one.read!('gem-pointer://wiki/revoke/page'), GrantMissing, /revoked/);
       await used.mesh.destruct(one);

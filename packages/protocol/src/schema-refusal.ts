@@ -11,6 +11,7 @@ export interface JsonSchema {
   enum?: unknown[];
   anyOf?: JsonSchema[];
   properties?: Record<string, JsonSchema>;
+  minProperties?: number;
   required?: string[];
   additionalProperties?: boolean | JsonSchema;
   patternProperties?: Record<string, JsonSchema>;
@@ -103,7 +104,8 @@ export function expectedBy(schema: JsonSchema): string {
   }
   if (type === 'object' || properties) {
     const names = Object.keys(properties ?? {});
-    return names.length > 0 ? `an object with ${names.join(', ')}` : `an object${more}`;
+    const least = schema.minProperties ? `at least ${schema.minProperties} of ` : '';
+    return names.length > 0 ? `an object with ${least}${names.join(', ')}` : `an object${more}`;
   }
   if (type === 'string') {
     const least = minLength || undefined;
@@ -117,7 +119,8 @@ export function expectedBy(schema: JsonSchema): string {
 function shown(value: unknown, hidden: boolean): string {
   if (value === undefined) return 'nothing';
   if (Array.isArray(value)) return `a list of ${value.length}`;
-  if (typeof value === 'object' && value !== null) return 'an object';
+  if (typeof value === 'object' && value !== null)
+    return Object.keys(value).length > 0 ? 'an object' : 'an empty object';
   if (typeof value === 'string' && (hidden || value.length > SHOWN_CHARS))
     return `a text of ${value.length} characters`;
   return hidden && value !== null ? `a ${typeof value}` : JSON.stringify(value);
