@@ -46,7 +46,10 @@ function doomVault(id: string): void {
   threads.send(home.thread, { op: 'kill', id });
   threads.hurry(home.thread);
   // One that waits behind another's endless turn, or cannot be stopped, goes with its thread: not with the whole host.
-  home.late ??= setTimeout(() => threads.lose(home.thread, 'code in its thread did not return, and its thread had to be ended'), END_MS);
+  home.late ??= setTimeout(
+    () => threads.lose(home.thread, 'code in its thread did not return, and its thread had to be ended'),
+    END_MS,
+  );
 }
 
 const [wasm, { guest, platform, thread }] = await Promise.all([
