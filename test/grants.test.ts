@@ -162,10 +162,12 @@ describe('grants', () => {
         await worker.dial('b', echo);
         assert.equal(await worker.pump('b', 40, 100_000), 4_000_000);
         await assert.rejects(worker.dial('c', host), (e) => isError(e, GrantMissing) && e.fields.grant === 'connect');
+        const earlier = new Set(sockets);
+        const later = () => [...sockets].filter((socket) => !earlier.has(socket));
         await worker.dial('d', echo);
-        const before = [...sockets].filter((socket) => !socket.destroyed).length;
+        await until('the other end has it', () => later().length > 0);
         await used.mesh.destruct(worker);
-        await until('its connections end with it', () => [...sockets].filter((s) => !s.destroyed).length < before);
+        await until('its connections end with it', () => later().every((socket) => socket.destroyed));
       });
 
       it('let a worker send a secret that it never sees', async () => {

@@ -27,8 +27,9 @@ export class Loading {
     this.methods.then(over, over);
   }
 
-  /** The guest has answered. */
-  answered(text: string): void {
+  /** The guest has answered; `behind`: what it has said before is heard first. */
+  answered(text: string, behind = false): void {
+    if (behind) return void setImmediate(() => this.answered(text));
     try {
       const { methods, error } = JSON.parse(text) as Partial<Record<'methods' | 'error', unknown>>;
       if (error) return this.fail(fromWire(error));

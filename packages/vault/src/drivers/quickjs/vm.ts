@@ -355,13 +355,7 @@ export class Vm {
     // The guest's own bounds are the guest's to remove: these are not.
     if (text.length + (bytes?.byteLength ?? 0) > LIMITS.message_bytes)
       return this.#discardLater('it sent a message beyond all bounds');
-    if (channel === LOADED) {
-      const loaded = () => this.#loading?.answered(text);
-      // Behind what it has said before.
-      if (this.#queued_bytes > 0) setImmediate(loaded);
-      else loaded();
-      return;
-    }
+    if (channel === LOADED) return this.#loading?.answered(text, this.#queued_bytes > 0);
     if (channel !== 0) {
       const transport = this.#channels.get(channel);
       if (transport && transport.buffered_bytes > LIMITS.unsent_bytes)
