@@ -7,7 +7,8 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { Cgroups, type Layout } from '../src/drivers/lxc/cgroups.ts';
+import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
+import type { Layout } from '../src/drivers/lxc/hierarchies.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'hauki-cgroups-'));
 after(() => rmSync(root, { recursive: true, force: true }));

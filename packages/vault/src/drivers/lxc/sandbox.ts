@@ -14,7 +14,7 @@ import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from './cgroups.ts';
 import { startContainer } from './container.ts';
 import { RUN_DIR, STAGE_DIR } from './limits.ts';
-import { appArmorChoices, obstacle } from './probe.ts';
+import { appArmorProfile, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
 import { NODE_INSIDE, stageRuntime } from './staging.ts';
 
@@ -113,7 +113,7 @@ export class Sandboxes {
         },
         files_dir: join(this.#files_dir, id),
         lxc_dir: LXC_DIR,
-        apparmor: appArmorChoices()[0],
+        apparmor: appArmorProfile(),
         gates: new Gates(),
         log,
         sandbox: {
