@@ -83,14 +83,14 @@ if [ ! -d "$system" ]; then
   service >"$root/etc/systemd/system/hauki-tests.service"
   cp "$root"/boot/vmlinuz-* "$work/system/kernel"
   cp "$root"/boot/initrd.img-* "$work/system/initrd"
-  mke2fs -q -t ext4 -d "$root" "$work/system/disk" 4G
+  mke2fs -q -t ext4 -d "$root" "$work/system/disk" 4G >/dev/null
   rm -rf "$root"
   find "$cache" -mindepth 1 -maxdepth 1 ! -name 'work-*' -exec rm -rf {} +
   mv "$work/system" "$system"
 fi
 
 # This tree as it is, with its modules.
-mke2fs -q -t ext4 -d . "$work/repo" "$(($(du -sm . | cut -f1) * 5 / 4 + 64))M"
+mke2fs -q -t ext4 -d . "$work/repo" "$(($(du -sm . | cut -f1) * 5 / 4 + 64))M" >/dev/null
 
 failed=0
 [ $# = 0 ] || PLAN=("$@")

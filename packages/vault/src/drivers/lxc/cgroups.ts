@@ -61,11 +61,10 @@ export class Cgroups {
   /** Makes the payload's cgroups, where nothing else does, with these limits; gives their folders. Throws if it may not. */
   create(container: string, limits: Limit[]): string[] {
     const folders = new Set<string>();
-    for (const { controller, version, file, value } of limits) {
+    for (const { controller, file, value } of limits) {
       const base = this.#carrying(controller)!.bases[0]!;
       const folder = join(base, `${this.#kinds[0]}${container}`);
       if (!folders.has(folder)) {
-        if (version === 2) enableBelow(base);
         mkdirSync(folder);
         folders.add(folder);
       }
@@ -110,6 +109,10 @@ export class Cgroups {
       const hierarchy = this.#carrying(controller);
       if (!hierarchy)
         throw new Error(`this machine has no cgroup controller "${controller}", so nothing would be limited`);
+      if (hierarchy.version === 2 && enableBelow(hierarchy).includes(controller))
+        throw new Error(
+          `"${controller}" cannot be limited below ${hierarchy.bases[0]}: this is not the agent's to do, or processes stand in that cgroup itself, as in a container; cgroup v2 wants them moved to one below it first`,
+        );
       return files[`v${hierarchy.version}`]
         .filter(([file]) => isThere(hierarchy, file))
         .map(([file, value]) => ({ controller, version: hierarchy.version, file, value }));

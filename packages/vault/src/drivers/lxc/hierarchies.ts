@@ -80,7 +80,7 @@ export function isThere(hierarchy: Hierarchy, file: string): boolean {
   const among = (folders: string[]) => folders.some((folder) => existsSync(join(folder, file)));
   let found = bases.some((base) => among([base, ...list(base).map((name) => join(base, name))]));
   if (!found && version === 2) {
-    enableBelow(bases[0]!);
+    enableBelow(hierarchy);
     const trial = join(bases[0]!, `hauki.look.${process.pid}.${Math.random().toString(36).slice(2)}`);
     try {
       mkdirSync(trial);
@@ -95,13 +95,24 @@ export function isThere(hierarchy: Hierarchy, file: string): boolean {
   return found;
 }
 
-/** On v2 a controller is there for the cgroups below only where it is said so. */
-export function enableBelow(base: string): void {
+/** What vaults are limited by. */
+const NEEDED = ['memory', 'pids', 'cpu'];
+
+/** On v2 a controller is there for the cgroups below only where it is said so. Gives those for which it may not be said. */
+export function enableBelow({ bases, controllers }: Hierarchy): string[] {
+  const file = join(bases[0]!, 'cgroup.subtree_control');
+  const missing = () => {
+    const on = (read(file) ?? '').split(/\s+/);
+    return NEEDED.filter((name) => controllers.includes(name) && !on.includes(name));
+  };
+  const wanted = missing();
+  if (wanted.length === 0) return [];
   try {
-    writeFileSync(join(base, 'cgroup.subtree_control'), '+memory +pids +cpu', { flag: 'r+' });
+    writeFileSync(file, wanted.map((name) => `+${name}`).join(' '), { flag: 'r+' });
   } catch {
-    // Where it may not be said it has been, or the limits are missed when they are read back.
+    // Not ours, or processes stand in this cgroup.
   }
+  return missing();
 }
 
 export function removeTree(dir: string): boolean {
