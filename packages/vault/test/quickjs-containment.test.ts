@@ -490,6 +490,14 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
       await assert.rejects(worker.vault.usage!());
     });
 
+    it('also of the turn that was its last', async () => {
+      const worker = await lab.worker(EVAL, { ...TURN, owner: 'its last turn' });
+      worker.call('run', 'for (;;);').catch(() => {});
+      const exit = await worker.vault.exited;
+      assert.match(exit.reason, /ran for more than/);
+      assert.ok(exit.usage!.cpu_ms >= 180, JSON.stringify(exit.usage));
+    });
+
     it('with other vaults of its owner, which go on between its turns', async () => {
       const owner = 'sharing';
       const busy = await lab.worker('export const spin = () => { for (let i = 0; i < 2e5; i++); return 1; };', {

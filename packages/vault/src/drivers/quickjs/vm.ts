@@ -312,6 +312,7 @@ export class Vm {
       this.#options.busy(0);
     }
     const { took_ms, overran } = this.#turn;
+    this.#meter?.spend(took_ms);
     if (overran) failed = `one turn of its code ran for more than ${most_ms} ms`;
     else if (full) return this.#discard(`its memory of ${this.#most_bytes / 2 ** 20} MiB is full`, 'out_of_memory');
     if (failed !== undefined) return this.#discard(failed);
@@ -329,10 +330,8 @@ export class Vm {
 
   /** After a turn: the vault waits for its share, and where the turn was long, for the others. */
   #settle(took_ms: number): void {
-    const meter = this.#meter;
-    if (!meter) return;
-    meter.spend(took_ms);
-    const wait_ms = meter.wait_ms();
+    if (!this.#meter) return;
+    const wait_ms = this.#meter.wait_ms();
     if (wait_ms === 0 && took_ms < YIELD_AFTER_MS) return;
     this.#yields = true;
     const again = () => {
