@@ -28,13 +28,14 @@ import { chooseDriver } from './choose-driver.ts';
 import { Endings } from './endings.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
-import { type Instance, PluginHost } from './instance.ts';
+import type { Instance } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { checkPin, type Module } from './module.ts';
 import { Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
+import { PluginHost } from './plugin-host.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
@@ -120,7 +121,7 @@ export class Kernel {
       memory_mib,
       ...(dial ? { network: createNetwork({ dial }) } : {}),
       volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
-      core: () => ownCore(meshfs, () => kernel, endings),
+      core: () => ownCore(meshfs, () => kernel, host),
       keys: () => desk.keys,
       log,
     });
