@@ -3,8 +3,9 @@
  * else. With the argument `gate-outside` there is no listening socket, and fd 4 leads to the gate (`outer-shell.ts`).
  * It ends when fd 4 does, so that a vault never outlives its agent.
  */
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
+import { randomText } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { FastRequest, useFastHttp } from './fast-http.ts';
@@ -24,20 +25,30 @@ const CONTROL = 4;
 /** The only writable folder of the vault. */
 const FOLDER = process.env.TMPDIR || '/tmp';
 
+/** What the worker sees of it, and the name of its module's file. */
+interface Around {
+  scope: typeof globalThis;
+  name: string;
+}
+
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
   callOff();
+  return insideOf({ scope: globalThis, name: 'worker' }, setup, outside);
+}
+
+function insideOf({ scope, name }: Around, setup: InnerSetup, outside: Outside): Inside {
   const context = createContext(setup.worker, outside, nodePlatform);
-  Object.assign(globalThis, { hauki: context, fetch: context.fetch });
-  Object.assign(console, createConsole(context.write_log));
+  Object.assign(scope, { hauki: context, fetch: context.fetch });
+  Object.assign(scope.console, createConsole(context.write_log));
   if (setup.kind === 'plugin') useFastHttp();
-  if (setup.grants) withhold(globalThis, setup.grants);
+  if (setup.grants) withhold(scope, setup.grants);
   return createGuest({
     outside,
     context,
     request: (...given) => new FastRequest(...given) as unknown as Request,
     async evaluate(source, language) {
-      const file = `${FOLDER}/worker.mjs`;
+      const file = `${FOLDER}/${name}.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
       writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
       const wrapped = mayExportThen(source) ? `${FOLDER}/wrapped.mjs` : undefined;
@@ -64,7 +75,19 @@ function run(): Promise<string> {
   return runShell({ control: streamTransport(control), server, open, inside });
 }
 
-const callOff = rehearseWhenIdle();
+/** A rehearsal's: a name that no worker knows, and a scope that is thrown away. */
+function rehearsed(setup: InnerSetup, outside: Outside): Inside {
+  const scope = { console: {}, Date: class extends Date {}, Math: {}, performance: {}, crypto: {} };
+  const around = { name: `r-${randomText(16)}`, scope: scope as unknown as typeof globalThis };
+  const guest = insideOf(around, setup, outside);
+  const { load } = guest;
+  return {
+    ...guest,
+    load: (...given) => load(...given).finally(() => rmSync(`${FOLDER}/${around.name}.mjs`, { force: true })),
+  };
+}
+
+const callOff = rehearseWhenIdle(rehearsed);
 void run().then((reason) => {
   process.stderr.write(`the agent is gone: ${reason}\n`);
   process.exit(0);
