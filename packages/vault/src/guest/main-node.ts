@@ -13,7 +13,7 @@ import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { mayExportThen, unwrapped, wrapperOf } from './namespace.ts';
-import { hookModules, placed } from './node-modules.ts';
+import { hookModules, hookText, placed } from './node-modules.ts';
 import { rehearseWhenIdle } from './rehearsal.ts';
 import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
@@ -50,7 +50,9 @@ function insideOf({ scope, name }: Around, setup: InnerSetup, outside: Outside):
     async evaluate(source, language) {
       const file = `${FOLDER}/${name}.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
-      writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
+      const text = language === 'typescript' ? stripTypes(source) : source;
+      writeFileSync(file, text);
+      hookText(`file://${file}`, text);
       const wrapped = mayExportThen(source) ? `${FOLDER}/wrapped.mjs` : undefined;
       if (wrapped) writeFileSync(wrapped, wrapperOf(`file://${file}`));
       try {
