@@ -6,7 +6,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { RUN_DIR } from './limits.ts';
 
@@ -14,15 +14,20 @@ import { RUN_DIR } from './limits.ts';
 const EMPTY = 'none';
 const MOUNT_TIMEOUT_MS = 5_000;
 
-/** Where the root is to be taken from. Rejects where no overlay can be mounted. */
-export async function viewOf(rootfs: string): Promise<string> {
+/**
+ * Where the root is to be taken from; `over`: another one, staged beside it, whose files are seen above. Rejects where no
+ * overlay can be mounted.
+ */
+export async function viewOf(rootfs: string, over?: string): Promise<string> {
   const home = dirname(rootfs);
-  const view = join(RUN_DIR, 'roots', basename(home));
+  const layers = over === undefined ? [rootfs] : [over, rootfs];
+  const view = join(RUN_DIR, 'roots', layers.map((layer) => basename(dirname(layer))).join('+'));
   if (existsSync(join(view, 'proc'))) return view;
   mkdirSync(view, { recursive: true, mode: 0o755 });
   mkdirSync(join(home, EMPTY), { recursive: true, mode: 0o755 });
   // Of two agents that do this at once both succeed, one above the other, and both see the same.
-  const options = ['-t', 'overlay', 'root', '-o', `ro,lowerdir=${basename(rootfs)}:${EMPTY}`, view];
+  const below = [...layers, join(home, EMPTY)].map((layer) => relative(home, layer));
+  const options = ['-t', 'overlay', 'root', '-o', `ro,lowerdir=${below.join(':')}`, view];
   await promisify(execFile)('/bin/mount', options, { cwd: home, timeout: MOUNT_TIMEOUT_MS });
   return view;
 }
