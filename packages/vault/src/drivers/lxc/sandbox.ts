@@ -98,7 +98,9 @@ export class Sandboxes {
     this.#rootfs ??= stageRuntime(STAGE_DIR, join(code_dir, 'package.json')).then(({ rootfs }) => rootfs);
     const rootfs = await this.#rootfs;
     for (const dir of [LXC_DIR, CODE]) mkdirSync(dir, { recursive: true, mode: 0o755 });
-    this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
+    this.#reaper ??= startReaper({
+      ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir, stage_dir: STAGE_DIR },
+    });
     const mount = (from: string, to: string, options: string) =>
       `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;
     return startContainer(
