@@ -110,10 +110,7 @@ inside.prepare(channel(1));
 async function load(kind: ModuleKind, load_timeout_ms: number): Promise<Loaded> {
   const { worker } = context;
   try {
-    const methods = await inside.load('', { worker, language: 'javascript', kind, load_timeout_ms });
-    // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.
-    if (kind === 'plugin') timers.setTimeout(platform, 0);
-    return { methods };
+    return { methods: await inside.load('', { worker, language: 'javascript', kind, load_timeout_ms }) };
   } catch (error) {
     return { error: toWire(error) };
   }

@@ -82,7 +82,7 @@ export class Cgroups {
    * The limits to set and read back, in the words of the generation that carries each controller here. `cpu`: a share
    * of a core.
    */
-  limits(memory_mib: number, cpu = 1): Limit[] {
+  limits(memory_mib: number, cpu = 1, pids = PIDS_MAX): Limit[] {
     const quota_us = Math.round(cpu * CPU_PERIOD_US);
     const bytes = String(memory_mib * 1024 * 1024);
     const wanted: Record<string, { v1: [string, string][]; v2: [string, string][] }> = {
@@ -96,7 +96,7 @@ export class Cgroups {
           ['memory.swap.max', '0'],
         ],
       },
-      pids: { v1: [['pids.max', String(PIDS_MAX)]], v2: [['pids.max', String(PIDS_MAX)]] },
+      pids: { v1: [['pids.max', String(pids)]], v2: [['pids.max', String(pids)]] },
       cpu: {
         v1: [
           ['cpu.cfs_period_us', String(CPU_PERIOD_US)],

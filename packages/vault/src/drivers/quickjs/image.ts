@@ -33,8 +33,15 @@ const PAGE_BYTES = 4096;
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
 
-/** Compiles both scripts and runs the first. */
-export async function makeImage(wasm: WebAssembly.Module, guest: string, platform: string): Promise<VmImage> {
+export interface VmImages {
+  /** Without what is loaded when a worker first touches it. */
+  bare: VmImage;
+  /** With that, for workers that need it as they load. */
+  web: VmImage;
+}
+
+/** Compiles both scripts, and runs the first; for the second image the other too. */
+export async function makeImages(wasm: WebAssembly.Module, guest: string, platform: string): Promise<VmImages> {
   const compiler = await QuickJS.create({ wasm });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const scripts = { guest: compile(guest, 'guest.js'), platform: compile(platform, 'platform.js') };
@@ -52,15 +59,31 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
     vm.setProp(
       host,
       name,
-      vm.newFunction(name, () => vm.undefined),
+      vm.newFunction(name, () => {
+        if (name === 'platform') vm.evalBytecode(scripts.platform).dispose();
+        return vm.undefined;
+      }),
     );
   vm.setProp(vm.global, '__host', host);
   vm.evalBytecode(scripts.guest).dispose();
   vm.executePendingJobs();
   const bridge = vm.global.getProp('__vm');
   const handles = ENTRIES.map((name): [Entry, JSValueHandle] => [name, bridge.getProp(name)]);
-  const entries = Object.fromEntries(handles.map(([name, handle]) => [name, vm.exportHandle(handle)]));
+  const entries = Object.fromEntries(
+    handles.map(([name, handle]) => [name, vm.exportHandle(handle)]),
+  ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
+  const kept = shared(scripts.platform.length);
+  kept.set(scripts.platform);
+  const take = async () => ({ ...(await pagesOf(vm, options)), entries, platform: kept });
+  const bare = await take();
+  // To touch one of it loads all of it.
+  vm.evalCode('void Response').dispose();
+  return { bare, web: await take() };
+}
+
+/** What of its memory differs from that of a VM that nothing has run in. */
+async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'platform'>> {
   vm.runGC();
   const { memory, stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context } = vm.snapshot();
   const empty = { memory: new Uint8Array(0), stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context };
@@ -80,18 +103,7 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
     pages.set(memory.subarray(at, at + length), filled);
     filled += length;
   }
-  const kept = shared(scripts.platform.length);
-  kept.set(scripts.platform);
-  return {
-    pages,
-    runs,
-    memory_bytes: memory.length,
-    stack_pointer,
-    runtime,
-    context,
-    entries: entries as Record<Entry, number>,
-    platform: kept,
-  };
+  return { pages, runs, memory_bytes: memory.length, stack_pointer, runtime, context };
 }
 
 /** A VM with the guest in it. Its host functions are for the caller to register. */
