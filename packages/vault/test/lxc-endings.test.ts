@@ -121,6 +121,17 @@ suite('a vault that cannot start', { skip }, () => {
     await b.end();
   });
 
+  test('is refused when the kernel holds another limit than was asked for, and leaves nothing', async () => {
+    const b = bench();
+    // The kernel counts memory in pages, and rounds what is none.
+    const spec = { id: 'x', owner: 'tester', listen_host: '127.0.0.1', memory_mib: 96 + 100 / 1024 ** 2 };
+    await assert.rejects(
+      b.driver.start(spec),
+      /does not hold the vault as asked \(memory\.\S+ is 100663296, asked for 100663396/,
+    );
+    await b.end();
+  });
+
   test('is told apart by the probe, which finds this machine able', async () => {
     const b = bench();
     assert.equal((await b.driver.probe()).available, true);

@@ -18,7 +18,7 @@ import { dropClaim, listClaims } from './idmap.ts';
 import { Lanes } from './lanes.ts';
 import { Launcher } from './launcher.ts';
 import { LANES, RUN_DIR, STAGE_DIR } from './limits.ts';
-import { appArmorChoices, canFilter, lxcVersion, obstacle } from './probe.ts';
+import { appArmorProfile, canFilter, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
 import { sweepViews, type View, viewOf } from './root-view.ts';
 import { type Staged, stageRuntime, sweepStage } from './staging.ts';
@@ -72,7 +72,6 @@ class LxcDriver implements Driver {
   readonly #launcher: Launcher;
   #closed = false;
   #probes = 0;
-  #apparmor = appArmorChoices()[0];
   /** Whether vaults get the filter of system calls, and so a listening socket of their own. */
   #filtered: boolean;
 
@@ -107,32 +106,25 @@ class LxcDriver implements Driver {
   async #tryAll(): Promise<Offer> {
     const reason = obstacle();
     if (reason !== undefined) return { available: false, reason };
-    let failure = '';
-    for (const choice of appArmorChoices()) {
-      this.#apparmor = choice;
-      const began = performance.now();
-      try {
-        await this.#trial();
-        const took_ms = Math.round(performance.now() - began);
-        const notes = [
-          `LXC ${lxcVersion()}`,
-          choice && `AppArmor ${choice}`,
-          this.#filtered ? '' : 'no filter of system calls can be loaded: gates are outside',
-          `trial ${took_ms} ms`,
-        ];
-        const no_python = await pythonObstacle(this.#options.python);
-        if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
-        // The first time on a machine takes seconds: the first worker should not wait for that.
-        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-library-')))
-          this.#stage('python').catch(() => {});
-        const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
-        return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
-      } catch (error) {
-        failure = (error as Error).message;
-        this.#options.log?.(`a trial vault did not start (AppArmor ${choice ?? 'absent'})`, { failure });
-      }
+    const began = performance.now();
+    try {
+      await this.#trial();
+    } catch (error) {
+      return { available: false, reason: `a trial vault did not start: ${(error as Error).message}` };
     }
-    return { available: false, reason: `a trial vault did not start: ${failure}` };
+    const took_ms = Math.round(performance.now() - began);
+    const notes = [
+      `LXC ${lxcVersion()}`,
+      this.#filtered ? '' : 'no filter of system calls can be loaded: gates are outside',
+      `trial ${took_ms} ms`,
+    ];
+    const no_python = await pythonObstacle(this.#options.python);
+    if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
+    // The first time on a machine takes seconds: the first worker should not wait for that.
+    else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-library-')))
+      this.#stage('python').catch(() => {});
+    const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
+    return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
   }
 
   /** Starts and ends a vault. It is held to be able only when the kernel shows it confined and limited. */
@@ -225,7 +217,7 @@ class LxcDriver implements Driver {
       staged: this.#filtered ? staged : { ...staged, seccomp_profile: undefined, gate_outside: true },
       files_dir: join(this.#files_dir, spec.id),
       lxc_dir: LXC_DIR,
-      apparmor: this.#apparmor,
+      apparmor: appArmorProfile(),
       gates: this.#gates,
       launcher: this.#launcher,
       log,

@@ -59,6 +59,17 @@ const PYC_HEADER_BYTES = 16;
 const UNCHECKED = 1;
 const COPIED_AT_ONCE = 32;
 
+/** What starts a Python guest, in a root that has one. */
+export const PYTHON_COMMAND = [PYTHON_INSIDE, '-I', '-S', '-B', `${GUEST_INSIDE}/main.py`];
+
+/** The same of a process whose own root should have been staged with it. */
+export async function containedPythonObstacle(): Promise<string | undefined> {
+  return (
+    (await pythonObstacle()) ??
+    (existsSync(`${GUEST_INSIDE}/main.py`) ? undefined : 'this sandbox was made without it; see the log of `swarm up`')
+  );
+}
+
 /** Why Python workers cannot run here, or undefined. */
 export async function pythonObstacle({ interpreter }: PythonSet = SYSTEM_PYTHON): Promise<string | undefined> {
   if (!existsSync(interpreter)) return `${interpreter} is missing; install it: apt-get install python3`;
@@ -112,7 +123,7 @@ export async function stagePython(stage_dir: string, set: PythonSet = SYSTEM_PYT
   const staged: Staged = {
     rootfs: join(home, 'rootfs'),
     seccomp_profile: join(home, 'seccomp.policy'),
-    init: `${PYTHON_INSIDE} -I -S -B ${GUEST_INSIDE}/main.py`,
+    init: PYTHON_COMMAND.join(' '),
     gate_outside: true,
   };
   if (existsSync(home)) return staged;

@@ -6,6 +6,7 @@
 import { fileURLToPath } from 'node:url';
 import { HEAP_SHARE, NOFILE, PIDS_MAX, TMP_INODES, TMP_SIZE } from '../lxc/limits.ts';
 import { DEVICES, GUEST_FOLDER, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
+import { PYTHON_COMMAND } from '../lxc/staging-python.ts';
 import { RESERVED_MIB } from './limits.ts';
 
 /** What tests change to show that they would notice a hole; never set outside tests. */
@@ -89,6 +90,9 @@ export function nodeOptions(memory_mib: number, guest: string, folder: string): 
   ];
 }
 
+const volumeOptions = (folder: string | undefined): string[] =>
+  folder === undefined ? [] : [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`];
+
 /** In bubblewrap. */
 export function sandboxed(shape: Shape): string[] {
   const { name, memory_mib, agent, cgroups, uid, rootfs, volume, init, trial = {} } = shape;
@@ -107,7 +111,6 @@ export function sandboxed(shape: Shape): string[] {
   ]
     .filter((option) => !trial.without?.includes(option))
     .flatMap((option) => option.split(' '));
-  const folders = volume ? [volume.inside] : [];
   const home = volume && uid !== undefined ? `${rootfs}${volume.inside}` : (volume?.path ?? '');
   const mapped =
     volume && uid !== undefined
@@ -141,14 +144,27 @@ export function sandboxed(shape: Shape): string[] {
         ...nodeOptions(memory_mib, `${GUEST_FOLDER}/*`, '/tmp').filter(
           (o) => !trial.without_permission || !/permission|allow/.test(o),
         ),
-        ...folders.flatMap((folder) => [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`]),
+        ...volumeOptions(volume?.inside),
         GUEST_INSIDE,
         name,
       ]),
   ];
 }
 
-/** Without bubblewrap: Node's permission model alone, which is no wall against code that means harm. */
-export function unsandboxed(name: string, memory_mib: number, guest: string, folder: string): string[] {
-  return [process.execPath, ...nodeOptions(memory_mib, guest, folder), guest, name];
+/**
+ * Without bubblewrap: Node's permission model alone, which is no wall against code that means harm. `folder` is for
+ * temporary files, `volume` a lasting one.
+ */
+export function unsandboxed(shape: {
+  name: string;
+  memory_mib: number;
+  guest: string;
+  folder: string;
+  volume?: string | undefined;
+}): string[] {
+  const { name, memory_mib, guest, folder, volume } = shape;
+  return [process.execPath, ...nodeOptions(memory_mib, guest, folder), ...volumeOptions(volume), guest, name];
 }
+
+/** Python without bubblewrap, inside somebody's sandbox: nothing of its own holds it. */
+export const containedPython = (name: string): string[] => [...PYTHON_COMMAND, '--no-processes', name];

@@ -15,7 +15,7 @@ import { dropClaim, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
 import { type Reaper, startReaper } from '../lxc/reaper.ts';
 import { stageRuntime, sweepStage } from '../lxc/staging.ts';
-import { type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
+import { containedPythonObstacle, type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
 import { endContainers } from '../lxc/sweep.ts';
 import type { Trial } from './command.ts';
 import { arch, obstacle } from './probe.ts';
@@ -54,8 +54,9 @@ const HELD =
   'A Node process under its permission model, in bubblewrap: namespaces of its own, no network, no capabilities, an allowlist of system calls; a Python worker has all of this but the permission model, and no socket at all; it shares the kernel, so it does not stop an exploit of the kernel itself.';
 const CONTAINED =
   'Child processes in the sandbox of whoever starts them: contained from the host, not from each other, nor their starter from them.';
-const CONTAINED_NOTE =
-  'contained by its sandbox alone; JavaScript only: for Python use a kernel outside, hauki kernel --join';
+const CONTAINED_NOTE = 'contained by its sandbox alone';
+/** Behind the reason why. */
+const OUTSIDE_NOTE = 'then start the swarm anew, or use a kernel outside: hauki kernel --join';
 const NOT_HELD =
   'FOR TRUSTED CODE ONLY: a Node process under its permission model and nothing else; there is no wall against code that means harm.';
 
@@ -118,8 +119,10 @@ class ProcessDriver implements Driver {
     }
     try {
       await this.#trial();
-      const note = this.#options.contained ? CONTAINED_NOTE : `for trusted code only: ${this.#unsandboxed}`;
-      return { available: true, note };
+      if (!this.#options.contained) return { available: true, note: `for trusted code only: ${this.#unsandboxed}` };
+      const no_python = await containedPythonObstacle();
+      if (no_python === undefined) return { available: true, note: CONTAINED_NOTE, runtimes: ['node', 'python'] };
+      return { available: true, note: `${CONTAINED_NOTE}; no Python: ${no_python}; ${OUTSIDE_NOTE}` };
     } catch (error) {
       return { available: false, reason: (error as Error).message };
     }
@@ -139,7 +142,7 @@ class ProcessDriver implements Driver {
   async start(spec: VaultSpec): Promise<Vault> {
     const failed = (reason: string) => new VaultFailed({ driver: 'process', reason });
     if (this.#closed) throw failed('the driver is closed');
-    if (spec.runtime === 'python' && this.#unsandboxed !== undefined)
+    if (spec.runtime === 'python' && this.#unsandboxed !== undefined && !this.#options.contained)
       throw failed('Python workers run in bubblewrap only, which is not there');
     if (!VAULT_ID.test(spec.id)) throw failed(`bad vault id ${JSON.stringify(spec.id)}`);
     if (this.#vaults.has(spec.id)) throw failed(`vault ${spec.id} is already there`);
