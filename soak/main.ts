@@ -12,6 +12,10 @@ export interface Soaked {
   report: object;
   /** What always held, in words. */
   shown: string;
+  /** Where it was done in several parts: how long all of them took. */
+  took_s?: number;
+  /** Whether it was the soak in full length; where it is left out, a soak is that if it got no arguments. */
+  whole?: boolean;
 }
 
 const folder = fileURLToPath(new URL('.', import.meta.url));
@@ -25,7 +29,8 @@ if (name === undefined || !names.includes(name)) {
 }
 const { run } = (await import(`./${name}.ts`)) as { run(args: string[]): Promise<Soaked> };
 const began = performance.now();
-const { report, shown } = await run(args);
-const result = { took_s: Math.round((performance.now() - began) / 1000), report, shown };
+const soaked = await run(args);
+const { report, shown, took_s = Math.round((performance.now() - began) / 1000), whole = args.length === 0 } = soaked;
+const result = { took_s, report, shown };
 console.log(JSON.stringify(result, undefined, 2));
-if (args.length === 0) keepResult(`soak-${name}`, result);
+if (whole) keepResult(`soak-${name}`, result);

@@ -21,6 +21,7 @@ import {
   WorkerDied,
   WorkerUnknown,
 } from '@hauki/mesh';
+import { makeCallerKey } from '@hauki/rpc';
 import { CALCULATOR, type Calculator, until, useMesh } from './support/mesh.ts';
 
 const BIN = fileURLToPath(new URL('../apps/cli/bin/hauki.js', import.meta.url));
@@ -47,9 +48,10 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
     return { ...made, mesh: await connect({ core: used.local.url, token: made.token }) };
   };
 
-  const hauki = async (...args: string[]) => {
+  const hauki = (...args: string[]) => haukiOf(used.local.token, ...args);
+  const haukiOf = async (token: string, ...args: string[]) => {
     const child = spawn(process.execPath, [BIN, ...args, '--core', used.local.url], {
-      env: { ...process.env, HAUKI_TOKEN: used.local.token },
+      env: { ...process.env, HAUKI_TOKEN: token },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const said = { out: '', err: '' };
@@ -143,6 +145,36 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
     await assert.rejects(mesh.tokens.create({ name: 'more', scopes: ['spawn'], quota: { memory_mib: 41 } }), (error) =>
       isError(error, Forbidden),
     );
+    await mesh.close();
+  });
+
+  it('is a quota whose refusal tells a user what is exceeded, by how much, and what to do', async () => {
+    const made = await hauki(
+      ...['token', 'create', '--name', 'narrow', '--scope', 'spawn', '--memory', '40', '--clones', '2', '--json'],
+    );
+    assert.equal(made.code, 0, made.err);
+    const { token, id } = JSON.parse(made.out) as { token: string; id: string };
+    const mesh = await connect({ core: used.local.url, token });
+    const first = mesh.clone<Calculator>(source, { memory_mib: 32 });
+    assert.equal(await first.add(1, 1), 2);
+    const clone = (mib: number) =>
+      haukiOf(token, 'clone', 'examples/workers/greeter.ts', '--driver', 'quickjs', '--memory', String(mib));
+    const memory = await clone(16);
+    assert.match(memory.err, new RegExp(`of 40 MiB of memory together of the token ${id} 32 are taken`));
+    assert.match(memory.err, /16 more would be 8 too many. End some of its workers \(hauki ps, hauki kill\)/);
+    await assert.rejects(Promise.resolve(mesh.clone(source, { memory_mib: 41 })), /Ask for less/);
+    await mesh.destruct(await mesh.clone(source, { memory_mib: 4 }));
+    const rate = await clone(4);
+    assert.equal(rate.code, memory.code);
+    assert.match(rate.err, /of 2 clones in a minute of the token narrow-\w+ 2 are taken.*Try again in \d+ s/);
+    const response = await fetch(new URL('/api/v2/swarm_spawn_ephemeral', used.local.url), {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ source: SOURCE, memory_mib: 4, audience: (await makeCallerKey()).thumbprint }),
+    });
+    assert.equal(response.status, 429, await response.clone().text());
+    const { error } = (await response.json()) as { error: { data: { fields: { wait_ms: number } } } };
+    assert.equal(response.headers.get('retry-after'), String(Math.ceil(error.data.fields.wait_ms / 1_000)));
     await mesh.close();
   });
 

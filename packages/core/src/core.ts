@@ -17,11 +17,13 @@ import { createMeshFs, type Written } from '@hauki/meshfs';
 import {
   BadInput,
   InternalError,
+  isError,
   KERNEL_LINK,
   LEASE,
   LIMITS,
   MeshError,
   NoSuchMethod,
+  QuotaExceeded,
   TooLarge,
   toWire,
 } from '@hauki/protocol';
@@ -191,6 +193,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       reply.removeHeader('connection');
       request.raw.resume();
     }
+    // For clients that know HTTP alone.
+    if (isError(told, QuotaExceeded) && told.fields.wait_ms !== undefined)
+      reply.header('retry-after', String(Math.ceil(told.fields.wait_ms / 1_000)));
     return reply.status(told.status).send({ status: 'error', error: toWire(told) });
   });
   app.setNotFoundHandler((request, reply) => {

@@ -78,13 +78,22 @@ export class Quotas {
       .filter((one) => one.quota !== undefined);
     for (const { token, quota } of limited) {
       const used = this.used(token);
-      const check = (what: string, limit: number | null, used: number, more: number) => {
-        if (limit !== null && used + more > limit)
-          throw new QuotaExceeded({ what: `${what} of the token ${token}`, limit, used });
+      const check = (what: string, limit: number | null, used: number, asked: number, wait_ms?: number) => {
+        if (limit === null || used + asked <= limit) return;
+        const fields = { what: `${what} of the token ${token}`, limit, used, asked };
+        throw new QuotaExceeded(wait_ms === undefined ? fields : { ...fields, wait_ms });
       };
       check('vaults at once', quota!.vaults, used.vaults, 1);
       check('MiB of memory together', quota!.memory_mib, used.memory_mib, memory_mib);
-      if (counts) check('clones in a minute', quota!.clones_per_minute, used.clones_last_minute, 1);
+      const { clones_per_minute } = quota!;
+      if (counts && clones_per_minute !== null)
+        check(
+          'clones in a minute',
+          clones_per_minute,
+          used.clones_last_minute,
+          1,
+          this.#wait(token, clones_per_minute),
+        );
     }
     if (counts)
       for (const { token, quota } of limited)
@@ -110,6 +119,12 @@ export class Quotas {
   /** A token has ended. */
   forget(token: string): void {
     this.#clones.delete(token);
+  }
+
+  /** How long until one more clone of the token is allowed. */
+  #wait(token: string, limit: number): number {
+    const first = this.#recent(token).at(-limit);
+    return first === undefined ? 0 : Math.max(0, first + MINUTE_MS - this.#now());
   }
 
   #recent(token: string): number[] {

@@ -53,6 +53,43 @@ describe('the quota of a token', () => {
     assert.throws(() => all.reserve('a', 1, true), exceeded(2, 2));
   });
 
+  it('says what is exceeded, by how much, and what to do', () => {
+    const { all, clock } = make({ a: { vaults: 2, memory_mib: 100, clones_per_minute: 2 } });
+    const told = (memory_mib: number) => {
+      try {
+        all.reserve('a', memory_mib, true);
+      } catch (error) {
+        assert.ok(isError(error, QuotaExceeded));
+        return error;
+      }
+      return assert.fail('it was let in');
+    };
+    assert.match(
+      told(101).message,
+      /of 100 MiB of memory together of the token a 0 are taken, and 101 more would be 1 too/,
+    );
+    assert.match(told(101).message, /Ask for less/);
+    const release = all.reserve('a', 60, true);
+    const memory = told(64);
+    assert.match(memory.message, /60 are taken, and 64 more would be 24 too many.*End some/);
+    assert.deepEqual(memory.fields, { what: 'MiB of memory together of the token a', limit: 100, used: 60, asked: 64 });
+    clock.now = 18_000;
+    const second = all.reserve('a', 10, true);
+    assert.match(
+      told(10).message,
+      /of 2 vaults at once of the token a 2 are taken, and 1 more would be 1 too many.*End/,
+    );
+    release();
+    second();
+    const rate = told(10);
+    assert.match(rate.message, /of 2 clones in a minute of the token a 2 are taken.*Try again in 42 s/);
+    assert.equal(rate.fields.wait_ms, 42_000);
+    clock.now += rate.fields.wait_ms! - 1;
+    assert.equal(told(10).fields.wait_ms, 1);
+    clock.now += 1;
+    all.reserve('a', 10, true);
+  });
+
   it('takes nothing where it refuses', () => {
     const { all } = make({ a: { clones_per_minute: 5 }, b: { vaults: 1 } });
     all.reserve('a/b', 1, true);

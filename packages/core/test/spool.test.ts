@@ -53,7 +53,7 @@ describe('what a failed attempt means', () => {
   });
 
   it('by a quota is none: the job waits for room', () => {
-    const full = new QuotaExceeded({ what: 'vaults', limit: 1, used: 1 });
+    const full = new QuotaExceeded({ what: 'vaults', limit: 1, used: 1, asked: 1 });
     assert.equal(judge(full, 'place', false), 'crowded');
   });
 

@@ -107,16 +107,16 @@ export class Families {
   #check({ job: { worker, grants }, live, total, memory_mib }: Member, more_mib: number): void {
     const { clone } = grants;
     if (!clone) throw new GrantMissing({ grant: 'clone', wanted: `a clone of ${worker}` });
-    const within = (kind: keyof CloneGrant, what: string, used: number) => {
+    const within = (kind: keyof CloneGrant, what: string, used: number, asked: number) => {
       const limit = clone[kind];
-      if (used > limit)
+      if (used + asked > limit)
         throw new QuotaExceeded(
-          { what: `clone.${kind}`, limit, used },
-          `The grant clone of ${worker} does not allow this: ${what} would be ${used} of ${limit}`,
+          { what: `clone.${kind}`, limit, used, asked },
+          `The grant clone of ${worker} does not allow this: ${what} would be ${used + asked} of ${limit}`,
         );
     };
-    within('live', 'its living clones', live + 1);
-    within('total', 'its clones, ended ones included,', total + 1);
-    within('memory_mib', 'the memory of its living clones (MiB)', memory_mib + more_mib);
+    within('live', 'its living clones', live, 1);
+    within('total', 'its clones, ended ones included,', total, 1);
+    within('memory_mib', 'the memory of its living clones (MiB)', memory_mib, more_mib);
   }
 }

@@ -100,13 +100,27 @@ export const SourceRejected = /* @__PURE__ */ define<{
   worker?: string;
 }>('SourceRejected', -32032, 422, false, (f) => `The worker's source was refused (${f.stage}): ${f.reason}`);
 /** `used`: what is taken already, by the token and those below it. */
-export const QuotaExceeded = /* @__PURE__ */ define<{ what: string; limit: number; used: number }>(
+export const QuotaExceeded = /* @__PURE__ */ define<{
+  what: string;
+  limit: number;
+  /** Taken before. */
+  used: number;
+  asked: number;
+  /** When there is room again by itself; left out where something must end first. */
+  wait_ms?: number;
+}>(
   'QuotaExceeded',
   -32034,
   429,
   true,
-  (f) =>
-    `The token's quota does not allow this: ${f.what} are at ${f.used} of ${f.limit}, with what was asked for. End some, wait, or ask for a larger quota`,
+  ({ what, limit, used, asked, wait_ms }) =>
+    `The token's quota does not allow this: of ${limit} ${what} ${used} are taken, and ${asked} more would be ${used + asked - limit} too many. ${
+      wait_ms === undefined
+        ? asked > limit
+          ? 'Ask for less'
+          : 'End some of its workers (hauki ps, hauki kill)'
+        : `Try again in ${Math.ceil(wait_ms / 1_000)} s`
+    }, or use a token with a larger quota (hauki token create)`,
 );
 export const WorkerPaused = /* @__PURE__ */ define<{ worker: string; since: string }>(
   'WorkerPaused',

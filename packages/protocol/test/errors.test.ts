@@ -28,6 +28,7 @@ const FIELDS = {
   may_have_run: true,
   limit: 1,
   used: 1,
+  asked: 1,
   since: '2026-01-01T00:00:00.000Z',
   limit_bytes: 2,
   grant: 'fetch',
