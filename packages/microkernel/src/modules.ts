@@ -3,8 +3,10 @@ import { availableParallelism } from 'node:os';
 import {
   BadInput,
   describe,
+  type Evolved,
   ModuleUnknown,
   type ModuleView,
+  type NodeInfo,
   Overloaded,
   prefixOf,
   StorageFailed,
@@ -53,6 +55,24 @@ export function viewOf(module: Module): ModuleView {
     p99_ms,
     live,
   };
+}
+
+/** A version as whoever made it serve is told of it. */
+export function answerOf(
+  {
+    module,
+    version,
+    digest,
+    report,
+    driver,
+  }: Pick<VersionFacts, 'module' | 'version' | 'digest' | 'report' | 'driver'>,
+  alias: string | null,
+  drivers: NodeInfo['drivers'],
+): Evolved {
+  const { level = 'none', isolation = '' } = drivers[driver] ?? {};
+  const vault = { driver, level, isolation };
+  const prefix = `${prefixOf(module)}/`;
+  return { module, version, digest, prefix, alias, routes: report.routes, vault, report, dry_run: false };
 }
 
 export class Modules {

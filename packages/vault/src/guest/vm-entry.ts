@@ -139,8 +139,12 @@ const bridge: VmBridge = {
     else if (what === 1) strays.set(promise!, reason);
     else {
       // As in Node's vaults: the worker's own affair, which is logged.
-      for (const unheard of strays.values()) write_log('error', ['unhandled rejection:', unheard]);
+      const unheard = [...strays.values()];
       strays.clear();
+      for (const reason of unheard) write_log('error', ['unhandled rejection:', reason]);
+      // But where memory ran out unheard, somebody may wait for ever for what was to be said.
+      const full = unheard.find((reason) => reason instanceof Error && reason.message === 'out of memory');
+      if (full) throw full;
     }
   },
 };

@@ -4,7 +4,7 @@
  * one: measured four times as fast as running the script's bytecode, and no larger (ADR 0015).
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
-import { STACK_BYTES } from './limits.ts';
+import { ANSWER_BYTES, STACK_BYTES } from './limits.ts';
 
 /** What the thread calls in the guest (`guest/vm-entry.ts`). */
 export const ENTRIES = ['load', 'deliver', 'open', 'closed', 'fire', 'stray'] as const;
@@ -127,6 +127,18 @@ export async function fromImage(image: VmImage, options: QuickJSOptions): Promis
 /** Sets what a VM may allocate. */
 export function limitMemory(vm: QuickJS, bytes: number): void {
   vm._getExports().qjs_set_memory_limit(bytes);
+}
+
+/** Whether a VM that may allocate `bytes` has ever had them all: its heap never shrinks. */
+export const wasFull = (vm: QuickJS, bytes: number) => vm._getMemory().buffer.byteLength >= bytes;
+
+/** Whether it has not even enough left of them for a short answer. */
+export function isFull(vm: QuickJS, bytes: number): boolean {
+  if (!wasFull(vm, bytes)) return false;
+  const tried = vm.newArrayBuffer(new Uint8Array(ANSWER_BYTES));
+  const full = !tried.isArrayBuffer;
+  tried.dispose();
+  return full;
 }
 
 const memoryOf = (vm: QuickJS) => new Uint8Array(vm._getMemory().buffer);

@@ -52,7 +52,7 @@ export type Up =
   | {
       op: 'gone';
       id: string;
-      cause: 'killed' | 'misbehaved' | 'failed_to_start' | 'exited';
+      cause: 'killed' | 'misbehaved' | 'out_of_memory' | 'failed_to_start' | 'exited';
       reason: string;
       usage?: Used;
     }

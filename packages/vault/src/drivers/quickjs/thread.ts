@@ -11,7 +11,7 @@ import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
 import { type Aside, CLOCK, type Down, now_ms, type StartMessage, type ThreadData, type Up } from './messages.ts';
 import { Meter } from './meter.ts';
 import { Spares } from './spares.ts';
-import { createVm, type Vm } from './vm.ts';
+import { createVm, type Vm, type VmCause } from './vm.ts';
 
 const { wasm, images, clock: shared } = workerData as ThreadData;
 const clock = new Float64Array(shared);
@@ -53,7 +53,7 @@ function prepare(source: string, language: string, name?: string): string {
   }
 }
 
-function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: string): void {
+function release(id: string, cause: 'killed' | VmCause | 'exited', reason: string): void {
   const held = vaults.get(id);
   if (!held) return;
   vaults.delete(id);
@@ -86,14 +86,14 @@ async function start({ id, listen_host, web, doom }: StartMessage): Promise<void
         server.listen(0, listen_host, resolve);
       }),
     ]);
-    const misbehaved = (reason: string) =>
-      doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, 'misbehaved', reason);
+    const lost = (cause: VmCause, reason: string) =>
+      doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, cause, reason);
     if (doomed[0] === 1) {
       vm.dispose();
       server.close(() => up({ op: 'gone', id, cause: 'killed', reason: 'killed' }));
       return;
     }
-    if (!vm.own({ doom: doomed, misbehaved })) throw new Error('its VM failed before it was used');
+    if (!vm.own({ doom: doomed, lost })) throw new Error('its VM failed before it was used');
     const sockets = new Set<Socket>();
     server.on('connection', (socket) => {
       socket.on('error', () => socket.destroy());
