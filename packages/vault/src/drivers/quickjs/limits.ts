@@ -53,6 +53,8 @@ export const IDLE_THREAD_MS = 30_000;
 export const SPARES = 8;
 /** Vaults that are kept started for an owner, at most; each takes its room while it waits. */
 export const READY = 8;
+/** A module's first requests follow its load: the next VM or vault for one is made so long after the last was taken. */
+export const WEB_AFTER_MS = 100;
 /** What was taken so long ago counts no more. */
 export const DEMAND_MS = 10_000;
 

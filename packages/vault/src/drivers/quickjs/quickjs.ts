@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { LIMITS, VaultFailed } from '@hauki/protocol';
 import type { Driver, Vault, VaultSpec } from '../../driver.ts';
 import { buildVmScripts } from '../../guest/bundle.ts';
-import { DEMAND_MS, READY } from './limits.ts';
+import { DEMAND_MS, READY, WEB_AFTER_MS } from './limits.ts';
 import type { Scripts, UnfitMessage, Up } from './messages.ts';
 import { Spares } from './spares.ts';
 import { type HostLink, Started, type Wanted } from './started.ts';
@@ -110,6 +110,7 @@ export function createQuickjsDriver(): Driver {
       least: 0,
       most: READY,
       discard: (vault) => void vault.kill(),
+      ...(web ? { after_ms: WEB_AFTER_MS } : {}),
     });
     const timer = setInterval(() => {
       shelf.trim();

@@ -19,6 +19,8 @@ export interface SparesOptions<T> {
   most: number;
   /** What is no longer wanted. */
   discard?(spare: T): void;
+  /** From when one is taken to when the next is made, in milliseconds. */
+  after_ms?: number;
 }
 
 export class Spares<T> {
@@ -53,7 +55,7 @@ export class Spares<T> {
   }
 
   /** Prepares what is wanting, one after the other, when those who are being served have been. */
-  fill(after_ms = AFTER_MS): void {
+  fill(after_ms = this.#options.after_ms ?? AFTER_MS): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       if (this.#ready.length >= this.wanted) return;

@@ -7,7 +7,7 @@ import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
 import type { VmImage } from './image.ts';
-import { SPARES, TURN_MS } from './limits.ts';
+import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
 import { type Aside, CLOCK, type Down, now_ms, type StartMessage, type ThreadData, type Up } from './messages.ts';
 import { Meter } from './meter.ts';
 import { Spares } from './spares.ts';
@@ -65,14 +65,15 @@ function release(id: string, cause: 'killed' | VmCause | 'exited', reason: strin
   held.control.closed(reason);
 }
 
-const sparesOf = (image: VmImage, least: number) =>
+const sparesOf = (image: VmImage, least: number, after_ms?: number) =>
   new Spares<Vm>({
     make: () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
     now: () => performance.now(),
     least,
     most: SPARES,
+    ...(after_ms === undefined ? {} : { after_ms }),
   });
-const spares = { bare: sparesOf(images.bare, 1), web: sparesOf(images.web, 0) };
+const spares = { bare: sparesOf(images.bare, 1), web: sparesOf(images.web, 0, WEB_AFTER_MS) };
 
 async function start({ id, listen_host, web, doom }: StartMessage): Promise<void> {
   const server = createServer();
