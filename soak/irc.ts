@@ -53,7 +53,7 @@ export async function run(args: string[]): Promise<Soaked> {
     open = true;
     const began = performance.now();
     const swarm = await startSwarm({
-      ...{ data_dir, mesh, count, first: 1, memory_mib: 320, cpu: 1, at_once: 2 },
+      ...{ data_dir, mesh, count, first: 1, memory_mib: 384, cpu: 1, at_once: 2 },
       core_url: local.url,
       node_token: readFileSync(nodeTokenFile(data_dir), 'utf8').trim(),
       irc: `127.0.0.1:${port}`,

@@ -9,15 +9,18 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { type Ircd, ircMissing, startIrcd, Watcher } from './support/ircd.ts';
 import { lives, missing, processes, traces, until, useMesh } from './support/mesh.ts';
+import { no_fastapi } from './support/python-modules.ts';
 
 const CLI = fileURLToPath(new URL('../apps/cli/bin/hauki.js', import.meta.url));
 const AGENT = fileURLToPath(new URL('../examples/agents/ops-agent.ts', import.meta.url));
 const noNetworks = existsSync('/sbin/ip') || process.env.CI ? false : 'iproute2 is not installed';
+const no_python = existsSync('/usr/bin/python3') ? false : 'Python is not installed: apt-get install python3';
 /** A kernel's start compiles all of it, on however busy a machine. */
 const UP_MS = 240_000;
 
 describe('a swarm', { skip: ircMissing || missing('lxc') || noNetworks }, () => {
-  const used = useMesh({ nodes: [] });
+  // Below a folder that nobody else may enter, as a home is.
+  const used = useMesh({ nodes: [], below: 'home' });
   let ircd: Ircd;
   let watcher: Watcher;
   let up: ChildProcess | undefined;
@@ -126,20 +129,101 @@ describe('a swarm', { skip: ircMissing || missing('lxc') || noNetworks }, () => 
     assert.match(await answer.text(), /this swarm connects to 127\.0\.0\.1:\d+ alone/);
   });
 
-  it('runs a module as a process in its kernel’s sandbox where that is asked for, and says that it has no Python', {
+  const ask = (path: string) =>
+    fetch(`${used.local.url}/api/plugins/${path}`, { headers: { authorization: `Bearer ${used.local.token}` } });
+
+  it('runs a module as a process in its kernel’s sandbox where that is asked for, and says how it is held', {
     timeout: UP_MS,
   }, async () => {
-    const kernel = 'Microkernel-8';
+    const kernel = 'Microkernel-7';
     const content = `import { release } from 'node:os'; export default { fetch: () => new Response(typeof release()) };`;
-    await used.mesh.kernels.evolve({ kernel, target_module: 'child', content, driver: 'process', memory_mib: 64 });
-    const answer = await fetch(`${used.local.url}/api/plugins/child/`, {
-      headers: { authorization: `Bearer ${used.local.token}` },
-    });
+    const child = { kernel, target_module: 'child', content, driver: 'process', memory_mib: 48 };
+    const { vault, kernels: on } = await used.mesh.kernels.evolve(child);
+    assert.match(vault.isolation, /contained from the host, not from each other/);
+    assert.deepEqual([vault.level, on[0]!.driver, on[0]!.level], ['none', 'process', 'none']);
+    const answer = await ask('child/');
     assert.deepEqual([await answer.text(), answer.headers.get('x-hauki-kernel')], ['string', kernel]);
     await assert.rejects(
-      used.mesh.kernels.evolve({ kernel, target_module: 'snake.py', content: 'router = None' }),
-      /process, which runs no python here \(.*use a kernel outside, hauki kernel --join\)/,
+      used.mesh.kernels.evolve({ ...child, min_isolation: 'process' }),
+      /process, which is of isolation none, less than process/,
     );
+    await used.mesh.kernels.remove('child');
+  });
+
+  it('runs FastAPI modules as processes in its kernels’ sandboxes, whose files last', {
+    timeout: UP_MS,
+    skip: no_fastapi,
+  }, async () => {
+    const content = `
+import os, subprocess
+from fastapi import APIRouter
+
+router = APIRouter()
+
+@router.get("/kept")
+def kept():
+    path = os.path.expanduser("~/kept.txt")
+    count = int(open(path).read()) + 1 if os.path.exists(path) else 1
+    with open(path, "w") as file:
+        file.write(str(count))
+    return {"count": count}
+
+@router.get("/start")
+def start():
+    try:
+        subprocess.Popen(["/bin/node"])
+    except PermissionError as error:
+        return str(error)
+
+@router.get("/fill")
+def fill():
+    held = []
+    while True:
+        held.append(b"x" * 10_000_000)
+`;
+    const posted = { kernel: 'Microkernel-8', target_module: 'snake.py', content, grants: { volume: 'snakes' } };
+    const { vault } = await used.mesh.kernels.evolve(posted);
+    assert.match(`${vault.driver} ${vault.isolation}`, /^process .*contained from the host, not from each other/);
+    assert.deepEqual(await (await ask('snake/kept')).json(), { count: 1 });
+    assert.match(await (await ask('snake/start')).text(), /a worker starts no processes/);
+    // Another version takes its place while it serves, and finds its files.
+    await used.mesh.kernels.evolve({ ...posted, content: `${content}\n# again\n` });
+    assert.deepEqual(await (await ask('snake/kept')).json(), { count: 2 });
+    // One that takes too much is ended alone, and started again.
+    assert.equal((await ask('snake/fill')).ok, false);
+    await until('it serves again', async () => (await ask('snake/kept')).ok);
+    const { kernels: listed } = await hauki('swarm', 'ls');
+    assert.deepEqual(
+      listed.map((one: any) => [one.kernel, one.online]),
+      [
+        ['Microkernel-7', true],
+        ['Microkernel-8', true],
+      ],
+    );
+  });
+
+  it('runs any ASGI application, with its WebSockets', { timeout: UP_MS, skip: no_python }, async () => {
+    const content = `
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        said = await receive()
+        await send({"type": "websocket.send", "text": said["text"].upper()})
+        await send({"type": "websocket.close", "code": 4001})
+    elif scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+`;
+    await used.mesh.kernels.evolve({ kernel: 'Microkernel-7', target_module: 'plain.py', content, memory_mib: 48 });
+    assert.equal(await (await ask('plain/a/b')).text(), '/a/b');
+    const url = `${used.local.url.replace('http', 'ws')}/api/plugins/plain/ws`;
+    const socket = new WebSocket(url, { headers: { authorization: `Bearer ${used.local.token}` } } as never);
+    socket.onopen = () => socket.send('loud');
+    const heard: unknown[] = [];
+    socket.onmessage = ({ data }) => heard.push(data);
+    const [close] = await once(socket as never, 'close');
+    assert.deepEqual([heard, close.code], [['LOUD'], 4001]);
   });
 
   it('is gone after `swarm down`, with all that belonged to it', { timeout: UP_MS }, async () => {

@@ -38,6 +38,11 @@ export function openKernel({ to, id = '77', data = defaultDataDir() }: KernelFla
   return connectKernel({ url, ...(token ? { token } : {}) });
 }
 
+/** What is held in by nothing of its own is said to be. */
+export function warnOf({ level, isolation }: Evolved['vault']): void {
+  if (level === 'none') console.log(`  vault   ${isolation}`);
+}
+
 export function show(evolved: Evolved, took_ms: number, url: string): void {
   const { module, version, digest, prefix, alias, routes, report: said, dry_run, diff } = evolved;
   const what = dry_run ? `would be version ${version}` : `serves as version ${version}`;
@@ -45,6 +50,7 @@ export function show(evolved: Evolved, took_ms: number, url: string): void {
   console.log(`  at      ${url}${prefix}${alias ? ` and ${url}${alias}` : ''}`);
   console.log(`  routes  ${printable(routes.join(', '))}`);
   console.log(`  stages  ${said.stages.map(({ stage, ms }) => `${stage} ${duration(ms)}`).join(', ')}`);
+  warnOf(evolved.vault);
   if (said.tests.length > 0) console.log(`  tests   ${said.tests.length} passed`);
   if (diff) console.log(printable(diff));
 }

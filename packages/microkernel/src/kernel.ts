@@ -19,22 +19,22 @@ import {
   MeshError,
   type ModuleView,
   normaliseGrants,
-  prefixOf,
   type VersionFacts,
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
-import { chooseDriver } from './choose-driver.ts';
+import { chooseDriver, usualMemory_mib } from './choose-driver.ts';
 import { Endings } from './endings.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
-import { type Instance, PluginHost } from './instance.ts';
+import type { Instance } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { checkPin, type Module } from './module.ts';
-import { Modules, viewOf } from './modules.ts';
+import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
+import { PluginHost } from './plugin-host.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
@@ -53,19 +53,10 @@ export interface KernelOptions {
 
 /** Of the machine's memory, what all its vaults may be promised when nobody said. */
 const MEMORY_SHARE = 0.75;
-/** What a plugin's vault gets when nobody said. */
-const MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
 
 export type Announcement =
   | { what: 'evolved'; module: string; version: number; digest: string; by: string }
   | { what: 'removed'; module: string; by: string };
-
-type Answered = Pick<VersionFacts, 'module' | 'version' | 'digest' | 'report'>;
-
-const answerOf = ({ module, version, digest, report }: Answered, alias: string | null): Evolved => {
-  const { routes } = report;
-  return { module, version, digest, prefix: `${prefixOf(module)}/`, alias, routes, report, dry_run: false };
-};
 
 export class Kernel {
   readonly name: string;
@@ -119,8 +110,8 @@ export class Kernel {
       tls: false,
       memory_mib,
       ...(dial ? { network: createNetwork({ dial }) } : {}),
-      volumes: new Volumes({ node, data_dir: join(data_dir, 'vaults'), log }),
-      core: () => ownCore(meshfs, () => kernel, endings),
+      volumes: new Volumes({ node, data_dir: place.data_dir, plain: place.contained, log }),
+      core: () => ownCore(meshfs, () => kernel, host),
       keys: () => desk.keys,
       log,
     });
@@ -203,8 +194,9 @@ export class Kernel {
       const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
       const kept = mergeTrials(record.tests, posted);
       const digest = digestOf(source);
-      const driver = chooseDriver(this.#agent.info().drivers, language, request.driver, main?.driver);
-      const memory_mib = request.memory_mib ?? main?.memory_mib ?? MEMORY_MIB[driver] ?? 128;
+      const { drivers, memory_mib: all_mib } = this.#agent.info();
+      const driver = chooseDriver(drivers, language, request, main?.driver);
+      const memory_mib = request.memory_mib ?? main?.memory_mib ?? usualMemory_mib(driver, all_mib);
       const version = await this.#store.nextVersion(name);
       // Grants that are not named stay as they were: an edit does not take them away.
       const granted = request.grants === undefined && main ? main.grants : grants;
@@ -213,7 +205,7 @@ export class Kernel {
       const { instance, report } = staged;
       const diff = running === undefined ? '' : diffOf(name, running, source);
       const answer: Evolved = {
-        ...answerOf({ ...facts, report }, alias ?? record.alias),
+        ...answerOf({ ...facts, report }, alias ?? record.alias, drivers),
         dry_run,
         ...(dry_run || request.edits ? { diff } : {}),
       };
@@ -259,7 +251,7 @@ export class Kernel {
     const facts = await this.#store.facts(name, target);
     // It may live still, with a weight of its own.
     const living = module.instance(target);
-    if (living && record.live.length === 1) return answerOf(facts, record.alias);
+    if (living && record.live.length === 1) return answerOf(facts, record.alias, this.#agent.info().drivers);
     const instance = living ?? (await this.#modules.startVersion(facts));
     const next: ModuleRecord = { ...record, live: [{ version: target, weight: 100 }], good: null };
     try {
@@ -272,7 +264,7 @@ export class Kernel {
       throw rejection(name, deed, error, instance.log_tail());
     }
     this.#tell({ what: 'evolved', module: name, version: target, digest: facts.digest, by });
-    return answerOf(facts, next.alias);
+    return answerOf(facts, next.alias, this.#agent.info().drivers);
   }
 
   /** Sets which versions serve how much. Weights add up to 100; a version of 0 is reached by header only. */

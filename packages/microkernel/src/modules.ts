@@ -3,18 +3,21 @@ import { availableParallelism } from 'node:os';
 import {
   BadInput,
   describe,
+  type Evolved,
   ModuleUnknown,
   type ModuleView,
+  type NodeInfo,
   Overloaded,
   prefixOf,
   StorageFailed,
   type VersionFacts,
 } from '@hauki/protocol';
 import { keepPresent, resume } from './handover.ts';
-import type { Instance, PluginHost } from './instance.ts';
+import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
 import { aliasesMeet } from './names.ts';
+import type { PluginHost } from './plugin-host.ts';
 import { emptyRecord, type Store } from './store.ts';
 import { digestOf } from './surgeon.ts';
 
@@ -52,6 +55,24 @@ export function viewOf(module: Module): ModuleView {
     p99_ms,
     live,
   };
+}
+
+/** A version as whoever made it serve is told of it. */
+export function answerOf(
+  {
+    module,
+    version,
+    digest,
+    report,
+    driver,
+  }: Pick<VersionFacts, 'module' | 'version' | 'digest' | 'report' | 'driver'>,
+  alias: string | null,
+  drivers: NodeInfo['drivers'],
+): Evolved {
+  const { level = 'none', isolation = '' } = drivers[driver] ?? {};
+  const vault = { driver, level, isolation };
+  const prefix = `${prefixOf(module)}/`;
+  return { module, version, digest, prefix, alias, routes: report.routes, vault, report, dry_run: false };
 }
 
 export class Modules {

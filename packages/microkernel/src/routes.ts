@@ -1,6 +1,6 @@
 /** The kernel's own routes: what runs, and every way of changing it. */
 import { type FastifyPluginAsyncTypebox, Type, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
-import { BadInput, type EvolveRequest } from '@hauki/protocol';
+import { BadInput, type EvolveRequest, ISOLATION_LEVELS } from '@hauki/protocol';
 import { readably } from '@hauki/protocol/schema-refusal';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
@@ -26,6 +26,7 @@ const Evolve = Type.Object(
       Type.Union([Type.Literal('javascript'), Type.Literal('typescript'), Type.Literal('python')]),
     ),
     driver: Type.Optional(Type.String({ maxLength: 32 })),
+    min_isolation: Type.Optional(Type.Union(ISOLATION_LEVELS.map((level) => Type.Literal(level)))),
     memory_mib: Type.Optional(Type.Integer({ minimum: 4, maximum: 65_536 })),
     // Checked, and made whole, where workers' grants are too.
     grants: Type.Optional(Type.Object({})),

@@ -5,10 +5,12 @@
  * What always holds: a volume has one living worker at a time (or the versions of one module of a kernel), and the next
  * one only after the last one's vault is gone and the volume unmounted; the quota is the image's size, so that nothing that a guest does takes more; what is made is
  * made whole or not at all; whatever a killed agent left mounted is unmounted at the next start, before anything else.
+ * In a sandbox, where nothing can be mounted, a volume is a plain folder: there the quota is looked at when it is given to
+ * a worker, and no more.
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdir, open, rename, rm, rmdir, stat, statfs } from 'node:fs/promises';
+import { lstat, mkdir, open, opendir, rename, rm, rmdir, stat, statfs } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import {
   describe,
@@ -50,6 +52,8 @@ interface Entry {
 }
 
 const MIB = 1024 * 1024;
+/** Files of a plain folder that are counted, one after the other. */
+const PLAIN_FILES = 100_000;
 /** What volumes leave of the disk to others. */
 const DISK_SHARE = 0.9;
 
@@ -73,14 +77,22 @@ export class Volumes {
   /** How its mount points begin. */
   readonly #mounted: string;
   readonly #node: string;
+  readonly #plain: boolean;
   readonly #log: (line: string, fields?: object) => void;
   readonly #entries = new Map<string, Entry>();
   /** Whatever makes or deletes images is done in turn: the room that is left is counted once. */
   #turn: Promise<unknown> = Promise.resolve();
   #offer: Offer = { available: false, reason: 'not probed yet' };
 
-  constructor(options: { node: string; data_dir: string; log(line: string, fields?: object): void }) {
+  /** `plain`: volumes are folders, since whoever keeps them is in a sandbox itself. */
+  constructor(options: {
+    node: string;
+    data_dir: string;
+    plain?: boolean;
+    log(line: string, fields?: object): void;
+  }) {
     this.#node = options.node;
+    this.#plain = options.plain ?? false;
     this.#folder = join(options.data_dir, 'volumes');
     this.#mounted = mountsOf(options.data_dir);
     this.#log = options.log;
@@ -102,6 +114,7 @@ export class Volumes {
   }
 
   async #trial(): Promise<void> {
+    if (this.#plain) return void mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     if (process.platform !== 'linux' || process.getuid?.() !== 0) throw new Error('volumes need Linux and root');
     const missing = TOOLS.find((name) => !hasTool(name));
     if (missing !== undefined) throw new Error(`${missing} is not installed`);
@@ -121,17 +134,21 @@ export class Volumes {
    */
   async start(): Promise<void> {
     if (!this.#offer.available) return;
-    const swept = await sweepMounts(`${this.#mounted}-`, `${this.#folder}/`);
-    if (swept > 0) this.#log(`unmounted ${swept} volumes of an earlier run`);
-    for (const name of readdirSync(MOUNTS)) {
-      const at = join(MOUNTS, name);
-      if (at.startsWith(`${this.#mounted}-`)) await rmdir(at).catch(() => {});
-    }
+    if (!this.#plain) await this.#sweep();
     for (const file of readdirSync(this.#folder)) {
       if (file.endsWith('.making') || file.startsWith('trial.')) await rm(join(this.#folder, file), { force: true });
       if (!file.endsWith('.json')) continue;
       const note = JSON.parse(readFileSync(join(this.#folder, file), 'utf8')) as Note;
       this.#entries.set(keyOf(note.owner, note.name), { note });
+    }
+  }
+
+  async #sweep(): Promise<void> {
+    const swept = await sweepMounts(`${this.#mounted}-`, `${this.#folder}/`);
+    if (swept > 0) this.#log(`unmounted ${swept} volumes of an earlier run`);
+    for (const name of readdirSync(MOUNTS)) {
+      const at = join(MOUNTS, name);
+      if (at.startsWith(`${this.#mounted}-`)) await rmdir(at).catch(() => {});
     }
   }
 
@@ -189,6 +206,12 @@ export class Volumes {
       const grows = quota_mib > has_mib;
       const path = await this.#inTurn(async () => {
         if (grows) await this.#checkRoom(quota_mib - has_mib, has_mib === 0);
+        if (this.#plain) {
+          const folder = this.#file(key, 'd');
+          await mkdir(folder, { recursive: true, mode: 0o700 });
+          if (grows) await this.#note(key, entry, { quota_mib });
+          return folder;
+        }
         if (has_mib === 0) {
           await makeImage(image, quota_mib);
           await this.#note(key, entry, { quota_mib });
@@ -219,7 +242,8 @@ export class Volumes {
     const entries = [...this.#entries.values()].filter(({ note }) => note.quota_mib > 0);
     return Promise.all(
       entries.map(async ({ note, worker = null, path }) => {
-        const used_bytes = path === undefined ? note.used_bytes : await usedBytes(path).catch(() => note.used_bytes);
+        const used_bytes =
+          path === undefined ? note.used_bytes : await this.#usedBytes(path).catch(() => note.used_bytes);
         return { ...note, used_bytes, worker };
       }),
     );
@@ -237,7 +261,7 @@ export class Volumes {
       // The note first: an image without one is nobody's, and is made anew.
       await this.#inTurn(async () => {
         await rm(this.#file(key, 'json'), { force: true });
-        await rm(this.#file(key, 'img'), { force: true });
+        await rm(this.#file(key, this.#plain ? 'd' : 'img'), { recursive: true, force: true });
       });
       this.#entries.delete(key);
       return true;
@@ -250,9 +274,11 @@ export class Volumes {
     entry.releasing ??= (async () => {
       const path = entry.path!;
       try {
-        const used_bytes = await usedBytes(path);
-        await unmountImage(path);
-        await rmdir(path).catch(() => {});
+        const used_bytes = await this.#usedBytes(path);
+        if (!this.#plain) {
+          await unmountImage(path);
+          await rmdir(path).catch(() => {});
+        }
         await this.#note(key, entry, { used_bytes });
       } catch (error) {
         this.#log(`the volume ${entry.note.name} could not be let go of: ${describe(error)}`, {
@@ -299,6 +325,12 @@ export class Volumes {
     return at;
   }
 
+  async #usedBytes(path: string): Promise<number> {
+    if (this.#plain) return folderBytes(path);
+    const { blocks, bfree, bsize } = await statfs(path);
+    return (blocks - bfree) * bsize;
+  }
+
   #file(key: string, ending: string): string {
     return join(this.#folder, `${key}.${ending}`);
   }
@@ -310,9 +342,16 @@ export class Volumes {
   }
 }
 
-async function usedBytes(path: string): Promise<number> {
-  const { blocks, bfree, bsize } = await statfs(path);
-  return (blocks - bfree) * bsize;
+/** What the files below a folder take; a folder with too many counts as full. */
+async function folderBytes(folder: string): Promise<number> {
+  let bytes = 0;
+  let files = 0;
+  for await (const entry of await opendir(folder, { recursive: true })) {
+    if (++files > PLAIN_FILES) return Number.MAX_SAFE_INTEGER;
+    const { blocks } = await lstat(join(entry.parentPath, entry.name)).catch(() => ({ blocks: 0 }));
+    bytes += entry.isDirectory() ? 0 : blocks * 512;
+  }
+  return bytes;
 }
 
 /** A vault that has ended only when its volume is let go of, too. */

@@ -1,6 +1,7 @@
 /** The words of microkernels: what is posted to one, what it answers, what it remembers. */
 import type { Language } from './control.ts';
 import type { GrantRequest, Grants } from './grants.ts';
+import type { IsolationLevel } from './isolation.ts';
 
 /** A request that a version must answer as expected before it takes traffic. */
 export interface Trial {
@@ -54,6 +55,8 @@ export interface EvolveRequest {
   base_digest?: string;
   language?: Language;
   driver?: string;
+  /** No vault that holds it less strongly. */
+  min_isolation?: IsolationLevel;
   memory_mib?: number;
   /** Left out: as the version before has them. */
   grants?: GrantRequest;
@@ -82,6 +85,8 @@ export interface Evolved {
   prefix: string;
   alias: string | null;
   routes: string[];
+  /** What it runs in; `isolation` says in one sentence what that protects against, and what not. */
+  vault: { driver: string; level: IsolationLevel; isolation: string };
   report: Report;
   dry_run: boolean;
   /** Against what ran before; of a dry run and of edits. */
@@ -300,7 +305,7 @@ export interface RolloutRequest extends EvolveRequest {
 
 /** What holds of all kernels is that of the first. */
 export interface RolledOut extends Omit<Evolved, 'version' | 'digest'> {
-  kernels: { kernel: string; version: number; digest: string }[];
+  kernels: { kernel: string; version: number; digest: string; driver: string; level: IsolationLevel }[];
   waves: number;
   /** Those that held it and were too many; on a dry run, those that would be. */
   removed?: string[];

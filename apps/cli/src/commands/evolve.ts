@@ -4,6 +4,7 @@ import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, type EvolveRequest, type Trial } from '@hauki/mesh';
 import { bundleWithFiles } from '@hauki/mesh/bundle';
+import { ISOLATION_LEVELS } from '@hauki/protocol';
 import type { Command } from 'commander';
 import {
   askedToEnd,
@@ -17,13 +18,14 @@ import {
   whole,
   withMesh,
 } from '../context.ts';
-import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
+import { isKernelName, type KernelFlags, openKernel, show, warnOf, withKernel } from '../kernel-door.ts';
 import { paint, printable, report, table } from '../output.ts';
 
 interface EvolveFlags extends KernelFlags {
   name?: string;
   tests?: string;
   driver?: string;
+  minIsolation?: string;
   memory?: string;
   fetch?: string[];
   read?: string[];
@@ -88,6 +90,7 @@ function request(file: string, flags: EvolveFlags): EvolveRequest {
   const wanted = {
     target_module: flags.name ?? basename(file),
     driver: given(flags.driver, (text) => oneOf('--driver', text, DRIVERS)),
+    min_isolation: given(flags.minIsolation, (text) => oneOf('--min-isolation', text, ISOLATION_LEVELS)),
     memory_mib: given(flags.memory, (text) => whole('--memory', text, 1)),
     grants: granted
       ? { fetch, connect, meshfs: { read, write }, time, random, ...(volume === undefined ? {} : { volume }) }
@@ -127,14 +130,15 @@ async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void>
     };
     const rolled_out = await mesh.kernels.evolve({ ...wanted, ...more });
     if (flags.json) return console.log(JSON.stringify(rolled_out));
-    const { module, kernels, waves, dry_run, diff, removed = [], not_removed = [] } = rolled_out;
+    const { module, kernels, waves, dry_run, diff, vault, removed = [], not_removed = [] } = rolled_out;
     const what = dry_run ? 'would serve' : 'serves';
     const on = kernels.length === 1 ? kernels[0]!.kernel : `${kernels.length} kernels`;
     console.log(
       `${paint('bold', module)} ${paint('green', `${what} on ${on}`)}, after ${waves} wave${waves === 1 ? '' : 's'}`,
     );
-    const rows = kernels.map(({ kernel, version, digest }) => [kernel, String(version), digest.slice(0, 12)]);
-    console.log(table([['KERNEL', 'VERSION', 'DIGEST'], ...rows]));
+    const rows = kernels.map((one) => [one.kernel, String(one.version), one.digest.slice(0, 12), one.driver]);
+    console.log(table([['KERNEL', 'VERSION', 'DIGEST', 'VAULT'], ...rows]));
+    warnOf(vault);
     if (removed.length > 0)
       console.log(
         `${dry_run ? 'would be removed' : 'removed'} from ${removed.join(', ')}, which held it beyond --replicas`,
@@ -190,11 +194,12 @@ function stampOf(file: string, until = Number.POSITIVE_INFINITY): string {
 
 export function evolveCommand(program: Command): void {
   withKernel(program.command('evolve'))
-    .argument('<file>', 'a module: .ts, .js; bundled where it imports files or packages')
+    .argument('<file>', 'a module: .ts, .js, .py; JavaScript is bundled where it imports files or packages')
     .description('post a module to a kernel: it is tested, then it serves; what fails changes nothing')
     .option('--name <module>', 'another name than the file’s')
     .option('--tests <file>', 'JSON: [{"path": "/x", "expect": {"status": 200, "json": …}}]')
     .option('--driver <name>', 'the vault that it runs in')
+    .option('--min-isolation <level>', `no vault that holds less strongly: ${ISOLATION_LEVELS.join(' < ')}`)
     .option('--memory <MiB>', 'memory of the vault')
     .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
     .option('--connect <host:port>', 'grant: may open a byte stream to there; may be repeated', collect)

@@ -22,7 +22,7 @@ export function swarmCommands(program: Command): void {
     .option('--count <n>', 'how many', '50')
     .option('--irc <host:port>', 'give each the IRC plugin, for this server (the mesh’s own: hauki:16667)')
     .option('--first <number>', 'the number of the first, as in Microkernel-1', '1')
-    .option('--memory <MiB>', 'memory of each', '320')
+    .option('--memory <MiB>', 'memory of each; half of it is for its modules', '384')
     .option('--cpu <cores>', 'cores of each, at most', '1')
     .option('--at-once <n>', 'how many are started at the same time; default: as many as there are cores')
     .option('--token-file <file>', 'the core’s node.token; default: that of a core on this machine')

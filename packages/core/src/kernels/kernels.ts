@@ -200,6 +200,8 @@ export class Kernels {
         kernel: info.kernel,
         version: evolved!.version,
         digest: evolved!.digest,
+        driver: evolved!.vault.driver,
+        level: evolved!.vault.level,
       })),
       waves: waves.length,
       ...(removed.length > 0 ? { removed } : {}),

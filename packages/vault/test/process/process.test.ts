@@ -162,6 +162,24 @@ suite('without bubblewrap', () => {
     assert.equal(lives(vault.pid), false);
     await b.end();
   });
+
+  test('in a sandbox that was made without Python the driver says so, and what to do; with files, a volume is its home', async () => {
+    const b = bench({ without_sandbox: true, contained: true });
+    const offer = await b.driver.probe();
+    assert.ok(offer.available);
+    assert.match(b.driver.isolation, /contained from the host, not from each other/);
+    assert.match(offer.note!, /no Python: .+ then start the swarm anew, or use a kernel outside: hauki kernel --join/);
+    assert.equal(offer.runtimes, undefined);
+    const path = mkdtempSync(join(tmpdir(), 'hauki-volume-'));
+    const { vault, ask } = await b.start(96, { volume: { path, inside: '/root' } });
+    assert.equal(await ask('fs.writeFileSync(process.env.HOME + "/a", "kept"), process.env.HOME'), path);
+    if (process.platform === 'linux')
+      assert.equal(readFileSync(`/proc/${vault.pid}/oom_score_adj`, 'utf8').trim(), '1000');
+    await vault.kill('enough');
+    assert.equal(readFileSync(join(path, 'a'), 'utf8'), 'kept');
+    rmSync(path, { recursive: true });
+    await b.end();
+  });
 });
 
 suite('an ordinary user', { skip: skip || (process.getuid?.() !== 0 && 'only root can become another user') }, () => {

@@ -17,10 +17,11 @@ import { BadInput, VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
-import { type Cgroups, type Limit, read } from './cgroups.ts';
+import type { Cgroups, Limit } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { confinement, executes } from './confinement.ts';
 import { explainExit } from './exit.ts';
+import { read } from './hierarchies.ts';
 import { type Claim, claimIds } from './idmap.ts';
 import { type Ahead, configIn, type Launcher, listen, logIn, portOf, startLxc } from './launcher.ts';
 import {
@@ -31,6 +32,7 @@ import {
   FREEZE_TIMEOUT_MS,
   MEMORY_MIB_MIN,
   RUN_DIR,
+  SANDBOX_PIDS_MAX,
   START_FIRST_MS,
   START_POLL_MS,
   START_TIMEOUT_MS,
@@ -68,7 +70,7 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
   const { cgroups } = powers;
   cgroups.hasten();
   if (cgroups.folders(name).length > 0) throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
-  const limits = limitsOf(cgroups, spec);
+  const limits = limitsOf(cgroups, spec, powers.sandbox && SANDBOX_PIDS_MAX);
   const { gate_outside = false } = powers.staged;
   const within = !gate_outside && !powers.sandbox;
   const ahead = within ? powers.launcher?.take(spec.listen_host) : undefined;
@@ -90,9 +92,9 @@ export async function startContainer(name: string, spec: VaultSpec, powers: Powe
 }
 
 /** The limits of a vault in the words of this machine. Throws where they cannot be. */
-function limitsOf(cgroups: Cgroups, { memory_mib, cpu = 1 }: VaultSpec): Limit[] {
+function limitsOf(cgroups: Cgroups, { memory_mib, cpu = 1 }: VaultSpec, pids?: number): Limit[] {
   if (!(cpu >= CPU_MIN)) throw failed(`a share of ${cpu} of a core is too little; ask for at least ${CPU_MIN}`);
-  return cgroups.limits(memory_mib, cpu);
+  return cgroups.limits(memory_mib, cpu, pids);
 }
 
 export class Container implements Vault {

@@ -4,6 +4,8 @@ import { LEAST_MEMORY_MIB } from '@hauki/protocol';
 
 /** Threads of one vault. Node itself has about 11 (V8 and libuv pools), so this leaves room for worker threads. */
 export const PIDS_MAX = 64;
+/** Threads of a sandbox: its kernel with helpers has 38, a module in a process of its own up to 40. */
+export const SANDBOX_PIDS_MAX = 256;
 /** The period of the CPU limit. A vault gets one core of it, unless asked otherwise: no worker takes the machine. */
 export const CPU_PERIOD_US = 100_000;
 /** The kernel takes no quota below 1 ms; a vault with less would not even boot within its time. */

@@ -14,9 +14,11 @@ import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from './cgroups.ts';
 import { startContainer } from './container.ts';
 import { RUN_DIR, STAGE_DIR } from './limits.ts';
-import { appArmorChoices, obstacle } from './probe.ts';
+import { appArmorProfile, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
+import { type View, viewOf } from './root-view.ts';
 import { NODE_INSIDE, stageRuntime } from './staging.ts';
+import { pythonObstacle, stagePython } from './staging-python.ts';
 
 export interface SandboxOptions {
   /** Of the sandboxes' names, `[A-Za-z0-9_-]{1,40}`; two that live at once on a machine differ in it. */
@@ -46,14 +48,23 @@ export interface Sandbox {
 }
 
 const LXC_DIR = join(RUN_DIR, 'lxc');
-/** Where code is bound before LXC's own mounts: the way to it on the host may be closed to a sandbox's root. */
+/** Where code and folders are bound before LXC's own mounts: the way to them on the host may be closed to a sandbox's root. */
 const CODE = join(RUN_DIR, 'code');
+const SHARED = join(RUN_DIR, 'shared');
 const SECCOMP = '/usr/share/lxc/config/common.seccomp';
 const UNSHARE = '/usr/bin/unshare';
 const IP = '/sbin/ip';
-/** Its own network and mounts; both end with the last process in them. $1: the code. */
-const STARTER = `code=$1; shift
-/bin/mount --bind "$code" ${CODE} && ${IP} link set lo up && exec "$@"`;
+/**
+ * Its own network and mounts; both end with the last process in them. $1: the code; $2: how many folders; then each by its
+ * name and its path; then the command.
+ */
+const STARTER = `code=$1; n=$2; shift 2
+/bin/mount --bind "$code" ${CODE} && /bin/mount -t tmpfs -o size=64k,mode=755 tmpfs ${SHARED} || exit 96
+while [ "$n" -gt 0 ]; do
+  /bin/mkdir "${SHARED}/$1" && /bin/mount --bind "$2" "${SHARED}/$1" || exit 96
+  shift 2; n=$((n - 1))
+done
+${IP} link set lo up && exec "$@"`;
 
 export const CODE_INSIDE = '/tmp/code';
 
@@ -73,6 +84,7 @@ export class Sandboxes {
   #cgroups: Cgroups | undefined;
   #reaper: Reaper | undefined;
   #rootfs: Promise<string> | undefined;
+  #view: View | undefined;
 
   constructor(options: SandboxOptions) {
     this.#options = options;
@@ -95,10 +107,13 @@ export class Sandboxes {
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     const { code_dir, program, memory_mib, cpu, log } = this.#options;
     this.#cgroups ??= new Cgroups();
-    this.#rootfs ??= stageRuntime(STAGE_DIR, join(code_dir, 'package.json')).then(({ rootfs }) => rootfs);
+    this.#rootfs ??= this.#stage();
     const rootfs = await this.#rootfs;
-    for (const dir of [LXC_DIR, CODE]) mkdirSync(dir, { recursive: true, mode: 0o755 });
-    this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
+    for (const dir of [LXC_DIR, CODE, SHARED]) mkdirSync(dir, { recursive: true, mode: 0o755 });
+    this.#reaper ??= startReaper({
+      ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir, stage_dir: STAGE_DIR },
+    });
+    const shared = [String(Object.keys(folders).length), ...Object.entries(folders).flat()];
     const mount = (from: string, to: string, options: string) =>
       `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;
     return startContainer(
@@ -113,19 +128,37 @@ export class Sandboxes {
         },
         files_dir: join(this.#files_dir, id),
         lxc_dir: LXC_DIR,
-        apparmor: appArmorChoices()[0],
+        apparmor: appArmorProfile(),
         gates: new Gates(),
         log,
         sandbox: {
           mounts: [
             mount(CODE, CODE_INSIDE.slice(1), 'ro'),
-            ...Object.entries(folders).map(([name, path]) => mount(path, `tmp/${name}`, 'rw,idmap=container')),
+            ...Object.keys(folders).map((name) => mount(join(SHARED, name), `tmp/${name}`, 'rw,idmap=container')),
           ],
           environment: Object.entries(environment).map(([name, value]) => `${name}=${value}`),
-          starter: [UNSHARE, '--net', '--mount', '/bin/sh', '-c', STARTER, 'hauki-sandbox', code_dir],
+          starter: [UNSHARE, '--net', '--mount', '/bin/sh', '-c', STARTER, 'hauki-sandbox', code_dir, ...shared],
         },
       },
     );
+  }
+
+  /** The root of all: Node's, and Python's over it where the machine has one. */
+  async #stage(): Promise<string> {
+    const { code_dir, log } = this.#options;
+    const { rootfs } = await stageRuntime(STAGE_DIR, join(code_dir, 'package.json'));
+    const without = (why: string) => {
+      log(`no Python in the sandboxes: ${why}`);
+      return rootfs;
+    };
+    const obstacle = await pythonObstacle();
+    if (obstacle !== undefined) return without(obstacle);
+    try {
+      this.#view = await viewOf(rootfs, (await stagePython(STAGE_DIR)).rootfs);
+      return this.#view.path;
+    } catch (error) {
+      return without((error as Error).message);
+    }
   }
 
   /** Ends all. Resolves when nothing of them is left. */
@@ -133,6 +166,7 @@ export class Sandboxes {
     this.#closed = true;
     const all = await Promise.allSettled(this.#all);
     await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the swarm ends')));
+    await this.#view?.close();
     await this.#reaper?.dismiss();
   }
 }

@@ -8,7 +8,7 @@
  * with what it imports and nothing more (`python-frameworks.ts`).
  */
 import { execFile } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import {
   chmod,
@@ -27,7 +27,7 @@ import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { pythonGuestFiles } from '../../guest/python/files.ts';
 import { findFrameworks } from './python-frameworks.ts';
-import { assertTraversable, DEVICES, libraries, POLICY_FILE, SMALL_FILES, type Staged } from './staging.ts';
+import { assertTraversable, DEVICES, libraries, making, POLICY_FILE, SMALL_FILES, type Staged } from './staging.ts';
 
 export interface PythonSet {
   /** The system's own interpreter, never one of a user's version manager. */
@@ -58,6 +58,17 @@ const NOT_EXTENSIONS = /^(?:_test|_xx|xx|_ctypes_test|readline|_curses|_dbm|_gdb
 const PYC_HEADER_BYTES = 16;
 const UNCHECKED = 1;
 const COPIED_AT_ONCE = 32;
+
+/** What starts a Python guest, in a root that has one. */
+export const PYTHON_COMMAND = [PYTHON_INSIDE, '-I', '-S', '-B', `${GUEST_INSIDE}/main.py`];
+
+/** The same of a process whose own root should have been staged with it. */
+export async function containedPythonObstacle(): Promise<string | undefined> {
+  return (
+    (await pythonObstacle()) ??
+    (existsSync(`${GUEST_INSIDE}/main.py`) ? undefined : 'this sandbox was made without it; see the log of `swarm up`')
+  );
+}
 
 /** Why Python workers cannot run here, or undefined. */
 export async function pythonObstacle({ interpreter }: PythonSet = SYSTEM_PYTHON): Promise<string | undefined> {
@@ -112,7 +123,7 @@ export async function stagePython(stage_dir: string, set: PythonSet = SYSTEM_PYT
   const staged: Staged = {
     rootfs: join(home, 'rootfs'),
     seccomp_profile: join(home, 'seccomp.policy'),
-    init: `${PYTHON_INSIDE} -I -S -B ${GUEST_INSIDE}/main.py`,
+    init: PYTHON_COMMAND.join(' '),
     gate_outside: true,
   };
   if (existsSync(home)) return staged;
@@ -158,7 +169,7 @@ async function linkAll(from: string, to: string): Promise<void> {
 /** Makes a folder whole or not at all; another agent may be faster, with the same content. */
 async function makeWhole(home: string, make: (temporary: string) => Promise<void>): Promise<void> {
   if (existsSync(home)) return;
-  const temporary = join(dirname(home), `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
+  const temporary = making(dirname(home));
   try {
     await mkdir(temporary);
     await make(temporary);

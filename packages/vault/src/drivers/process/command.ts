@@ -6,6 +6,7 @@
 import { fileURLToPath } from 'node:url';
 import { HEAP_SHARE, NOFILE, PIDS_MAX, TMP_INODES, TMP_SIZE } from '../lxc/limits.ts';
 import { DEVICES, GUEST_FOLDER, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
+import { PYTHON_COMMAND } from '../lxc/staging-python.ts';
 import { RESERVED_MIB } from './limits.ts';
 
 /** What tests change to show that they would notice a hole; never set outside tests. */
@@ -24,6 +25,8 @@ export interface Shape {
   /** Stands in the command lines of all processes of the vault. */
   name: string;
   memory_mib: number;
+  /** The pid of the process that starts it, with which it ends. */
+  agent: number;
   /** Folders of cgroups to join; empty where none can be written. */
   cgroups: string[];
   /** The host's id that the vault runs as; undefined: the agent's own, which is an ordinary user's. */
@@ -64,8 +67,9 @@ others=$(while read -r device at rest; do
 done </proc/self/mounts)
 set -f; IFS='
 '; [ -z "$others" ] || /bin/umount -l $others; unset IFS`;
-// bubblewrap can bound the size of a tmpfs, but neither its inodes nor execution from it.
-const MOUNT = `/bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$0" && exec "$@"`;
+// bubblewrap can bound the size of a tmpfs, but neither its inodes nor execution from it. Before: who is not the agent's
+// child any more asked too late to die with it. $1 is the agent.
+const MOUNT = `[ "$PPID" = "$1" ] && shift && /bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$0" && exec "$@"`;
 
 /** A path as /proc/mounts has it. */
 const inMountTable = (path: string) =>
@@ -86,9 +90,12 @@ export function nodeOptions(memory_mib: number, guest: string, folder: string): 
   ];
 }
 
+const volumeOptions = (folder: string | undefined): string[] =>
+  folder === undefined ? [] : [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`];
+
 /** In bubblewrap. */
 export function sandboxed(shape: Shape): string[] {
-  const { name, memory_mib, cgroups, uid, rootfs, volume, init, trial = {} } = shape;
+  const { name, memory_mib, agent, cgroups, uid, rootfs, volume, init, trial = {} } = shape;
   const tmp = `${rootfs}/tmp`;
   const limits = ['--core=0', `--nofile=${NOFILE}`];
   if (uid !== undefined) limits.push(`--nproc=${PIDS_MAX}`);
@@ -104,7 +111,6 @@ export function sandboxed(shape: Shape): string[] {
   ]
     .filter((option) => !trial.without?.includes(option))
     .flatMap((option) => option.split(' '));
-  const folders = volume ? [volume.inside] : [];
   const home = volume && uid !== undefined ? `${rootfs}${volume.inside}` : (volume?.path ?? '');
   const mapped =
     volume && uid !== undefined
@@ -122,7 +128,7 @@ export function sandboxed(shape: Shape): string[] {
     ...mapped,
     ...[TOOLS.setpriv, '--pdeathsig=KILL', ...leave, '--'],
     ...[TOOLS.unshare, '--user', '--map-root-user', '--mount', '--'],
-    ...['/bin/sh', '-c', MOUNT, tmp],
+    ...['/bin/sh', '-c', MOUNT, tmp, String(agent)],
     ...[TOOLS.bwrap, ...options],
     ...['--ro-bind', rootfs, '/', '--bind', tmp, '/tmp'],
     // Not bound recursively read-only like the rest, or they could not be written to.
@@ -138,14 +144,27 @@ export function sandboxed(shape: Shape): string[] {
         ...nodeOptions(memory_mib, `${GUEST_FOLDER}/*`, '/tmp').filter(
           (o) => !trial.without_permission || !/permission|allow/.test(o),
         ),
-        ...folders.flatMap((folder) => [`--allow-fs-read=${folder}/*`, `--allow-fs-write=${folder}/*`]),
+        ...volumeOptions(volume?.inside),
         GUEST_INSIDE,
         name,
       ]),
   ];
 }
 
-/** Without bubblewrap: Node's permission model alone, which is no wall against code that means harm. */
-export function unsandboxed(name: string, memory_mib: number, guest: string, folder: string): string[] {
-  return [process.execPath, ...nodeOptions(memory_mib, guest, folder), guest, name];
+/**
+ * Without bubblewrap: Node's permission model alone, which is no wall against code that means harm. `folder` is for
+ * temporary files, `volume` a lasting one.
+ */
+export function unsandboxed(shape: {
+  name: string;
+  memory_mib: number;
+  guest: string;
+  folder: string;
+  volume?: string | undefined;
+}): string[] {
+  const { name, memory_mib, guest, folder, volume } = shape;
+  return [process.execPath, ...nodeOptions(memory_mib, guest, folder), ...volumeOptions(volume), guest, name];
 }
+
+/** Python without bubblewrap, inside somebody's sandbox: nothing of its own holds it. */
+export const containedPython = (name: string): string[] => [...PYTHON_COMMAND, '--no-processes', name];

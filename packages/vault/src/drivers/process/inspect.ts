@@ -1,6 +1,6 @@
 /** What the kernel tells of a vault's process, and what is still in its pipes. */
 import type { ChildProcess } from 'node:child_process';
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { STATUS_FD } from './command.ts';
@@ -38,6 +38,24 @@ export async function drained(child: ChildProcess | undefined): Promise<void> {
   await Promise.race([closed, sleep(50, undefined, { signal: timeout.signal }).catch(() => {})]);
   timeout.abort();
   for (const stream of open) stream!.destroy();
+}
+
+/** Where memory runs out the kernel ends it, not the one who started it. */
+export function firstToGo(pid: number): void {
+  try {
+    writeFileSync(`/proc/${pid}/oom_score_adj`, '1000');
+  } catch {
+    // There is no such thing here, or it has ended.
+  }
+}
+
+/** Ends what the leader of a group of processes has left. */
+export function endGroup(leader: number): void {
+  try {
+    process.kill(-leader, 'SIGKILL');
+  } catch {
+    // Nothing is left of it.
+  }
 }
 
 export function read(path: string): string | undefined {

@@ -17,12 +17,13 @@ import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from '../lxc/cgroups.ts';
-import { type Claim, claimIds, ownerOf } from '../lxc/idmap.ts';
+import { type Claim, claimIds } from '../lxc/idmap.ts';
 import { LogTail } from '../lxc/log-tail.ts';
+import { ownerOf } from '../owner.ts';
 import { cpuTime_ms } from '../proc-stat.ts';
-import { SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
+import { containedPython, SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
 import { explainExit } from './exit.ts';
-import { drained, executes, read, shares, stream } from './inspect.ts';
+import { drained, endGroup, executes, firstToGo, read, shares, stream } from './inspect.ts';
 import { END_TIMEOUT_MS, MEMORY_MIB_MIN, POLL_MS, START_TIMEOUT_MS, WATCH_EVERY_MS } from './limits.ts';
 
 export interface Powers {
@@ -48,7 +49,9 @@ export async function startSandbox(name: string, spec: VaultSpec, powers: Powers
     throw failed(`${spec.memory_mib} MiB are too little for Node; ask for at least ${MEMORY_MIB_MIN}`);
   if (powers.cgroups && powers.cgroups.folders(name).length > 0)
     throw failed(`cgroups of an earlier ${name} are still there; sweep first`);
-  const server = powers.sandbox?.gate_outside ? undefined : await listen(spec.listen_host);
+  // Python's gate is outside, also where nothing but somebody's sandbox holds it.
+  const gate_outside = powers.sandbox ? powers.sandbox.gate_outside : spec.runtime === 'python';
+  const server = gate_outside ? undefined : await listen(spec.listen_host);
   const { port } = (server?.address() ?? { port: 0 }) as { port: number };
   const sandbox = new Sandbox(name, spec, port, powers);
   try {
@@ -79,6 +82,8 @@ export class Sandbox implements Vault {
   #limits: Limit[] = [];
   #child: ChildProcess | undefined;
   #claim: Claim | undefined;
+  /** It leads a group of processes of its own. */
+  #group = false;
   #gate: Gate | undefined;
   #misbehaved: string | undefined;
   /** Pid and start time, so that no other process is ever killed in its place. */
@@ -107,7 +112,7 @@ export class Sandbox implements Vault {
 
   spawn(server: Server | undefined): void {
     const { cgroups, sandbox, guest_file, files_dir, trial } = this.#powers;
-    const { memory_mib, cpu, volume } = this.#spec;
+    const { memory_mib, cpu, volume, runtime } = this.#spec;
     this.#limits = cgroups?.limits(memory_mib, cpu) ?? [];
     const folders = cgroups?.create(this.#name, this.#limits) ?? [];
     const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
@@ -122,6 +127,7 @@ export class Sandbox implements Vault {
       command = sandboxed({
         name: this.#name,
         memory_mib,
+        agent: process.pid,
         cgroups: folders,
         uid: this.#claim?.base,
         rootfs,
@@ -136,10 +142,14 @@ export class Sandbox implements Vault {
       cwd = join(files_dir, 'tmp');
       mkdirSync(cwd, { recursive: true, mode: 0o700 });
       env.TMPDIR = cwd;
-      command = unsandboxed(this.#name, memory_mib, guest_file, cwd);
+      if (volume) env.HOME = volume.path;
+      const shape = { name: this.#name, memory_mib, guest: guest_file, folder: cwd, volume: volume?.path };
+      command = runtime === 'python' ? containedPython(this.#name) : unsandboxed(shape);
     }
     try {
-      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd });
+      // What holds no processes back may leave some: they end with its group.
+      this.#group = !sandbox && runtime === 'python';
+      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd, detached: this.#group });
       this.#child = child;
       child.on('error', () => {});
       child.on('exit', (code, signal) => void this.#end(code, signal));
@@ -149,6 +159,7 @@ export class Sandbox implements Vault {
       if (server) this.control = streamTransport(child.stdio[4] as Duplex);
       if (sandbox) this.#hearStatus(stream(child, STATUS_FD));
       else this.#identify(child.pid);
+      if (!sandbox) firstToGo(child.pid);
     } finally {
       if (filter !== undefined) closeSync(filter);
     }
@@ -291,13 +302,14 @@ export class Sandbox implements Vault {
   }
 
   #memory(): number {
-    return Number(/^VmRSS:\s*(\d+) kB$/m.exec(read(`/proc/${this.pid}/status`) ?? '')?.[1] ?? 0) * 1024;
+    // Its own: the pages of Node's binary, 45 MiB, are those of all that run it.
+    return Number(/^RssAnon:\s*(\d+) kB$/m.exec(read(`/proc/${this.pid}/status`) ?? '')?.[1] ?? 0) * 1024;
   }
 
   #signal(signal: NodeJS.Signals): void {
     if (!this.#lives()) return;
     try {
-      process.kill(this.pid, signal);
+      process.kill(this.#group ? -this.pid : this.pid, signal);
     } catch {
       // Dead by now.
     }
@@ -332,6 +344,7 @@ export class Sandbox implements Vault {
     const left = this.#kill_reason === undefined ? cgroups?.usage(this.#name) : undefined;
     if (left) this.#used = { ...left, memory_bytes: cgroups!.mostMemory(this.#name) || left.memory_bytes };
     const until = performance.now() + END_TIMEOUT_MS;
+    if (this.#group) endGroup(this.pid);
     for (;;) {
       this.#strike();
       if (!(process.platform === 'linux' && this.#lives()) && (cgroups?.remove(this.#name) ?? true)) break;

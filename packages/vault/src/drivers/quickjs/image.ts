@@ -4,7 +4,7 @@
  * one: measured four times as fast as running the script's bytecode, and no larger (ADR 0015).
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
-import { STACK_BYTES } from './limits.ts';
+import { ANSWER_BYTES, STACK_BYTES } from './limits.ts';
 
 /** What the thread calls in the guest (`guest/vm-entry.ts`). */
 export const ENTRIES = ['load', 'deliver', 'open', 'closed', 'fire', 'stray'] as const;
@@ -33,8 +33,15 @@ const PAGE_BYTES = 4096;
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
 
-/** Compiles both scripts and runs the first. */
-export async function makeImage(wasm: WebAssembly.Module, guest: string, platform: string): Promise<VmImage> {
+export interface VmImages {
+  /** Without what is loaded when a worker first touches it. */
+  bare: VmImage;
+  /** With that, for workers that need it as they load. */
+  web: VmImage;
+}
+
+/** Compiles both scripts, and runs the first; for the second image the other too. */
+export async function makeImages(wasm: WebAssembly.Module, guest: string, platform: string): Promise<VmImages> {
   const compiler = await QuickJS.create({ wasm });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const scripts = { guest: compile(guest, 'guest.js'), platform: compile(platform, 'platform.js') };
@@ -52,15 +59,31 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
     vm.setProp(
       host,
       name,
-      vm.newFunction(name, () => vm.undefined),
+      vm.newFunction(name, () => {
+        if (name === 'platform') vm.evalBytecode(scripts.platform).dispose();
+        return vm.undefined;
+      }),
     );
   vm.setProp(vm.global, '__host', host);
   vm.evalBytecode(scripts.guest).dispose();
   vm.executePendingJobs();
   const bridge = vm.global.getProp('__vm');
   const handles = ENTRIES.map((name): [Entry, JSValueHandle] => [name, bridge.getProp(name)]);
-  const entries = Object.fromEntries(handles.map(([name, handle]) => [name, vm.exportHandle(handle)]));
+  const entries = Object.fromEntries(
+    handles.map(([name, handle]) => [name, vm.exportHandle(handle)]),
+  ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
+  const kept = shared(scripts.platform.length);
+  kept.set(scripts.platform);
+  const take = async () => ({ ...(await pagesOf(vm, options)), entries, platform: kept });
+  const bare = await take();
+  // To touch one of it loads all of it.
+  vm.evalCode('void Response').dispose();
+  return { bare, web: await take() };
+}
+
+/** What of its memory differs from that of a VM that nothing has run in. */
+async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'platform'>> {
   vm.runGC();
   const { memory, stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context } = vm.snapshot();
   const empty = { memory: new Uint8Array(0), stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context };
@@ -80,18 +103,7 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
     pages.set(memory.subarray(at, at + length), filled);
     filled += length;
   }
-  const kept = shared(scripts.platform.length);
-  kept.set(scripts.platform);
-  return {
-    pages,
-    runs,
-    memory_bytes: memory.length,
-    stack_pointer,
-    runtime,
-    context,
-    entries: entries as Record<Entry, number>,
-    platform: kept,
-  };
+  return { pages, runs, memory_bytes: memory.length, stack_pointer, runtime, context };
 }
 
 /** A VM with the guest in it. Its host functions are for the caller to register. */
@@ -115,6 +127,18 @@ export async function fromImage(image: VmImage, options: QuickJSOptions): Promis
 /** Sets what a VM may allocate. */
 export function limitMemory(vm: QuickJS, bytes: number): void {
   vm._getExports().qjs_set_memory_limit(bytes);
+}
+
+/** Whether a VM that may allocate `bytes` has ever had them all: its heap never shrinks. */
+export const wasFull = (vm: QuickJS, bytes: number) => vm._getMemory().buffer.byteLength >= bytes;
+
+/** Whether it has not even enough left of them for a short answer. */
+export function isFull(vm: QuickJS, bytes: number): boolean {
+  if (!wasFull(vm, bytes)) return false;
+  const tried = vm.newArrayBuffer(new Uint8Array(ANSWER_BYTES));
+  const full = !tried.isArrayBuffer;
+  tried.dispose();
+  return full;
 }
 
 const memoryOf = (vm: QuickJS) => new Uint8Array(vm._getMemory().buffer);

@@ -9,6 +9,18 @@ _PACKAGES = "/usr/lib/python3/dist-packages"
 if os.path.isdir(_PACKAGES):
     sys.path.append(_PACKAGES)
 
+# Where no filter of system calls says it: what was started and left would stay, for whoever holds this one is no init.
+_STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "subprocess.Popen", "pty.spawn"}
+
+
+def _no_processes(event, _args):
+    if event in _STARTS:
+        raise PermissionError(1, "Operation not permitted: a worker starts no processes")
+
+
+if "--no-processes" in sys.argv:
+    sys.addaudithook(_no_processes)
+
 import guest  # noqa: E402
 
 guest.main()
