@@ -1,7 +1,7 @@
 /**
- * Imports of pointers in a Node guest: hooks that give the modules of the snapshot to Node's own loader. No file is
- * read and nothing is fetched for them. What is no pointer goes Node's own way; a module that came from a pointer has
- * nothing else beside it but Node's own modules.
+ * Imports in a Node guest: hooks that give the worker's own text, and the modules of the snapshot that it names by
+ * pointers, to Node's own loader. No file is read and nothing is fetched for them. What is no pointer goes Node's own way;
+ * a module that came from a pointer has nothing else beside it but Node's own modules.
  */
 import { isBuiltin, registerHooks } from 'node:module';
 import { type PointerModule, type Setup, SourceRejected } from '@hauki/protocol';

@@ -13,7 +13,7 @@ import {
 } from '@hauki/rpc';
 import { Ride, signCompact } from '@hauki/rpc/node';
 
-export const LEASE_MS = 1_000;
+const LEASE_MS = 1_000;
 export const SELF = { worker: 'rehearsal', node: 'rehearsal', epoch: 1 };
 
 export interface Rehearsal {

@@ -9,11 +9,13 @@ import { type Duplex, duplexPair } from 'node:stream';
 import { type FirstMessage, NO_GRANTS, type Setup } from '@hauki/protocol';
 import { Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
-import { begin, firstCall, LEASE_MS, type Rehearsal, rehearsalTicket, rideAlong } from './rehearsal-caller.ts';
+import { begin, firstCall, type Rehearsal, rehearsalTicket, rideAlong } from './rehearsal-caller.ts';
 import { runShell, type ShellPowers } from './shell.ts';
 
 /** A vault that was started for somebody has its worker earlier than this, on a busy machine too. */
 const IDLE_MS = 100;
+/** Nobody waits for it. */
+const STEP_MS = 10_000;
 const WORKER = 'export const add = (a, b) => a + b;';
 /** Makes the guest of the rehearsal as the real one is made, but where no worker will look. */
 export type InsideOf = ShellPowers['inside'];
@@ -59,14 +61,14 @@ export async function openRehearsal({ self, keys, expected }: Rehearsal, inside:
   const agent = new Session({
     transport: streamTransport(near),
     dispatch: (_method, params) => resolve((params as FirstMessage[][])[0] ?? []) ?? null,
-    timeout_ms: LEASE_MS,
+    timeout_ms: STEP_MS,
   });
   const setup: Setup = {
     ...self,
     source: WORKER,
     language: 'javascript',
     modules: [],
-    load_timeout_ms: LEASE_MS,
+    load_timeout_ms: STEP_MS,
     tls: false,
     keys,
     owner: expected,
