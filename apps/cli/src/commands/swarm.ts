@@ -133,6 +133,6 @@ export function swarmCommands(program: Command): void {
       clear(data);
       const ended = state?.lives ? state.kernels.length : 0;
       if (json) console.log(JSON.stringify({ ended }));
-      else console.log(ended === 0 ? 'There was no swarm' : `${ended} kernels ended`);
+      else console.log(ended === 0 ? 'There was no swarm' : `${ended} ${ended === 1 ? 'kernel' : 'kernels'} ended`);
     });
 }

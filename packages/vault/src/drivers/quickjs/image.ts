@@ -5,12 +5,23 @@
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
 import { STACK_BYTES } from './limits.ts';
+import type { Scripts } from './messages.ts';
 
 /** What the thread calls in the guest (`guest/vm-entry.ts`). */
 export const ENTRIES = ['load', 'deliver', 'open', 'closed', 'fire', 'stray'] as const;
 export type Entry = (typeof ENTRIES)[number];
 /** What the guest calls in the thread. */
-export const HOST_FUNCTIONS = ['post', 'shut', 'arm', 'disarm', 'random', 'encode', 'decode', 'platform'] as const;
+export const HOST_FUNCTIONS = [
+  'post',
+  'shut',
+  'arm',
+  'disarm',
+  'random',
+  'encode',
+  'decode',
+  'find',
+  'platform',
+] as const;
 export type HostFunction = (typeof HOST_FUNCTIONS)[number];
 
 export interface VmImage {
@@ -24,8 +35,9 @@ export interface VmImage {
   context: number;
   /** Tokens of the guest's functions. */
   entries: Record<Entry, number>;
-  /** Bytecode of what is loaded when a worker first touches it (`guest/vm-platform.ts`). */
+  /** Bytecode of what is loaded when a worker first touches it (`guest/vm-platform.ts`, `vm-forms.ts`). */
   platform: Uint8Array;
+  forms: Uint8Array;
 }
 
 /** Compared piece by piece; the size of a page, so that untouched memory stays untouched. */
@@ -33,11 +45,12 @@ const PAGE_BYTES = 4096;
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
 
-/** Compiles both scripts and runs the first. */
-export async function makeImage(wasm: WebAssembly.Module, guest: string, platform: string): Promise<VmImage> {
+/** Compiles the guest's scripts and runs the first. */
+export async function makeImage(wasm: WebAssembly.Module, from: Omit<Scripts, 'thread'>): Promise<VmImage> {
   const compiler = await QuickJS.create({ wasm });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
-  const scripts = { guest: compile(guest, 'guest.js'), platform: compile(platform, 'platform.js') };
+  const guest = compile(from.guest, 'guest.js');
+  const [platform, forms] = [compile(from.platform, 'platform.js'), compile(from.forms, 'forms.js')];
   compiler.dispose();
   const options: QuickJSOptions = {
     wasm,
@@ -55,7 +68,7 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
       vm.newFunction(name, () => vm.undefined),
     );
   vm.setProp(vm.global, '__host', host);
-  vm.evalBytecode(scripts.guest).dispose();
+  vm.evalBytecode(guest).dispose();
   vm.executePendingJobs();
   const bridge = vm.global.getProp('__vm');
   const handles = ENTRIES.map((name): [Entry, JSValueHandle] => [name, bridge.getProp(name)]);
@@ -80,8 +93,11 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
     pages.set(memory.subarray(at, at + length), filled);
     filled += length;
   }
-  const kept = shared(scripts.platform.length);
-  kept.set(scripts.platform);
+  const kept = (bytecode: Uint8Array) => {
+    const copy = shared(bytecode.length);
+    copy.set(bytecode);
+    return copy;
+  };
   return {
     pages,
     runs,
@@ -90,7 +106,8 @@ export async function makeImage(wasm: WebAssembly.Module, guest: string, platfor
     runtime,
     context,
     entries: entries as Record<Entry, number>,
-    platform: kept,
+    platform: kept(platform),
+    forms: kept(forms),
   };
 }
 
