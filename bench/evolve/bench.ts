@@ -2,6 +2,12 @@
  * `npm run bench -- evolve`: from posting a new version to its first answer, by driver, beside the notes' own design
  * (FastAPI, import check in a child process), Caddy's /load of a changed configuration, and a Fastify server that is
  * restarted; rollback; and what 1,000 swaps under constant load cost: failed requests, a neighbour's p99, memory.
+ *
+ * Kernels and peers are asked by one process that does nothing else (`probe.ts`). `cutover` is the time from the answer to
+ * the POST to the first answer of the new version, over a connection that is open, of all drivers together; beside it
+ * stands what a Fastify server that nobody changes takes for an answer, asked in the same way after each of them: that much is the
+ * machine's. The neighbour's p99 is of a module that is left alone, asked every 10 ms by a process of its own (`load.ts`):
+ * in ten seconds without a swap, and during the swaps, which come one after the other.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,6 +20,7 @@ import { type StartedKernel, startKernel } from '@hauki/cli';
 import { connectKernel, type KernelDoor } from '@hauki/mesh';
 import { finish, note, percentile, type Row, row } from '../harness.ts';
 import { caddy, fastapiKernel, fastifyServer, freePort } from '../peers/peers.ts';
+import { type Change, Probe } from './probe.ts';
 
 /** With three drivers the cutover's p99 is of 75. */
 const ROUNDS = 25;
@@ -26,31 +33,16 @@ const js = (word: string) => `export default { fetch: () => Response.json({ hell
 const py = (word: string) =>
   `from fastapi import APIRouter\nrouter = APIRouter()\n\n@router.get("/")\nasync def hello():\n    return {"hello": ${JSON.stringify(word)}}\n`;
 
-/** Asks until the new word is answered. */
-async function saying(url: string, word: string, headers: Record<string, string> = {}): Promise<void> {
-  for (const until = performance.now() + 20_000; performance.now() < until; ) {
-    const text = await fetch(url, { headers }).then(
-      (answer) => answer.text(),
-      () => '',
-    );
-    if (text.includes(`"${word}"`)) return;
-  }
-  throw new Error(`${url} never said ${word}`);
-}
-
-async function timedEvolve(
-  kernel: StartedKernel,
-  door: KernelDoor,
-  word: string,
-  target_module = 'hello',
-  content = js(word),
-): Promise<{ live_ms: number; cutover_ms: number }> {
-  const headers = { authorization: `Bearer ${kernel.token}` };
-  const began = performance.now();
-  const { prefix } = await door.evolve({ target_module, content });
-  const posted = performance.now();
-  await saying(kernel.url + prefix, word, headers);
-  return { live_ms: performance.now() - began, cutover_ms: performance.now() - posted };
+/** Posts a version to a kernel, or asks for what another has changed. */
+function changeOf({ url, token }: StartedKernel, word: string, target_module = 'hello', content = js(word)): Change {
+  const headers = { authorization: `Bearer ${token}` };
+  const body = JSON.stringify({ target_module, content });
+  const prefix = `/api/plugins/${target_module.split('.')[0]}/`;
+  return {
+    post: { url: `${url}/api/evolve_plugin`, headers, body },
+    get: { url: url + prefix, headers },
+    word,
+  };
 }
 
 /** Resident memory and number of a process and all below it. */
@@ -141,8 +133,11 @@ export async function run(): Promise<void> {
   const loaded = await caddy();
   const port = await freePort();
   let fastify = await fastifyServer('first', port);
+  const still = await fastifyServer('still', await freePort());
+  const probe = new Probe();
   const live: Record<string, number[]> = {};
   const cutover: number[] = [];
+  const machine: number[] = [];
   const rollback: number[] = [];
   const first = Object.values(kernels)[0]!;
   const push = (name: string, value: number) => {
@@ -153,11 +148,16 @@ export async function run(): Promise<void> {
     for (let round = -2; round < ROUNDS; round++) {
       const word = `w${round + 2}`;
       for (const [driver, { kernel, door }] of Object.entries(kernels)) {
-        const { live_ms, cutover_ms } = await timedEvolve(kernel, door, word);
+        const { live_ms, cutover_ms } = await probe.change(changeOf(kernel, word));
         await sleep(SETTLE_MS);
+        const asked = await probe.change({
+          get: { url: `${still.url}/api/plugins/hello/`, headers: {} },
+          word: 'still',
+        });
         if (round < 0) continue;
         push(driver, live_ms);
         cutover.push(cutover_ms);
+        machine.push(asked.live_ms);
         if (kernel !== first.kernel) continue;
         const began = performance.now();
         await door.rollback('hello');
@@ -166,30 +166,26 @@ export async function run(): Promise<void> {
       }
       // The module that the FastAPI peer imports into itself, here in a vault of its own for each version.
       if (python) {
-        const { live_ms } = await timedEvolve(python.kernel, python.door, word, 'router.py', py(word));
+        const { live_ms } = await probe.change(changeOf(python.kernel, word, 'router.py', py(word)));
         await sleep(SETTLE_MS);
         if (round >= 0) push('python', live_ms);
       }
       if (fastapi) {
-        const began = performance.now();
-        await fetch(`${fastapi.url}/api/evolve_plugin`, {
-          method: 'POST',
-          headers: { 'content-type': 'application/json' },
-          body: JSON.stringify({ target_module: 'hello.py', content: py(word) }),
-        });
-        await saying(`${fastapi.url}/api/plugins/hello/`, word);
-        if (round >= 0) push('fastapi', performance.now() - began);
+        const body = JSON.stringify({ target_module: 'hello.py', content: py(word) });
+        const post = { url: `${fastapi.url}/api/evolve_plugin`, headers: {}, body };
+        const get = { url: `${fastapi.url}/api/plugins/hello/`, headers: {} };
+        const { live_ms } = await probe.change({ post, get, word });
+        if (round >= 0) push('fastapi', live_ms);
       }
       if (loaded) {
-        const began = performance.now();
-        await loaded.load(word);
-        await saying(loaded.url, word);
-        if (round >= 0) push('caddy', performance.now() - began);
+        const get = { url: loaded.url, headers: {} };
+        const { live_ms } = await probe.change({ post: loaded.load(word), get, word });
+        if (round >= 0) push('caddy', live_ms);
       }
       const began = performance.now();
       await fastify.stop();
       fastify = await fastifyServer(word, port);
-      await saying(`${fastify.url}/api/plugins/hello/`, word);
+      await probe.change({ get: { url: `${fastify.url}/api/plugins/hello/`, headers: {} }, word });
       if (round >= 0) push('fastify', performance.now() - began);
       if ((round + 1) % 10 === 0) note(`round ${round + 1} of ${ROUNDS}`);
     }
@@ -205,13 +201,18 @@ export async function run(): Promise<void> {
     }
     for (const p of live.python ? [50, 99] : [])
       rows.push(row(`evolve_python_p${p}_ms`, 'ms', percentile(live.python!, p), beside('fastapi', p)));
-    rows.push(row('cutover_p99_ms', 'ms', percentile(cutover, 99), undefined, 5));
+    for (const p of [50, 99]) {
+      const beside: [string, number] = ['no change', percentile(machine, p)];
+      rows.push(row(`cutover_p${p}_ms`, 'ms', percentile(cutover, p), beside, p === 99 ? 5 : undefined));
+    }
     rows.push(row('rollback_p50_ms', 'ms', percentile(rollback, 50), undefined, 100));
     const quick = kernels.quickjs ?? Object.values(kernels)[0]!;
     await underLoad(quick.kernel, quick.door, rows);
   } finally {
+    probe.stop();
     await Promise.all([
       fastify.stop(),
+      still.stop(),
       fastapi?.stop(),
       loaded?.stop(),
       ...Object.values(kernels).map(({ kernel }) => kernel.stop()),

@@ -61,7 +61,9 @@ export async function fastapiKernel(): Promise<Peer | undefined> {
 }
 
 /** Caddy with one answer in its configuration; undefined where it is not installed. */
-export async function caddy(): Promise<(Peer & { load(word: string): Promise<void> }) | undefined> {
+export async function caddy(): Promise<
+  (Peer & { load(word: string): { url: string; headers: Record<string, string>; body: string } }) | undefined
+> {
   if (!existsSync('/usr/bin/caddy')) return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'hauki-caddy-'));
   const [port, admin] = [await freePort(), await freePort()];
@@ -88,14 +90,8 @@ export async function caddy(): Promise<(Peer & { load(word: string): Promise<voi
   await answering(url);
   return {
     url,
-    async load(word) {
-      const answer = await fetch(`http://127.0.0.1:${admin}/load`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(config(word)),
-      });
-      if (!answer.ok) throw new Error(`caddy: ${await answer.text()}`);
-    },
+    /** What is posted to have it answer with this word. */
+    load: (word) => ({ url: `http://127.0.0.1:${admin}/load`, headers: {}, body: JSON.stringify(config(word)) }),
     async stop() {
       await ended(child);
       rmSync(folder, { recursive: true, force: true });

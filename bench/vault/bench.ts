@@ -1,8 +1,10 @@
 /**
  * `npm run bench -- vault`: from a request through the SDK to its first result, for quickjs, for lxc from the pool and
- * for lxc from nothing, beside bubblewrap and LXC with Node started by hand in the same run, in turn; how many idle
- * vaults a GiB holds; fifty lxc vaults at once; what a neighbour's vault does to the p99 of calls; and destruct until
- * nothing is left. Words after the name choose parts: starts, density, burst, neighbours.
+ * for lxc from nothing, beside bubblewrap and LXC with Node started by hand in the same run, in turn, each round after a
+ * rest of a quarter of a second; the same for quickjs back to back, one clone after the other without a rest, beside
+ * bubblewrap likewise (rows `quickjs_back_to_back_…`: what a stream of clones finds warm, no figure for one that comes by
+ * itself); how many idle vaults a GiB holds; fifty lxc vaults at once; what a neighbour's vault does to the p99 of calls; and destruct until
+ * nothing is left. Words after the name choose parts: starts, stream, density, burst, neighbours.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,6 +23,8 @@ const WARM_UP = 8;
 /** Between rounds, for the pool to start what the last round took: so a request finds one, as it does in use. */
 const REST_MS = 250;
 const BURST = 50;
+/** Back to back: of these, and of bubblewrap's, which come in blocks between them. */
+const STREAM = { clones: 200, blocks: 4, peers: 10 };
 const DENSITY = { quickjs: 200, lxc: 12 };
 const SOURCE = { source: 'export const add = (a, b) => a + b;' };
 
@@ -34,19 +38,44 @@ interface Took {
   gone: number[];
 }
 
-/** One worker from the request to its first result, then to nothing left of it. */
-async function one(mesh: Mesh, driver: Driver, took: Took | undefined): Promise<string> {
+/**
+ * One worker from the request to its first result, then to nothing left of it. `look`: at what is left on the machine,
+ * which takes as long as several clones.
+ */
+async function one(mesh: Mesh, driver: Driver, took: Took | undefined, look = true): Promise<string> {
   const began = performance.now();
   const worker = mesh.clone<Adder>(SOURCE, { driver });
   if ((await worker.add(1, 2)) !== 3) throw new Error('a wrong result');
   took?.first.push(performance.now() - began);
   const { worker: name } = await mesh.details(worker);
-  const pooled = traces(`=${name}`).length > 0;
+  const pooled = look && traces(`=${name}`).length > 0;
   const gone_ms = await timed(() => mesh.destruct(worker));
-  const left = traces(name);
+  const left = look ? traces(name) : [];
   if (left.length > 0) throw new Error(`destruct left ${left.join(', ')}`);
   took?.gone.push(gone_ms);
   return pooled ? 'pool' : 'start';
+}
+
+/** Clones one after the other, each ended before the next, without a rest; then the peer in the same way; in turn. */
+async function streamRows(mesh: Mesh): Promise<Row[]> {
+  const took: Took = { first: [], gone: [] };
+  const wrapped: number[] = [];
+  for (let i = 0; i < WARM_UP; i++) await one(mesh, 'quickjs', undefined, false);
+  for (let block = 0; block < STREAM.blocks; block++) {
+    for (let i = 0; i < STREAM.clones / STREAM.blocks; i++) await one(mesh, 'quickjs', took, false);
+    for (let i = 0; i < STREAM.peers; i++) {
+      const began = performance.now();
+      const child = await startBwrap();
+      wrapped.push(performance.now() - began);
+      await stopBwrap(child);
+    }
+  }
+  return [50, 95].map((p) =>
+    row(`quickjs_back_to_back_p${p}_ms`, 'ms', percentile(took.first, p), [
+      'bwrap + node, back to back',
+      percentile(wrapped, p),
+    ]),
+  );
 }
 
 async function burst(mesh: Mesh): Promise<number> {
@@ -145,6 +174,10 @@ export async function run(args: string[]): Promise<void> {
             row(`${metric}_destruct_p${p}_ms`, 'ms', percentile(took[kind].gone, p), against('lxc', 'gone', p)),
           );
       }
+    }
+    if (only('stream')) {
+      note(`${STREAM.clones} quickjs vaults back to back`);
+      rows.push(...(await streamRows(mesh)));
     }
     if (only('density')) {
       note('idle vaults in a GiB');

@@ -33,10 +33,18 @@ export interface SwapReport {
   counted: number;
   asked: number;
   seconds: number;
-  /** By tenths of the swaps: of the kernel itself, and of the processes below it. */
-  kernel_rss_mib: number[];
-  vaults_rss_mib: number[];
-  processes: number[];
+  /** Resident memory in MiB, and processes, at the median of each 500 swaps; of a short run of each tenth. */
+  memory: { swaps: number; kernel: number; vaults: number; processes: number }[];
+  /** By which resident memory grew in the second half, in MiB for 1,000 swaps: the straight line through all that was seen. */
+  growth: { kernel: number; vaults: number };
+}
+
+/** A look at the processes: after so many swaps. */
+export interface Seen {
+  swaps: number;
+  kernel: number;
+  vaults: number;
+  processes: number;
 }
 
 const plain = (word: string) => `export default { fetch: () => new Response(${JSON.stringify(word)}) };`;
@@ -52,6 +60,20 @@ const rss_mib = (pid: number): number => {
   }
 };
 const median = (list: number[]) => Math.round([...list].sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? 0);
+/** Swaps between two looks at the processes, which cost some milliseconds themselves, and those that are told of together. */
+const LOOK_EVERY = 10;
+const TOLD_EVERY = 500;
+
+/** MiB for 1,000 swaps, by the least squares over the second half. */
+export function growthOf(seen: readonly Seen[], what: 'kernel' | 'vaults'): number {
+  const last = seen.at(-1)?.swaps ?? 0;
+  const late = seen.filter(({ swaps }) => swaps > last / 2);
+  const mean = (of: (one: Seen) => number) => late.reduce((sum, one) => sum + of(one), 0) / late.length;
+  const [at, level] = [mean(({ swaps }) => swaps), mean((one) => one[what])];
+  const spread = mean(({ swaps }) => (swaps - at) ** 2);
+  const slope = spread > 0 ? mean((one) => (one.swaps - at) * (one[what] - level)) / spread : 0;
+  return Math.round(slope * 1_000 * 100) / 100;
+}
 
 export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): Promise<SwapReport> {
   const data_dir = mkdtempSync(join(tmpdir(), 'hauki-swaps-'));
@@ -70,21 +92,26 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     await once(load, 'message');
-    const seen = { kernel: [[]] as number[][], vaults: [[]] as number[][], processes: [[]] as number[][] };
-    const look = (tenth: number) => {
+    const seen: Seen[] = [];
+    const look = (swaps: number) => {
       const pid = kernel.child.pid!;
       const below = descendants(pid);
-      for (const [list, value] of [
-        [seen.kernel, rss_mib(pid)],
-        [seen.vaults, below.reduce((sum, one) => sum + rss_mib(one), 0)],
-        [seen.processes, 1 + below.length],
-      ] as const) {
-        list[tenth] ??= [];
-        list[tenth].push(value);
-      }
+      const vaults = below.reduce((sum, one) => sum + rss_mib(one), 0);
+      seen.push({ swaps, kernel: rss_mib(pid), vaults, processes: 1 + below.length });
+    };
+    const all = swaps;
+    const told_every = Math.max(1, Math.min(TOLD_EVERY, Math.ceil(all / 10)));
+    const memory: SwapReport['memory'] = [];
+    const tell = (swaps: number) => {
+      const late = seen.filter((one) => one.swaps > swaps - told_every);
+      const of = (what: 'kernel' | 'vaults' | 'processes') => median(late.map((one) => one[what]));
+      const told = { swaps, kernel: of('kernel'), vaults: of('vaults'), processes: of('processes') };
+      memory.push(told);
+      note(
+        `${told.swaps} of ${all} swaps: kernel ${told.kernel} MiB, vaults ${told.vaults} MiB in ${told.processes} processes`,
+      );
     };
     let refused = 0;
-    const tenth_of = (i: number) => Math.min(9, Math.floor(((i - 1) * 10) / swaps));
     for (let i = 1; i <= swaps; i++) {
       const module = i % 4 === 0 ? 'counting' : 'plain';
       // Every tenth goes back; the one after goes on from there.
@@ -94,13 +121,8 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
         if (!(isError(error, EvolveRejected) && /were still under way/.test(error.message))) throw error;
         refused++;
       });
-      look(tenth_of(i));
-      if (tenth_of(i) !== tenth_of(i + 1) || i === swaps) {
-        const tenth = tenth_of(i);
-        note(
-          `${i} of ${swaps} swaps: kernel ${median(seen.kernel[tenth]!)} MiB, vaults ${median(seen.vaults[tenth]!)} MiB in ${median(seen.processes[tenth]!)} processes`,
-        );
-      }
+      if (i % Math.min(LOOK_EVERY, told_every) === 0) look(i);
+      if (i % told_every === 0) tell(i);
     }
     const told = once(load, 'message');
     load.send('end');
@@ -120,9 +142,8 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
       counted,
       asked: stats[1]!.sent,
       seconds: Math.round((performance.now() - began) / 1000),
-      kernel_rss_mib: seen.kernel.map(median),
-      vaults_rss_mib: seen.vaults.map(median),
-      processes: seen.processes.map(median),
+      memory,
+      growth: { kernel: growthOf(seen, 'kernel'), vaults: growthOf(seen, 'vaults') },
     };
   } finally {
     await kernel.stop();
@@ -130,15 +151,25 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
   }
 }
 
-/** Throws where the storm has found something. `slack_mib`: what memory may be more at the end than after the beginning. */
-export function judge(report: SwapReport, slack_mib: number): void {
+/**
+ * Throws where the storm has found something. `most`: what memory may have grown by at the end since after the beginning, in
+ * MiB, or in the second half, in MiB for 1,000 swaps.
+ */
+export function judge(report: SwapReport, most: { slack_mib: number } | { growth_mib: number }): void {
   assert.equal(report.failed, 0, `${report.failed} requests failed: ${report.why}`);
   assert.equal(report.counted, report.asked, 'a count was lost on its way from version to version');
-  for (const list of [report.kernel_rss_mib, report.vaults_rss_mib]) {
-    const [, early = 0] = list;
-    const late = list.at(-1)!;
-    assert.ok(late - early <= slack_mib, `memory has grown from ${early} to ${late} MiB: ${list.join(', ')}`);
+  const { memory } = report;
+  const early = memory[1] ?? memory[0]!;
+  const late = memory.at(-1)!;
+  for (const what of ['kernel', 'vaults'] as const) {
+    const list = memory.map((one) => one[what]).join(', ');
+    if ('slack_mib' in most)
+      assert.ok(late[what] - early[what] <= most.slack_mib, `${what}: memory has grown: ${list} MiB`);
+    else
+      assert.ok(
+        report.growth[what] <= most.growth_mib,
+        `${what}: memory grows by ${report.growth[what]} MiB for 1,000 swaps: ${list} MiB`,
+      );
   }
-  const [, early = 0] = report.processes;
-  assert.ok(report.processes.at(-1)! <= early + 1, `processes: ${report.processes.join(', ')}`);
+  assert.ok(late.processes <= early.processes + 1, `processes: ${memory.map(({ processes }) => processes).join(', ')}`);
 }

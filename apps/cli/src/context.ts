@@ -1,6 +1,7 @@
 /** What every command has in common: which core, which token, JSON or not. */
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import {
   BadInput,
   type CloneOptions,
@@ -24,7 +25,10 @@ export interface Common {
 }
 
 /** Options before and after the verb count alike. */
-export const common = (command: Command): Common => command.optsWithGlobals<Common>();
+export function common(command: Command): Common {
+  const { data, ...others } = command.optsWithGlobals<Common>();
+  return data === undefined ? others : { ...others, data: resolve(data) };
+}
 
 /** The core that the command line means. */
 export const coreUrl = ({ core }: Common): string => core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';

@@ -1,10 +1,10 @@
 /** Where Hauki keeps things on this machine, unless told otherwise. */
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 
 /** HAUKI_DATA, else /var/lib/hauki for root, else the user's own data folder (XDG). */
 export function defaultDataDir(): string {
-  if (process.env.HAUKI_DATA) return process.env.HAUKI_DATA;
+  if (process.env.HAUKI_DATA) return resolve(process.env.HAUKI_DATA);
   if (process.getuid?.() === 0) return '/var/lib/hauki';
   return join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'hauki');
 }

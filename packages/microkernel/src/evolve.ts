@@ -14,8 +14,9 @@ import {
   SourceRejected,
   type Trial,
 } from '@hauki/protocol';
-import { type Instance, type InstanceSpec, lineOf, type PluginHost } from './instance.ts';
+import { type Instance, type InstanceSpec, lineOf } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
+import type { PluginHost } from './plugin-host.ts';
 import { runTrials } from './trial.ts';
 
 export interface Staged {

@@ -26,13 +26,12 @@ import {
   RemoteError,
   SourceRejected,
 } from '@hauki/protocol';
-import { type CallerKey, type CallSignal, Channel, Gatherer, makeCallerKey, openSession, Session } from '@hauki/rpc';
-import { dialTcp, isWhole } from '@hauki/rpc/node';
+import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
+import { isWhole } from '@hauki/rpc/node';
 import type { Endings } from './endings.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { VersionStats } from './stats.ts';
-import type { TicketDesk } from './tickets.ts';
-import { asksForUpgrade, checkAnswer, cleanDescription } from './words.ts';
+import { asksForUpgrade, checkAnswer } from './words.ts';
 
 export interface InstanceSpec {
   module: string;
@@ -52,69 +51,6 @@ export interface PluginRequest {
   headers: FlatHeaders;
   body: Body;
   signal?: CallSignal;
-}
-
-export interface HostPowers {
-  agent: Agent;
-  node: string;
-  desk: TicketDesk;
-  endings: Endings;
-  log(line: string, fields?: object): void;
-}
-
-/** The lease that tickets show; the vaults themselves live until they are ended. */
-const LEASE = { heartbeat_ms: 5_000, lease_ms: 30_000 };
-
-/** Makes instances. */
-export class PluginHost {
-  readonly #powers: HostPowers;
-  #key: Promise<CallerKey> | undefined;
-  #count = 0;
-
-  constructor(powers: HostPowers) {
-    this.#powers = powers;
-  }
-
-  /** Starts a vault with the module in it. Rejects with SourceRejected, VaultFailed, NoNodeFits or Overloaded. */
-  async start(spec: InstanceSpec): Promise<Instance> {
-    const { agent, desk, endings, node } = this.#powers;
-    const { module, version, source, language, driver, memory_mib, grants, load_timeout_ms } = spec;
-    // A vault's name: at most 40 letters, digits and hyphens, the epoch behind it.
-    const worker = `p-${module.replaceAll('_', '-').slice(0, 18)}-${version}-${(++this.#count).toString(36)}`;
-    const made = await agent.provision({
-      worker,
-      // A module's volume is its own, and the same for all its versions.
-      owner: `kernel/${module}`,
-      volume_group: module,
-      driver,
-      source,
-      language,
-      kind: 'plugin',
-      memory_mib,
-      grants,
-      lease: LEASE,
-      ttl_ms: 0,
-      load_timeout_ms,
-      lasting: true,
-    });
-    try {
-      this.#key ??= makeCallerKey();
-      const key = await this.#key;
-      const ticket = await desk.sign(made, node, key, grants, LEASE);
-      const channel = new Channel((reason) => channel.fail(reason));
-      const { host, port } = made.direct;
-      await openSession(await dialTcp(host, port, KERNEL_LIMITS.start_ms), channel, ticket, key);
-      const session = new Session({ transport: channel, timeout_ms: KERNEL_LIMITS.request_ms, idle_lets_exit: true });
-      const asked = session.call('describe', [], { timeout_ms: KERNEL_LIMITS.describe_ms });
-      const description = cleanDescription((await asked) as PluginDescription);
-      return new Instance(spec, worker, session, description, agent, endings);
-    } catch (error) {
-      const log_tail = agent.logTail(worker);
-      await agent.destruct(worker, 'it was never taken into service');
-      if (isError(error, SourceRejected)) throw error;
-      throw new SourceRejected({ stage: 'routes', reason: describe(error), log_tail });
-    }
-  }
 }
 
 export class Instance {

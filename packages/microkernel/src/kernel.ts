@@ -27,13 +27,14 @@ import { chooseDriver, usualMemory_mib } from './choose-driver.ts';
 import { Endings } from './endings.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
-import { type Instance, PluginHost } from './instance.ts';
+import type { Instance } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { checkPin, type Module } from './module.ts';
 import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
+import { PluginHost } from './plugin-host.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf, operate } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
@@ -110,7 +111,7 @@ export class Kernel {
       memory_mib,
       ...(dial ? { network: createNetwork({ dial }) } : {}),
       volumes: new Volumes({ node, data_dir: place.data_dir, plain: place.contained, log }),
-      core: () => ownCore(meshfs, () => kernel, endings),
+      core: () => ownCore(meshfs, () => kernel, host),
       keys: () => desk.keys,
       log,
     });

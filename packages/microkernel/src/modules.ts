@@ -13,10 +13,11 @@ import {
   type VersionFacts,
 } from '@hauki/protocol';
 import { keepPresent, resume } from './handover.ts';
-import type { Instance, PluginHost } from './instance.ts';
+import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
 import { aliasesMeet } from './names.ts';
+import type { PluginHost } from './plugin-host.ts';
 import { emptyRecord, type Store } from './store.ts';
 import { digestOf } from './surgeon.ts';
 

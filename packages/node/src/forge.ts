@@ -102,13 +102,12 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
   const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker, job.volume_group) : undefined;
   const inside = volume && { path: volume.path, inside: HOME };
   const minted = powers.mint.owner();
+  const spec = { id, owner, listen_host, memory_mib, runtime, cpu, volume: inside, web: job.kind === 'plugin' };
   const vault = withVolume(
-    await driver
-      .start({ id, owner, listen_host, memory_mib, runtime, cpu, volume: inside, ...(turn_ms ? { turn_ms } : {}) })
-      .catch(async (error) => {
-        await volume?.release();
-        throw error;
-      }),
+    await driver.start({ ...spec, ...(turn_ms ? { turn_ms } : {}) }).catch(async (error) => {
+      await volume?.release();
+      throw error;
+    }),
     volume,
   );
   let lease: Lease | undefined;

@@ -180,9 +180,20 @@ export function sourceOf(thing: unknown): GhostSource | undefined {
   return typeof thing === 'object' && thing !== null ? sources.get(thing) : undefined;
 }
 
-/** The same worker, with other call options: `withOptions(scout, { timeout_ms: 500 }).look()`. */
+/**
+ * The same worker, with other call options: `withOptions(scout, { timeout_ms: 500 }).look()`; `Infinity` is no deadline.
+ * Throws TypeError for what is no ghost, no number of milliseconds or no signal.
+ */
 export function withOptions<G extends object>(thing: G, options: CallOptions): G {
   const source = sourceOf(thing);
   if (!source) throw new TypeError('withOptions() takes a ghost');
+  for (const name of ['timeout_ms', 'kill_after_ms'] as const) {
+    const ms: unknown = options[name];
+    if (ms !== undefined && !(typeof ms === 'number' && ms >= 0))
+      throw new TypeError(`withOptions(): ${name} must be 0 ms or more, not ${String(ms)}`);
+  }
+  const { signal } = options;
+  if (signal !== undefined && typeof signal?.addEventListener !== 'function')
+    throw new TypeError(`withOptions(): signal must be the one of an AbortController, not ${typeof signal}`);
   return make(source, options) as G;
 }

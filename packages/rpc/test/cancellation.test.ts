@@ -73,6 +73,18 @@ for (const kind of KINDS)
       await atRest(t.a, t.b);
     });
 
+    it('and its deadline are refused where they are none, before anything is sent', async () => {
+      await using t = await join(new Worker(), {}, { kind });
+      for (const ms of [Number.NaN, -1, '5', null, 5n] as number[]) {
+        assert.throws(() => withOptions(t.on_b, { timeout_ms: ms }), /timeout_ms must be 0 ms or more/);
+        assert.throws(() => withOptions(t.on_b, { kill_after_ms: ms }), /kill_after_ms must be 0 ms or more/);
+      }
+      for (const signal of [{}, 'soon', null] as unknown[] as AbortSignal[])
+        assert.throws(() => withOptions(t.on_b, { signal }), /signal must be the one of an AbortController/);
+      await withOptions(t.on_b, { timeout_ms: Infinity }).nothing();
+      await atRest(t.a, t.b);
+    });
+
     it('is told from a deadline, which the other side hears as such, also one that it did not know of', async () => {
       const worker = new Worker();
       const named = (reason: unknown) => (reason as Error).name;

@@ -31,6 +31,8 @@ export interface VaultSpec {
   fresh?: boolean;
   /** For quickjs: what one turn of the guest's code may take, within the driver's bounds. */
   turn_ms?: number;
+  /** For quickjs: it needs Request, Response and their like as it loads. */
+  web?: boolean;
 }
 
 export interface VaultExit {

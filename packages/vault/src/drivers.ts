@@ -1,5 +1,5 @@
 /** Which drivers there are. The order is the order of preference. */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Driver, DriverName } from './driver.ts';
 import { createLxcDriver } from './drivers/lxc/lxc.ts';
 import { createProcessDriver } from './drivers/process/process.ts';
@@ -37,8 +37,10 @@ const MAKERS: Record<DriverName, (options: MakerOptions) => Promise<Driver>> = {
 export const DRIVER_NAMES = Object.keys(MAKERS) as DriverName[];
 
 /** Makes the drivers; whether each can be offered here, its `probe` tells. */
-export function createDrivers(options: DriverOptions): Promise<Driver[]> {
-  const names = DRIVER_NAMES.filter((name) => !options.only || options.only.includes(name));
+export function createDrivers({ only, ...given }: DriverOptions): Promise<Driver[]> {
+  // Programs that start in another folder are told of it.
+  const options = { ...given, data_dir: resolve(given.data_dir) };
+  const names = DRIVER_NAMES.filter((name) => !only || only.includes(name));
   const gates = new Gates();
   let written: Promise<string> | undefined;
   const guest = () => {

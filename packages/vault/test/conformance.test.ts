@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after } from 'node:test';
 import { missing, traces } from '../../../test/support/mesh.ts';
 import { createDrivers } from '../src/drivers.ts';
@@ -12,7 +12,9 @@ const folder = mkdtempSync(join(tmpdir(), 'hauki-drivers-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
 const make = async (name: string) => {
-  const [driver] = await createDrivers({ node_id: `c${process.pid}`, data_dir: folder, log: () => {}, only: [name] });
+  // Named from here, as a user may: what the driver starts is somewhere else.
+  const data_dir = relative(process.cwd(), folder);
+  const [driver] = await createDrivers({ node_id: `c${process.pid}`, data_dir, log: () => {}, only: [name] });
   return driver!;
 };
 

@@ -81,7 +81,7 @@ export function driverConformance(name: string, options: Conformance): void {
         epoch: 1,
         source,
         language,
-        load_timeout_ms: 5_000,
+        load_timeout_ms: 20_000,
         tls: false,
         keys: office.keys,
         owner: { jti, role: 'owner', key, resume_key: key },

@@ -7,7 +7,9 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
-import { Cgroups, type Layout } from '../src/drivers/lxc/cgroups.ts';
+import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
+import { renderConfig } from '../src/drivers/lxc/config.ts';
+import type { Layout } from '../src/drivers/lxc/hierarchies.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'hauki-cgroups-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -70,12 +72,13 @@ function v1(name: string, unified: boolean): Layout {
 }
 
 /** All on v2, as systemd has it: PID 1 in a scope, this process in a service. */
-function v2(): Layout {
-  const point = join(root, 'v2');
-  folder(join(point, `lxc.payload.${NAME}`), V2_FILES);
+function v2(name = 'v2', peak: Record<string, string> = { 'memory.peak': '9000000' }): Layout {
+  const point = join(root, name);
+  folder(join(point, `lxc.payload.${NAME}`), { ...V2_FILES, ...peak });
   folder(join(point, 'system.slice/hauki.service'), {});
   folder(join(point, 'init.scope'), {});
   writeFileSync(join(point, 'cgroup.controllers'), 'cpuset cpu io memory hugetlb pids rdma misc\n');
+  writeFileSync(join(point, 'cgroup.subtree_control'), 'cpu memory pids\n');
   return {
     mountinfo: `30 25 0:30 / ${point} rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate`,
     own: '0::/system.slice/hauki.service',
@@ -167,6 +170,32 @@ suite('cgroups on v2', () => {
     assert.deepEqual(cgroups.usage(NAME), { cpu_ms: 2500, memory_bytes: 8192000 });
   });
 
+  test('are kept for the last account: the most memory, or what the kernel tells instead before 5.19', () => {
+    const kept = () => cgroups.keeps(NAME).map((file) => file.slice(dir.length + 1));
+    assert.deepEqual(kept(), ['memory.events', 'memory.peak', 'cpu.stat']);
+    const older = new Cgroups(undefined, v2('v2-older', {}));
+    const last = (path: string) => path.slice(path.lastIndexOf('/') + 1);
+    assert.deepEqual(older.keeps(NAME).map(last), ['memory.events', 'memory.current', 'cpu.stat']);
+  });
+
+  test('are written into the configuration of a container, with the rules of devices, in the words of v2', () => {
+    const text = renderConfig({
+      ...{ name: NAME, rootfs: '/r', ids: { base: 1, size: 2 }, memory_mib: 128, apparmor: 'unconfined' as const },
+      ...{ limits: cgroups.limits(128, 1), devices_version: cgroups.devicesVersion },
+    });
+    for (const line of [
+      `lxc.cgroup2.memory.max = ${BYTES}`,
+      'lxc.cgroup2.memory.swap.max = 0',
+      'lxc.cgroup2.pids.max = 64',
+      'lxc.cgroup2.cpu.max = 100000 100000',
+      'lxc.cgroup2.devices.deny = a',
+      'lxc.cgroup2.devices.allow = c 1:3 rw',
+      'lxc.apparmor.profile = unconfined',
+    ])
+      assert.ok(text.includes(`\n${line}\n`), line);
+    assert.doesNotMatch(text, /lxc\.cgroup\.(?!dir)/, 'nothing of v1');
+  });
+
   test('are killed at one word', () => {
     writeFileSync(join(dir, 'cgroup.kill'), '');
     cgroups.kill(NAME);
@@ -187,5 +216,15 @@ suite('a machine without a controller', () => {
         .join('\n'),
     };
     assert.throws(() => new Cgroups(undefined, less).limits(128), /no cgroup controller "pids"/);
+  });
+
+  test('is refused on v2, with the reason, where the controller cannot be had below', () => {
+    const layout = v2('v2-busy');
+    // The kernel refuses what is written there while processes stand in the cgroup.
+    rmSync(join(root, 'v2-busy', 'cgroup.subtree_control'));
+    assert.throws(
+      () => new Cgroups(undefined, layout).limits(128),
+      /"memory" cannot be limited below .*processes stand/,
+    );
   });
 });

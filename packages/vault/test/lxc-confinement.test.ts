@@ -1,7 +1,7 @@
 /** What a vault sees of its machine, what it may use of it, and how it ends when it takes more. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -106,6 +106,14 @@ suite('a running vault', { skip }, () => {
     assert.equal(cgroups.mismatches(name, cgroups.limits(97)).length > 0, true);
   });
 
+  test('gets no swap beyond its memory, where the kernel can tell swap apart', () => {
+    const none = { 'memory.swap.max': '0', 'memory.memsw.limit_in_bytes': String(96 * 1024 * 1024) };
+    for (const folder of new Cgroups().folders(`hauki.${b.node_id}.${guest.vault.id}`))
+      for (const [file, value] of Object.entries(none))
+        if (folder.includes('lxc.payload') && existsSync(join(folder, file)))
+          assert.equal(readFileSync(join(folder, file), 'utf8').trim(), value, file);
+  });
+
   test('answers on the socket it was given', async () => {
     const echoed = await new Promise((resolve, reject) => {
       const socket = connect(guest.vault.port, '127.0.0.1', () => socket.write('hei'));
@@ -115,6 +123,17 @@ suite('a running vault', { skip }, () => {
       });
     });
     assert.equal(echoed, 'hei');
+  });
+});
+
+suite('a device of the host that came into a vault', { skip }, () => {
+  test('cannot be opened, unless it is one of the four', async () => {
+    const mount = (name: string) => `/dev/${name} tmp/${name} none bind,rw,create=file 0 0`;
+    const b = bench({ extra_mounts: [mount('null'), mount('full')] });
+    const guest = await b.start();
+    assert.equal(await guest.ask('fs.writeSync(fs.openSync("/tmp/null", "r+"), "x")'), 1);
+    await assert.rejects(guest.ask('fs.openSync("/tmp/full", "r")'), /EPERM/);
+    await b.end();
   });
 });
 

@@ -299,6 +299,45 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
         await worker.vault.kill('enough');
       });
 
+    // What is left is too little to say what happened in: its caller would wait for ever.
+    const FILL = `const all = [];
+      const fill = () => {
+        try { for (;;) all.push(new Array(1000).fill(1.5)); } catch {}
+        try { for (let i = 0; ; i++) all.push('a' + i); } catch {}
+      };`;
+    const KEPT = {
+      'a long error': "async run() { const text = 'z'.repeat(1e5); fill(); throw new Error(text); }",
+      'an error made before': "async run() { const error = new Error('z'.repeat(1e5)); fill(); throw error; }",
+      'an error thrown at once': "run() { const error = new Error('z'.repeat(1e5)); fill(); throw error; }",
+      functions: 'async run() { const all = [() => 1, () => 2, () => 3]; fill(); return all; }',
+      'a stream': "async *run() { const text = 'z'.repeat(1e5); fill(); yield text; }",
+    };
+    for (const [what, run] of Object.entries(KEPT))
+      it(`and keeps it, with ${what} to tell: its caller hears of it, or the vault ends as out of memory`, async () => {
+        const worker = await lab.worker(`${FILL} export default class { ${run} }`, {
+          memory_mib: 16,
+          owner: `keeps it for ${what}`,
+        });
+        const heard = worker.call('run').then(async (got: unknown) => {
+          for await (const _ of got as AsyncIterable<unknown>);
+          return 'all of it';
+        });
+        const first = await Promise.race([worker.vault.exited, heard.catch((error: Error) => error.message)]);
+        if (typeof first === 'string') assert.match(first, /memory|all of it/);
+        else assert.equal(first.cause, 'out_of_memory');
+        await worker.vault.kill('enough');
+        await heard.catch(() => {});
+        await well();
+      });
+
+    it('and gives it back: it lives', async () => {
+      const source =
+        'export const run = () => { const all = []; try { for (;;) all.push([1, 2, 3]); } catch {} return 1 };';
+      const worker = await lab.worker(`${source} ${SOUND}`, { memory_mib: 16, owner: 'gives it back' });
+      for (let i = 0; i < 3; i++) assert.equal(await worker.call('run'), 1);
+      await well(worker);
+    });
+
     it('of timers: at most so many, and the vault lives', async () => {
       const worker = await lab.worker(EVAL);
       await assert.rejects(
@@ -449,6 +488,14 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
       assert.ok(later.memory_bytes > 100_000 && later.memory_bytes < 16 * 1024 * 1024, `${later.memory_bytes}`);
       await worker.vault.kill('enough');
       await assert.rejects(worker.vault.usage!());
+    });
+
+    it('also of the turn that was its last', async () => {
+      const worker = await lab.worker(EVAL, { ...TURN, owner: 'its last turn' });
+      worker.call('run', 'for (;;);').catch(() => {});
+      const exit = await worker.vault.exited;
+      assert.match(exit.reason, /ran for more than/);
+      assert.ok(exit.usage!.cpu_ms >= 180, JSON.stringify(exit.usage));
     });
 
     it('with other vaults of its owner, which go on between its turns', async () => {

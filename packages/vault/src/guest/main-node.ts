@@ -3,8 +3,9 @@
  * else. With the argument `gate-outside` there is no listening socket, and fd 4 leads to the gate (`outer-shell.ts`).
  * It ends when fd 4 does, so that a vault never outlives its agent.
  */
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
+import { randomText } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { createConsole, createContext } from './context.ts';
 import { FastRequest, useFastHttp } from './fast-http.ts';
@@ -12,7 +13,7 @@ import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { mayExportThen, unwrapped, wrapperOf } from './namespace.ts';
-import { hookModules, placed } from './node-modules.ts';
+import { hookModules, hookText, placed } from './node-modules.ts';
 import { rehearseWhenIdle } from './rehearsal.ts';
 import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
@@ -24,22 +25,34 @@ const CONTROL = 4;
 /** The only writable folder of the vault. */
 const FOLDER = process.env.TMPDIR || '/tmp';
 
+/** What the worker sees of it, and the name of its module's file. */
+interface Around {
+  scope: typeof globalThis;
+  name: string;
+}
+
 /** Makes the guest around the worker's module. */
 function inside(setup: InnerSetup, outside: Outside): Inside {
   callOff();
+  return insideOf({ scope: globalThis, name: 'worker' }, setup, outside);
+}
+
+function insideOf({ scope, name }: Around, setup: InnerSetup, outside: Outside): Inside {
   const context = createContext(setup.worker, outside, nodePlatform);
-  Object.assign(globalThis, { hauki: context, fetch: context.fetch });
-  Object.assign(console, createConsole(context.write_log));
+  Object.assign(scope, { hauki: context, fetch: context.fetch });
+  Object.assign(scope.console, createConsole(context.write_log));
   if (setup.kind === 'plugin') useFastHttp();
-  if (setup.grants) withhold(globalThis, setup.grants);
+  if (setup.grants) withhold(scope, setup.grants);
   return createGuest({
     outside,
     context,
     request: (...given) => new FastRequest(...given) as unknown as Request,
     async evaluate(source, language) {
-      const file = `${FOLDER}/worker.mjs`;
+      const file = `${FOLDER}/${name}.mjs`;
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
-      writeFileSync(file, language === 'typescript' ? stripTypes(source) : source);
+      const text = language === 'typescript' ? stripTypes(source) : source;
+      writeFileSync(file, text);
+      hookText(`file://${file}`, text);
       const wrapped = mayExportThen(source) ? `${FOLDER}/wrapped.mjs` : undefined;
       if (wrapped) writeFileSync(wrapped, wrapperOf(`file://${file}`));
       try {
@@ -64,7 +77,19 @@ function run(): Promise<string> {
   return runShell({ control: streamTransport(control), server, open, inside });
 }
 
-const callOff = rehearseWhenIdle();
+/** A rehearsal's: a name that no worker knows, and a scope that is thrown away. */
+function rehearsed(setup: InnerSetup, outside: Outside): Inside {
+  const scope = { console: {}, Date: class extends Date {}, Math: {}, performance: {}, crypto: {} };
+  const around = { name: `r-${randomText(16)}`, scope: scope as unknown as typeof globalThis };
+  const guest = insideOf(around, setup, outside);
+  const { load } = guest;
+  return {
+    ...guest,
+    load: (...given) => load(...given).finally(() => rmSync(`${FOLDER}/${around.name}.mjs`, { force: true })),
+  };
+}
+
+const callOff = rehearseWhenIdle(rehearsed);
 void run().then((reason) => {
   process.stderr.write(`the agent is gone: ${reason}\n`);
   process.exit(0);

@@ -11,6 +11,22 @@ import { stripTypes, withPlace } from './typescript.ts';
 /** Node's loader knows modules by URLs: non-ASCII characters are escaped there. */
 const urlOf = (pointer: string): string => new URL(pointer).href;
 
+/**
+ * From here on an import of `url` finds this text, once: Node reads a module in four steps, each by a thread of its pool,
+ * for which a worker that has just been given would wait.
+ */
+export function hookText(url: string, text: string): void {
+  const hooks = registerHooks({
+    resolve: (specifier, context, next) =>
+      specifier === url ? { url, format: 'module', shortCircuit: true } : next(specifier, context),
+    load(asked, context, next) {
+      if (asked !== url) return next(asked, context);
+      hooks.deregister();
+      return { format: 'module', source: text, shortCircuit: true };
+    },
+  });
+}
+
 /** From here on imports find the modules of `setup`; `worker_url` is where the worker's own one is. */
 export function hookModules(setup: Pick<Setup, 'pointer' | 'modules'>, worker_url: string): void {
   const find = lookUp(setup);

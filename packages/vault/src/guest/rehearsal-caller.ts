@@ -1,5 +1,5 @@
 /** The caller of a rehearsal, and its ticket: for vaults that rehearse, and for the staging of their code. */
-import type { ExpectedTicket, Ticket } from '@hauki/protocol';
+import type { ExpectedTicket, FirstMessage, Ticket } from '@hauki/protocol';
 import {
   type CallerKey,
   Channel,
@@ -11,7 +11,7 @@ import {
   secretHash,
   sessionKey,
 } from '@hauki/rpc';
-import { signCompact } from '@hauki/rpc/node';
+import { Ride, signCompact } from '@hauki/rpc/node';
 
 export const LEASE_MS = 1_000;
 export const SELF = { worker: 'rehearsal', node: 'rehearsal', epoch: 1 };
@@ -51,11 +51,35 @@ export async function rehearsalTicket(): Promise<Rehearsal> {
   };
 }
 
-/** Redeems the ticket over `link`, calls `add` once and leaves. */
-export async function firstCall(link: FrameTransport, { ticket, caller }: Rehearsal): Promise<void> {
+/** A caller's session that has no connection yet. */
+export interface Begun {
+  channel: Channel;
+  session: Session;
+}
+
+export function begin(): Begun {
   const channel = new Channel();
+  return { channel, session: new Session({ transport: channel, waits: true }) };
+}
+
+/** Calls `add` before there is a connection. Gives what goes with the load, and what takes the answer to it. */
+export function rideAlong({ channel, session }: Begun) {
+  const sum = session.call('add', [1, 2]);
+  session.lay();
+  const ride = new Ride(channel);
+  const deliver = async (said: readonly FirstMessage[]): Promise<void> => {
+    ride.confirm();
+    ride.deliver(said);
+    await sum;
+  };
+  return { words: ride.take(), deliver };
+}
+
+/** Redeems the ticket over `link`, calls `add` once and leaves. */
+export async function firstCall(link: FrameTransport, { ticket, caller }: Rehearsal, begun = begin()): Promise<void> {
+  const { channel, session } = begun;
   await openSession(link, channel, ticket, caller);
-  const session = new Session({ transport: channel });
+  session.begin();
   await session.call('add', [1, 2]);
   session.close();
 }

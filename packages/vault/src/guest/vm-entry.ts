@@ -132,10 +132,7 @@ inside.prepare(channel(1));
 async function load(kind: ModuleKind, load_timeout_ms: number): Promise<Loaded> {
   const { worker } = context;
   try {
-    const methods = await inside.load('', { worker, language: 'javascript', kind, load_timeout_ms });
-    // A plugin's first request needs it, and its kernel has yet to connect: not that request waits for it.
-    if (kind === 'plugin') timers.setTimeout(platform, 0);
-    return { methods };
+    return { methods: await inside.load('', { worker, language: 'javascript', kind, load_timeout_ms }) };
   } catch (error) {
     return { error: toWire(error) };
   }
@@ -164,8 +161,12 @@ const bridge: VmBridge = {
     else if (what === 1) strays.set(promise!, reason);
     else {
       // As in Node's vaults: the worker's own affair, which is logged.
-      for (const unheard of strays.values()) write_log('error', ['unhandled rejection:', unheard]);
+      const unheard = [...strays.values()];
       strays.clear();
+      for (const reason of unheard) write_log('error', ['unhandled rejection:', reason]);
+      // But where memory ran out unheard, somebody may wait for ever for what was to be said.
+      const full = unheard.find((reason) => reason instanceof Error && reason.message === 'out of memory');
+      if (full) throw full;
     }
   },
 };

@@ -115,9 +115,21 @@ export function processesOf(node_id: string): number[] {
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {
       const line = read(`/proc/${pid}/cmdline`);
-      return line.includes('lxc-start') && line.includes(`hauki.${node_id}.`);
+      // What clears up after an agent knows these names too.
+      return line.includes('lxc-start') && line.includes(`hauki.${node_id}.`) && !line.includes('hauki-reaper');
     });
   return [...inside, ...monitors.map(Number)].filter(alive);
+}
+
+/** Living processes that have the text in their command line, but for what clears up after an agent. */
+export function mentioning(text: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && pid !== process.pid)
+    .filter((pid) => {
+      const line = read(`/proc/${pid}/cmdline`);
+      return line.includes(text) && !line.includes('hauki-reaper') && alive(pid);
+    });
 }
 
 export function alive(pid: number): boolean {

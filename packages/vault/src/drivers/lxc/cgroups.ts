@@ -5,21 +5,22 @@
  * container's cgroups beside those of PID 1 (or of the caller, where that is not allowed), under names that begin with
  * `lxc.payload.` and `lxc.monitor.`; both places are looked at. Nothing here waits.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileLater } from 'node:fs/promises';
 import { join } from 'node:path';
+import {
+  enableBelow,
+  type Hierarchy,
+  isThere,
+  type Layout,
+  list,
+  read,
+  readHierarchies,
+  removeTree,
+  thisMachine,
+} from './hierarchies.ts';
 import { CPU_PERIOD_US, PIDS_MAX } from './limits.ts';
 import { useOf } from './use.ts';
-
-interface Hierarchy {
-  /** Empty for the unified (v2) hierarchy. */
-  controllers: string[];
-  version: 1 | 2;
-  /** Folders that a container's cgroups may be in. */
-  bases: string[];
-  /** The folder of the cgroup that this process is in. */
-  own?: string | undefined;
-}
 
 export interface Limit {
   controller: string;
@@ -30,16 +31,6 @@ export interface Limit {
 
 /** How names of folders begin: the container's own first, LXC's monitor of it, where that goes while it cleans up. */
 const LXC_KINDS = ['lxc.payload.', 'lxc.monitor.', 'lxc.pivot.'];
-
-/** The kernel's own words about this machine's cgroups; tests give those of another. */
-export interface Layout {
-  /** `/proc/self/mountinfo` */
-  mountinfo: string;
-  /** `/proc/self/cgroup` */
-  own: string;
-  /** `/proc/1/cgroup` */
-  init: string;
-}
 
 export class Cgroups {
   readonly #hierarchies: Hierarchy[];
@@ -70,11 +61,10 @@ export class Cgroups {
   /** Makes the payload's cgroups, where nothing else does, with these limits; gives their folders. Throws if it may not. */
   create(container: string, limits: Limit[]): string[] {
     const folders = new Set<string>();
-    for (const { controller, version, file, value } of limits) {
+    for (const { controller, file, value } of limits) {
       const base = this.#carrying(controller)!.bases[0]!;
       const folder = join(base, `${this.#kinds[0]}${container}`);
       if (!folders.has(folder)) {
-        if (version === 2) enableBelow(base);
         mkdirSync(folder);
         folders.add(folder);
       }
@@ -119,6 +109,10 @@ export class Cgroups {
       const hierarchy = this.#carrying(controller);
       if (!hierarchy)
         throw new Error(`this machine has no cgroup controller "${controller}", so nothing would be limited`);
+      if (hierarchy.version === 2 && enableBelow(hierarchy).includes(controller))
+        throw new Error(
+          `"${controller}" cannot be limited below ${hierarchy.bases[0]}: this is not the agent's to do, or processes stand in that cgroup itself, as in a container; cgroup v2 wants them moved to one below it first`,
+        );
       return files[`v${hierarchy.version}`]
         .filter(([file]) => isThere(hierarchy, file))
         .map(([file, value]) => ({ controller, version: hierarchy.version, file, value }));
@@ -166,9 +160,11 @@ export class Cgroups {
       return [join(hierarchy.bases[0]!, `${this.#kinds[0]}${container}`, hierarchy.version === 1 ? v1 : v2)];
     };
     const oom = this.oomFile(container);
+    const memory = this.#carrying('memory');
+    const most = memory?.version === 2 && isThere(memory, 'memory.peak') ? 'memory.peak' : 'memory.current';
     return [
       ...(oom === undefined ? [] : [oom]),
-      ...of('memory', 'memory.max_usage_in_bytes', 'memory.peak'),
+      ...of('memory', 'memory.max_usage_in_bytes', most),
       ...(this.#carrying('cpuacct') ? of('cpuacct', 'cpuacct.usage', 'cpu.stat') : of('cpu', 'cpu.stat', 'cpu.stat')),
     ];
   }
@@ -287,90 +283,6 @@ export class Cgroups {
   }
 }
 
-function thisMachine(): Layout {
-  const text = (path: string) => read(path) ?? '';
-  return { mountinfo: text('/proc/self/mountinfo'), own: text('/proc/self/cgroup'), init: text('/proc/1/cgroup') };
-}
-
-function readHierarchies(layout: Layout): Hierarchy[] {
-  const mounts = layout.mountinfo.split('\n').flatMap((line) => {
-    const [left = '', right = ''] = line.split(' - ');
-    const [, , , , point] = left.split(' ');
-    const [type, , options = ''] = right.split(' ');
-    return point && (type === 'cgroup' || type === 'cgroup2') ? [{ point, type, options: options.split(',') }] : [];
-  });
-  const own = cgroupsOf(layout.own);
-  const init = cgroupsOf(layout.init);
-  return mounts.map(({ point, type, options }) => {
-    const matches = ([id, names]: [string, string[]]) =>
-      type === 'cgroup2' ? id === '0' : id !== '0' && names.some((name) => options.includes(name));
-    const at = (all: Map<string, [string, string[], string]>) =>
-      [...all.values()]
-        .filter(([id, names]) => matches([id, names]))
-        .map(([, , path]) => join(point, path).replace(/\/$/, ''));
-    const beside = at(init).map((path) => path.replace(/\/init\.scope$/, ''));
-    const bases = [...new Set([...beside, ...at(own), point])].filter((path) => existsSync(path));
-    const controllers =
-      type === 'cgroup2' ? (read(join(point, 'cgroup.controllers')) ?? '').trim().split(' ').filter(Boolean) : options;
-    return { controllers, version: type === 'cgroup2' ? 2 : 1, bases, own: at(own).find((path) => existsSync(path)) };
-  });
-}
-
-/** `/proc/<pid>/cgroup`: id, controllers, path. */
-function cgroupsOf(text: string): Map<string, [string, string[], string]> {
-  const lines = text.trim().split('\n');
-  return new Map(
-    lines.map((line) => {
-      const [id = '', names = '', ...path] = line.split(':');
-      return [id, [id, names.split(','), path.join(':')]];
-    }),
-  );
-}
-
-/** Whether the kernel has this file: seen in any child cgroup or the base itself; v2 has its limits in children only. */
-function isThere(hierarchy: Hierarchy, file: string): boolean {
-  if (file !== 'memory.memsw.limit_in_bytes' && file !== 'memory.swap.max') return true;
-  return hierarchy.bases.some(
-    (base) => existsSync(join(base, file)) || list(base).some((name) => existsSync(join(base, name, file))),
-  );
-}
-
-/** On v2 a controller is there for the cgroups below only where it is said so. */
-function enableBelow(base: string): void {
-  try {
-    writeFileSync(join(base, 'cgroup.subtree_control'), '+memory +pids +cpu', { flag: 'r+' });
-  } catch {
-    // Where it may not be said it has been, or the limits are missed when they are read back.
-  }
-}
-
-function removeTree(dir: string): boolean {
-  try {
-    rmdirSync(dir);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
-  }
-  // Busy: either a process is still dying, or something made cgroups below.
-  for (const entry of list(dir, true)) removeTree(join(dir, entry));
-  try {
-    rmdirSync(dir);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ENOENT';
-  }
-}
-
-function list(dir: string, folders_only = true): string[] {
-  try {
-    return readdirSync(dir, { withFileTypes: true })
-      .filter((entry) => !folders_only || entry.isDirectory())
-      .map((entry) => entry.name);
-  } catch {
-    return [];
-  }
-}
-
 function procs(dir: string): number[] {
   return (read(join(dir, 'cgroup.procs')) ?? '').split('\n').filter(Boolean).map(Number);
 }
@@ -380,14 +292,5 @@ function sigkill(pid: number): void {
     if (pid > 1 && pid !== process.pid) process.kill(pid, 'SIGKILL');
   } catch {
     // Dead already.
-  }
-}
-
-/** The text of a file; undefined where it cannot be read. */
-export function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
   }
 }

@@ -6,10 +6,8 @@
  * made (the limit of the heap is not among them); then the guest is compiled as if there were none.
  */
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { encode, Session } from '@hauki/rpc';
 import { dialTcp, streamTransport } from '@hauki/rpc/node';
@@ -45,11 +43,19 @@ made.runInThisContext()();
 process.stdin.once('data', () => process.stdout.write(made.createCachedData(), () => process.exit(0)));
 `;
 
-/** The compiled code of the guest in `folder`; undefined when it is a module, which cannot be kept so. */
-export async function compiledCode(node: string, folder: string, guest: string): Promise<Buffer | undefined> {
+/**
+ * The compiled code of the guest in `folder`; undefined when it is a module, which cannot be kept so. `scratch`: a folder
+ * that is made for it and removed again.
+ */
+export async function compiledCode(
+  node: string,
+  folder: string,
+  guest: string,
+  scratch: string,
+): Promise<Buffer | undefined> {
   if (!guest.startsWith(NODE_GUEST_HEAD)) return undefined;
   // The guest is our own code, but it writes its worker's file: into a folder that nobody else can write.
-  const scratch = await mkdtemp(join(tmpdir(), 'hauki-stage-'));
+  await mkdir(scratch, { mode: 0o700 });
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;

@@ -17,7 +17,7 @@ export interface Trial {
   no_filter?: boolean;
 }
 
-export type AppArmor = 'generated' | 'unconfined' | undefined;
+export type AppArmor = 'unconfined' | undefined;
 
 export interface VaultConfig {
   name: string;

@@ -1,15 +1,15 @@
 /**
  * Hands out disjoint ranges of user ids, one for each vault of this machine, also among several agents.
  *
- * A claim is a file whose name tells slot and owner (pid, its start time, a random part), so a file is only ever
- * removed by its owner, or by anybody once that owner is dead: no removal can hit another's claim. Who claims a slot
- * makes its file first and looks afterwards; if anyone else alive has a file for it too, it steps back. Of two who
- * claim at once at least one sees the other, so a range never has two owners.
+ * A claim is a file whose name tells slot and owner (`owner.ts`), so a file is only ever removed by its owner, or by
+ * anybody once that owner is dead: no removal can hit another's claim. Who claims a slot makes its file first and looks
+ * afterwards; if anyone else alive has a file for it too, it steps back. Of two who claim at once at least one sees the
+ * other, so a range never has two owners.
  */
-import { randomBytes, randomInt } from 'node:crypto';
+import { randomInt } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { startTime } from '../proc-stat.ts';
+import { ownerLives, ownName } from '../owner.ts';
 import { IDMAP_BASE, IDMAP_SIZE, IDMAP_SLOTS, RUN_DIR } from './limits.ts';
 
 export interface Claim {
@@ -25,12 +25,10 @@ export interface Held {
   file: string;
 }
 
-const FILE = /^(\d+)\.(\d+)\.(\d+)\.[0-9a-f]+$/;
-
 /** Claims a free range for `container`. Throws when the machine has none left. */
 export function claimIds(container: string, dir = join(RUN_DIR, 'idmap')): Claim {
   mkdirSync(dir, { recursive: true, mode: 0o755 });
-  const owner = `${ownerOf(process.pid)}.${randomBytes(4).toString('hex')}`;
+  const owner = ownName();
   const first = randomInt(IDMAP_SLOTS);
   for (let i = 0; i < IDMAP_SLOTS; i++) {
     const slot = (first + i) % IDMAP_SLOTS;
@@ -45,18 +43,17 @@ export function claimIds(container: string, dir = join(RUN_DIR, 'idmap')): Claim
   throw new Error(`all ${IDMAP_SLOTS} id ranges of this machine are in use (see ${dir})`);
 }
 
-/** How a claim names its owner: pid and start time. */
-export const ownerOf = (pid: number): string => `${pid}.${startTime(pid)}`;
-
 /** All claims of containers whose name begins so, and whether their owners live. */
 export function listClaims(prefix: string, dir = join(RUN_DIR, 'idmap')): Held[] {
   return names(dir).flatMap((name) => {
-    const parsed = FILE.exec(name);
-    if (!parsed) return [];
+    const alive = ownerLives(name);
+    if (alive === undefined) return [];
     const file = join(dir, name);
     try {
       const container = readFileSync(file, 'utf8');
-      return container.startsWith(prefix) ? [{ container, alive: lives(parsed), file }] : [];
+      // Its owner died before it had written it: there is no container yet.
+      if (container === '' && !alive) remove(file);
+      return container.startsWith(prefix) ? [{ container, alive, file }] : [];
     } catch {
       return [];
     }
@@ -72,16 +69,11 @@ function othersHold(dir: string, slot: number, mine: string): boolean {
   let held = false;
   for (const name of names(dir)) {
     if (name === mine || !name.startsWith(`${slot}.`)) continue;
-    const parsed = FILE.exec(name);
-    if (!parsed) continue;
-    if (lives(parsed)) held = true;
-    else remove(join(dir, name));
+    const alive = ownerLives(name);
+    if (alive) held = true;
+    else if (alive === false) remove(join(dir, name));
   }
   return held;
-}
-
-function lives(parsed: RegExpExecArray): boolean {
-  return startTime(Number(parsed[2])) === Number(parsed[3]);
 }
 
 function names(dir: string): string[] {

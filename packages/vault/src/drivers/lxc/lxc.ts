@@ -8,7 +8,6 @@
  */
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
 import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
@@ -18,12 +17,13 @@ import { type Container, labelsDir, startContainer } from './container.ts';
 import { dropClaim, listClaims } from './idmap.ts';
 import { Lanes } from './lanes.ts';
 import { Launcher } from './launcher.ts';
-import { END_POLL_MS, END_TIMEOUT_MS, LANES, RUN_DIR, STAGE_DIR } from './limits.ts';
-import { appArmorChoices, canFilter, lxcVersion, obstacle } from './probe.ts';
+import { LANES, RUN_DIR, STAGE_DIR } from './limits.ts';
+import { appArmorProfile, canFilter, lxcVersion, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
-import { viewOf } from './root-view.ts';
-import { type Staged, stageRuntime } from './staging.ts';
+import { sweepViews, type View, viewOf } from './root-view.ts';
+import { type Staged, stageRuntime, sweepStage } from './staging.ts';
 import { type PythonSet, pythonObstacle, stagePython } from './staging-python.ts';
+import { endContainers } from './sweep.ts';
 
 export interface LxcOptions {
   /** `[A-Za-z0-9_-]{1,40}`; part of every container's name. */
@@ -65,13 +65,13 @@ class LxcDriver implements Driver {
   readonly #vaults = new Map<string, Promise<Container>>();
   #cgroups: Cgroups | undefined;
   readonly #staged = new Map<Runtime, Promise<Staged>>();
+  readonly #views = new Set<Promise<View>>();
   #reaper: Reaper | undefined;
   readonly #gates: Gates;
   readonly #lanes = new Lanes(LANES);
   readonly #launcher: Launcher;
   #closed = false;
   #probes = 0;
-  #apparmor = appArmorChoices()[0];
   /** Whether vaults get the filter of system calls, and so a listening socket of their own. */
   #filtered: boolean;
 
@@ -106,32 +106,25 @@ class LxcDriver implements Driver {
   async #tryAll(): Promise<Offer> {
     const reason = obstacle();
     if (reason !== undefined) return { available: false, reason };
-    let failure = '';
-    for (const choice of appArmorChoices()) {
-      this.#apparmor = choice;
-      const began = performance.now();
-      try {
-        await this.#trial();
-        const took_ms = Math.round(performance.now() - began);
-        const notes = [
-          `LXC ${lxcVersion()}`,
-          choice && `AppArmor ${choice}`,
-          this.#filtered ? '' : 'no filter of system calls can be loaded: gates are outside',
-          `trial ${took_ms} ms`,
-        ];
-        const no_python = await pythonObstacle(this.#options.python);
-        if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
-        // The first time on a machine takes seconds: the first worker should not wait for that.
-        else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-library-')))
-          this.#stage('python').catch(() => {});
-        const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
-        return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
-      } catch (error) {
-        failure = (error as Error).message;
-        this.#options.log?.(`a trial vault did not start (AppArmor ${choice ?? 'absent'})`, { failure });
-      }
+    const began = performance.now();
+    try {
+      await this.#trial();
+    } catch (error) {
+      return { available: false, reason: `a trial vault did not start: ${(error as Error).message}` };
     }
-    return { available: false, reason: `a trial vault did not start: ${failure}` };
+    const took_ms = Math.round(performance.now() - began);
+    const notes = [
+      `LXC ${lxcVersion()}`,
+      this.#filtered ? '' : 'no filter of system calls can be loaded: gates are outside',
+      `trial ${took_ms} ms`,
+    ];
+    const no_python = await pythonObstacle(this.#options.python);
+    if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
+    // The first time on a machine takes seconds: the first worker should not wait for that.
+    else if (!list(this.#options.stage_dir ?? STAGE_DIR).some((name) => name.startsWith('python-library-')))
+      this.#stage('python').catch(() => {});
+    const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
+    return { available: true, note: notes.filter(Boolean).join(', '), runtimes };
   }
 
   /** Starts and ends a vault. It is held to be able only when the kernel shows it confined and limited. */
@@ -195,9 +188,13 @@ class LxcDriver implements Driver {
     const reason = obstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     this.#cgroups ??= new Cgroups();
-    const staged = await this.#stage(spec.runtime ?? 'node');
     mkdirSync(LXC_DIR, { recursive: true, mode: 0o755 });
-    this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
+    // Before anything is made that it would have to clear.
+    this.#reaper ??= startReaper({
+      ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir },
+      stage_dir: this.#options.stage_dir ?? STAGE_DIR,
+    });
+    const staged = await this.#stage(spec.runtime ?? 'node');
     const leave = await this.#lanes.enter();
     try {
       if (this.#closed) throw new VaultFailed({ driver: 'lxc', reason: 'the driver is closed' });
@@ -220,7 +217,7 @@ class LxcDriver implements Driver {
       staged: this.#filtered ? staged : { ...staged, seccomp_profile: undefined, gate_outside: true },
       files_dir: join(this.#files_dir, spec.id),
       lxc_dir: LXC_DIR,
-      apparmor: this.#apparmor,
+      apparmor: appArmorProfile(),
       gates: this.#gates,
       launcher: this.#launcher,
       log,
@@ -243,8 +240,11 @@ class LxcDriver implements Driver {
 
   /** A vault sees where its root lies on the host only where that cannot be hidden. */
   async #view(staged: Staged): Promise<Staged> {
+    if (this.#closed) throw new VaultFailed({ driver: 'lxc', reason: 'the driver is closed' });
+    const making = viewOf(staged.rootfs);
+    this.#views.add(making);
     try {
-      return { ...staged, rootfs: await viewOf(staged.rootfs) };
+      return { ...staged, rootfs: (await making).path };
     } catch (error) {
       this.#options.log?.(`vaults can read where their root lies on this machine: ${(error as Error).message}`);
       return staged;
@@ -263,23 +263,16 @@ class LxcDriver implements Driver {
     for (const name of list(this.#files_dir)) {
       if (!kept.has(`${this.#prefix}${name}`)) dead.add(`${this.#prefix}${name}`);
     }
-    await Promise.all([...dead].map((container) => this.#sweepOne(container)));
-    for (const claim of claims) dropClaim(claim);
-    return dead.size;
+    const left = await endContainers(dead, this.#cgroups);
+    for (const [container, what] of left) this.#options.log?.(`${container} could not be ended`, { what });
+    for (const container of dead) if (!left.has(container)) this.#forget(container);
+    for (const claim of claims) if (!left.has(claim.container)) dropClaim(claim);
+    await sweepStage(this.#options.stage_dir ?? STAGE_DIR);
+    return dead.size + (await sweepViews());
   }
 
-  async #sweepOne(container: string): Promise<void> {
-    const cgroups = this.#cgroups!;
-    const until = performance.now() + END_TIMEOUT_MS;
-    for (;;) {
-      cgroups.kill(container);
-      if (cgroups.remove(container)) break;
-      if (performance.now() > until) {
-        this.#options.log?.(`cgroups of ${container} could not be removed`, { folders: cgroups.folders(container) });
-        return;
-      }
-      await sleep(END_POLL_MS);
-    }
+  /** Removes the files of one of which nothing runs. */
+  #forget(container: string): void {
     rmSync(join(this.#files_dir, container.slice(this.#prefix.length)), { recursive: true, force: true });
     rmSync(join(LXC_DIR, container), { recursive: true, force: true });
     for (const label of list(labelsDir())) if (label.startsWith(`${container}=`)) rmSync(join(labelsDir(), label));
@@ -290,6 +283,8 @@ class LxcDriver implements Driver {
     const all = await Promise.allSettled(this.#vaults.values());
     await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the driver was closed')));
     await this.#launcher.close();
+    const views = await Promise.allSettled(this.#views);
+    await Promise.all(views.map((one) => one.status === 'fulfilled' && one.value.close()));
     await this.#reaper?.dismiss();
   }
 }

@@ -2,7 +2,8 @@
  * Whether this machine can run lxc vaults, and if not, what to do about it; told in words for its owner.
  */
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { read } from './hierarchies.ts';
 
 /** What can be told without starting anything: a reason why not, or nothing. */
 export function obstacle(): string | undefined {
@@ -33,18 +34,12 @@ export function lxcVersion(): string {
 }
 
 /**
- * Where the kernel has AppArmor, LXC can make a profile for each container; that needs the parser. What holds a vault
- * does not rest on it, so "unconfined" is offered where a profile cannot be made. Undefined: no AppArmor here.
+ * Where the kernel has AppArmor, LXC confines a container by a profile unless told otherwise. What holds a vault does not
+ * rest on one: a profile generated for each would take ten times as long as the rest of a start, and stay in the kernel
+ * when its monitor is killed; the profile that LXC ships is for whole systems. Undefined: no AppArmor here.
  */
-export function appArmorChoices(): ('generated' | 'unconfined' | undefined)[] {
-  let enabled = '';
-  try {
-    enabled = readFileSync('/sys/module/apparmor/parameters/enabled', 'utf8').trim();
-  } catch {
-    // The kernel was built without it.
-  }
-  if (enabled !== 'Y') return [undefined];
-  return existsSync('/sbin/apparmor_parser') ? ['generated', 'unconfined'] : ['unconfined'];
+export function appArmorProfile(): 'unconfined' | undefined {
+  return read('/sys/module/apparmor/parameters/enabled')?.trim() === 'Y' ? 'unconfined' : undefined;
 }
 
 /** Whether the kernel can filter system calls; whether this LXC can, a trial vault shows. */

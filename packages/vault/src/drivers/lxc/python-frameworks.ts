@@ -9,6 +9,7 @@ import { statSync } from 'node:fs';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { making } from './staging.ts';
 
 /** What is imported at staging; where it is missing vaults are made without it. */
 export const FRAMEWORKS = ['fastapi'];
@@ -53,7 +54,8 @@ export async function findFrameworks(
   const args = ['-I', '-S', '-c', FIND, JSON.stringify(sites), ...names];
   const { stdout } = await promisify(execFile)(interpreter, args, { env: {}, timeout: IMPORT_MS });
   const found = JSON.parse(stdout) as Record<string, string>;
-  await writeFile(`${file}.${process.pid}`, JSON.stringify(found), { mode: 0o644 });
-  await rename(`${file}.${process.pid}`, file);
+  const temporary = making(stage_dir);
+  await writeFile(temporary, JSON.stringify(found), { mode: 0o644 });
+  await rename(temporary, file);
   return found;
 }

@@ -14,9 +14,9 @@ import { Gates } from '../../gates/gates.ts';
 import { Cgroups } from './cgroups.ts';
 import { startContainer } from './container.ts';
 import { RUN_DIR, STAGE_DIR } from './limits.ts';
-import { appArmorChoices, obstacle } from './probe.ts';
+import { appArmorProfile, obstacle } from './probe.ts';
 import { type Reaper, startReaper } from './reaper.ts';
-import { viewOf } from './root-view.ts';
+import { type View, viewOf } from './root-view.ts';
 import { NODE_INSIDE, stageRuntime } from './staging.ts';
 import { pythonObstacle, stagePython } from './staging-python.ts';
 
@@ -84,6 +84,7 @@ export class Sandboxes {
   #cgroups: Cgroups | undefined;
   #reaper: Reaper | undefined;
   #rootfs: Promise<string> | undefined;
+  #view: View | undefined;
 
   constructor(options: SandboxOptions) {
     this.#options = options;
@@ -109,7 +110,9 @@ export class Sandboxes {
     this.#rootfs ??= this.#stage();
     const rootfs = await this.#rootfs;
     for (const dir of [LXC_DIR, CODE, SHARED]) mkdirSync(dir, { recursive: true, mode: 0o755 });
-    this.#reaper ??= startReaper(this.#prefix, LXC_DIR, this.#files_dir);
+    this.#reaper ??= startReaper({
+      ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir, stage_dir: STAGE_DIR },
+    });
     const shared = [String(Object.keys(folders).length), ...Object.entries(folders).flat()];
     const mount = (from: string, to: string, options: string) =>
       `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;
@@ -125,7 +128,7 @@ export class Sandboxes {
         },
         files_dir: join(this.#files_dir, id),
         lxc_dir: LXC_DIR,
-        apparmor: appArmorChoices()[0],
+        apparmor: appArmorProfile(),
         gates: new Gates(),
         log,
         sandbox: {
@@ -151,7 +154,8 @@ export class Sandboxes {
     const obstacle = await pythonObstacle();
     if (obstacle !== undefined) return without(obstacle);
     try {
-      return await viewOf(rootfs, (await stagePython(STAGE_DIR)).rootfs);
+      this.#view = await viewOf(rootfs, (await stagePython(STAGE_DIR)).rootfs);
+      return this.#view.path;
     } catch (error) {
       return without((error as Error).message);
     }
@@ -162,6 +166,7 @@ export class Sandboxes {
     this.#closed = true;
     const all = await Promise.allSettled(this.#all);
     await Promise.all(all.map((one) => one.status === 'fulfilled' && one.value.kill('the swarm ends')));
+    await this.#view?.close();
     await this.#reaper?.dismiss();
   }
 }

@@ -8,7 +8,7 @@
  * with what it imports and nothing more (`python-frameworks.ts`).
  */
 import { execFile } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import {
   chmod,
@@ -27,7 +27,7 @@ import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { pythonGuestFiles } from '../../guest/python/files.ts';
 import { findFrameworks } from './python-frameworks.ts';
-import { assertTraversable, DEVICES, libraries, POLICY_FILE, SMALL_FILES, type Staged } from './staging.ts';
+import { assertTraversable, DEVICES, libraries, making, POLICY_FILE, SMALL_FILES, type Staged } from './staging.ts';
 
 export interface PythonSet {
   /** The system's own interpreter, never one of a user's version manager. */
@@ -169,7 +169,7 @@ async function linkAll(from: string, to: string): Promise<void> {
 /** Makes a folder whole or not at all; another agent may be faster, with the same content. */
 async function makeWhole(home: string, make: (temporary: string) => Promise<void>): Promise<void> {
   if (existsSync(home)) return;
-  const temporary = join(dirname(home), `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
+  const temporary = making(dirname(home));
   try {
     await mkdir(temporary);
     await make(temporary);

@@ -8,12 +8,13 @@
  * vault's own (mapped) root is nobody to them; no other user may write there.
  */
 import { execFile } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { chmod, copyFile, link, mkdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, link, mkdir, readdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { ownerLives, ownName } from '../owner.ts';
 import { compiledCode, MAIN } from './code-cache.ts';
 
 export interface Staged {
@@ -35,6 +36,7 @@ export const DEVICES = ['null', 'zero', 'random', 'urandom'] as const;
 
 export const POLICY_FILE = fileURLToPath(new URL('./seccomp.policy', import.meta.url));
 const LDD = '/usr/bin/ldd';
+const MAKING = '.making-';
 /** Empty ones, to be mounted over, and those that hold what is ours. */
 const FOLDERS = ['proc', 'dev', 'tmp', 'etc', 'root', 'hauki'];
 export const SMALL_FILES: Record<string, string> = {
@@ -62,7 +64,7 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
   const staged: Staged = { rootfs: join(home, 'rootfs'), seccomp_profile: join(home, 'seccomp.policy') };
   if (existsSync(home)) return staged;
 
-  const temporary = join(stage_dir, `.making-${process.pid}-${randomBytes(4).toString('hex')}`);
+  const temporary = making(stage_dir);
   try {
     const root = join(temporary, 'rootfs');
     for (const dir of FOLDERS) await mkdir(join(root, dir), { recursive: true });
@@ -75,7 +77,7 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
     }
     await writeFile(join(root, GUEST_INSIDE), MAIN);
     await writeFile(join(root, GUEST_FOLDER, 'guest.mjs'), guest);
-    const code = await compiledCode(node, join(root, GUEST_FOLDER), guest.toString('latin1'));
+    const code = await compiledCode(node, join(root, GUEST_FOLDER), guest.toString('latin1'), making(stage_dir));
     if (code) await writeFile(join(root, GUEST_FOLDER, 'guest.code'), code);
     await writeFile(join(temporary, 'seccomp.policy'), policy);
     for (const dir of [
@@ -100,6 +102,16 @@ export async function stageRuntime(stage_dir: string, guest_file: string, node =
   return staged;
 }
 
+/** The name of something that is being made, in the folder of stages. Whoever makes it removes it, or renames it into place. */
+export const making = (stage_dir: string): string => join(stage_dir, `${MAKING}${ownName()}`);
+
+/** Removes what those who died were making. */
+export async function sweepStage(stage_dir: string): Promise<void> {
+  for (const name of await readdir(stage_dir).catch(() => []))
+    if (name.startsWith(MAKING) && ownerLives(name) === false)
+      await rm(join(stage_dir, name), { recursive: true, force: true });
+}
+
 /** The libraries and the loader that the kernel and the loader would use here. */
 export async function libraries(...programs: string[]): Promise<string[]> {
   const { stdout } = await promisify(execFile)(LDD, programs, { env: { PATH: '/usr/bin:/bin', LC_ALL: 'C' } });
@@ -111,7 +123,7 @@ export async function libraries(...programs: string[]): Promise<string[]> {
 async function blob(stage_dir: string, source: string, digest: string): Promise<string> {
   const path = join(stage_dir, 'blobs', digest);
   if (existsSync(path)) return path;
-  const temporary = `${path}.${process.pid}.${randomBytes(4).toString('hex')}`;
+  const temporary = making(stage_dir);
   try {
     await copyFile(source, temporary);
     if ((await digestOf(temporary)) !== digest) throw new Error(`${source} changed while it was staged`);
@@ -134,7 +146,7 @@ async function digestOf(path: string, stage_dir?: string): Promise<string> {
   if (noted && /^[0-9a-f]{64}$/.test(noted)) return noted;
   const digest = await hash(path);
   if (note) {
-    const temporary = `${note}.${process.pid}.${randomBytes(4).toString('hex')}`;
+    const temporary = making(stage_dir);
     await writeFile(temporary, digest, { mode: 0o600 });
     await rename(temporary, note);
   }

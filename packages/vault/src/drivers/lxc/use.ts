@@ -1,6 +1,6 @@
 /** What a vault has used, in the kernel's words of either version of cgroups, and what is kept of it after its end. */
 import { join } from 'node:path';
-import { read } from './cgroups.ts';
+import { read } from './hierarchies.ts';
 
 /** CPU time, from v1's nanoseconds or v2's statistics, and memory; undefined without the latter. */
 export function useOf(nanoseconds: string | undefined, statistics: string | undefined, memory: string | undefined) {
@@ -14,6 +14,10 @@ export function useOf(nanoseconds: string | undefined, statistics: string | unde
 export function keptIn(folder: string): { oom_text?: string; usage?: { cpu_ms: number; memory_bytes: number } } {
   const of = (...files: string[]) => files.map((file) => read(join(folder, file))).find((text) => text !== undefined);
   const oom_text = of('memory.oom_control', 'memory.events');
-  const usage = useOf(of('cpuacct.usage'), of('cpu.stat'), of('memory.max_usage_in_bytes', 'memory.peak'));
+  const usage = useOf(
+    of('cpuacct.usage'),
+    of('cpu.stat'),
+    of('memory.max_usage_in_bytes', 'memory.peak', 'memory.current'),
+  );
   return { ...(oom_text === undefined ? {} : { oom_text }), ...(usage ? { usage } : {}) };
 }

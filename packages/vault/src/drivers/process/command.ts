@@ -25,6 +25,8 @@ export interface Shape {
   /** Stands in the command lines of all processes of the vault. */
   name: string;
   memory_mib: number;
+  /** The pid of the process that starts it, with which it ends. */
+  agent: number;
   /** Folders of cgroups to join; empty where none can be written. */
   cgroups: string[];
   /** The host's id that the vault runs as; undefined: the agent's own, which is an ordinary user's. */
@@ -65,8 +67,9 @@ others=$(while read -r device at rest; do
 done </proc/self/mounts)
 set -f; IFS='
 '; [ -z "$others" ] || /bin/umount -l $others; unset IFS`;
-// bubblewrap can bound the size of a tmpfs, but neither its inodes nor execution from it.
-const MOUNT = `/bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$0" && exec "$@"`;
+// bubblewrap can bound the size of a tmpfs, but neither its inodes nor execution from it. Before: who is not the agent's
+// child any more asked too late to die with it. $1 is the agent.
+const MOUNT = `[ "$PPID" = "$1" ] && shift && /bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$0" && exec "$@"`;
 
 /** A path as /proc/mounts has it. */
 const inMountTable = (path: string) =>
@@ -92,7 +95,7 @@ const volumeOptions = (folder: string | undefined): string[] =>
 
 /** In bubblewrap. */
 export function sandboxed(shape: Shape): string[] {
-  const { name, memory_mib, cgroups, uid, rootfs, volume, init, trial = {} } = shape;
+  const { name, memory_mib, agent, cgroups, uid, rootfs, volume, init, trial = {} } = shape;
   const tmp = `${rootfs}/tmp`;
   const limits = ['--core=0', `--nofile=${NOFILE}`];
   if (uid !== undefined) limits.push(`--nproc=${PIDS_MAX}`);
@@ -125,7 +128,7 @@ export function sandboxed(shape: Shape): string[] {
     ...mapped,
     ...[TOOLS.setpriv, '--pdeathsig=KILL', ...leave, '--'],
     ...[TOOLS.unshare, '--user', '--map-root-user', '--mount', '--'],
-    ...['/bin/sh', '-c', MOUNT, tmp],
+    ...['/bin/sh', '-c', MOUNT, tmp, String(agent)],
     ...[TOOLS.bwrap, ...options],
     ...['--ro-bind', rootfs, '/', '--bind', tmp, '/tmp'],
     // Not bound recursively read-only like the rest, or they could not be written to.

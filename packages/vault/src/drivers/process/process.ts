@@ -7,7 +7,6 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
 import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
@@ -15,10 +14,10 @@ import { Cgroups } from '../lxc/cgroups.ts';
 import { dropClaim, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
 import { type Reaper, startReaper } from '../lxc/reaper.ts';
-import { stageRuntime } from '../lxc/staging.ts';
+import { stageRuntime, sweepStage } from '../lxc/staging.ts';
 import { containedPythonObstacle, type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
+import { endContainers } from '../lxc/sweep.ts';
 import type { Trial } from './command.ts';
-import { END_TIMEOUT_MS, POLL_MS } from './limits.ts';
 import { arch, obstacle } from './probe.ts';
 import { type Powers, type Sandbox, startSandbox } from './sandbox.ts';
 import { compilePolicy } from './seccomp.ts';
@@ -193,6 +192,12 @@ class ProcessDriver implements Driver {
     let sandbox: Powers['sandbox'];
     if (this.#unsandboxed === undefined) {
       const { runtime = 'node' } = spec;
+      // Before anything is made that it would have to clear.
+      if (IS_ROOT)
+        this.#reaper ??= startReaper({
+          ...{ prefix: this.#prefix, lxc_dir: this.#files_dir, files_dir: this.#files_dir },
+          ...{ stage_dir: this.#stage_dir, kind: KIND },
+        });
       const staging = this.#sandboxes.get(runtime) ?? this.#stage(runtime);
       this.#sandboxes.set(runtime, staging);
       sandbox = await staging.catch((error: unknown) => {
@@ -200,7 +205,6 @@ class ProcessDriver implements Driver {
         this.#sandboxes.delete(runtime);
         throw error;
       });
-      if (IS_ROOT) this.#reaper ??= startReaper(this.#prefix, this.#files_dir, this.#files_dir, KIND);
     }
     return startSandbox(`${this.#prefix}${spec.id}`, spec, {
       // Without bubblewrap there is no joining of cgroups before the guest runs, and no claim to protect.
@@ -214,9 +218,13 @@ class ProcessDriver implements Driver {
     });
   }
 
+  get #stage_dir(): string {
+    return this.#options.stage_dir ?? (IS_ROOT ? STAGE_DIR : userStage());
+  }
+
   /** The root that vaults share, and the filter of system calls, compiled from lxc's policy. */
   async #stage(runtime: Runtime): Promise<NonNullable<Powers['sandbox']>> {
-    const stage_dir = this.#options.stage_dir ?? (IS_ROOT ? STAGE_DIR : userStage());
+    const stage_dir = this.#stage_dir;
     const staged =
       runtime === 'python'
         ? await stagePython(stage_dir, this.#options.python)
@@ -239,23 +247,14 @@ class ProcessDriver implements Driver {
       const name = `${this.#prefix}${id}`;
       if (VAULT_ID.test(id) && !kept.has(name)) dead.add(name);
     }
-    await Promise.all([...dead].map((name) => this.#sweepOne(name)));
-    for (const claim of claims) dropClaim(claim);
+    const left = await endContainers(dead, this.#cgroups);
+    for (const [name, what] of left) this.#options.log?.(`${name} could not be ended`, { what });
+    for (const name of dead)
+      if (!left.has(name))
+        rmSync(join(this.#files_dir, name.slice(this.#prefix.length)), { recursive: true, force: true });
+    for (const claim of claims) if (!left.has(claim.container)) dropClaim(claim);
+    await sweepStage(this.#stage_dir);
     return dead.size;
-  }
-
-  async #sweepOne(name: string): Promise<void> {
-    const until = performance.now() + END_TIMEOUT_MS;
-    for (;;) {
-      this.#cgroups?.kill(name);
-      if (this.#cgroups?.remove(name) ?? true) break;
-      if (performance.now() > until) {
-        this.#options.log?.(`cgroups of ${name} could not be removed`, { folders: this.#cgroups?.folders(name) });
-        return;
-      }
-      await sleep(POLL_MS);
-    }
-    rmSync(join(this.#files_dir, name.slice(this.#prefix.length)), { recursive: true, force: true });
   }
 
   async close(): Promise<void> {

@@ -17,8 +17,9 @@ import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
 import type { Cgroups, Limit } from '../lxc/cgroups.ts';
-import { type Claim, claimIds, ownerOf } from '../lxc/idmap.ts';
+import { type Claim, claimIds } from '../lxc/idmap.ts';
 import { LogTail } from '../lxc/log-tail.ts';
+import { ownerOf } from '../owner.ts';
 import { cpuTime_ms } from '../proc-stat.ts';
 import { containedPython, SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
 import { explainExit } from './exit.ts';
@@ -126,6 +127,7 @@ export class Sandbox implements Vault {
       command = sandboxed({
         name: this.#name,
         memory_mib,
+        agent: process.pid,
         cgroups: folders,
         uid: this.#claim?.base,
         rootfs,

@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { LIMITS } from '@hauki/protocol';
-import { makeImage } from './image.ts';
+import { makeImages } from './image.ts';
 import { lean } from './lean.ts';
 import { END_MS, WATCH_EVERY_MS } from './limits.ts';
 import type { Down, Scripts, StartMessage, UnfitMessage, Up } from './messages.ts';
@@ -62,7 +62,7 @@ const [wasm, { thread, ...scripts }] = await Promise.all([
 const threads = new Threads({
   script: thread,
   wasm,
-  image: await makeImage(wasm, scripts),
+  images: await makeImages(wasm, scripts),
   heard(thread, message) {
     if (message.op === 'gone') {
       forget(message.id);

@@ -4,7 +4,7 @@
  * one: measured four times as fast as running the script's bytecode, and no larger (ADR 0015).
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
-import { STACK_BYTES } from './limits.ts';
+import { ANSWER_BYTES, STACK_BYTES } from './limits.ts';
 import type { Scripts } from './messages.ts';
 
 /** What the thread calls in the guest (`guest/vm-entry.ts`). */
@@ -45,8 +45,15 @@ const PAGE_BYTES = 4096;
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
 
-/** Compiles the guest's scripts and runs the first. */
-export async function makeImage(wasm: WebAssembly.Module, from: Omit<Scripts, 'thread'>): Promise<VmImage> {
+export interface VmImages {
+  /** Without what is loaded when a worker first touches it. */
+  bare: VmImage;
+  /** With that, for workers that need it as they load. */
+  web: VmImage;
+}
+
+/** Compiles the guest's scripts, and runs the first; for the second image the platform too. */
+export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, 'thread'>): Promise<VmImages> {
   const compiler = await QuickJS.create({ wasm });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const guest = compile(from.guest, 'guest.js');
@@ -65,15 +72,30 @@ export async function makeImage(wasm: WebAssembly.Module, from: Omit<Scripts, 't
     vm.setProp(
       host,
       name,
-      vm.newFunction(name, () => vm.undefined),
+      vm.newFunction(name, () => {
+        if (name === 'platform') vm.evalBytecode(platform).dispose();
+        return vm.undefined;
+      }),
     );
   vm.setProp(vm.global, '__host', host);
   vm.evalBytecode(guest).dispose();
   vm.executePendingJobs();
   const bridge = vm.global.getProp('__vm');
   const handles = ENTRIES.map((name): [Entry, JSValueHandle] => [name, bridge.getProp(name)]);
-  const entries = Object.fromEntries(handles.map(([name, handle]) => [name, vm.exportHandle(handle)]));
+  const entries = Object.fromEntries(
+    handles.map(([name, handle]) => [name, vm.exportHandle(handle)]),
+  ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
+  const kept = { platform: copied(platform), forms: copied(forms) };
+  const take = async () => ({ ...(await pagesOf(vm, options)), entries, ...kept });
+  const bare = await take();
+  // To touch one of it loads all of it.
+  vm.evalCode('void Response').dispose();
+  return { bare, web: await take() };
+}
+
+/** What of its memory differs from that of a VM that nothing has run in. */
+async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'platform' | 'forms'>> {
   vm.runGC();
   const { memory, stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context } = vm.snapshot();
   const empty = { memory: new Uint8Array(0), stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context };
@@ -93,22 +115,7 @@ export async function makeImage(wasm: WebAssembly.Module, from: Omit<Scripts, 't
     pages.set(memory.subarray(at, at + length), filled);
     filled += length;
   }
-  const kept = (bytecode: Uint8Array) => {
-    const copy = shared(bytecode.length);
-    copy.set(bytecode);
-    return copy;
-  };
-  return {
-    pages,
-    runs,
-    memory_bytes: memory.length,
-    stack_pointer,
-    runtime,
-    context,
-    entries: entries as Record<Entry, number>,
-    platform: kept(platform),
-    forms: kept(forms),
-  };
+  return { pages, runs, memory_bytes: memory.length, stack_pointer, runtime, context };
 }
 
 /** A VM with the guest in it. Its host functions are for the caller to register. */
@@ -134,5 +141,22 @@ export function limitMemory(vm: QuickJS, bytes: number): void {
   vm._getExports().qjs_set_memory_limit(bytes);
 }
 
+/** Whether a VM that may allocate `bytes` has ever had them all: its heap never shrinks. */
+export const wasFull = (vm: QuickJS, bytes: number) => vm._getMemory().buffer.byteLength >= bytes;
+
+/** Whether it has not even enough left of them for a short answer. */
+export function isFull(vm: QuickJS, bytes: number): boolean {
+  if (!wasFull(vm, bytes)) return false;
+  const tried = vm.newArrayBuffer(new Uint8Array(ANSWER_BYTES));
+  const full = !tried.isArrayBuffer;
+  tried.dispose();
+  return full;
+}
+
 const memoryOf = (vm: QuickJS) => new Uint8Array(vm._getMemory().buffer);
 const shared = (bytes: number) => new Uint8Array(new SharedArrayBuffer(bytes));
+function copied(bytes: Uint8Array): Uint8Array {
+  const copy = shared(bytes.length);
+  copy.set(bytes);
+  return copy;
+}

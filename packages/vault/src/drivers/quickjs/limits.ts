@@ -28,6 +28,8 @@ export const LEAST_SHARE = 0.1;
 export const LONGEST_WAIT_MS = 10_000;
 /** What may wait before a vault that is paused or has used up its share: entries, and their characters and bytes. */
 export const WAITING = { entries: 4_096, bytes: 8 * 1024 * 1024 } as const;
+/** A VM that has not so much left after a turn could not even tell its caller that its memory is full. */
+export const ANSWER_BYTES = 64 * 1024;
 /** Depth of QuickJS's own stack; deep recursion must end inside as a RangeError, not in the thread. */
 export const STACK_BYTES = 256 * 1024;
 /** The thread's stack: frames of WebAssembly are larger than those that QuickJS counts (4 MiB held in all tries). */

@@ -1,11 +1,13 @@
 /** What agent, host process and threads say to each other about quickjs vaults. */
-import type { VmImage } from './image.ts';
+import type { VmImages } from './image.ts';
 
 export interface StartMessage {
   op: 'start';
   id: string;
   owner: string;
   listen_host: string;
+  /** With the web's platform loaded. */
+  web: boolean;
   /** Made by the host: one Int32 that is set to 1 when the vault must not run on. */
   doom?: SharedArrayBuffer;
 }
@@ -50,7 +52,7 @@ export type Up =
   | {
       op: 'gone';
       id: string;
-      cause: 'killed' | 'misbehaved' | 'failed_to_start' | 'exited';
+      cause: 'killed' | 'misbehaved' | 'out_of_memory' | 'failed_to_start' | 'exited';
       reason: string;
       usage?: Used;
     }
@@ -72,7 +74,7 @@ export type Aside =
 /** What a thread starts with. */
 export interface ThreadData {
   wasm: WebAssembly.Module;
-  image: VmImage;
+  images: VmImages;
   clock: SharedArrayBuffer;
 }
 

@@ -10,7 +10,7 @@ import { buildVmScripts } from '../../guest/bundle.ts';
 import { DEMAND_MS, READY } from './limits.ts';
 import type { Scripts, UnfitMessage, Up } from './messages.ts';
 import { Spares } from './spares.ts';
-import { type HostLink, Started } from './started.ts';
+import { type HostLink, Started, type Wanted } from './started.ts';
 
 interface Host extends HostLink {
   child: ChildProcess;
@@ -18,7 +18,7 @@ interface Host extends HostLink {
 
 export function createQuickjsDriver(): Driver {
   const vaults = new Map<string, Started>();
-  /** Vaults that are started ahead, by owner and address. */
+  /** Vaults that are started ahead, by what they are for. */
   const shelves = new Map<string, Spares<Started>>();
   let host: Promise<Host> | undefined;
   let closing = false;
@@ -87,22 +87,22 @@ export function createQuickjsDriver(): Driver {
     return host;
   };
 
-  const make = async (owner: string, listen_host: string): Promise<Started> => {
+  const make = async (wanted: Wanted): Promise<Started> => {
     const link = await ensureHost();
-    const vault = new Started(`v${++serial}`, owner, listen_host, link);
+    const vault = new Started(`v${++serial}`, wanted, link);
     vaults.set(vault.id, vault);
     await vault.port;
     return vault;
   };
 
   /** Whoever clones once clones again: what an owner asked for of late is started before it is asked for. */
-  const shelfOf = ({ owner, listen_host }: VaultSpec): Spares<Started> => {
-    const key = JSON.stringify([owner, listen_host]);
+  const shelfOf = ({ owner, listen_host, web = false }: VaultSpec): Spares<Started> => {
+    const key = JSON.stringify([owner, listen_host, web]);
     const known = shelves.get(key);
     if (known) return known;
     const shelf: Spares<Started> = new Spares({
       make: async () => {
-        const made = await make(owner, listen_host);
+        const made = await make({ owner, listen_host, web });
         void made.exited.then(() => shelf.lost(made));
         return made;
       },

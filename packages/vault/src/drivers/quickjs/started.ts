@@ -20,6 +20,9 @@ export interface HostLink {
   destroy(): void;
 }
 
+/** What it is started for. */
+export type Wanted = Pick<VaultSpec, 'owner' | 'listen_host' | 'web'>;
+
 export class Started {
   readonly id: string;
   readonly control: PortTransport;
@@ -37,7 +40,7 @@ export class Started {
   /** What its thread hears with the first thing that is said to it: a message of their own would cost as much again. */
   #limits: Limits | undefined;
 
-  constructor(id: string, owner: string, listen_host: string, host: HostLink) {
+  constructor(id: string, { owner, listen_host, web = false }: Wanted, host: HostLink) {
     this.id = id;
     this.#host = host;
     this.control = portTransport((text, bytes) => {
@@ -50,7 +53,7 @@ export class Started {
     this.port.catch(() => {});
     this.exited = this.#gone.promise;
     this.#late = setTimeout(() => host.send({ op: 'kill', id }), LIMITS.vault_start_ms);
-    host.send({ op: 'start', id, owner, listen_host });
+    host.send({ op: 'start', id, owner, listen_host, web });
   }
 
   /** What the host says of it. */

@@ -6,13 +6,14 @@ import { describe } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
+import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS } from './limits.ts';
 import { type Aside, CLOCK, type Down, now_ms, type StartMessage, type ThreadData, type Up } from './messages.ts';
 import { Meter } from './meter.ts';
 import { Spares } from './spares.ts';
-import { createVm, type Vm } from './vm.ts';
+import { createVm, type Vm, type VmCause } from './vm.ts';
 
-const { wasm, image, clock: shared } = workerData as ThreadData;
+const { wasm, images, clock: shared } = workerData as ThreadData;
 const clock = new Float64Array(shared);
 const up = (message: Up | Aside) => parentPort!.postMessage(message);
 
@@ -52,7 +53,7 @@ function prepare(source: string, language: string, name?: string): string {
   }
 }
 
-function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: string): void {
+function release(id: string, cause: 'killed' | VmCause | 'exited', reason: string): void {
   const held = vaults.get(id);
   if (!held) return;
   vaults.delete(id);
@@ -64,32 +65,34 @@ function release(id: string, cause: 'killed' | 'misbehaved' | 'exited', reason: 
   held.control.closed(reason);
 }
 
-const spares = new Spares<Vm>({
-  make: () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
-  now: () => performance.now(),
-  least: 1,
-  most: SPARES,
-});
+const sparesOf = (image: VmImage, least: number) =>
+  new Spares<Vm>({
+    make: () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
+    now: () => performance.now(),
+    least,
+    most: SPARES,
+  });
+const spares = { bare: sparesOf(images.bare, 1), web: sparesOf(images.web, 0) };
 
-async function start({ id, listen_host, doom }: StartMessage): Promise<void> {
+async function start({ id, listen_host, web, doom }: StartMessage): Promise<void> {
   const server = createServer();
   const doomed = new Int32Array(doom!);
   try {
     const [vm] = await Promise.all([
-      spares.take(),
+      spares[web ? 'web' : 'bare'].take(),
       new Promise<void>((resolve, reject) => {
         server.once('error', reject);
         server.listen(0, listen_host, resolve);
       }),
     ]);
-    const misbehaved = (reason: string) =>
-      doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, 'misbehaved', reason);
+    const lost = (cause: VmCause, reason: string) =>
+      doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, cause, reason);
     if (doomed[0] === 1) {
       vm.dispose();
       server.close(() => up({ op: 'gone', id, cause: 'killed', reason: 'killed' }));
       return;
     }
-    if (!vm.own({ doom: doomed, misbehaved })) throw new Error('its VM failed before it was used');
+    if (!vm.own({ doom: doomed, lost })) throw new Error('its VM failed before it was used');
     const sockets = new Set<Socket>();
     server.on('connection', (socket) => {
       socket.on('error', () => socket.destroy());
@@ -130,4 +133,4 @@ try {
 } catch {
   // Not Linux: then no thread gives way to another.
 }
-spares.fill();
+spares.bare.fill();

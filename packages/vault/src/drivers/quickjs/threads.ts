@@ -7,7 +7,7 @@
 import { setPriority } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { cpuTime_ms } from '../proc-stat.ts';
-import type { VmImage } from './image.ts';
+import type { VmImages } from './image.ts';
 import {
   GIVES_WAY,
   GRACE_MS,
@@ -48,7 +48,7 @@ export interface ThreadsPowers {
   /** What a thread runs. */
   script: string;
   wasm: WebAssembly.Module;
-  image: VmImage;
+  images: VmImages;
   /** What a thread's vaults say. */
   heard(thread: Thread, message: Up): void;
   /** These vaults are in a thread that is not to get any more at present. */
@@ -168,9 +168,9 @@ export class Threads {
   }
 
   #start(): Thread {
-    const { script, wasm, image, heard, unfit } = this.#powers;
+    const { script, wasm, images, heard, unfit } = this.#powers;
     const clock = new SharedArrayBuffer(CLOCK.slots * Float64Array.BYTES_PER_ELEMENT);
-    const workerData: ThreadData = { wasm, image, clock };
+    const workerData: ThreadData = { wasm, images, clock };
     const worker = new Worker(script, {
       eval: true,
       workerData,

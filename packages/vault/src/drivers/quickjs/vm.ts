@@ -17,10 +17,12 @@ import {
   fromImage,
   HOST_FUNCTIONS,
   type HostFunction,
+  isFull,
   limitMemory,
   type VmImage,
+  wasFull,
 } from './image.ts';
-import { RANDOM_BYTES, STACK_BYTES, WAITING, YIELD_AFTER_MS } from './limits.ts';
+import { RANDOM_BYTES, STACK_BYTES, YIELD_AFTER_MS } from './limits.ts';
 import { moduleLoader, told } from './loader.ts';
 import { Loading } from './loading.ts';
 import type { Used } from './messages.ts';
@@ -28,6 +30,7 @@ import type { Meter } from './meter.ts';
 import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
 import { Turn } from './turn.ts';
+import { type Argument, Waiting } from './waiting.ts';
 
 export interface VmOptions {
   wasm: WebAssembly.Module;
@@ -40,12 +43,15 @@ export interface VmOptions {
   soiled(): void;
 }
 
+/** Why a VM is given up. */
+export type VmCause = 'misbehaved' | 'out_of_memory';
+
 /** What a VM has to do with once it is a vault's. */
 export interface VmOwner {
   /** Not 0: the VM must stop in the middle of its turn. 1 is set from outside, 2 by the VM's own keeper. */
   doom: Int32Array;
   /** The VM must be discarded: `reason` is for a person. */
-  misbehaved(reason: string): void;
+  lost(cause: VmCause, reason: string): void;
 }
 
 /** What a vault may take. */
@@ -53,13 +59,6 @@ export interface VmLimits {
   memory_mib: number;
   turn_ms: number;
   meter: Meter;
-}
-
-type Argument = number | string | Uint8Array;
-interface Waiting {
-  entry: Entry;
-  args: Argument[];
-  size: number;
 }
 
 const JOBS_PER_LOOK = 64;
@@ -76,6 +75,7 @@ export class Vm {
   readonly #options: VmOptions;
   #owner: VmOwner | undefined;
   #meter: Meter | undefined;
+  #most_bytes = Infinity;
   #vm!: QuickJS;
   #bridge!: Record<Entry, JSValueHandle>;
   readonly #turn: Turn;
@@ -94,8 +94,7 @@ export class Vm {
   readonly #born_at = performance.now();
   #next_channel = 1;
   #queued_bytes = 0;
-  #waiting: Waiting[] = [];
-  #waiting_bytes = 0;
+  readonly #waiting = new Waiting();
   /** As it was last seen, also when its memory is gone. */
   #memory_bytes = 0;
   #lent: JSValueHandle | undefined;
@@ -174,7 +173,8 @@ export class Vm {
     if (this.#over) return;
     this.#turn.most_ms = turn_ms;
     this.#meter = meter;
-    limitMemory(this.#vm, memory_mib * 1024 * 1024);
+    this.#most_bytes = memory_mib * 1024 * 1024;
+    limitMemory(this.#vm, this.#most_bytes);
   }
 
   /** The guest in this VM, as a shell wants it. */
@@ -238,7 +238,7 @@ export class Vm {
     this.used();
     this.#over = true;
     this.#timers.clear();
-    this.#waiting = [];
+    this.#waiting.clear();
     for (const transport of this.#channels.values()) transport.close('the vault has ended');
     this.#loading?.ended('the vault has ended');
     this.#control.closed('the vault has ended');
@@ -262,20 +262,15 @@ export class Vm {
       this.#run(entry, args);
       return this.#drain();
     }
-    const size = args.reduce<number>((sum, arg) => sum + (typeof arg === 'number' ? 8 : arg.length), 0);
-    this.#waiting_bytes += size;
-    const kept = args.map((arg) => (arg instanceof Uint8Array ? arg.slice() : arg));
-    this.#waiting.push({ entry, args: kept, size });
-    if (this.#waiting.length > WAITING.entries || this.#waiting_bytes > WAITING.bytes)
+    if (!this.#waiting.add(entry, args))
       this.#discardLater('more came for it than it takes: it was paused, or had used up its share of the processor');
   }
 
   /** Enters with what waits, as far as it may. */
   #drain(): void {
     while (!this.#over && !this.#inside && !this.#paused && !this.#yields) {
-      const next = this.#waiting.shift();
+      const next = this.#waiting.next();
       if (!next) return;
-      this.#waiting_bytes -= next.size;
       this.#run(next.entry, next.args);
     }
   }
@@ -301,21 +296,26 @@ export class Vm {
     this.#turn.begin(this.#loading?.under_way);
     this.#options.busy(most_ms);
     let failed: string | undefined;
+    let full = false;
     try {
       run();
       this.#jobs();
       if (!this.#turn.overran && this.#strays.tell(this.#vm, this.#bridge.stray)) this.#jobs();
+      full = isFull(this.#vm, this.#most_bytes);
     } catch (error) {
-      // Thrown by the guest outside any call: out of memory, mostly. The calls that wait will meet their deadline.
+      // Thrown by the guest outside any call, so that nobody hears of it: out of memory, mostly.
       const escaped = error instanceof WebAssembly.RuntimeError || (error as object).constructor === RangeError;
       failed = `${escaped ? 'an error escaped the VM' : 'its runtime failed'}: ${told(error).message}`;
+      full = !escaped && wasFull(this.#vm, this.#most_bytes);
       if (escaped) this.#options.soiled();
     } finally {
       this.#inside = false;
       this.#options.busy(0);
     }
     const { took_ms, overran } = this.#turn;
+    this.#meter?.spend(took_ms);
     if (overran) failed = `one turn of its code ran for more than ${most_ms} ms`;
+    else if (full) return this.#discard(`its memory of ${this.#most_bytes / 2 ** 20} MiB is full`, 'out_of_memory');
     if (failed !== undefined) return this.#discard(failed);
     this.#settle(took_ms);
   }
@@ -331,10 +331,8 @@ export class Vm {
 
   /** After a turn: the vault waits for its share, and where the turn was long, for the others. */
   #settle(took_ms: number): void {
-    const meter = this.#meter;
-    if (!meter) return;
-    meter.spend(took_ms);
-    const wait_ms = meter.wait_ms();
+    if (!this.#meter) return;
+    const wait_ms = this.#meter.wait_ms();
     if (wait_ms === 0 && took_ms < YIELD_AFTER_MS) return;
     this.#yields = true;
     const again = () => {
@@ -345,10 +343,10 @@ export class Vm {
     else setImmediate(again);
   }
 
-  #discard(reason: string): void {
+  #discard(reason: string, cause: VmCause = 'misbehaved'): void {
     if (this.#over) return;
     this.dispose();
-    this.#owner?.misbehaved(this.#why ?? reason);
+    this.#owner?.lost(this.#why ? 'misbehaved' : cause, this.#why ?? reason);
   }
 
   #post(channel: number, text: string, bytes: ArrayBuffer | undefined): void {
