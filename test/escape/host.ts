@@ -6,7 +6,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
-import { mkdirSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttp } from 'node:http';
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -144,6 +144,7 @@ function limitedCgroup(name: string): { file: string; remove(): void } {
     ['/sys/fs/cgroup/pids', 'pids.max'],
     ['/sys/fs/cgroup', 'pids.max'],
   ] as const) {
+    if (!existsSync(join(base, 'cgroup.procs'))) continue;
     const path = join(base, name);
     try {
       mkdirSync(path);

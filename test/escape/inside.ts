@@ -97,10 +97,12 @@ const PROBES: [string, By, string][] = [
      } throw last`,
   ],
   [
-    'release_agent of a cgroup',
+    // Cgroup v2 has no such file; what is given to the cgroups below stands there.
+    'release_agent of a cgroup, or its controllers',
     FILES,
-    `for (const name of fs.readdirSync('/sys/fs/cgroup')) {
-       try { return writable('/sys/fs/cgroup/' + name + '/release_agent'); } catch (error) { var last = error; }
+    `const files = fs.readdirSync('/sys/fs/cgroup').map((name) => name + '/release_agent');
+     for (const file of [...files, 'cgroup.subtree_control']) {
+       try { return writable('/sys/fs/cgroup/' + file); } catch (error) { var last = error; }
      } throw last`,
   ],
   ['raising a limit of a cgroup', FILES, `fs.writeFileSync(host.limit_file, '2000'); return 'OPEN'`],
