@@ -72,6 +72,49 @@ describe('WebSockets through the gateway', () => {
     await quiet();
   });
 
+  it('go to the same kernel by a key in the query, for pages, which the module does not see', async () => {
+    const content = `export default { fetch(request) {
+      const { 0: client, 1: server } = new WebSocketPair();
+      server.accept();
+      server.addEventListener('message', () => server.send(new URL(request.url).search));
+      return new Response(null, { status: 101, webSocket: client });
+    } };`;
+    await used.mesh.kernels.evolve({ target_module: 'asked', content, replicas: 'all' });
+    const search = async (query: string) => {
+      const socket = await open(`asked/${query}`);
+      const said = String(await reply(socket, 'what was asked?'));
+      socket.close();
+      return said;
+    };
+    assert.equal(await search('?a=1&x-hauki-key=ada&b=%20'), '?a=1&b=%20');
+    assert.equal(await search('?x-hauki-key=ada'), '');
+    assert.equal(await search('?x-hauki-keys=1'), '?x-hauki-keys=1');
+    const kernels_of = async (query: string) => {
+      const all = [];
+      for (let i = 0; i < 4; i++) {
+        const { socket, heard } = await raw(`echo/?${query}`);
+        await until('the handshake is answered', () => heard().includes('\r\n\r\n'));
+        all.push(/x-hauki-kernel: (\S+)/.exec(heard().toString())?.[1]);
+        socket.destroy();
+      }
+      return new Set(all).size;
+    };
+    assert.deepEqual([await kernels_of('x-hauki-key=r%C3%BCm'), await kernels_of('x=1')], [1, 2]);
+    for (const wrong of [
+      'x-hauki-key',
+      'x-hauki-key=',
+      'x-hauki-key=%',
+      `x-hauki-key=${'x'.repeat(129)}`,
+      'x-hauki-key=a&x-hauki-key=b',
+    ]) {
+      const { socket, heard } = await raw(`echo/?${wrong}`);
+      await until('it is refused', () => heard().includes('\r\n\r\n'));
+      assert.match(heard().toString(), /^HTTP\/1\.1 400 /, wrong);
+      socket.destroy();
+    }
+    await quiet();
+  });
+
   it('need the token and the origin that requests need, and a module that takes them', async () => {
     const { url, token } = used.local;
     const authorization = `Bearer ${token}`;

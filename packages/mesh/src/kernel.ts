@@ -12,6 +12,7 @@ import type {
   RolloutRequest,
   VersionFacts,
 } from '@hauki/protocol';
+import { ConnectionLost, isError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { powers } from '#powers';
 import { type CoreClient, createCoreClient } from './http.ts';
@@ -69,7 +70,15 @@ export interface KernelDoor {
 
 /** `token`: the kernel's own, or none for a kernel that was started open on this machine. Asks nobody yet. */
 export function connectKernel({ url, token = '' }: { url: string; token?: string }): KernelDoor {
-  const kernel = createCoreClient(url, token, powers);
+  const { request } = createCoreClient(url, token, powers);
+  const kernel: Pick<CoreClient, 'request'> = {
+    request: (...asked) =>
+      request<any>(...asked).catch((error) => {
+        if (!isError(error, ConnectionLost)) throw error;
+        const [why = ''] = /\([^()]*\)/.exec(error.fields.why) ?? [];
+        throw new ConnectionLost({ why: `no kernel answers at ${url} ${why}. Start one with: hauki kernel` });
+      }),
+  };
   const at = (module: string) => `/api/modules/${encodeURIComponent(module)}`;
   return {
     url,

@@ -77,8 +77,15 @@ export const NoNodeFits = /* @__PURE__ */ define<{ wanted: object; have: string[
   -32030,
   503,
   true,
-  (f) =>
-    `No node fits. Wanted: ${JSON.stringify(f.wanted)}. ${f.have.length === 0 ? 'There are no nodes; start one with: hauki node' : `There is: ${f.have.join('; ')}`}`,
+  ({ wanted, have }) => {
+    const [what, start] =
+      'kernel' in Object(wanted) || 'kernels' in Object(wanted)
+        ? ['kernel', 'hauki kernel --join']
+        : ['node', 'hauki node'];
+    const there =
+      have.length === 0 ? `There are no ${what}s; start one with: ${start}` : `There is: ${have.join('; ')}`;
+    return `No ${what} fits. Wanted: ${JSON.stringify(wanted)}. ${there}`;
+  },
 );
 export const VaultFailed = /* @__PURE__ */ define<{
   driver: string;

@@ -260,3 +260,12 @@ describe('an error from a hostile peer', () => {
     assert.ok(isError(fromWire({ code: 42, message: 'm' }), errors.RemoteError));
   });
 });
+
+it('says of what is missing how it is started: a node or a kernel', () => {
+  const none = (wanted: object) => new other_errors.NoNodeFits({ wanted, have: [] }).message;
+  assert.match(none({ driver: 'lxc' }), /^No node fits\. .*There are no nodes; start one with: hauki node$/);
+  for (const wanted of [{ kernel: 'any' }, { kernels: 3 }])
+    assert.match(none(wanted), /^No kernel fits\. .*There are no kernels; start one with: hauki kernel --join$/);
+  const some = new other_errors.NoNodeFits({ wanted: { kernel: 'Microkernel-9' }, have: ['Microkernel-7'] });
+  assert.match(some.message, /^No kernel fits\. .*"Microkernel-9".* There is: Microkernel-7$/);
+});

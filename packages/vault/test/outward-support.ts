@@ -101,6 +101,7 @@ export function guest(
 platform.useText({
   encode: (text) => new TextEncoder().encode(text).slice().buffer,
   decode: (bytes, encoding) => new TextDecoder(encoding).decode(bytes),
+  forms: () => assert.fail('nothing here takes forms'),
 });
 
 export const until = async (what: string, check: () => boolean) => {

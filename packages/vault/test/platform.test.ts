@@ -12,7 +12,7 @@ const powers = {
   decode: (bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number) =>
     new TextDecoder(encoding, { fatal: fatal === 1, ignoreBOM: keep_bom === 1 }).decode(bytes),
 };
-http.useText(powers);
+http.useText({ ...powers, forms: () => assert.fail('forms have tests of their own') });
 const { TextEncoder: OurEncoder, TextDecoder: OurDecoder } = textCoders(powers);
 
 const PARTS = [

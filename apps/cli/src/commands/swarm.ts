@@ -13,6 +13,16 @@ import { clear, runs, type SwarmKernel, stateOf, writeState } from '../swarm-sta
 /** How long `down` waits for the process of `up` to have taken everything away. */
 const DOWN_MS = 120_000;
 
+/** The token with which kernels join. Throws BadInput. */
+function tokenIn(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    const why = `${file} cannot be read; start a core here with \`hauki up\`, or give a core’s node.token`;
+    throw new BadInput({ what: '--token-file', why });
+  }
+}
+
 export function swarmCommands(program: Command): void {
   const swarm = program.command('swarm').description('microkernels in LXC sandboxes of their own, many at once');
 
@@ -35,7 +45,18 @@ export function swarmCommands(program: Command): void {
       if (obstacle !== undefined) throw new BadInput({ what: 'swarm', why: obstacle });
       const count = whole('--count', flags.count, 1, 250);
       const irc = flags.irc === undefined ? undefined : canonicalTarget(flags.irc);
-      if (flags.irc !== undefined && irc === undefined) throw new BadInput({ what: '--irc', why: 'host:port' });
+      if (flags.irc !== undefined && irc === undefined)
+        throw new BadInput({
+          what: '--irc',
+          why: `${JSON.stringify(flags.irc)} is no host:port such as 127.0.0.1:6667`,
+        });
+      const limits = {
+        first: whole('--first', flags.first, 0, 1_000_000),
+        memory_mib: whole('--memory', flags.memory, 128, 65_536),
+        cpu: decimal('--cpu', flags.cpu, 0.05, availableParallelism()),
+        at_once: flags.atOnce === undefined ? availableParallelism() : whole('--at-once', flags.atOnce, 1, 64),
+      };
+      const node_token = tokenIn(flags.tokenFile ?? nodeTokenFile(data));
       const before = stateOf(data);
       if (before?.lives)
         throw new BadInput({
@@ -53,14 +74,7 @@ export function swarmCommands(program: Command): void {
         data_dir: data,
         mesh,
         core_url: coreUrl({ core }),
-        node_token: readFileSync(flags.tokenFile ?? nodeTokenFile(data), 'utf8').trim(),
-        count,
-        first: whole('--first', flags.first, 0, 1_000_000),
-        irc,
-        asked,
-        memory_mib: whole('--memory', flags.memory, 128, 65_536),
-        cpu: decimal('--cpu', flags.cpu, 0.05, availableParallelism()),
-        at_once: flags.atOnce === undefined ? availableParallelism() : whole('--at-once', flags.atOnce, 1, 64),
+        ...{ node_token, count, irc, asked, ...limits },
         log: (line) => console.error(line),
         progress(kernel, what, took_ms) {
           if (json || what === 'starting') return;
@@ -133,6 +147,6 @@ export function swarmCommands(program: Command): void {
       clear(data);
       const ended = state?.lives ? state.kernels.length : 0;
       if (json) console.log(JSON.stringify({ ended }));
-      else console.log(ended === 0 ? 'There was no swarm' : `${ended} kernels ended`);
+      else console.log(ended === 0 ? 'There was no swarm' : `${ended} ${ended === 1 ? 'kernel' : 'kernels'} ended`);
     });
 }

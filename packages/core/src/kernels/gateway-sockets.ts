@@ -28,6 +28,29 @@ const [BAD_GATEWAY, FAILED] = [1014, 1011];
 /** How long the core's end waits for clients' answers to their close. */
 const CLOSE_MS = 2_000;
 
+/** A page can give its WebSocket no header: the key by which its kernel is chosen stands in the query. */
+const KEY = 'x-hauki-key';
+/** A name of a user, a room, a session. */
+const KEY_CHARS = 128;
+
+/** The key in a query, and the query without it, which is all that a module sees. Throws BadInput. */
+export function withoutKey(query: string): { query: string; key: string | undefined } {
+  if (!query.includes(KEY)) return { query, key: undefined };
+  const all = query.slice(1).split('&');
+  const keys = all.filter((one) => one.split('=', 1)[0] === KEY);
+  if (keys.length === 0) return { query, key: undefined };
+  const rest = all.filter((one) => !keys.includes(one));
+  let key = '';
+  try {
+    if (keys.length === 1) key = decodeURIComponent(keys[0]!.slice(KEY.length + 1).replaceAll('+', ' '));
+  } catch {
+    // As one that is empty.
+  }
+  if (key === '' || key.length > KEY_CHARS)
+    throw new BadInput({ what: `${KEY} in the query`, why: `it stands there once, with 1 to ${KEY_CHARS} characters` });
+  return { query: rest.length > 0 ? `?${rest.join('&')}` : '', key };
+}
+
 export interface GatewaySocketPowers {
   kernels: Kernels;
   auth: Auth;
@@ -78,7 +101,9 @@ export class GatewaySockets {
     { module, path, query }: { module: string; path: string; query: string },
     admit: WebSocketCall['admit'],
   ): Promise<void> {
-    const { headers: all, key } = forwarded(request, module);
+    const { headers: all, key: by_header } = forwarded(request, module);
+    const asked = withoutKey(query);
+    const key = by_header ?? asked.key;
     const headers = [...(admit ? offerFirst(all) : all), 'upgrade', 'websocket'];
     const signal = leaving(request);
     let taken: RegisteredKernel | undefined;
@@ -89,7 +114,7 @@ export class GatewaySockets {
         taken = kernel;
         this.#open.set(kernel, this.#has(kernel) + 1);
         try {
-          const args = [module, 'GET', path + query, headers, messages()];
+          const args = [module, 'GET', path + asked.query, headers, messages()];
           const answer = (await kernel.session.call('fetch', args, { signal, timeout_ms: LIMITS.call_ms })) as Answer;
           answer[1].push('x-hauki-kernel', kernel.info.kernel);
           return answer;

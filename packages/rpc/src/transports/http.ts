@@ -44,12 +44,19 @@ export function headersOf({ rawHeaders }: Pick<Asked, 'rawHeaders'>, without: Re
 export const hasBody = ({ headers }: Pick<Asked, 'headers'>): boolean =>
   (headers['content-length'] ?? '0') !== '0' || headers['transfer-encoding'] !== undefined;
 
-/** The body of a request: bytes where it is small, else a stream of them. */
+/**
+ * The body of a request: bytes where it is small, else a stream of them. What is not read of it is dropped when its reader
+ * leaves: the next request of the same connection stands behind it.
+ */
 export async function bodyOf(request: IncomingMessage): Promise<Body> {
   if (!hasBody(request)) return null;
   const length = request.headers['content-length'];
   const stream = (async function* () {
-    for await (const chunk of request) yield new Uint8Array(chunk as Buffer);
+    try {
+      for await (const chunk of request.iterator({ destroyOnReturn: false })) yield new Uint8Array(chunk as Buffer);
+    } finally {
+      request.resume();
+    }
   })();
   if (length === undefined || !(Number(length) <= WHOLE_BYTES)) return stream;
   const chunks: Uint8Array[] = [];

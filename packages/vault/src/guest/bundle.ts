@@ -54,17 +54,18 @@ async function build(entry: string, platform: 'node' | 'neutral', around?: Aroun
 }
 
 /**
- * The script that every QuickJS vault runs first, the one that it loads when a worker touches what is in it, and the
+ * The script that every QuickJS vault runs first, those that it loads when a worker touches what is in them, and the
  * one that the vaults' threads run: as a script a thread takes a third of the time and the memory that it takes from
  * source.
  */
-export async function buildVmScripts(): Promise<{ guest: string; platform: string; thread: string }> {
-  const [guest, platform, thread] = await Promise.all([
+export async function buildVmScripts(): Promise<{ guest: string; platform: string; forms: string; thread: string }> {
+  const [guest, platform, forms, thread] = await Promise.all([
     build('./vm-entry.ts', 'neutral', { banner: `((${VM_OWN})=>{`, footer: `})(${VM_OWN})` }),
     build('./vm-platform.ts', 'neutral'),
+    build('./vm-forms.ts', 'neutral'),
     build('../drivers/quickjs/thread.ts', 'node', { banner: REQUIRE }),
   ]);
-  return { guest, platform, thread };
+  return { guest, platform, forms, thread };
 }
 
 /** Writes what runs inside lxc and process vaults to `file`, whole or not at all. */

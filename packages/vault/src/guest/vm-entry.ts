@@ -10,7 +10,16 @@ import { createGuest } from './guest.ts';
 import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
 import { LOADED, type Loaded, type VmBridge, type VmControl } from './vm-control.ts';
-import { createTimers, giveRandom, lazily, VmAbortController, VmAbortSignal, withoutClock } from './vm-globals.ts';
+import {
+  createTimers,
+  FORMS,
+  giveRandom,
+  lazily,
+  PLATFORM,
+  VmAbortController,
+  VmAbortSignal,
+  withoutClock,
+} from './vm-globals.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
 interface HostBridge {
@@ -22,8 +31,9 @@ interface HostBridge {
   random(bytes: number): ArrayBuffer;
   encode(text: string): ArrayBuffer;
   decode(bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number): string;
-  /** Runs `vm-platform.ts`. */
-  platform(): void;
+  find(bytes: ArrayBuffer, what: ArrayBuffer, most: number): ArrayBuffer;
+  /** Runs `vm-platform.ts`, or, with 1, `vm-forms.ts`. */
+  platform(forms?: number): void;
 }
 
 const scope = globalThis as any;
@@ -42,18 +52,30 @@ for (const [name, value] of Object.entries({ AbortController: VmAbortController,
   scope[name] = value;
 }
 // What few workers touch is loaded when one does: it then takes its room and its millisecond there alone.
-const powers: PlatformPowers = { encode: host.encode, decode: host.decode };
-const platform = (): Platform => {
-  if (powers.platform) return powers.platform;
+const powers: PlatformPowers = {
+  encode: host.encode,
+  decode: host.decode,
+  find: host.find,
+  forms: () => {
+    platform();
+    if (!powers.made_forms) loadPart(1);
+    return powers.made_forms!;
+  },
+};
+const loadPart = (part: number) => {
   scope.__platform = powers;
   try {
-    host.platform();
+    host.platform(part);
   } finally {
     delete scope.__platform;
   }
+};
+const platform = (): Platform => {
+  if (!powers.platform) loadPart(0);
   return powers.platform!;
 };
-lazily(scope, platform);
+lazily(scope, PLATFORM, platform);
+lazily(scope, FORMS, powers.forms);
 
 const channels = new Map<number, PortTransport>();
 const channel = (number: number): PortTransport => {

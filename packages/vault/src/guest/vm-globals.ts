@@ -200,8 +200,8 @@ export function giveRandom(scope: any): (draw: (bytes: number) => ArrayBuffer) =
   };
 }
 
-/** What `load` makes when one of it is first touched. */
-const LAZY = [
+/** What is loaded together when one of it is first touched. */
+export const PLATFORM = [
   'Headers',
   'ReadableStream',
   'Request',
@@ -215,9 +215,16 @@ const LAZY = [
   'structuredClone',
 ] as const;
 
+/** The same of forms. */
+export const FORMS = ['Blob', 'File', 'FormData'] as const;
+
 /** Defines globals that are loaded, all together, when one of them is first touched. */
-export function lazily(scope: any, load: () => Record<(typeof LAZY)[number], unknown>): void {
-  for (const name of LAZY) {
+export function lazily<Name extends string>(
+  scope: any,
+  names: readonly Name[],
+  load: () => Record<Name, unknown>,
+): void {
+  for (const name of names) {
     const define = (value: unknown) =>
       Object.defineProperty(scope, name, { value, writable: true, configurable: true, enumerable: false });
     Object.defineProperty(scope, name, {

@@ -8,6 +8,7 @@ import { ReadableStream } from './platform/streams.ts';
 import { TransformStream, WritableStream } from './platform/streams-writable.ts';
 import { textCoders } from './platform/text.ts';
 import { URL, URLSearchParams } from './platform/url.ts';
+import type { Forms } from './vm-forms.ts';
 
 /** What of it is quicker, or safer, outside of the VM. */
 export interface PlatformPowers {
@@ -15,8 +16,13 @@ export interface PlatformPowers {
   encode(text: string): ArrayBuffer;
   /** `encoding` is utf-8 or utf-16le. Throws when `fatal` is 1 and the bytes are not that. */
   decode(bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number): string;
+  /** Where `what` stands in `bytes`, each behind the one before; the first `most`, as 32-bit numbers. */
+  find(bytes: ArrayBuffer, what: ArrayBuffer, most: number): ArrayBuffer;
   /** What is made. */
   platform?: Platform;
+  /** Blob, File and FormData, loaded when one is needed; `made_forms`: once they are. */
+  forms(): Forms;
+  made_forms?: Forms;
 }
 
 export interface Platform {

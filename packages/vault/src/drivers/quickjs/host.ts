@@ -52,7 +52,7 @@ function doomVault(id: string): void {
   );
 }
 
-const [wasm, { guest, platform, thread }] = await Promise.all([
+const [wasm, { thread, ...scripts }] = await Promise.all([
   readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'))).then((bytes) =>
     WebAssembly.compile(lean(bytes)),
   ),
@@ -62,7 +62,7 @@ const [wasm, { guest, platform, thread }] = await Promise.all([
 const threads = new Threads({
   script: thread,
   wasm,
-  images: await makeImages(wasm, guest, platform),
+  images: await makeImages(wasm, scripts),
   heard(thread, message) {
     if (message.op === 'gone') {
       forget(message.id);

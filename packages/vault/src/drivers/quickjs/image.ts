@@ -5,12 +5,23 @@
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
 import { ANSWER_BYTES, STACK_BYTES } from './limits.ts';
+import type { Scripts } from './messages.ts';
 
 /** What the thread calls in the guest (`guest/vm-entry.ts`). */
 export const ENTRIES = ['load', 'deliver', 'open', 'closed', 'fire', 'stray'] as const;
 export type Entry = (typeof ENTRIES)[number];
 /** What the guest calls in the thread. */
-export const HOST_FUNCTIONS = ['post', 'shut', 'arm', 'disarm', 'random', 'encode', 'decode', 'platform'] as const;
+export const HOST_FUNCTIONS = [
+  'post',
+  'shut',
+  'arm',
+  'disarm',
+  'random',
+  'encode',
+  'decode',
+  'find',
+  'platform',
+] as const;
 export type HostFunction = (typeof HOST_FUNCTIONS)[number];
 
 export interface VmImage {
@@ -24,8 +35,9 @@ export interface VmImage {
   context: number;
   /** Tokens of the guest's functions. */
   entries: Record<Entry, number>;
-  /** Bytecode of what is loaded when a worker first touches it (`guest/vm-platform.ts`). */
+  /** Bytecode of what is loaded when a worker first touches it (`guest/vm-platform.ts`, `vm-forms.ts`). */
   platform: Uint8Array;
+  forms: Uint8Array;
 }
 
 /** Compared piece by piece; the size of a page, so that untouched memory stays untouched. */
@@ -40,11 +52,12 @@ export interface VmImages {
   web: VmImage;
 }
 
-/** Compiles both scripts, and runs the first; for the second image the other too. */
-export async function makeImages(wasm: WebAssembly.Module, guest: string, platform: string): Promise<VmImages> {
+/** Compiles the guest's scripts, and runs the first; for the second image the platform too. */
+export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, 'thread'>): Promise<VmImages> {
   const compiler = await QuickJS.create({ wasm });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
-  const scripts = { guest: compile(guest, 'guest.js'), platform: compile(platform, 'platform.js') };
+  const guest = compile(from.guest, 'guest.js');
+  const [platform, forms] = [compile(from.platform, 'platform.js'), compile(from.forms, 'forms.js')];
   compiler.dispose();
   const options: QuickJSOptions = {
     wasm,
@@ -60,12 +73,12 @@ export async function makeImages(wasm: WebAssembly.Module, guest: string, platfo
       host,
       name,
       vm.newFunction(name, () => {
-        if (name === 'platform') vm.evalBytecode(scripts.platform).dispose();
+        if (name === 'platform') vm.evalBytecode(platform).dispose();
         return vm.undefined;
       }),
     );
   vm.setProp(vm.global, '__host', host);
-  vm.evalBytecode(scripts.guest).dispose();
+  vm.evalBytecode(guest).dispose();
   vm.executePendingJobs();
   const bridge = vm.global.getProp('__vm');
   const handles = ENTRIES.map((name): [Entry, JSValueHandle] => [name, bridge.getProp(name)]);
@@ -73,9 +86,8 @@ export async function makeImages(wasm: WebAssembly.Module, guest: string, platfo
     handles.map(([name, handle]) => [name, vm.exportHandle(handle)]),
   ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
-  const kept = shared(scripts.platform.length);
-  kept.set(scripts.platform);
-  const take = async () => ({ ...(await pagesOf(vm, options)), entries, platform: kept });
+  const kept = { platform: copied(platform), forms: copied(forms) };
+  const take = async () => ({ ...(await pagesOf(vm, options)), entries, ...kept });
   const bare = await take();
   // To touch one of it loads all of it.
   vm.evalCode('void Response').dispose();
@@ -83,7 +95,7 @@ export async function makeImages(wasm: WebAssembly.Module, guest: string, platfo
 }
 
 /** What of its memory differs from that of a VM that nothing has run in. */
-async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'platform'>> {
+async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'platform' | 'forms'>> {
   vm.runGC();
   const { memory, stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context } = vm.snapshot();
   const empty = { memory: new Uint8Array(0), stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context };
@@ -143,3 +155,8 @@ export function isFull(vm: QuickJS, bytes: number): boolean {
 
 const memoryOf = (vm: QuickJS) => new Uint8Array(vm._getMemory().buffer);
 const shared = (bytes: number) => new Uint8Array(new SharedArrayBuffer(bytes));
+function copied(bytes: Uint8Array): Uint8Array {
+  const copy = shared(bytes.length);
+  copy.set(bytes);
+  return copy;
+}

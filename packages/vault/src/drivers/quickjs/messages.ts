@@ -82,6 +82,7 @@ export interface ThreadData {
 export interface Scripts {
   guest: string;
   platform: string;
+  forms: string;
   thread: string;
 }
 

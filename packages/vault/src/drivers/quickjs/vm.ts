@@ -10,7 +10,7 @@ import type { Inside, Outside } from '../../guest/guest.ts';
 import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import { LOADED, type VmControl } from '../../guest/vm-control.ts';
-import { decoded } from './decoded.ts';
+import { decoded, found } from './decoded.ts';
 import {
   ENTRIES,
   type Entry,
@@ -142,7 +142,8 @@ export class Vm {
       encode: (text) => this.#lend(vm.newArrayBuffer(new TextEncoder().encode(text!.toString()))),
       decode: (bytes, encoding, fatal, keep_bom) =>
         this.#lend(vm.newString(decoded(bytes!, encoding!, fatal!.toNumber() === 1, keep_bom!.toNumber() === 1))),
-      platform: () => vm.evalBytecode(image.platform).dispose(),
+      find: (bytes, what, most) => this.#lend(vm.newArrayBuffer(found(bytes!, what!, most!.toNumber()))),
+      platform: (part) => vm.evalBytecode(part!.toNumber() === 1 ? image.forms : image.platform).dispose(),
     };
     for (const name of HOST_FUNCTIONS)
       vm.registerHostCallback(name, (...args) => {

@@ -1,114 +1,25 @@
 /**
  * Headers, Request and Response (Fetch standard), for handlers of the shape `fetch(request)` and for what `fetch` brings.
- * Bodies are text, bytes, or whatever can be iterated for them; there are no forms of files and no streams of WHATWG's.
+ * Bodies are text, bytes, forms, or whatever can be iterated for them; there are no streams of WHATWG's. What forms and
+ * their files need is loaded when one is read or made (`vm-forms.ts`).
  */
 import type { Answer, FlatHeaders } from '@hauki/protocol';
 import type { FetchedBody } from '../context.ts';
 import type { PlatformPowers } from '../vm-platform.ts';
+import type { Blob } from './blob.ts';
+import type { FormData } from './form-data.ts';
+import { Headers, NAME } from './headers.ts';
+import { FORM } from './limits.ts';
 import { ReadableStream } from './streams.ts';
 import { bufferOf, viewOf } from './text.ts';
 import { URL, URLSearchParams } from './url.ts';
 
-let powers: PlatformPowers;
+export { Headers };
+
+let powers: Pick<PlatformPowers, 'encode' | 'decode' | 'forms' | 'made_forms'>;
 /** Called once, before anything else here. */
-export function useText(given: PlatformPowers): void {
+export function useText(given: typeof powers): void {
   powers = given;
-}
-
-const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-const nameOf = (given: unknown): string => {
-  const name = String(given);
-  if (!NAME.test(name)) throw new TypeError(`Headers: ${JSON.stringify(name)} is an invalid header name.`);
-  return name.toLowerCase();
-};
-const valueFrom = (given: unknown): string => {
-  const value = String(given).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, '');
-  if (/[\r\n\u0100-\uffff]/.test(value) || value.includes('\0'))
-    throw new TypeError(`Headers: ${JSON.stringify(value)} is an invalid header value.`);
-  return value;
-};
-
-export class Headers {
-  readonly #all = new Map<string, string[]>();
-
-  constructor(init?: unknown) {
-    if (init === undefined || init === null) return;
-    if (init instanceof Headers) {
-      for (const [key, values] of init.#all) this.#all.set(key, [...values]);
-      return;
-    }
-    if (typeof init !== 'object') throw new TypeError('Headers are made of an object or of pairs');
-    const pairs = Symbol.iterator in init ? [...(init as Iterable<Iterable<unknown>>)] : Object.entries(init);
-    for (const pair of pairs) {
-      const both = [...pair];
-      if (both.length !== 2) throw new TypeError('Each header pair must be a name/value tuple');
-      this.append(both[0], both[1]);
-    }
-  }
-
-  /** Of headers that came in: whoever read them has checked and folded them. */
-  static arrived(flat: FlatHeaders): Headers {
-    const headers = new Headers();
-    for (let i = 0; i + 1 < flat.length; i += 2) {
-      const before = headers.#all.get(flat[i]!);
-      if (before) before.push(flat[i + 1]!);
-      else headers.#all.set(flat[i]!, [flat[i + 1]!]);
-    }
-    return headers;
-  }
-
-  /** Names and values in turn, as they travel. */
-  static flat(headers: Headers): FlatHeaders {
-    const flat: FlatHeaders = [];
-    for (const [name, values] of headers.#all) for (const value of values) flat.push(name, value);
-    return flat;
-  }
-
-  /** Gives a message the type that its body has by itself. */
-  static typed(headers: Headers, type: string): void {
-    if (!headers.#all.has('content-type')) headers.#all.set('content-type', [type]);
-  }
-
-  append(name: unknown, value: unknown): void {
-    const key = nameOf(name);
-    const before = this.#all.get(key);
-    if (before) before.push(valueFrom(value));
-    else this.#all.set(key, [valueFrom(value)]);
-  }
-  delete(name: unknown): void {
-    this.#all.delete(nameOf(name));
-  }
-  get(name: unknown): string | null {
-    return this.#all.get(nameOf(name))?.join(', ') ?? null;
-  }
-  getSetCookie(): string[] {
-    return [...(this.#all.get('set-cookie') ?? [])];
-  }
-  has(name: unknown): boolean {
-    return this.#all.has(nameOf(name));
-  }
-  set(name: unknown, value: unknown): void {
-    this.#all.set(nameOf(name), [valueFrom(value)]);
-  }
-  forEach(run: (value: string, name: string, headers: Headers) => void, self?: unknown): void {
-    for (const [name, value] of this) run.call(self, value, name, this);
-  }
-  *entries(): Generator<[string, string], void> {
-    for (const name of [...this.#all.keys()].sort()) {
-      const values = this.#all.get(name) ?? [];
-      if (name === 'set-cookie') for (const value of values) yield [name, value];
-      else yield [name, values.join(', ')];
-    }
-  }
-  *keys(): Generator<string, void> {
-    for (const [name] of this.entries()) yield name;
-  }
-  *values(): Generator<string, void> {
-    for (const [, value] of this.entries()) yield value;
-  }
-  [Symbol.iterator](): Generator<[string, string], void> {
-    return this.entries();
-  }
 }
 
 type Source = string | Uint8Array | AsyncIterable<unknown>;
@@ -150,6 +61,8 @@ function bodyOf(given: unknown): { body: Body; type?: string } | undefined {
   if (given instanceof URLSearchParams)
     return { body: new Body(given.toString()), type: 'application/x-www-form-urlencoded;charset=UTF-8' };
   if (given instanceof ArrayBuffer || ArrayBuffer.isView(given)) return { body: new Body(viewOf(given).slice()) };
+  const form = powers.made_forms?.body(given);
+  if (form) return { body: new Body(form.bytes), type: form.type };
   if (
     typeof given === 'object' &&
     (Symbol.asyncIterator in given || (Symbol.iterator in given && !(given instanceof String)))
@@ -198,21 +111,37 @@ class Message {
   async arrayBuffer(): Promise<ArrayBuffer> {
     return bufferOf(await this.bytes());
   }
-  async formData(): Promise<URLSearchParams> {
-    if (!/^application\/x-www-form-urlencoded/i.test(this.headers.get('content-type') ?? ''))
-      throw new TypeError('Only a form of type application/x-www-form-urlencoded can be read here');
-    return new URLSearchParams(await this.text());
+  async blob(): Promise<Blob> {
+    return powers.forms().blob(await this.bytes(), this.headers.get('content-type') ?? '');
+  }
+  async formData(): Promise<FormData> {
+    const { reader } = powers.forms();
+    const read = reader(this.headers.get('content-type') ?? '');
+    const whole = await this.#whole(FORM.bytes);
+    return read(typeof whole === 'string' ? new Uint8Array(powers.encode(whole)) : whole);
   }
 
-  async #whole(): Promise<string | Uint8Array> {
+  /** `most`: of a form, of which more than one copy has to fit into memory. */
+  async #whole(most = Number.POSITIVE_INFINITY): Promise<string | Uint8Array> {
     if (this.#used) throw new TypeError('Body is unusable: Body has already been read');
     if (!this.#body) return '';
     this.#used = true;
     const { source } = this.#body;
-    if (typeof source === 'string' || source instanceof Uint8Array) return source;
+    const bound = (size: number) => {
+      if (size > most) throw new TypeError(`A form has at most ${most} bytes here; larger ones are read from body`);
+    };
+    if (typeof source === 'string' || source instanceof Uint8Array) {
+      bound(source.length);
+      return source;
+    }
     const pieces: Uint8Array[] = [];
-    for await (const piece of this.#body) pieces.push(piece);
-    const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+    let size = 0;
+    for await (const piece of this.#body) {
+      size += piece.length;
+      bound(size);
+      pieces.push(piece);
+    }
+    const whole = new Uint8Array(size);
     let at = 0;
     for (const piece of pieces) {
       whole.set(piece, at);

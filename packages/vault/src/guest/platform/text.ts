@@ -53,7 +53,7 @@ function unfinished(bytes: Uint8Array, encoding: string): number {
   return 0;
 }
 
-export function textCoders(powers: PlatformPowers) {
+export function textCoders(powers: Pick<PlatformPowers, 'encode' | 'decode'>) {
   class TextEncoder {
     get encoding(): string {
       return 'utf-8';
