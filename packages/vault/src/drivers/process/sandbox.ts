@@ -114,6 +114,8 @@ export class Sandbox implements Vault {
     const { cgroups, sandbox, guest_file, files_dir, trial } = this.#powers;
     const { memory_mib, cpu, volume, runtime } = this.#spec;
     this.#limits = cgroups?.limits(memory_mib, cpu) ?? [];
+    // First of all: by its claim the reaper of a killed agent knows what to look for.
+    if (sandbox && IS_ROOT) this.#claim = claimIds(this.#name);
     const folders = cgroups?.create(this.#name, this.#limits) ?? [];
     const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
     const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'pipe', 'pipe', listener, 'pipe'];
@@ -122,7 +124,6 @@ export class Sandbox implements Vault {
     const env: Record<string, string> = {};
     let cwd = '/';
     if (sandbox) {
-      if (IS_ROOT) this.#claim = claimIds(this.#name);
       const { rootfs, filter_file, init } = sandbox;
       command = sandboxed({
         name: this.#name,
