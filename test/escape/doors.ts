@@ -1,4 +1,7 @@
-/** Attempts at the doors that are open: effects, tickets, frames, names in the API, the heartbeat. */
+/**
+ * Attempts at the doors that are open: effects, tickets, frames, names in the API, the heartbeat. Over 400 lines, because
+ * it is a list: each attempt stands beside its control.
+ */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, symlinkSync, writeFileSync } from 'node:fs';

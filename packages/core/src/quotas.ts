@@ -78,20 +78,16 @@ export class Quotas {
       .filter((one) => one.quota !== undefined);
     for (const { token, quota } of limited) {
       const used = this.used(token);
-      const check = (what: string, limit: number | null, used: number, asked: number, wait_ms?: number) => {
+      const check = (what: string, limit: number | null, used: number, asked: number, wait?: () => number) => {
         if (limit === null || used + asked <= limit) return;
         const fields = { what: `${what} of the token ${token}`, limit, used, asked };
-        throw new QuotaExceeded(wait_ms === undefined ? fields : { ...fields, wait_ms });
+        throw new QuotaExceeded(wait ? { ...fields, wait_ms: wait() } : fields);
       };
       check('vaults at once', quota!.vaults, used.vaults, 1);
       check('MiB of memory together', quota!.memory_mib, used.memory_mib, memory_mib);
       const { clones_per_minute } = quota!;
       if (counts && clones_per_minute !== null)
-        check(
-          'clones in a minute',
-          clones_per_minute,
-          used.clones_last_minute,
-          1,
+        check('clones in a minute', clones_per_minute, used.clones_last_minute, 1, () =>
           this.#wait(token, clones_per_minute),
         );
     }

@@ -115,20 +115,11 @@ export const QuotaExceeded = /* @__PURE__ */ define<{
   asked: number;
   /** When there is room again by itself; left out where something must end first. */
   wait_ms?: number;
-}>(
-  'QuotaExceeded',
-  -32034,
-  429,
-  true,
-  ({ what, limit, used, asked, wait_ms }) =>
-    `The token's quota does not allow this: of ${limit} ${what} ${used} are taken, and ${asked} more would be ${used + asked - limit} too many. ${
-      wait_ms === undefined
-        ? asked > limit
-          ? 'Ask for less'
-          : 'End some of its workers (hauki ps, hauki kill)'
-        : `Try again in ${Math.ceil(wait_ms / 1_000)} s`
-    }, or use a token with a larger quota (hauki token create)`,
-);
+}>('QuotaExceeded', -32034, 429, true, ({ what, limit, used, asked, wait_ms }) => {
+  let advice = asked > limit ? 'Ask for less' : 'End some of its workers (hauki ps, hauki kill)';
+  if (wait_ms !== undefined) advice = `Try again in ${Math.ceil(wait_ms / 1_000)} s`;
+  return `The token's quota does not allow this: of ${limit} ${what} ${used} are taken, and ${asked} more would be ${used + asked - limit} too many. ${advice}, or use a token with a larger quota (hauki token create)`;
+});
 export const WorkerPaused = /* @__PURE__ */ define<{ worker: string; since: string }>(
   'WorkerPaused',
   -32035,

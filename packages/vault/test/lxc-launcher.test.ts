@@ -35,9 +35,13 @@ suite('a process forked ahead', { skip }, () => {
     const files_dir = join(folder, 'waits');
     const options = JSON.stringify({ lxc_dir: folder, files_dir });
     const agent = spawn(process.execPath, [fileURLToPath(new URL('./lxc/launching.ts', import.meta.url)), options]);
-    await until(() => waiting(files_dir).some((pid) => socketsOf(pid).length === 1));
-    const [pid] = waiting(files_dir);
-    const [socket] = socketsOf(pid!);
+    let pid: number | undefined;
+    let socket: ReturnType<typeof listening>[number] | undefined;
+    await until(() => {
+      [pid] = waiting(files_dir);
+      [socket] = pid === undefined ? [] : socketsOf(pid);
+      return socket !== undefined;
+    });
     // It waits with a socket that nobody accepts on yet.
     const caller = connect(socket!.port, '127.0.0.1');
     await once(caller, 'connect');
@@ -78,8 +82,12 @@ suite('a process forked ahead', { skip }, () => {
     const files_dir = join(folder, 'ended');
     const launcher = new Launcher(folder, files_dir);
     launcher.soon('127.0.0.1');
-    await until(() => waiting(files_dir).length === 1);
-    const [pid] = waiting(files_dir);
+    // While one command is replaced by the next it has none to be known by: a second look may not find it.
+    let pid: number | undefined;
+    await until(() => {
+      [pid] = waiting(files_dir);
+      return pid !== undefined;
+    });
     process.kill(pid!, 'SIGKILL');
     // This process has heard of it when nothing stands for it any more.
     await until(() => !existsSync(`/proc/${pid}`));

@@ -1,6 +1,7 @@
 /**
  * What code in a quickjs vault tries, and what becomes of it. Where something must not happen, the same code is first
- * run without the protection, to show that it would.
+ * run without the protection, to show that it would. Over 400 lines, because the attempts are lists that share one lab
+ * and one neighbour, who must be well after each.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';

@@ -22,16 +22,13 @@ import {
 } from './vm-globals.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
-interface HostBridge {
+interface HostBridge extends Pick<PlatformPowers, 'encode' | 'decode' | 'find'> {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
   shut(channel: number): void;
   arm(id: number, delay_ms: number): void;
   disarm(id: number): void;
   /** Entropy; throws without the grant. */
   random(bytes: number): ArrayBuffer;
-  encode(text: string): ArrayBuffer;
-  decode(bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number): string;
-  find(bytes: ArrayBuffer, what: ArrayBuffer, most: number): ArrayBuffer;
   /** Runs `vm-platform.ts`, or, with 1, `vm-forms.ts`. */
   platform(forms?: number): void;
 }

@@ -6,6 +6,7 @@ import { Blob, File, own, useBlobs } from './platform/blob.ts';
 import { FormData } from './platform/form-data.ts';
 import { FORM } from './platform/limits.ts';
 import { boundaryOf, readMultipart, writeMultipart } from './platform/multipart.ts';
+import { bufferOf } from './platform/text.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
 export interface Forms {
@@ -39,7 +40,7 @@ export function makeForms(powers: PlatformPowers, { ReadableStream, URLSearchPar
         );
       return (bytes) => {
         const form = new FormData();
-        const text = powers.decode(bytes.slice().buffer as ArrayBuffer, 'utf-8', 0, 1);
+        const text = powers.decode(bufferOf(bytes), 'utf-8', 0, 1);
         if (text.split('&', FORM.parts + 1).length > FORM.parts)
           throw new TypeError(`The form cannot be read: it has more than ${FORM.parts} parts`);
         for (const [name, value] of new URLSearchParams(text)) form.append(name, value);

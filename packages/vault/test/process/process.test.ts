@@ -249,29 +249,35 @@ suite('the agent', { skip }, () => {
     rmSync(data_dir, { recursive: true });
   });
 
-  test('killed with -9 when it has just made cgroups leaves none, also where it never starts again', async (t) => {
-    if (process.getuid?.() !== 0) return t.skip('only root makes cgroups');
-    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-process-'));
-    const node_id = `pm${process.pid}`;
-    const script = join(data_dir, 'agent.ts');
-    const from = (file: string) => JSON.stringify(import.meta.resolve(`../../src/drivers/${file}`));
-    writeFileSync(
-      script,
-      `import { existsSync } from 'node:fs';
-       import { Cgroups } from ${from('lxc/cgroups.ts')};
-       import { createProcessDriver } from ${from('process/process.ts')};
-       const driver = createProcessDriver(${JSON.stringify({ node_id, data_dir, guest_file: GUEST_FILE })});
-       const { create } = Cgroups.prototype;
-       Cgroups.prototype.create = function (...given) {
-         const folders = create.apply(this, given);
-         process.kill(process.pid, folders.length > 0 && folders.every(existsSync) ? 'SIGKILL' : 'SIGTERM');
-       };
-       await driver.start({ id: 'v', owner: 'o', listen_host: '127.0.0.1', memory_mib: 96 });`,
-    );
-    const child = spawn(process.execPath, [script], { stdio: ['ignore', 'inherit', 'inherit'] });
-    const [, signal] = await once(child, 'exit');
-    assert.equal(signal, 'SIGKILL');
-    await until('nothing is left', () => traces(`${node_id}.`).length === 0);
-    rmSync(data_dir, { recursive: true });
-  });
+  for (const [what, mine] of [
+    ['to try whether it can', '.trial-'],
+    ['for a vault', '.v'],
+  ])
+    test(`killed with -9 when it has just made cgroups ${what} leaves none, also where it never starts again`, async (t) => {
+      if (process.getuid?.() !== 0) return t.skip('only root makes cgroups');
+      const data_dir = mkdtempSync(join(tmpdir(), 'hauki-process-'));
+      const node_id = `pm${process.pid}`;
+      const script = join(data_dir, 'agent.ts');
+      const from = (file: string) => JSON.stringify(import.meta.resolve(`../../src/drivers/${file}`));
+      writeFileSync(
+        script,
+        `import { existsSync } from 'node:fs';
+         import { Cgroups } from ${from('lxc/cgroups.ts')};
+         import { createProcessDriver } from ${from('process/process.ts')};
+         const { create } = Cgroups.prototype;
+         Cgroups.prototype.create = function (name, limits) {
+           const folders = create.call(this, name, limits);
+           const made = folders.length > 0 && folders.every(existsSync);
+           if (name.includes(${JSON.stringify(`.${node_id}${mine}`)})) process.kill(process.pid, made ? 'SIGKILL' : 'SIGTERM');
+           return folders;
+         };
+         const driver = createProcessDriver(${JSON.stringify({ node_id, data_dir, guest_file: GUEST_FILE })});
+         await driver.start({ id: 'v', owner: 'o', listen_host: '127.0.0.1', memory_mib: 96 });`,
+      );
+      const child = spawn(process.execPath, [script], { stdio: ['ignore', 'inherit', 'inherit'] });
+      const [, signal] = await once(child, 'exit');
+      assert.equal(signal, 'SIGKILL');
+      await until('nothing is left', () => traces(`${node_id}.`).length === 0);
+      rmSync(data_dir, { recursive: true });
+    });
 });

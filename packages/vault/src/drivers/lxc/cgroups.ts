@@ -8,13 +8,13 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileLater } from 'node:fs/promises';
 import { join } from 'node:path';
+import { read } from '../files.ts';
 import {
+  cgroupsIn,
   enableBelow,
   type Hierarchy,
   isThere,
   type Layout,
-  list,
-  read,
   readHierarchies,
   removeTree,
   thisMachine,
@@ -105,11 +105,12 @@ export class Cgroups {
         v2: [['cpu.max', `${quota_us} ${CPU_PERIOD_US}`]],
       },
     };
+    const withheld = this.#hierarchies.filter(({ version }) => version === 2).flatMap(enableBelow);
     return Object.entries(wanted).flatMap(([controller, files]) => {
       const hierarchy = this.#carrying(controller);
       if (!hierarchy)
         throw new Error(`this machine has no cgroup controller "${controller}", so nothing would be limited`);
-      if (hierarchy.version === 2 && enableBelow(hierarchy).includes(controller))
+      if (hierarchy.version === 2 && withheld.includes(controller))
         throw new Error(
           `"${controller}" cannot be limited below ${hierarchy.bases[0]}: this is not the agent's to do, or processes stand in that cgroup itself, as in a container; cgroup v2 wants them moved to one below it first`,
         );
@@ -194,7 +195,7 @@ export class Cgroups {
   containers(prefix: string): string[] {
     const found = new Set<string>();
     for (const base of this.#bases()) {
-      for (const name of list(base)) {
+      for (const name of cgroupsIn(base)) {
         const kind = this.#kinds.find((begin) => name.startsWith(begin + prefix));
         if (kind !== undefined) found.add(name.slice(kind.length));
       }
@@ -287,7 +288,8 @@ function procs(dir: string): number[] {
   return (read(join(dir, 'cgroup.procs')) ?? '').split('\n').filter(Boolean).map(Number);
 }
 
-function sigkill(pid: number): void {
+/** Ends a process that is somebody else's; one that has ended is let be. */
+export function sigkill(pid: number): void {
   try {
     if (pid > 1 && pid !== process.pid) process.kill(pid, 'SIGKILL');
   } catch {

@@ -17,11 +17,11 @@ import { BadInput, VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
+import { read } from '../files.ts';
 import type { Cgroups, Limit } from './cgroups.ts';
 import { type AppArmor, renderConfig, type Trial } from './config.ts';
 import { confinement, executes } from './confinement.ts';
 import { explainExit } from './exit.ts';
-import { read } from './hierarchies.ts';
 import { type Claim, claimIds } from './idmap.ts';
 import { type Ahead, configIn, type Launcher, listen, logIn, portOf, startLxc } from './launcher.ts';
 import {

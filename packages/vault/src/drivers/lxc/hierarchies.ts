@@ -2,8 +2,10 @@
  * Where this machine has each controller of cgroups, and what its kernel can, as the kernel itself tells it. Apart from
  * `cgroups.ts`, which asks only for what is said here.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { read } from '../files.ts';
+import { ownerLives, ownName } from '../owner.ts';
 
 export interface Hierarchy {
   /** Empty for the unified (v2) hierarchy. */
@@ -71,6 +73,9 @@ function cgroupsOf(text: string): Map<string, [string, string[], string]> {
 /** What not every kernel has: swap may be left out or switched off, and v2 tells the most memory only since 5.19. */
 const SOME_HAVE = ['memory.memsw.limit_in_bytes', 'memory.swap.max', 'memory.peak'];
 
+/** How cgroups are named that are made to look. */
+const LOOK = 'hauki.look.';
+
 /** Whether this kernel has the file. v2 has it in children only: where no child has the controller yet, one is made to look. */
 export function isThere(hierarchy: Hierarchy, file: string): boolean {
   if (!SOME_HAVE.includes(file)) return true;
@@ -78,10 +83,12 @@ export function isThere(hierarchy: Hierarchy, file: string): boolean {
   if (known !== undefined) return known;
   const { bases, version, files } = hierarchy;
   const among = (folders: string[]) => folders.some((folder) => existsSync(join(folder, file)));
-  let found = bases.some((base) => among([base, ...list(base).map((name) => join(base, name))]));
+  let found = bases.some((base) => among([base, ...cgroupsIn(base).map((name) => join(base, name))]));
   if (!found && version === 2) {
     enableBelow(hierarchy);
-    const trial = join(bases[0]!, `hauki.look.${process.pid}.${Math.random().toString(36).slice(2)}`);
+    for (const name of cgroupsIn(bases[0]!))
+      if (name.startsWith(LOOK) && ownerLives(name) === false) removeTree(join(bases[0]!, name));
+    const trial = join(bases[0]!, `${LOOK}${ownName()}`);
     try {
       mkdirSync(trial);
       found = among([trial]);
@@ -100,6 +107,7 @@ const NEEDED = ['memory', 'pids', 'cpu'];
 
 /** On v2 a controller is there for the cgroups below only where it is said so. Gives those for which it may not be said. */
 export function enableBelow({ bases, controllers }: Hierarchy): string[] {
+  if (!NEEDED.some((name) => controllers.includes(name))) return [];
   const file = join(bases[0]!, 'cgroup.subtree_control');
   const missing = () => {
     const on = (read(file) ?? '').split(/\s+/);
@@ -123,7 +131,7 @@ export function removeTree(dir: string): boolean {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
   }
   // Busy: either a process is still dying, or something made cgroups below.
-  for (const entry of list(dir, true)) removeTree(join(dir, entry));
+  for (const entry of cgroupsIn(dir)) removeTree(join(dir, entry));
   try {
     rmdirSync(dir);
     return true;
@@ -132,21 +140,13 @@ export function removeTree(dir: string): boolean {
   }
 }
 
-export function list(dir: string, folders_only = true): string[] {
+/** The names of the cgroups in a folder. */
+export function cgroupsIn(dir: string): string[] {
   try {
     return readdirSync(dir, { withFileTypes: true })
-      .filter((entry) => !folders_only || entry.isDirectory())
+      .filter((entry) => entry.isDirectory())
       .map((entry) => entry.name);
   } catch {
     return [];
-  }
-}
-
-/** The text of a file; undefined where it cannot be read. */
-export function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
   }
 }

@@ -7,8 +7,9 @@
  * other, so a range never has two owners.
  */
 import { randomInt } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { list } from '../files.ts';
 import { ownerLives, ownName } from '../owner.ts';
 import { IDMAP_BASE, IDMAP_SIZE, IDMAP_SLOTS, RUN_DIR } from './limits.ts';
 
@@ -45,7 +46,7 @@ export function claimIds(container: string, dir = join(RUN_DIR, 'idmap')): Claim
 
 /** All claims of containers whose name begins so, and whether their owners live. */
 export function listClaims(prefix: string, dir = join(RUN_DIR, 'idmap')): Held[] {
-  return names(dir).flatMap((name) => {
+  return list(dir).flatMap((name) => {
     const alive = ownerLives(name);
     if (alive === undefined) return [];
     const file = join(dir, name);
@@ -67,21 +68,13 @@ export function dropClaim(held: Held): void {
 
 function othersHold(dir: string, slot: number, mine: string): boolean {
   let held = false;
-  for (const name of names(dir)) {
+  for (const name of list(dir)) {
     if (name === mine || !name.startsWith(`${slot}.`)) continue;
     const alive = ownerLives(name);
     if (alive) held = true;
     else if (alive === false) remove(join(dir, name));
   }
   return held;
-}
-
-function names(dir: string): string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
-  }
 }
 
 function remove(path: string): void {

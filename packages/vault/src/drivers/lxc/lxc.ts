@@ -6,11 +6,12 @@
  * the handed-in listening socket would be a way into the host's network (see `seccomp.policy`). Names of containers
  * carry the node's id, so that agents on one machine never touch each other's.
  */
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
 import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
+import { list } from '../files.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
 import { type Container, labelsDir, startContainer } from './container.ts';
@@ -286,13 +287,5 @@ class LxcDriver implements Driver {
     const views = await Promise.allSettled(this.#views);
     await Promise.all(views.map((one) => one.status === 'fulfilled' && one.value.close()));
     await this.#reaper?.dismiss();
-  }
-}
-
-function list(dir: string): string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
   }
 }

@@ -3,7 +3,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
-import { read } from './hierarchies.ts';
+import { read } from '../files.ts';
 
 /** What can be told without starting anything: a reason why not, or nothing. */
 export function obstacle(): string | undefined {

@@ -8,9 +8,10 @@
  * it; vaults that were started have copies of the mount. What was done half is done again by whoever comes next.
  */
 import { execFile } from 'node:child_process';
-import { mkdirSync, readdirSync, rmdirSync } from 'node:fs';
+import { mkdirSync, rmdirSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
+import { list } from '../files.ts';
 import { ownerLives, ownName } from '../owner.ts';
 import { RUN_DIR } from './limits.ts';
 
@@ -71,13 +72,5 @@ async function letGo(path: string): Promise<void> {
     }
     // Lazily: a vault that is dying may hold it for a moment more. Somebody else may have been faster.
     await promisify(execFile)('/bin/umount', ['-l', path], { timeout: MOUNT_TIMEOUT_MS }).catch(() => {});
-  }
-}
-
-function list(dir: string): string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
   }
 }

@@ -3,9 +3,9 @@
  * cgroups themselves. A process that was starting when its agent died may make a cgroup after it was looked for: so it is
  * looked for both again and again until there is neither.
  */
-import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Cgroups } from './cgroups.ts';
+import { list, read } from '../files.ts';
+import { type Cgroups, sigkill } from './cgroups.ts';
 import { END_POLL_MS, END_TIMEOUT_MS } from './limits.ts';
 
 /** What starts containers: only a process that has one of these as an argument too is taken for a container's. */
@@ -33,32 +33,11 @@ export async function endContainers(names: Iterable<string>, cgroups?: Cgroups):
 /** Living processes that start one of the containers or watch it, by its name, which is an argument of theirs. */
 function processesNamed(names: ReadonlyMap<string, unknown>): Map<string, number[]> {
   const found = new Map<string, number[]>();
-  for (const pid of pidsOf('/proc')) {
-    let args: string[];
-    try {
-      args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-    } catch {
-      continue;
-    }
+  for (const pid of list('/proc').map(Number).filter(Number.isInteger)) {
+    const args = read(`/proc/${pid}/cmdline`)?.split('\0') ?? [];
     const name = args.find((arg) => names.has(arg));
     if (!STARTERS.some((starter) => args.includes(starter))) continue;
     if (name !== undefined) found.set(name, [...(found.get(name) ?? []), pid]);
   }
   return found;
-}
-
-function pidsOf(dir: string): number[] {
-  try {
-    return readdirSync(dir).map(Number).filter(Number.isInteger);
-  } catch {
-    return [];
-  }
-}
-
-function sigkill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // Gone already.
-  }
 }

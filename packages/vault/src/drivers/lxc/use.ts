@@ -1,6 +1,6 @@
 /** What a vault has used, in the kernel's words of either version of cgroups, and what is kept of it after its end. */
 import { join } from 'node:path';
-import { read } from './hierarchies.ts';
+import { read } from '../files.ts';
 
 /** CPU time, from v1's nanoseconds or v2's statistics, and memory; undefined without the latter. */
 export function useOf(nanoseconds: string | undefined, statistics: string | undefined, memory: string | undefined) {

@@ -1,6 +1,6 @@
 /** What the kernel tells of a vault's process, and what is still in its pipes. */
 import type { ChildProcess } from 'node:child_process';
-import { readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { readlinkSync, writeFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { STATUS_FD } from './command.ts';
@@ -55,13 +55,5 @@ export function endGroup(leader: number): void {
     process.kill(-leader, 'SIGKILL');
   } catch {
     // Nothing is left of it.
-  }
-}
-
-export function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
   }
 }

@@ -4,14 +4,15 @@
  * there is no bubblewrap (or a trial shows that it does not work) only the permission model is left: then the driver's
  * level is `none`, it says that it is for trusted code, and nothing chooses it by itself.
  */
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol';
 import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
+import { list } from '../files.ts';
 import { Cgroups } from '../lxc/cgroups.ts';
-import { dropClaim, listClaims } from '../lxc/idmap.ts';
+import { type Claim, claimIds, dropClaim, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
 import { type Reaper, startReaper } from '../lxc/reaper.ts';
 import { stageRuntime, sweepStage } from '../lxc/staging.ts';
@@ -72,7 +73,9 @@ class ProcessDriver implements Driver {
   readonly #vaults = new Map<string, Promise<Sandbox>>();
   /** Why there is no sandbox, once it is known. */
   #unsandboxed: string | undefined;
-  #cgroups: Cgroups | undefined;
+  readonly #cgroups = new Cgroups([KIND]);
+  /** Whether they can be made and limited here, once that was tried. */
+  #limiting: boolean | undefined;
   readonly #sandboxes = new Map<Runtime, Promise<NonNullable<Powers['sandbox']>>>();
   readonly #gates: Gates;
   #reaper: Reaper | undefined;
@@ -88,7 +91,6 @@ class ProcessDriver implements Driver {
     // A dot is in neither kind of id, so no node's prefix begins another's; lxc's begin with "hauki.".
     this.#prefix = `hauki-p.${options.node_id}.`;
     this.#unsandboxed = options.without_sandbox ? 'it was asked to do without' : obstacle();
-    this.#cgroups = writableCgroups(`${this.#prefix}trial-${process.pid}`);
   }
 
   get level(): IsolationLevel {
@@ -107,7 +109,7 @@ class ProcessDriver implements Driver {
       try {
         await this.#trial();
         const notes = ['bubblewrap', `trial ${Math.round(performance.now() - began)} ms`];
-        if (!this.#cgroups) notes.push('no cgroup can be written: memory is watched by the agent, CPU is not limited');
+        if (!this.#limiting) notes.push('no cgroup can be written: memory is watched by the agent, CPU is not limited');
         const no_python = await pythonObstacle(this.#options.python);
         if (no_python !== undefined) notes.push(`no Python: ${no_python}`);
         const runtimes: Runtime[] = no_python === undefined ? ['node', 'python'] : ['node'];
@@ -198,6 +200,7 @@ class ProcessDriver implements Driver {
           ...{ prefix: this.#prefix, lxc_dir: this.#files_dir, files_dir: this.#files_dir },
           ...{ stage_dir: this.#stage_dir, kind: KIND },
         });
+      this.#limiting ??= canLimit(this.#cgroups, `${this.#prefix}trial-${process.pid}`);
       const staging = this.#sandboxes.get(runtime) ?? this.#stage(runtime);
       this.#sandboxes.set(runtime, staging);
       sandbox = await staging.catch((error: unknown) => {
@@ -208,7 +211,7 @@ class ProcessDriver implements Driver {
     }
     return startSandbox(`${this.#prefix}${spec.id}`, spec, {
       // Without bubblewrap there is no joining of cgroups before the guest runs, and no claim to protect.
-      cgroups: sandbox && this.#cgroups,
+      cgroups: sandbox && this.#limiting ? this.#cgroups : undefined,
       sandbox,
       guest_file,
       gates: this.#gates,
@@ -242,7 +245,7 @@ class ProcessDriver implements Driver {
     const kept = new Set(claims.filter((claim) => claim.alive).map((claim) => claim.container));
     for (const id of this.#vaults.keys()) kept.add(`${this.#prefix}${id}`);
     const dead = new Set(claims.filter((claim) => !claim.alive).map((claim) => claim.container));
-    for (const name of this.#cgroups?.containers(this.#prefix) ?? []) if (!kept.has(name)) dead.add(name);
+    for (const name of this.#cgroups.containers(this.#prefix)) if (!kept.has(name)) dead.add(name);
     for (const id of list(this.#files_dir)) {
       const name = `${this.#prefix}${id}`;
       if (VAULT_ID.test(id) && !kept.has(name)) dead.add(name);
@@ -265,32 +268,24 @@ class ProcessDriver implements Driver {
   }
 }
 
-/** The cgroups of this machine, if they can be made and limited here; what cannot be told by looking is tried. */
-function writableCgroups(trial_name: string): Cgroups | undefined {
-  if (process.platform !== 'linux') return undefined;
+/** Whether this machine's cgroups can be made and limited; what cannot be told by looking is tried. */
+function canLimit(cgroups: Cgroups, trial_name: string): boolean {
+  let claim: Claim | undefined;
   try {
-    const cgroups = new Cgroups([KIND]);
-    try {
-      const limits = cgroups.limits(PROBE_MEMORY_MIB);
-      cgroups.create(trial_name, limits);
-      return cgroups.mismatches(trial_name, limits).length === 0 ? cgroups : undefined;
-    } finally {
-      cgroups.remove(trial_name);
-    }
+    const limits = cgroups.limits(PROBE_MEMORY_MIB);
+    // As every vault's: whoever clears after a killed agent knows by its claim what to look for.
+    if (IS_ROOT) claim = claimIds(trial_name);
+    cgroups.create(trial_name, limits);
+    return cgroups.mismatches(trial_name, limits).length === 0;
   } catch {
-    return undefined;
+    return false;
+  } finally {
+    cgroups.remove(trial_name);
+    claim?.release();
   }
 }
 
 /** Where an ordinary user's vaults have their root staged. */
 function userStage(): string {
   return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'hauki', 'runtime');
-}
-
-function list(dir: string): string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
-  }
 }

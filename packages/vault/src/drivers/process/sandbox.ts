@@ -16,6 +16,7 @@ import { VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
+import { read } from '../files.ts';
 import type { Cgroups, Limit } from '../lxc/cgroups.ts';
 import { type Claim, claimIds } from '../lxc/idmap.ts';
 import { LogTail } from '../lxc/log-tail.ts';
@@ -23,7 +24,7 @@ import { ownerOf } from '../owner.ts';
 import { cpuTime_ms } from '../proc-stat.ts';
 import { containedPython, SECCOMP_FD, STATUS_FD, sandboxed, type Trial, unsandboxed } from './command.ts';
 import { explainExit } from './exit.ts';
-import { drained, endGroup, executes, firstToGo, read, shares, stream } from './inspect.ts';
+import { drained, endGroup, executes, firstToGo, shares, stream } from './inspect.ts';
 import { END_TIMEOUT_MS, MEMORY_MIB_MIN, POLL_MS, START_TIMEOUT_MS, WATCH_EVERY_MS } from './limits.ts';
 
 export interface Powers {
@@ -159,8 +160,10 @@ export class Sandbox implements Vault {
       this.#tail.follow(child.stderr as Readable);
       if (server) this.control = streamTransport(child.stdio[4] as Duplex);
       if (sandbox) this.#hearStatus(stream(child, STATUS_FD));
-      else this.#identify(child.pid);
-      if (!sandbox) firstToGo(child.pid);
+      else {
+        this.#identify(child.pid);
+        firstToGo(child.pid);
+      }
     } finally {
       if (filter !== undefined) closeSync(filter);
     }

@@ -1,11 +1,10 @@
 /** Blob and File (File API): bytes that never change, so that parts of them share them. */
+import type { PlatformPowers } from '../vm-platform.ts';
 import type { ReadableStream } from './streams.ts';
-import { bufferOf, viewOf } from './text.ts';
+import { bufferOf, joined, viewOf } from './text.ts';
 
 /** What both need of the platform; given once. */
-export interface BlobPowers {
-  encode(text: string): ArrayBuffer;
-  decode(bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number): string;
+export interface BlobPowers extends Pick<PlatformPowers, 'encode' | 'decode'> {
   ReadableStream: typeof ReadableStream;
 }
 let powers: BlobPowers;
@@ -29,7 +28,7 @@ class Own {
 /** For what was read: a file's bytes are those of the form that it came in. */
 export const own = (bytes: Uint8Array): Iterable<unknown> => new Own(bytes) as unknown as Iterable<unknown>;
 
-function joined(parts: unknown, endings: unknown): Uint8Array {
+function bytesIn(parts: unknown, endings: unknown): Uint8Array {
   if (parts instanceof Own) return parts.bytes;
   if (parts === undefined) return new Uint8Array(0);
   if (typeof parts !== 'object' || parts === null || !(Symbol.iterator in parts))
@@ -40,13 +39,7 @@ function joined(parts: unknown, endings: unknown): Uint8Array {
     const text = String(part);
     return new Uint8Array(powers.encode(endings === 'native' ? text.replace(/\r\n?/g, '\n') : text));
   });
-  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    whole.set(piece, at);
-    at += piece.length;
-  }
-  return whole;
+  return joined(pieces);
 }
 
 /** Where a slice begins or ends: from the end where it is negative. */
@@ -61,7 +54,7 @@ export class Blob {
   readonly type: string;
 
   constructor(parts?: Iterable<unknown>, { type, endings }: { type?: unknown; endings?: unknown } = {}) {
-    this.#bytes = joined(parts, endings);
+    this.#bytes = bytesIn(parts, endings);
     this.type = typeOf(type);
   }
 

@@ -11,7 +11,7 @@ import type { FormData } from './form-data.ts';
 import { Headers, NAME } from './headers.ts';
 import { FORM } from './limits.ts';
 import { ReadableStream } from './streams.ts';
-import { bufferOf, viewOf } from './text.ts';
+import { bufferOf, joined, viewOf } from './text.ts';
 import { URL, URLSearchParams } from './url.ts';
 
 export { Headers };
@@ -141,13 +141,7 @@ class Message {
       bound(size);
       pieces.push(piece);
     }
-    const whole = new Uint8Array(size);
-    let at = 0;
-    for (const piece of pieces) {
-      whole.set(piece, at);
-      at += piece.length;
-    }
-    return whole;
+    return joined(pieces);
   }
 
   /** The body for a copy of this. */

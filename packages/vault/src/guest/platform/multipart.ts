@@ -5,17 +5,13 @@
  * What always holds: a form is read whole or refused with a TypeError that says what is wrong with it; parts, and the head
  * of each, are bounded; the bytes of files are those of the form, not copies.
  */
+import type { PlatformPowers } from '../vm-platform.ts';
 import { Blob, File, own } from './blob.ts';
 import { FormData } from './form-data.ts';
 import { FORM } from './limits.ts';
 import { bufferOf } from './text.ts';
 
-export interface MultipartPowers {
-  encode(text: string): ArrayBuffer;
-  decode(bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number): string;
-  /** Where `what` stands in `bytes`, each behind the one before; the first `most`, as 32-bit numbers. */
-  find(bytes: ArrayBuffer, what: ArrayBuffer, most: number): ArrayBuffer;
-}
+export type MultipartPowers = Pick<PlatformPowers, 'encode' | 'decode' | 'find'>;
 
 const [CR, LF, DASH] = [13, 10, 45];
 

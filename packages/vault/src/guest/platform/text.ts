@@ -22,6 +22,17 @@ export function bufferOf(source: ArrayBuffer | ArrayBufferView): ArrayBuffer {
   return (whole ? view.buffer : view.slice().buffer) as ArrayBuffer;
 }
 
+/** Pieces as one. */
+export function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
+}
+
 /** How many bytes at the end of `bytes` begin a character that is not whole yet. */
 function unfinished(bytes: Uint8Array, encoding: string): number {
   const { length } = bytes;
