@@ -94,7 +94,5 @@ process.on('message', (message: Down) => {
   else threads.send(home.thread, message);
 });
 process.on('disconnect', () => process.exit(0));
-// It may have gone before anybody listened for it.
-if (!process.connected) process.exit(0);
 setInterval(() => threads.watch(), WATCH_EVERY_MS);
 process.send!({ op: 'ready' });
