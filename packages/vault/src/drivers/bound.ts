@@ -1,7 +1,11 @@
 /** How a process is started that shall not outlive the one that starts it. */
+import { existsSync } from 'node:fs';
 
 const SETPRIV = '/usr/bin/setpriv';
 const IF_BORN = '[ "$PPID" = "$0" ] && exec "$@"';
+
+/** Whether this machine has what it takes. */
+export const canBind = (): boolean => process.platform === 'linux' && existsSync(SETPRIV);
 
 /**
  * What goes before a command that shall die with `parent`, which starts it. A parent that died before its

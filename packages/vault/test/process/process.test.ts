@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { killedAt } from '../../../../test/support/last-moment.ts';
 import { lives, traces, until } from '../../../../test/support/mesh.ts';
 import { alive, GUEST_FILE, type Guest } from '../lxc/harness.ts';
 import { type Bench, bench, skip } from './harness.ts';
@@ -246,6 +247,33 @@ suite('the agent', { skip }, () => {
     await until('nothing is left', () => traces(`${node_id}.`).length === 0);
     assert.equal(await b.driver.sweep(), 0);
     await b.driver.close();
+    rmSync(data_dir, { recursive: true });
+  });
+
+  test('killed with -9 leaves no guest that spins, also where there is no bubblewrap', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-process-'));
+    const node_id = `ps${process.pid}`;
+    await killedAt(
+      data_dir,
+      {
+        '{ createProcessDriver }': import.meta.resolve('../../src/drivers/process/process.ts'),
+        '{ converse }': import.meta.resolve('../lxc/harness.ts'),
+      },
+      `const options = ${JSON.stringify({ node_id, data_dir, guest_file: GUEST_FILE, without_sandbox: true })};
+       const vault = await createProcessDriver(options).start({ id: 'v', owner: 'o', listen_host: '127.0.0.1', memory_mib: 96 });
+       const { ask } = converse(vault);
+       await ask('1');
+       fs.writeFileSync(options.data_dir + '/pid', String(vault.pid));
+       vault.control.send('(() => { fs.writeFileSync("spins", ""); for (;;); })()');
+       while (!fs.existsSync(options.data_dir + '/process/v/tmp/spins')) await fsp.access('/');
+       die();`,
+    );
+    const pid = Number(readFileSync(join(data_dir, 'pid'), 'utf8'));
+    try {
+      await until('it has ended with its agent', () => !alive(pid));
+    } finally {
+      if (alive(pid)) process.kill(pid, 'SIGKILL');
+    }
     rmSync(data_dir, { recursive: true });
   });
 

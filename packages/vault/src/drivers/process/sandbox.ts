@@ -16,6 +16,7 @@ import { VaultFailed } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import type { Gate, Gates } from '../../gates/gates.ts';
+import { boundTo, canBind } from '../bound.ts';
 import { read } from '../files.ts';
 import type { Cgroups, Limit } from '../lxc/cgroups.ts';
 import { type Claim, claimIds } from '../lxc/idmap.ts';
@@ -147,6 +148,8 @@ export class Sandbox implements Vault {
       if (volume) env.HOME = volume.path;
       const shape = { name: this.#name, memory_mib, guest: guest_file, folder: cwd, volume: volume?.path };
       command = runtime === 'python' ? containedPython(this.#name) : unsandboxed(shape);
+      // One that computes does not notice that its channel has ended.
+      if (canBind()) command.unshift(...boundTo(process.pid));
     }
     try {
       // What holds no processes back may leave some: they end with its group.
