@@ -115,6 +115,12 @@ export class Store {
     return found;
   }
 
+  /** The last version with this digest. */
+  async base(module: string, digest: string): Promise<{ version: number; source: string } | undefined> {
+    const version = (await this.versions(module)).findLast((one) => one.digest === digest)?.version;
+    return version === undefined ? undefined : { version, source: await this.source(module, version) };
+  }
+
   async source(module: string, version: number): Promise<string> {
     return (await this.#meshfs.resolve(pointerOf(module, version))).content;
   }
