@@ -162,7 +162,10 @@ for (const driver of DRIVERS)
       assert.equal(await text('op/'), 'ab');
       await assert.rejects(
         kernel.door.evolve({ target_module: 'op', base_digest: first.digest, edits: [{ find: 'ab', replace: '' }] }),
-        (error) => isError(error, EditRefused) && error.fields.running === digest,
+        (error) =>
+          isError(error, EditRefused) &&
+          error.fields.running === digest &&
+          /-.*"aa".*\n\+.*"ab"/.test(error.fields.diff ?? ''),
       );
       await assert.rejects(
         kernel.door.evolve({ target_module: 'op', base_digest: digest, edits: [{ find: 'e', replace: '' }] }),

@@ -28,6 +28,8 @@ export interface Staged {
 /** Throws EvolveRejected, stage `size`. */
 export function checkSource(source: unknown, module: string): string {
   const bytes = typeof source === 'string' && source.trim() !== '' ? Buffer.byteLength(source) : 0;
+  if (bytes > 0 && !(source as string).isWellFormed())
+    throw new EvolveRejected({ module, stage: 'parse', why: 'it holds half of a surrogate pair, which no text has' });
   if (bytes > 0 && bytes <= LIMITS.source_bytes) return source as string;
   const why = bytes === 0 ? 'it is empty' : `it has ${bytes} bytes, and may have ${LIMITS.source_bytes}`;
   throw new EvolveRejected({ module, stage: 'size', why });

@@ -95,7 +95,7 @@ export async function keepPresent(store: Store, { main, record }: Module): Promi
   if (!main?.has_state || !main.open || record.live.length !== 1) return;
   const state = await dehydrate(main);
   const pointer = await store.keepState(record.module, main.version, state);
-  await store.keepRecord({ ...record, state: { pointer, from: main.version } });
+  await store.keepPresent(record.module, { pointer, from: main.version });
 }
 
 /** What serves when a version comes in with a weight. */

@@ -188,7 +188,7 @@ export class Kernel {
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
       const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
       const running = main && (await this.#store.source(name, main.version));
-      const found = await this.#sourceOf(request, running);
+      const found = await this.#sourceOf(name, request, running);
       const source = checkSource(found.source, name);
       // Edits leave the language as it is.
       const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
@@ -203,11 +203,11 @@ export class Kernel {
       const facts = { module: name, version, digest, language, driver, memory_mib, grants: granted };
       const staged = await stage(this.#host, { ...facts, source, trials: kept, dry: dry_run });
       const { instance, report } = staged;
-      const diff = running === undefined ? '' : diffOf(name, running, source);
+      const shown = dry_run || request.edits;
       const answer: Evolved = {
         ...answerOf({ ...facts, report }, alias ?? record.alias, drivers),
         dry_run,
-        ...(dry_run || request.edits ? { diff } : {}),
+        ...(shown ? { diff: running === undefined ? '' : diffOf(name, running, source) } : {}),
       };
       if (dry_run) {
         await instance.end('it was a dry run');
@@ -375,11 +375,17 @@ export class Kernel {
     return this.#store.facts(record.module, main!.version);
   }
 
-  async #sourceOf(request: EvolveRequest, running: string | undefined) {
+  async #sourceOf(name: string, request: EvolveRequest, running: string | undefined) {
     const { content, pointer, edits } = request;
     if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
       throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
-    if (edits !== undefined) return { source: operate(running, request.base_digest, edits) };
+    if (edits !== undefined) {
+      const { base_digest } = request;
+      const stale = running !== undefined && base_digest !== undefined && base_digest !== digestOf(running);
+      return {
+        source: operate(running, base_digest, edits, stale ? await this.#store.base(name, base_digest) : undefined),
+      };
+    }
     if (content !== undefined) return { source: content };
     const kept = await this.meshfs.resolve(pointer!);
     return { source: kept.content, language: WORKER_LANGUAGES.find((one) => one === kept.language) };

@@ -9,11 +9,11 @@ import {
   type NodeInfo,
   Overloaded,
   prefixOf,
-  StorageFailed,
   type VersionFacts,
 } from '@hauki/protocol';
 import { keepPresent, resume } from './handover.ts';
 import type { Instance } from './instance.ts';
+import { damaged } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
 import { aliasesMeet } from './names.ts';
@@ -152,7 +152,7 @@ export class Modules {
     const { store, host } = this.#powers;
     const source = await store.source(facts.module, facts.version);
     if (digestOf(source) !== facts.digest)
-      throw new StorageFailed({ what: `version ${facts.version} of ${facts.module}: its source was changed` });
+      throw damaged(`Version ${facts.version} of ${facts.module}`, 'its source was changed');
     return host.start({ ...facts, source, load_timeout_ms: KERNEL_LIMITS.start_ms });
   }
 

@@ -113,7 +113,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
         tags,
         summary: 'What differs between two versions',
         params: Name,
-        querystring: Type.Object({ from: Type.Integer({ minimum: 1 }), to: Type.Integer({ minimum: 1 }) }),
+        querystring: Type.Object({ from: Type.Integer({ minimum: 1 }), to: Type.Integer({ minimum: 1 }) }, strict),
       },
     },
     async (request) => {
@@ -194,7 +194,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
       schema: {
         tags,
         summary: 'The journal: who changed what into what, chained by digests',
-        querystring: Type.Object({ module: Type.Optional(Type.String({ maxLength: 48 })) }),
+        querystring: Type.Object({ module: Type.Optional(Type.String({ maxLength: 48 })) }, strict),
       },
     },
     async (request) => {
