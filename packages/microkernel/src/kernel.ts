@@ -93,7 +93,8 @@ export class Kernel {
   /** Opens a kernel over its data folder and starts what it ran before. */
   static async open(options: KernelOptions): Promise<Kernel> {
     const { data_dir, id, log, dial, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
-    const backplane = await openEmbedded(join(data_dir, 'store'));
+    const remembered_changes = KERNEL_LIMITS.remembered_changes;
+    const backplane = await openEmbedded(join(data_dir, 'store'), { remembered_changes });
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
