@@ -55,6 +55,13 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     assert.ok(await serves('late_main/', 'late')());
   });
 
+  it('takes a file for what it is under any name', async () => {
+    const main = file('typed.ts', `const n: number = 1; export default { fetch: () => new Response(String(n)) };`);
+    await evolve(main, '--name', 'other_name');
+    assert.ok(await serves('other_name/', '1')());
+    await assert.rejects(evolve(main, '--name', 'other_name.py'), /its name says python, not typescript/);
+  });
+
   it('evolves at each save, of the file and of what it imports, and waits for a file that is not there yet', async () => {
     const main = join(folder, 'watched/watched_main.ts');
     mkdirSync(join(main, '..'));

@@ -25,7 +25,9 @@ export interface Staged {
   report: Report;
 }
 
-/** Throws EvolveRejected, stage `size`. */
+const HOOKS = 'dehydrate() and hydrate(state, from_version) go together: a module has both as functions, or neither';
+
+/** Throws EvolveRejected, stage `size`, or `parse` for what is no text. */
 export function checkSource(source: unknown, module: string): string {
   const bytes = typeof source === 'string' && source.trim() !== '' ? Buffer.byteLength(source) : 0;
   if (bytes > 0 && !(source as string).isWellFormed())
@@ -72,7 +74,9 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
     const first = await host.start(spec);
     started.push(first);
     next('routes');
-    const { routes } = first.description;
+    const { routes, state } = first.description;
+    // With one of them a state would be lost in silence.
+    if (state === 'half') throw new SourceRejected({ stage: 'exports', reason: HOOKS, log_tail: '' });
     if (routes.length === 0) throw new Error('it has no routes');
     if (trials.length === 0) {
       next('');

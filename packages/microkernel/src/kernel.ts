@@ -241,7 +241,10 @@ export class Kernel {
   /** Lets an earlier version serve again, with the state from before it was left. Rejects as `evolve` does. */
   async rollback(name: string, wanted: number | undefined, by: string): Promise<Evolved> {
     const module = this.#modules.known(name);
-    return module.exclusive(() => this.#goBack(module, wanted, 'rollback', by, null));
+    return module.exclusive(() => {
+      checkPin(module);
+      return this.#goBack(module, wanted, 'rollback', by, null);
+    });
   }
 
   async #goBack(module: Module, wanted: number | undefined, deed: Deed, by: string, note: string | null) {
@@ -272,6 +275,7 @@ export class Kernel {
   async weigh(name: string, weights: Record<string, number>, by: string): Promise<ModuleView> {
     const module = this.#modules.known(name);
     return module.exclusive(async () => {
+      checkPin(module);
       const live = Object.entries(weights).map(([version, weight]) => ({ version: Number(version), weight }));
       const sum = live.reduce((all, { weight }) => all + weight, 0);
       if (live.length === 0 || live.length > KERNEL_LIMITS.live_versions || sum !== 100)
@@ -306,7 +310,7 @@ export class Kernel {
     });
   }
 
-  /** While a module is pinned no evolve changes it. */
+  /** While a module is pinned nobody changes it; a version that leaves its bounds is taken back all the same. */
   async pin(name: string, pinned: boolean, by: string): Promise<void> {
     const module = this.#modules.known(name);
     await module.exclusive(async () => {

@@ -118,6 +118,9 @@ export class Modules {
   make(name: string): Module {
     const known = this.#all.get(name);
     if (known) return known;
+    // Those that came to nothing, or were removed, take nobody's place.
+    if (this.#all.size >= KERNEL_LIMITS.modules)
+      for (const one of this.#all.values()) if (one.rests) this.#all.delete(one.name);
     if (this.#all.size >= KERNEL_LIMITS.modules)
       throw new Overloaded({ what: 'modules of this kernel', limit: KERNEL_LIMITS.modules });
     const { store, log, abort } = this.#powers;

@@ -1,10 +1,10 @@
 /** `hauki evolve`: a module from a file to a kernel, or by the core to several; once, or at each save. */
 import { readFileSync, statSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, extname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, type EvolveRequest, type RolloutRequest, type Trial } from '@hauki/mesh';
 import { bundleWithFiles } from '@hauki/mesh/bundle';
-import { ISOLATION_LEVELS } from '@hauki/protocol';
+import { ISOLATION_LEVELS, type Language } from '@hauki/protocol';
 import type { Command } from 'commander';
 import {
   askedToEnd,
@@ -53,6 +53,13 @@ const LOOK_MS = 100;
 const CLOCK_MS = 20;
 
 const ENDINGS = /\.(?:ts|mts|js|mjs|py)$/;
+const LANGUAGES: Record<string, Language | undefined> = {
+  '.ts': 'typescript',
+  '.mts': 'typescript',
+  '.js': 'javascript',
+  '.mjs': 'javascript',
+  '.py': 'python',
+};
 
 /** What only a bundle has in one: imports and exports from elsewhere, also without a name, also at run time. */
 const IMPORTS = [
@@ -64,6 +71,7 @@ const IMPORTS = [
 interface Source extends Pick<EvolveRequest, 'content' | 'language'> {
   /** The files that it is made of. */
   files: string[];
+  bundled: boolean;
 }
 
 /** What a file has in it. Throws BadInput. */
@@ -82,9 +90,10 @@ function textOf(file: string): string {
 /** A module's text: as it stands in the file, or bundled where it has imports. `sought`: told of what those may mean. */
 async function read(file: string, driver: string | undefined, sought: (file: string) => void): Promise<Source> {
   const source = textOf(file);
-  if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source))) return { content: source, files: [file] };
+  if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source)))
+    return { content: source, language: LANGUAGES[extname(file)], files: [file], bundled: false };
   const { source: content, language, files } = await bundleWithFiles(file, { driver, sought });
-  return { content, language, files };
+  return { content, language, files, bundled: true };
 }
 
 function request(file: string, flags: EvolveFlags): EvolveRequest {
@@ -183,9 +192,9 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     });
     files = [...given, ...source.files.filter(isOwn)];
     const wanted = request(file, flags);
-    // A bundle is JavaScript, whatever the file was: its name says no language then.
-    if (source.language) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
     const { content, language } = source;
+    // A bundle is JavaScript, whatever the file was: its name says no language then.
+    if (source.bundled) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
     const posted = { ...wanted, content: content!, ...(language ? { language } : {}) };
     const began = performance.now();
     if (!kernel) return rollOut({ ...posted, ...place }, flags);
