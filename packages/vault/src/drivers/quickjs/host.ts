@@ -65,7 +65,5 @@ process.on('message', (message: Order) => {
   else doomVault(message.id);
 });
 process.on('disconnect', () => process.exit(0));
-// It may have gone before anybody listened for it.
-if (!process.connected) process.exit(0);
 setInterval(() => threads.watch(), WATCH_EVERY_MS);
 process.send!({ op: 'ready' });
