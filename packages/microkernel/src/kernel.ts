@@ -187,7 +187,7 @@ export class Kernel {
       const { record } = module;
       if (!dry_run) checkPin(module);
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
-      const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
+      const main = await this.#store.main(record);
       const running = main && (await this.#store.source(name, main.version));
       const found = await this.#sourceOf(name, request, running);
       const source = checkSource(found.source, name);
@@ -373,11 +373,6 @@ export class Kernel {
     } catch (error) {
       this.#log(`version ${version} of ${module.name} could not be taken back: ${describe(error)}`);
     }
-  }
-
-  async #mainFacts(record: ModuleRecord): Promise<VersionFacts> {
-    const [main] = [...record.live].sort((a, b) => b.weight - a.weight);
-    return this.#store.facts(record.module, main!.version);
   }
 
   async #sourceOf(name: string, request: EvolveRequest, running: string | undefined) {
