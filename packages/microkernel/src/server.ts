@@ -6,7 +6,7 @@
  * and /docs needs a token, unless the kernel was started open, and then the caller must be on this machine; the token
  * that opens the kernel is not passed on to a module.
  */
-import { timingSafeEqual } from 'node:crypto';
+import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
@@ -19,6 +19,7 @@ import {
   Forbidden,
   InternalError,
   isError,
+  type KernelForCore,
   LIMITS,
   MeshError,
   ModuleUnknown,
@@ -83,9 +84,14 @@ export interface KernelServer {
   readonly server: Server;
   /** Listens on a port, or on a socket that was handed in. Gives the URL. */
   listen(where: { host: string; port: number } | { fd: number }): Promise<string>;
+  /** What the core asks of the kernel's own routes, in the name of one of its tokens. Never an evolve. */
+  own: KernelForCore['own'];
   close(): Promise<void>;
 }
 
+/** What the core may ask for by `own`. */
+const OWN =
+  /^\/api\/(?:status|history(?:\?module=[\w%.~-]+)?|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|diff\?from=\d+&to=\d+|rollback|weights|pin))$/;
 const LOOPBACK = /^(?:127\.\d+\.\d+\.\d+|::1|::ffff:127\.\d+\.\d+\.\d+)$/;
 /** Compares with a secret; the time it takes tells nothing but whether the other is as long. */
 function secret(right: string): (given: string) => boolean {
@@ -97,6 +103,9 @@ function secret(right: string): (given: string) => boolean {
 export async function createKernelServer(kernel: Kernel, options: ServerOptions): Promise<KernelServer> {
   const { log, open } = options;
   const isRight = secret(options.token);
+  /** Whoever asks by `own` is known by this, which never leaves the process. */
+  const inside = randomBytes(32).toString('base64url');
+  const isInside = secret(inside);
   const hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...(options.host_names ?? [])].map((h) => h.toLowerCase()));
 
   /** Whose token this is. Throws Unauthorised. */
@@ -128,6 +137,8 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const whoAsks = (request: Asked): string | Promise<string> => {
     checkOrigin(request);
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(request.headers.authorization ?? '')?.[1];
+    if (token !== undefined && isInside(token))
+      return decodeURIComponent(String((request as IncomingMessage).headers[BY]));
     if (token !== undefined && (isRight(token) || options.admit)) return bearer(token);
     if (anybody(request)) return 'anonymous';
     if (token !== undefined) return bearer(token);
@@ -274,6 +285,16 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const { port, address } = server.address() as { port: number; address: string };
       return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
     },
+    async own(method, path, body, by) {
+      if (!OWN.test(path)) throw new NoSuchMethod({ method: `${method} ${path.split('?')[0]}` });
+      const { statusCode, payload } = await app.inject({
+        method,
+        url: path,
+        headers: { host: 'localhost', authorization: `Bearer ${inside}`, [BY]: encodeURIComponent(by) },
+        ...(method === 'POST' ? { payload: (body ?? {}) as object } : {}),
+      });
+      return [statusCode, JSON.parse(payload)];
+    },
     async close() {
       ending.abort();
       endDirect();
@@ -283,6 +304,8 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   };
 }
 
+/** Whose name a question of the core's is asked in. */
+const BY = 'x-hauki-by';
 /** Headers that are the kernel's business alone. */
 const PREFIX = 'x-forwarded-prefix';
 const WITH_TOKEN = new Set([PREFIX]);

@@ -104,6 +104,18 @@ export class Kernels {
       .sort((a, b) => (a.kernel < b.kernel ? -1 : 1));
   }
 
+  /** What a kernel's own routes answer. Rejects with NoNodeFits where there is no such kernel. */
+  own(name: string, ...asked: Parameters<KernelForCore['own']>): Promise<[status: number, answer: unknown]> {
+    const { session } = this.#named(name);
+    return session.call('own', asked, { timeout_ms: LIMITS.evolve_ms }) as Promise<[number, unknown]>;
+  }
+
+  #named(name: string): RegisteredKernel {
+    const found = this.#kernels.get(name) ?? this.#kernels.get(`Microkernel-${name}`);
+    if (!found) throw new NoNodeFits({ wanted: { kernel: name }, have: [...this.#kernels.keys()] });
+    return found;
+  }
+
   /** Kernels that hold a module, those that serve it first. */
   holders(module: string): RegisteredKernel[] {
     const holding = (kernel: RegisteredKernel) => kernel.modules.find((one) => one.module === module);
