@@ -165,7 +165,7 @@ for (const driver of DRIVERS)
         (error) =>
           isError(error, EditRefused) &&
           error.fields.running === digest &&
-          /-.*"aa"[^]*\n\+.*"ab"/.test(error.fields.diff ?? ''),
+          /-.*"aa"[\s\S]*\n\+.*"ab"/.test(error.fields.diff ?? ''),
       );
       await assert.rejects(
         kernel.door.evolve({ target_module: 'op', base_digest: digest, edits: [{ find: 'e', replace: '' }] }),

@@ -93,7 +93,8 @@ export class Kernel {
   /** Opens a kernel over its data folder and starts what it ran before. */
   static async open(options: KernelOptions): Promise<Kernel> {
     const { data_dir, id, log, dial, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
-    const backplane = await openEmbedded(join(data_dir, 'store'));
+    const remembered_changes = KERNEL_LIMITS.remembered_changes;
+    const backplane = await openEmbedded(join(data_dir, 'store'), { remembered_changes });
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
@@ -186,7 +187,7 @@ export class Kernel {
       const { record } = module;
       if (!dry_run) checkPin(module);
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
-      const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
+      const main = await this.#store.main(record);
       const running = main && (await this.#store.source(name, main.version));
       const found = await this.#sourceOf(name, request, running);
       const source = checkSource(found.source, name);
@@ -372,11 +373,6 @@ export class Kernel {
     } catch (error) {
       this.#log(`version ${version} of ${module.name} could not be taken back: ${describe(error)}`);
     }
-  }
-
-  async #mainFacts(record: ModuleRecord): Promise<VersionFacts> {
-    const [main] = [...record.live].sort((a, b) => b.weight - a.weight);
-    return this.#store.facts(record.module, main!.version);
   }
 
   async #sourceOf(name: string, request: EvolveRequest, running: string | undefined) {

@@ -57,6 +57,8 @@ export const KERNEL_LIMITS = {
   times_kept: 1_024,
   /** Answers before a version is judged by its error rate or p99. */
   judged_after: 20,
+  /** Changes of each namespace of the store that are held in memory for watchers: a kernel's has none. */
+  remembered_changes: 64,
   /** What is kept of a guest's log in a report. */
   report_log_chars: 8 * 1024,
 } as const;

@@ -6,7 +6,7 @@
  * and /docs needs a token, unless the kernel was started open, and then the caller must be on this machine; the token
  * that opens the kernel is not passed on to a module.
  */
-import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
@@ -44,6 +44,7 @@ import {
   headersOf,
   leaving,
   offerFirst,
+  onceForHeaders,
   readDirectly,
   Strangers,
   type WebSocketCall,
@@ -56,6 +57,7 @@ import type { Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { blamedFor, type Module, VERSION_HEADER } from './module.ts';
+import { OwnRoutes } from './own-routes.ts';
 import { kernelRoutes } from './routes.ts';
 
 declare module 'fastify' {
@@ -89,9 +91,6 @@ export interface KernelServer {
   close(): Promise<void>;
 }
 
-/** What the core may ask for by `own`. */
-const OWN =
-  /^\/api\/(?:status|history(?:\?module=[\w%.~-]+)?|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|diff\?from=\d+&to=\d+|rollback|weights|pin))$/;
 const LOOPBACK = /^(?:127\.\d+\.\d+\.\d+|::1|::ffff:127\.\d+\.\d+\.\d+)$/;
 /** Compares with a secret; the time it takes tells nothing but whether the other is as long. */
 function secret(right: string): (given: string) => boolean {
@@ -103,9 +102,6 @@ function secret(right: string): (given: string) => boolean {
 export async function createKernelServer(kernel: Kernel, options: ServerOptions): Promise<KernelServer> {
   const { log, open } = options;
   const isRight = secret(options.token);
-  /** Whoever asks by `own` is known by this, which never leaves the process. */
-  const inside = randomBytes(32).toString('base64url');
-  const isInside = secret(inside);
   const hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...(options.host_names ?? [])].map((h) => h.toLowerCase()));
 
   /** Whose token this is. Throws Unauthorised. */
@@ -122,7 +118,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const anybody = (request: Asked) => open && LOOPBACK.test(request.socket.remoteAddress ?? '');
 
   /** Refuses requests that name another host, or come from a page of another origin. */
-  const checkOrigin = (request: Asked): void => {
+  const checkOrigin = onceForHeaders((request: Asked): true => {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     if (!hosts.has(named(request.headers.host ?? '')))
       throw new Forbidden({
@@ -131,15 +127,19 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     const { origin } = request.headers;
     if (origin !== undefined && !(URL.canParse(origin) && hosts.has(named(new URL(origin).host))))
       throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-  };
+    return true;
+  });
+  const tokenOf = onceForHeaders(({ headers }: Asked) => {
+    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(headers.authorization ?? '')?.[1];
+    return { token, right: token !== undefined && isRight(token) };
+  });
 
   /** Who asks. Throws Unauthorised or Forbidden. */
   const whoAsks = (request: Asked): string | Promise<string> => {
     checkOrigin(request);
-    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(request.headers.authorization ?? '')?.[1];
-    if (token !== undefined && isInside(token))
-      return decodeURIComponent(String((request as IncomingMessage).headers[BY]));
-    if (token !== undefined && (isRight(token) || options.admit)) return bearer(token);
+    const { token, right } = tokenOf(request);
+    if (right) return 'admin';
+    if (token !== undefined && options.admit) return bearer(token);
     if (anybody(request)) return 'anonymous';
     if (token !== undefined) return bearer(token);
     throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …"' });
@@ -172,6 +172,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     socket.on('error', () => socket.destroy());
     void upgrade(request, socket, head).catch(() => socket.destroy());
   });
+  const own_routes = new OwnRoutes();
   const ending = new AbortController();
   const strangers = new Strangers();
   /** A WebSocket of a module; whatever else is asked for is refused as an ordinary request is answered. */
@@ -187,8 +188,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const by_message = request.headers.authorization === undefined && !anybody(request);
       const strip = by_message || (await whoAsks(request)) !== 'anonymous';
       const served = requestOf(module, request, target, strip);
-      if (by_message) served.headers = offerFirst(served.headers);
-      served.headers.push('upgrade', 'websocket');
+      served.headers = [...(by_message ? offerFirst(served.headers) : served.headers), 'upgrade', 'websocket'];
       const admit: WebSocketCall['admit'] = async (client, first) =>
         void (await bearer(await strangers.token(client, () => first)));
       const call = async (messages: () => Body) => {
@@ -231,7 +231,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   });
   app.addHook('onRequest', async (request) => {
     const { config, url } = request.routeOptions;
-    if (url && !config.open) request.by = await whoAsks(request.raw);
+    if (url && !config.open) request.by = own_routes.by(request.headers) ?? (await whoAsks(request.raw));
   });
   await app.register(swagger, {
     openapi: {
@@ -285,16 +285,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const { port, address } = server.address() as { port: number; address: string };
       return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
     },
-    async own(method, path, body, by) {
-      if (!OWN.test(path)) throw new NoSuchMethod({ method: `${method} ${path.split('?')[0]}` });
-      const { statusCode, payload } = await app.inject({
-        method,
-        url: path,
-        headers: { host: 'localhost', authorization: `Bearer ${inside}`, [BY]: encodeURIComponent(by) },
-        ...(method === 'POST' ? { payload: (body ?? {}) as object } : {}),
-      });
-      return [statusCode, JSON.parse(payload)];
-    },
+    own: own_routes.asked(app),
     async close() {
       ending.abort();
       endDirect();
@@ -304,8 +295,6 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   };
 }
 
-/** Whose name a question of the core's is asked in. */
-const BY = 'x-hauki-by';
 /** Headers that are the kernel's business alone. */
 const PREFIX = 'x-forwarded-prefix';
 const WITH_TOKEN = new Set([PREFIX]);
@@ -317,6 +306,9 @@ function askedVersion({ headers }: Pick<Asked, 'headers'>): string | undefined {
   return typeof asked === 'string' ? asked : undefined;
 }
 
+/** What a module hears of a request's headers; to be added to by nobody. */
+const heard = onceForHeaders((_request: Asked) => ({ module: '', strip_token: false, headers: [] as FlatHeaders }));
+
 /** The request as the module sees it, but for its body. */
 function requestOf(
   module: Module,
@@ -324,8 +316,13 @@ function requestOf(
   { path, query }: { path: string; query: string },
   strip_token: boolean,
 ): { method: string; url: string; headers: FlatHeaders } {
-  const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
-  headers.push(PREFIX, prefixOf(module.name));
+  const last = heard(request);
+  if (last.module !== module.name || last.strip_token !== strip_token) {
+    const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
+    headers.push(PREFIX, prefixOf(module.name));
+    Object.assign(last, { module: module.name, strip_token, headers });
+  }
+  const { headers } = last;
   return { method: request.method ?? 'GET', url: `http://${request.headers.host}${path}${query}`, headers };
 }
 

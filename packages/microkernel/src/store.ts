@@ -123,6 +123,12 @@ export class Store {
     return found;
   }
 
+  /** The version that serves most, where any does. */
+  async main({ module, live }: ModuleRecord): Promise<VersionFacts | undefined> {
+    const [most] = live.toSorted((a, b) => b.weight - a.weight);
+    return most && this.facts(module, most.version);
+  }
+
   /** The last version with this digest. */
   async base(module: string, digest: string): Promise<{ version: number; source: string } | undefined> {
     const version = (await this.versions(module)).findLast((one) => one.digest === digest)?.version;
