@@ -182,4 +182,60 @@ describe('hauki evolve, by the core', { skip: missing('quickjs') }, () => {
     assert.match(dry, /would serve on/);
     assert.match(dry, /^\+.*other/m);
   });
+
+  it('shows and changes what the kernel that is named has, as its own port would', async () => {
+    const env = { ...process.env, HAUKI_URL: used.local.url, HAUKI_TOKEN: used.local.token };
+    const hauki = async (...args: string[]) =>
+      (await promisify(execFile)(process.execPath, [HAUKI, ...args, '--to', kernels.name(0)], { env })).stdout;
+    const main = file('asked.ts', `export default { fetch: () => new Response('one') };`);
+    await hauki('evolve', main);
+    file('asked.ts', `export default { fetch: () => new Response('two') };`);
+    await hauki('evolve', main);
+    assert.match(await hauki('modules'), /^asked +2 +serving/m);
+    assert.match(await hauki('rollback', 'asked'), /serves as version 1/);
+    assert.match(await hauki('weights', 'asked', '1=30', '2=70'), /version 2 {2}70 %/);
+    assert.match(await hauki('versions', 'asked', '1', '2'), /^\+.*two/m);
+    assert.match(await hauki('versions', 'asked', '1'), /'one'/);
+    await hauki('pin', 'asked');
+    await assert.rejects(hauki('evolve', main), /it is pinned/);
+    const entries = (await hauki('history', 'asked')).trim().split('\n').slice(1);
+    assert.deepEqual(
+      entries.map((line) => /asked +(\w+) .* admin /.exec(line)?.[1]),
+      ['evolve', 'evolve', 'rollback', 'weights', 'pin'],
+    );
+    const refused = async (code: number, why: RegExp, ...args: string[]) =>
+      assert.rejects(hauki(...args), (error: any) => {
+        assert.match(error.stderr, why);
+        assert.equal(error.code, code);
+        return true;
+      });
+    await refused(3, /There is no module nobody here\. There is: asked/, 'history', 'nobody');
+    await refused(3, /no version 9/, 'versions', 'asked', '9');
+  });
+
+  it('shows sources, and lets others serve, to those alone who may do everything', async () => {
+    const { token } = await used.mesh.tokens.create({
+      name: 'evolver',
+      scopes: ['evolve'],
+      targets: { nodes: [kernels.name(0).toLowerCase()] },
+    });
+    const ask = async (kernel: string, path: string, method = 'GET') => {
+      const url = `${used.local.url}/api/v2/kernels/${kernel}/${path}`;
+      return (await fetch(url, { method, headers: { authorization: `Bearer ${token}` } })).status;
+    };
+    const named = kernels.name(0);
+    assert.deepEqual([await ask(named, 'status'), await ask(named, 'history?module=asked')], [200, 200]);
+    assert.equal(await ask(kernels.name(1), 'status'), 403);
+    assert.deepEqual(
+      [await ask(named, 'modules/asked/versions/1'), await ask(named, 'modules/asked/rollback', 'POST')],
+      [403, 403],
+    );
+    const admin = { authorization: `Bearer ${used.local.token}`, 'content-type': 'application/json' };
+    const body = JSON.stringify({ target_module: 'x.js', content: 'export default { fetch: () => new Response() }' });
+    for (const path of ['modules/../evolve', 'modules/..%2fevolve/rollback', 'modules/%2e%2e/evolve', 'modules/x']) {
+      const url = `${used.local.url}/api/v2/kernels/${named}/${path}`;
+      const { status } = await fetch(url, { method: 'POST', headers: admin, body });
+      assert.ok([400, 404].includes(status), `${path}: ${status}`);
+    }
+  });
 });

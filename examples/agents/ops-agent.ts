@@ -16,16 +16,19 @@ const page = '<title>Ports</title><h1>Tides</h1><a href="/oulu">Oulu</a> <a href
 const [ANSWERS_MS, NEWS_MS] = [15_000, 60_000];
 
 const irc = new IRC.Client();
+// Many servers take nine characters at most.
+const nick = `scout${process.pid.toString(36).slice(-4)}`;
 const heard: string[] = [];
 irc.on(
   'privmsg',
   ({ target, message }: { target: string; message: string }) => target === '#ops' && heard.push(message),
 );
-irc.connect({ ...(host ? { host } : {}), port: Number(port), nick: `scout${process.pid}`, auto_reconnect: false });
+irc.connect({ ...(host ? { host } : {}), port: Number(port), nick, auto_reconnect: false });
 const { promise: joined, resolve: there, reject: never } = Promise.withResolvers<void>();
 irc.on('registered', () => irc.join('#ops'));
 irc.on('join', () => there());
-irc.on('close', () => never(new Error('the server has ended the connection')));
+irc.on('irc error', ({ reason }: { reason?: string }) => never(new Error(`${host}:${port} says: ${reason}`)));
+irc.on('close', () => never(new Error(`${host}:${port} does not answer, or has ended the connection`)));
 await joined;
 
 await using mesh = await connect();

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { BadInput, connectKernel, type Evolved, type KernelDoor } from '@hauki/mesh';
 import { defaultDataDir, kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import type { Common } from './context.ts';
+import { type Common, coreUrl, withMesh } from './context.ts';
 import { duration, paint, printable } from './output.ts';
 
 export interface KernelFlags extends Common {
@@ -18,16 +18,26 @@ export const isKernelName = (to: string | undefined): boolean => /^(?:Microkerne
 
 export const withKernel = (command: Command) =>
   command
-    .option('--to <kernel>', `its URL; default: HAUKI_KERNEL, else ${DEFAULT_URL}`)
+    .option('--to <kernel>', `its URL, or its name in the mesh; default: HAUKI_KERNEL, else ${DEFAULT_URL}`)
     .option('--id <id>', 'its number, to find its token in the data folder', '77');
 
-/** The kernel as the command line says. Its token: HAUKI_KERNEL_TOKEN, else its file; an open kernel needs none. */
+/**
+ * Runs `use` with the kernel that the command line says: by its URL, or by the core of the mesh, where it is named. Its
+ * token: HAUKI_KERNEL_TOKEN, else its file; an open kernel needs none.
+ */
+export async function useKernel<T>(flags: KernelFlags, use: (kernel: KernelDoor) => Promise<T>): Promise<T> {
+  const { to } = flags;
+  if (!isKernelName(to)) return use(openKernel(flags));
+  return withMesh(flags, (mesh) => use({ url: coreUrl(flags), ...mesh.kernels.door(to!) }));
+}
+
+/** The same by its URL alone. */
 export function openKernel({ to, id = '77', data = defaultDataDir() }: KernelFlags): KernelDoor {
   const url = to ?? process.env.HAUKI_KERNEL ?? DEFAULT_URL;
   if (!/^https?:\/\//.test(url) || !URL.canParse(url))
     throw new BadInput({
       what: to ? '--to' : 'HAUKI_KERNEL',
-      why: `${JSON.stringify(url)} is no URL such as ${DEFAULT_URL}`,
+      why: `${JSON.stringify(url)} is no URL such as ${DEFAULT_URL}, nor a name such as Microkernel-77`,
     });
   let token = process.env.HAUKI_KERNEL_TOKEN;
   try {

@@ -26,13 +26,27 @@ export interface Kernels {
   evolve(request: RolloutRequest): Promise<RolledOut>;
   /** Removes a module from the kernel that is named, or from all that hold it; what it has begun it finishes. */
   remove(module: string, kernel?: string): Promise<Removed>;
+  /** One of them by name, as its own door: what it serves, its journal and versions, rollbacks. */
+  door(kernel: string): Omit<KernelDoor, 'url'>;
 }
 
 export function meshKernels(core: CoreClient): Kernels {
   const list = async () =>
     (await core.request<{ kernels: Awaited<ReturnType<Kernels['list']>> }>('GET', '/api/v2/kernels')).kernels;
-  return {
+  const kernels: Kernels = {
     list,
+    door(kernel) {
+      const base = `/api/v2/kernels/${encodeURIComponent(kernel)}`;
+      return {
+        ...doorOf(core.request, base),
+        async evolve(request) {
+          const { kernels: on, waves: _, ...common } = await kernels.evolve({ ...request, kernel });
+          const [{ version, digest }] = on as [RolledOut['kernels'][number]];
+          return { ...common, version, digest };
+        },
+        remove: async (module) => void (await kernels.remove(module, kernel)),
+      };
+    },
     async evolve(request) {
       const { kernel, replicas, wave = 1, watch_ms = 0 } = request;
       // Each wave takes its time, and to take all back does.
@@ -45,6 +59,7 @@ export function meshKernels(core: CoreClient): Kernels {
       return core.request('DELETE', `/api/v2/modules/${encodeURIComponent(module)}${query}`, undefined, EVOLVE_MS);
     },
   };
+  return kernels;
 }
 
 export interface KernelDoor {
@@ -79,28 +94,36 @@ export function connectKernel({ url, token = '' }: { url: string; token?: string
         throw new ConnectionLost({ why: `no kernel answers at ${url} ${why}. Start one with: hauki kernel` });
       }),
   };
-  const at = (module: string) => `/api/modules/${encodeURIComponent(module)}`;
+  return { url, ...doorOf(kernel.request, '/api'), ...changesOf(kernel.request) };
+}
+
+type Request = CoreClient['request'];
+
+const changesOf = (request: Request): Pick<KernelDoor, 'evolve' | 'remove'> => ({
+  evolve: (asked) => request('POST', '/api/evolve_plugin', asked, EVOLVE_MS),
+  async remove(module) {
+    await request('DELETE', `/api/modules/${encodeURIComponent(module)}`);
+  },
+});
+
+/** A kernel's own routes below `base`: its port has them, and a core for the kernels of its mesh. */
+function doorOf(request: Request, base: string): Omit<KernelDoor, 'url' | 'evolve' | 'remove'> {
+  const at = (module: string) => `${base}/modules/${encodeURIComponent(module)}`;
   return {
-    url,
-    status: () => kernel.request('GET', '/api/status'),
-    evolve: (request) => kernel.request('POST', '/api/evolve_plugin', request, EVOLVE_MS),
+    status: () => request('GET', `${base}/status`),
     rollback: (module, version) =>
-      kernel.request('POST', `${at(module)}/rollback`, version === undefined ? {} : { version }, EVOLVE_MS),
-    weigh: (module, versions) => kernel.request('POST', `${at(module)}/weights`, { versions }, EVOLVE_MS),
+      request('POST', `${at(module)}/rollback`, version === undefined ? {} : { version }, EVOLVE_MS),
+    weigh: (module, versions) => request('POST', `${at(module)}/weights`, { versions }, EVOLVE_MS),
     async pin(module, pinned) {
-      await kernel.request('POST', `${at(module)}/pin`, { pinned });
+      await request('POST', `${at(module)}/pin`, { pinned });
     },
-    async remove(module) {
-      await kernel.request('DELETE', at(module));
-    },
-    versions: async (module) =>
-      (await kernel.request<{ versions: VersionFacts[] }>('GET', `${at(module)}/versions`)).versions,
-    version: (module, version) => kernel.request('GET', `${at(module)}/versions/${version}`),
+    versions: async (module) => (await request<{ versions: VersionFacts[] }>('GET', `${at(module)}/versions`)).versions,
+    version: (module, version) => request('GET', `${at(module)}/versions/${version}`),
     diff: async (module, from, to) =>
-      (await kernel.request<{ diff: string }>('GET', `${at(module)}/diff?from=${from}&to=${to}`)).diff,
+      (await request<{ diff: string }>('GET', `${at(module)}/diff?from=${from}&to=${to}`)).diff,
     history: async (module) => {
       const query = module === undefined ? '' : `?module=${encodeURIComponent(module)}`;
-      return (await kernel.request<{ entries: JournalEntry[] }>('GET', `/api/history${query}`)).entries;
+      return (await request<{ entries: JournalEntry[] }>('GET', `${base}/history${query}`)).entries;
     },
   };
 }

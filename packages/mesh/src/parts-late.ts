@@ -68,7 +68,23 @@ export function services(core: CoreClient, moduleOf: ModuleOf, workerOf: WorkerO
       yield* (await load()).events(options);
     },
     volumes: later((all: Services) => all.volumes, 'list', 'delete'),
-    kernels: later((all: Services) => all.kernels, 'list', 'evolve', 'remove'),
+    kernels: {
+      ...later((all: Services) => all.kernels, 'list', 'evolve', 'remove'),
+      door: (kernel) =>
+        later(
+          (all: Services) => all.kernels.door(kernel),
+          'status',
+          'evolve',
+          'rollback',
+          'weigh',
+          'pin',
+          'remove',
+          'versions',
+          'version',
+          'diff',
+          'history',
+        ),
+    },
     tokens: later((all: Services) => all.tokens, 'create', 'list', 'revoke', 'self'),
   };
 }

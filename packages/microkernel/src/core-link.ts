@@ -42,6 +42,8 @@ export interface CoreLinkOptions {
   core_socket?: string | undefined;
   /** Where this kernel listens. */
   url: string;
+  /** Answers for this kernel's own routes. */
+  own: KernelForCore['own'];
   log(line: string, fields?: object): void;
 }
 
@@ -153,6 +155,7 @@ export class CoreLink {
       rollback: (module, version, by) => kernel.rollback(module, version ?? undefined, by),
       remove: (module, by) => kernel.remove(module, by),
       modules: async () => kernel.modules(),
+      own: this.#options.own,
       fetch: (...asked) => fetch(asked),
       fetchAll: (name, first, requests) => gatheredOf(name).fetchAll(first, requests),
       lateAnswer: (name, number, gone) => gatheredOf(name).lateAnswer(number, gone),
@@ -178,7 +181,7 @@ export class CoreLink {
         return errorAnswer(failure(name, error, log), provenance(blamedFor(error)));
       }
     };
-    const others = serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'fetchAll']);
+    const others = serve(mine, ['evolve', 'rollback', 'remove', 'modules', 'own', 'fetchAll']);
     const session = new Session({
       transport: streamTransport(stream),
       dispatch: (method, params, from, call) => {

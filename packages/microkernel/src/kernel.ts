@@ -380,11 +380,10 @@ export class Kernel {
     if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
       throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
     if (edits !== undefined) {
-      const { base_digest } = request;
-      const stale = running !== undefined && base_digest !== undefined && base_digest !== digestOf(running);
-      return {
-        source: operate(running, base_digest, edits, stale ? await this.#store.base(name, base_digest) : undefined),
-      };
+      const { base_digest: digest } = request;
+      // Only one that does not run is looked for.
+      const stale = running !== undefined && digest !== undefined && digest !== digestOf(running);
+      return { source: operate(running, digest, edits, stale ? await this.#store.base(name, digest) : undefined) };
     }
     if (content !== undefined) return { source: content };
     const kept = await this.meshfs.resolve(pointer!);

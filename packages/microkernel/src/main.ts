@@ -98,7 +98,7 @@ try {
   const { core_url = 'the core', token_file } = options;
   if (core_socket || (options.core_url && token_file)) {
     const mesh_token = token_file ? readFileSync(token_file, 'utf8').trim() : '';
-    link = new CoreLink(kernel, { core_url, core_socket, token: mesh_token, url, log });
+    link = new CoreLink(kernel, { core_url, core_socket, token: mesh_token, url, own: server.own, log });
     await link.run().first;
   }
   process.send?.({ ready: true, url });

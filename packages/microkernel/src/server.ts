@@ -19,6 +19,7 @@ import {
   Forbidden,
   InternalError,
   isError,
+  type KernelForCore,
   LIMITS,
   MeshError,
   ModuleUnknown,
@@ -56,6 +57,7 @@ import type { Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { blamedFor, type Module, VERSION_HEADER } from './module.ts';
+import { OwnRoutes } from './own-routes.ts';
 import { kernelRoutes } from './routes.ts';
 
 declare module 'fastify' {
@@ -84,6 +86,8 @@ export interface KernelServer {
   readonly server: Server;
   /** Listens on a port, or on a socket that was handed in. Gives the URL. */
   listen(where: { host: string; port: number } | { fd: number }): Promise<string>;
+  /** What the core asks of the kernel's own routes, in the name of one of its tokens. Never an evolve. */
+  own: KernelForCore['own'];
   close(): Promise<void>;
 }
 
@@ -168,6 +172,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     socket.on('error', () => socket.destroy());
     void upgrade(request, socket, head).catch(() => socket.destroy());
   });
+  const own_routes = new OwnRoutes();
   const ending = new AbortController();
   const strangers = new Strangers();
   /** A WebSocket of a module; whatever else is asked for is refused as an ordinary request is answered. */
@@ -226,7 +231,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   });
   app.addHook('onRequest', async (request) => {
     const { config, url } = request.routeOptions;
-    if (url && !config.open) request.by = await whoAsks(request.raw);
+    if (url && !config.open) request.by = own_routes.by(request.headers) ?? (await whoAsks(request.raw));
   });
   await app.register(swagger, {
     openapi: {
@@ -280,6 +285,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const { port, address } = server.address() as { port: number; address: string };
       return `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
     },
+    own: own_routes.asked(app),
     async close() {
       ending.abort();
       endDirect();

@@ -268,6 +268,8 @@ export interface KernelForCore {
   rollback(module: string, version: number | null, by: string): Promise<Evolved>;
   remove(module: string, by: string): Promise<void>;
   modules(): Promise<ModuleView[]>;
+  /** Its own routes, but for evolves: as its port answers, the status and the JSON. `path` as in `/api/history`. */
+  own(method: 'GET' | 'POST', path: string, body: unknown, by: string): Promise<[status: number, answer: unknown]>;
   /** A request for a module, from the gateway. `path` is the module's own, with its query. */
   fetch(module: string, method: string, path: string, headers: FlatHeaders, body: Body): Promise<Answer>;
   /** As the same of `PluginForKernel`, for one module. */

@@ -1,10 +1,10 @@
 /** `hauki kernel`, `rollback`, `history` and their like: a server that changes while it serves. */
 import { once } from 'node:events';
-import { BadInput } from '@hauki/mesh';
+import { BadInput, type KernelDoor } from '@hauki/mesh';
 import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import { askedToEnd, collect, common, coreUrl, given, whole, withMesh } from '../context.ts';
-import { isKernelName, type KernelFlags, openKernel, show, withKernel } from '../kernel-door.ts';
+import { isKernelName, type KernelFlags, openKernel, show, useKernel, withKernel } from '../kernel-door.ts';
 import { startKernel } from '../local-mesh.ts';
 import { EXIT, paint, printable, size, table } from '../output.ts';
 
@@ -70,7 +70,7 @@ Example:
   withKernel(program.command('modules'))
     .description('what a kernel serves, and how each module does')
     .action(async (flags: KernelFlags, command: Command) => {
-      const status = await openKernel({ ...flags, ...common(command) }).status();
+      const status = await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.status());
       if (common(command).json) return console.log(JSON.stringify(status));
       if (status.modules.length === 0) return console.log(`${status.kernel} is empty. Post to it: hauki evolve <file>`);
       const head = [
@@ -111,14 +111,13 @@ Example:
     .argument('[version]', 'default: the last good one')
     .description('let an earlier version serve again, with the state from before it was left')
     .action(async (module: string, version: string | undefined, flags: KernelFlags, command: Command) => {
-      const kernel = openKernel({ ...flags, ...common(command) });
-      const began = performance.now();
-      const evolved = await kernel.rollback(
-        module,
-        given(version, (text) => whole('version', text, 1)),
-      );
-      if (common(command).json) console.log(JSON.stringify(evolved));
-      else show(evolved, performance.now() - began, kernel.url);
+      const wanted = given(version, (text) => whole('version', text, 1));
+      await useKernel({ ...flags, ...common(command) }, async (kernel) => {
+        const began = performance.now();
+        const evolved = await kernel.rollback(module, wanted);
+        if (common(command).json) console.log(JSON.stringify(evolved));
+        else show(evolved, performance.now() - began, kernel.url);
+      });
     });
 
   withKernel(program.command('weights'))
@@ -132,7 +131,7 @@ Example:
           return [whole('version', version!, 1), whole('share', weight ?? '', 0, 100)];
         }),
       );
-      const view = await openKernel({ ...flags, ...common(command) }).weigh(module, versions);
+      const view = await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.weigh(module, versions));
       if (common(command).json) console.log(JSON.stringify(view));
       else for (const { version, weight } of view.live) console.log(`version ${version}  ${weight} %`);
     });
@@ -140,7 +139,7 @@ Example:
   withKernel(program.command('remove'))
     .argument('<module>')
     .description('take a module away: it finishes what it has begun, and its versions stay readable')
-    .option('--everywhere', 'by the core: from all kernels of the mesh that hold it; --to takes the name of one')
+    .option('--everywhere', 'by the core: from all kernels of the mesh that hold it')
     .action(async (module: string, flags: KernelFlags & { everywhere?: boolean }, command: Command) => {
       const { json } = common(command);
       const { everywhere = false, to } = flags;
@@ -166,7 +165,7 @@ Example:
       .argument('<module>')
       .description(pinned ? 'refuse changes of a module' : 'take changes of a module again')
       .action(async (module: string, flags: KernelFlags, command: Command) => {
-        await openKernel({ ...flags, ...common(command) }).pin(module, pinned);
+        await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.pin(module, pinned));
         console.log(common(command).json ? JSON.stringify({ module, pinned }) : `${module} is ${verb}ned`);
       });
 
@@ -184,14 +183,15 @@ Example:
         command: Command,
       ) => {
         const { json } = common(command);
-        const kernel = openKernel({ ...flags, ...common(command) });
-        if (from !== undefined) {
-          const text = to
-            ? await kernel.diff(module, whole('from', from, 1), whole('to', to, 1))
-            : (await kernel.version(module, whole('from', from, 1))).source;
+        const [first, last] = [from, to].map((text, i) => given(text, (one) => whole(i === 0 ? 'from' : 'to', one, 1)));
+        const kernel = <T>(use: (kernel: KernelDoor) => Promise<T>) => useKernel({ ...flags, ...common(command) }, use);
+        if (first !== undefined) {
+          const text = await kernel((one) =>
+            last ? one.diff(module, first, last) : one.version(module, first).then(({ source }) => source),
+          );
           return console.log(json ? JSON.stringify(to ? { diff: text } : { source: text }) : printable(text));
         }
-        const versions = await kernel.versions(module);
+        const versions = await kernel((one) => one.versions(module));
         if (json) return console.log(JSON.stringify({ versions }));
         const rows = versions.map(({ version, at, by, language, driver, bytes, digest, report: said }) => [
           String(version),
@@ -211,7 +211,7 @@ Example:
     .argument('[module]', 'default: all')
     .description('the journal of a kernel: who changed what into what, chained by digests')
     .action(async (module: string | undefined, flags: KernelFlags, command: Command) => {
-      const entries = await openKernel({ ...flags, ...common(command) }).history(module);
+      const entries = await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.history(module));
       if (common(command).json) return console.log(JSON.stringify({ entries }));
       if (entries.length === 0) return console.log('Nothing has changed yet');
       const rows = entries.map(({ seq, at, module: name, deed, by, version, digest, note, hash }) => [

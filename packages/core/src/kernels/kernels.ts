@@ -109,6 +109,18 @@ export class Kernels {
       .sort((a, b) => (a.kernel < b.kernel ? -1 : 1));
   }
 
+  /** What a kernel's own routes answer. Rejects with NoNodeFits where there is no such kernel. */
+  own(name: string, ...asked: Parameters<KernelForCore['own']>): Promise<[status: number, answer: unknown]> {
+    const { session } = this.#named(name);
+    return session.call('own', asked, { timeout_ms: LIMITS.evolve_ms }) as Promise<[number, unknown]>;
+  }
+
+  #named(name: string): RegisteredKernel {
+    const found = this.#kernels.get(name) ?? this.#kernels.get(`Microkernel-${name}`);
+    if (!found) throw new NoNodeFits({ wanted: { kernel: name }, have: [...this.#kernels.keys()] });
+    return found;
+  }
+
   /** Kernels that hold a module, those that serve it first. */
   holders(module: string): readonly RegisteredKernel[] {
     const known = this.#holders.get(module);
@@ -199,8 +211,7 @@ export class Kernels {
       const why = describe(fault);
       const halted = { module, wave: i + 1, waves: waves.length, kernel: which, why };
       this.#emit('ROLLOUT_HALTED', { ...halted, ...(left.length > 0 ? { not_taken_back: left } : {}) });
-      if (fault instanceof MeshError) throw fault;
-      throw new EvolveRejected({ module, stage: 'watch', why });
+      throw halt(fault, { module, kernel: which, wave: i + 1, waves: waves.length, left });
     }
     const surplus =
       replicas === undefined ? [] : this.#holding(module, reached).filter((one) => !targets.includes(one));
@@ -327,6 +338,29 @@ export class Kernels {
     );
     return done.filter((_, i) => outcomes[i]!.status === 'rejected').map(({ kernel }) => kernel.info.kernel);
   }
+}
+
+/** What a roll-out ended of, as its sender is told: on which kernel, and where the new version may still serve. */
+function halt(
+  fault: Error,
+  at: { module: string; kernel: string; wave: number; waves: number; left: readonly string[] },
+): Error {
+  const { module, kernel, wave, waves, left } = at;
+  const place = `on ${kernel}, in wave ${wave} of ${waves}`;
+  if (left.length > 0) {
+    const why = `${describe(fault)} (${place})`;
+    const told = `${module}: ${why}. It could not be taken back from ${left.join(', ')}, and may still serve there`;
+    return new MeshError(
+      { ...EvolveRejected.row, status: 422 },
+      { module, stage: 'watch', why, not_taken_back: left },
+      told,
+    );
+  }
+  if (isError(fault, EvolveRejected))
+    return new EvolveRejected({ ...fault.fields, why: `${fault.fields.why} (${place})` });
+  return fault instanceof MeshError
+    ? fault
+    : new EvolveRejected({ module, stage: 'watch', why: `${fault.message} (${place})` });
 }
 
 /** What a kernel's requests for a module are gathered by. */

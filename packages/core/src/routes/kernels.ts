@@ -2,6 +2,7 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs } from '@hauki/meshfs';
 import {
+  Forbidden,
   type GrantRequest,
   isError,
   MODULE_NAME,
@@ -10,6 +11,7 @@ import {
   type RolloutRequest,
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Kernels } from '../kernels/kernels.ts';
 import { covers, demand, demandGrants, type Principal, reachesNode } from '../rights.ts';
 
@@ -24,6 +26,32 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
     { config: { scope: ['read', 'evolve'] }, schema: { tags: ['kernels'], summary: 'Kernels, and what each holds' } },
     async () => ({ status: 'success', kernels: kernels.list() }),
   );
+
+  /** A kernel's own answer, as its port would give it: a kernel in a sandbox has no other way to be asked. */
+  const own = async (request: FastifyRequest, reply: FastifyReply) => {
+    const { principal, method, raw, body } = request;
+    const [, named = '', path = ''] = /^\/api\/v2\/kernels\/([^/?]+)\/(.*)$/.exec(raw.url ?? '') ?? [];
+    const kernel = named.replace(/^(?!Microkernel-)/, 'Microkernel-');
+    if (!reachesNode(principal.targets.nodes, kernel.toLowerCase()))
+      throw new Forbidden({ why: `This token does not reach the kernel ${kernel}`, target: kernel });
+    const [status, answer] = await kernels.own(kernel, method as 'GET', `/api/${path}`, body, principal.name);
+    return reply.status(status).send(answer);
+  };
+  // The last show sources, and let serve what was granted more than who asks may grant.
+  const OWN = [
+    ['GET', 'status', ['read', 'evolve'], 'The modules of one kernel, and how each of them does'],
+    ['GET', 'history', ['read', 'evolve'], 'The journal of one kernel, of all or of one module'],
+    ['GET', 'modules/:module/versions', 'admin', 'All versions of a module on one kernel'],
+    ['GET', 'modules/:module/versions/:version', 'admin', 'One version, with its source'],
+    ['GET', 'modules/:module/diff', 'admin', 'What differs between two versions'],
+    ['POST', 'modules/:module/rollback', 'admin', 'Let an earlier version serve again on one kernel'],
+    ['POST', 'modules/:module/weights', 'admin', 'Which versions serve how much on one kernel'],
+    ['POST', 'modules/:module/pin', 'admin', 'Refuse changes of a module on one kernel, or take them again'],
+  ] as const;
+  for (const [method, path, scope, summary] of OWN) {
+    const url = `/api/v2/kernels/:kernel/${path}`;
+    app.route({ method, url, config: { scope }, schema: { tags: ['kernels'], summary }, handler: own });
+  }
 
   for (const url of ['/api/evolve_plugin', '/api/evolve'])
     app.post(
