@@ -36,8 +36,8 @@ declare module 'fastify' {
 function loadToken(file: string): string {
   if (existsSync(file)) return readFileSync(file, 'utf8').trim();
   const token = newSecret();
-  const temporary = `${file}.${process.pid}.tmp`;
-  // What a crashed start of the same process id left: in a container that id is always the same.
+  const temporary = `${file}.tmp`;
+  // What a killed start left.
   rmSync(temporary, { force: true });
   const fd = openSync(temporary, 'wx', 0o600);
   writeSync(fd, `${token}\n`);

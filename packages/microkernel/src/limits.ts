@@ -17,6 +17,10 @@ export const KERNEL_LIMITS = {
   all_tests_ms: 60_000,
   /** Edits of one x-surgeon payload. */
   edits: 64,
+  /** Lines that differ: to find the shortest difference of more takes the kernel's thread from all modules. */
+  diff_edits: 500,
+  /** Of a difference so much is shown: it goes to the core in one message. */
+  diff_chars: 1024 * 1024,
   /** A vault that is staged: from being asked for until its module has loaded. */
   start_ms: 30_000,
   /** A version that serves something is asked so often whether it lives, and has so long to answer. */

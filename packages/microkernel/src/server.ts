@@ -234,14 +234,10 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },
-    // What modules serve is looked up each time: they come and go.
-    transformObject: (document) => {
-      const whole = 'openapiObject' in document ? document.openapiObject : document.swaggerObject;
-      return withModules(whole as unknown as OpenApi, kernel) as never;
-    },
   });
   await app.register(swaggerUi, {
     routePrefix: '/docs',
+    // What modules serve is looked up each time: they come and go.
     transformSpecification: (document) => withModules(document as OpenApi, kernel) as object,
     transformSpecificationClone: true,
   });

@@ -4,34 +4,15 @@
  */
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { LIMITS } from '@hauki/protocol';
 import { makeImages } from './image.ts';
 import { lean } from './lean.ts';
 import { END_MS, WATCH_EVERY_MS } from './limits.ts';
-import type { Down, Scripts, StartMessage, UnfitMessage, Up } from './messages.ts';
+import type { HostData, Order, Report, StartMessage } from './messages.ts';
 import { type Thread, Threads } from './threads.ts';
 
 const homes = new Map<string, { thread: Thread; doom: Int32Array; late?: NodeJS.Timeout }>();
-/** Text that a vault has sent up and the agent has not taken yet. */
-const unsent = new Map<string, number>();
 
-function up(message: Up | UnfitMessage): void {
-  if (message.op !== 'text') {
-    if (message.op === 'gone') unsent.delete(message.id);
-    process.send?.(message, () => {});
-    return;
-  }
-  const { id, text, bytes } = message;
-  const size = text.length + (bytes?.length ?? 0);
-  const waiting = (unsent.get(id) ?? 0) + size;
-  unsent.set(id, waiting);
-  if (waiting > LIMITS.unsent_bytes) return doomVault(id);
-  process.send?.(message, () => {
-    const left = (unsent.get(id) ?? 0) - size;
-    if (left > 0) unsent.set(id, left);
-    else unsent.delete(id);
-  });
-}
+const report = (message: Report) => void process.send?.(message, () => {});
 
 function forget(id: string): void {
   clearTimeout(homes.get(id)?.late);
@@ -52,30 +33,23 @@ function doomVault(id: string): void {
   );
 }
 
-const [wasm, { thread, ...scripts }] = await Promise.all([
+const [wasm, { thread, address, ...scripts }] = await Promise.all([
   readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'))).then((bytes) =>
     WebAssembly.compile(lean(bytes)),
   ),
-  new Promise<Scripts>((resolve) => process.once('message', (m) => resolve(m as Scripts))),
+  new Promise<HostData>((resolve) => process.once('message', (m) => resolve(m as HostData))),
 ]);
 
 const threads = new Threads({
   script: thread,
   wasm,
+  address,
   images: await makeImages(wasm, scripts),
-  heard(thread, message) {
-    if (message.op === 'gone') {
-      forget(message.id);
-      threads.leave(thread, message.id);
-    }
-    up(message);
-  },
-  unfit: (ids) => up({ op: 'unfit', ids }),
+  left: forget,
+  unfit: (ids) => report({ op: 'unfit', ids }),
   lost(ids, reason) {
-    for (const id of ids) {
-      forget(id);
-      up({ op: 'gone', id, cause: 'misbehaved', reason });
-    }
+    for (const id of ids) forget(id);
+    report({ op: 'lost', ids, reason });
   },
 });
 
@@ -86,12 +60,9 @@ function start(message: StartMessage): void {
   threads.send(thread, { ...message, doom });
 }
 
-process.on('message', (message: Down) => {
-  if (message.op === 'start') return start(message);
-  const home = homes.get(message.id);
-  if (!home) return;
-  if (message.op === 'kill') doomVault(message.id);
-  else threads.send(home.thread, message);
+process.on('message', (message: Order) => {
+  if (message.op === 'start') start(message);
+  else doomVault(message.id);
 });
 process.on('disconnect', () => process.exit(0));
 setInterval(() => threads.watch(), WATCH_EVERY_MS);

@@ -21,23 +21,24 @@ export interface Limits {
   turn_ms: number;
 }
 
-/** The limits of a vault that was started before they were known, and what is said to it first. */
-export interface AssignMessage extends Limits {
-  op: 'assign';
-  id: string;
-  text: string;
+/** From the agent to the host, which has a thread do it. */
+export type Order = StartMessage | { op: 'kill'; id: string };
+
+/** What a vault and the agent say to each other, or nothing of the kind. */
+interface Says {
+  text?: string;
   bytes?: Uint8Array | undefined;
 }
 
-/** Down: from the agent through the host to a thread. */
-export type Down =
-  | StartMessage
-  | AssignMessage
-  | { op: 'text'; id: string; text: string; bytes?: Uint8Array | undefined }
-  | { op: 'kill'; id: string }
-  /** Whether the vault is entered; what comes for it meanwhile waits. */
-  | { op: 'pause'; id: string; on: boolean; ask: number }
-  | { op: 'usage'; id: string; ask: number };
+/** Down: from the agent to a thread (`line.ts`). */
+export type Down = Says & { id: string } & (
+    | { op: 'text' }
+    /** The limits of a vault that was started before they were known; with what is said to it first. */
+    | ({ op: 'assign' } & Limits)
+    /** Whether the vault is entered; what comes for it meanwhile waits. */
+    | { op: 'pause'; on: boolean; ask: number }
+    | { op: 'usage'; ask: number }
+  );
 
 /** What a vault has used: time in its turns, and its VM's memory. */
 export interface Used {
@@ -45,27 +46,32 @@ export interface Used {
   memory_bytes: number;
 }
 
-/** Up: from a thread through the host to the agent. */
-export type Up =
-  | { op: 'started'; id: string; port: number }
-  | { op: 'text'; id: string; text: string; bytes?: Uint8Array | undefined }
-  | {
-      op: 'gone';
-      id: string;
-      cause: 'killed' | 'misbehaved' | 'out_of_memory' | 'failed_to_start' | 'exited';
-      reason: string;
-      usage?: Used;
-    }
-  | ({ op: 'used'; id: string; ask: number } & Used);
-
-/** From the host to the agent: what of these is nobody's yet had better not become somebody's. */
-export interface UnfitMessage {
-  op: 'unfit';
-  ids: string[];
+/** A vault has ended. */
+export interface Gone {
+  cause: 'killed' | 'misbehaved' | 'out_of_memory' | 'failed_to_start' | 'exited';
+  reason: string;
+  usage?: Used;
 }
 
-/** From a thread to its host alone. */
+/** Up: from a thread to the agent. */
+export type Up = Says & { id: string } & (
+    | { op: 'text' }
+    | { op: 'started'; port: number }
+    | ({ op: 'gone' } & Gone)
+    | ({ op: 'used'; ask: number } & Used)
+  );
+
+/** From the host to the agent. */
+export type Report =
+  /** What of these is nobody's yet had better not become somebody's. */
+  | { op: 'unfit'; ids: string[] }
+  /** Their thread has ended; what they said last may be on its way still. */
+  | { op: 'lost'; ids: string[]; reason: string };
+
+/** From a thread to its host. */
 export type Aside =
+  /** A vault has left it. */
+  | { op: 'left'; id: string }
   /** The thread's number in the operating system, where it can be known. */
   | { op: 'thread'; tid: number }
   /** Something went wrong in it that may have left a trace: no further vault is to be put there. */
@@ -73,6 +79,7 @@ export type Aside =
 
 /** What a thread starts with. */
 export interface ThreadData {
+  address: Address;
   wasm: WebAssembly.Module;
   images: VmImages;
   clock: SharedArrayBuffer;
@@ -84,6 +91,14 @@ export interface Scripts {
   platform: string;
   forms: string;
   thread: string;
+}
+
+/** Where a thread reaches the agent. */
+export type Address = { secret: string } & ({ path: string } | { host: string; port: number });
+
+/** What the host starts with. */
+export interface HostData extends Scripts {
+  address: Address;
 }
 
 /**

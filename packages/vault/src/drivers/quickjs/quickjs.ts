@@ -8,7 +8,8 @@ import { LIMITS, VaultFailed } from '@hauki/protocol';
 import type { Driver, Vault, VaultSpec } from '../../driver.ts';
 import { buildVmScripts } from '../../guest/bundle.ts';
 import { DEMAND_MS, READY, WEB_AFTER_MS } from './limits.ts';
-import type { Scripts, UnfitMessage, Up } from './messages.ts';
+import { type AgentLine, Lines } from './line.ts';
+import type { HostData, Report, Up } from './messages.ts';
 import { Spares } from './spares.ts';
 import { type HostLink, Started, type Wanted } from './started.ts';
 
@@ -32,30 +33,35 @@ export function createQuickjsDriver(): Driver {
     vaults.clear();
   };
 
-  const hear = (message: Up | UnfitMessage) => {
-    if (message.op === 'unfit') {
-      for (const id of message.ids) vaults.get(id)?.reject();
-      return;
-    }
+  const hear = (message: Up, line: AgentLine) => {
     const vault = vaults.get(message.id);
     if (message.op === 'gone') vaults.delete(message.id);
-    vault?.hear(message);
+    vault?.hear(message, line);
+  };
+
+  const told = (report: Report) => {
+    for (const id of report.ids) {
+      const vault = vaults.get(id);
+      if (report.op === 'unfit') vault?.reject();
+      else void vault?.lost({ cause: 'misbehaved', reason: report.reason }).then(() => vaults.delete(id));
+    }
   };
 
   const launch = async (): Promise<Host> => {
-    const scripts: Scripts = await buildVmScripts();
+    const scripts = await buildVmScripts();
+    const lines = new Lines(hear);
+    const data: HostData = { ...scripts, address: await lines.open() };
     const child = fork(fileURLToPath(new URL('./host.ts', import.meta.url)), [], {
       // Nothing of the agent's environment: tokens and paths are not the guests' business.
       env: {},
       execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-      // Bytes as bytes.
-      serialization: 'advanced',
     });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => child.kill('SIGKILL'), LIMITS.vault_start_ms);
       const over = (reason: string) => {
         clearTimeout(timer);
+        lines.close();
         lost(reason);
         reject(new VaultFailed({ driver: 'quickjs', reason }));
       };
@@ -66,7 +72,7 @@ export function createQuickjsDriver(): Driver {
       });
       child.once('message', () => {
         clearTimeout(timer);
-        child.on('message', hear as (message: unknown) => void);
+        child.on('message', told as (message: unknown) => void);
         // A message that cannot be sent is told by the host's end, not by an exception.
         resolve({
           child,
@@ -75,7 +81,7 @@ export function createQuickjsDriver(): Driver {
           destroy: () => child.kill('SIGKILL'),
         });
       });
-      child.send(scripts, () => {});
+      child.send(data, () => {});
     });
   };
 

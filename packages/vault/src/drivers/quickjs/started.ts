@@ -6,16 +6,19 @@ import { DeadlineExceeded, LIMITS, VaultFailed } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
 import { TURN_MS } from './limits.ts';
-import type { Down, Limits, Up, Used } from './messages.ts';
+import type { AgentLine } from './line.ts';
+import type { Gone, Limits, Order, Up, Used } from './messages.ts';
 
 /** Longer than the host needs to end a thread that cannot be stopped (`limits.ts`), on a machine with too much to do. */
 const KILL_MS = 30_000;
+/** How long a thread that has ended may be heard still. */
+const LAST_WORDS_MS = 1_000;
 /** A vault answers behind the turn that its thread is in. */
 const ASK_MS = 5_000;
 
 export interface HostLink {
   pid: number;
-  send(message: Down): void;
+  send(order: Order): void;
   /** Ends the host process, with all that is in it. */
   destroy(): void;
 }
@@ -34,6 +37,8 @@ export class Started {
   readonly #listening = Promise.withResolvers<number>();
   readonly #gone = Promise.withResolvers<VaultExit>();
   readonly #late: NodeJS.Timeout;
+  /** From its start on. */
+  #line: AgentLine | undefined;
   /** It is gone, or will be; or it is somebody's. */
   #state: 'starting' | 'ready' | 'assigned' | 'over' = 'starting';
   #asks = 0;
@@ -47,7 +52,7 @@ export class Started {
       const said = { text, bytes: bytes && joinBytes(bytes) };
       const limits = this.#limits;
       this.#limits = undefined;
-      host.send(limits ? { op: 'assign', id, ...limits, ...said } : { op: 'text', id, ...said });
+      this.#line?.send(limits ? { op: 'assign', id, ...limits, ...said } : { op: 'text', id, ...said });
     });
     this.port = this.#listening.promise;
     this.port.catch(() => {});
@@ -56,21 +61,29 @@ export class Started {
     host.send({ op: 'start', id, owner, listen_host, web });
   }
 
-  /** What the host says of it. */
-  hear(message: Up): void {
-    if (message.op === 'text') return this.control.deliver(message.text, message.bytes);
+  /** What its thread says of it. */
+  hear(message: Up, line: AgentLine): void {
+    if (message.op === 'text') return this.control.deliver(message.text!, message.bytes);
     if (message.op === 'used') {
       const { cpu_ms, memory_bytes } = message;
       return this.#asked.get(message.ask)?.({ cpu_ms, memory_bytes });
     }
     if (message.op === 'gone') return this.end(message);
     clearTimeout(this.#late);
+    this.#line = line;
     if (this.#state === 'starting') this.#state = 'ready';
     this.#listening.resolve(message.port);
   }
 
+  /** Its thread has ended, as the host says: once what it said last has been heard, or could have been. */
+  async lost(how: Gone): Promise<void> {
+    const late = new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS).unref());
+    await Promise.race([this.#line?.over, late]);
+    this.end(how);
+  }
+
   /** It is gone. */
-  end({ cause, reason, usage }: Pick<VaultExit, 'cause' | 'reason' | 'usage'>): void {
+  end({ cause, reason, usage }: Gone): void {
     this.#state = 'over';
     clearTimeout(this.#late);
     this.control.closed(reason);
@@ -124,7 +137,7 @@ export class Started {
     this.#asked.set(ask, resolve);
     const late = { what: `${what.op} of ${name}`, timeout_ms: ASK_MS, may_have_run: true };
     const timer = setTimeout(() => reject(new DeadlineExceeded(late)), ASK_MS);
-    this.#host.send({ ...what, id: this.id, ask });
+    this.#line?.send({ ...what, id: this.id, ask });
     const over = this.exited.then((exit): never => {
       throw new VaultFailed({ driver: 'quickjs', reason: exit.reason });
     });

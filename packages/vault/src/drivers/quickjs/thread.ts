@@ -2,20 +2,30 @@
 import { readlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
-import { describe } from '@hauki/protocol';
+import { describe, LIMITS } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
 import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
-import { type Aside, CLOCK, type Down, now_ms, type StartMessage, type ThreadData, type Up } from './messages.ts';
+import { openLine, type ThreadLine } from './line.ts';
+import {
+  type Aside,
+  CLOCK,
+  type Down,
+  type Gone,
+  now_ms,
+  type Order,
+  type StartMessage,
+  type ThreadData,
+} from './messages.ts';
 import { Meter } from './meter.ts';
 import { Spares } from './spares.ts';
 import { createVm, type Vm, type VmCause } from './vm.ts';
 
-const { wasm, images, clock: shared } = workerData as ThreadData;
+const { wasm, images, address, clock: shared } = workerData as ThreadData;
 const clock = new Float64Array(shared);
-const up = (message: Up | Aside) => parentPort!.postMessage(message);
+const aside = (message: Aside) => parentPort!.postMessage(message);
 
 interface Held {
   vm: Vm;
@@ -24,7 +34,20 @@ interface Held {
   control: PortTransport;
 }
 
+/** How often is looked whether the agent has taken a vault's end. */
+const LEFT_MS = 5;
+/** Without it the thread can do nothing: its host tells what became of its vaults. */
+let line!: ThreadLine;
+const opened = openLine(address, hear, () => process.exit(1)).then(
+  (made) => {
+    line = made;
+  },
+  () => process.exit(1),
+);
+
 const vaults = new Map<string, Held>();
+/** Text of each vault that has come to wait since the agent had taken all. */
+const unsent = new Map<string, number>();
 
 /** Tells the watchdog that code of a stranger runs from now on, for so long at most; 0: that it has come back. */
 function busy(turn_ms: number): void {
@@ -53,6 +76,22 @@ function prepare(source: string, language: string, name?: string): string {
   }
 }
 
+function gone(id: string, how: Gone): void {
+  line.send({ op: 'gone', id, ...how });
+  // The host may end the thread then: not before that has left.
+  const left = () => (line.unsent > 0 ? void setTimeout(left, LEFT_MS) : aside({ op: 'left', id }));
+  left();
+}
+
+/** What a vault says to the agent, who may be slow to take it. */
+function say(id: string, text: string, bytes: Uint8Array | undefined): void {
+  if (line.unsent === 0) unsent.clear();
+  const waiting = (unsent.get(id) ?? 0) + text.length + (bytes?.length ?? 0);
+  unsent.set(id, waiting);
+  if (waiting > LIMITS.unsent_bytes) release(id, 'misbehaved', 'it flooded its control channel');
+  else line.send({ op: 'text', id, text, bytes });
+}
+
 function release(id: string, cause: 'killed' | VmCause | 'exited', reason: string): void {
   const held = vaults.get(id);
   if (!held) return;
@@ -60,14 +99,14 @@ function release(id: string, cause: 'killed' | VmCause | 'exited', reason: strin
   const usage = held.vm.used();
   held.vm.dispose();
   // The port first: whose connection has ended finds it closed.
-  held.server.close(() => up({ op: 'gone', id, cause, reason, usage }));
+  held.server.close(() => gone(id, { cause, reason, usage }));
   for (const socket of held.sockets) socket.destroy();
   held.control.closed(reason);
 }
 
 const sparesOf = (image: VmImage, least: number, after_ms?: number) =>
   new Spares<Vm>({
-    make: () => createVm({ wasm, image, busy, extend, soiled: () => up({ op: 'soiled' }) }),
+    make: () => createVm({ wasm, image, busy, extend, soiled: () => aside({ op: 'soiled' }) }),
     now: () => performance.now(),
     least,
     most: SPARES,
@@ -78,6 +117,7 @@ const spares = { bare: sparesOf(images.bare, 1), web: sparesOf(images.web, 0, WE
 async function start({ id, listen_host, web, doom }: StartMessage): Promise<void> {
   const server = createServer();
   const doomed = new Int32Array(doom!);
+  await opened;
   try {
     const [vm] = await Promise.all([
       spares[web ? 'web' : 'bare'].take(),
@@ -90,7 +130,7 @@ async function start({ id, listen_host, web, doom }: StartMessage): Promise<void
       doomed[0] === 1 ? release(id, 'killed', 'killed') : release(id, cause, reason);
     if (doomed[0] === 1) {
       vm.dispose();
-      server.close(() => up({ op: 'gone', id, cause: 'killed', reason: 'killed' }));
+      server.close(() => gone(id, { cause: 'killed', reason: 'killed' }));
       return;
     }
     if (!vm.own({ doom: doomed, lost })) throw new Error('its VM failed before it was used');
@@ -100,37 +140,40 @@ async function start({ id, listen_host, web, doom }: StartMessage): Promise<void
       sockets.add(socket);
       socket.on('close', () => sockets.delete(socket));
     });
-    const control = portTransport((text, bytes) => up({ op: 'text', id, text, bytes: bytes && joinBytes(bytes) }));
+    const control = portTransport((text, bytes) => say(id, text, bytes && joinBytes(bytes)));
     vaults.set(id, { vm, server, sockets, control });
     void runShell({ control, server, prepare, inside: (setup, outside) => vm.inside(setup, outside) }).then((reason) =>
       release(id, 'exited', reason),
     );
-    up({ op: 'started', id, port: (server.address() as { port: number }).port });
+    line.send({ op: 'started', id, port: (server.address() as { port: number }).port });
   } catch (error) {
     server.close();
-    up({ op: 'gone', id, cause: 'failed_to_start', reason: describe(error) });
+    gone(id, { cause: 'failed_to_start', reason: describe(error) });
   }
 }
 
 // One vault's mishap must not end the thread of all.
 process.on('unhandledRejection', () => {});
 
-parentPort!.on('message', (message: Down) => {
-  if (message.op === 'start') return void start(message);
-  if (message.op === 'kill') return release(message.id, 'killed', 'killed');
+function hear(message: Down): void {
   const held = vaults.get(message.id);
   if (message.op === 'assign') held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
-  if (message.op === 'assign' || message.op === 'text') held?.control.deliver(message.text, message.bytes);
+  if (message.op === 'assign' || message.op === 'text') held?.control.deliver(message.text!, message.bytes);
   else if (held) {
     if (message.op === 'pause') held.vm.pause(message.on);
-    up({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });
+    line.send({ op: 'used', id: message.id, ask: message.ask, ...held.vm.used() });
   }
+}
+
+parentPort!.on('message', (message: Order) => {
+  if (message.op === 'start') void start(message);
+  else release(message.id, 'killed', 'killed');
 });
 
 try {
   // PID/task/TID, as the thread that asks sees itself.
   const tid = Number(readlinkSync('/proc/thread-self').split('/').at(-1));
-  if (tid > 0) up({ op: 'thread', tid });
+  if (tid > 0) aside({ op: 'thread', tid });
 } catch {
   // Not Linux: then no thread gives way to another.
 }

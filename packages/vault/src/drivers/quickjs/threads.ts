@@ -18,7 +18,7 @@ import {
   THREADS_PER_OWNER,
   VAULTS_BEFORE_NEXT_THREAD,
 } from './limits.ts';
-import { type Aside, CLOCK, type Down, now_ms, type ThreadData, type Up } from './messages.ts';
+import { type Address, type Aside, CLOCK, now_ms, type Order, type ThreadData } from './messages.ts';
 
 export interface Thread {
   worker: Worker;
@@ -49,8 +49,9 @@ export interface ThreadsPowers {
   script: string;
   wasm: WebAssembly.Module;
   images: VmImages;
-  /** What a thread's vaults say. */
-  heard(thread: Thread, message: Up): void;
+  address: Address;
+  /** A vault has left its thread. */
+  left(id: string): void;
   /** These vaults are in a thread that is not to get any more at present. */
   unfit(ids: string[]): void;
   /** A thread has ended with these vaults in it. */
@@ -78,15 +79,15 @@ export class Threads {
     return thread;
   }
 
-  /** A vault has left its thread. */
-  leave(thread: Thread, id: string): void {
+  #leave(thread: Thread, id: string): void {
     thread.vaults.delete(id);
+    this.#powers.left(id);
     if (thread.vaults.size > 0 || !this.#all.has(thread)) return;
     if (thread.soiled) return this.#end(thread);
     thread.idle_timer = setTimeout(() => this.#end(thread), IDLE_THREAD_MS);
   }
 
-  send(thread: Thread, message: Down): void {
+  send(thread: Thread, message: Order): void {
     thread.worker.postMessage(message);
   }
 
@@ -168,9 +169,9 @@ export class Threads {
   }
 
   #start(): Thread {
-    const { script, wasm, images, heard, unfit } = this.#powers;
+    const { script, wasm, images, address, unfit } = this.#powers;
     const clock = new SharedArrayBuffer(CLOCK.slots * Float64Array.BYTES_PER_ELEMENT);
-    const workerData: ThreadData = { wasm, images, clock };
+    const workerData: ThreadData = { wasm, images, address, clock };
     const worker = new Worker(script, {
       eval: true,
       workerData,
@@ -188,12 +189,13 @@ export class Threads {
       seen: { at: now_ms(), spent: 0, cpu: 0 },
     };
     this.#all.add(thread);
-    worker.on('message', (message: Up | Aside) => {
+    worker.on('message', (message: Aside) => {
       if (message.op === 'thread') thread.tid = message.tid;
-      else if (message.op === 'soiled') {
+      else if (message.op === 'left') this.#leave(thread, message.id);
+      else {
         thread.soiled = true;
         unfit([...thread.vaults]);
-      } else heard(thread, message);
+      }
     });
     worker.on('error', (error: Error) => this.#gone(thread, `its thread failed: ${error.message}`));
     worker.on('exit', () => this.#gone(thread, 'its thread ended'));
