@@ -1,5 +1,6 @@
 /** Kernels of a mesh: the core's gateway serves what they hold, and its roll-outs go in waves. */
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
 import { before, describe, it } from 'node:test';
 import { BadInput, EvolveRejected, isError, NoNodeFits, PointerUnknown } from '@hauki/mesh';
 import { useJoinedKernels } from './support/kernel.ts';
@@ -48,6 +49,45 @@ describe('kernels of a mesh', () => {
     assert.equal((await fetch(`${used.local.url}/api/plugins/who/`)).status, 401);
     assert.equal((await get('nobody/')).status, 404);
     assert.equal((await get('WHO/')).status, 404);
+  });
+
+  it('look up what a token may do at each request of a connection, and tell each module its own prefix', async () => {
+    const content = `export default { fetch: (request) => Response.json(Object.fromEntries(request.headers)) };`;
+    for (const target_module of ['heads_a', 'heads_b']) await used.mesh.kernels.evolve({ target_module, content });
+    const { token, id } = await used.mesh.tokens.create({ name: 'caller', scopes: ['evolve'] });
+    const { host, hostname, port } = new URL(used.local.url);
+    const socket = connect(Number(port), hostname);
+    let text = '';
+    let more = () => {};
+    socket.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
+      more();
+    });
+    // The headers are the same each time, letter by letter, but for what is added.
+    const ask = async (path: string, added = '') => {
+      text = '';
+      socket.write(
+        `GET /api/plugins/${path} HTTP/1.1\r\nhost: ${host}\r\nx-a: b\r\nauthorization: Bearer ${token}\r\n${added}\r\n`,
+      );
+      for (;;) {
+        const [answer = '', body] = text.split('\r\n\r\n', 2);
+        const [, length] = /content-length: (\d+)/i.exec(answer) ?? [];
+        if (body !== undefined && body.length >= Number(length))
+          return { status: Number(answer.split(' ')[1]), body: JSON.parse(body) };
+        await new Promise<void>((resolve) => {
+          more = resolve;
+        });
+      }
+    };
+    const heard = (module: string) => ({ host, 'x-a': 'b', 'x-forwarded-prefix': `/api/plugins/${module}` });
+    for (const module of ['heads_a', 'heads_b', 'heads_b', 'heads_a'])
+      assert.deepEqual(await ask(`${module}/x`), { status: 200, body: heard(module) });
+    assert.deepEqual((await ask('heads_a/', 'x-c: d\r\n')).body, { ...heard('heads_a'), 'x-c': 'd' });
+    assert.deepEqual((await ask('heads_a/')).body, heard('heads_a'));
+    assert.equal((await ask('nobody/')).status, 404);
+    await used.mesh.tokens.revoke(id);
+    assert.equal((await ask('heads_a/')).status, 401);
+    socket.destroy();
   });
 
   it('halt a roll-out after the first wave that fails, and have what they had', async () => {
