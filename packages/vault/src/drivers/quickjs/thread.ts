@@ -9,6 +9,7 @@ import { stripTypes } from '../../guest/typescript.ts';
 import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
 import { openLine, type ThreadLine } from './line.ts';
+import { Memories } from './memories.ts';
 import {
   type Aside,
   CLOCK,
@@ -104,9 +105,16 @@ function release(id: string, cause: 'killed' | VmCause | 'exited', reason: strin
   held.control.closed(reason);
 }
 
+const memories = new Memories();
 const sparesOf = (image: VmImage, least: number, after_ms?: number) =>
   new Spares<Vm>({
-    make: () => createVm({ wasm, image, busy, extend, soiled: () => aside({ op: 'soiled' }) }),
+    make: () =>
+      createVm({
+        ...{ wasm, image, busy, extend },
+        memory: memories.take(image.memory_bytes),
+        ended: (memory) => memories.give(memory, image.memory_bytes),
+        soiled: () => aside({ op: 'soiled' }),
+      }),
     now: () => performance.now(),
     least,
     most: SPARES,
