@@ -165,7 +165,7 @@ process.on('unhandledRejection', () => {});
 
 function hear(message: Down): void {
   const held = vaults.get(message.id);
-  if (message.op === 'assign') held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
+  if (message.op === 'assign') held?.vm.limit(message, new Meter(message.cpu, () => performance.now()));
   if (message.op === 'assign' || message.op === 'text') held?.control.deliver(message.text!, message.bytes);
   else if (held) {
     if (message.op === 'pause') held.vm.pause(message.on);

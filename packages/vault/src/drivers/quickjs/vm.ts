@@ -25,7 +25,7 @@ import {
 import { RANDOM_BYTES, STACK_BYTES, YIELD_AFTER_MS } from './limits.ts';
 import { moduleLoader, told } from './loader.ts';
 import { Loading } from './loading.ts';
-import type { Used } from './messages.ts';
+import type { Limits, Used } from './messages.ts';
 import type { Meter } from './meter.ts';
 import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
@@ -55,13 +55,6 @@ export interface VmOwner {
   doom: Int32Array;
   /** The VM must be discarded: `reason` is for a person. */
   lost(cause: VmCause, reason: string): void;
-}
-
-/** What a vault may take. */
-export interface VmLimits {
-  memory_mib: number;
-  turn_ms: number;
-  meter: Meter;
 }
 
 const JOBS_PER_LOOK = 64;
@@ -173,7 +166,7 @@ export class Vm {
   }
 
   /** Sets its limits, before it has a worker. */
-  limit({ memory_mib, turn_ms, meter }: VmLimits): void {
+  limit({ memory_mib, turn_ms }: Limits, meter: Meter): void {
     if (this.#over) return;
     this.#turn.most_ms = turn_ms;
     this.#meter = meter;
