@@ -1,6 +1,7 @@
 /** `hauki evolve` from the command line: what it bundles, which saves it sees, and to which kernels it posts. */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -54,6 +55,13 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     assert.ok(await serves('late_main/', 'late')());
   });
 
+  it('takes a file for what it is under any name', async () => {
+    const main = file('typed.ts', `const n: number = 1; export default { fetch: () => new Response(String(n)) };`);
+    await evolve(main, '--name', 'other_name');
+    assert.ok(await serves('other_name/', '1')());
+    await assert.rejects(evolve(main, '--name', 'other_name.py'), /its name says python, not typescript/);
+  });
+
   it('evolves at each save, of the file and of what it imports, and waits for a file that is not there yet', async () => {
     const main = join(folder, 'watched/watched_main.ts');
     mkdirSync(join(main, '..'));
@@ -80,6 +88,68 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     } finally {
       watching.kill('SIGTERM');
     }
+  });
+
+  it('evolves when what it imports is mended or made, though it never was a part of it, and when its tests are saved', async () => {
+    const main = file(
+      'mended/mended_main.ts',
+      `import { part } from './part';\nimport { late } from './late.ts';\nexport default { fetch: () => new Response(part + late) };`,
+    );
+    file('mended/part.ts', `export const part = 'on`);
+    const tests = file('mended/tests.json', '[]');
+    const watching = spawn(process.execPath, [HAUKI, 'evolve', main, '--watch', '--tests', tests], { env: env() });
+    let said = '';
+    for (const stream of [watching.stdout, watching.stderr])
+      stream.on('data', (text) => {
+        said += text;
+      });
+    try {
+      await until('the mistake is told', () => /late\.ts/.test(said), 60_000);
+      file('mended/part.ts', `export const part = 'one';`);
+      await until('the other is missed', () => (said.match(/late\.ts/g)?.length ?? 0) > 1, 60_000);
+      file('mended/late.ts', `export const late = ' late';`);
+      await until('both are there', serves('mended_main/', 'one late'), 60_000);
+      file('mended/tests.json', JSON.stringify([{ path: '/', expect: { text: 'two' } }]));
+      await until(
+        'the tests’ save',
+        () => /at the stage tests: GET \/: the body has no "two" in it/.test(said),
+        60_000,
+      );
+    } finally {
+      watching.kill('SIGTERM');
+    }
+  });
+
+  it('ends at once when it is asked to, also while a version is tried, and says that this may still come', async () => {
+    const main = file('held/held_main.ts', `export default { fetch: () => new Promise(() => {}) };`);
+    const tests = file('held/tests.json', JSON.stringify([{ path: '/', expect: {} }]));
+    const watching = spawn(process.execPath, [HAUKI, 'evolve', main, '--watch', '--tests', tests], { env: env() });
+    let said = '';
+    watching.stdout.once('data', () => setTimeout(() => watching.kill('SIGINT'), 500));
+    watching.stderr.on('data', (text) => {
+      said += text;
+    });
+    const [code, signal] = await once(watching, 'close');
+    assert.deepEqual(
+      [code, signal, said],
+      [0, null, 'hauki: what was posted last may still come to serve; `hauki modules` tells\n'],
+    );
+  });
+
+  it('does not wait for a save where the flags are wrong', async () => {
+    const main = file('flags.ts', `export default { fetch: () => new Response('x') };`);
+    const refused = async (why: RegExp, ...args: string[]) =>
+      assert.rejects(evolve(main, '--watch', ...args), (error: any) => {
+        assert.match(error.stderr, why);
+        assert.deepEqual([error.code, error.stdout], [2, '']);
+        return true;
+      });
+    await refused(/--driver: "foo" is none of lxc/, '--driver', 'foo');
+    await refused(/with --replicas the core chooses/, '--to', 'Microkernel-1', '--replicas', '2');
+    await refused(/--wave: it is for the core/, '--wave', '2');
+    await refused(/--watch-for: it is for the core/, '--watch-for', '2s');
+    await refused(/none\.json: there is no such file/, '--tests', join(folder, 'none.json'));
+    await refused(/cannot be read \(EISDIR\)/, '--tests', folder);
   });
 
   it('says what is wrong with a kernel that is no URL', async () => {

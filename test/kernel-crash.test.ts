@@ -5,14 +5,17 @@
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { startKernel } from '@hauki/cli';
 import type { EvolveRequest } from '@hauki/mesh';
 import { faultOf } from '../packages/microkernel/src/journal.ts';
 import { useKernel } from './support/kernel.ts';
+import { killedAt } from './support/last-moment.ts';
 import { seeded } from './support/seeded.ts';
 
 /** Where a version tells that it is. */
@@ -129,7 +132,7 @@ describe('a kernel that is killed in the middle of a swap', () => {
 
   it('while the old version drains serves the new one, whole', async () => {
     const stateless = (version: number, place?: Place) =>
-      counter('at_drain', version, place).replace('export const hydrate', 'const hydrate');
+      counter('at_drain', version, place).replaceAll(/export const (?=(?:de)?hydrate)/g, 'const ');
     const third = stateless(3);
     await post('at_drain', stateless(1));
     await post('at_drain', stateless(2, 'drain'));
@@ -177,5 +180,27 @@ describe('a kernel that is killed in the middle of a swap', () => {
     for (let i = 0; i < 4; i++) await kernel.json('kept/add');
     await kernel.restart({ kill: false });
     assert.deepEqual(await kernel.json('kept/'), { version: 1, n: 4 });
+  });
+});
+
+describe('a kernel that is killed while it makes its token', () => {
+  it('has made none: the next start makes it, whole', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-kernel-'));
+    const options = { data_dir, id: `token${process.pid}`, port: 0, drivers: ['quickjs'] };
+    try {
+      // It is there then, and empty.
+      await killedAt(
+        data_dir,
+        {},
+        `dieAt('open', (path) => String(path).includes('kernel.token'), true);
+         await import(${JSON.stringify(import.meta.resolve('@hauki/microkernel/main'))});`,
+        { HAUKI_KERNEL_OPTIONS: JSON.stringify(options) },
+      );
+      const kernel = await startKernel(options);
+      await kernel.stop();
+      assert.match(kernel.token, /^hauki_[A-Za-z0-9_-]{43}$/);
+    } finally {
+      rmSync(data_dir, { recursive: true, force: true });
+    }
   });
 });

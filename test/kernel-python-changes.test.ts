@@ -53,6 +53,7 @@ for (const driver of ['lxc', 'process'] as const)
         ['import sys\nsys.exit(0)', 'load', /SystemExit: 0/],
         ['import os\nos._exit(0)', 'load', /exited|ended|died/i],
         ['def again(): again()\nagain()', 'load', /RecursionError/],
+        ['async def app(scope, receive, send): pass\ndef hydrate(state, version): pass', 'exports', /go together/],
         [
           'import threading, time\nfor i in range(999): threading.Thread(target=time.sleep, args=(99,)).start()',
           'load',

@@ -59,6 +59,22 @@ describe('the door of an open kernel', { skip: missing('quickjs') }, () => {
     assert.ok(p99_ms > 0 && memory_bytes > 0);
   });
 
+  it('has room for a module after any number of others that came to nothing', async () => {
+    for (let i = 0; i <= 256; i++)
+      assert.equal(
+        (await post('/api/evolve', JSON.stringify({ target_module: `none_${i}`, content: '' }))).status,
+        422,
+      );
+    const body = JSON.stringify({ target_module: 'some', content: answers('some') });
+    assert.equal((await post('/api/evolve', body)).status, 200);
+  });
+
+  it('refuses shares of what is no version', async () => {
+    const json = { 'content-type': 'application/json' };
+    const answer = await post('/api/modules/plain/weights', JSON.stringify({ versions: { first: 100 } }), json);
+    assert.deepEqual([answer.status, /first: there is no such member/.test(await answer.text())], [400, true]);
+  });
+
   it('begins anew with a module that was removed: its tests and bounds are gone with it', async () => {
     const { door } = kernel;
     const tests = [{ path: '/', expect: { text: 'old' } }];

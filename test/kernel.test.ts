@@ -162,7 +162,10 @@ for (const driver of DRIVERS)
       assert.equal(await text('op/'), 'ab');
       await assert.rejects(
         kernel.door.evolve({ target_module: 'op', base_digest: first.digest, edits: [{ find: 'ab', replace: '' }] }),
-        (error) => isError(error, EditRefused) && error.fields.running === digest,
+        (error) =>
+          isError(error, EditRefused) &&
+          error.fields.running === digest &&
+          /-.*"aa"[\s\S]*\n\+.*"ab"/.test(error.fields.diff ?? ''),
       );
       await assert.rejects(
         kernel.door.evolve({ target_module: 'op', base_digest: digest, edits: [{ find: 'e', replace: '' }] }),
@@ -348,6 +351,8 @@ for (const driver of DRIVERS)
         kernel.door.evolve({ target_module: 'pinned', content: answers('b') }),
         rejected('pin', /pinned/),
       );
+      await assert.rejects(kernel.door.rollback('pinned', 1), rejected('pin', /pinned/));
+      await assert.rejects(kernel.door.weigh('pinned', { 1: 100 }), rejected('pin', /pinned/));
       await kernel.door.pin('pinned', false);
       await kernel.door.evolve({ target_module: 'pinned', content: answers('b') });
     });
@@ -372,7 +377,11 @@ for (const driver of DRIVERS)
       const { paths, tags } = await kernel.json('/docs/json');
       assert.ok(paths['/api/plugins/listed/users/{id}'].get);
       assert.ok(paths['/api/plugins/listed/users'].post);
-      assert.ok(tags.some(({ name }: { name: string }) => name === 'listed'));
+      const named = (all: { name: string }[]) => all.filter(({ name }) => name === 'listed').length;
+      assert.equal(named(tags), 1);
+      await kernel.door.remove('listed');
+      const later = await kernel.json('/docs/json');
+      assert.deepEqual([named(later.tags), later.paths['/api/plugins/listed/users']], [0, undefined]);
     });
 
     it('says what it does not know', async () => {

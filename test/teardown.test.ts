@@ -2,12 +2,15 @@
 import assert from 'node:assert/strict';
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectTcp } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { startCore, startNode } from '@hauki/cli';
 import { connect, isError, logText, type Mesh, OutcomeUnknown, WorkerDied } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
+import { killedAt } from './support/last-moment.ts';
 import {
   CALCULATOR,
   type Calculator,
@@ -215,3 +218,31 @@ for (const driver of DRIVERS) {
     });
   });
 }
+
+describe('whoever starts a core, a node or a kernel, and is killed before that has said a word', () => {
+  for (const what of ['core', 'node', 'microkernel'] as const)
+    it(`leaves no ${what}`, async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'hauki-parent-'));
+      const data_dir = join(folder, 'data');
+      writeFileSync(join(folder, 'token'), 'nobody answers to it');
+      const options = {
+        core: { data_dir, port: 0 },
+        // No core will ever answer it.
+        node: { data_dir, core_url: 'http://127.0.0.1:9', token_file: join(folder, 'token'), drivers: ['quickjs'] },
+        microkernel: { data_dir, id: `orphan${process.pid}`, port: 0, drivers: ['quickjs'] },
+      };
+      const name = what === 'microkernel' ? 'KERNEL' : what.toUpperCase();
+      await killedAt(
+        folder,
+        { '{ fork }': 'node:child_process' },
+        `const entry = ${JSON.stringify(import.meta.resolve(`@hauki/${what}/main`))};
+         const child = fork(new URL(entry).pathname, [], { execArgv: ['--disable-warning=ExperimentalWarning'], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+         fs.writeFileSync(${JSON.stringify(join(folder, 'pid'))}, String(child.pid));
+         die();`,
+        { [`HAUKI_${name}_OPTIONS`]: JSON.stringify(options[what]) },
+      );
+      const pid = Number(readFileSync(join(folder, 'pid'), 'utf8'));
+      await until(`the ${what} ends with who started it`, () => !lives(pid));
+      rmSync(folder, { recursive: true, force: true });
+    });
+});

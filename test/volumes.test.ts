@@ -65,9 +65,12 @@ const keeper = (used: { mesh: Mesh }, driver: DriverName, volume: Parameters<typ
 
 const restartNode = async ({ local }: TestMesh) => {
   await local.nodes[0]!.kill();
+  const data_dir = join(local.data_dir, 'node');
+  const left = () => [...traces(basename(mountsOf(data_dir))), ...traces(join(data_dir, 'volumes'))];
+  await until('its volumes are unmounted and their devices free, with nobody starting it', () => left().length === 0);
   local.nodes[0] = await startNode({
     core_url: local.url,
-    data_dir: join(local.data_dir, 'node'),
+    data_dir,
     token_file: nodeTokenFile(local.data_dir),
   });
 };

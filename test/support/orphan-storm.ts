@@ -41,7 +41,7 @@ export interface OrphanReport {
   /** Processes that agents had below them when they were killed. */
   processes: number;
   clones: Record<string, { answered: number; failed: number }>;
-  /** Kills after which nobody started until all but volumes was cleared up. */
+  /** Kills after which nobody started until all was cleared up. */
   cleared: number;
   /** The longest that a process outlived its agent. */
   slowest_ms: number;
@@ -77,7 +77,7 @@ function otherTraces(node: string, folder: string): string[] {
 }
 
 /** Where everything is that bears its owner's pid and start time. */
-const OWNED = ['/run/hauki/idmap', '/run/hauki/views', '/var/lib/hauki/runtime'];
+const OWNED = ['/run/hauki/idmap', '/run/hauki/views', '/run/hauki/volumes/mounted', '/var/lib/hauki/runtime'];
 
 /** What bears the name of a dead agent. */
 const ownedBy = (owner: string): string[] =>
@@ -186,22 +186,26 @@ class Victim {
     }
   }
 
-  /** What its reaper should have cleared. Volumes wait for the node's next start. */
+  /** What its reapers should have cleared, and they themselves: all that there is but for files in its own folder. */
   #uncleared(owner: string): string[] {
-    const named = this.#node ? traces(this.#node).filter((trace) => !/volumes|loop|hauki-reaper/.test(trace)) : [];
-    return [...ownedBy(owner), ...named];
+    return [...ownedBy(owner), ...processes('hauki-reaper', owner).map(({ command }) => command), ...this.#named()];
+  }
+
+  /** What bears the node's name, or its folder's. */
+  #named(): string[] {
+    const folder = join(this.#storm.folder, `node-${this.#number}`);
+    return this.#node ? [...new Set([...traces(this.#node), ...otherTraces(this.#node, folder)])] : [];
   }
 
   /** Starts once more, and ends in order: then nothing may be left of all its lives. */
   async end(): Promise<void> {
     const last = this.#launch();
     await within(READY_MS, last.ready, `agent ${this.#number} is ready for the last time`);
-    const node = this.#node;
-    assert.ok(node, `the last agent did not start: ${this.log()}`);
+    assert.ok(this.#node, `the last agent did not start: ${this.log()}`);
     last.child.kill('SIGTERM');
     await within(READY_MS, last.ended, 'the last agent ends');
     await settled('nothing is left', () => [
-      ...new Set([...traces(node), ...otherTraces(node, join(this.#storm.folder, `node-${this.#number}`))]),
+      ...this.#named(),
       ...this.#owners.flatMap(ownedBy),
       ...[...this.#seen].filter(stillThere).map((one) => commandOf(pidOf(one))),
     ]);

@@ -27,7 +27,11 @@ export interface SqliteKeyValues {
 }
 
 /** Puts the key-value interface over an open database. */
-export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): SqliteKeyValues {
+export function openSqliteKeyValues(
+  db: DatabaseSync,
+  queue: CommitQueue,
+  remembered_changes?: number,
+): SqliteKeyValues {
   db.exec(SCHEMA);
   const read = db.prepare('SELECT value, revision FROM entry WHERE namespace = ? AND key = ?');
   const look = db.prepare('SELECT revision FROM entry WHERE namespace = ? AND key = ?');
@@ -45,7 +49,7 @@ export function openSqliteKeyValues(db: DatabaseSync, queue: CommitQueue): Sqlit
   function feedOf(namespace: string): Feed {
     let feed = feeds.get(namespace);
     if (!feed) {
-      feed = openFeed(newest(namespace));
+      feed = openFeed(newest(namespace), remembered_changes);
       feeds.set(namespace, feed);
     }
     return feed;

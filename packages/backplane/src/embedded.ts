@@ -22,18 +22,23 @@ import type { Backplane } from './types.ts';
 /** `SQLITE_BUSY`: somebody else holds the lock. */
 const BUSY = 5;
 
+export interface EmbeddedOptions {
+  /** How long to wait for whoever has the folder open. */
+  wait_ms?: number;
+  /** How many of each namespace's changes are held in memory for watchers; few where nobody watches. */
+  remembered_changes?: number;
+}
+
 /** Opens the backplane kept in `folder`, which is made if need be. Rejects with `StorageFailed`, saying why not. */
-export async function openEmbedded(
-  folder: string,
-  { wait_ms = BACKPLANE_LIMITS.open_wait_ms }: { wait_ms?: number } = {},
-): Promise<Backplane> {
+export async function openEmbedded(folder: string, options: EmbeddedOptions = {}): Promise<Backplane> {
+  const { wait_ms = BACKPLANE_LIMITS.open_wait_ms, remembered_changes } = options;
   const root = resolve(folder);
   const db = openDatabase(root, wait_ms);
   let disk: ReturnType<typeof openDisk> | undefined;
   try {
     disk = openDisk(root);
     const queue = openCommitQueue(db, disk);
-    const keys = openSqliteKeyValues(db, queue);
+    const keys = openSqliteKeyValues(db, queue, remembered_changes);
     const objects = await openObjects(join(root, 'objects'), db, queue);
     // The tables may be new.
     await disk.log();

@@ -15,10 +15,13 @@ export interface Feed {
   close(): void;
 }
 
+/** What is forgotten is cut off as soon as it is so large a part of what is remembered. */
+const FORGOTTEN_PARTS = 4;
+
 const charsOf = ({ key, value = '' }: Change) => key.length + value.length;
 
 /** Opens a feed for a namespace whose newest revision is `revision`: what lies before it is not remembered. */
-export function openFeed(revision: number): Feed {
+export function openFeed(revision: number, remembered_changes: number = BACKPLANE_LIMITS.remembered_changes): Feed {
   /** Changes from `head` on; what lies before is cut off now and then. */
   let changes: Change[] = [];
   let head = 0;
@@ -55,14 +58,15 @@ export function openFeed(revision: number): Feed {
       chars += charsOf(change);
       newest = change.revision;
       while (
-        changes.length - head > BACKPLANE_LIMITS.remembered_changes ||
+        changes.length - head > remembered_changes ||
         (chars > BACKPLANE_LIMITS.remembered_chars && changes.length - head > 1)
       ) {
         const oldest = changes[head++]!;
         chars -= charsOf(oldest);
         forgotten = oldest.revision;
       }
-      if (head > BACKPLANE_LIMITS.remembered_changes) {
+      // Until then what was forgotten is held all the same.
+      if (head > remembered_changes / FORGOTTEN_PARTS) {
         changes = changes.slice(head);
         head = 0;
       }

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { isError, StorageFailed } from '@hauki/protocol';
+import { ChangesMissed, isError, StorageFailed } from '@hauki/protocol';
 import { BACKPLANE_LIMITS, openEmbedded } from '../src/index.ts';
 import { backplaneConformance } from './conformance.ts';
 
@@ -88,6 +88,23 @@ describe('the embedded backend', { concurrency: true }, () => {
         assert.equal(await backplane.objects.put(content), digest);
         assert.deepEqual(await readFile(file), content);
       }
+      await backplane.close();
+    }));
+
+  test('it holds as many changes for watchers as it is told to, and lets go of older ones', () =>
+    inFolder(async (folder) => {
+      const backplane = await openEmbedded(folder, { remembered_changes: 8 });
+      const kv = backplane.kv('a');
+      const revisions: number[] = [];
+      for (let i = 0; i < 40; i++) revisions.push(await kv.put('x', String(i)));
+      for (const [back, seen] of [8, 3, 1].entries()) {
+        const after = revisions.at(-seen - 1)!;
+        assert.equal((await kv.watch('', { after }).next()).value.value, String(40 - seen), String(back));
+      }
+      assert.throws(
+        () => kv.watch('', { after: revisions.at(-10)! }),
+        (thrown) => isError(thrown, ChangesMissed),
+      );
       await backplane.close();
     }));
 

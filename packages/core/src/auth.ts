@@ -8,7 +8,7 @@ import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, r
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { Forbidden, Unauthorised } from '@hauki/protocol';
-import type { Asked } from '@hauki/rpc/node';
+import { type Asked, onceForHeaders } from '@hauki/rpc/node';
 import { ADMIN, demand, NODE, type Principal, type Scope } from './rights.ts';
 import { hashOf, newSecret, type TokenStore } from './tokens.ts';
 
@@ -36,8 +36,8 @@ declare module 'fastify' {
 function loadToken(file: string): string {
   if (existsSync(file)) return readFileSync(file, 'utf8').trim();
   const token = newSecret();
-  const temporary = `${file}.${process.pid}.tmp`;
-  // What a crashed start of the same process id left: in a container that id is always the same.
+  const temporary = `${file}.tmp`;
+  // What a killed start left.
   rmSync(temporary, { force: true });
   const fd = openSync(temporary, 'wx', 0o600);
   writeSync(fd, `${token}\n`);
@@ -66,6 +66,10 @@ export class Auth {
 
   /** Refuses requests that name another host, or come from a page of another origin. */
   checkOrigin(request: Pick<Asked, 'headers'>): void {
+    this.#checkedOrigin(request);
+  }
+
+  readonly #checkedOrigin = onceForHeaders((request: Pick<Asked, 'headers'>): true => {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     const host = named(request.headers.host ?? '');
     if (!this.#hosts.has(host))
@@ -73,11 +77,12 @@ export class Auth {
         why: `This core does not answer for the host ${JSON.stringify(host)}; name it with --host-name`,
       });
     const { origin } = request.headers;
-    if (origin === undefined) return;
+    if (origin === undefined) return true;
     const from = URL.canParse(origin) ? named(new URL(origin).host) : '';
     if (!this.#hosts.has(from))
       throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-  }
+    return true;
+  });
 
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
   bearer(token: string, hash = hashOf(token)): Principal {
@@ -96,6 +101,11 @@ export class Auth {
 
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */
   authenticate(request: Pick<Asked, 'headers' | 'socket'>): Principal {
+    const { token, hash } = this.#hashedOf(request);
+    return this.bearer(token, hash);
+  }
+
+  readonly #hashedOf = onceForHeaders((request: Pick<Asked, 'headers' | 'socket'>) => {
     const header = request.headers.authorization;
     if (header === undefined)
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
@@ -107,8 +117,8 @@ export class Auth {
       hashed = { token, hash: hashOf(token) };
       this.#hashed.set(request.socket, hashed);
     }
-    return this.bearer(token, hashed.hash);
-  }
+    return hashed;
+  });
 
   /** Who sends this request, if its token has the scope. Throws Unauthorised or Forbidden. */
   principal(request: IncomingMessage, scope: Scope = 'admin'): Principal {

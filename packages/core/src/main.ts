@@ -32,6 +32,8 @@ try {
       if (!process.send) void stop(signal);
     });
   process.on('disconnect', () => void stop('the parent is gone'));
+  // It may have gone before anybody listened for it.
+  if (process.connected === false) void stop('the parent is gone');
   const url = await core.listen(options.host ?? '127.0.0.1', options.port ?? 8000);
   logger.info(`the core answers at ${url}; its API is described at ${url}/docs`);
   process.send?.({ ready: true, url });

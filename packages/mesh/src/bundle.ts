@@ -9,7 +9,12 @@ import type { BuildFailure, Message, Plugin } from 'esbuild';
 export interface BundleOptions {
   /** Where the worker is to run: only lxc vaults have Node's built-in modules. */
   driver?: string | undefined;
+  /** Told of each file that an import may mean, before it is read, also where there is none yet. */
+  sought?: ((file: string) => void) | undefined;
 }
+
+/** What an import may leave out. */
+const LEFT_OUT = ['', '.ts', '.js', '.mts', '.mjs', '.json', '/index.ts', '/index.js'];
 
 const where = ({ location, text }: Message) =>
   location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text;
@@ -36,7 +41,8 @@ export async function bundleWithFiles(
   const node: Plugin = {
     name: 'node-builtins',
     setup(on) {
-      on.onResolve({ filter: /.*/ }, ({ path, kind }) => {
+      on.onResolve({ filter: /.*/ }, ({ path, kind, resolveDir }) => {
+        if (/^[./]/.test(path)) for (const end of LEFT_OUT) options.sought?.(resolve(resolveDir, path) + end);
         // What is kept in MeshFS is fetched and checked by the core, when the worker is ordered.
         if (path.startsWith('gem-pointer:')) return { path, external: true };
         if (!builtins.has(path) || kind === 'entry-point') return undefined;

@@ -34,11 +34,11 @@ export function meshKernels(core: CoreClient): Kernels {
   return {
     list,
     async evolve(request) {
-      const { replicas, wave = 1, watch_ms = 0 } = request;
-      // Each wave takes its time.
-      const count = typeof replicas === 'number' ? replicas : watch_ms > 0 ? (await list()).length : 1;
+      const { kernel, replicas, wave = 1, watch_ms = 0 } = request;
+      // Each wave takes its time, and to take all back does.
+      const count = kernel !== undefined ? 1 : typeof replicas === 'number' ? replicas : (await list()).length;
       const waves = Math.max(1, Math.ceil(count / wave));
-      return core.request('POST', '/api/evolve_plugin', request, EVOLVE_MS + waves * watch_ms);
+      return core.request('POST', '/api/evolve_plugin', request, (waves + 1) * EVOLVE_MS + waves * watch_ms);
     },
     remove(module, kernel) {
       const query = kernel === undefined ? '' : `?kernel=${encodeURIComponent(kernel)}`;

@@ -160,13 +160,12 @@ export class CoreLink {
     const fetch = async ([name, method, path, headers, body]: Fetch, signal?: CallSignal): Promise<Answer> => {
       const module = kernel.module(name);
       if (!module) throw new ModuleUnknown({ module: name });
-      const named = (wanted: string) => {
-        const at = headers.findIndex((name, i) => i % 2 === 0 && name === wanted);
-        return at < 0 ? undefined : headers[at + 1];
-      };
+      let [named_host, asked]: (string | undefined)[] = [];
+      for (let i = 0; i < headers.length; i += 2)
+        if (headers[i] === 'host') named_host ??= headers[i + 1];
+        else if (headers[i] === VERSION_HEADER) asked ??= headers[i + 1];
       // As the client has it.
-      const url = `http://${named('host') ?? host}${path}`;
-      const asked = named(VERSION_HEADER);
+      const url = `http://${named_host ?? host}${path}`;
       try {
         const request = { method, url, headers, body, ...(signal && { signal }) };
         const { answer, instance } = await module.serve(request, asked);

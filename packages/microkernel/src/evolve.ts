@@ -25,9 +25,13 @@ export interface Staged {
   report: Report;
 }
 
-/** Throws EvolveRejected, stage `size`. */
+const HOOKS = 'dehydrate() and hydrate(state, from_version) go together: a module has both as functions, or neither';
+
+/** Throws EvolveRejected, stage `size`, or `parse` for what is no text. */
 export function checkSource(source: unknown, module: string): string {
   const bytes = typeof source === 'string' && source.trim() !== '' ? Buffer.byteLength(source) : 0;
+  if (bytes > 0 && !(source as string).isWellFormed())
+    throw new EvolveRejected({ module, stage: 'parse', why: 'it holds half of a surrogate pair, which no text has' });
   if (bytes > 0 && bytes <= LIMITS.source_bytes) return source as string;
   const why = bytes === 0 ? 'it is empty' : `it has ${bytes} bytes, and may have ${LIMITS.source_bytes}`;
   throw new EvolveRejected({ module, stage: 'size', why });
@@ -70,7 +74,9 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
     const first = await host.start(spec);
     started.push(first);
     next('routes');
-    const { routes } = first.description;
+    const { routes, state } = first.description;
+    // With one of them a state would be lost in silence.
+    if (state === 'half') throw new SourceRejected({ stage: 'exports', reason: HOOKS, log_tail: '' });
     if (routes.length === 0) throw new Error('it has no routes');
     if (trials.length === 0) {
       next('');

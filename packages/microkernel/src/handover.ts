@@ -24,21 +24,34 @@ export interface Change {
   restore?: string | undefined;
 }
 
+/** Why a hook failed; where its vault ended of it, what that ended of. */
+async function failed(hook: string, instance: Instance, error: unknown): Promise<Error> {
+  return new Error(
+    `${hook} failed: ${instance.open ? describe(error) : `its vault ended: ${await instance.whyGone()}`}`,
+  );
+}
+
 async function hydrate(instance: Instance, state: Uint8Array, from_version: number): Promise<void> {
   try {
     await instance.hydrate(deserialize(state), from_version);
   } catch (error) {
-    throw new Error(`hydrate failed: ${describe(error)}`);
+    throw await failed('hydrate', instance, error);
   }
 }
 
 async function dehydrate(instance: Instance): Promise<Uint8Array> {
-  const state = await instance
-    .dehydrate()
-    .then(serialize)
-    .catch((error) => {
-      throw new Error(`dehydrate failed: ${describe(error)}`);
-    });
+  let given: unknown;
+  try {
+    given = await instance.dehydrate();
+  } catch (error) {
+    throw await failed('dehydrate', instance, error);
+  }
+  let state: Uint8Array;
+  try {
+    state = serialize(given);
+  } catch {
+    throw new Error('dehydrate failed: its state holds a function, a stream or an object that stays in its vault');
+  }
   if (state.length > KERNEL_LIMITS.state_bytes)
     throw new Error(`its state has ${state.length} bytes; ${KERNEL_LIMITS.state_bytes} are taken over`);
   return state;
@@ -95,7 +108,7 @@ export async function keepPresent(store: Store, { main, record }: Module): Promi
   if (!main?.has_state || !main.open || record.live.length !== 1) return;
   const state = await dehydrate(main);
   const pointer = await store.keepState(record.module, main.version, state);
-  await store.keepRecord({ ...record, state: { pointer, from: main.version } });
+  await store.keepPresent(record.module, { pointer, from: main.version });
 }
 
 /** What serves when a version comes in with a weight. */

@@ -111,7 +111,7 @@ export class Instance {
   }
 
   get has_state(): boolean {
-    return this.description.state !== 'none';
+    return this.description.state === 'hooks' || this.description.state === 'export';
   }
 
   /**

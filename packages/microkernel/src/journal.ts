@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { entriesOf, type KeyValue, type Write } from '@hauki/backplane';
-import { type JournalEntry, StorageFailed } from '@hauki/protocol';
+import { type JournalEntry, ModuleUnknown, StorageFailed } from '@hauki/protocol';
 
 export type NewEntry = Pick<JournalEntry, 'module' | 'deed' | 'by' | 'version' | 'digest' | 'note'>;
 
@@ -33,11 +33,20 @@ export function faultOf(entries: readonly JournalEntry[]): string | undefined {
   return undefined;
 }
 
+/** To be thrown where what a kernel keeps is not as it left it. */
+export const damaged = (what: string, fault: string) =>
+  new StorageFailed(
+    { what: `${what}: ${fault}` },
+    `${what} is damaged: ${fault}. Put back a copy of the kernel's data folder, or begin with another`,
+  );
+
 export class Journal {
   readonly #kv: KeyValue;
   readonly #now: () => number;
   #seq = 0;
   #last = NOTHING;
+  /** The number of each module's last entry. */
+  readonly #of = new Map<string, number>();
 
   private constructor(kv: KeyValue, now: () => number) {
     this.#kv = kv;
@@ -47,10 +56,9 @@ export class Journal {
   /** Opens the journal and checks the whole chain. Rejects with StorageFailed where it is broken. */
   static async open(kv: KeyValue, now: () => number = () => Date.now()): Promise<Journal> {
     const journal = new Journal(kv, now);
-    const entries = await journal.entries();
-    const fault = faultOf(entries);
-    if (fault) throw new StorageFailed({ what: `the journal: ${fault}` });
+    const entries = await journal.#all();
     const last = entries.at(-1);
+    for (const { module, seq } of entries) journal.#of.set(module, seq);
     if (last) [journal.#seq, journal.#last] = [last.seq, last.hash];
     return journal;
   }
@@ -67,6 +75,7 @@ export class Journal {
       write: { namespace: JOURNAL, key: keyOf(made.seq), value: JSON.stringify(made), expect: 'absent' },
       done: () => {
         [this.#seq, this.#last] = [made.seq, made.hash];
+        this.#of.set(made.module, made.seq);
       },
     };
   }
@@ -76,6 +85,11 @@ export class Journal {
     return this.#seq;
   }
 
+  /** The number of a module's last entry. */
+  lastOf(module: string): number | undefined {
+    return this.#of.get(module);
+  }
+
   /** The entries behind a number, oldest first, at most so many. */
   async after(seq: number, most: number): Promise<JournalEntry[]> {
     const numbers = Array.from({ length: Math.max(0, Math.min(most, this.#seq - seq)) }, (_, i) => seq + 1 + i);
@@ -83,13 +97,29 @@ export class Journal {
     return found.filter((entry) => entry !== undefined).map(({ value }) => JSON.parse(value) as JournalEntry);
   }
 
-  /** All entries, or those of one module, oldest first. */
+  /**
+   * All entries, or those of one module, oldest first. Rejects with StorageFailed where the chain is broken or cut, and
+   * with ModuleUnknown where there never was such a module.
+   */
   async entries(module?: string): Promise<JournalEntry[]> {
+    const seq = this.#seq;
+    if (module !== undefined && !this.#of.has(module)) throw new ModuleUnknown({ module, has: [...this.#of.keys()] });
+    const all = await this.#all();
+    if (all.length < seq) throw damaged('The journal', `it ends with entry ${all.length} of ${seq}`);
+    return module === undefined ? all : all.filter((entry) => entry.module === module);
+  }
+
+  async #all(): Promise<JournalEntry[]> {
     const found: JournalEntry[] = [];
-    for await (const { value } of entriesOf(this.#kv)) {
-      const entry = JSON.parse(value) as JournalEntry;
-      if (module === undefined || entry.module === module) found.push(entry);
+    for await (const { key, value } of entriesOf(this.#kv)) {
+      try {
+        found.push(JSON.parse(value) as JournalEntry);
+      } catch {
+        throw damaged('The journal', `entry ${Number(key)} cannot be read`);
+      }
     }
+    const fault = faultOf(found);
+    if (fault) throw damaged('The journal', fault);
     return found;
   }
 }

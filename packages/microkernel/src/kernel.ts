@@ -93,7 +93,8 @@ export class Kernel {
   /** Opens a kernel over its data folder and starts what it ran before. */
   static async open(options: KernelOptions): Promise<Kernel> {
     const { data_dir, id, log, dial, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
-    const backplane = await openEmbedded(join(data_dir, 'store'));
+    const remembered_changes = KERNEL_LIMITS.remembered_changes;
+    const backplane = await openEmbedded(join(data_dir, 'store'), { remembered_changes });
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });
     const store = await Store.open(backplane, meshfs, join(data_dir, 'uah_endpoints'));
     const node = `kernel-${id}`;
@@ -186,9 +187,9 @@ export class Kernel {
       const { record } = module;
       if (!dry_run) checkPin(module);
       if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
-      const main = record.live.length > 0 ? await this.#mainFacts(record) : undefined;
+      const main = await this.#store.main(record);
       const running = main && (await this.#store.source(name, main.version));
-      const found = await this.#sourceOf(request, running);
+      const found = await this.#sourceOf(name, request, running);
       const source = checkSource(found.source, name);
       // Edits leave the language as it is.
       const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
@@ -203,11 +204,11 @@ export class Kernel {
       const facts = { module: name, version, digest, language, driver, memory_mib, grants: granted };
       const staged = await stage(this.#host, { ...facts, source, trials: kept, dry: dry_run });
       const { instance, report } = staged;
-      const diff = running === undefined ? '' : diffOf(name, running, source);
+      const shown = dry_run || request.edits;
       const answer: Evolved = {
         ...answerOf({ ...facts, report }, alias ?? record.alias, drivers),
         dry_run,
-        ...(dry_run || request.edits ? { diff } : {}),
+        ...(shown ? { diff: running === undefined ? '' : diffOf(name, running, source) } : {}),
       };
       if (dry_run) {
         await instance.end('it was a dry run');
@@ -240,7 +241,10 @@ export class Kernel {
   /** Lets an earlier version serve again, with the state from before it was left. Rejects as `evolve` does. */
   async rollback(name: string, wanted: number | undefined, by: string): Promise<Evolved> {
     const module = this.#modules.known(name);
-    return module.exclusive(() => this.#goBack(module, wanted, 'rollback', by, null));
+    return module.exclusive(() => {
+      checkPin(module);
+      return this.#goBack(module, wanted, 'rollback', by, null);
+    });
   }
 
   async #goBack(module: Module, wanted: number | undefined, deed: Deed, by: string, note: string | null) {
@@ -271,6 +275,7 @@ export class Kernel {
   async weigh(name: string, weights: Record<string, number>, by: string): Promise<ModuleView> {
     const module = this.#modules.known(name);
     return module.exclusive(async () => {
+      checkPin(module);
       const live = Object.entries(weights).map(([version, weight]) => ({ version: Number(version), weight }));
       const sum = live.reduce((all, { weight }) => all + weight, 0);
       if (live.length === 0 || live.length > KERNEL_LIMITS.live_versions || sum !== 100)
@@ -305,7 +310,7 @@ export class Kernel {
     });
   }
 
-  /** While a module is pinned no evolve changes it. */
+  /** While a module is pinned nobody changes it; a version that leaves its bounds is taken back all the same. */
   async pin(name: string, pinned: boolean, by: string): Promise<void> {
     const module = this.#modules.known(name);
     await module.exclusive(async () => {
@@ -370,16 +375,17 @@ export class Kernel {
     }
   }
 
-  async #mainFacts(record: ModuleRecord): Promise<VersionFacts> {
-    const [main] = [...record.live].sort((a, b) => b.weight - a.weight);
-    return this.#store.facts(record.module, main!.version);
-  }
-
-  async #sourceOf(request: EvolveRequest, running: string | undefined) {
+  async #sourceOf(name: string, request: EvolveRequest, running: string | undefined) {
     const { content, pointer, edits } = request;
     if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
       throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
-    if (edits !== undefined) return { source: operate(running, request.base_digest, edits) };
+    if (edits !== undefined) {
+      const { base_digest } = request;
+      const stale = running !== undefined && base_digest !== undefined && base_digest !== digestOf(running);
+      return {
+        source: operate(running, base_digest, edits, stale ? await this.#store.base(name, base_digest) : undefined),
+      };
+    }
     if (content !== undefined) return { source: content };
     const kept = await this.meshfs.resolve(pointer!);
     return { source: kept.content, language: WORKER_LANGUAGES.find((one) => one === kept.language) };

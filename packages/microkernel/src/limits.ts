@@ -17,6 +17,10 @@ export const KERNEL_LIMITS = {
   all_tests_ms: 60_000,
   /** Edits of one x-surgeon payload. */
   edits: 64,
+  /** Lines that differ: to find the shortest difference of more takes the kernel's thread from all modules. */
+  diff_edits: 500,
+  /** Of a difference so much is shown: it goes to the core in one message. */
+  diff_chars: 1024 * 1024,
   /** A vault that is staged: from being asked for until its module has loaded. */
   start_ms: 30_000,
   /** A version that serves something is asked so often whether it lives, and has so long to answer. */
@@ -53,6 +57,8 @@ export const KERNEL_LIMITS = {
   times_kept: 1_024,
   /** Answers before a version is judged by its error rate or p99. */
   judged_after: 20,
+  /** Changes of each namespace of the store that are held in memory for watchers: a kernel's has none. */
+  remembered_changes: 64,
   /** What is kept of a guest's log in a report. */
   report_log_chars: 8 * 1024,
 } as const;

@@ -3,6 +3,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeNew } from '@hauki/backplane';
 import { describe } from '@hauki/protocol';
@@ -46,7 +47,10 @@ async function tokenOf(data_dir: string): Promise<string> {
   const file = join(data_dir, 'kernel.token');
   if (!existsSync(file)) {
     const secret = `hauki_${randomBytes(32).toString('base64url')}`;
-    await writeNew(file, Buffer.from(`${secret}\n`), { mode: 0o600, sync: true });
+    // Under its name it is whole: a start that was killed half way must not leave a token that is empty.
+    await rm(`${file}.tmp`, { force: true });
+    await writeNew(`${file}.tmp`, Buffer.from(`${secret}\n`), { mode: 0o600, sync: true });
+    await rename(`${file}.tmp`, file);
   }
   return readFileSync(file, 'utf8').trim();
 }
@@ -86,6 +90,8 @@ try {
       if (!process.send) void stop(signal);
     });
   process.on('disconnect', () => void stop('the parent is gone'));
+  // It may have gone before anybody listened for it.
+  if (process.connected === false) void stop('the parent is gone');
   const url = await server.listen({ host, port });
   if (open) logger.warn('started with --open: anybody on this machine may change what it serves');
   log(onlineOf(kernel.name), { url });

@@ -96,6 +96,11 @@ export class Module {
     return turn;
   }
 
+  /** Whether nothing of it serves, and nothing is under way. */
+  get rests(): boolean {
+    return this.record.live.length === 0 && this.#waiting === 0 && this.#draining.size === 0;
+  }
+
   get state(): ModuleState {
     if (this.#gate) return 'handing_over';
     const down = this.record.live.filter(({ version }) => !this.#serving.has(version));

@@ -9,11 +9,11 @@ import {
   type NodeInfo,
   Overloaded,
   prefixOf,
-  StorageFailed,
   type VersionFacts,
 } from '@hauki/protocol';
 import { keepPresent, resume } from './handover.ts';
 import type { Instance } from './instance.ts';
+import { damaged } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
 import { aliasesMeet } from './names.ts';
@@ -118,6 +118,9 @@ export class Modules {
   make(name: string): Module {
     const known = this.#all.get(name);
     if (known) return known;
+    // Those that came to nothing, or were removed, take nobody's place.
+    if (this.#all.size >= KERNEL_LIMITS.modules)
+      for (const one of this.#all.values()) if (one.rests) this.#all.delete(one.name);
     if (this.#all.size >= KERNEL_LIMITS.modules)
       throw new Overloaded({ what: 'modules of this kernel', limit: KERNEL_LIMITS.modules });
     const { store, log, abort } = this.#powers;
@@ -152,7 +155,7 @@ export class Modules {
     const { store, host } = this.#powers;
     const source = await store.source(facts.module, facts.version);
     if (digestOf(source) !== facts.digest)
-      throw new StorageFailed({ what: `version ${facts.version} of ${facts.module}: its source was changed` });
+      throw damaged(`Version ${facts.version} of ${facts.module}`, 'its source was changed');
     return host.start({ ...facts, source, load_timeout_ms: KERNEL_LIMITS.start_ms });
   }
 

@@ -113,7 +113,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
         tags,
         summary: 'What differs between two versions',
         params: Name,
-        querystring: Type.Object({ from: Type.Integer({ minimum: 1 }), to: Type.Integer({ minimum: 1 }) }),
+        querystring: Type.Object({ from: Type.Integer({ minimum: 1 }), to: Type.Integer({ minimum: 1 }) }, strict),
       },
     },
     async (request) => {
@@ -151,7 +151,11 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
         params: Name,
         body: Type.Object(
           {
-            versions: Type.Record(Type.String({ pattern: '^[0-9]{1,8}$' }), Type.Integer({ minimum: 0, maximum: 100 })),
+            versions: Type.Record(
+              Type.String({ pattern: '^[1-9][0-9]{0,7}$' }),
+              Type.Integer({ minimum: 0, maximum: 100 }),
+              strict,
+            ),
           },
           strict,
         ),
@@ -168,7 +172,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
     {
       schema: {
         tags,
-        summary: 'Refuse evolves of this module, or take them again',
+        summary: 'Refuse changes of this module, or take them again',
         params: Name,
         body: Type.Object({ pinned: Type.Boolean() }, strict),
       },
@@ -194,7 +198,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
       schema: {
         tags,
         summary: 'The journal: who changed what into what, chained by digests',
-        querystring: Type.Object({ module: Type.Optional(Type.String({ maxLength: 48 })) }),
+        querystring: Type.Object({ module: Type.Optional(Type.String({ maxLength: 48 })) }, strict),
       },
     },
     async (request) => {

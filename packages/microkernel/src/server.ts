@@ -43,6 +43,7 @@ import {
   headersOf,
   leaving,
   offerFirst,
+  onceForHeaders,
   readDirectly,
   Strangers,
   type WebSocketCall,
@@ -113,7 +114,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const anybody = (request: Asked) => open && LOOPBACK.test(request.socket.remoteAddress ?? '');
 
   /** Refuses requests that name another host, or come from a page of another origin. */
-  const checkOrigin = (request: Asked): void => {
+  const checkOrigin = onceForHeaders((request: Asked): true => {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     if (!hosts.has(named(request.headers.host ?? '')))
       throw new Forbidden({
@@ -122,13 +123,19 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     const { origin } = request.headers;
     if (origin !== undefined && !(URL.canParse(origin) && hosts.has(named(new URL(origin).host))))
       throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-  };
+    return true;
+  });
+  const tokenOf = onceForHeaders(({ headers }: Asked) => {
+    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(headers.authorization ?? '')?.[1];
+    return { token, right: token !== undefined && isRight(token) };
+  });
 
   /** Who asks. Throws Unauthorised or Forbidden. */
   const whoAsks = (request: Asked): string | Promise<string> => {
     checkOrigin(request);
-    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(request.headers.authorization ?? '')?.[1];
-    if (token !== undefined && (isRight(token) || options.admit)) return bearer(token);
+    const { token, right } = tokenOf(request);
+    if (right) return 'admin';
+    if (token !== undefined && options.admit) return bearer(token);
     if (anybody(request)) return 'anonymous';
     if (token !== undefined) return bearer(token);
     throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …"' });
@@ -176,8 +183,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       const by_message = request.headers.authorization === undefined && !anybody(request);
       const strip = by_message || (await whoAsks(request)) !== 'anonymous';
       const served = requestOf(module, request, target, strip);
-      if (by_message) served.headers = offerFirst(served.headers);
-      served.headers.push('upgrade', 'websocket');
+      served.headers = [...(by_message ? offerFirst(served.headers) : served.headers), 'upgrade', 'websocket'];
       const admit: WebSocketCall['admit'] = async (client, first) =>
         void (await bearer(await strangers.token(client, () => first)));
       const call = async (messages: () => Body) => {
@@ -228,14 +234,10 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },
-    // What modules serve is looked up each time: they come and go.
-    transformObject: (document) => {
-      const whole = 'openapiObject' in document ? document.openapiObject : document.swaggerObject;
-      return withModules(whole as unknown as OpenApi, kernel) as never;
-    },
   });
   await app.register(swaggerUi, {
     routePrefix: '/docs',
+    // What modules serve is looked up each time: they come and go.
     transformSpecification: (document) => withModules(document as OpenApi, kernel) as object,
     transformSpecificationClone: true,
   });
@@ -298,6 +300,9 @@ function askedVersion({ headers }: Pick<Asked, 'headers'>): string | undefined {
   return typeof asked === 'string' ? asked : undefined;
 }
 
+/** What a module hears of a request's headers; to be added to by nobody. */
+const heard = onceForHeaders((_request: Asked) => ({ module: '', strip_token: false, headers: [] as FlatHeaders }));
+
 /** The request as the module sees it, but for its body. */
 function requestOf(
   module: Module,
@@ -305,8 +310,13 @@ function requestOf(
   { path, query }: { path: string; query: string },
   strip_token: boolean,
 ): { method: string; url: string; headers: FlatHeaders } {
-  const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
-  headers.push(PREFIX, prefixOf(module.name));
+  const last = heard(request);
+  if (last.module !== module.name || last.strip_token !== strip_token) {
+    const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
+    headers.push(PREFIX, prefixOf(module.name));
+    Object.assign(last, { module: module.name, strip_token, headers });
+  }
+  const { headers } = last;
   return { method: request.method ?? 'GET', url: `http://${request.headers.host}${path}${query}`, headers };
 }
 

@@ -17,7 +17,7 @@ import {
   type VersionFacts,
   VersionUnknown,
 } from '@hauki/protocol';
-import { JOURNAL, Journal, type NewEntry } from './journal.ts';
+import { damaged, JOURNAL, Journal, type NewEntry } from './journal.ts';
 
 export interface ModuleRecord {
   module: string;
@@ -34,6 +34,8 @@ export interface ModuleRecord {
   pinned: boolean;
   /** The state that what runs began with, and whose it was: a kernel that comes back gives it again. */
   state?: { pointer: string; from: number } | null;
+  /** The journal's entry that it was made with: a journal that was cut is known by it. */
+  seq?: number;
 }
 
 export const emptyRecord = (module: string): ModuleRecord => ({
@@ -80,10 +82,16 @@ export class Store {
 
   static async open(backplane: Backplane, meshfs: MeshFs, folder: string): Promise<Store> {
     const store = new Store(backplane, meshfs, folder, await Journal.open(backplane.kv(JOURNAL)));
-    for await (const { value } of entriesOf(backplane.kv(MODULES))) {
-      const record = JSON.parse(value) as ModuleRecord;
-      store.#records.set(record.module, record);
+    for await (const { key, value } of entriesOf(backplane.kv(MODULES))) {
+      try {
+        store.#records.set(key, JSON.parse(value) as ModuleRecord);
+      } catch {
+        throw damaged(`The record of the module ${key}`, 'it cannot be read');
+      }
     }
+    for (const { module, seq } of store.records())
+      if (seq !== undefined && seq !== store.journal.lastOf(module))
+        throw damaged('The journal', `entry ${seq} should be the last of ${module}, and is not`);
     await store.#repair();
     return store;
   }
@@ -115,6 +123,18 @@ export class Store {
     return found;
   }
 
+  /** The version that serves most, where any does. */
+  async main({ module, live }: ModuleRecord): Promise<VersionFacts | undefined> {
+    const [most] = live.toSorted((a, b) => b.weight - a.weight);
+    return most && this.facts(module, most.version);
+  }
+
+  /** The last version with this digest. */
+  async base(module: string, digest: string): Promise<{ version: number; source: string } | undefined> {
+    const version = (await this.versions(module)).findLast((one) => one.digest === digest)?.version;
+    return version === undefined ? undefined : { version, source: await this.source(module, version) };
+  }
+
   async source(module: string, version: number): Promise<string> {
     return (await this.#meshfs.resolve(pointerOf(module, version))).content;
   }
@@ -143,10 +163,17 @@ export class Store {
     return Buffer.concat(chunks);
   }
 
-  /** Keeps a record in which no more has changed than the state to begin with: nothing for the journal. */
-  async keepRecord(record: ModuleRecord): Promise<void> {
-    await this.#backplane.commit([{ namespace: MODULES, key: record.module, value: JSON.stringify(record) }]);
-    this.#records.set(record.module, record);
+  /** Keeps the state that a version is to begin with, if it still serves alone: nothing for the journal. */
+  keepPresent(module: string, state: { pointer: string; from: number }): Promise<void> {
+    const run = this.#turn.then(async () => {
+      const record = this.#records.get(module);
+      if (record?.live.length !== 1 || record.live[0]!.version !== state.from) return;
+      const kept: ModuleRecord = { ...record, state };
+      await this.#backplane.commit([{ namespace: MODULES, key: module, value: JSON.stringify(kept) }]);
+      this.#records.set(module, kept);
+    });
+    this.#turn = run.catch(() => {});
+    return run;
   }
 
   /**
@@ -155,9 +182,10 @@ export class Store {
    */
   commit(record: ModuleRecord, entry: NewEntry, facts: readonly VersionFacts[] = [], source?: string): Promise<void> {
     const run = this.#turn.then(async () => {
-      const { write, done } = this.journal.next(entry);
+      const { entry: made, write, done } = this.journal.next(entry);
+      const kept: ModuleRecord = { ...record, seq: made.seq };
       const writes: Write[] = [
-        { namespace: MODULES, key: record.module, value: JSON.stringify(record) },
+        { namespace: MODULES, key: record.module, value: JSON.stringify(kept) },
         ...facts.map((one) => ({
           namespace: VERSIONS,
           key: versionKey(one.module, one.version),
@@ -165,13 +193,13 @@ export class Store {
         })),
         write,
       ];
-      const [made] = facts;
-      if (made && source !== undefined) {
-        const { module, version, language } = made;
+      const [first] = facts;
+      if (first && source !== undefined) {
+        const { module, version, language } = first;
         await this.#meshfs.write({ pointer: pointerOf(module, version), content: source, language }, writes);
       } else await this.#backplane.commit(writes);
       done();
-      this.#records.set(record.module, record);
+      this.#records.set(record.module, kept);
       this.#changed.add(record.module);
       this.#soon ??= setTimeout(() => void this.copy(), COPY_AFTER_MS);
     });

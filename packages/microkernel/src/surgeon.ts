@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 import { BadInput, type Edit, EditRefused } from '@hauki/protocol';
-import { createTwoFilesPatch } from 'diff';
+import { createTwoFilesPatch, formatPatch } from 'diff';
 import { KERNEL_LIMITS } from './limits.ts';
 
 export const digestOf = (source: string): string => createHash('sha256').update(source).digest('hex');
@@ -19,11 +19,23 @@ function placesOf(source: string, find: string): number[] {
 
 const lineAt = (source: string, at: number) => source.slice(0, at).split('\n').length;
 
+/** A version that runs no more, which edits were made for. */
+export interface Base {
+  version: number;
+  source: string;
+}
+
 /**
  * The source after the edits. `running`: what runs now, undefined for a new module, which takes one edit with an empty
- * `find`. Throws BadInput for what is no list of edits, and EditRefused, which says what differs.
+ * `find`. `base`: the version that has the digest given, where that is not what runs and is known. Throws BadInput for
+ * what is no list of edits, and EditRefused, which says what differs.
  */
-export function operate(running: string | undefined, base_digest: string | undefined, edits: readonly Edit[]): string {
+export function operate(
+  running: string | undefined,
+  base_digest: string | undefined,
+  edits: readonly Edit[],
+  base?: Base,
+): string {
   if (!Array.isArray(edits) || edits.length === 0 || edits.length > KERNEL_LIMITS.edits)
     throw new BadInput({ what: 'edits', why: `from one to ${KERNEL_LIMITS.edits} of {find, replace}` });
   for (const edit of edits)
@@ -34,33 +46,75 @@ export function operate(running: string | undefined, base_digest: string | undef
     throw new EditRefused({ why: 'there is no such module; a new one takes one edit with an empty find, and no base' });
   }
   const digest = digestOf(running);
-  if (base_digest !== digest)
+  if (base_digest !== digest) {
+    const given = base_digest === undefined ? 'none was given' : `${base_digest.slice(0, 100)} was given`;
+    const known = base && `, which is version ${base.version}`;
     throw new EditRefused({
-      why: `the base is not what runs: ${base_digest ? `${base_digest} was given` : 'none was given'}, ${digest} runs`,
+      why: `the base is not what runs: ${given}${known ?? ''}; ${digest} runs. Make the edits for that`,
       running: digest,
+      ...(base ? { diff: diffOf('base', base.source, running, `version ${base.version}`) } : {}),
     });
+  }
   let source = running;
   edits.forEach(({ find, replace }, i) => {
-    if (find === '') throw new EditRefused({ why: `edit ${i + 1} looks for nothing`, running: digest });
+    const refused = (why: string) => new EditRefused({ why: `edit ${i + 1} ${why}`, running: digest });
+    const sought = JSON.stringify(find.slice(0, 200));
+    if (find === '')
+      throw refused('looks for nothing, which only makes a new module: name a text that stands there once');
     const places = placesOf(source, find);
     const [place] = places;
     if (place === undefined)
-      throw new EditRefused({
-        why: `edit ${i + 1} looks for what is not there: ${JSON.stringify(find.slice(0, 200))}`,
-        running: digest,
-      });
-    if (places.length > 1)
-      throw new EditRefused({
-        why: `edit ${i + 1} is ambiguous: ${JSON.stringify(find.slice(0, 200))} stands in the lines ${places.map((at) => lineAt(source, at)).join(', ')}`,
-        running: digest,
-      });
+      throw refused(
+        `looks for what is not there${running.includes(find) ? ' any more, once those before it are made' : ''}: ${sought}`,
+      );
+    if (places.length > 1) {
+      const lines = places.map((at) => lineAt(source, at)).join(', ');
+      throw refused(`is ambiguous: ${sought} stands in the lines ${lines}; give more of what is around it`);
+    }
     source = source.slice(0, place) + replace + source.slice(place + find.length);
   });
   return source;
 }
 
-/** A unified diff of two sources of a module; empty where they are the same. */
+/** A unified diff of two sources of a module; empty where they are the same. It takes no longer where all differs. */
 export function diffOf(module: string, before: string, after: string, from = 'running', to = 'new'): string {
   if (before === after) return '';
-  return createTwoFilesPatch(module, module, before, after, from, to);
+  const least = { maxEditLength: KERNEL_LIMITS.diff_edits };
+  const diff =
+    createTwoFilesPatch(module, module, before, after, from, to, least) ??
+    formatPatch({
+      oldFileName: module,
+      newFileName: module,
+      oldHeader: from,
+      newHeader: to,
+      hunks: [wholeHunk(linesOf(before), linesOf(after))],
+      index: module,
+    });
+  if (diff.length <= KERNEL_LIMITS.diff_chars) return diff;
+  return `${diff.slice(0, KERNEL_LIMITS.diff_chars)}\n… ${diff.length - KERNEL_LIMITS.diff_chars} characters more\n`;
+}
+
+/** Each with the break at its end, but perhaps the last. */
+const linesOf = (text: string) => text.match(/[^\n]*\n|[^\n]+$/g) ?? [];
+
+/** From the first line that differs to the last in one piece. */
+function wholeHunk(before: string[], after: string[]) {
+  const most = Math.min(before.length, after.length);
+  let head = 0;
+  while (head < most && before[head] === after[head]) head++;
+  let tail = 0;
+  while (tail < most - head && before.at(-1 - tail) === after.at(-1 - tail)) tail++;
+  const marked = (lines: string[], mark: string) =>
+    lines
+      .slice(head, lines.length - tail)
+      .flatMap((line) =>
+        line.endsWith('\n') ? [mark + line.slice(0, -1)] : [mark + line, '\\ No newline at end of file'],
+      );
+  return {
+    oldStart: head + 1,
+    oldLines: before.length - tail - head,
+    newStart: head + 1,
+    newLines: after.length - tail - head,
+    lines: [...marked(before, '-'), ...marked(after, '+')],
+  };
 }

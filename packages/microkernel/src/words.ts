@@ -19,7 +19,8 @@ export function cleanDescription(said: PluginDescription): PluginDescription {
       reason: `${JSON.stringify(wrong.slice(0, 200))} is no route: a method or *, and a path such as /users/:id`,
     });
   const { state, gathers } = said ?? {};
-  return { routes, state: state === 'hooks' || state === 'export' ? state : 'none', gathers: gathers === true };
+  const known = ['hooks', 'half', 'export'] as const;
+  return { routes, state: known.find((one) => one === state) ?? 'none', gathers: gathers === true };
 }
 
 const FORGED = /^x-hauki-/i;

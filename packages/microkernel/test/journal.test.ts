@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type Backplane, openEmbedded } from '@hauki/backplane';
+import { createMeshFs } from '@hauki/meshfs';
 import { faultOf, JOURNAL, Journal, type NewEntry } from '../src/journal.ts';
+import { emptyRecord, Store } from '../src/store.ts';
 
 const deed = (module: string): NewEntry => ({ module, deed: 'evolve', by: 'ada', version: 1, digest: 'd', note: null });
 
@@ -60,7 +62,47 @@ describe('the journal', () => {
     const whole = (await kv.get(key))!.value;
     await kv.put(key, whole.replace('"ada"', '"eve"'));
     await assert.rejects(Journal.open(kv), /entry 2 was changed/);
+    await kv.put(key, '{');
+    await assert.rejects(Journal.open(kv), /The journal is damaged: entry 2 cannot be read/);
     await kv.put(key, whole);
     await Journal.open(kv);
+  });
+
+  it('tells whoever asks for its entries where its chain was broken or cut since', async () => {
+    const kv = backplane.kv(JOURNAL);
+    const journal = await Journal.open(kv);
+    const key = '000000000004';
+    const whole = (await kv.get(key))!.value;
+    await kv.put(key, whole.replace('"ada"', '"eve"'));
+    await assert.rejects(journal.entries('a'), /entry 4 was changed/);
+    await kv.delete(key);
+    await assert.rejects(journal.entries('a'), /it ends with entry 3 of 4/);
+    await kv.put(key, whole);
+    assert.equal((await journal.entries('a')).length, 2);
+  });
+
+  it('says what modules there are where it knows nothing of the one that is asked for', async () => {
+    const journal = await Journal.open(backplane.kv(JOURNAL));
+    await assert.rejects(journal.entries('nobody'), /no module nobody here. There is: a, b, c/);
+  });
+
+  it('that was cut at its end is known by what the modules’ records say', async () => {
+    const other = mkdtempSync(join(tmpdir(), 'hauki-cut-'));
+    const kept = await openEmbedded(join(other, 'store'));
+    try {
+      const meshfs = await createMeshFs(kept, { wiki_folder: join(other, 'wiki'), report() {} });
+      const folder = join(other, 'uah_endpoints');
+      const store = await Store.open(kept, meshfs, folder);
+      for (const module of ['a', 'b']) await store.commit(emptyRecord(module), deed(module));
+      await store.copy();
+      await Store.open(kept, meshfs, folder);
+      await kept.kv(JOURNAL).delete('000000000002');
+      await assert.rejects(Store.open(kept, meshfs, folder), /The journal is damaged: entry 2 should be the last of b/);
+      await kept.kv('modules').put('b', '{');
+      await assert.rejects(Store.open(kept, meshfs, folder), /The record of the module b is damaged/);
+    } finally {
+      await kept.close();
+      rmSync(other, { recursive: true });
+    }
   });
 });

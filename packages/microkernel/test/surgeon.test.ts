@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { EditRefused, isError } from '@hauki/protocol';
+import { applyPatch } from 'diff';
 import fc from 'fast-check';
+import { KERNEL_LIMITS } from '../src/limits.ts';
 import { diffOf, digestOf, operate } from '../src/surgeon.ts';
 
 const SOURCE = 'const a = 1;\nconst b = 2;\nconst c = 2;\n';
@@ -27,6 +29,25 @@ describe('surgical edits', () => {
     refused(() => operate(SOURCE, undefined, [{ find: 'a', replace: 'b' }]), /none was given/);
   });
 
+  it('are told what differs from the version that they were made for', () => {
+    const base = { version: 3, source: SOURCE.replace('c = 2', 'c = 1') };
+    assert.throws(
+      () => operate(SOURCE, digestOf(base.source), [{ find: 'a', replace: 'b' }], base),
+      (error) =>
+        isError(error, EditRefused) &&
+        /which is version 3/.test(error.message) &&
+        /-const c = 1;\n\+const c = 2;/.test(error.fields.diff ?? ''),
+    );
+  });
+
+  it('that lie over each other are refused, saying that it is another edit that took the place', () => {
+    const edits = [
+      { find: 'const a = 1', replace: 'let a = 2' },
+      { find: 'a = 1', replace: 'a = 3' },
+    ];
+    refused(() => operate(SOURCE, digestOf(SOURCE), edits), /edit 2 looks for what is not there any more, once/);
+  });
+
   it('are refused where a find is ambiguous, missing or empty, saying which and where', () => {
     refused(() => operate(SOURCE, digestOf(SOURCE), [{ find: '= 2', replace: '' }]), /edit 1 is ambiguous.*lines 2, 3/);
     refused(() => operate(SOURCE, digestOf(SOURCE), [{ find: 'zzz', replace: '' }]), /what is not there: "zzz"/);
@@ -48,5 +69,30 @@ describe('surgical edits', () => {
   it('are shown as a diff', () => {
     assert.match(diffOf('m', 'a\nb\n', 'a\nc\n'), /-b\n\+c/);
     assert.equal(diffOf('m', 'a', 'a'), '');
+  });
+
+  it('are shown as a diff in no more time where every line differs', () => {
+    const lines = (word: string) => Array.from({ length: 30_000 }, (_, i) => `${word} ${i}\n`).join('');
+    const [before, after] = [`same\n${lines('a')}end`, `same\n${lines('b')}end`];
+    const diff = diffOf('m', before, after);
+    assert.match(diff, /^@@ -2,30000 \+2,30000 @@$/m);
+    assert.equal(applyPatch(before, diff), after);
+    assert.match(diffOf('m', '', 'x'.repeat(KERNEL_LIMITS.diff_chars)), /x\n… \d+ characters more\n$/);
+  });
+
+  it('are shown as a diff that leads from the one to the other', () => {
+    const line = fc.oneof(
+      fc.constantFrom('', 'a', 'b', '\r'),
+      fc.string().map((text) => text.replaceAll('\n', ' ')),
+    );
+    const few = fc.array(line, { maxLength: 6 }).map((all) => all.join('\n'));
+    const many = fc.constantFrom('c', 'd').map((word) => `${word}\n`.repeat(KERNEL_LIMITS.diff_edits));
+    const text = fc.tuple(few, fc.oneof(fc.constant(''), many), few).map((parts) => parts.join(''));
+    fc.assert(
+      fc.property(text, text, (before, after) => {
+        fc.pre(before !== after);
+        assert.equal(applyPatch(before, diffOf('m', before, after), { autoConvertLineEndings: false }), after);
+      }),
+    );
   });
 });

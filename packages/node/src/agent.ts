@@ -323,6 +323,7 @@ export class Agent {
     this.#closing = true;
     await Promise.all([...this.#living.keys()].map((w) => this.#end(w, 'node_closed', 'its node was shut down')));
     await Promise.all(this.#options.drivers.map((driver) => driver.close()));
+    await this.#options.volumes.close();
   }
 
   /** The gentle end: the hook first, bounded in time; then the kill, for certain. */

@@ -39,7 +39,8 @@ import { Lifetime } from './lifetime.ts';
 import { LogRing } from './log-ring.ts';
 import type { Mint } from './mint.ts';
 import { UsageMeter } from './usage.ts';
-import { type Volumes, withVolume } from './volumes.ts';
+import type { Volumes } from './volumes.ts';
+import { withVolume } from './with-volume.ts';
 
 export interface ForgePowers {
   node: string;

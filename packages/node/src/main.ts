@@ -105,6 +105,8 @@ for (const signal of ['SIGINT', 'SIGHUP'] as const)
     if (!process.send) void stop(signal);
   });
 process.on('disconnect', () => void stop('the parent is gone'));
+// It may have gone before anybody listened for it.
+if (process.connected === false) void stop('the parent is gone');
 
 await agent.start();
 await link.run(agent).first;

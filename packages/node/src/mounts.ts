@@ -1,6 +1,7 @@
 /**
  * File systems in image files, as a node's volumes are kept: made, mounted, grown, let go of. Everything here acts on
- * the system through its own tools, each with a deadline; who may do what with which image is decided elsewhere.
+ * the system through its own tools, each with a deadline; who may do what with which image is decided elsewhere. A tool
+ * dies with whoever runs it: one that went on would write to an image beside those of the next agent.
  *
  * What always holds: an image has one loop device at most, since two drivers of one file system would destroy it. Whatever
  * makes a mount namespace of its own, as every vault does at its start, has a copy of each mount for a while or for good:
@@ -12,6 +13,7 @@ import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { boundTo } from '@hauki/vault';
 
 const MIB = 1024 * 1024;
 const INODES = { per_mib: 64, least: 1024, most: 262_144 };
@@ -24,13 +26,18 @@ const OPTIONS = 'nosuid,nodev,noexec,noatime';
 /** What e2fsck answers when it has set something right. */
 const repaired = (code: number) => code === 1;
 const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
-export const TOOLS = ['mkfs.ext4', 'e2fsck', 'resize2fs', 'losetup', 'mount', 'umount'];
+export const TOOLS = ['setpriv', 'mkfs.ext4', 'e2fsck', 'resize2fs', 'losetup', 'mount', 'umount'];
 
 export const hasTool = (name: string): boolean => PATH.split(':').some((folder) => existsSync(join(folder, name)));
 
 async function tool(name: string, args: string[], fine: (code: number) => boolean = () => false): Promise<void> {
+  const [command, ...first] = boundTo(process.pid);
   try {
-    await promisify(execFile)(name, args, { env: { PATH, LC_ALL: 'C' }, timeout: TOOL_MS, killSignal: 'SIGKILL' });
+    await promisify(execFile)(command!, [...first, name, ...args], {
+      env: { PATH, LC_ALL: 'C' },
+      timeout: TOOL_MS,
+      killSignal: 'SIGKILL',
+    });
   } catch (thrown) {
     const { code, stderr, message } = thrown as { code?: number; stderr?: string; message: string };
     if (typeof code === 'number' && fine(code)) return;
@@ -139,12 +146,13 @@ export async function unmountImage(at: string): Promise<void> {
   if (unwritten) throw unwritten;
 }
 
-/** Unmounts all whose path begins so, and lets go of all loop devices of images that do: what a killed agent left. */
-export async function sweepMounts(...beginnings: string[]): Promise<number> {
+/** Unmounts all that is `left` by its path, and lets go of all loop devices of images that are: what a killed agent left. */
+export async function sweepMounts(left: (path: string) => boolean): Promise<number> {
   let swept = 0;
-  const left = (path: string) => beginnings.some((text) => path.startsWith(text));
   for (const at of mountPoints().filter(left).toReversed()) {
-    await tool('umount', [at]).catch(() => tool('umount', ['-l', at]));
+    const failed = await failureOf(tool('umount', [at]).catch(() => tool('umount', ['-l', at])));
+    // A reaper may be at it too.
+    if (failed && mountPoints().includes(at)) throw failed;
     swept++;
   }
   const until = performance.now() + WAIT_MS.swept;

@@ -4,7 +4,8 @@
  *
  * What always holds: a volume has one living worker at a time (or the versions of one module of a kernel), and the next
  * one only after the last one's vault is gone and the volume unmounted; the quota is the image's size, so that nothing that a guest does takes more; what is made is
- * made whole or not at all; whatever a killed agent left mounted is unmounted at the next start, before anything else.
+ * made whole or not at all; what a killed agent left mounted, its reaper unmounts at once, and else the next start, before
+ * anything else: a mount point's name ends with its owner's.
  * In a sandbox, where nothing can be mounted, a volume is a plain folder: there the quota is looked at when it is given to
  * a worker, and no more.
  */
@@ -22,7 +23,7 @@ import {
   type VolumeInfo,
   VolumeInUse,
 } from '@hauki/protocol';
-import type { Offer, Vault } from '@hauki/vault';
+import { type Offer, ownerLives, ownName, type Reaper, startReaper, sweepVolume, UNMOUNT_ALL } from '@hauki/vault';
 import { growImage, hasTool, makeImage, mountImage, sweepMounts, TOOLS, tryMount, unmountImage } from './mounts.ts';
 
 /** A volume while a worker has it. */
@@ -83,6 +84,8 @@ export class Volumes {
   /** Whatever makes or deletes images is done in turn: the room that is left is counted once. */
   #turn: Promise<unknown> = Promise.resolve();
   #offer: Offer = { available: false, reason: 'not probed yet' };
+  #reaper: Reaper | undefined;
+  #probing: Promise<Offer> | undefined;
 
   /** `plain`: volumes are folders, since whoever keeps them is in a sandbox itself. */
   constructor(options: {
@@ -104,7 +107,12 @@ export class Volumes {
   }
 
   /** Tries whether images can be mounted here, and says so. */
-  async probe(): Promise<Offer> {
+  probe(): Promise<Offer> {
+    this.#probing = this.#probe();
+    return this.#probing;
+  }
+
+  async #probe(): Promise<Offer> {
     this.#offer = await this.#trial().then(
       () => ({ available: true }),
       (error) => ({ available: false, reason: describe(error) }),
@@ -121,11 +129,10 @@ export class Volumes {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     // A vault's mapped root passes through to what is mounted; a volume itself is its root's alone.
     mkdirSync(MOUNTS, { recursive: true, mode: 0o755 });
+    // Before anything is mounted that it would have to unmount.
+    this.#reaper ??= startReaper(UNMOUNT_ALL, MOUNTS);
     const at = await this.#mountPoint('trial');
-    // An agent that was killed in the middle of its own trial has left it mounted.
-    await sweepMounts(at);
-    await tryMount(this.#file('trial', 'img'), at);
-    await rmdir(at);
+    await tryMount(this.#file('trial', 'img'), at).finally(() => rmdir(at).catch(() => {}));
   }
 
   /**
@@ -135,21 +142,24 @@ export class Volumes {
   async start(): Promise<void> {
     if (!this.#offer.available) return;
     if (!this.#plain) await this.#sweep();
-    for (const file of readdirSync(this.#folder)) {
-      if (file.endsWith('.making') || file.startsWith('trial.')) await rm(join(this.#folder, file), { force: true });
-      if (!file.endsWith('.json')) continue;
+    const files = readdirSync(this.#folder);
+    for (const file of files.filter((file) => file.endsWith('.json'))) {
       const note = JSON.parse(readFileSync(join(this.#folder, file), 'utf8')) as Note;
       this.#entries.set(keyOf(note.owner, note.name), { note });
     }
+    // What was being made, or being deleted: without its note it is nobody's.
+    const isKept = (file: string) => this.#entries.has(file.split('.')[0]!) && !file.endsWith('.making');
+    for (const file of files.filter((file) => /^[0-9a-z]+\.(?:img|d|json)(?:\.making)?$/.test(file) && !isKept(file)))
+      await rm(join(this.#folder, file), { recursive: true, force: true });
   }
 
   async #sweep(): Promise<void> {
-    const swept = await sweepMounts(`${this.#mounted}-`, `${this.#folder}/`);
+    // Names of earlier versions tell no owner.
+    const isPoint = (path: string) => path.startsWith(`${this.#mounted}-`) && ownerLives(path) !== true;
+    const swept = await sweepMounts((path) => isPoint(path) || path.startsWith(`${this.#folder}/`));
     if (swept > 0) this.#log(`unmounted ${swept} volumes of an earlier run`);
-    for (const name of readdirSync(MOUNTS)) {
-      const at = join(MOUNTS, name);
-      if (at.startsWith(`${this.#mounted}-`)) await rmdir(at).catch(() => {});
-    }
+    const points = readdirSync(MOUNTS).map((name) => join(MOUNTS, name));
+    for (const at of points.filter(isPoint)) await rmdir(at).catch(() => {});
   }
 
   /**
@@ -210,6 +220,7 @@ export class Volumes {
           const folder = this.#file(key, 'd');
           await mkdir(folder, { recursive: true, mode: 0o700 });
           if (grows) await this.#note(key, entry, { quota_mib });
+          await sweepVolume(folder);
           return folder;
         }
         if (has_mib === 0) {
@@ -227,6 +238,7 @@ export class Volumes {
         });
         // The checker's own; it makes it again where it is gone.
         await rmdir(join(at, 'lost+found')).catch(() => {});
+        await sweepVolume(at);
         return at;
       });
       entry.path = path;
@@ -320,9 +332,16 @@ export class Volumes {
   }
 
   async #mountPoint(key: string): Promise<string> {
-    const at = `${this.#mounted}-${this.#node}.${key}`;
-    await mkdir(at, { recursive: true, mode: 0o700 });
+    const at = `${this.#mounted}-${this.#node}.${key}.${ownName()}`;
+    await mkdir(at, { mode: 0o700 });
     return at;
+  }
+
+  /** To be called when nothing is held any more; if something is after all, it is left to the reaper. */
+  async close(): Promise<void> {
+    await this.#probing;
+    const held = [...this.#entries.values()].some(({ worker, releasing }) => worker !== undefined || releasing);
+    if (!held) await this.#reaper?.dismiss();
   }
 
   async #usedBytes(path: string): Promise<number> {
@@ -352,27 +371,4 @@ async function folderBytes(folder: string): Promise<number> {
     bytes += entry.isDirectory() ? 0 : blocks * 512;
   }
   return bytes;
-}
-
-/** A vault that has ended only when its volume is let go of, too. */
-export function withVolume(vault: Vault, volume: HeldVolume | undefined): Vault {
-  if (!volume) return vault;
-  const exited = vault.exited.then(async (exit) => {
-    await volume.release();
-    return exit;
-  });
-  const { id, port, control } = vault;
-  return {
-    ...{ id, port, control, exited },
-    get pid() {
-      return vault.pid;
-    },
-    async kill(reason) {
-      await vault.kill(reason);
-      await exited;
-    },
-    ...(vault.pause ? { pause: () => vault.pause!() } : {}),
-    ...(vault.resume ? { resume: () => vault.resume!() } : {}),
-    ...(vault.usage ? { usage: () => vault.usage!() } : {}),
-  };
 }

@@ -1,10 +1,12 @@
 /** Volumes of a node by themselves: what a killed agent left stands in nobody's way. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { describe, it } from 'node:test';
+import { killedAt } from '../../../test/support/last-moment.ts';
+import { lives, processes, traces, until } from '../../../test/support/mesh.ts';
 import { mountsOf, Volumes } from '../src/volumes.ts';
 
 const no_root = process.getuid?.() === 0 ? false : 'volumes need root';
@@ -35,6 +37,114 @@ describe('the volumes of a node', { skip: no_root }, () => {
       assert.deepEqual(mounts(), []);
       assert.ok(!existsSync(at));
     } finally {
+      rmSync(data_dir, { recursive: true, force: true });
+    }
+  });
+});
+
+/** A process over the data folder that kills itself; `acquire(name)` mounts a volume. */
+const killed = (data_dir: string, node: string, program: string) =>
+  killedAt(
+    data_dir,
+    {
+      '{ Volumes }': import.meta.resolve('../src/volumes.ts'),
+      '{ makeImage }': import.meta.resolve('../src/mounts.ts'),
+      '{ volumeEffects }': import.meta.resolve('../../vault/src/effects/volume.ts'),
+    },
+    `const open = (plain = false) =>
+       new Volumes({ node: ${JSON.stringify(node)}, data_dir: ${JSON.stringify(data_dir)}, plain, log() {} });
+     const acquire = async (name, plain) => {
+       const volumes = open(plain);
+       await volumes.probe();
+       await volumes.start();
+       return { volumes, held: await volumes.acquire('ada', { name, quota_mib: 8 }, 'worker') };
+     };
+     ${program}`,
+  );
+
+describe('an agent that is killed and never starts again', { skip: no_root }, () => {
+  const node = `unmount${process.pid}`;
+  /** Mounts, mount points and loop devices. */
+  const left = (data_dir: string) => [...traces(basename(mountsOf(data_dir))), ...traces(join(data_dir, 'volumes'))];
+
+  it('leaves no volume mounted and no loop device, loses nothing that was synced, and others keep theirs', async () => {
+    const [data_dir, another] = ['a', 'b'].map(() => mkdtempSync(join(tmpdir(), 'hauki-volumes-'))) as [string, string];
+    const open = async (data_dir: string) => {
+      const volumes = new Volumes({ node, data_dir, log: () => {} });
+      await volumes.probe();
+      await volumes.start();
+      return volumes;
+    };
+    const living = await open(another);
+    try {
+      const kept = await living.acquire('ada', { name: 'home', quota_mib: 8 }, 'worker');
+      await killed(
+        data_dir,
+        node,
+        `const { held } = await acquire('home');
+         fs.writeFileSync(held.path + '/synced', 'kept', { flush: true });
+         die();`,
+      );
+      await until('nothing of it is mounted, with nobody starting', () => left(data_dir).length === 0);
+      writeFileSync(join(kept.path, 'mine'), 'still mounted');
+      assert.ok(left(another).length > 0);
+      await kept.release();
+      const next = await open(data_dir);
+      const again = await next.acquire('ada', { name: 'home', quota_mib: 8 }, 'worker');
+      assert.equal(readFileSync(join(again.path, 'synced'), 'utf8'), 'kept');
+      await again.release();
+      await next.close();
+      assert.deepEqual(left(data_dir), []);
+    } finally {
+      await living.close();
+      for (const dir of [data_dir, another]) rmSync(dir, { recursive: true, force: true });
+    }
+  });
+
+  it('leaves nothing of the trial that it was killed in', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    try {
+      await killed(
+        data_dir,
+        node,
+        `const mounted = () => fs.readFileSync('/proc/self/mounts', 'utf8').includes(${JSON.stringify(mountsOf(data_dir))});
+         setInterval(() => mounted() && die(), 1);
+         for (;;) await open().probe();`,
+      );
+      await until('nothing of it is mounted, with nobody starting', () => left(data_dir).length === 0);
+    } finally {
+      rmSync(data_dir, { recursive: true, force: true });
+    }
+  });
+
+  it('leaves no tool at work on an image, beside which the next agent’s would write', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    const image = join(data_dir, 'large.img');
+    try {
+      // The tool is caught at work, and stands still: by itself it would not end.
+      await killed(
+        data_dir,
+        node,
+        `const children = () => fs.readFileSync('/proc/self/task/' + process.pid + '/children', 'utf8').trim().split(' ');
+         const name = (pid) => { try { return fs.readFileSync('/proc/' + pid + '/comm', 'utf8').trim(); } catch {} };
+         for (;;) {
+           const made = makeImage(${JSON.stringify(image)}, 2_048).catch(() => {});
+           let over = false;
+           void made.then(() => { over = true; });
+           while (!over) {
+             const tool = children().find((pid) => name(pid) === 'mkfs.ext4');
+             if (tool) {
+               process.kill(Number(tool), 'SIGSTOP');
+               if (name(tool)) die();
+             }
+             await new Promise(setImmediate);
+           }
+         }`,
+      );
+      const at_work = () => processes(image).filter(({ pid }) => lives(pid));
+      await until('no tool has the image', () => at_work().length === 0);
+    } finally {
+      for (const { pid } of processes(image)) process.kill(pid, 'SIGKILL');
       rmSync(data_dir, { recursive: true, force: true });
     }
   });
@@ -77,4 +187,43 @@ describe('the volumes of a node in a sandbox, where nothing can be mounted', () 
       rmSync(data_dir, { recursive: true, force: true });
     }
   });
+
+  for (const [what, program] of [
+    [
+      'making it',
+      `dieAt('rename', (from) => from.endsWith('.json.making'));
+       await acquire('home', true);`,
+    ],
+    [
+      'writing to it',
+      `const { held } = await acquire('home', true);
+       dieAt('rename', (from) => from.startsWith('/proc/self/fd/'));
+       await volumeEffects({ volume: held.path, grants: { volume: {} } })['volume.write'](['a/b', { text: 'half' }]);`,
+    ],
+    [
+      'deleting it',
+      `const { volumes, held } = await acquire('home', true);
+       fs.writeFileSync(held.path + '/old', 'old');
+       await held.release();
+       dieAt('rm', (path) => path.endsWith('.d'));
+       await volumes.remove('ada', 'home');`,
+    ],
+  ] as const)
+    it(`hold nothing half done where the agent was killed ${what}`, async () => {
+      const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+      const folder = join(data_dir, 'volumes');
+      try {
+        await killed(data_dir, 'plain', program);
+        assert.notDeepEqual(readdirSync(folder), []);
+        const volumes = new Volumes({ node: 'plain', data_dir, plain: true, log: () => {} });
+        await volumes.probe();
+        await volumes.start();
+        if (what !== 'writing to it') assert.deepEqual(readdirSync(folder), []);
+        const { path } = await volumes.acquire('ada', { name: 'home', quota_mib: 8 }, 'worker');
+        const files = readdirSync(path, { recursive: true });
+        assert.deepEqual(files, what === 'writing to it' ? ['a'] : []);
+      } finally {
+        rmSync(data_dir, { recursive: true, force: true });
+      }
+    });
 });

@@ -214,7 +214,7 @@ export const EvolveRejected = /* @__PURE__ */ define<{
   (f) =>
     `${f.module} was rejected at the stage ${f.stage}${f.line === undefined ? '' : `, line ${f.line}`}: ${f.why}. Nothing was changed`,
 );
-export const EditRefused = /* @__PURE__ */ define<{ why: string; running?: string }>(
+export const EditRefused = /* @__PURE__ */ define<{ why: string; running?: string; diff?: string }>(
   'EditRefused',
   -32082,
   409,

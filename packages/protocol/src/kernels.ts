@@ -226,8 +226,8 @@ const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
 export interface PluginDescription {
   /** As `GET /path`, as far as the module tells; `* /*` where it does not. */
   routes: string[];
-  /** How its state is handed over. */
-  state: 'hooks' | 'export' | 'none';
+  /** How its state is handed over; `half`: it has one of the two hooks. */
+  state: 'hooks' | 'half' | 'export' | 'none';
   /** Whether it has `fetchAll` and `lateAnswer`. */
   gathers?: boolean;
 }

@@ -7,7 +7,15 @@
  * comes is a stranger's word, and a list that cannot be one fails what it has not answered before; a late answer is
  * asked for also when nobody waits any more, so that the guest keeps none.
  */
-import { type Answer, Cancelled, describe, type FlatHeaders } from '@hauki/protocol';
+import {
+  type Answer,
+  Cancelled,
+  ConnectionLost,
+  describe,
+  type FlatHeaders,
+  isError,
+  OutcomeUnknown,
+} from '@hauki/protocol';
 import type { CallSignal } from './session.ts';
 
 /** Requests of one call, and their characters: a message has 8 MiB, and JSON makes six of one. */
@@ -111,7 +119,11 @@ export class Gatherer {
   async #late(number: number, signal: CallSignal | undefined): Promise<Answer> {
     const gone = signal?.aborted ?? false;
     const options = signal && !gone ? { signal } : {};
-    const answer = (await this.#powers.call('lateAnswer', [number, gone], options)) as Answer;
+    const asked = this.#powers.call('lateAnswer', [number, gone], options).catch((error) => {
+      // What was not sent is the question for the answer; the request itself was.
+      throw isError(error, ConnectionLost) ? new OutcomeUnknown({ method: 'fetch', why: error.fields.why }) : error;
+    });
+    const answer = (await asked) as Answer;
     if (!gone) return answer;
     const body = Array.isArray(answer) ? (answer[2] as AsyncIterable<unknown> | null) : null;
     await body?.[Symbol.asyncIterator]?.().return?.();

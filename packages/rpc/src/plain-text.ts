@@ -7,10 +7,15 @@
 import { isMarked } from './references.ts';
 import type { IncomingMessage } from './session-rest.ts';
 
-/** Items of a list, and characters of a text, up to which this pays off. */
+/** Items of a list that are written one by one, and characters of a text, up to which this pays off. */
 const FEW = { items: 16, chars: 4096 };
+/** Items of a longer list, and characters of all its texts: far below what a message has. */
+const MANY = { items: 4096, chars: 1024 * 1024 };
 
-/** The JSON text of a value that is a word of JSON's own, or a short list of such; undefined for anything else. */
+/**
+ * The JSON text of a value that is a word of JSON's own, or a list of such, of whose items one may be a list of words
+ * itself; undefined for anything else.
+ */
 export function plainText(value: unknown): string | undefined {
   try {
     return Array.isArray(value) ? listText(value) : wordText(value);
@@ -31,17 +36,54 @@ function wordText(value: unknown): string | undefined {
   return value === null ? 'null' : undefined;
 }
 
+/** Whether it is copied, item by item. */
+const isList = (list: unknown[]): boolean =>
+  Object.getPrototypeOf(list) === Array.prototype &&
+  !isMarked(list) &&
+  !(Symbol.asyncIterator in list || 'next' in list);
+
 function listText(list: unknown[]): string | undefined {
   const { length } = list;
-  if (!(length <= FEW.items) || Object.getPrototypeOf(list) !== Array.prototype) return undefined;
-  if (isMarked(list) || Symbol.asyncIterator in list || 'next' in list) return undefined;
+  if (!isList(list)) return undefined;
+  if (!(length <= FEW.items)) return longText(list, length);
   let text = '';
+  let nested = false;
   for (let i = 0; i < length; i++) {
-    const word = wordText(list[i]);
+    const item = list[i];
+    let word = wordText(item);
+    // With two of them one list could stand in two places.
+    if (word === undefined && !nested && Array.isArray(item) && isList(item)) {
+      nested = true;
+      word = longText(item, item.length);
+    }
     if (word === undefined) return undefined;
     text = i === 0 ? word : `${text},${word}`;
   }
   return `[${text}]`;
+}
+
+/** The text of a list of words alone: looked at one by one, so that each is read once, and written together. */
+function longText(list: unknown[], length: number): string | undefined {
+  if (!(length <= MANY.items)) return undefined;
+  const words: unknown[] = [];
+  let chars = 0;
+  for (let i = 0; i < length; i++) {
+    const word = list[i];
+    switch (typeof word) {
+      case 'string':
+        chars += word.length;
+        break;
+      case 'number':
+        if (!(word - word === 0 && (word !== 0 || 1 / word > 0))) return undefined;
+        break;
+      case 'boolean':
+        break;
+      default:
+        if (word !== null) return undefined;
+    }
+    words.push(word);
+  }
+  return chars <= MANY.chars && !('toJSON' in words) ? JSON.stringify(words) : undefined;
 }
 
 const HEAD = '{"jsonrpc":"2.0","id":';

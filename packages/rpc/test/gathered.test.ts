@@ -1,7 +1,7 @@
 /** Requests that go together, and what may come back for them: also from one who means harm. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Answer, FlatHeaders } from '@hauki/protocol';
+import { type Answer, ConnectionLost, type FlatHeaders, isError, OutcomeUnknown } from '@hauki/protocol';
 import fc from 'fast-check';
 import { Gathered } from '../src/gathered.ts';
 import { Gatherer } from '../src/gatherer.ts';
@@ -33,6 +33,16 @@ const told = (outcomes: PromiseSettledResult<Answer>[]) =>
   outcomes.map((one) => (one.status === 'fulfilled' ? one.value : 'failed'));
 
 describe('requests of one turn', () => {
+  it('may have run where the line ends before their late answer is asked for', async () => {
+    const gatherer = new Gatherer({
+      call: async (method) => {
+        if (method === 'fetchAll') return [0];
+        throw new ConnectionLost({ why: 'the other side ended the session' });
+      },
+    });
+    await assert.rejects(gatherer.fetch('POST', '/', [], undefined), (error) => isError(error, OutcomeUnknown));
+  });
+
   it('cross as one call and are answered each with its own, whatever they are', async () => {
     await fc.assert(
       fc.asyncProperty(

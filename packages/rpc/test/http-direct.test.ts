@@ -17,8 +17,33 @@ describe('the head of a request', () => {
       head('GET /a?b=c HTTP/1.1', 'Host: x:1', 'X-One:two \t', 'x-empty:', 'Connection: Keep-Alive'),
     );
     assert.equal(read?.url, '/a?b=c');
-    assert.deepEqual(read?.rawHeaders, ['host', 'x:1', 'x-one', 'two', 'x-empty', '', 'connection', 'Keep-Alive']);
-    assert.equal(read?.headers.host, 'x:1');
+    assert.deepEqual(read?.block.rawHeaders, [
+      ...['host', 'x:1', 'x-one', 'two', 'x-empty', '', 'connection', 'Keep-Alive'],
+    ]);
+    assert.equal(read?.block.headers.host, 'x:1');
+  });
+
+  it('is read once for requests of a connection that say the same behind their first lines, and only for those', () => {
+    const ask = (url: string, ...lines: string[]) => head(`GET ${url} HTTP/1.1`, ...lines);
+    const first = readHead(ask('/a', 'host: x', 'authorization: one'))!;
+    const same = readHead(ask('/long/er?q', 'host: x', 'authorization: one'), first.block)!;
+    assert.equal(same.url, '/long/er?q');
+    assert.equal(same.block, first.block);
+    for (const lines of [
+      ['host: x', 'authorization: two'],
+      ['host: x', 'authorization: one', 'x-a: b'],
+      ['x-a: b', 'host: x', 'authorization: one'],
+      ['Host: x', 'authorization: one'],
+    ]) {
+      const other = readHead(ask('/a', ...lines), first.block)!;
+      assert.notEqual(other.block, first.block);
+      assert.deepEqual(other, readHead(ask('/a', ...lines)));
+    }
+    const rest = first.block.text;
+    for (const text of [`GET /a HTTP/1.0\r\n${rest}`, `GET /a${rest}`, `${rest}`, `GET /a HTTP/1.1\r\nx${rest}x`])
+      assert.equal(readHead(text, first.block), undefined);
+    // What stands before the same lines is no part of them.
+    assert.equal(readHead(`GET /a HTTP/1.1\r\nx-${rest}`, first.block), undefined);
   });
 
   for (const [what, text] of Object.entries({

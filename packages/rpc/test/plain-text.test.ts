@@ -14,7 +14,14 @@ const word = fc.oneof(
   fc.boolean(),
   fc.constantFrom(null, undefined, -0, Number.NaN, Number.POSITIVE_INFINITY, 2n, '__proto__'),
 );
-const value = fc.oneof(word, fc.array(word, { maxLength: 20 }), fc.jsonValue({ maxDepth: 3 }));
+const json = fc.oneof(fc.string({ unit: 'binary' } as never), fc.integer(), fc.boolean(), fc.constant(null));
+const value = fc.oneof(
+  word,
+  fc.array(word, { maxLength: 20 }),
+  fc.array(fc.oneof({ weight: 30, arbitrary: json }, word), { maxLength: 60 }),
+  fc.array(fc.oneof({ weight: 5, arbitrary: json }, fc.array(json, { maxLength: 60 })), { maxLength: 5 }),
+  fc.jsonValue({ maxDepth: 3 }),
+);
 
 describe('writing the short way', () => {
   it('gives the text of the long way, or nothing', () => {
@@ -31,7 +38,7 @@ describe('writing the short way', () => {
     assert.ok(short > 500, `${short} of 2000 went the short way`);
   });
 
-  it('leaves to the long way what is not JSON, nested, long, marked, of a class, or not what it seems', () => {
+  it('leaves to the long way what is not JSON, nested further, too long, marked, of a class, or not what it seems', () => {
     class Row extends Array<number> {}
     const hole = [1, 2];
     delete hole[0];
@@ -42,10 +49,29 @@ describe('writing the short way', () => {
     });
     const endless = new Proxy([1], { get: (list, key) => (key === 'length' ? Number.NaN : Reflect.get(list, key)) });
     const iterating = Object.assign([1], { [Symbol.asyncIterator]: () => {} });
-    for (const what of [-0, Number.NaN, 1n, undefined, Symbol.iterator, () => {}, {}, [[]], [-0], [undefined]])
+    for (const what of [
+      -0,
+      Number.NaN,
+      1n,
+      undefined,
+      Symbol.iterator,
+      () => {},
+      {},
+      [[], []],
+      [[[]]],
+      [-0],
+      [undefined],
+    ])
       assert.equal(plainText(what), undefined);
-    for (const what of [hole, trap, endless, iterating, Row.of(1), reference([1]), 'x'.repeat(5000), Array(17).fill(0)])
-      assert.equal(plainText(what), undefined);
+    const own: unknown[] = [];
+    own.push(own);
+    const twice = Array(2).fill(['a']);
+    const ill = [own, twice, 'x'.repeat(5000), Array(5000).fill(0), Array(20).fill('x'.repeat(100_000))];
+    for (const bad of [hole, trap, endless, iterating, Row.of(1), reference([1]), ...ill])
+      for (const what of [bad, ['a', bad], [...Array(20).keys(), bad]]) {
+        if (Array.isArray(what) && what.length > 1 && typeof bad === 'string') continue;
+        assert.equal(plainText(what), undefined);
+      }
   });
 });
 

@@ -7,7 +7,10 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { killedAt } from '../../../test/support/last-moment.ts';
+import { traces } from '../../../test/support/mesh.ts';
 import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
+import { LOOK } from '../src/drivers/lxc/hierarchies.ts';
 import { listClaims } from '../src/drivers/lxc/idmap.ts';
 import { createLxcDriver } from '../src/drivers/lxc/lxc.ts';
 import { alive, assertNoTrace, bench, GUEST_FILE, mentioning, processesOf, skip, until } from './lxc/harness.ts';
@@ -70,6 +73,28 @@ suite('the end of a vault', { skip }, () => {
     assertNoTrace(node_id);
     assert.equal(await next.sweep(), 0);
     await next.close();
+    rmSync(data_dir, { recursive: true });
+  });
+});
+
+suite('an agent that is killed and never starts again', { skip }, () => {
+  test('leaves no cgroup that it had just made to look what the kernel can', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-lxc-'));
+    const node_id = `tlook${process.pid}`;
+    const owner = await killedAt(
+      data_dir,
+      {
+        '{ LOOK, readHierarchies, thisMachine }': import.meta.resolve('../src/drivers/lxc/hierarchies.ts'),
+        '{ createLxcDriver }': import.meta.resolve('../src/drivers/lxc/lxc.ts'),
+        '{ ownName }': import.meta.resolve('../src/drivers/owner.ts'),
+      },
+      `const driver = createLxcDriver(${JSON.stringify({ node_id, data_dir, guest_file: GUEST_FILE })});
+       await driver.start({ id: 'v', owner: 'o', listen_host: '127.0.0.1', memory_mib: 96 });
+       for (const { bases } of readHierarchies(thisMachine())) fs.mkdirSync(bases[0] + '/' + LOOK + ownName());
+       die();`,
+    );
+    const looks = () => traces(`${LOOK}${owner}.`);
+    await until(() => looks().length === 0 && traces(`${node_id}.`).length === 0);
     rmSync(data_dir, { recursive: true });
   });
 });

@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { boundTo, Launcher } from '../src/drivers/lxc/launcher.ts';
+import { boundTo } from '../src/drivers/bound.ts';
+import { Launcher } from '../src/drivers/lxc/launcher.ts';
 import { alive, mentioning, skip, until } from './lxc/harness.ts';
 
 /** The kernel's list of sockets of TCP that somebody listens on: port and inode. */

@@ -1,11 +1,12 @@
 /** The staged root holds the guest's compiled code, and V8 takes it under the options that vaults run with. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, suite, test } from 'node:test';
+import { killedAt } from '../../../test/support/last-moment.ts';
 import { STAGE_DIR } from '../src/drivers/lxc/limits.ts';
 import { stageRuntime } from '../src/drivers/lxc/staging.ts';
 import { writeNodeGuest } from '../src/guest/bundle.ts';
@@ -57,6 +58,21 @@ suite('a staged root', { skip }, () => {
     assert.ok(loaded.includes('NativeModule net'), 'the guest ran');
     const heavy = loaded.filter((name) => /undici|webcrypto|node:crypto|NativeModule crypto|http/.test(name));
     assert.deepEqual(heavy, [], 'what touches them costs each start 10 to 50 ms');
+  });
+
+  test('is made of a guest that stands alone, also where an agent was killed while it wrote that', async () => {
+    const dir = join(folder, 'alone');
+    mkdirSync(dir);
+    const file = join(dir, 'guest.mjs');
+    for (const _ of ['once', 'again'])
+      await killedAt(
+        folder,
+        { '{ writeNodeGuest }': import.meta.resolve('../src/guest/bundle.ts') },
+        `dieAt('rename', () => true); await writeNodeGuest(${JSON.stringify(file)});`,
+      );
+    assert.equal(readdirSync(dir).length, 1);
+    await writeNodeGuest(file);
+    assert.deepEqual(readdirSync(dir), ['guest.mjs']);
   });
 
   test('has none of a guest that is a module, which is started as one', async () => {

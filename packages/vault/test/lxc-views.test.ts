@@ -7,9 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { killedAt } from '../../../test/support/last-moment.ts';
+import { traces } from '../../../test/support/mesh.ts';
 import { STAGE_DIR } from '../src/drivers/lxc/limits.ts';
 import { sweepViews, VIEWS_DIR, viewOf } from '../src/drivers/lxc/root-view.ts';
+import { sandboxObstacle } from '../src/drivers/lxc/sandbox.ts';
 import { making, stageRuntime, sweepStage } from '../src/drivers/lxc/staging.ts';
+import { pythonObstacle } from '../src/drivers/lxc/staging-python.ts';
 import { ownerOf } from '../src/drivers/owner.ts';
 import { bench, GUEST_FILE, skip, until } from './lxc/harness.ts';
 
@@ -18,6 +22,7 @@ const mounted = (path: string) =>
     .split('\n')
     .filter((line) => line.split(' ')[4]?.startsWith(path)).length;
 
+const REPOSITORY = fileURLToPath(new URL('../../../', import.meta.url));
 const script = (name: string) => fileURLToPath(new URL(`./lxc/${name}`, import.meta.url));
 
 /** Resolves when it has written its first line. */
@@ -116,6 +121,30 @@ suite('views of a prepared root', { skip }, () => {
       readdirSync(VIEWS_DIR).filter((name) => name.startsWith(`${ownerOf(process.pid)}.`)),
       [],
     );
+  });
+
+  test('of who starts sandboxes are taken away too, where that is killed before there is any', async (t) => {
+    const [obstacle] = [sandboxObstacle(), await pythonObstacle()].filter(Boolean);
+    if (obstacle !== undefined && process.env.CI !== 'true') return t.skip(obstacle);
+    const data_dir = folder('sandboxes');
+    mkdirSync(data_dir);
+    const group = `tview${process.pid}`;
+    const options = { group, data_dir, code_dir: REPOSITORY, program: 'none', memory_mib: 96, cpu: 1 };
+    const owner = await killedAt(
+      data_dir,
+      {
+        '{ Sandboxes }': import.meta.resolve('../src/drivers/lxc/sandbox.ts'),
+        '{ ownerOf }': import.meta.resolve('../src/drivers/owner.ts'),
+        '{ VIEWS_DIR }': import.meta.resolve('../src/drivers/lxc/root-view.ts'),
+      },
+      `const mine = VIEWS_DIR + '/' + ownerOf(process.pid) + '.';
+       setInterval(() => fs.readFileSync('/proc/self/mounts', 'utf8').includes(mine) && die(), 1);
+       await new Sandboxes({ ...${JSON.stringify(options)}, log() {} }).start({ id: 'a', folders: {}, environment: {} });`,
+    );
+    const views = () => readdirSync(VIEWS_DIR).filter((name) => name.startsWith(`${owner}.`));
+    await until(() => views().length === 0);
+    assert.equal(mounted(join(VIEWS_DIR, `${owner}.`)), 0);
+    await until(() => traces(group).length === 0);
   });
 
   test('are not all that the dead leave: what they were staging goes too', async () => {

@@ -1,10 +1,10 @@
 /** `hauki evolve`: a module from a file to a kernel, or by the core to several; once, or at each save. */
 import { readFileSync, statSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, extname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BadInput, type EvolveRequest, type Trial } from '@hauki/mesh';
+import { BadInput, type EvolveRequest, type RolloutRequest, type Trial } from '@hauki/mesh';
 import { bundleWithFiles } from '@hauki/mesh/bundle';
-import { ISOLATION_LEVELS } from '@hauki/protocol';
+import { ISOLATION_LEVELS, type Language } from '@hauki/protocol';
 import type { Command } from 'commander';
 import {
   askedToEnd,
@@ -19,7 +19,7 @@ import {
   withMesh,
 } from '../context.ts';
 import { isKernelName, type KernelFlags, openKernel, show, warnOf, withKernel } from '../kernel-door.ts';
-import { paint, printable, report, table } from '../output.ts';
+import { EXIT, paint, printable, report, table } from '../output.ts';
 
 interface EvolveFlags extends KernelFlags {
   name?: string;
@@ -53,6 +53,13 @@ const LOOK_MS = 100;
 const CLOCK_MS = 20;
 
 const ENDINGS = /\.(?:ts|mts|js|mjs|py)$/;
+const LANGUAGES: Record<string, Language | undefined> = {
+  '.ts': 'typescript',
+  '.mts': 'typescript',
+  '.js': 'javascript',
+  '.mjs': 'javascript',
+  '.py': 'python',
+};
 
 /** What only a bundle has in one: imports and exports from elsewhere, also without a name, also at run time. */
 const IMPORTS = [
@@ -64,19 +71,29 @@ const IMPORTS = [
 interface Source extends Pick<EvolveRequest, 'content' | 'language'> {
   /** The files that it is made of. */
   files: string[];
+  bundled: boolean;
 }
 
-/** A module's text: as it stands in the file, or bundled where it has imports. */
-async function read(file: string, driver: string | undefined): Promise<Source> {
-  let source: string;
+/** What a file has in it. Throws BadInput. */
+function textOf(file: string): string {
   try {
-    source = readFileSync(file, 'utf8');
-  } catch {
-    throw new BadInput({ what: file, why: 'there is no such file' });
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new BadInput({
+      what: file,
+      why: code === 'ENOENT' ? 'there is no such file' : `it cannot be read (${code})`,
+    });
   }
-  if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source))) return { content: source, files: [file] };
-  const { source: content, language, files } = await bundleWithFiles(file, { driver });
-  return { content, language, files };
+}
+
+/** A module's text: as it stands in the file, or bundled where it has imports. `sought`: told of what those may mean. */
+async function read(file: string, driver: string | undefined, sought: (file: string) => void): Promise<Source> {
+  const source = textOf(file);
+  if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source)))
+    return { content: source, language: LANGUAGES[extname(file)], files: [file], bundled: false };
+  const { source: content, language, files } = await bundleWithFiles(file, { driver, sought });
+  return { content, language, files, bundled: true };
 }
 
 function request(file: string, flags: EvolveFlags): EvolveRequest {
@@ -105,30 +122,41 @@ function request(file: string, flags: EvolveFlags): EvolveRequest {
 }
 
 function readTests(file: string): Trial[] {
+  const text = textOf(file);
   try {
-    return JSON.parse(readFileSync(file, 'utf8'));
+    return JSON.parse(text);
   } catch (error) {
     throw new BadInput({ what: file, why: `it is no list of tests in JSON: ${(error as Error).message}` });
   }
 }
 
-/** By the core, on several kernels, or on one that is named. */
-async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void> {
-  const { replicas, to } = flags;
+/** Which kernels, and how; undefined where the core has nothing to do with it. Throws BadInput. */
+function placeOf(flags: EvolveFlags): Partial<RolloutRequest> | undefined {
+  const { replicas, to, wave, watchFor } = flags;
   if (replicas !== undefined && to !== undefined)
     throw new BadInput({ what: '--to', why: 'with --replicas the core chooses the kernels' });
-  const where =
-    replicas === undefined
+  const by_core = replicas !== undefined || isKernelName(to);
+  for (const [flag, value] of [
+    ['--wave', wave],
+    ['--watch-for', watchFor],
+  ] as const)
+    if (value !== undefined && !by_core)
+      throw new BadInput({ what: flag, why: 'it is for the core: give --replicas, or --to with the name of a kernel' });
+  if (!by_core) return undefined;
+  const watch_ms = milliseconds('--watch-for', watchFor);
+  return {
+    ...(replicas === undefined
       ? { kernel: to! }
-      : { replicas: replicas === 'all' ? ('all' as const) : whole('--replicas', replicas, 1) };
-  const watch_ms = milliseconds('--watch-for', flags.watchFor);
+      : { replicas: replicas === 'all' ? ('all' as const) : whole('--replicas', replicas, 1) }),
+    wave: whole('--wave', wave ?? '1', 1),
+    ...(watch_ms === undefined ? {} : { watch_ms }),
+  };
+}
+
+/** By the core, on several kernels, or on one that is named. */
+async function rollOut(wanted: RolloutRequest, flags: EvolveFlags): Promise<void> {
   await withMesh(flags, async (mesh) => {
-    const more = {
-      ...where,
-      wave: whole('--wave', flags.wave ?? '1', 1),
-      ...(watch_ms === undefined ? {} : { watch_ms }),
-    };
-    const rolled_out = await mesh.kernels.evolve({ ...wanted, ...more });
+    const rolled_out = await mesh.kernels.evolve(wanted);
     if (flags.json) return console.log(JSON.stringify(rolled_out));
     const { module, kernels, waves, dry_run, diff, vault, removed = [], not_removed = [] } = rolled_out;
     const what = dry_run ? 'would serve' : 'serves';
@@ -149,20 +177,27 @@ async function rollOut(wanted: EvolveRequest, flags: EvolveFlags): Promise<void>
 }
 
 async function evolve(file: string, flags: EvolveFlags): Promise<void> {
-  const by_core = flags.replicas !== undefined || isKernelName(flags.to);
-  const kernel = by_core ? undefined : openKernel(flags);
-  /** What the module was made of. */
-  let files = [file];
+  const place = placeOf(flags);
+  const kernel = place ? undefined : openKernel(flags);
+  // What is wrong with the flags no save mends.
+  request(file, flags);
+  const given = flags.tests === undefined ? [file] : [file, flags.tests];
+  /** What the module was made of, or would be. */
+  let files = given;
   const once = async () => {
+    const sought = new Set(files);
+    const source = await read(file, flags.driver, (one) => void sought.add(one)).catch((error) => {
+      files = [...sought].filter(isOwn);
+      throw error;
+    });
+    files = [...given, ...source.files.filter(isOwn)];
     const wanted = request(file, flags);
-    const source = await read(file, flags.driver);
-    files = source.files.filter((one) => !/[\\/]node_modules[\\/]/.test(one));
-    // A bundle is JavaScript, whatever the file was: its name says no language then.
-    if (source.language) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
     const { content, language } = source;
+    // A bundle is JavaScript, whatever the file was: its name says no language then.
+    if (source.bundled) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
     const posted = { ...wanted, content: content!, ...(language ? { language } : {}) };
     const began = performance.now();
-    if (!kernel) return rollOut(posted, flags);
+    if (!kernel) return rollOut({ ...posted, ...place }, flags);
     const evolved = await kernel.evolve(posted);
     if (flags.json) console.log(JSON.stringify(evolved));
     else show(evolved, performance.now() - began, kernel.url);
@@ -177,7 +212,12 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     // Taken before it is read: what is saved meanwhile evolves too.
     const before = new Map(files.map((one) => [one, stampOf(one)]));
     const began = Date.now() - CLOCK_MS;
-    await once().catch((error) => void report(error, flags.json ?? false));
+    const over = once().catch((error) => void report(error, flags.json ?? false));
+    await Promise.race([asked, over]);
+    if (ended) {
+      console.error('hauki: what was posted last may still come to serve; `hauki modules` tells');
+      process.exit(EXIT.ok);
+    }
     for (const one of files) if (!before.has(one)) before.set(one, stampOf(one, began));
     // One that is gone for a moment is being saved.
     const saved = () => files.some((one) => !['', before.get(one)].includes(stampOf(one)));
@@ -186,10 +226,17 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
   }
 }
 
+/** Whether people save it: packages are installed. */
+const isOwn = (file: string) => !/[\\/]node_modules[\\/]/.test(file);
+
 /** Another one after each save; empty where there is no such file, or where it was saved after `until`. */
 function stampOf(file: string, until = Number.POSITIVE_INFINITY): string {
-  const found = statSync(file, { throwIfNoEntry: false });
-  return found && found.mtimeMs < until ? `${found.ino} ${found.mtimeMs} ${found.size}` : '';
+  try {
+    const found = statSync(file);
+    return found.isFile() && found.mtimeMs < until ? `${found.ino} ${found.mtimeMs} ${found.size}` : '';
+  } catch {
+    return '';
+  }
 }
 
 export function evolveCommand(program: Command): void {
@@ -213,12 +260,12 @@ export function evolveCommand(program: Command): void {
     .option('--max-error-rate <0-1>', 'take it back when more of its answers are errors')
     .option('--max-p99 <ms>', 'take it back when it is slower')
     .option('--dry-run', 'everything but the change')
-    .option('--watch', 'evolve again at each save, also of a file that it imports')
+    .option('--watch', 'evolve again at each save, also of a file that it imports, and of --tests')
     .option(
       '--replicas <n|all>',
       'by the core: on so many kernels of the mesh; those that hold it beyond have it removed',
     )
-    .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back', '1')
+    .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back (default: 1)')
     .option('--watch-for <duration>', 'with --replicas: how long each wave must do well')
     .addHelpText('after', '\nExample:\n  hauki evolve examples/plugins/hello.ts --watch')
     .action((file: string, flags: EvolveFlags, command: Command) => evolve(file, { ...flags, ...common(command) }));

@@ -59,7 +59,9 @@ Example:
         console.log(`${paint('bold', `[Microkernel-${flags.id}]`)} Online. Awaiting DNA Injection.`);
         console.log(`  at     ${kernel.url}, described at ${kernel.url}/docs; Ctrl-C ends it`);
         console.log(`  token  ${flags.open ? 'none needed on this machine' : kernelTokenFile(data_dir)}`);
-        console.log(`  try    hauki evolve examples/plugins/hello.ts${port === 8881 ? '' : ` --to ${kernel.url}`}`);
+        const to = port === 8881 ? '' : ` --to ${kernel.url}`;
+        const id = flags.open || flags.id === '77' ? '' : ` --id ${flags.id}`;
+        console.log(`  try    hauki evolve examples/plugins/hello.ts${to}${id}`);
       }
       await Promise.race([asked, once(kernel.child, 'exit')]);
       await kernel.stop();

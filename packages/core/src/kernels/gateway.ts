@@ -21,6 +21,7 @@ import {
   hasBody,
   headersOf,
   leaving,
+  onceForHeaders,
   writeAnswer,
   writeError,
 } from '@hauki/rpc/node';
@@ -32,12 +33,28 @@ import type { Kernels } from './kernels.ts';
 const KEY = 'x-hauki-key';
 const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
 
+/** Needed of who asks. */
+const SCOPE = { scope: [...CALL, 'evolve'] } as const;
+
 /** What a module hears of a request's headers, and the key by which its kernel is chosen. */
 export function forwarded(request: Asked, module: string): { headers: FlatHeaders; key: string | undefined } {
   const headers = headersOf(request, KEPT_BACK);
   headers.push('x-forwarded-prefix', prefixOf(module));
   const key = request.headers[KEY];
   return { headers, key: typeof key === 'string' ? key : undefined };
+}
+
+/** The same for the module that such headers were last sent for. */
+const lastForwarded = onceForHeaders((_request: Asked) => ({
+  module: '',
+  headers: [] as FlatHeaders,
+  key: undefined as string | undefined,
+}));
+
+function forwardedAgain(request: Asked, module: string): Readonly<ReturnType<typeof forwarded>> {
+  const last = lastForwarded(request);
+  if (last.module !== module) Object.assign(last, { module, ...forwarded(request, module) });
+  return last;
 }
 
 export class Gateway {
@@ -63,10 +80,10 @@ export class Gateway {
   async #serve(request: Asked, response: Answering, target: Exclude<Target, { kind: 'own' }>): Promise<void> {
     try {
       this.#auth.checkOrigin(request);
-      demand(this.#auth.authenticate(request), { scope: [...CALL, 'evolve'] });
+      demand(this.#auth.authenticate(request), SCOPE);
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
-      const { headers, key } = forwarded(request, module);
+      const { headers, key } = forwardedAgain(request, module);
       const { answer, kernel } = await this.#kernels.fetch(
         module,
         {

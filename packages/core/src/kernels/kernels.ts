@@ -69,6 +69,8 @@ export interface GatewayRequest {
 
 export class Kernels {
   readonly #kernels = new Map<string, RegisteredKernel>();
+  /** Who holds a module, as far as it was asked for since anything changed. */
+  readonly #holders = new Map<string, RegisteredKernel[]>();
   /** Where the next request of a module goes. */
   readonly #turns = new Map<string, number>();
   readonly #emit: (name: EventName, fields: object) => void;
@@ -81,6 +83,7 @@ export class Kernels {
     const { kernel: name, url } = kernel.info;
     const before = this.#kernels.get(name);
     this.#kernels.set(name, kernel);
+    this.#holders.clear();
     before?.session.close('the kernel registered again');
     this.#emit('KERNEL_ONLINE', { kernel: name, url, line: `[${name}] Online. Awaiting DNA Injection.` });
   }
@@ -89,12 +92,14 @@ export class Kernels {
     const { kernel: name } = kernel.info;
     if (this.#kernels.get(name) !== kernel) return;
     this.#kernels.delete(name);
+    this.#holders.clear();
     this.#emit('KERNEL_AWAY', { kernel: name, reason });
   }
 
   /** What a kernel says of itself. `line`: in a person's words, what has just happened. */
   report(kernel: RegisteredKernel, modules: ModuleSummary[], line: string | null): void {
     kernel.modules = modules;
+    this.#holders.clear();
     if (line !== null) this.#emit('KERNEL_EVOLVED', { kernel: kernel.info.kernel, line: line.slice(0, 500) });
   }
 
@@ -105,11 +110,16 @@ export class Kernels {
   }
 
   /** Kernels that hold a module, those that serve it first. */
-  holders(module: string): RegisteredKernel[] {
+  holders(module: string): readonly RegisteredKernel[] {
+    const known = this.#holders.get(module);
+    if (known) return known;
     const holding = (kernel: RegisteredKernel) => kernel.modules.find((one) => one.module === module);
     const all = [...this.#kernels.values()].filter(holding);
     const healthy = all.filter((kernel) => holding(kernel)!.serving);
-    return healthy.length > 0 ? healthy : all;
+    const found = healthy.length > 0 ? healthy : all;
+    // What nobody holds may be called anything.
+    if (found.length > 0) this.#holders.set(module, found);
+    return found;
   }
 
   /**
@@ -119,7 +129,9 @@ export class Kernels {
   async fetch(module: string, request: GatewayRequest, key?: string): Promise<{ answer: Answer; kernel: string }> {
     const { method, path, headers, body, signal } = request;
     let last: unknown;
-    for (const kernel of this.order(module, key).slice(0, TRIES)) {
+    const order = this.order(module, key);
+    for (let i = 0; i < order.length && i < TRIES; i++) {
+      const kernel = order[i]!;
       try {
         const gatherer = body === null ? gathererOf(kernel, module) : undefined;
         const answer = gatherer?.takes()
@@ -136,17 +148,18 @@ export class Kernels {
   }
 
   /** The kernels for a request, the one that is to have it first. Throws ModuleUnknown where none holds the module. */
-  order(module: string, key: string | undefined): RegisteredKernel[] {
+  order(module: string, key: string | undefined): readonly RegisteredKernel[] {
     const holders = this.holders(module);
     if (holders.length === 0) throw new ModuleUnknown({ module });
     return key === undefined ? this.#inTurn(module, holders) : byKey(key, holders);
   }
 
-  #inTurn(module: string, holders: RegisteredKernel[]): RegisteredKernel[] {
+  #inTurn(module: string, holders: readonly RegisteredKernel[]): readonly RegisteredKernel[] {
+    if (holders.length === 1) return holders;
     const turn = this.#turns.get(module) ?? 0;
     this.#turns.set(module, (turn + 1) % 0x3fffffff);
     const at = turn % holders.length;
-    return holders.length === 1 ? holders : [...holders.slice(at), ...holders.slice(0, at)];
+    return [...holders.slice(at), ...holders.slice(0, at)];
   }
 
   /**
@@ -333,7 +346,7 @@ export function mayGoElsewhere(error: unknown, method: string): boolean {
 }
 
 /** Rendezvous hashing: a kernel that comes or goes moves only the keys that are its own. */
-function byKey(key: string, kernels: RegisteredKernel[]): RegisteredKernel[] {
+function byKey(key: string, kernels: readonly RegisteredKernel[]): RegisteredKernel[] {
   const weight = ({ info }: RegisteredKernel) =>
     createHash('sha256').update(`${key}\n${info.kernel}`).digest().readUIntBE(0, 6);
   return [...kernels].sort((a, b) => weight(b) - weight(a));

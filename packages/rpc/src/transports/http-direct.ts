@@ -10,6 +10,7 @@
 import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FlatHeaders } from '@hauki/protocol';
+import { kindOfName } from './http-names.ts';
 
 /** A head beyond this is left to node:http, whose own limit is the same. */
 const HEAD_BYTES = 16 * 1024;
@@ -22,25 +23,40 @@ export interface Asked extends Pick<IncomingMessage, 'method' | 'url' | 'rawHead
   > & { 'x-hauki-version'?: string | string[] | undefined; 'x-hauki-key'?: string | string[] | undefined };
 }
 
-/** The head of a request. */
-export interface Head {
-  url: string;
+/** What stands behind a request's first line. */
+export interface Block {
+  text: string;
   /** Names in lower case. */
   rawHeaders: string[];
   headers: Asked['headers'];
 }
 
-const LINES =
-  /^GET (\/[\x21-\x7e]*) HTTP\/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+)\r\n$/;
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+/** The head of a request. */
+export interface Head {
+  url: string;
+  block: Block;
+}
+
+const FIRST_LINE = /^GET (\/[\x21-\x7e]*) HTTP\/1\.1\r\n/;
+const LINES = /^(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+\r\n$/;
 const NO_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
 const BEYOND_ASCII = /[^\0-\x7f]/;
 const OUTER_SPACE = /^[\t ]+|[\t ]+$/g;
 
-/** Reads what has come as one request; undefined where it is anything else than one of the plainest. */
-export function readHead(text: string): Head | undefined {
-  const [, url, block] = LINES.exec(text) ?? [];
-  if (url === undefined || block === undefined) return undefined;
+/**
+ * Reads what has come as one request; undefined where it is anything else than one of the plainest. `before`: the block of
+ * the same connection's last one, which is given again where this one's says the same, letter by letter.
+ */
+export function readHead(text: string, before?: Block): Head | undefined {
+  const [line, url] = FIRST_LINE.exec(text) ?? [];
+  if (line === undefined || url === undefined) return undefined;
+  const is_same = before && text.length === line.length + before.text.length && text.endsWith(before.text);
+  const block = is_same ? before : readBlock(text.slice(line.length));
+  return block && { url, block };
+}
+
+function readBlock(block: string): Block | undefined {
+  if (!LINES.test(block)) return undefined;
   const rawHeaders: string[] = [];
   // One shape for all: they are asked for at each request.
   const headers: Asked['headers'] = {
@@ -50,7 +66,7 @@ export function readHead(text: string): Head | undefined {
     'x-hauki-version': undefined,
     'x-hauki-key': undefined,
   };
-  for (let at = 0; at < block.length; ) {
+  for (let at = 0; at < block.length - 2; ) {
     const colon = block.indexOf(':', at);
     const end = block.indexOf('\r\n', colon);
     const name = block.slice(at, colon).toLowerCase();
@@ -81,7 +97,25 @@ export function readHead(text: string): Head | undefined {
     }
     rawHeaders.push(name, value);
   }
-  return headers.host === undefined ? undefined : { url, rawHeaders, headers };
+  return headers.host === undefined ? undefined : { text: block, rawHeaders, headers };
+}
+
+/**
+ * What `make` gives for a request's headers: made once for as long as a connection that is read here sends the same, which
+ * is as a rule as long as it lasts.
+ */
+export function onceForHeaders<T extends object | true, R extends Pick<Asked, 'headers'>>(
+  make: (request: R) => T,
+): (request: R) => T {
+  const known = new WeakMap<object, T>();
+  return (request) => {
+    let made = known.get(request.headers);
+    if (made === undefined) {
+      made = make(request);
+      known.set(request.headers, made);
+    }
+    return made;
+  };
 }
 
 let date = '';
@@ -104,6 +138,8 @@ export class Direct {
   #draining = false;
   /** What came while a request was under way. */
   #held: Buffer | undefined;
+  /** What its last request had behind the first line. */
+  #block: Block | undefined;
   /** Of the request under way, where node:http answers it. */
   #response: ServerResponse | undefined;
 
@@ -122,10 +158,12 @@ export class Direct {
       this.socket.pause();
       return;
     }
-    const head = chunk.length <= HEAD_BYTES ? readHead(chunk.toString('latin1')) : undefined;
+    const head = chunk.length <= HEAD_BYTES ? readHead(chunk.toString('latin1'), this.#block) : undefined;
     if (!head) return this.#handOver(chunk);
     this.#busy = true;
-    const { url, rawHeaders, headers } = head;
+    const { url, block } = head;
+    this.#block = block;
+    const { rawHeaders, headers } = block;
     const asked: Asked = { method: 'GET', url, rawHeaders, headers, socket: this.socket };
     if (!this.#powers.take(asked, this)) this.#handOver(chunk);
   };
@@ -153,18 +191,23 @@ export class Direct {
     socket.resume();
   }
 
-  /** Answers the request with all that there is. False, with nothing written, where that is for node:http to do. */
-  answer(status: number, headers: FlatHeaders, body: string | Uint8Array): boolean {
+  /**
+   * Answers the request with all that there is, and `more` headers. False, with nothing written, where that is for
+   * node:http to do.
+   */
+  answer(status: number, headers: FlatHeaders, more: FlatHeaders, body: string | Uint8Array): boolean {
     if (this.#response || !(Number.isInteger(status) && status >= 200 && status <= 599)) return false;
-    let head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'unknown'}\r\n`;
+    let head = status === 200 ? 'HTTP/1.1 200 OK\r\n' : `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'unknown'}\r\n`;
     let dated = false;
-    for (let i = 0; i + 1 < headers.length; i += 2) {
-      const name = headers[i]!;
-      const value = headers[i + 1]!;
-      if (!TOKEN.test(name) || NO_VALUE.test(value)) return false;
-      if (name.length === 4 && name.toLowerCase() === 'date') dated = true;
-      head += `${name}: ${value}\r\n`;
-    }
+    for (const list of [headers, more])
+      for (let i = 0; i + 1 < list.length; i += 2) {
+        const kind = kindOfName(list[i]!);
+        if (kind === 'hop' || kind === 'length') continue;
+        const value = list[i + 1]!;
+        if (kind === 'none' || NO_VALUE.test(value)) return false;
+        if (kind === 'date') dated = true;
+        head += `${list[i]}: ${value}\r\n`;
+      }
     const text = typeof body === 'string';
     const length = text ? Buffer.byteLength(body) : body.length;
     head += `${dated ? '' : dateLine()}${this.#powers.kept_alive}content-length: ${length}\r\n\r\n`;

@@ -9,22 +9,10 @@ import { type Answer, type Body, type FlatHeaders, type MeshError, toWire } from
 import type { Served } from '../served.ts';
 import type { CallSignal } from '../session.ts';
 import { type Asked, Direct } from './http-direct.ts';
+import { isHop, kindOfName } from './http-names.ts';
 
 /** A body up to this is gathered before the call; a larger one, or one of unknown size, is a stream. */
 const WHOLE_BYTES = 64 * 1024;
-
-const HOP = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-  'expect',
-]);
 
 /** Whether a body is there at once. */
 export const isWhole = (body: Body): body is null | string | Uint8Array =>
@@ -35,7 +23,7 @@ export function headersOf({ rawHeaders }: Pick<Asked, 'rawHeaders'>, without: Re
   const headers: FlatHeaders = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i]!.toLowerCase();
-    if (!HOP.has(name) && !without.has(name)) headers.push(name, rawHeaders[i + 1]!);
+    if (!isHop(name) && !without.has(name)) headers.push(name, rawHeaders[i + 1]!);
   }
   return headers;
 }
@@ -68,21 +56,23 @@ export async function bodyOf(request: IncomingMessage): Promise<Body> {
 class Departure implements CallSignal {
   aborted = false;
   reason: unknown;
-  readonly #listeners = new Set<() => void>();
+  #listeners: Set<() => void> | undefined;
 
   addEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners ??= new Set();
     this.#listeners.add(listener);
   }
 
   removeEventListener(_type: 'abort', listener: () => void): void {
-    this.#listeners.delete(listener);
+    this.#listeners?.delete(listener);
   }
 
   tell(reason: unknown): void {
     this.aborted = true;
     this.reason = reason;
+    if (!this.#listeners) return;
     for (const listener of this.#listeners) listener();
-    this.#listeners.clear();
+    this.#listeners = undefined;
   }
 }
 
@@ -121,20 +111,18 @@ export function writeAnswer(
   [status, headers, body]: Answer,
   more: FlatHeaders = [],
 ): void | Promise<void> {
+  const bare = isBare(to, status);
+  const direct = to instanceof Direct;
+  if (direct && isWhole(body) && !bare && to.answer(status, headers, more, body ?? '')) return undefined;
   const sent: FlatHeaders = [];
   let length: string | undefined;
   for (let i = 0; i + 1 < headers.length; i += 2) {
-    const name = headers[i]!.toLowerCase();
-    if (name === 'content-length') length ??= headers[i + 1]!;
-    else if (!HOP.has(name)) sent.push(headers[i]!, headers[i + 1]!);
+    const kind = kindOfName(headers[i]!);
+    if (kind === 'length') length ??= headers[i + 1]!;
+    else if (kind !== 'hop') sent.push(headers[i]!, headers[i + 1]!);
   }
   for (const text of more) sent.push(text);
-  const bare = isBare(to, status);
-  if (to instanceof Direct) {
-    if (isWhole(body) && !bare && to.answer(status, sent, body ?? '')) return undefined;
-    return writeResponse(to.response(), status, sent, body, length, bare);
-  }
-  return writeResponse(to, status, sent, body, length, bare);
+  return writeResponse(direct ? to.response() : to, status, sent, body, length, bare);
 }
 
 const lengthOf = (body: string | Uint8Array): string =>

@@ -4,7 +4,8 @@
  *
  * What always holds: nothing outside the volume is read, written or named. Each folder on a path is opened from its
  * opened parent without following links, and what a path leads to is opened through that, so that a link that an earlier
- * vault planted, or swaps at this moment, gains nothing: it is refused. Only plain files and folders are touched.
+ * vault planted, or swaps at this moment, gains nothing: it is refused. Only plain files and folders are touched. What is
+ * written stands in the volume's own folder until it is whole, so that whoever mounts the volume finds what a killed agent left.
  */
 import { isUtf8 } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
@@ -17,6 +18,14 @@ import type { EffectMaker } from './effect.ts';
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
 const PATH = { bytes: 1024, segment_bytes: 255, segments: 32 } as const;
+
+/** How files are named while they are written. */
+const TEMPORARY = /^\.hauki-[0-9a-f]{12}\.tmp$/;
+
+/** Removes what was being written to the volume at `root` when its agent was killed. To be called while nobody has it. */
+export async function sweepVolume(root: string): Promise<void> {
+  for (const name of await readdir(root)) if (TEMPORARY.test(name)) await unlink(join(root, name)).catch(() => {});
+}
 
 /** A path as its segments. Throws BadInput for what is no plain relative path. */
 export function segmentsOf(given: unknown): string[] {
@@ -84,18 +93,21 @@ async function readFile(folder: FileHandle, name: string): Promise<Carried> {
 }
 
 /** Whole or not at all, and on the disk when it resolves. */
-async function writeFile(folder: FileHandle, name: string, bytes: Uint8Array): Promise<void> {
-  const temporary = within(folder, `.hauki-${randomBytes(6).toString('hex')}.tmp`);
-  const file = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644);
+async function writeFile(root: string, folder: FileHandle, name: string, bytes: Uint8Array): Promise<void> {
+  const volume = await openFolder(root);
+  const temporary = within(volume, `.hauki-${randomBytes(6).toString('hex')}.tmp`);
+  let file: FileHandle | undefined;
   try {
+    file = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644);
     await file.writeFile(bytes);
     await file.sync();
     await rename(temporary, within(folder, name));
   } catch (error) {
-    await unlink(temporary).catch(() => {});
+    if (file) await unlink(temporary).catch(() => {});
     throw error;
   } finally {
-    await file.close();
+    await file?.close();
+    await volume.close();
   }
 }
 
@@ -155,7 +167,7 @@ export const volumeEffects: EffectMaker = (vault) => {
         throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });
       const bytes = typeof text === 'string' ? Buffer.from(text) : Buffer.from(base64 as string, 'base64');
       if (bytes.length > limit_bytes) throw new TooLarge({ what: String(path), limit_bytes, got_bytes: bytes.length });
-      await at(named(path), true, (folder, name) => writeFile(folder, name, bytes));
+      await at(named(path), true, (folder, name) => writeFile(vault.volume!, folder, name, bytes));
     },
     'volume.list': ([path = '']) =>
       at(path, false, async (folder, name) => {

@@ -72,7 +72,8 @@ export async function buildVmScripts(): Promise<{ guest: string; platform: strin
 export async function writeNodeGuest(file: string): Promise<void> {
   const text = await build('./main-node.ts', 'node', { banner: NODE_GUEST_HEAD });
   await mkdir(dirname(file), { recursive: true });
-  const temporary = `${file}.${process.pid}.tmp`;
+  // One name for all: what a killed agent left is written over.
+  const temporary = `${file}.tmp`;
   await writeFile(temporary, text, { mode: 0o644 });
   await rename(temporary, file);
 }

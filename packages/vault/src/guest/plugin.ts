@@ -34,7 +34,8 @@ export function pluginObject(
   Object.assign(globalThis, { WebSocketPair });
   const { dehydrate, hydrate, state } = module as Record<'dehydrate' | 'hydrate' | 'state', any>;
   const hooks = typeof dehydrate === 'function' && typeof hydrate === 'function';
-  const keeps = !hooks && typeof state === 'object' && state !== null;
+  const half = !hooks && (dehydrate !== undefined || hydrate !== undefined);
+  const keeps = !hooks && !half && typeof state === 'object' && state !== null;
   const context = {
     waitUntil: (work: unknown) => void Promise.resolve(work).catch(() => {}),
     passThroughOnException() {},
@@ -64,7 +65,7 @@ export function pluginObject(
     lateAnswer: (number, gone) => gathered.lateAnswer(number, gone, env.call),
     describe: () => ({
       routes: routesOf(module, app),
-      state: hooks ? 'hooks' : keeps ? 'export' : 'none',
+      state: hooks ? 'hooks' : half ? 'half' : keeps ? 'export' : 'none',
       gathers: true,
     }),
     dehydrate: async () => (hooks ? dehydrate() : keeps ? state : undefined),

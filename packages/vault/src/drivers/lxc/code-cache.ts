@@ -13,6 +13,7 @@ import { encode, Session } from '@hauki/rpc';
 import { dialTcp, streamTransport } from '@hauki/rpc/node';
 import { NODE_GUEST_HEAD } from '../../guest/bundle.ts';
 import { firstCall, rehearsalTicket } from '../../guest/rehearsal-caller.ts';
+import { boundTo } from '../bound.ts';
 
 /** For one start of Node on a busy machine; nobody but the staging waits for it. */
 const TIMEOUT_MS = 20_000;
@@ -60,7 +61,8 @@ export async function compiledCode(
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
   const { port } = server.address() as AddressInfo;
-  const child = spawn(node, ['--disable-warning=ExperimentalWarning', '-e', MAKER, folder], {
+  const [command, ...first] = boundTo(process.pid);
+  const child = spawn(command!, [...first, node, '--disable-warning=ExperimentalWarning', '-e', MAKER, folder], {
     stdio: ['pipe', 'pipe', 'pipe', listener, 'pipe'],
     env: { TMPDIR: scratch },
     timeout: TIMEOUT_MS,

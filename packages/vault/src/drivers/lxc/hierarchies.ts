@@ -73,8 +73,8 @@ function cgroupsOf(text: string): Map<string, [string, string[], string]> {
 /** What not every kernel has: swap may be left out or switched off, and v2 tells the most memory only since 5.19. */
 const SOME_HAVE = ['memory.memsw.limit_in_bytes', 'memory.swap.max', 'memory.peak'];
 
-/** How cgroups are named that are made to look. */
-const LOOK = 'hauki.look.';
+/** How the names of cgroups begin that are made to look. */
+export const LOOK = 'hauki.look.';
 
 /** Whether this kernel has the file. v2 has it in children only: where no child has the controller yet, one is made to look. */
 export function isThere(hierarchy: Hierarchy, file: string): boolean {
@@ -82,12 +82,14 @@ export function isThere(hierarchy: Hierarchy, file: string): boolean {
   const known = hierarchy.files.get(file);
   if (known !== undefined) return known;
   const { bases, version, files } = hierarchy;
+  // What somebody left who was killed while looking.
+  if (version === 2)
+    for (const name of cgroupsIn(bases[0]!))
+      if (name.startsWith(LOOK) && ownerLives(name) === false) removeTree(join(bases[0]!, name));
   const among = (folders: string[]) => folders.some((folder) => existsSync(join(folder, file)));
   let found = bases.some((base) => among([base, ...cgroupsIn(base).map((name) => join(base, name))]));
   if (!found && version === 2) {
     enableBelow(hierarchy);
-    for (const name of cgroupsIn(bases[0]!))
-      if (name.startsWith(LOOK) && ownerLives(name) === false) removeTree(join(bases[0]!, name));
     const trial = join(bases[0]!, `${LOOK}${ownName()}`);
     try {
       mkdirSync(trial);

@@ -9,10 +9,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { boundTo } from '../bound.ts';
 import { AHEAD_MS } from './limits.ts';
 
 const LXC_START = '/usr/bin/lxc-start';
-const SETPRIV = '/usr/bin/setpriv';
 /**
  * LXC makes its filter of system calls for every architecture that the kernel could run, three on x64, which takes the
  * most of its time. Under this personality it takes the machine for one that has no others, and compiles the filter for
@@ -21,7 +21,6 @@ const SETPRIV = '/usr/bin/setpriv';
 const ONE_ARCHITECTURE = process.arch === 'x64' ? ['/usr/bin/setarch', 'i686'] : [];
 /** LXC must not find newuidmap: root then writes the id map itself, and an empty /etc/subuid does not matter. */
 const ENVIRONMENT = { PATH: '/nonexistent' };
-const IF_BORN = '[ "$PPID" = "$0" ] && exec "$@"';
 // $1 LXC's folder, $2 the folder of the containers' files.
 const WAITING = `IFS=' ' read -r name id || exit 1
 exec ${LXC_START} -F -n "$name" -P "$1" -f "$2/$id/config" -o "$2/$id/lxc.log" -l INFO </dev/null`;
@@ -29,16 +28,6 @@ exec ${LXC_START} -F -n "$name" -P "$1" -f "$2/$id/config" -o "$2/$id/lxc.log" -
 /** Where one container's files are: its configuration, and LXC's log. */
 export const configIn = (files_dir: string) => join(files_dir, 'config');
 export const logIn = (files_dir: string) => join(files_dir, 'lxc.log');
-
-/**
- * What goes before a command that shall die with `parent`, which starts it. A parent that died before its
- * child had asked for the signal would send none, and nobody would end the child: so that looks, once it has asked, whether
- * its parent is still the one that made it.
- */
-export const boundTo = (parent: number): string[] => [
-  ...[SETPRIV, '--pdeathsig', 'KILL'],
-  ...['/bin/sh', '-c', IF_BORN, String(parent)],
-];
 
 /** A process that dies with this one, with `listener` as fd 3 and a channel as fd 4. Throws where it cannot be made. */
 function spawnBound(first: readonly string[], last: readonly string[], input: 'ignore' | 'pipe', server?: Server) {

@@ -12,6 +12,7 @@ import { type IsolationLevel, type Runtime, VaultFailed } from '@hauki/protocol'
 import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { list } from '../files.ts';
+import type { Reaper } from '../reaper.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
 import { type Container, labelsDir, startContainer } from './container.ts';
@@ -20,7 +21,7 @@ import { Lanes } from './lanes.ts';
 import { Launcher } from './launcher.ts';
 import { LANES, RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorProfile, canFilter, lxcVersion, obstacle } from './probe.ts';
-import { type Reaper, startReaper } from './reaper.ts';
+import { reapContainers } from './reaper.ts';
 import { sweepViews, type View, viewOf } from './root-view.ts';
 import { type Staged, stageRuntime, sweepStage } from './staging.ts';
 import { type PythonSet, pythonObstacle, stagePython } from './staging-python.ts';
@@ -191,7 +192,7 @@ class LxcDriver implements Driver {
     this.#cgroups ??= new Cgroups();
     mkdirSync(LXC_DIR, { recursive: true, mode: 0o755 });
     // Before anything is made that it would have to clear.
-    this.#reaper ??= startReaper({
+    this.#reaper ??= reapContainers({
       ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir },
       stage_dir: this.#options.stage_dir ?? STAGE_DIR,
     });

@@ -11,11 +11,12 @@ import { join } from 'node:path';
 import { VaultFailed } from '@hauki/protocol';
 import type { VaultExit } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
+import type { Reaper } from '../reaper.ts';
 import { Cgroups } from './cgroups.ts';
 import { startContainer } from './container.ts';
 import { RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorProfile, obstacle } from './probe.ts';
-import { type Reaper, startReaper } from './reaper.ts';
+import { reapContainers } from './reaper.ts';
 import { type View, viewOf } from './root-view.ts';
 import { NODE_INSIDE, stageRuntime } from './staging.ts';
 import { pythonObstacle, stagePython } from './staging-python.ts';
@@ -107,12 +108,13 @@ export class Sandboxes {
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     const { code_dir, program, memory_mib, cpu, log } = this.#options;
     this.#cgroups ??= new Cgroups();
+    // Before anything is made that it would have to clear.
+    this.#reaper ??= reapContainers({
+      ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir, stage_dir: STAGE_DIR },
+    });
     this.#rootfs ??= this.#stage();
     const rootfs = await this.#rootfs;
     for (const dir of [LXC_DIR, CODE, SHARED]) mkdirSync(dir, { recursive: true, mode: 0o755 });
-    this.#reaper ??= startReaper({
-      ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir, stage_dir: STAGE_DIR },
-    });
     const shared = [String(Object.keys(folders).length), ...Object.entries(folders).flat()];
     const mount = (from: string, to: string, options: string) =>
       `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;

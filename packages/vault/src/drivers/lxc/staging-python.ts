@@ -26,6 +26,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { pythonGuestFiles } from '../../guest/python/files.ts';
+import { boundTo } from '../bound.ts';
 import { findFrameworks } from './python-frameworks.ts';
 import { assertTraversable, DEVICES, libraries, making, POLICY_FILE, SMALL_FILES, type Staged } from './staging.ts';
 
@@ -226,7 +227,10 @@ async function compileGuest(interpreter: string, root: string, names: string[], 
   const folder = join(root, GUEST_INSIDE);
   const program =
     'import sys, py_compile\nfor n in sys.argv[3:]: py_compile.compile(f"{sys.argv[1]}/{n}", f"{sys.argv[1]}/__pycache__/{n[:-3]}.{sys.argv[2]}", f"/hauki/python/{n}", True, -1, py_compile.PycInvalidationMode.UNCHECKED_HASH)';
-  await promisify(execFile)(interpreter, ['-I', '-S', '-B', '-c', program, folder, suffix, ...names], {
+  // Left alone it would make folders anew that a reaper has just removed.
+  const [command, ...first] = boundTo(process.pid);
+  const args = ['-I', '-S', '-B', '-c', program, folder, suffix, ...names];
+  await promisify(execFile)(command!, [...first, interpreter, ...args], {
     env: {},
     timeout: 60_000,
   });

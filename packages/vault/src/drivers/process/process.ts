@@ -14,10 +14,11 @@ import { list } from '../files.ts';
 import { Cgroups } from '../lxc/cgroups.ts';
 import { type Claim, claimIds, dropClaim, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
-import { type Reaper, startReaper } from '../lxc/reaper.ts';
+import { reapContainers } from '../lxc/reaper.ts';
 import { stageRuntime, sweepStage } from '../lxc/staging.ts';
 import { containedPythonObstacle, type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
 import { endContainers } from '../lxc/sweep.ts';
+import type { Reaper } from '../reaper.ts';
 import type { Trial } from './command.ts';
 import { arch, obstacle } from './probe.ts';
 import { type Powers, type Sandbox, startSandbox } from './sandbox.ts';
@@ -196,7 +197,7 @@ class ProcessDriver implements Driver {
       const { runtime = 'node' } = spec;
       // Before anything is made that it would have to clear.
       if (IS_ROOT)
-        this.#reaper ??= startReaper({
+        this.#reaper ??= reapContainers({
           ...{ prefix: this.#prefix, lxc_dir: this.#files_dir, files_dir: this.#files_dir },
           ...{ stage_dir: this.#stage_dir, kind: KIND },
         });

@@ -35,7 +35,7 @@ class Plugin:
         self._routes = _routes(module, app)
         self._hooks = tuple(getattr(module, name, None) for name in ("dehydrate", "hydrate"))
         state = getattr(module, "state", None)
-        self._kept = state if isinstance(state, (dict, list, set)) and not all(map(callable, self._hooks)) else None
+        self._kept = state if isinstance(state, (dict, list, set)) and self._hooks == (None, None) else None
         self._asgi = Application(app, guest.log)
         self.methods = {
             "fetch": self._asgi.fetch, "describe": self.describe, "dehydrate": self.dehydrate, "hydrate": self.hydrate,
@@ -56,7 +56,8 @@ class Plugin:
     async def describe(self) -> dict:
         if self._asgi.stuck():
             raise RuntimeError("too many of its handlers never return")
-        state = "hooks" if all(map(callable, self._hooks)) else "none" if self._kept is None else "export"
+        hooked = "hooks" if all(map(callable, self._hooks)) else "half"
+        state = hooked if self._hooks != (None, None) else "none" if self._kept is None else "export"
         return {"routes": self._routes, "state": state}
 
     async def dehydrate(self):
