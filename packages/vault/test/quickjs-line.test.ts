@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { streamTransport } from '@hauki/rpc/node';
-import { type AgentLine, Lines, openLine } from '../src/drivers/quickjs/line.ts';
+import fc from 'fast-check';
+import { type AgentLine, Lines, openLine, Unsent } from '../src/drivers/quickjs/line.ts';
 import type { Address, Down, Up } from '../src/drivers/quickjs/messages.ts';
 
 describe('the line of a thread', () => {
@@ -80,6 +81,46 @@ describe('the line of a thread', () => {
         address,
         () => {},
         () => {},
+      ),
+    );
+  });
+});
+
+describe('what waits on a line', () => {
+  it('is counted for each vault until it has left, the oldest first', () => {
+    const unsent = new Unsent();
+    assert.equal(unsent.add('a', 100, 0), 100);
+    assert.equal(unsent.add('b', 50, 110), 50);
+    assert.equal(unsent.add('a', 10, 160), 110);
+    assert.equal(unsent.add('a', 1, 60), 11);
+    assert.equal(unsent.add('b', 1, 62), 51);
+    assert.equal(unsent.add('b', 1, 0), 1);
+    assert.equal(unsent.add('a', 1, 1), 1);
+  });
+
+  it('is never less than what is there, and nothing once all has left', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c'), fc.integer({ min: 1, max: 1_000 }), fc.nat(2_000))),
+        (said) => {
+          const unsent = new Unsent();
+          const line: { id: string; left: number }[] = [];
+          const there = (id?: string) =>
+            line.reduce((sum, one) => sum + (id === undefined || one.id === id ? one.left : 0), 0);
+          for (const [id, size, leaves] of said) {
+            for (let more = leaves; more > 0 && line.length > 0; ) {
+              const gone = Math.min(more, line[0]!.left);
+              line[0]!.left -= gone;
+              more -= gone;
+              if (line[0]!.left === 0) line.shift();
+            }
+            const before = there();
+            const sum = unsent.add(id, size, before);
+            line.push({ id, left: size });
+            assert.ok(sum >= there(id));
+            if (before === 0) assert.equal(sum, size);
+          }
+        },
       ),
     );
   });

@@ -8,7 +8,7 @@ import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
 import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
-import { openLine, type ThreadLine } from './line.ts';
+import { openLine, type ThreadLine, Unsent } from './line.ts';
 import { Memories } from './memories.ts';
 import {
   type Aside,
@@ -47,8 +47,7 @@ const opened = openLine(address, hear, () => process.exit(1)).then(
 );
 
 const vaults = new Map<string, Held>();
-/** Text of each vault that has come to wait since the agent had taken all. */
-const unsent = new Map<string, number>();
+const unsent = new Unsent();
 
 /** Tells the watchdog that code of a stranger runs from now on, for so long at most; 0: that it has come back. */
 function busy(turn_ms: number): void {
@@ -86,9 +85,7 @@ function gone(id: string, how: Gone): void {
 
 /** What a vault says to the agent, who may be slow to take it. */
 function say(id: string, text: string, bytes: Uint8Array | undefined): void {
-  if (line.unsent === 0) unsent.clear();
-  const waiting = (unsent.get(id) ?? 0) + text.length + (bytes?.length ?? 0);
-  unsent.set(id, waiting);
+  const waiting = unsent.add(id, text.length + (bytes?.length ?? 0), line.unsent);
   if (waiting > LIMITS.unsent_bytes) release(id, 'misbehaved', 'it flooded its control channel');
   else line.send({ op: 'text', id, text, bytes });
 }
