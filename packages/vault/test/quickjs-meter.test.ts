@@ -5,11 +5,15 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { QuickJS } from 'quickjs-wasi';
-import { lean } from '../src/drivers/quickjs/lean.ts';
+import { fromImage, makeImages } from '../src/drivers/quickjs/image.ts';
+import { lean, withMemory } from '../src/drivers/quickjs/lean.ts';
 import { DEMAND_MS, LEAST_SHARE, LONGEST_WAIT_MS, SHARE_WINDOW_MS, SPARES } from '../src/drivers/quickjs/limits.ts';
+import { Memories } from '../src/drivers/quickjs/memories.ts';
 import { Meter } from '../src/drivers/quickjs/meter.ts';
 import { Spares } from '../src/drivers/quickjs/spares.ts';
+import { buildVmScripts } from '../src/guest/bundle.ts';
 
+const wasm_file = fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'));
 const shares = fc.double({ min: LEAST_SHARE, max: 1, noNaN: true });
 const turns = fc.array(fc.tuple(fc.double({ min: 0, max: 5_000, noNaN: true }), fc.nat(3_000)), { maxLength: 50 });
 
@@ -104,8 +108,8 @@ describe('prepared VMs', () => {
 });
 
 describe('the leaner WebAssembly', () => {
-  it('is the same module without the exports that we do not use', async () => {
-    const whole = await readFile(fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm')));
+  it('is the same module without the exports that we do not use, and takes its memory from outside', async () => {
+    const whole = await readFile(wasm_file);
     const [full, less] = [new WebAssembly.Module(whole), new WebAssembly.Module(lean(whole))];
     const names = (module: WebAssembly.Module) => WebAssembly.Module.exports(module).map(({ name }) => name);
     assert.ok(names(full).length > 400 && names(less).length < 130, `${names(full).length}, ${names(less).length}`);
@@ -113,8 +117,65 @@ describe('the leaner WebAssembly', () => {
       names(full).filter((name) => name.startsWith('qjs_')),
       names(less).filter((name) => name.startsWith('qjs_')),
     );
-    assert.deepEqual(WebAssembly.Module.imports(less), WebAssembly.Module.imports(full));
-    const vm = await QuickJS.create({ wasm: less });
+    const imports = WebAssembly.Module.imports(less);
+    assert.deepEqual(imports.pop(), { module: 'wasi_snapshot_preview1', name: 'memory', kind: 'memory' });
+    assert.deepEqual(imports, WebAssembly.Module.imports(full));
+    const memory = new WebAssembly.Memory({ initial: 18 });
+    const vm = await QuickJS.create({ wasm: less, wasi: () => withMemory(memory) });
     assert.equal(vm.evalCode('[1, 2, 3].map((n) => n * 2).join()').toString(), '2,4,6');
+    assert.equal(vm._getMemory(), memory);
+  });
+});
+
+describe('memories that serve again', () => {
+  it('are to a VM as new ones, byte for byte, whatever ran there before', async () => {
+    const wasm = await WebAssembly.compile(lean(await readFile(wasm_file)));
+    const { bare } = await makeImages(wasm, await buildVmScripts());
+    const options = {
+      wasm,
+      interruptHandler: () => false,
+      onUnhandledRejection: () => {},
+      moduleLoader: { load: () => '' },
+    };
+    const memories = new Memories();
+    const vm = await fromImage(bare, options);
+    const { buffer } = vm._getMemory();
+    const born = new Uint8Array(buffer).slice();
+    vm.evalCode("globalThis.told = 'a secret'.repeat(1_000); [told, told + told].map((text) => text.length).join()");
+    memories.give(vm._getMemory(), born.length);
+    const memory = memories.take(born.length);
+    assert.equal(memory?.buffer, buffer, 'it has not grown');
+    const next = await fromImage(bare, options, memory);
+    assert.equal(Buffer.compare(new Uint8Array(next._getMemory().buffer), born), 0);
+    assert.equal(next.evalCode('typeof told').toString(), 'undefined');
+  });
+
+  const PAGE_BYTES = 65_536;
+  const used = () => {
+    const memory = new WebAssembly.Memory({ initial: 2 });
+    new Uint8Array(memory.buffer).fill(7, 5_000, 2 * PAGE_BYTES - 3);
+    return memory;
+  };
+
+  it('hold nothing of those before', () => {
+    const memories = new Memories();
+    const memory = used();
+    memories.give(memory, 2 * PAGE_BYTES);
+    assert.equal(memories.take(PAGE_BYTES), undefined);
+    assert.equal(memories.take(2 * PAGE_BYTES), memory);
+    assert.ok(new Uint8Array(memory.buffer).every((byte) => byte === 0));
+    assert.equal(memories.take(2 * PAGE_BYTES), undefined);
+  });
+
+  it('are those that did not grow, and few', () => {
+    const memories = new Memories();
+    const grown = used();
+    grown.grow(1);
+    memories.give(grown, 2 * PAGE_BYTES);
+    assert.equal(memories.take(3 * PAGE_BYTES), undefined);
+    for (let i = 0; i < SPARES + 3; i++) memories.give(used(), 2 * PAGE_BYTES);
+    let kept = 0;
+    while (memories.take(2 * PAGE_BYTES)) kept++;
+    assert.equal(kept, SPARES);
   });
 });

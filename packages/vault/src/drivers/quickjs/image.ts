@@ -4,6 +4,7 @@
  * one: measured four times as fast as running the script's bytecode, and no larger (ADR 0015).
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
+import { withMemory } from './lean.ts';
 import { ANSWER_BYTES, STACK_BYTES } from './limits.ts';
 import type { Scripts } from './messages.ts';
 
@@ -42,6 +43,10 @@ export interface VmImage {
 
 /** Compared piece by piece; the size of a page, so that untouched memory stays untouched. */
 const PAGE_BYTES = 4096;
+/** WebAssembly's own, and those that the engine begins with. */
+const [WASM_PAGE_BYTES, FIRST_PAGES] = [65_536, 18];
+
+const newMemory = (pages: number) => new WebAssembly.Memory({ initial: pages });
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
 
@@ -54,13 +59,15 @@ export interface VmImages {
 
 /** Compiles the guest's scripts, and runs the first; for the second image the platform too. */
 export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, 'thread'>): Promise<VmImages> {
-  const compiler = await QuickJS.create({ wasm });
+  const wasi = () => withMemory(newMemory(FIRST_PAGES));
+  const compiler = await QuickJS.create({ wasm, wasi });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const guest = compile(from.guest, 'guest.js');
   const [platform, forms] = [compile(from.platform, 'platform.js'), compile(from.forms, 'forms.js')];
   compiler.dispose();
   const options: QuickJSOptions = {
     wasm,
+    wasi,
     maxStackSize: STACK_BYTES,
     interruptHandler: () => false,
     onUnhandledRejection: () => {},
@@ -118,15 +125,22 @@ async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmIma
   return { pages, runs, memory_bytes: memory.length, stack_pointer, runtime, context };
 }
 
-/** A VM with the guest in it. Its host functions are for the caller to register. */
-export async function fromImage(image: VmImage, options: QuickJSOptions): Promise<QuickJS> {
+/**
+ * A VM with the guest in it. Its host functions are for the caller to register. `memory`: of the image's size, all zeros;
+ * a new one where it is left out.
+ */
+export async function fromImage(
+  image: VmImage,
+  { wasi, ...options }: QuickJSOptions,
+  memory = newMemory(image.memory_bytes / WASM_PAGE_BYTES),
+): Promise<QuickJS> {
   const { stack_pointer: stackPointer, runtime: runtimePtr, context: contextPtr } = image;
   const empty = { memory: new Uint8Array(0), stackPointer, runtimePtr, contextPtr, extensions: [] };
   // What this sets of limits is overwritten by the pages, which have the image's own: the same, but for the memory.
-  const vm = await QuickJS.restore(empty, options);
-  const memory = vm._getMemory();
-  const missing = image.memory_bytes - memory.buffer.byteLength;
-  if (missing > 0) memory.grow(missing / 65_536);
+  const vm = await QuickJS.restore(empty, {
+    ...options,
+    wasi: (proxy) => ({ ...wasi?.(proxy), ...withMemory(memory) }),
+  });
   const into = memoryOf(vm);
   let from = 0;
   for (const [at, length] of image.runs) {

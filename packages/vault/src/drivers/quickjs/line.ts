@@ -79,6 +79,30 @@ export function openLine(
   });
 }
 
+/** What of each vault waits on a line: one that says more than the agent takes is told from its neighbours. */
+export class Unsent {
+  readonly #waiting: { id: string; size: number }[] = [];
+  readonly #sums = new Map<string, number>();
+  #sum = 0;
+
+  /** A vault says so much more, behind `unsent` bytes of all of them. Gives what of it waits then. */
+  add(id: string, size: number, unsent: number): number {
+    // The oldest have left that what is unsent has no room for. A character has a byte at least: so none is let off early.
+    for (let [first] = this.#waiting; first && this.#sum - first.size >= unsent; [first] = this.#waiting) {
+      this.#waiting.shift();
+      this.#sum -= first.size;
+      const left = this.#sums.get(first.id)! - first.size;
+      if (left > 0) this.#sums.set(first.id, left);
+      else this.#sums.delete(first.id);
+    }
+    const sum = (this.#sums.get(id) ?? 0) + size;
+    this.#sums.set(id, sum);
+    this.#waiting.push({ id, size });
+    this.#sum += size;
+    return sum;
+  }
+}
+
 /** Where the threads of one host come in. */
 export class Lines {
   readonly #server: Server;

@@ -8,7 +8,8 @@ import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
 import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
-import { openLine, type ThreadLine } from './line.ts';
+import { openLine, type ThreadLine, Unsent } from './line.ts';
+import { Memories } from './memories.ts';
 import {
   type Aside,
   CLOCK,
@@ -46,8 +47,7 @@ const opened = openLine(address, hear, () => process.exit(1)).then(
 );
 
 const vaults = new Map<string, Held>();
-/** Text of each vault that has come to wait since the agent had taken all. */
-const unsent = new Map<string, number>();
+const unsent = new Unsent();
 
 /** Tells the watchdog that code of a stranger runs from now on, for so long at most; 0: that it has come back. */
 function busy(turn_ms: number): void {
@@ -85,9 +85,7 @@ function gone(id: string, how: Gone): void {
 
 /** What a vault says to the agent, who may be slow to take it. */
 function say(id: string, text: string, bytes: Uint8Array | undefined): void {
-  if (line.unsent === 0) unsent.clear();
-  const waiting = (unsent.get(id) ?? 0) + text.length + (bytes?.length ?? 0);
-  unsent.set(id, waiting);
+  const waiting = unsent.add(id, text.length + (bytes?.length ?? 0), line.unsent);
   if (waiting > LIMITS.unsent_bytes) release(id, 'misbehaved', 'it flooded its control channel');
   else line.send({ op: 'text', id, text, bytes });
 }
@@ -104,9 +102,16 @@ function release(id: string, cause: 'killed' | VmCause | 'exited', reason: strin
   held.control.closed(reason);
 }
 
+const memories = new Memories();
 const sparesOf = (image: VmImage, least: number, after_ms?: number) =>
   new Spares<Vm>({
-    make: () => createVm({ wasm, image, busy, extend, soiled: () => aside({ op: 'soiled' }) }),
+    make: () =>
+      createVm({
+        ...{ wasm, image, busy, extend },
+        memory: memories.take(image.memory_bytes),
+        ended: (memory) => memories.give(memory, image.memory_bytes),
+        soiled: () => aside({ op: 'soiled' }),
+      }),
     now: () => performance.now(),
     least,
     most: SPARES,
@@ -157,7 +162,7 @@ process.on('unhandledRejection', () => {});
 
 function hear(message: Down): void {
   const held = vaults.get(message.id);
-  if (message.op === 'assign') held?.vm.limit({ ...message, meter: new Meter(message.cpu, () => performance.now()) });
+  if (message.op === 'assign') held?.vm.limit(message, new Meter(message.cpu, () => performance.now()));
   if (message.op === 'assign' || message.op === 'text') held?.control.deliver(message.text!, message.bytes);
   else if (held) {
     if (message.op === 'pause') held.vm.pause(message.on);

@@ -5,7 +5,7 @@
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
 import { joinBytes, portTransport, remote, Session, type Transport } from '@hauki/rpc';
-import { JSValueHandle, type QuickJS } from 'quickjs-wasi';
+import { JSValueHandle, type QuickJS, type QuickJSOptions } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
@@ -25,7 +25,7 @@ import {
 import { RANDOM_BYTES, STACK_BYTES, YIELD_AFTER_MS } from './limits.ts';
 import { moduleLoader, told } from './loader.ts';
 import { Loading } from './loading.ts';
-import type { Used } from './messages.ts';
+import type { Limits, Used } from './messages.ts';
 import type { Meter } from './meter.ts';
 import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
@@ -35,6 +35,9 @@ import { type Argument, Waiting } from './waiting.ts';
 export interface VmOptions {
   wasm: WebAssembly.Module;
   image: VmImage;
+  /** One of the image's size that served before, if there is one; and one of which nothing is needed any more. */
+  memory?: WebAssembly.Memory | undefined;
+  ended(memory: WebAssembly.Memory): void;
   /** Told when a turn begins, with what it may take, and when it has ended (0), for the watchdog outside this thread. */
   busy(turn_ms: number): void;
   /** The turn may go on for so long from now. */
@@ -52,13 +55,6 @@ export interface VmOwner {
   doom: Int32Array;
   /** The VM must be discarded: `reason` is for a person. */
   lost(cause: VmCause, reason: string): void;
-}
-
-/** What a vault may take. */
-export interface VmLimits {
-  memory_mib: number;
-  turn_ms: number;
-  meter: Meter;
 }
 
 const JOBS_PER_LOOK = 64;
@@ -111,8 +107,8 @@ export class Vm {
   }
 
   async boot(): Promise<void> {
-    const { wasm, image } = this.#options;
-    this.#vm = await fromImage(image, {
+    const { wasm, image, memory } = this.#options;
+    const options: QuickJSOptions = {
       wasm,
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
@@ -128,8 +124,9 @@ export class Vm {
         fd_write: () => 52,
       }),
       moduleLoader: moduleLoader({ source: () => this.#source, find: (name, importer) => this.#find(name, importer) }),
-    });
-    const vm = this.#vm;
+    };
+    const vm = await fromImage(image, options, memory);
+    this.#vm = vm;
     const hosts: Record<HostFunction, (...args: JSValueHandle[]) => unknown> = {
       post: (channel, text, bytes) =>
         this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
@@ -169,7 +166,7 @@ export class Vm {
   }
 
   /** Sets its limits, before it has a worker. */
-  limit({ memory_mib, turn_ms, meter }: VmLimits): void {
+  limit({ memory_mib, turn_ms }: Limits, meter: Meter): void {
     if (this.#over) return;
     this.#turn.most_ms = turn_ms;
     this.#meter = meter;
@@ -232,10 +229,12 @@ export class Vm {
     return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes: this.#memory_bytes };
   }
 
-  /** Frees everything; nothing runs inside afterwards. */
-  dispose(): void {
+  /** Frees everything; nothing runs inside afterwards. `sound`: it was not given up. */
+  dispose(sound = true): void {
     if (this.#over) return;
     this.used();
+    // Not within a turn of its own.
+    if (sound) setImmediate(this.#options.ended, this.#vm._getMemory());
     this.#over = true;
     this.#timers.clear();
     this.#waiting.clear();
@@ -345,7 +344,7 @@ export class Vm {
 
   #discard(reason: string, cause: VmCause = 'misbehaved'): void {
     if (this.#over) return;
-    this.dispose();
+    this.dispose(false);
     this.#owner?.lost(this.#why ? 'misbehaved' : cause, this.#why ?? reason);
   }
 
