@@ -3,11 +3,14 @@ import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
 import { useJoinedKernels, useKernel } from './support/kernel.ts';
 import { missing, until, useMesh } from './support/mesh.ts';
 
@@ -60,6 +63,35 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     await evolve(main, '--name', 'other_name');
     assert.ok(await serves('other_name/', '1')());
     await assert.rejects(evolve(main, '--name', 'other_name.py'), /its name says python, not typescript/);
+  });
+
+  it('tells the token of its data folder to a kernel of this machine, and to nobody else', async () => {
+    const heard: (string | undefined)[] = [];
+    const server = createServer((request, response) => {
+      heard.push(request.headers.authorization);
+      response.writeHead(503).end();
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const data = join(folder, 'data');
+    const token_file = kernelTokenFile(kernelDataDir(data, '7'));
+    mkdirSync(join(token_file, '..'), { recursive: true });
+    writeFileSync(token_file, 'hauki_of_the_folder\n');
+    const { HAUKI_KERNEL_TOKEN: _, ...others } = env();
+    const ask = (host: string, given = {}) =>
+      assert.rejects(
+        promisify(execFile)(
+          process.execPath,
+          [HAUKI, 'modules', '--to', `http://${host}:${port}`, '--id', '7', '--data', data],
+          { env: { ...others, ...given } },
+        ),
+      );
+    await ask('127.0.0.1');
+    // By this name, which is not loopback's, it is reached all the same.
+    await ask('0.0.0.0');
+    await ask('0.0.0.0', { HAUKI_KERNEL_TOKEN: 'hauki_given' });
+    assert.deepEqual(heard, ['Bearer hauki_of_the_folder', undefined, 'Bearer hauki_given']);
+    server.close();
   });
 
   it('evolves at each save, of the file and of what it imports, and waits for a file that is not there yet', async () => {

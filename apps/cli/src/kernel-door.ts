@@ -12,6 +12,8 @@ export interface KernelFlags extends Common {
 }
 
 const DEFAULT_URL = 'http://127.0.0.1:8881';
+/** Where a kernel of this data folder may be. */
+const HERE = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 /** Whether this is a kernel of the mesh, as it is called there; anything else is a URL. */
 export const isKernelName = (to: string | undefined): boolean => /^(?:Microkernel-)?[a-z0-9-]{1,16}$/.test(to ?? '');
@@ -23,7 +25,7 @@ export const withKernel = (command: Command) =>
 
 /**
  * Runs `use` with the kernel that the command line says: by its URL, or by the core of the mesh, where it is named. Its
- * token: HAUKI_KERNEL_TOKEN, else its file; an open kernel needs none.
+ * token: HAUKI_KERNEL_TOKEN, else its file, for a kernel of this machine alone; an open kernel needs none.
  */
 export async function useKernel<T>(flags: KernelFlags, use: (kernel: KernelDoor) => Promise<T>): Promise<T> {
   const { to } = flags;
@@ -39,13 +41,17 @@ export function openKernel({ to, id = '77', data = defaultDataDir() }: KernelFla
       what: to ? '--to' : 'HAUKI_KERNEL',
       why: `${JSON.stringify(url)} is no URL such as ${DEFAULT_URL}, nor a name such as Microkernel-77`,
     });
-  let token = process.env.HAUKI_KERNEL_TOKEN;
-  try {
-    token ??= readFileSync(kernelTokenFile(kernelDataDir(data, id)), 'utf8').trim();
-  } catch {
-    // Perhaps it is open.
-  }
+  const token = process.env.HAUKI_KERNEL_TOKEN ?? (HERE.test(new URL(url).hostname) ? tokenIn(data, id) : undefined);
   return connectKernel({ url, ...(token ? { token } : {}) });
+}
+
+/** What a kernel of this data folder asks for; undefined where there is none, or it is open. */
+function tokenIn(data: string, id: string): string | undefined {
+  try {
+    return readFileSync(kernelTokenFile(kernelDataDir(data, id)), 'utf8').trim();
+  } catch {
+    return undefined;
+  }
 }
 
 /** What is held in by nothing of its own is said to be. */
