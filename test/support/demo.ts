@@ -39,7 +39,7 @@ export const assertConversation = (stdout: string) => {
   if (ircMissing) return assert.match(stdout, /skipped: ngircd is not installed/);
   for (const kernel of ['Microkernel-1', 'Microkernel-2', 'Microkernel-3'])
     assert.match(stdout, new RegExp(`${kernel} │ \\[${kernel}\\] Online\\. Awaiting DNA Injection\\.`));
-  assert.match(stdout, /scout\d+ │ !status\n[\s\S]+Evolved\. New routes available at \/api\/plugins\/data_scraper\/\n/);
+  assert.match(stdout, /scout\w+ │ !status\n[\s\S]+Evolved\. New routes available at \/api\/plugins\/data_scraper\/\n/);
   assert.match(stdout, /Spawner │ !routes Microkernel-\d\n/);
   assert.match(stdout, /scraped: \{"title":"Ports"/);
 };
