@@ -81,4 +81,23 @@ for (const driver of DRIVERS)
       const [last] = (await kernel.door.history('dying')).slice(-1);
       assert.equal(last?.deed, 'abort');
     });
+
+    it('come back with the version before also where the one that left its bounds gives none', async () => {
+      const KEEPING = `export const dehydrate = () => { throw new Error('not now'); };
+        export const hydrate = () => {};
+        export default { fetch() { throw new Error('never'); } };`;
+      await kernel.door.evolve({ target_module: 'keeping', content: COUNTER('a') });
+      await kernel.json('keeping/');
+      await kernel.door.evolve({ target_module: 'keeping', content: KEEPING, bounds: { max_error_rate: 0.5 } });
+      // Who asks for it is told why it is not left.
+      await assert.rejects(kernel.door.rollback('keeping', 1), /dehydrate failed: .*not now/);
+      await until('it is taken back', async () => {
+        await kernel.get('keeping/');
+        return (await view('keeping')).version === 1;
+      });
+      // Some of those that asked meanwhile were answered by it.
+      const { version, n } = await kernel.json('keeping/');
+      assert.equal(version, 'a');
+      assert.ok(n > 1, 'it begins with what it had before');
+    });
   });

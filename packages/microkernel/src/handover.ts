@@ -79,13 +79,17 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   }
   const left = await store.facts(module.name, old.version);
   await module.quiesce(old, async () => {
-    const state = await dehydrate(old);
-    const given = restore === undefined ? state : await store.state(restore);
-    if (instance.has_state) await hydrate(instance, given, restore === undefined ? old.version : version);
-    const state_pointer = await store.keepState(module.name, old.version, state);
-    const both = [facts, { ...left, state_pointer }];
+    const state = await dehydrate(old).catch((error) => {
+      // What is taken back because it fails may fail in this too; what comes then has its own state to begin with.
+      if (deed === 'abort' && restore !== undefined) return undefined;
+      throw error;
+    });
+    if (instance.has_state && restore !== undefined) await hydrate(instance, await store.state(restore), version);
+    else if (instance.has_state) await hydrate(instance, state!, old.version);
+    const state_pointer = state && (await store.keepState(module.name, old.version, state));
+    const both = state_pointer ? [facts, { ...left, state_pointer }] : [facts];
     const begins =
-      restore === undefined ? { pointer: state_pointer, from: old.version } : { pointer: restore, from: version };
+      restore === undefined ? { pointer: state_pointer!, from: old.version } : { pointer: restore, from: version };
     const record = { ...next, state: instance.has_state ? begins : null };
     await module.swap(record, started, () => store.commit(record, entry, both, source));
   });

@@ -86,7 +86,7 @@ export class Kernel {
       store: parts.store,
       host: parts.host,
       log: options.log,
-      abort: (module, version, why) => void this.#abort(module, version, why),
+      abort: (module, version, why) => this.#abort(module, version, why),
     });
   }
 

@@ -29,8 +29,8 @@ import type { ModuleRecord } from './store.ts';
 export interface ModulePowers {
   /** Starts a version that was kept, as it was. */
   start(version: number): Promise<Instance>;
-  /** A live version left its bounds. Called once for each. */
-  abort(version: number, why: string): void;
+  /** A live version left its bounds, or dies again and again. Resolves when it was taken back, or could not be. */
+  abort(version: number, why: string): Promise<void>;
   log(line: string, fields?: object): void;
 }
 
@@ -270,7 +270,7 @@ export class Module {
           : undefined;
     if (why === undefined) return;
     this.#judged.add(instance.stats);
-    this.#powers.abort(instance.version, why);
+    void this.#powers.abort(instance.version, why).then(() => this.#judged.delete(instance.stats));
   }
 
   /** Starts what the record says must run. Resolves when each of them runs or has failed once. */
@@ -315,13 +315,16 @@ export class Module {
     const wait_ms = Math.min(AGAIN_MS.first * 2 ** entry.failures, AGAIN_MS.most);
     entry.failures++;
     this.#powers.log(`version ${version} of ${this.name} is down, and started again in ${wait_ms} ms: ${why}`);
-    entry.timer = setTimeout(() => void this.#start(version), wait_ms);
     this.#again.set(version, entry);
     this.#changed();
+    const again = () => {
+      if (this.#closed || this.#again.get(version) !== entry) return;
+      entry.timer = setTimeout(() => void this.#start(version), wait_ms);
+    };
     const { bounds, good } = this.record;
-    // It has no twenty answers to be judged by.
-    if (bounds && good !== null && good !== version && entry.failures === FAILED_AFTER)
-      this.#powers.abort(version, `it died ${FAILED_AFTER} times in a row: ${why}`);
+    if (!bounds || good === null || good === version || entry.failures < FAILED_AFTER) return again();
+    // It has no twenty answers to be judged by. Started again meanwhile it might die while its state is asked for.
+    void this.#powers.abort(version, `it died ${entry.failures} times in a row: ${why}`).then(again);
   }
 
   /**

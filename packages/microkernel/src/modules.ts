@@ -26,7 +26,7 @@ export interface ModulesPowers {
   host: PluginHost;
   log(line: string, fields?: object): void;
   /** A version of the module left its bounds. */
-  abort(module: Module, version: number, why: string): void;
+  abort(module: Module, version: number, why: string): Promise<void>;
 }
 
 /** A module as people see it. */
