@@ -104,8 +104,9 @@ for (const driver of DRIVERS) {
       const { pid } = (await used.mesh.registry()).workers.find(({ worker }) => worker === 'phoenix')!;
       process.kill(pid, 'SIGKILL');
       await runs(used, 'phoenix', 2);
-      const { deaths, state } = await used.mesh.lasting.get('phoenix');
-      assert.equal(state, 'running');
+      // A worker is there a moment before its record says so.
+      await until('its record says so', async () => (await used.mesh.lasting.get('phoenix')).state === 'running');
+      const { deaths } = await used.mesh.lasting.get('phoenix');
       assert.equal(deaths.length, 1);
       assert.ok(deaths[0]!.reason.length > 0);
       assert.equal(await used.mesh.visit<Counter>('phoenix').where(), 'phoenix');
