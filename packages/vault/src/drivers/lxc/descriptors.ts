@@ -5,7 +5,7 @@
  * 15; so what lacks that flag came from outside. LXC passes everything it inherits into the container, and its option to close descriptors would close the handed-in socket too; so the agent
  * closes them here, once, at its start, before it opens anything.
  */
-import { closeSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 
 const O_CLOEXEC = 0o2000000;
 
@@ -18,7 +18,8 @@ export function closeInheritedDescriptors(keep: Iterable<number> = []): number[]
   const closed: number[] = [];
   for (const name of readdirSync('/proc/self/fd')) {
     const fd = Number(name);
-    if (fd <= 2 || kept.has(fd) || !survivesExec(fd)) continue;
+    // In this order: a descriptor may have become another file's since it was listed.
+    if (fd <= 2 || kept.has(fd) || !survivesExec(fd) || isOfCertificates(fd)) continue;
     try {
       closeSync(fd);
       closed.push(fd);
@@ -40,6 +41,19 @@ function survivesExec(fd: number): boolean {
   try {
     const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
     return flags !== undefined && (Number.parseInt(flags, 8) & O_CLOEXEC) === 0;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Whether a thread of Node's reads further certificates by it, as it does at the start, and closes it itself: closed here,
+ * its number would be another file's by then.
+ */
+function isOfCertificates(fd: number): boolean {
+  const file = process.env.NODE_EXTRA_CA_CERTS;
+  try {
+    return file !== undefined && readlinkSync(`/proc/self/fd/${fd}`) === realpathSync(file);
   } catch {
     return false;
   }
