@@ -65,11 +65,7 @@ export class Auth {
   }
 
   /** Refuses requests that name another host, or come from a page of another origin. */
-  checkOrigin(request: Pick<Asked, 'headers'>): void {
-    this.#checkedOrigin(request);
-  }
-
-  readonly #checkedOrigin = onceForHeaders((request: Pick<Asked, 'headers'>): true => {
+  readonly checkOrigin = onceForHeaders((request: Pick<Asked, 'headers'>): void => {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     const host = named(request.headers.host ?? '');
     if (!this.#hosts.has(host))
@@ -77,11 +73,10 @@ export class Auth {
         why: `This core does not answer for the host ${JSON.stringify(host)}; name it with --host-name`,
       });
     const { origin } = request.headers;
-    if (origin === undefined) return true;
+    if (origin === undefined) return;
     const from = URL.canParse(origin) ? named(new URL(origin).host) : '';
     if (!this.#hosts.has(from))
       throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-    return true;
   });
 
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
@@ -101,11 +96,6 @@ export class Auth {
 
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */
   authenticate(request: Pick<Asked, 'headers' | 'socket'>): Principal {
-    const { token, hash } = this.#hashedOf(request);
-    return this.bearer(token, hash);
-  }
-
-  readonly #hashedOf = onceForHeaders((request: Pick<Asked, 'headers' | 'socket'>) => {
     const header = request.headers.authorization;
     if (header === undefined)
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
@@ -117,8 +107,8 @@ export class Auth {
       hashed = { token, hash: hashOf(token) };
       this.#hashed.set(request.socket, hashed);
     }
-    return hashed;
-  });
+    return this.bearer(token, hashed.hash);
+  }
 
   /** Who sends this request, if its token has the scope. Throws Unauthorised or Forbidden. */
   principal(request: IncomingMessage, scope: Scope = 'admin'): Principal {

@@ -1,5 +1,6 @@
 /** The core's process. Options come as JSON in HAUKI_CORE_OPTIONS. It ends with its parent when it has a channel to one. */
 import { describe } from '@hauki/protocol';
+import { whenToEnd } from '@hauki/rpc/node';
 import { pino } from 'pino';
 import { createCore } from './core.ts';
 
@@ -25,15 +26,7 @@ try {
     await core.close();
     process.exit(0);
   };
-  process.on('SIGTERM', () => void stop('SIGTERM'));
-  // Ctrl-C reaches the whole group of processes: one with a parent leaves the order to it.
-  for (const signal of ['SIGINT', 'SIGHUP'] as const)
-    process.on(signal, () => {
-      if (!process.send) void stop(signal);
-    });
-  process.on('disconnect', () => void stop('the parent is gone'));
-  // It may have gone before anybody listened for it.
-  if (process.connected === false) void stop('the parent is gone');
+  whenToEnd(stop);
   const url = await core.listen(options.host ?? '127.0.0.1', options.port ?? 8000);
   logger.info(`the core answers at ${url}; its API is described at ${url}/docs`);
   process.send?.({ ready: true, url });

@@ -7,6 +7,7 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeNew } from '@hauki/backplane';
 import { describe } from '@hauki/protocol';
+import { whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors } from '@hauki/vault';
 import { pino } from 'pino';
 import { CoreLink } from './core-link.ts';
@@ -83,15 +84,7 @@ try {
     await kernel.close();
     process.exit(0);
   };
-  process.on('SIGTERM', () => void stop('SIGTERM'));
-  // Ctrl-C reaches the whole group of processes: one with a parent leaves the order to it.
-  for (const signal of ['SIGINT', 'SIGHUP'] as const)
-    process.on(signal, () => {
-      if (!process.send) void stop(signal);
-    });
-  process.on('disconnect', () => void stop('the parent is gone'));
-  // It may have gone before anybody listened for it.
-  if (process.connected === false) void stop('the parent is gone');
+  whenToEnd(stop);
   const url = await server.listen({ host, port });
   if (open) logger.warn('started with --open: anybody on this machine may change what it serves');
   log(onlineOf(kernel.name), { url });

@@ -1,15 +1,16 @@
 /** The names of modules and aliases, as they are asked for. Which module a request is for, `protocol/targets.ts` says. */
-import { BadInput, EvolveRejected, type Grants, type Language, MODULE_NAME, PLUGINS } from '@hauki/protocol';
+import {
+  BadInput,
+  EvolveRejected,
+  type Grants,
+  LANGUAGE_ENDINGS,
+  type Language,
+  MODULE_NAME,
+  PLUGINS,
+} from '@hauki/protocol';
 
 /** What the kernel serves itself; no alias may lie over it. */
 const OWN = ['/api/status', '/api/evolve', '/api/evolve_plugin', '/api/modules', '/api/history', '/docs', '/health'];
-const ENDINGS: Record<string, Language> = {
-  js: 'javascript',
-  mjs: 'javascript',
-  ts: 'typescript',
-  mts: 'typescript',
-  py: 'python',
-};
 
 /**
  * The module and the language that an evolve's `target_module` names: `admin_tools.py`, or `admin_tools` where the
@@ -26,8 +27,8 @@ export function readModule(
   const [, name, ending] = /^(.*?)(?:\.([a-z]+))?$/s.exec(target_module)!;
   if (!MODULE_NAME.test(name!))
     throw refused("it is no module's name: small letters, digits and _, a letter first, at most 48");
-  const named = ending === undefined ? undefined : ENDINGS[ending];
-  if (ending !== undefined && !named) throw refused(`.${ending} is none of ${Object.keys(ENDINGS).join(', ')}`);
+  const named = ending === undefined ? undefined : LANGUAGE_ENDINGS.get(ending);
+  if (ending !== undefined && !named) throw refused(`.${ending} is none of ${[...LANGUAGE_ENDINGS.keys()].join(', ')}`);
   if (language && named && language !== named) throw refused(`its name says ${named}, not ${language}`);
   return { module: name!, language: language ?? named };
 }

@@ -118,7 +118,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const anybody = (request: Asked) => open && LOOPBACK.test(request.socket.remoteAddress ?? '');
 
   /** Refuses requests that name another host, or come from a page of another origin. */
-  const checkOrigin = onceForHeaders((request: Asked): true => {
+  const checkOrigin = onceForHeaders((request: Asked): void => {
     const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
     if (!hosts.has(named(request.headers.host ?? '')))
       throw new Forbidden({
@@ -127,7 +127,6 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     const { origin } = request.headers;
     if (origin !== undefined && !(URL.canParse(origin) && hosts.has(named(new URL(origin).host))))
       throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-    return true;
   });
   const tokenOf = onceForHeaders(({ headers }: Asked) => {
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(headers.authorization ?? '')?.[1];
@@ -297,17 +296,17 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
 
 /** Headers that are the kernel's business alone. */
 const PREFIX = 'x-forwarded-prefix';
-const WITH_TOKEN = new Set([PREFIX]);
-const WITHOUT_TOKEN = new Set([PREFIX, 'authorization']);
+/** What a module hears of a request's headers. */
+const heardBut = (kept_back: ReadonlySet<string>) =>
+  onceForHeaders((request: Asked, module) => [...headersOf(request, kept_back), PREFIX, prefixOf(module)]);
+const heard = heardBut(new Set([PREFIX]));
+const heardWithoutToken = heardBut(new Set([PREFIX, 'authorization']));
 
 /** The version that a caller names. */
 function askedVersion({ headers }: Pick<Asked, 'headers'>): string | undefined {
   const asked = headers[VERSION_HEADER];
   return typeof asked === 'string' ? asked : undefined;
 }
-
-/** What a module hears of a request's headers; to be added to by nobody. */
-const heard = onceForHeaders((_request: Asked) => ({ module: '', strip_token: false, headers: [] as FlatHeaders }));
 
 /** The request as the module sees it, but for its body. */
 function requestOf(
@@ -316,13 +315,7 @@ function requestOf(
   { path, query }: { path: string; query: string },
   strip_token: boolean,
 ): { method: string; url: string; headers: FlatHeaders } {
-  const last = heard(request);
-  if (last.module !== module.name || last.strip_token !== strip_token) {
-    const headers = headersOf(request, strip_token ? WITHOUT_TOKEN : WITH_TOKEN);
-    headers.push(PREFIX, prefixOf(module.name));
-    Object.assign(last, { module: module.name, strip_token, headers });
-  }
-  const { headers } = last;
+  const headers = (strip_token ? heardWithoutToken : heard)(request, module.name);
   return { method: request.method ?? 'GET', url: `http://${request.headers.host}${path}${query}`, headers };
 }
 

@@ -122,7 +122,7 @@ describe('the name of a module', () => {
   });
 
   it('is refused where it could be read as anything else', () => {
-    for (const name of ['', 'A', '../x', 'x/y', 'x.exe', 'a.b.ts', 'ä', 'x'.repeat(49), 'a\n', '1a'])
+    for (const name of ['', 'A', '../x', 'x/y', 'x.exe', 'x.constructor', 'a.b.ts', 'ä', 'x'.repeat(49), 'a\n', '1a'])
       assert.throws(
         () => readModule(name),
         (error) => isError(error, EvolveRejected) && error.fields.stage === 'name',

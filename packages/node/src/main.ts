@@ -7,6 +7,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSy
 import { isIPv4 } from 'node:net';
 import { hostname, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors, createDrivers, Pool } from '@hauki/vault';
 import { pino } from 'pino';
 import { Agent } from './agent.ts';
@@ -98,15 +99,7 @@ async function stop(reason: string): Promise<void> {
   link.stop();
   process.exit(0);
 }
-process.on('SIGTERM', () => void stop('SIGTERM'));
-// Ctrl-C reaches the whole group of processes: one with a parent leaves the order to it.
-for (const signal of ['SIGINT', 'SIGHUP'] as const)
-  process.on(signal, () => {
-    if (!process.send) void stop(signal);
-  });
-process.on('disconnect', () => void stop('the parent is gone'));
-// It may have gone before anybody listened for it.
-if (process.connected === false) void stop('the parent is gone');
+whenToEnd(stop);
 
 await agent.start();
 await link.run(agent).first;

@@ -10,6 +10,14 @@ import type { TicketRole } from './ticket.ts';
 export const WORKER_LANGUAGES = ['javascript', 'typescript', 'python'] as const;
 /** What a worker is written in. */
 export type Language = (typeof WORKER_LANGUAGES)[number];
+/** Which language a file is in, by what its name ends with. */
+export const LANGUAGE_ENDINGS: ReadonlyMap<string, Language> = /* @__PURE__ */ new Map<string, Language>([
+  ['js', 'javascript'],
+  ['mjs', 'javascript'],
+  ['ts', 'typescript'],
+  ['mts', 'typescript'],
+  ['py', 'python'],
+]);
 /** What runs inside a vault; `node` stands for JavaScript also where that is not Node. */
 export type Runtime = 'node' | 'python';
 export const runtimeOf = (language: Language): Runtime => (language === 'python' ? 'python' : 'node');

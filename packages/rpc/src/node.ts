@@ -1,6 +1,7 @@
 /** Mesh-RPC's transports that need Node. */
 export * from './jws-sign.ts';
 export { type DialOptions, dial, dialTcp, type Listener, type ListenOptions, listen, sessionOf } from './listen.ts';
+export { whenToEnd } from './process-end.ts';
 export { areFirst, Ride } from './ride.ts';
 export * from './sniff.ts';
 export * from './transports/first-token.ts';

@@ -1,10 +1,10 @@
 /** `hauki evolve`: a module from a file to a kernel, or by the core to several; once, or at each save. */
 import { readFileSync, statSync } from 'node:fs';
-import { basename, extname } from 'node:path';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, type EvolveRequest, type RolloutRequest, type Trial } from '@hauki/mesh';
 import { bundleWithFiles } from '@hauki/mesh/bundle';
-import { ISOLATION_LEVELS, type Language } from '@hauki/protocol';
+import { ISOLATION_LEVELS } from '@hauki/protocol';
 import type { Command } from 'commander';
 import {
   askedToEnd,
@@ -19,6 +19,7 @@ import {
   withMesh,
 } from '../context.ts';
 import { isKernelName, type KernelFlags, openKernel, show, warnOf, withKernel } from '../kernel-door.ts';
+import { languageOf, withoutEnding } from '../languages.ts';
 import { EXIT, paint, printable, report, table } from '../output.ts';
 
 interface EvolveFlags extends KernelFlags {
@@ -52,15 +53,6 @@ const LOOK_MS = 100;
 /** So far a file's time may be behind the clock. */
 const CLOCK_MS = 20;
 
-const ENDINGS = /\.(?:ts|mts|js|mjs|py)$/;
-const LANGUAGES: Record<string, Language | undefined> = {
-  '.ts': 'typescript',
-  '.mts': 'typescript',
-  '.js': 'javascript',
-  '.mjs': 'javascript',
-  '.py': 'python',
-};
-
 /** What only a bundle has in one: imports and exports from elsewhere, also without a name, also at run time. */
 const IMPORTS = [
   /^\s*(?:import|export)\b[^;]*?\bfrom\s*['"](?!gem-pointer:|node:)/m,
@@ -91,7 +83,7 @@ function textOf(file: string): string {
 async function read(file: string, driver: string | undefined, sought: (file: string) => void): Promise<Source> {
   const source = textOf(file);
   if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source)))
-    return { content: source, language: LANGUAGES[extname(file)], files: [file], bundled: false };
+    return { content: source, language: languageOf(file), files: [file], bundled: false };
   const { source: content, language, files } = await bundleWithFiles(file, { driver, sought });
   return { content, language, files, bundled: true };
 }
@@ -194,7 +186,7 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     const wanted = request(file, flags);
     const { content, language } = source;
     // A bundle is JavaScript, whatever the file was: its name says no language then.
-    if (source.bundled) wanted.target_module = wanted.target_module.replace(ENDINGS, '');
+    if (source.bundled) wanted.target_module = withoutEnding(wanted.target_module);
     const posted = { ...wanted, content: content!, ...(language ? { language } : {}) };
     const began = performance.now();
     if (!kernel) return rollOut({ ...posted, ...place }, flags);

@@ -5,6 +5,7 @@ import { buffer } from 'node:stream/consumers';
 import { BadInput, type FileVersion } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { askedToEnd, type Common, common, whole, withMesh } from '../context.ts';
+import { languageOf } from '../languages.ts';
 import { paint, printable, report, size, table } from '../output.ts';
 import { renderMarkdown } from '../render-markdown.ts';
 import { cpCommand } from './fs-cp.ts';
@@ -60,14 +61,7 @@ async function textOf(file: string | undefined): Promise<string> {
 
 async function write(pointer: string, file: string | undefined, flags: WriteFlags) {
   const content = await textOf(file);
-  const ending = /\.(ts|mts)$/.test(file ?? '')
-    ? 'typescript'
-    : /\.(js|mjs)$/.test(file ?? '')
-      ? 'javascript'
-      : file?.endsWith('.py')
-        ? 'python'
-        : undefined;
-  const language = flags.language ?? ending;
+  const language = flags.language ?? languageOf(file ?? '');
   await withMesh(flags, async (mesh) => {
     const written = await mesh.meshfs.write(pointer, content, {
       ...condition(flags),

@@ -20,7 +20,7 @@ export function fsBench() {
 
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'hauki-fs-'));
-    core = await startCore(folder);
+    core = await startCore(folder, { port: 0 });
     mesh = await connect({ core: core.url, token: core.token });
   });
   after(async () => {

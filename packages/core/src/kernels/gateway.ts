@@ -6,7 +6,6 @@ import type { IncomingMessage } from 'node:http';
 import {
   BadInput,
   describe,
-  type FlatHeaders,
   InternalError,
   MeshError,
   PLUGINS,
@@ -37,25 +36,13 @@ const KEPT_BACK = new Set(['authorization', 'x-forwarded-prefix', KEY]);
 const SCOPE = { scope: [...CALL, 'evolve'] } as const;
 
 /** What a module hears of a request's headers, and the key by which its kernel is chosen. */
-export function forwarded(request: Asked, module: string): { headers: FlatHeaders; key: string | undefined } {
-  const headers = headersOf(request, KEPT_BACK);
-  headers.push('x-forwarded-prefix', prefixOf(module));
+export const forwarded = onceForHeaders((request: Asked, module) => {
   const key = request.headers[KEY];
-  return { headers, key: typeof key === 'string' ? key : undefined };
-}
-
-/** The same for the module that such headers were last sent for. */
-const lastForwarded = onceForHeaders((_request: Asked) => ({
-  module: '',
-  headers: [] as FlatHeaders,
-  key: undefined as string | undefined,
-}));
-
-function forwardedAgain(request: Asked, module: string): Readonly<ReturnType<typeof forwarded>> {
-  const last = lastForwarded(request);
-  if (last.module !== module) Object.assign(last, { module, ...forwarded(request, module) });
-  return last;
-}
+  return {
+    headers: [...headersOf(request, KEPT_BACK), 'x-forwarded-prefix', prefixOf(module)],
+    key: typeof key === 'string' ? key : undefined,
+  };
+});
 
 export class Gateway {
   readonly #kernels: Kernels;
@@ -83,7 +70,7 @@ export class Gateway {
       demand(this.#auth.authenticate(request), SCOPE);
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
-      const { headers, key } = forwardedAgain(request, module);
+      const { headers, key } = forwarded(request, module);
       const { answer, kernel } = await this.#kernels.fetch(
         module,
         {

@@ -109,15 +109,23 @@ export class Kernels {
       .sort((a, b) => (a.kernel < b.kernel ? -1 : 1));
   }
 
-  /** What a kernel's own routes answer. Rejects with NoNodeFits where there is no such kernel. */
-  own(name: string, ...asked: Parameters<KernelForCore['own']>): Promise<[status: number, answer: unknown]> {
-    const { session } = this.#named(name);
+  /** What a kernel's own routes answer. Throws NoNodeFits where there is no such kernel, and Forbidden. */
+  own(
+    name: string,
+    reached: (kernel: string) => boolean,
+    ...asked: Parameters<KernelForCore['own']>
+  ): Promise<[status: number, answer: unknown]> {
+    const { session } = this.#named(name, reached);
     return session.call('own', asked, { timeout_ms: LIMITS.evolve_ms }) as Promise<[number, unknown]>;
   }
 
-  #named(name: string): RegisteredKernel {
+  /** A kernel by its name, or by its number alone. */
+  #named(name: string, reached: (kernel: string) => boolean): RegisteredKernel {
     const found = this.#kernels.get(name) ?? this.#kernels.get(`Microkernel-${name}`);
-    if (!found) throw new NoNodeFits({ wanted: { kernel: name }, have: [...this.#kernels.keys()] });
+    if (!found) throw new NoNodeFits({ wanted: { kernel: name }, have: [...this.#kernels.keys()].filter(reached) });
+    const { kernel } = found.info;
+    if (!reached(kernel))
+      throw new Forbidden({ why: `This token does not reach the kernel ${kernel}`, target: kernel });
     return found;
   }
 
@@ -283,15 +291,8 @@ export class Kernels {
     replicas: RolloutRequest['replicas'],
     reached: (kernel: string) => boolean,
   ): RegisteredKernel[] {
+    if (named !== undefined) return [this.#named(named, reached)];
     const all = [...this.#kernels.values()].filter(({ info }) => reached(info.kernel));
-    if (named !== undefined) {
-      const found = this.#kernels.get(named) ?? this.#kernels.get(`Microkernel-${named}`);
-      if (!found) throw new NoNodeFits({ wanted: { kernel: named }, have: all.map(({ info }) => info.kernel) });
-      const { kernel } = found.info;
-      if (!all.includes(found))
-        throw new Forbidden({ why: `This token does not reach the kernel ${kernel}`, target: kernel });
-      return [found];
-    }
     if (all.length === 0) throw new NoNodeFits({ wanted: { kernel: 'any' }, have: [] });
     const holders = this.holders(module).filter((one) => all.includes(one));
     if (replicas === undefined && holders.length > 0) return holders;

@@ -2,7 +2,6 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs } from '@hauki/meshfs';
 import {
-  Forbidden,
   type GrantRequest,
   isError,
   MODULE_NAME,
@@ -31,10 +30,8 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
   const own = async (request: FastifyRequest, reply: FastifyReply) => {
     const { principal, method, raw, body } = request;
     const [, named = '', path = ''] = /^\/api\/v2\/kernels\/([^/?]+)\/(.*)$/.exec(raw.url ?? '') ?? [];
-    const kernel = named.replace(/^(?!Microkernel-)/, 'Microkernel-');
-    if (!reachesNode(principal.targets.nodes, kernel.toLowerCase()))
-      throw new Forbidden({ why: `This token does not reach the kernel ${kernel}`, target: kernel });
-    const [status, answer] = await kernels.own(kernel, method as 'GET', `/api/${path}`, body, principal.name);
+    const asked = [method as 'GET', `/api/${path}`, body, principal.name] as const;
+    const [status, answer] = await kernels.own(named, reachOf(principal), ...asked);
     return reply.status(status).send(answer);
   };
   // The last show sources, and let serve what was granted more than who asks may grant.
@@ -78,8 +75,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
       async (request) => {
         const { principal } = request;
         const asked = await withSource(withinRights(request.body as RolloutRequest, principal), principal, meshfs);
-        const reached = (kernel: string) => reachesNode(principal.targets.nodes, kernel.toLowerCase());
-        return { status: 'success', ...(await kernels.rollOut(asked, principal.name, reached)) };
+        return { status: 'success', ...(await kernels.rollOut(asked, principal.name, reachOf(principal))) };
       },
     );
 
@@ -98,11 +94,15 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
       },
     },
     async ({ principal, params, query }) => {
-      const reached = (kernel: string) => reachesNode(principal.targets.nodes, kernel.toLowerCase());
-      return { status: 'success', ...(await kernels.remove(params.module, query.kernel, principal.name, reached)) };
+      const removed = await kernels.remove(params.module, query.kernel, principal.name, reachOf(principal));
+      return { status: 'success', ...removed };
     },
   );
 };
+
+/** Which kernels a token reaches: as of nodes. */
+const reachOf = (principal: Principal) => (kernel: string) =>
+  reachesNode(principal.targets.nodes, kernel.toLowerCase());
 
 /**
  * The request with the text that its pointer points to, so that all kernels get the same. What the mesh's MeshFS does not

@@ -102,18 +102,17 @@ function readBlock(block: string): Block | undefined {
 
 /**
  * What `make` gives for a request's headers: made once for as long as a connection that is read here sends the same, which
- * is as a rule as long as it lasts.
+ * is as a rule as long as it lasts. `made_for`: anew where that is another than the last time. To be changed by nobody.
  */
-export function onceForHeaders<T extends object | true, R extends Pick<Asked, 'headers'>>(
-  make: (request: R) => T,
-): (request: R) => T {
-  const known = new WeakMap<object, T>();
-  return (request) => {
-    let made = known.get(request.headers);
-    if (made === undefined) {
-      made = make(request);
-      known.set(request.headers, made);
-    }
+export function onceForHeaders<T, R extends Pick<Asked, 'headers'>>(
+  make: (request: R, made_for: string) => T,
+): (request: R, made_for?: string) => T {
+  const known = new WeakMap<object, { made: T; made_for: string }>();
+  return (request, made_for = '') => {
+    const last = known.get(request.headers);
+    if (last?.made_for === made_for) return last.made;
+    const made = make(request, made_for);
+    known.set(request.headers, { made, made_for });
     return made;
   };
 }

@@ -58,8 +58,6 @@ export class Line<In extends object, Out extends { text?: string; bytes?: Uint8A
 export type AgentLine = Line<Up, Down>;
 export type ThreadLine = Line<Down, Up>;
 
-const lineOver = (socket: Socket) => streamTransport(socket, () => MOST_BYTES);
-
 /** The thread's end. `over` is called when the agent is gone. */
 export function openLine(
   { secret, ...where }: Address,
@@ -70,7 +68,7 @@ export function openLine(
     const socket = connect({ ...where, noDelay: true } as never);
     socket.once('error', reject);
     socket.once('connect', () => {
-      const link = lineOver(socket);
+      const link = streamTransport(socket, () => MOST_BYTES);
       link.send(secret);
       const line: ThreadLine = new Line(link, heard);
       void line.over.then(over);
