@@ -5,10 +5,17 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { QuickJS } from 'quickjs-wasi';
-import { fromImage, makeImages } from '../src/drivers/quickjs/image.ts';
-import { lean, withMemory } from '../src/drivers/quickjs/lean.ts';
-import { DEMAND_MS, LEAST_SHARE, LONGEST_WAIT_MS, SHARE_WINDOW_MS, SPARES } from '../src/drivers/quickjs/limits.ts';
-import { Memories } from '../src/drivers/quickjs/memories.ts';
+import { Engine, Engines, type VmPowers } from '../src/drivers/quickjs/engines.ts';
+import { makeImages } from '../src/drivers/quickjs/image.ts';
+import { lean } from '../src/drivers/quickjs/lean.ts';
+import {
+  DEMAND_MS,
+  LEAST_SHARE,
+  LONGEST_WAIT_MS,
+  SHARE_WINDOW_MS,
+  SPARES,
+  STACK_BYTES,
+} from '../src/drivers/quickjs/limits.ts';
 import { Meter } from '../src/drivers/quickjs/meter.ts';
 import { Spares } from '../src/drivers/quickjs/spares.ts';
 import { buildVmScripts } from '../src/guest/bundle.ts';
@@ -108,7 +115,7 @@ describe('prepared VMs', () => {
 });
 
 describe('the leaner WebAssembly', () => {
-  it('is the same module without the exports that we do not use, and takes its memory from outside', async () => {
+  it('is the same module without the exports that we do not use', async () => {
     const whole = await readFile(wasm_file);
     const [full, less] = [new WebAssembly.Module(whole), new WebAssembly.Module(lean(whole))];
     const names = (module: WebAssembly.Module) => WebAssembly.Module.exports(module).map(({ name }) => name);
@@ -117,65 +124,90 @@ describe('the leaner WebAssembly', () => {
       names(full).filter((name) => name.startsWith('qjs_')),
       names(less).filter((name) => name.startsWith('qjs_')),
     );
-    const imports = WebAssembly.Module.imports(less);
-    assert.deepEqual(imports.pop(), { module: 'wasi_snapshot_preview1', name: 'memory', kind: 'memory' });
-    assert.deepEqual(imports, WebAssembly.Module.imports(full));
-    const memory = new WebAssembly.Memory({ initial: 18 });
-    const vm = await QuickJS.create({ wasm: less, wasi: () => withMemory(memory) });
+    assert.deepEqual(WebAssembly.Module.imports(less), WebAssembly.Module.imports(full));
+    const vm = await QuickJS.create({ wasm: less });
     assert.equal(vm.evalCode('[1, 2, 3].map((n) => n * 2).join()').toString(), '2,4,6');
-    assert.equal(vm._getMemory(), memory);
   });
 });
 
-describe('memories that serve again', () => {
-  it('are to a VM as new ones, byte for byte, whatever ran there before', async () => {
-    const wasm = await WebAssembly.compile(lean(await readFile(wasm_file)));
-    const { bare } = await makeImages(wasm, await buildVmScripts());
-    const options = {
-      wasm,
-      interruptHandler: () => false,
-      onUnhandledRejection: () => {},
-      moduleLoader: { load: () => '' },
-    };
-    const memories = new Memories();
-    const vm = await fromImage(bare, options);
-    const { buffer } = vm._getMemory();
-    const born = new Uint8Array(buffer).slice();
-    vm.evalCode("globalThis.told = 'a secret'.repeat(1_000); [told, told + told].map((text) => text.length).join()");
-    memories.give(vm._getMemory(), born.length);
-    const memory = memories.take(born.length);
-    assert.equal(memory?.buffer, buffer, 'it has not grown');
-    const next = await fromImage(bare, options, memory);
-    assert.equal(Buffer.compare(new Uint8Array(next._getMemory().buffer), born), 0);
-    assert.equal(next.evalCode('typeof told').toString(), 'undefined');
+describe('engines that serve again', () => {
+  const image = readFile(wasm_file).then(async (bytes) => {
+    const wasm = await WebAssembly.compile(lean(bytes));
+    return { wasm, ...(await makeImages(wasm, await buildVmScripts())) };
+  });
+  const powers = (): VmPowers => ({
+    maxStackSize: STACK_BYTES,
+    timezoneOffset: 0,
+    interruptHandler: () => false,
+    onUnhandledRejection: () => {},
+    moduleLoader: { load: () => '' },
+    clock_ns: () => 1_000_000n,
+  });
+  const bytesOf = (vm: QuickJS) => new Uint8Array(vm._getMemory().buffer).slice();
+
+  it('are to a VM as new ones, byte for byte, whatever ran there before, also from another image', async () => {
+    const { wasm, bare, web } = await image;
+    const engines = new Engines(wasm);
+    for (const [first, second] of [
+      [bare, bare],
+      [web, web],
+      [bare, web],
+      [web, bare],
+    ] as const) {
+      const size = Math.max(first.memory_bytes, second.memory_bytes);
+      const born = bytesOf((await Engine.create(wasm, size)).begin(second, powers()));
+      const engine = await engines.take(size);
+      const vm = engine.begin(first, powers());
+      const globals = (of: QuickJS) => of.evalCode('Object.keys(globalThis).join()').toString();
+      const at_first = globals(vm);
+      vm.registerHostCallback('told', () => vm.newString('of the one before'));
+      vm.evalCode("globalThis.told = 'a secret'.repeat(1_000); [told, told + told].map((text) => text.length).join()");
+      assert.notEqual(globals(vm), at_first);
+      engines.give(engine, size);
+      assert.equal(await engines.take(size), engine, 'it has not grown');
+      const next = engine.begin(second, powers());
+      assert.equal(Buffer.compare(bytesOf(next), born), 0);
+      assert.equal(next.evalCode('typeof told').toString(), 'undefined');
+      const called = next.newFunction('other', () => next.undefined);
+      assert.equal(next.callFunction(called, next.undefined).isUndefined, true);
+      engines.give(engine, size);
+    }
   });
 
-  const PAGE_BYTES = 65_536;
-  const used = () => {
-    const memory = new WebAssembly.Memory({ initial: 2 });
-    new Uint8Array(memory.buffer).fill(7, 5_000, 2 * PAGE_BYTES - 3);
-    return memory;
-  };
-
-  it('hold nothing of those before', () => {
-    const memories = new Memories();
-    const memory = used();
-    memories.give(memory, 2 * PAGE_BYTES);
-    assert.equal(memories.take(PAGE_BYTES), undefined);
-    assert.equal(memories.take(2 * PAGE_BYTES), memory);
-    assert.ok(new Uint8Array(memory.buffer).every((byte) => byte === 0));
-    assert.equal(memories.take(2 * PAGE_BYTES), undefined);
+  it('have the powers of the VM that they serve, not of one before', async () => {
+    const { wasm, bare } = await image;
+    const engine = await Engine.create(wasm, bare.memory_bytes);
+    const heard: string[] = [];
+    for (const who of ['first', 'second']) {
+      const vm = engine.begin(bare, { ...powers(), onUnhandledRejection: () => void heard.push(who) });
+      vm.evalCode('Promise.reject(1); 0').dispose();
+      vm.executePendingJobs();
+      engine.clear();
+    }
+    assert.deepEqual(heard, ['first', 'second']);
+    let stopped = false;
+    const vm = engine.begin(bare, { ...powers(), interruptHandler: () => (stopped = true) });
+    assert.throws(() => vm.evalCode('for (;;) {}'));
+    assert.equal(stopped, true);
+    engine.clear();
+    assert.equal(
+      engine.begin(bare, powers()).evalCode('let n = 0; for (let i = 0; i < 1e5; i++) n++; n').toNumber(),
+      1e5,
+    );
   });
 
-  it('are those that did not grow, and few', () => {
-    const memories = new Memories();
-    const grown = used();
-    grown.grow(1);
-    memories.give(grown, 2 * PAGE_BYTES);
-    assert.equal(memories.take(3 * PAGE_BYTES), undefined);
-    for (let i = 0; i < SPARES + 3; i++) memories.give(used(), 2 * PAGE_BYTES);
-    let kept = 0;
-    while (memories.take(2 * PAGE_BYTES)) kept++;
-    assert.equal(kept, SPARES);
+  it('are those that did not grow, and few', async () => {
+    const { wasm, bare } = await image;
+    const engines = new Engines(wasm);
+    const size = bare.memory_bytes;
+    const grown = await engines.take(size);
+    grown.begin(bare, powers()).evalCode("globalThis.more = 'x'.repeat(4_000_000) + 1; more.length");
+    assert.ok(grown.memory_bytes > size);
+    engines.give(grown, size);
+    assert.notEqual(await engines.take(size), grown);
+    const used = await Promise.all(Array.from({ length: SPARES + 3 }, () => engines.take(size)));
+    for (const one of used) engines.give(one, size);
+    const again = await Promise.all(used.map(() => engines.take(size)));
+    assert.equal(again.filter((one) => used.includes(one)).length, SPARES);
   });
 });

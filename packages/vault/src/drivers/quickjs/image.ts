@@ -1,10 +1,9 @@
 /**
  * A VM's memory after it has run the guest's script and before it has seen any worker: made once, in the host process,
- * from our own code only. A new VM is a fresh WebAssembly instance into which the pages are copied that differ from
- * one: measured four times as fast as running the script's bytecode, and no larger (ADR 0015).
+ * from our own code only. A new VM is a WebAssembly instance (`engines.ts`) into which the pages are copied that are not
+ * all zeros: measured four times as fast as running the script's bytecode, and no larger (ADR 0015).
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
-import { withMemory } from './lean.ts';
 import { ANSWER_BYTES, STACK_BYTES } from './limits.ts';
 import type { Scripts } from './messages.ts';
 
@@ -32,8 +31,6 @@ export interface VmImage {
   runs: readonly (readonly [number, number])[];
   memory_bytes: number;
   stack_pointer: number;
-  runtime: number;
-  context: number;
   /** Tokens of the guest's functions. */
   entries: Record<Entry, number>;
   /** Bytecode of what is loaded when a worker first touches it (`guest/vm-platform.ts`, `vm-forms.ts`). */
@@ -43,10 +40,6 @@ export interface VmImage {
 
 /** Compared piece by piece; the size of a page, so that untouched memory stays untouched. */
 const PAGE_BYTES = 4096;
-/** WebAssembly's own, and those that the engine begins with. */
-const [WASM_PAGE_BYTES, FIRST_PAGES] = [65_536, 18];
-
-const newMemory = (pages: number) => new WebAssembly.Memory({ initial: pages });
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
 
@@ -59,15 +52,13 @@ export interface VmImages {
 
 /** Compiles the guest's scripts, and runs the first; for the second image the platform too. */
 export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, 'thread'>): Promise<VmImages> {
-  const wasi = () => withMemory(newMemory(FIRST_PAGES));
-  const compiler = await QuickJS.create({ wasm, wasi });
+  const compiler = await QuickJS.create({ wasm });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const guest = compile(from.guest, 'guest.js');
   const [platform, forms] = [compile(from.platform, 'platform.js'), compile(from.forms, 'forms.js')];
   compiler.dispose();
   const options: QuickJSOptions = {
     wasm,
-    wasi,
     maxStackSize: STACK_BYTES,
     interruptHandler: () => false,
     onUnhandledRejection: () => {},
@@ -101,17 +92,17 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
   return { bare, web: await take() };
 }
 
-/** What of its memory differs from that of a VM that nothing has run in. */
+/** What of its memory is not all zeros, or would not be so in an instance in which nothing has run. */
 async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'platform' | 'forms'>> {
   vm.runGC();
-  const { memory, stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context } = vm.snapshot();
-  const empty = { memory: new Uint8Array(0), stackPointer: stack_pointer, runtimePtr: runtime, contextPtr: context };
-  const fresh = memoryOf(await QuickJS.restore({ ...empty, extensions: [] }, options));
+  const { memory, stackPointer: stack_pointer, ...pointers } = vm.snapshot();
+  const empty = { ...pointers, memory: new Uint8Array(0), stackPointer: stack_pointer };
+  const fresh = new Uint8Array((await QuickJS.restore(empty, options))._getMemory().buffer);
   const runs: [number, number][] = [];
   const nothing = new Uint8Array(PAGE_BYTES);
+  const isEmpty = (page: Uint8Array) => page.length === 0 || Buffer.compare(page, nothing) === 0;
   for (let at = 0; at < memory.length; at += PAGE_BYTES) {
-    const page = memory.subarray(at, at + PAGE_BYTES);
-    if (Buffer.compare(page, at < fresh.length ? fresh.subarray(at, at + PAGE_BYTES) : nothing) === 0) continue;
+    if ([memory, fresh].every((all) => isEmpty(all.subarray(at, at + PAGE_BYTES)))) continue;
     const last = runs.at(-1);
     if (last && last[0] + last[1] === at) last[1] += PAGE_BYTES;
     else runs.push([at, PAGE_BYTES]);
@@ -122,32 +113,7 @@ async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmIma
     pages.set(memory.subarray(at, at + length), filled);
     filled += length;
   }
-  return { pages, runs, memory_bytes: memory.length, stack_pointer, runtime, context };
-}
-
-/**
- * A VM with the guest in it. Its host functions are for the caller to register. `memory`: of the image's size, all zeros;
- * a new one where it is left out.
- */
-export async function fromImage(
-  image: VmImage,
-  { wasi, ...options }: QuickJSOptions,
-  memory = newMemory(image.memory_bytes / WASM_PAGE_BYTES),
-): Promise<QuickJS> {
-  const { stack_pointer: stackPointer, runtime: runtimePtr, context: contextPtr } = image;
-  const empty = { memory: new Uint8Array(0), stackPointer, runtimePtr, contextPtr, extensions: [] };
-  // What this sets of limits is overwritten by the pages, which have the image's own: the same, but for the memory.
-  const vm = await QuickJS.restore(empty, {
-    ...options,
-    wasi: (proxy) => ({ ...wasi?.(proxy), ...withMemory(memory) }),
-  });
-  const into = memoryOf(vm);
-  let from = 0;
-  for (const [at, length] of image.runs) {
-    into.set(image.pages.subarray(from, from + length), at);
-    from += length;
-  }
-  return vm;
+  return { pages, runs, memory_bytes: memory.length, stack_pointer };
 }
 
 /** Sets what a VM may allocate. */
@@ -167,7 +133,6 @@ export function isFull(vm: QuickJS, bytes: number): boolean {
   return full;
 }
 
-const memoryOf = (vm: QuickJS) => new Uint8Array(vm._getMemory().buffer);
 const shared = (bytes: number) => new Uint8Array(new SharedArrayBuffer(bytes));
 function copied(bytes: Uint8Array): Uint8Array {
   const copy = shared(bytes.length);

@@ -1,15 +1,10 @@
 /**
  * QuickJS's WebAssembly without the exports that only native extensions need: three of four. Each costs every instance
- * objects of V8's, 110 KiB a vault all together. And with its memory as an import, so that one may serve again
- * (`memories.ts`). Nothing else is written anew (WebAssembly core, 5.5).
+ * objects of V8's, 110 KiB a vault all together. Nothing else is written anew (WebAssembly core, 5.5).
  */
 
 const HEADER_BYTES = 8;
-const [IMPORTS, MEMORY, EXPORTS] = [2, 5, 7];
-/** Where it is imported from: of the modules that it imports the one for which `quickjs-wasi` takes more. */
-const FROM = { module: 'wasi_snapshot_preview1', name: 'memory' };
-/** A kind of import. */
-const OF_MEMORY = 2;
+const EXPORTS = 7;
 /** What `quickjs-wasi` itself uses besides its own functions (`qjs_…`). */
 const KEPT = new Set(['memory', '__stack_pointer', '_initialize', 'malloc', 'free', 'wasm_malloc', 'wasm_free']);
 
@@ -31,39 +26,17 @@ function write(value: number): number[] {
   }
 }
 
-/** The module with those of its exports that we use, and with its memory for whoever makes an instance to give. */
+/** The module with those of its exports that we use. */
 export function lean(module: Uint8Array): Uint8Array<ArrayBuffer> {
-  const sections: [id: number, whole: Uint8Array, body: Uint8Array][] = [];
+  const pieces = [module.subarray(0, HEADER_BYTES)];
   for (let at = HEADER_BYTES; at < module.length; ) {
     const [size, body] = read(module, at + 1);
     const end = body + size;
-    sections.push([module[at]!, module.subarray(at, end), module.subarray(body, end)]);
+    pieces.push(module[at] === EXPORTS ? exportsKept(module.subarray(body, end)) : module.subarray(at, end));
     at = end;
   }
-  // One memory, without a bound of its own: count, flags, pages.
-  const memory = sections.find(([id]) => id === MEMORY)![2];
-  if (memory[0] !== 1 || memory[1] !== 0) throw new Error('the engine has another memory than it had');
-  const pieces = sections.map(([id, whole, body]) => {
-    if (id === MEMORY) return new Uint8Array(0);
-    if (id === IMPORTS) return importing(body, memory.subarray(1));
-    return id === EXPORTS ? exportsKept(body) : whole;
-  });
-  return Uint8Array.from(Buffer.concat([module.subarray(0, HEADER_BYTES), ...pieces]));
+  return Uint8Array.from(Buffer.concat(pieces));
 }
-
-const sectionOf = (id: number, body: readonly number[]) => Uint8Array.from([id, ...write(body.length), ...body]);
-
-/** The imports with the memory behind them: what is imported before it keeps its number. */
-function importing(imports: Uint8Array, limits: Uint8Array): Uint8Array {
-  const [count, at] = read(imports, 0);
-  const text = (words: string) => [...write(words.length), ...Buffer.from(words)];
-  const memory = [...text(FROM.module), ...text(FROM.name), OF_MEMORY, ...limits];
-  return sectionOf(IMPORTS, [...write(count + 1), ...imports.subarray(at), ...memory]);
-}
-
-/** What of an instance's imports gives it its memory. */
-export const withMemory = (memory: WebAssembly.Memory) =>
-  ({ [FROM.name]: memory }) as unknown as Record<string, (...args: any[]) => any>;
 
 function exportsKept(section: Uint8Array): Uint8Array {
   const kept: number[] = [];
@@ -78,5 +51,6 @@ function exportsKept(section: Uint8Array): Uint8Array {
     kept.push(...section.subarray(begin, at));
     count++;
   }
-  return sectionOf(EXPORTS, [...write(count), ...kept]);
+  const body = [...write(count), ...kept];
+  return Uint8Array.from([EXPORTS, ...write(body.length), ...body]);
 }

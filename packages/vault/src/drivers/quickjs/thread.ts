@@ -6,10 +6,10 @@ import { describe, LIMITS } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
+import { Engines } from './engines.ts';
 import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
 import { openLine, type ThreadLine, Unsent } from './line.ts';
-import { Memories } from './memories.ts';
 import {
   type Aside,
   CLOCK,
@@ -22,7 +22,7 @@ import {
 } from './messages.ts';
 import { Meter } from './meter.ts';
 import { Spares } from './spares.ts';
-import { createVm, type Vm, type VmCause } from './vm.ts';
+import { Vm, type VmCause } from './vm.ts';
 
 const { wasm, images, address, clock: shared } = workerData as ThreadData;
 const clock = new Float64Array(shared);
@@ -102,16 +102,14 @@ function release(id: string, cause: 'killed' | VmCause | 'exited', reason: strin
   held.control.closed(reason);
 }
 
-const memories = new Memories();
+const engines = new Engines(wasm);
 const sparesOf = (image: VmImage, least: number, after_ms?: number) =>
   new Spares<Vm>({
-    make: () =>
-      createVm({
-        ...{ wasm, image, busy, extend },
-        memory: memories.take(image.memory_bytes),
-        ended: (memory) => memories.give(memory, image.memory_bytes),
-        soiled: () => aside({ op: 'soiled' }),
-      }),
+    make: async () => {
+      const engine = await engines.take(image.memory_bytes);
+      const ended = () => engines.give(engine, image.memory_bytes);
+      return new Vm({ engine, image, ended, busy, extend, soiled: () => aside({ op: 'soiled' }) });
+    },
     now: () => performance.now(),
     least,
     most: SPARES,

@@ -5,16 +5,16 @@
  */
 import { LIMITS, type Setup } from '@hauki/protocol';
 import { joinBytes, portTransport, remote, Session, type Transport } from '@hauki/rpc';
-import { JSValueHandle, type QuickJS, type QuickJSOptions } from 'quickjs-wasi';
+import { JSValueHandle, type QuickJS } from 'quickjs-wasi';
 import type { Inside, Outside } from '../../guest/guest.ts';
 import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import { LOADED, type VmControl } from '../../guest/vm-control.ts';
 import { decoded, found } from './decoded.ts';
+import type { Engine, VmPowers } from './engines.ts';
 import {
   ENTRIES,
   type Entry,
-  fromImage,
   HOST_FUNCTIONS,
   type HostFunction,
   isFull,
@@ -33,11 +33,11 @@ import { Turn } from './turn.ts';
 import { type Argument, Waiting } from './waiting.ts';
 
 export interface VmOptions {
-  wasm: WebAssembly.Module;
+  /** With memory of the image's size. */
+  engine: Engine;
   image: VmImage;
-  /** One of the image's size that served before, if there is one; and one of which nothing is needed any more. */
-  memory?: WebAssembly.Memory | undefined;
-  ended(memory: WebAssembly.Memory): void;
+  /** Nothing of the VM that ended in order is needed any more. */
+  ended(): void;
   /** Told when a turn begins, with what it may take, and when it has ended (0), for the watchdog outside this thread. */
   busy(turn_ms: number): void;
   /** The turn may go on for so long from now. */
@@ -60,20 +60,14 @@ export interface VmOwner {
 const JOBS_PER_LOOK = 64;
 const FIRST_CALL = '{"jsonrpc":"2.0","id":1,"method":"stats","params":[]}';
 
-/** Makes a VM with the guest's script run and no worker yet. */
-export async function createVm(options: VmOptions): Promise<Vm> {
-  const vm = new Vm(options);
-  await vm.boot();
-  return vm;
-}
-
+/** A VM with the guest's script run and no worker yet. */
 export class Vm {
   readonly #options: VmOptions;
   #owner: VmOwner | undefined;
   #meter: Meter | undefined;
   #most_bytes = Infinity;
-  #vm!: QuickJS;
-  #bridge!: Record<Entry, JSValueHandle>;
+  #vm: QuickJS;
+  #bridge: Record<Entry, JSValueHandle>;
   readonly #turn: Turn;
   /** A source is parsed in one go: on a busy machine that takes longer than it computes. */
   #loading: Loading | undefined;
@@ -104,28 +98,16 @@ export class Vm {
   constructor(options: VmOptions) {
     this.#options = options;
     this.#turn = new Turn(options.extend);
-  }
-
-  async boot(): Promise<void> {
-    const { wasm, image, memory } = this.#options;
-    const options: QuickJSOptions = {
-      wasm,
+    const { engine, image } = options;
+    const powers: VmPowers = {
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
       interruptHandler: () => this.#turn.stops(),
       onUnhandledRejection: this.#strays.hear,
-      wasi: (memory) => ({
-        clock_time_get: (clock, _precision, at) => {
-          new DataView(memory.buffer).setBigUint64(at, this.#clock_ns(clock), true);
-          return 0;
-        },
-        // Nothing in the VM may ask for these; what the engine itself prints is nobody's.
-        random_get: () => 52,
-        fd_write: () => 52,
-      }),
+      clock_ns: (clock) => this.#clock_ns(clock),
       moduleLoader: moduleLoader({ source: () => this.#source, find: (name, importer) => this.#find(name, importer) }),
     };
-    const vm = await fromImage(image, options, memory);
+    const vm = engine.begin(image, powers);
     this.#vm = vm;
     const hosts: Record<HostFunction, (...args: JSValueHandle[]) => unknown> = {
       post: (channel, text, bytes) =>
@@ -234,7 +216,7 @@ export class Vm {
     if (this.#over) return;
     this.used();
     // Not within a turn of its own.
-    if (sound) setImmediate(this.#options.ended, this.#vm._getMemory());
+    if (sound) setImmediate(this.#options.ended);
     this.#over = true;
     this.#timers.clear();
     this.#waiting.clear();

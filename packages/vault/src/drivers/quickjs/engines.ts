@@ -1,0 +1,121 @@
+/**
+ * Instances of the engine's WebAssembly, for one VM after the other of the same thread, and so of the same owner. V8 counts
+ * for each instance what the whole module takes, 1.3 MB, as if none were shared: a thread that made one for each VM stopped
+ * for every second dozen of them to collect all it has (ADR 0029).
+ *
+ * What always holds: an instance that is handed out is as a new one in all that its code can tell. That is its memory, all
+ * zeros but for what the image brings, and its stack pointer: it has no other global that changes, and nothing sets its
+ * table. One whose memory grew, or whose VM was given up, is not kept.
+ */
+import { QuickJS, type QuickJSOptions } from 'quickjs-wasi';
+import type { VmImage } from './image.ts';
+import { SPARES } from './limits.ts';
+
+/** What is a VM's own. `clock_ns`: what one of WASI's clocks says. */
+export interface VmPowers extends Omit<QuickJSOptions, 'wasm' | 'wasi'> {
+  clock_ns(clock: number): bigint;
+}
+
+/** What the library's class keeps to itself; its version is pinned, and a test compares what comes of it. */
+interface Blank {
+  new (wasm: WebAssembly.Module): QuickJS;
+  applyLimits(vm: QuickJS, options: Omit<QuickJSOptions, 'wasm' | 'wasi'>): void;
+}
+const Library = QuickJS as unknown as Blank;
+interface Parts {
+  instance: WebAssembly.Instance;
+  exports: WebAssembly.Exports;
+}
+
+const WASM_PAGE_BYTES = 65_536;
+/** Looked at piece by piece, so that what was never touched stays untouched. */
+const PIECE_BYTES = 4096;
+const ZEROS = new Uint8Array(PIECE_BYTES);
+/** Nothing of a VM yet: an image brings it. */
+const NOTHING = { memory: new Uint8Array(0), stackPointer: 0, runtimePtr: 0, contextPtr: 0, extensions: [] };
+/** WASI's "not supported". */
+const NOT_HERE = () => 52;
+
+export class Engine {
+  readonly #wasm: WebAssembly.Module;
+  #vm!: QuickJS;
+  #clock_ns: VmPowers['clock_ns'] = () => 0n;
+
+  private constructor(wasm: WebAssembly.Module) {
+    this.#wasm = wasm;
+  }
+
+  /** A new instance with so many bytes of memory. */
+  static async create(wasm: WebAssembly.Module, memory_bytes: number): Promise<Engine> {
+    const engine = new Engine(wasm);
+    engine.#vm = await QuickJS.restore(NOTHING, {
+      wasm,
+      wasi: (memory) => ({
+        clock_time_get: (clock, _precision, at) => {
+          new DataView(memory.buffer).setBigUint64(at, engine.#clock_ns(clock), true);
+          return 0;
+        },
+        // Nothing in the VM may ask for these; what the engine itself prints is nobody's.
+        random_get: NOT_HERE,
+        fd_write: NOT_HERE,
+      }),
+    });
+    engine.#vm._getMemory().grow((memory_bytes - engine.memory_bytes) / WASM_PAGE_BYTES);
+    return engine;
+  }
+
+  get memory_bytes(): number {
+    return this.#vm._getMemory().buffer.byteLength;
+  }
+
+  /** A VM as the image has it. Its host functions are for the caller to register. */
+  begin(image: VmImage, { clock_ns, ...options }: VmPowers): QuickJS {
+    const vm = this.#vm;
+    this.#clock_ns = clock_ns;
+    const into = new Uint8Array(vm._getMemory().buffer);
+    let from = 0;
+    for (const [at, length] of image.runs) {
+      into.set(image.pages.subarray(from, from + length), at);
+      from += length;
+    }
+    (vm._getExports() as unknown as { __stack_pointer: WebAssembly.Global }).__stack_pointer.value =
+      image.stack_pointer;
+    Library.applyLimits(vm, options);
+    return vm;
+  }
+
+  /** Forgets the VM that it served. Nothing of that may be used any more, its handles neither. */
+  clear(): void {
+    const vm = this.#vm;
+    const { instance, exports } = vm as unknown as Parts;
+    Object.assign(vm, new Library(this.#wasm), { instance, exports });
+    this.#clock_ns = () => 0n;
+    const all = new Uint8Array(vm._getMemory().buffer);
+    for (let at = 0; at < all.length; at += PIECE_BYTES) {
+      const piece = all.subarray(at, at + PIECE_BYTES);
+      if (Buffer.compare(piece, ZEROS) !== 0) piece.fill(0);
+    }
+  }
+}
+
+export class Engines {
+  readonly #wasm: WebAssembly.Module;
+  readonly #free: Engine[] = [];
+
+  constructor(wasm: WebAssembly.Module) {
+    this.#wasm = wasm;
+  }
+
+  /** One with so many bytes of memory, which served before if there is such a one. */
+  async take(memory_bytes: number): Promise<Engine> {
+    const at = this.#free.findIndex((one) => one.memory_bytes === memory_bytes);
+    return at < 0 ? Engine.create(this.#wasm, memory_bytes) : this.#free.splice(at, 1)[0]!;
+  }
+
+  /** Its VM has ended and is not entered again. `memory_bytes`: what that began with. */
+  give(engine: Engine, memory_bytes: number): void {
+    if (this.#free.length >= SPARES || engine.memory_bytes !== memory_bytes) return;
+    engine.clear();
+    this.#free.push(engine);
+  }
+}
