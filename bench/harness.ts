@@ -1,5 +1,5 @@
 /** What benchmarks share: rows beside a peer, measured in the same run, printed as a table and kept as JSON. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
@@ -50,11 +50,35 @@ export const note = (text: string) => console.error(`  ${text}`);
 export const machine = (): string =>
   `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`;
 
+/** Time that the processors were asked for, in ticks, and what of it the host gave to other machines (proc_stat(5)). */
+function asked(): { ticks: number; stolen: number } {
+  try {
+    const line = /^cpu +(.*)$/m.exec(readFileSync('/proc/stat', 'utf8'))![1]!;
+    const [user, nice, system, , , irq, softirq, stolen] = line.split(' ').map(Number) as number[];
+    return { ticks: user! + nice! + system! + irq! + softirq! + stolen!, stolen: stolen! };
+  } catch {
+    return { ticks: 0, stolen: 0 };
+  }
+}
+const at_first = asked();
+
+/** Of the time that the processors were asked for since this process began, what other machines of the same host had. */
+function stolenPercent(): number {
+  const now = asked();
+  return round((100 * (now.stolen - at_first.stolen)) / Math.max(1, now.ticks - at_first.ticks));
+}
+
 /** Keeps what was measured as JSON, under its name. */
 export function keepResult(name: string, measured: object): void {
   const folder = fileURLToPath(new URL('./results/', import.meta.url));
   mkdirSync(folder, { recursive: true });
-  const result = { name, when: new Date().toISOString(), machine: machine(), ...measured };
+  const result = {
+    name,
+    when: new Date().toISOString(),
+    machine: machine(),
+    stolen_percent: stolenPercent(),
+    ...measured,
+  };
   writeFileSync(`${folder}${name}.json`, `${JSON.stringify(result, undefined, 2)}\n`);
 }
 
@@ -66,7 +90,7 @@ export function finish(name: string, rows: Row[], keep = true): void {
     [r.metric, r.unit, r.ours, r.goal ?? '', r.peer ?? '', r.peer_value ?? '', r.ratio ?? ''].map(String),
   );
   const widths = head.map((h, i) => Math.max(h.length, ...cells.map((c) => c[i]!.length)));
-  console.log(`\n${name}, on ${machine()}\n`);
+  console.log(`\n${name}, on ${machine()}; ${stolenPercent()} % of the processors' time went to others on its host\n`);
   for (const line of [head, widths.map((w) => '─'.repeat(w)), ...cells])
     console.log(
       line

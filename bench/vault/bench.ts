@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- vault`: from a request through the SDK to its first result, for quickjs, for lxc from the pool and
- * for lxc from nothing, beside bubblewrap and LXC with Node started by hand in the same run, in turn, each round after a
- * rest of a quarter of a second; the same for quickjs back to back, one clone after the other without a rest, beside
+ * for lxc from nothing, beside bubblewrap and LXC with Node started by hand in the same run, in turn, each after a rest of a
+ * quarter of a second, in which is made ahead what the one before took; the same for quickjs back to back, one clone after the other without a rest, beside
  * bubblewrap likewise (rows `quickjs_back_to_back_…`: what a stream of clones finds warm, no figure for one that comes by
  * itself); how many idle vaults a GiB holds; fifty lxc vaults at once; what a neighbour's vault does to the p99 of calls; and destruct until
  * nothing is left. Words after the name choose parts: starts, stream, density, burst, neighbours.
@@ -20,7 +20,10 @@ import { neighbourRows } from './neighbours.ts';
 
 const ROUNDS = 50;
 const WARM_UP = 8;
-/** Between rounds, for the pool to start what the last round took: so a request finds one, as it does in use. */
+/**
+ * Before each start, for the pool to start what was taken: so a request finds one, as it does in use, and what is started
+ * by hand finds the machine at rest, as a request does.
+ */
 const REST_MS = 250;
 const BURST = 50;
 /** Back to back: of these, and of bubblewrap's, which come in blocks between them. */
@@ -133,21 +136,25 @@ export async function run(args: string[]): Promise<void> {
       let from_pool = 0;
       for (let round = -WARM_UP; round < ROUNDS; round++) {
         const counts = round >= 0;
+        await sleep(REST_MS);
         await one(mesh, 'quickjs', counts ? took.quickjs : undefined);
+        await sleep(REST_MS);
         if ((await one(mesh, 'lxc', counts ? took.pooled : undefined)) === 'pool' && counts) from_pool++;
+        await sleep(REST_MS);
         await one(cold, 'lxc', counts ? took.cold : undefined);
+        await sleep(REST_MS);
         const name = `hauki-bare-${process.pid}-${round + WARM_UP}`;
         let began = performance.now();
         const child = await bare.start(name);
         if (counts) took.lxc.first.push(performance.now() - began);
         const lxc_gone = await timed(() => bare.stop(name, child));
         if (counts) took.lxc.gone.push(lxc_gone);
+        await sleep(REST_MS);
         began = performance.now();
         const wrapped = await startBwrap();
         if (counts) took.bwrap.first.push(performance.now() - began);
         const bwrap_gone = await timed(() => stopBwrap(wrapped));
         if (counts) took.bwrap.gone.push(bwrap_gone);
-        await sleep(REST_MS);
         if (counts && (round + 1) % 10 === 0) note(`round ${round + 1} of ${ROUNDS}`);
       }
       bare.close();

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -251,6 +251,31 @@ describe('the hauki command', () => {
     const { code, out, err } = await run(['run', script, '21']);
     assert.equal(err, '');
     assert.deepEqual([code, out], [0, '42\n']);
+  });
+
+  it('leaves nothing of a script when it is killed, and of its mesh nothing past the next one', async () => {
+    const tmp = join(folder, 'tmp');
+    mkdirSync(tmp);
+    const alone = { HAUKI_URL: 'http://127.0.0.1:9', TMPDIR: tmp };
+    const waits = join(folder, 'waits.ts');
+    writeFileSync(waits, `console.log(JSON.stringify({ pid: process.pid })); setInterval(() => {}, 1_000);`);
+    const running = start(['run', waits], BIN, alone);
+    const { pid } = await firstLine(running);
+    const below = descendants(running.pid!);
+    assert.ok(below.includes(pid) && below.length >= 3, `a script, a core and a node: ${below.join()}`);
+    assert.equal(readdirSync(tmp).length, 1);
+    running.kill('SIGKILL');
+    await until('all that it started has ended', () => !below.some(lives));
+    const forks = join(folder, 'forks.ts');
+    writeFileSync(
+      forks,
+      `import { fork } from 'node:child_process';
+       if (process.send) process.send('from below');
+       else fork(process.argv[1]!).on('message', (said) => console.log(said));`,
+    );
+    const { code, out } = await run(['run', forks], '', BIN, alone);
+    assert.deepEqual([code, out], [0, 'from below\n']);
+    assert.deepEqual(readdirSync(tmp), []);
   });
 
   it('says what cannot be bundled, with file and line', async () => {

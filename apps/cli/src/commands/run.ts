@@ -1,13 +1,31 @@
 /** `hauki run`. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BadInput, ConnectionLost, connect, isError } from '@hauki/mesh';
+import { ownerLives, ownName } from '@hauki/vault/owner';
 import type { Command } from 'commander';
 import { type Common, common, coreUrl, findToken } from '../context.ts';
 import { type LocalMesh, startMesh } from '../local-mesh.ts';
+
+const FOLDERS = 'hauki-run-';
+
+/** A new folder for the time of a script. Those of scripts that were killed are removed. */
+function ownFolder(): string {
+  for (const name of readdirSync(tmpdir())) {
+    if (!name.startsWith(FOLDERS) || ownerLives(name) !== false) continue;
+    try {
+      rmSync(join(tmpdir(), name), { recursive: true, force: true });
+    } catch {
+      // Another user's.
+    }
+  }
+  const folder = join(tmpdir(), FOLDERS + ownName());
+  mkdirSync(folder, { mode: 0o700 });
+  return folder;
+}
 
 /** The core that the command line means, or, where none answers, a mesh for the time of the script. */
 async function meshFor(flags: Common): Promise<{ url: string; token: string; own?: LocalMesh; data_dir?: string }> {
@@ -19,7 +37,7 @@ async function meshFor(flags: Common): Promise<{ url: string; token: string; own
   } catch (error) {
     if (flags.core || !(isError(error, ConnectionLost) || isError(error, BadInput))) throw error;
     console.error('hauki: no core answers here; starting one for this script');
-    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-run-'));
+    const data_dir = ownFolder();
     const own = await startMesh({ data_dir });
     return { url: own.url, token: own.token, own, data_dir };
   }
@@ -41,11 +59,15 @@ export function runCommands(program: Command): void {
           [
             '--disable-warning=ExperimentalWarning',
             '--import',
-            import.meta.resolve('../resolve-hook.ts'),
+            import.meta.resolve('../script-hook.ts'),
             script,
             ...args,
           ],
-          { stdio: 'inherit', env: { ...process.env, HAUKI_URL: url, HAUKI_TOKEN: token } },
+          {
+            // The last is what the script ends with (`script-hook.ts`).
+            stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
+            env: { ...process.env, HAUKI_URL: url, HAUKI_TOKEN: token, HAUKI_RUN_BY: String(process.pid) },
+          },
         );
         const forward = (signal: NodeJS.Signals) => child.kill(signal);
         process.on('SIGINT', forward);

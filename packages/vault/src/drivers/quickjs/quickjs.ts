@@ -17,6 +17,9 @@ interface Host extends HostLink {
   child: ChildProcess;
 }
 
+/** Heaps of a thread are small: helpers that collect them beside it cost more time, waiting for a processor, than they save. */
+const HOST_FLAGS = ['--disable-warning=ExperimentalWarning', '--single-threaded-gc'];
+
 export function createQuickjsDriver(): Driver {
   const vaults = new Map<string, Started>();
   /** Vaults that are started ahead, by what they are for. */
@@ -54,7 +57,7 @@ export function createQuickjsDriver(): Driver {
     const child = fork(fileURLToPath(new URL('./host.ts', import.meta.url)), [], {
       // Nothing of the agent's environment: tokens and paths are not the guests' business.
       env: {},
-      execArgv: ['--disable-warning=ExperimentalWarning'],
+      execArgv: HOST_FLAGS,
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     });
     return new Promise((resolve, reject) => {
