@@ -120,6 +120,22 @@ describe('kernels of a mesh', () => {
     for (let i = 0; i < 6; i++) assert.equal((await (await get('who/')).json()).version, '2');
   });
 
+  it('say which of them halted a roll-out, whatever the reason', async () => {
+    const [first] = kernels;
+    const { connectKernel } = await import('@hauki/mesh');
+    const door = connectKernel({ url: first!.url, token: first!.token });
+    await door.evolve({ target_module: 'elsewhere', content: WHO('1'), alias: '/api/v2/taken/' });
+    await assert.rejects(
+      used.mesh.kernels.evolve({ target_module: 'late', content: WHO('1'), replicas: 'all', alias: '/api/v2/taken/' }),
+      (error) =>
+        isError(error, BadInput) &&
+        error.message.includes('elsewhere is served at /api/v2/taken/') &&
+        new RegExp(`\\(on Microkernel-${first!.id}, in wave \\d of 3\\)$`).test(error.message),
+    );
+    assert.equal((await get('late/')).status, 404);
+    await door.remove('elsewhere');
+  });
+
   it('take no roll-out that is none, and keep nothing of it', async () => {
     const content = WHO('x');
     const wrong: [object, RegExp][] = [

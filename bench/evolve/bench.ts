@@ -6,9 +6,10 @@
  * Kernels and peers are asked by one process that does nothing else (`probe.ts`). `cutover` is the time from the answer to
  * the POST to the first answer of the new version, over a connection that is open, of all drivers together, 100 swaps each;
  * beside it stands what a Fastify server that nobody changes takes for an answer, asked in the same way after each of them:
- * that much is the machine's. The neighbour's p99 is of a module that is left alone, asked every 10 ms by a process of its own (`load.ts`):
- * in ten seconds without a swap, during 1,000 swaps of which one begins every 50 ms (or later, where the one before lasts
- * longer), and, as `swaps_without_pause_…`, during 300 that come one right after the other, which takes all of two cores.
+ * that much is the machine's. The neighbour's p99 is of a module that is left alone, asked every 10 ms by a process of its
+ * own (`load.ts`): in ten times two seconds without a swap; in turn with those, during 1,000 swaps of which one begins every
+ * 50 ms (or later, where the one before lasts longer); and, as `swaps_without_pause_…`, during 300 that come one right after
+ * the other, which takes all of two cores.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,6 +29,9 @@ const ROUNDS = 25;
 const CUTOVERS = 100;
 const SWAPS = 1_000;
 const SWAP_EVERY_MS = 50;
+/** Swaps between two looks at the neighbour without any, so that what else the machine does meets both. */
+const BLOCK = 100;
+const QUIET_MS = 2_000;
 const SWAPS_WITHOUT_PAUSE = 300;
 const EVERY_MS = 10;
 /** A kernel starts a vault ahead for the next version and ends the last one's: not into another's measurement. */
@@ -36,6 +40,14 @@ const SETTLE_MS = 400;
 const js = (word: string) => `export default { fetch: () => Response.json({ hello: ${JSON.stringify(word)} }) };`;
 const py = (word: string) =>
   `from fastapi import APIRouter\nrouter = APIRouter()\n\n@router.get("/")\nasync def hello():\n    return {"hello": ${JSON.stringify(word)}}\n`;
+
+/** What came of requests to a module (`load.ts`). */
+interface Told {
+  sent: number;
+  failed: number;
+  times: number[];
+  why: string;
+}
 
 /** Posts a version to a kernel, or asks for what another has changed. */
 function changeOf({ url, token }: StartedKernel, word: string, target_module = 'hello', content = js(word)): Change {
@@ -104,43 +116,53 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
   });
   await once(load, 'message');
   const report = async (what: 'report' | 'end') => {
-    const told = once(load, 'message');
+    const message = once(load, 'message');
     load.send(what);
-    return (await told)[0] as { sent: number; failed: number; times: number[]; why: string }[];
+    return (await message)[0] as Told[];
   };
   await sleep(5_000);
   await report('report');
-  await sleep(10_000);
-  const [, quiet] = await report('report');
   const before = treeOf(kernel.child.pid!);
   let half = before;
+  const told: Told[] = [];
+  const times = { quiet: [] as number[], swapped: [] as number[], neighbour: [] as number[] };
   for (let i = 1; i <= SWAPS; i++) {
+    if (i % BLOCK === 1) {
+      await sleep(QUIET_MS);
+      const quiet = await report('report');
+      told.push(...quiet);
+      times.quiet.push(...quiet[1]!.times);
+    }
     const next = sleep(SWAP_EVERY_MS);
     await door.evolve({ target_module: 'swapped', content: js(String(i)) });
     if (i === SWAPS / 2) half = treeOf(kernel.child.pid!);
-    if (i % 100 === 0) note(`${i} of ${SWAPS} swaps, ${Math.round(treeOf(kernel.child.pid!).rss_mib)} MiB`);
     await next;
+    if (i % BLOCK > 0) continue;
+    note(`${i} of ${SWAPS} swaps, ${Math.round(treeOf(kernel.child.pid!).rss_mib)} MiB`);
+    const [swapped, neighbour] = (await report('report')) as [Told, Told];
+    told.push(swapped, neighbour);
+    times.swapped.push(...swapped.times);
+    times.neighbour.push(...neighbour.times);
   }
-  const [swapped, neighbour] = await report('report');
   await sleep(2_000);
   const after = treeOf(kernel.child.pid!);
-  const rested = await report('report');
+  told.push(...(await report('report')));
   for (let i = 1; i <= SWAPS_WITHOUT_PAUSE; i++)
     await door.evolve({ target_module: 'swapped', content: js(String(SWAPS + i)) });
-  const [swapped_fast, neighbour_fast] = await report('end');
+  const [swapped_fast, neighbour_fast] = (await report('end')) as [Told, Told];
   load.disconnect();
-  const all = [swapped, neighbour, ...rested, swapped_fast, neighbour_fast];
-  const why = all.find((one) => one!.why)?.why;
+  told.push(swapped_fast, neighbour_fast);
+  const why = told.find((one) => one.why)?.why;
   if (why) note(`failed: ${why}`);
-  note(`${swapped!.sent + neighbour!.sent} requests during ${SWAPS} swaps`);
-  const quiet_p99 = percentile(quiet!.times, 99);
-  const failed = all.reduce((sum, one) => sum + one!.failed, 0);
-  const rise = ({ times }: { times: number[] }) => percentile(times, 99) - quiet_p99;
+  note(`${times.swapped.length + times.neighbour.length} requests during ${SWAPS} swaps`);
+  const quiet_p99 = percentile(times.quiet, 99);
+  const failed = told.reduce((sum, one) => sum + one.failed, 0);
+  const rise = (during: number[]) => percentile(during, 99) - quiet_p99;
   rows.push(row('swaps_failed_requests', 'requests', failed, undefined, 0));
-  rows.push(row('swaps_p99_ms', 'ms', percentile(swapped!.times, 99)));
-  rows.push(row('swaps_neighbour_p99_rise_ms', 'ms', rise(neighbour!), ['quiet p99', quiet_p99], 5));
+  rows.push(row('swaps_p99_ms', 'ms', percentile(times.swapped, 99)));
+  rows.push(row('swaps_neighbour_p99_rise_ms', 'ms', rise(times.neighbour), ['quiet p99', quiet_p99], 5));
   const name = 'swaps_without_pause_neighbour_p99_rise_ms';
-  rows.push(row(name, 'ms', rise(neighbour_fast!), ['quiet p99', quiet_p99]));
+  rows.push(row(name, 'ms', rise(neighbour_fast.times), ['quiet p99', quiet_p99]));
   rows.push(row('swaps_rss_growth_mib', 'MiB', after.rss_mib - before.rss_mib));
   rows.push(row('swaps_rss_growth_second_half_mib', 'MiB', after.rss_mib - half.rss_mib));
   rows.push(row('swaps_process_growth', 'processes', after.processes - before.processes, undefined, 0));

@@ -359,9 +359,10 @@ function halt(
   }
   if (isError(fault, EvolveRejected))
     return new EvolveRejected({ ...fault.fields, why: `${fault.fields.why} (${place})` });
-  return fault instanceof MeshError
-    ? fault
-    : new EvolveRejected({ module, stage: 'watch', why: `${fault.message} (${place})` });
+  if (!(fault instanceof MeshError))
+    return new EvolveRejected({ module, stage: 'watch', why: `${fault.message} (${place})` });
+  const { name, code, status, retryable, fields } = fault;
+  return new MeshError({ name, code, status, retryable }, fields, `${fault.message} (${place})`);
 }
 
 /** What a kernel's requests for a module are gathered by. */
