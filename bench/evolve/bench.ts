@@ -128,6 +128,8 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
   const times = { quiet: [] as number[], swapped: [] as number[], neighbour: [] as number[] };
   for (let i = 1; i <= SWAPS; i++) {
     if (i % BLOCK === 1) {
+      await sleep(SETTLE_MS);
+      told.push(...(await report('report')));
       await sleep(QUIET_MS);
       const quiet = await report('report');
       told.push(...quiet);

@@ -19,8 +19,10 @@ registerHooks({
 
 /** Whoever runs the script holds the other end of this descriptor, and lets go of it however it ends. */
 const RUNNER_FD = 3;
+const is_run = process.env.HAUKI_RUN !== undefined;
 // What the script starts inherits this hook, but not the descriptor.
-if (isMainThread && process.env.HAUKI_RUN_BY === String(process.ppid))
+delete process.env.HAUKI_RUN;
+if (is_run && isMainThread)
   new Socket({ fd: RUNNER_FD, writable: false })
     .on('error', () => {})
     .on('close', () => process.exit(1))

@@ -130,7 +130,36 @@ describe('the leaner WebAssembly', () => {
   });
 });
 
+/** The sections of a module by their ids (WebAssembly core, 5.5.2). */
+function sectionsOf(module: Uint8Array): Map<number, Uint8Array> {
+  const found = new Map<number, Uint8Array>();
+  for (let at = 8; at < module.length; ) {
+    const id = module[at]!;
+    let size = 0;
+    for (let shift = 0; ; shift += 7) {
+      const byte = module[++at]!;
+      size += (byte & 0x7f) * 2 ** shift;
+      if (byte < 0x80) break;
+    }
+    found.set(id, module.subarray(at + 1, at + 1 + size));
+    at += 1 + size;
+  }
+  return found;
+}
+
 describe('engines that serve again', () => {
+  it('have one global alone, and run nothing as they are made', async () => {
+    const sections = sectionsOf(lean(await readFile(wasm_file)));
+    const [globals, start] = [6, 8];
+    assert.deepEqual([sections.get(globals)![0], sections.has(start)], [1, false]);
+    const exported = WebAssembly.Module.exports(new WebAssembly.Module(lean(await readFile(wasm_file))));
+    const others = exported.filter(({ kind }) => kind !== 'function').map(({ name, kind }) => [name, kind]);
+    assert.deepEqual(others.sort(), [
+      ['__stack_pointer', 'global'],
+      ['memory', 'memory'],
+    ]);
+  });
+
   const image = readFile(wasm_file).then(async (bytes) => {
     const wasm = await WebAssembly.compile(lean(bytes));
     return { wasm, ...(await makeImages(wasm, await buildVmScripts())) };
@@ -147,30 +176,31 @@ describe('engines that serve again', () => {
 
   it('are to a VM as new ones, byte for byte, whatever ran there before, also from another image', async () => {
     const { wasm, bare, web } = await image;
-    const engines = new Engines(wasm);
+    assert.equal(bare.memory_bytes, web.memory_bytes);
+    const size = bare.memory_bytes;
+    const engines = new Engines(wasm, size);
     for (const [first, second] of [
       [bare, bare],
       [web, web],
       [bare, web],
       [web, bare],
     ] as const) {
-      const size = Math.max(first.memory_bytes, second.memory_bytes);
       const born = bytesOf((await Engine.create(wasm, size)).begin(second, powers()));
-      const engine = await engines.take(size);
+      const engine = await engines.take();
       const vm = engine.begin(first, powers());
       const globals = (of: QuickJS) => of.evalCode('Object.keys(globalThis).join()').toString();
       const at_first = globals(vm);
       vm.registerHostCallback('told', () => vm.newString('of the one before'));
       vm.evalCode("globalThis.told = 'a secret'.repeat(1_000); [told, told + told].map((text) => text.length).join()");
       assert.notEqual(globals(vm), at_first);
-      engines.give(engine, size);
-      assert.equal(await engines.take(size), engine, 'it has not grown');
+      engines.give(engine);
+      assert.equal(await engines.take(), engine, 'it has not grown');
       const next = engine.begin(second, powers());
       assert.equal(Buffer.compare(bytesOf(next), born), 0);
       assert.equal(next.evalCode('typeof told').toString(), 'undefined');
       const called = next.newFunction('other', () => next.undefined);
       assert.equal(next.callFunction(called, next.undefined).isUndefined, true);
-      engines.give(engine, size);
+      engines.give(engine);
     }
   });
 
@@ -198,16 +228,15 @@ describe('engines that serve again', () => {
 
   it('are those that did not grow, and few', async () => {
     const { wasm, bare } = await image;
-    const engines = new Engines(wasm);
-    const size = bare.memory_bytes;
-    const grown = await engines.take(size);
+    const engines = new Engines(wasm, bare.memory_bytes);
+    const grown = await engines.take();
     grown.begin(bare, powers()).evalCode("globalThis.more = 'x'.repeat(4_000_000) + 1; more.length");
-    assert.ok(grown.memory_bytes > size);
-    engines.give(grown, size);
-    assert.notEqual(await engines.take(size), grown);
-    const used = await Promise.all(Array.from({ length: SPARES + 3 }, () => engines.take(size)));
-    for (const one of used) engines.give(one, size);
-    const again = await Promise.all(used.map(() => engines.take(size)));
+    assert.equal(grown.hasGrown, true);
+    engines.give(grown);
+    assert.notEqual(await engines.take(), grown);
+    const used = await Promise.all(Array.from({ length: SPARES + 3 }, () => engines.take()));
+    for (const one of used) engines.give(one);
+    const again = await Promise.all(used.map(() => engines.take()));
     assert.equal(again.filter((one) => used.includes(one)).length, SPARES);
   });
 });

@@ -1,7 +1,7 @@
 /** `hauki run`. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BadInput, ConnectionLost, connect, isError } from '@hauki/mesh';
@@ -10,19 +10,34 @@ import type { Command } from 'commander';
 import { type Common, common, coreUrl, findToken } from '../context.ts';
 import { type LocalMesh, startMesh } from '../local-mesh.ts';
 
-const FOLDERS = 'hauki-run-';
-
-/** A new folder for the time of a script. Those of scripts that were killed are removed. */
-function ownFolder(): string {
-  for (const name of readdirSync(tmpdir())) {
-    if (!name.startsWith(FOLDERS) || ownerLives(name) !== false) continue;
-    try {
-      rmSync(join(tmpdir(), name), { recursive: true, force: true });
-    } catch {
-      // Another user's.
-    }
+/** How folders begin whose owners this process can look for: pids mean nothing outside their namespace. */
+function folders(): string {
+  try {
+    return `hauki-run-${/\d+/.exec(readlinkSync('/proc/self/ns/pid'))![0]}-`;
+  } catch {
+    return 'hauki-run-';
   }
-  const folder = join(tmpdir(), FOLDERS + ownName());
+}
+
+/** Removes what scripts that were killed left. */
+function sweep(begin: string): void {
+  try {
+    for (const name of readdirSync(tmpdir())) {
+      const folder = join(tmpdir(), name);
+      if (!name.startsWith(begin) || ownerLives(name) !== false || lstatSync(folder).uid !== process.getuid?.())
+        continue;
+      rmSync(folder, { recursive: true, force: true });
+    }
+  } catch {
+    // It may not be listed, or another does the same.
+  }
+}
+
+/** A new folder for the time of a script. */
+function ownFolder(): string {
+  const begin = folders();
+  sweep(begin);
+  const folder = join(tmpdir(), begin + ownName());
   mkdirSync(folder, { mode: 0o700 });
   return folder;
 }
@@ -66,7 +81,7 @@ export function runCommands(program: Command): void {
           {
             // The last is what the script ends with (`script-hook.ts`).
             stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
-            env: { ...process.env, HAUKI_URL: url, HAUKI_TOKEN: token, HAUKI_RUN_BY: String(process.pid) },
+            env: { ...process.env, HAUKI_URL: url, HAUKI_TOKEN: token, HAUKI_RUN: '1' },
           },
         );
         const forward = (signal: NodeJS.Signals) => child.kill(signal);

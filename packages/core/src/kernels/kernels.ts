@@ -212,10 +212,11 @@ export class Kernels {
         }),
       );
       const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-      const fault = failed?.reason ?? (await this.#watch(done, watch_ms));
+      const fallen = failed ? undefined : await this.#watch(done, watch_ms);
+      const fault = failed?.reason ?? fallen?.fault;
       if (fault === undefined) continue;
       const left = evolve.dry_run ? [] : await this.#takeBack(module, done, by);
-      const which = kernels[failed ? outcomes.indexOf(failed) : 0]!.info.kernel;
+      const which = fallen?.kernel ?? kernels[outcomes.indexOf(failed!)]!.info.kernel;
       const why = describe(fault);
       const halted = { module, wave: i + 1, waves: waves.length, kernel: which, why };
       this.#emit('ROLLOUT_HALTED', { ...halted, ...(left.length > 0 ? { not_taken_back: left } : {}) });
@@ -307,17 +308,18 @@ export class Kernels {
   }
 
   /** Looks on for a while; gives what went wrong. */
-  async #watch(done: readonly Change[], watch_ms: number): Promise<Error | undefined> {
+  async #watch(done: readonly Change[], watch_ms: number): Promise<{ kernel: string; fault: Error } | undefined> {
     for (const until = Date.now() + watch_ms; Date.now() < until; ) {
       await new Promise((resolve) => setTimeout(resolve, WATCH_EVERY_MS));
       for (const { kernel, evolved } of done) {
         const { kernel: name } = kernel.info;
         const views = await kernel.rpc.modules().catch(() => undefined);
         const view = views?.find(({ module }) => module === evolved!.module);
-        if (!views) return new Error(`${name} went away`);
+        const fallen = (why: string) => ({ kernel: name, fault: new Error(`${name} ${why}`) });
+        if (!views) return fallen('went away');
         if (!view?.live.some(({ version }) => version === evolved!.version) && view?.version !== evolved!.version)
-          return new Error(`${name} took version ${evolved!.version} back`);
-        if (view.state === 'failed') return new Error(`on ${name} it dies again and again`);
+          return fallen(`took version ${evolved!.version} back`);
+        if (view.state === 'failed') return fallen('cannot keep it alive: it dies again and again');
       }
     }
     return undefined;

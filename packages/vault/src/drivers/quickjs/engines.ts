@@ -5,7 +5,7 @@
  *
  * What always holds: an instance that is handed out is as a new one in all that its code can tell. That is its memory, all
  * zeros but for what the image brings, and its stack pointer: it has no other global that changes, and nothing sets its
- * table. One whose memory grew, or whose VM was given up, is not kept.
+ * table. One whose memory grew, or whose VM was cut off within a turn, is not kept.
  */
 import { QuickJS, type QuickJSOptions } from 'quickjs-wasi';
 import type { VmImage } from './image.ts';
@@ -23,6 +23,7 @@ interface Blank {
 }
 const Library = QuickJS as unknown as Blank;
 interface Parts {
+  module: WebAssembly.Module;
   instance: WebAssembly.Instance;
   exports: WebAssembly.Exports;
 }
@@ -37,17 +38,18 @@ const NOTHING = { memory: new Uint8Array(0), stackPointer: 0, runtimePtr: 0, con
 const NOT_HERE = () => 52;
 
 export class Engine {
-  readonly #wasm: WebAssembly.Module;
   #vm!: QuickJS;
   #clock_ns: VmPowers['clock_ns'] = () => 0n;
+  /** What it began with. */
+  readonly #memory_bytes: number;
 
-  private constructor(wasm: WebAssembly.Module) {
-    this.#wasm = wasm;
+  private constructor(memory_bytes: number) {
+    this.#memory_bytes = memory_bytes;
   }
 
   /** A new instance with so many bytes of memory. */
   static async create(wasm: WebAssembly.Module, memory_bytes: number): Promise<Engine> {
-    const engine = new Engine(wasm);
+    const engine = new Engine(memory_bytes);
     engine.#vm = await QuickJS.restore(NOTHING, {
       wasm,
       wasi: (memory) => ({
@@ -60,12 +62,14 @@ export class Engine {
         fd_write: NOT_HERE,
       }),
     });
-    engine.#vm._getMemory().grow((memory_bytes - engine.memory_bytes) / WASM_PAGE_BYTES);
+    const memory = engine.#vm._getMemory();
+    memory.grow((memory_bytes - memory.buffer.byteLength) / WASM_PAGE_BYTES);
+    engine.clear();
     return engine;
   }
 
-  get memory_bytes(): number {
-    return this.#vm._getMemory().buffer.byteLength;
+  get hasGrown(): boolean {
+    return this.#vm._getMemory().buffer.byteLength !== this.#memory_bytes;
   }
 
   /** A VM as the image has it. Its host functions are for the caller to register. */
@@ -87,8 +91,8 @@ export class Engine {
   /** Forgets the VM that it served. Nothing of that may be used any more, its handles neither. */
   clear(): void {
     const vm = this.#vm;
-    const { instance, exports } = vm as unknown as Parts;
-    Object.assign(vm, new Library(this.#wasm), { instance, exports });
+    const { module, instance, exports } = vm as unknown as Parts;
+    Object.assign(vm, new Library(module), { instance, exports });
     this.#clock_ns = () => 0n;
     const all = new Uint8Array(vm._getMemory().buffer);
     for (let at = 0; at < all.length; at += PIECE_BYTES) {
@@ -100,21 +104,23 @@ export class Engine {
 
 export class Engines {
   readonly #wasm: WebAssembly.Module;
+  readonly #memory_bytes: number;
   readonly #free: Engine[] = [];
 
-  constructor(wasm: WebAssembly.Module) {
+  /** `memory_bytes`: what all images have. */
+  constructor(wasm: WebAssembly.Module, memory_bytes: number) {
     this.#wasm = wasm;
+    this.#memory_bytes = memory_bytes;
   }
 
-  /** One with so many bytes of memory, which served before if there is such a one. */
-  async take(memory_bytes: number): Promise<Engine> {
-    const at = this.#free.findIndex((one) => one.memory_bytes === memory_bytes);
-    return at < 0 ? Engine.create(this.#wasm, memory_bytes) : this.#free.splice(at, 1)[0]!;
+  /** One that served before, if there is such a one. */
+  async take(): Promise<Engine> {
+    return this.#free.pop() ?? Engine.create(this.#wasm, this.#memory_bytes);
   }
 
-  /** Its VM has ended and is not entered again. `memory_bytes`: what that began with. */
-  give(engine: Engine, memory_bytes: number): void {
-    if (this.#free.length >= SPARES || engine.memory_bytes !== memory_bytes) return;
+  /** Its VM has ended and is not entered again. */
+  give(engine: Engine): void {
+    if (this.#free.length >= SPARES || engine.hasGrown) return;
     engine.clear();
     this.#free.push(engine);
   }

@@ -85,24 +85,23 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
   ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
   const kept = { platform: copied(platform), forms: copied(forms) };
-  const take = async () => ({ ...(await pagesOf(vm, options)), entries, ...kept });
-  const bare = await take();
+  const take = () => ({ ...pagesOf(vm), entries, ...kept });
+  const bare = take();
   // To touch one of it loads all of it.
   vm.evalCode('void Response').dispose();
-  return { bare, web: await take() };
+  const web = take();
+  // The same of both, so that an engine may serve either: the smaller has some more behind it.
+  return { bare: { ...bare, memory_bytes: web.memory_bytes }, web };
 }
 
-/** What of its memory is not all zeros, or would not be so in an instance in which nothing has run. */
-async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'platform' | 'forms'>> {
+/** What of its memory is not all zeros. */
+function pagesOf(vm: QuickJS): Omit<VmImage, 'entries' | 'platform' | 'forms'> {
   vm.runGC();
-  const { memory, stackPointer: stack_pointer, ...pointers } = vm.snapshot();
-  const empty = { ...pointers, memory: new Uint8Array(0), stackPointer: stack_pointer };
-  const fresh = new Uint8Array((await QuickJS.restore(empty, options))._getMemory().buffer);
+  const { memory, stackPointer: stack_pointer } = vm.snapshot();
   const runs: [number, number][] = [];
   const nothing = new Uint8Array(PAGE_BYTES);
-  const isEmpty = (page: Uint8Array) => page.length === 0 || Buffer.compare(page, nothing) === 0;
   for (let at = 0; at < memory.length; at += PAGE_BYTES) {
-    if ([memory, fresh].every((all) => isEmpty(all.subarray(at, at + PAGE_BYTES)))) continue;
+    if (Buffer.compare(memory.subarray(at, at + PAGE_BYTES), nothing) === 0) continue;
     const last = runs.at(-1);
     if (last && last[0] + last[1] === at) last[1] += PAGE_BYTES;
     else runs.push([at, PAGE_BYTES]);

@@ -29,6 +29,10 @@ export class Strays {
     }
   };
 
+  clear(): void {
+    this.#told = [];
+  }
+
   /** At a turn's end: hands over what there is. True when the VM was entered for it. */
   tell(vm: QuickJS, stray: JSValueHandle): boolean {
     if (this.#told.length === 0) return false;

@@ -36,8 +36,8 @@ export interface VmOptions {
   /** With memory of the image's size. */
   engine: Engine;
   image: VmImage;
-  /** Nothing of the VM that ended in order is needed any more. */
-  ended(): void;
+  /** Nothing of the VM is needed any more, which was not cut off within a turn. */
+  ended(engine: Engine): void;
   /** Told when a turn begins, with what it may take, and when it has ended (0), for the watchdog outside this thread. */
   busy(turn_ms: number): void;
   /** The turn may go on for so long from now. */
@@ -62,7 +62,8 @@ const FIRST_CALL = '{"jsonrpc":"2.0","id":1,"method":"stats","params":[]}';
 
 /** A VM with the guest's script run and no worker yet. */
 export class Vm {
-  readonly #options: VmOptions;
+  readonly #options: Omit<VmOptions, 'engine'>;
+  #engine: Engine;
   #owner: VmOwner | undefined;
   #meter: Meter | undefined;
   #most_bytes = Infinity;
@@ -96,9 +97,11 @@ export class Vm {
   );
 
   constructor(options: VmOptions) {
-    this.#options = options;
+    const { engine, ...rest } = options;
+    this.#options = rest;
+    this.#engine = engine;
     this.#turn = new Turn(options.extend);
-    const { engine, image } = options;
+    const { image } = rest;
     const powers: VmPowers = {
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
@@ -216,7 +219,7 @@ export class Vm {
     if (this.#over) return;
     this.used();
     // Not within a turn of its own.
-    if (sound) setImmediate(this.#options.ended);
+    if (sound) setImmediate(this.#options.ended, this.#engine);
     this.#over = true;
     this.#timers.clear();
     this.#waiting.clear();
@@ -226,7 +229,11 @@ export class Vm {
     // A VM that was cut off in the middle of a turn may not be sound enough to be freed in order; its memory goes with
     // the WASM instance as soon as nothing refers to it.
     this.#vm = undefined as never;
+    this.#engine = undefined as never;
     this.#bridge = undefined as never;
+    // No handle outlives its VM: what it leads to may be another's by then.
+    this.#lent = undefined;
+    this.#strays.clear();
   }
 
   /** Without the grant no clock of the VM tells more than how long the VM has been there. */
