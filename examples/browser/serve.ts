@@ -9,7 +9,7 @@ export async function servePage(port = 0): Promise<{ url: string; close(): void 
   const scripts = new Map(chunks.map(({ file, code }) => [`/${file}`, code]));
   const page = readFileSync(new URL('index.html', import.meta.url));
   const server = createServer((request, response) => {
-    const script = scripts.get(request.url ?? '');
+    const script = scripts.get(request.url!.split('?')[0]!);
     response.writeHead(200, { 'content-type': script ? 'text/javascript' : 'text/html; charset=utf-8' });
     response.end(script ?? page);
   });

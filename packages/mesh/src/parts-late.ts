@@ -1,4 +1,5 @@
 /** Parts of the SDK as pages have them: fetched when they are used first. `parts.ts` has the same at hand. */
+import { late } from '@hauki/rpc/client';
 import type { Comeback } from './comeback.ts';
 import type { fateOf as knownFate } from './fate.ts';
 import type { CoreClient } from './http.ts';
@@ -6,17 +7,19 @@ import type { ModuleOf } from './lasting.ts';
 import type { WorkerRoute } from './route.ts';
 import type { Services, WorkerOf } from './services.ts';
 
-export const comebackOf = async (way: WorkerRoute): Promise<Comeback> =>
-  new (await import('./comeback.ts')).Comeback(way);
+const comeback = late(() => import('./comeback.ts'));
+const allServices = late(() => import('./services.ts'));
 
-export const fateOf: typeof knownFate = async (...args) => (await import('./comeback.ts')).fateOf(...args);
+export const comebackOf = async (way: WorkerRoute): Promise<Comeback> => new (await comeback()).Comeback(way);
+
+export const fateOf: typeof knownFate = async (...args) => (await comeback()).fateOf(...args);
 
 type Methods<T> = { [K in keyof T]: T[K] extends (...args: any[]) => Promise<unknown> ? K : never }[keyof T];
 
 export function services(core: CoreClient, moduleOf: ModuleOf, workerOf: WorkerOf): Services {
   let made: Services | undefined;
   const load = async () => {
-    const module = await import('./services.ts');
+    const module = await allServices();
     made ??= module.services(core, moduleOf, workerOf);
     return made;
   };

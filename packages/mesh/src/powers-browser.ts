@@ -19,18 +19,18 @@ export const powers: Powers = {
   direct: false,
 
   async dial(core, _ticket, { routes: { direct, relay } }, routing) {
-    if (routing === 'p2p_only') throw new ConnectionLost({ why: 'a browser has no direct route to a worker' });
+    if (routing === 'p2p_only') throw new ConnectionLost({ why: 'a browser has no direct route' });
     if (direct.tls)
       throw new BadInput({
         what: 'the worker',
-        why: 'its node asks for TLS keyed by the ticket, which browsers cannot do: use a node on loopback or in a VPN',
+        why: 'its node asks for TLS by the ticket, which browsers cannot do: use one on loopback or a VPN',
       });
     const url = new URL(relay.path, core.base.replace(/^http/, 'ws'));
     return { link: await dial(url, core.token, LIMITS.handshake_ms), route: 'relay' };
   },
 
   bundle: async () => {
-    throw new BadInput({ what: 'file', why: 'a browser cannot bundle files: give a pointer, or the source' });
+    throw new BadInput({ what: 'file', why: 'a browser cannot bundle: give the source' });
   },
   onIdle: () => () => {},
 };

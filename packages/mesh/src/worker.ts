@@ -22,7 +22,7 @@ const BEAT_MS = 600_000;
 const FIRST_BEAT_MS = 25;
 /** Silence for two beats, and for so long, puts the connection in doubt; then for twice as long, and so on. */
 const SILENCE_MS = 1_000;
-const LEFT = 'this side has left the worker';
+const LEFT = 'left by this side';
 const DESTRUCTED = 'destructed by this side';
 
 /** What a core answers to a clone. */

@@ -21,6 +21,7 @@ export {
   readTicketBody,
   sessionKey,
 } from './handshake.ts';
+export { late } from './late.ts';
 export { openSession } from './redeem.ts';
 export { type CallOptions, Session } from './session.ts';
 export type { FrameTransport } from './transport.ts';

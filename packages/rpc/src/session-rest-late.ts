@@ -10,6 +10,7 @@ import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Call, Outcome } from './call.ts';
 import type { Answer } from './caller.ts';
 import { sourceOf } from './ghost.ts';
+import { late } from './late.ts';
 import { type Given, isStream, kindOf } from './references.ts';
 import type { IncomingCall } from './server.ts';
 import type { Reach, Rest, RestPowers, RestStats, SessionRest } from './session-rest.ts';
@@ -18,13 +19,7 @@ import type { SessionRefs } from './wire.ts';
 /** How the answer of a method that returns nothing ends: of what is tagged, all that can be read without the rest. */
 const NOTHING = '"result":{"$":["undefined"]}}';
 
-type Module = typeof import('./session-rest.ts');
-let module: Module | undefined;
-
-const load = async (): Promise<Module> => {
-  module ??= await import('./session-rest.ts');
-  return module;
-};
+const load = late(() => import('./session-rest.ts'));
 
 export const reaching = async (run: (reach: Reach) => unknown): Promise<unknown> => (await load()).reaching(run);
 
@@ -80,7 +75,7 @@ class LateRest implements Rest, SessionRefs {
         // What came before the other side's end is heard; nothing after this side's.
         for (const [text, bytes] of this.#held.splice(0)) if (wire.over === over) receive(text, bytes);
       },
-      (error) => end(`a part of the client could not be loaded: ${describe(error)}`),
+      (error) => end(describe(error)),
     );
   }
 
