@@ -8,13 +8,13 @@ export function late<T>(load: () => Promise<T>): () => Promise<T> {
   let part: Promise<T> | undefined;
   let url: string | undefined;
   return () => {
-    part ??= (
-      url ? (import(/* @vite-ignore */ /* webpackIgnore: true */ `${url}?${Date.now()}`) as Promise<T>) : load()
-    ).catch((error) => {
-      part = undefined;
-      url = /http\S+/.exec(error)?.[0];
-      throw error;
-    });
+    part ??= (url ? (import(/* @vite-ignore */ /* webpackIgnore: true */ url) as Promise<T>) : load()).catch(
+      (error) => {
+        part = undefined;
+        url = /http\S+/.exec(error)?.[0].concat('?');
+        throw error;
+      },
+    );
     return part;
   };
 }
