@@ -43,7 +43,6 @@ const py = (word: string) =>
 
 /** What came of requests to a module (`load.ts`). */
 interface Told {
-  sent: number;
   failed: number;
   times: number[];
   why: string;
@@ -115,25 +114,25 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   await once(load, 'message');
+  const told: Told[] = [];
   const report = async (what: 'report' | 'end') => {
     const message = once(load, 'message');
     load.send(what);
-    return (await message)[0] as Told[];
+    const [swapped, neighbour] = (await message)[0] as [Told, Told];
+    told.push(swapped, neighbour);
+    return { swapped, neighbour };
   };
   await sleep(5_000);
   await report('report');
   const before = treeOf(kernel.child.pid!);
   let half = before;
-  const told: Told[] = [];
   const times = { quiet: [] as number[], swapped: [] as number[], neighbour: [] as number[] };
   for (let i = 1; i <= SWAPS; i++) {
     if (i % BLOCK === 1) {
       await sleep(SETTLE_MS);
-      told.push(...(await report('report')));
+      await report('report');
       await sleep(QUIET_MS);
-      const quiet = await report('report');
-      told.push(...quiet);
-      times.quiet.push(...quiet[1]!.times);
+      times.quiet.push(...(await report('report')).neighbour.times);
     }
     const next = sleep(SWAP_EVERY_MS);
     await door.evolve({ target_module: 'swapped', content: js(String(i)) });
@@ -141,19 +140,17 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
     await next;
     if (i % BLOCK > 0) continue;
     note(`${i} of ${SWAPS} swaps, ${Math.round(treeOf(kernel.child.pid!).rss_mib)} MiB`);
-    const [swapped, neighbour] = (await report('report')) as [Told, Told];
-    told.push(swapped, neighbour);
+    const { swapped, neighbour } = await report('report');
     times.swapped.push(...swapped.times);
     times.neighbour.push(...neighbour.times);
   }
   await sleep(2_000);
   const after = treeOf(kernel.child.pid!);
-  told.push(...(await report('report')));
+  await report('report');
   for (let i = 1; i <= SWAPS_WITHOUT_PAUSE; i++)
     await door.evolve({ target_module: 'swapped', content: js(String(SWAPS + i)) });
-  const [swapped_fast, neighbour_fast] = (await report('end')) as [Told, Told];
+  const fast = await report('end');
   load.disconnect();
-  told.push(swapped_fast, neighbour_fast);
   const why = told.find((one) => one.why)?.why;
   if (why) note(`failed: ${why}`);
   note(`${times.swapped.length + times.neighbour.length} requests during ${SWAPS} swaps`);
@@ -164,7 +161,7 @@ async function underLoad(kernel: StartedKernel, door: KernelDoor, rows: Row[]): 
   rows.push(row('swaps_p99_ms', 'ms', percentile(times.swapped, 99)));
   rows.push(row('swaps_neighbour_p99_rise_ms', 'ms', rise(times.neighbour), ['quiet p99', quiet_p99], 5));
   const name = 'swaps_without_pause_neighbour_p99_rise_ms';
-  rows.push(row(name, 'ms', rise(neighbour_fast.times), ['quiet p99', quiet_p99]));
+  rows.push(row(name, 'ms', rise(fast.neighbour.times), ['quiet p99', quiet_p99]));
   rows.push(row('swaps_rss_growth_mib', 'MiB', after.rss_mib - before.rss_mib));
   rows.push(row('swaps_rss_growth_second_half_mib', 'MiB', after.rss_mib - half.rss_mib));
   rows.push(row('swaps_process_growth', 'processes', after.processes - before.processes, undefined, 0));

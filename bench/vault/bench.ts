@@ -1,10 +1,11 @@
 /**
  * `npm run bench -- vault`: from a request through the SDK to its first result, for quickjs, for lxc from the pool and
  * for lxc from nothing, beside bubblewrap and LXC with Node started by hand in the same run, in turn, each after a rest of a
- * quarter of a second, in which is made ahead what the one before took; the same for quickjs back to back, one clone after the other without a rest, beside
- * bubblewrap likewise (rows `quickjs_back_to_back_…`: what a stream of clones finds warm, no figure for one that comes by
- * itself); how many idle vaults a GiB holds; fifty lxc vaults at once; what a neighbour's vault does to the p99 of calls; and destruct until
- * nothing is left. Words after the name choose parts: starts, stream, density, burst, neighbours.
+ * quarter of a second, in which is made ahead what the one before took; the same for quickjs back to back, one clone after the
+ * other without a rest, beside bubblewrap likewise (rows `quickjs_back_to_back_…`: what a stream of clones finds warm, no
+ * figure for one that comes by itself); how many idle vaults a GiB holds; fifty lxc vaults at once; what a neighbour's vault
+ * does to the p99 of calls; and destruct until nothing is left. Words after the name choose parts: starts, stream, density,
+ * burst, neighbours.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

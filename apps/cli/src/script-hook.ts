@@ -4,7 +4,6 @@
  */
 import { registerHooks } from 'node:module';
 import { Socket } from 'node:net';
-import { isMainThread } from 'node:worker_threads';
 
 registerHooks({
   resolve(specifier, context, next) {
@@ -20,9 +19,9 @@ registerHooks({
 /** Whoever runs the script holds the other end of this descriptor, and lets go of it however it ends. */
 const RUNNER_FD = 3;
 const is_run = process.env.HAUKI_RUN !== undefined;
-// What the script starts inherits this hook, but not the descriptor.
+// What the script starts, threads and processes, inherits this hook, but not the descriptor.
 delete process.env.HAUKI_RUN;
-if (is_run && isMainThread)
+if (is_run)
   new Socket({ fd: RUNNER_FD, writable: false })
     .on('error', () => {})
     .on('close', () => process.exit(1))

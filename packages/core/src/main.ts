@@ -16,17 +16,13 @@ export interface CoreProcessOptions {
 const options = JSON.parse(process.env.HAUKI_CORE_OPTIONS ?? '{}') as CoreProcessOptions;
 const logger = pino({ name: 'hauki-core', base: {} }, pino.destination({ dest: 2, sync: true }));
 
-let stopping = false;
 try {
   const core = await createCore({ ...options, logger });
-  const stop = async (reason: string) => {
-    if (stopping) return;
-    stopping = true;
+  whenToEnd(async (reason) => {
     logger.info(`ending: ${reason}`);
     await core.close();
     process.exit(0);
-  };
-  whenToEnd(stop);
+  });
   const url = await core.listen(options.host ?? '127.0.0.1', options.port ?? 8000);
   logger.info(`the core answers at ${url}; its API is described at ${url}/docs`);
   process.send?.({ ready: true, url });

@@ -30,7 +30,7 @@ export const powers: Powers = {
   },
 
   bundle: async () => {
-    throw new BadInput({ what: 'file', why: 'a browser cannot bundle: give the source' });
+    throw new BadInput({ what: 'file', why: 'a browser cannot bundle: give a pointer or the source' });
   },
   onIdle: () => () => {},
 };

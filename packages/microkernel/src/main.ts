@@ -56,7 +56,6 @@ async function tokenOf(data_dir: string): Promise<string> {
   return readFileSync(file, 'utf8').trim();
 }
 
-let stopping = false;
 try {
   const { data_dir, id, open = false, host = '127.0.0.1', port = 8881, host_names, drivers, memory_mib } = options;
   const { core_socket, outside_socket } = options;
@@ -75,16 +74,13 @@ try {
   const token = await tokenOf(data_dir);
   const server = await createKernelServer(kernel, { token, open, log, ...(host_names ? { host_names } : {}) });
   let link: CoreLink | undefined;
-  const stop = async (reason: string) => {
-    if (stopping) return;
-    stopping = true;
+  whenToEnd(async (reason) => {
     log(`ending: ${reason}`);
     link?.stop();
     await server.close();
     await kernel.close();
     process.exit(0);
-  };
-  whenToEnd(stop);
+  });
   const url = await server.listen({ host, port });
   if (open) logger.warn('started with --open: anybody on this machine may change what it serves');
   log(onlineOf(kernel.name), { url });

@@ -90,16 +90,12 @@ const agent: Agent = new Agent({
   log,
 });
 
-let stopping = false;
-async function stop(reason: string): Promise<void> {
-  if (stopping) return;
-  stopping = true;
+whenToEnd(async (reason) => {
   log(`ending: ${reason}`);
   await agent.close();
   link.stop();
   process.exit(0);
-}
-whenToEnd(stop);
+});
 
 await agent.start();
 await link.run(agent).first;

@@ -1,4 +1,4 @@
-/** The share of a core that a quickjs vault has, and the VMs that are prepared for the next one: with a clock of the test's own. */
+/** The share of a core that a quickjs vault has, the VMs that are prepared for the next one, and the engines that serve again. */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { QuickJS } from 'quickjs-wasi';
 import { Engine, Engines, type VmPowers } from '../src/drivers/quickjs/engines.ts';
 import { makeImages } from '../src/drivers/quickjs/image.ts';
-import { lean } from '../src/drivers/quickjs/lean.ts';
+import { lean, sectionsOf } from '../src/drivers/quickjs/lean.ts';
 import {
   DEMAND_MS,
   LEAST_SHARE,
@@ -130,29 +130,13 @@ describe('the leaner WebAssembly', () => {
   });
 });
 
-/** The sections of a module by their ids (WebAssembly core, 5.5.2). */
-function sectionsOf(module: Uint8Array): Map<number, Uint8Array> {
-  const found = new Map<number, Uint8Array>();
-  for (let at = 8; at < module.length; ) {
-    const id = module[at]!;
-    let size = 0;
-    for (let shift = 0; ; shift += 7) {
-      const byte = module[++at]!;
-      size += (byte & 0x7f) * 2 ** shift;
-      if (byte < 0x80) break;
-    }
-    found.set(id, module.subarray(at + 1, at + 1 + size));
-    at += 1 + size;
-  }
-  return found;
-}
-
 describe('engines that serve again', () => {
   it('have one global alone, and run nothing as they are made', async () => {
-    const sections = sectionsOf(lean(await readFile(wasm_file)));
+    const module = lean(await readFile(wasm_file));
+    const sections = new Map([...sectionsOf(module)].map(({ id, body }) => [id, body]));
     const [globals, start] = [6, 8];
     assert.deepEqual([sections.get(globals)![0], sections.has(start)], [1, false]);
-    const exported = WebAssembly.Module.exports(new WebAssembly.Module(lean(await readFile(wasm_file))));
+    const exported = WebAssembly.Module.exports(new WebAssembly.Module(module));
     const others = exported.filter(({ kind }) => kind !== 'function').map(({ name, kind }) => [name, kind]);
     assert.deepEqual(others.sort(), [
       ['__stack_pointer', 'global'],

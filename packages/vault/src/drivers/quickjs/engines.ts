@@ -8,7 +8,7 @@
  * table. One whose memory grew, or whose VM was cut off within a turn, is not kept.
  */
 import { QuickJS, type QuickJSOptions } from 'quickjs-wasi';
-import type { VmImage } from './image.ts';
+import { type VmImage, writtenPages } from './image.ts';
 import { SPARES } from './limits.ts';
 
 /** What is a VM's own. `clock_ns`: what one of WASI's clocks says. */
@@ -29,9 +29,6 @@ interface Parts {
 }
 
 const WASM_PAGE_BYTES = 65_536;
-/** Looked at piece by piece, so that what was never touched stays untouched. */
-const PIECE_BYTES = 4096;
-const ZEROS = new Uint8Array(PIECE_BYTES);
 /** Nothing of a VM yet: an image brings it. */
 const NOTHING = { memory: new Uint8Array(0), stackPointer: 0, runtimePtr: 0, contextPtr: 0, extensions: [] };
 /** WASI's "not supported". */
@@ -94,11 +91,7 @@ export class Engine {
     const { module, instance, exports } = vm as unknown as Parts;
     Object.assign(vm, new Library(module), { instance, exports });
     this.#clock_ns = () => 0n;
-    const all = new Uint8Array(vm._getMemory().buffer);
-    for (let at = 0; at < all.length; at += PIECE_BYTES) {
-      const piece = all.subarray(at, at + PIECE_BYTES);
-      if (Buffer.compare(piece, ZEROS) !== 0) piece.fill(0);
-    }
+    for (const [, page] of writtenPages(new Uint8Array(vm._getMemory().buffer))) page.fill(0);
   }
 }
 

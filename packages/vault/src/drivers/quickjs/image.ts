@@ -38,8 +38,9 @@ export interface VmImage {
   forms: Uint8Array;
 }
 
-/** Compared piece by piece; the size of a page, so that untouched memory stays untouched. */
+/** The machine's. */
 const PAGE_BYTES = 4096;
+const EMPTY_PAGE = new Uint8Array(PAGE_BYTES);
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
 
@@ -94,14 +95,22 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
   return { bare: { ...bare, memory_bytes: web.memory_bytes }, web };
 }
 
-/** What of its memory is not all zeros. */
+/**
+ * The pages of a memory that are not all zeros, and where they are. It is looked at page by page, so that what was never
+ * touched stays untouched.
+ */
+export function* writtenPages(memory: Uint8Array): Generator<[at: number, page: Uint8Array]> {
+  for (let at = 0; at < memory.length; at += PAGE_BYTES) {
+    const page = memory.subarray(at, at + PAGE_BYTES);
+    if (Buffer.compare(page, EMPTY_PAGE) !== 0) yield [at, page];
+  }
+}
+
 function pagesOf(vm: QuickJS): Omit<VmImage, 'entries' | 'platform' | 'forms'> {
   vm.runGC();
   const { memory, stackPointer: stack_pointer } = vm.snapshot();
   const runs: [number, number][] = [];
-  const nothing = new Uint8Array(PAGE_BYTES);
-  for (let at = 0; at < memory.length; at += PAGE_BYTES) {
-    if (Buffer.compare(memory.subarray(at, at + PAGE_BYTES), nothing) === 0) continue;
+  for (const [at] of writtenPages(memory)) {
     const last = runs.at(-1);
     if (last && last[0] + last[1] === at) last[1] += PAGE_BYTES;
     else runs.push([at, PAGE_BYTES]);

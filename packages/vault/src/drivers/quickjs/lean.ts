@@ -26,15 +26,20 @@ function write(value: number): number[] {
   }
 }
 
-/** The module with those of its exports that we use. */
-export function lean(module: Uint8Array): Uint8Array<ArrayBuffer> {
-  const pieces = [module.subarray(0, HEADER_BYTES)];
+/** The sections of a module: the number of its kind, the whole and what is in it. */
+export function* sectionsOf(module: Uint8Array): Generator<{ id: number; whole: Uint8Array; body: Uint8Array }> {
   for (let at = HEADER_BYTES; at < module.length; ) {
     const [size, body] = read(module, at + 1);
     const end = body + size;
-    pieces.push(module[at] === EXPORTS ? exportsKept(module.subarray(body, end)) : module.subarray(at, end));
+    yield { id: module[at]!, whole: module.subarray(at, end), body: module.subarray(body, end) };
     at = end;
   }
+}
+
+/** The module with those of its exports that we use. */
+export function lean(module: Uint8Array): Uint8Array<ArrayBuffer> {
+  const pieces = [module.subarray(0, HEADER_BYTES)];
+  for (const { id, whole, body } of sectionsOf(module)) pieces.push(id === EXPORTS ? exportsKept(body) : whole);
   return Uint8Array.from(Buffer.concat(pieces));
 }
 

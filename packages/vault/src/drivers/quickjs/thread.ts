@@ -6,7 +6,7 @@ import { describe, LIMITS } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
 import { stripTypes } from '../../guest/typescript.ts';
-import { type Engine, Engines } from './engines.ts';
+import { Engines } from './engines.ts';
 import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
 import { openLine, type ThreadLine, Unsent } from './line.ts';
@@ -105,10 +105,12 @@ function release(id: string, cause: 'killed' | VmCause | 'exited', reason: strin
 const engines = new Engines(wasm, images.bare.memory_bytes);
 const sparesOf = (image: VmImage, least: number, after_ms?: number) =>
   new Spares<Vm>({
-    make: async () => {
-      const powers = { ended: (engine: Engine) => engines.give(engine), soiled: () => aside({ op: 'soiled' }) };
-      return new Vm({ engine: await engines.take(), image, busy, extend, ...powers });
-    },
+    make: async () =>
+      new Vm({
+        ...{ engine: await engines.take(), image, busy, extend },
+        ended: (engine) => engines.give(engine),
+        soiled: () => aside({ op: 'soiled' }),
+      }),
     now: () => performance.now(),
     least,
     most: SPARES,
