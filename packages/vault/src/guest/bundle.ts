@@ -29,10 +29,33 @@ interface Around {
   footer?: string;
 }
 
+/**
+ * How long esbuild's process waits for more to build. Left alone it would stay as long as ours, with 10 to 20 MiB, and be
+ * asked each second whether it is there.
+ */
+const LINGERS_MS = 2_000;
+/** Builds under way. */
+let builds = 0;
+
 async function build(entry: string, platform: 'node' | 'neutral', around?: Around): Promise<string> {
+  builds++;
   // Imported late: only agents build guests, and esbuild costs tens of milliseconds to load.
-  const { build: esbuild } = await import('esbuild');
-  const result = await esbuild({
+  const esbuild = await import('esbuild');
+  try {
+    return await buildWith(esbuild, entry, platform, around);
+  } finally {
+    builds--;
+    setTimeout(() => void (builds === 0 && esbuild.stop()), LINGERS_MS).unref();
+  }
+}
+
+async function buildWith(
+  esbuild: typeof import('esbuild'),
+  entry: string,
+  platform: 'node' | 'neutral',
+  around?: Around,
+): Promise<string> {
+  const result = await esbuild.build({
     entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
     bundle: true,
     write: false,
