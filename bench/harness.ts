@@ -62,6 +62,9 @@ function asked(): { ticks: number; stolen: number } {
 }
 const at_first = asked();
 
+/** Time of the processors that the host has given to other machines since it began, in ticks of 10 ms. */
+export const stolenTicks = (): number => asked().stolen;
+
 /** Of the time that the processors were asked for since this process began, what other machines of the same host had. */
 function stolenPercent(): number {
   const now = asked();
