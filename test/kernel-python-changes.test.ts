@@ -1,5 +1,7 @@
 /** Modules in Python, from outside: how versions are refused, fail, hand over what they have, and come back. */
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { EvolveRejected, isError } from '@hauki/mesh';
 import { useKernel } from './support/kernel.ts';
@@ -149,23 +151,50 @@ def put(what: str): kept[1].add(what)
       assert.deepEqual(await kernel.json('hooks/'), [[1], [], true]);
     });
 
-    it('keeps the files that a module writes under its home, from version to version', async () => {
-      const writing = (more: string) => `
-import os, pathlib
+    const keeping = (more: string) => `
+import os
 from fastapi import APIRouter
 router = APIRouter()
-folder = pathlib.Path.home() / "uah_data"
-folder.mkdir(exist_ok=True)
+os.makedirs("/root/uah_data", exist_ok=True)
 @router.post("/{name}")
-def write(name: str): (folder / name).write_text(name)
+def write(name: str): open(f"/root/uah_data/{name}", "w").write(os.path.expanduser("~"))
 @router.get("/")
-def look(): return sorted(os.listdir(folder))${more}
+def look(): return sorted(os.listdir("/root/uah_data"))${more}
 `;
-      const grants = { volume: 'files' };
-      await evolve('files.py', writing(''), { grants });
+
+    it('keeps the files that a module writes under its home: from version to version, kernels’ ends, and away', async () => {
+      await evolve('files.py', keeping(''));
+      const [version] = await kernel.door.versions('files');
+      assert.deepEqual(version!.grants.volume, { name: 'home', quota_mib: 64 });
       await kernel.get('files/one', { method: 'POST' });
-      await evolve('files.py', writing(' + ["new"]'), { grants });
+      await evolve('files.py', keeping(' + ["new"]'));
       assert.deepEqual(await kernel.json('files/'), ['one', 'new']);
+      await kernel.restart();
+      assert.deepEqual(await kernel.json('files/'), ['one', 'new']);
+      await kernel.door.remove('files');
+      await assert.rejects(evolve('files.py', 'raise ValueError'), rejected('load', /ValueError/, 1));
+      await evolve('files.py', keeping(''));
+      assert.deepEqual(await kernel.json('files/'), ['one']);
+    });
+
+    it('keeps no files for whom they are declined for, and those of a version that came to nothing', async () => {
+      const images = () =>
+        readdirSync(join(kernel.data_dir, 'vaults', 'volumes')).filter((name) => name.endsWith('.img'));
+      const before = images();
+      await assert.rejects(
+        evolve('files_of_none.py', `${keeping('')}\nraise ValueError`),
+        rejected('load', /ValueError/, 11),
+      );
+      await evolve('files_of_none.py', keeping(''), { dry_run: true });
+      assert.deepEqual(images(), before);
+      await assert.rejects(
+        evolve('files_of_none.py', keeping(''), { grants: { volume: null } }),
+        rejected('load', /OSError.*Read-only/, 5),
+      );
+      assert.deepEqual(images(), before);
+      await evolve('files_of_none.py', keeping(''), { grants: { volume: 'named' } });
+      const [version] = await kernel.door.versions('files_of_none');
+      assert.equal(version!.grants.volume?.name, 'named');
     });
 
     it('loses no request while versions change, and finishes on the old one what it has begun', async () => {

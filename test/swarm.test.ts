@@ -159,10 +159,11 @@ import os, subprocess
 from fastapi import APIRouter
 
 router = APIRouter()
+os.makedirs("/root/uah_data", exist_ok=True)
 
 @router.get("/kept")
-def kept():
-    path = os.path.expanduser("~/kept.txt")
+def kept(path: str = "/root/uah_data/kept.txt"):
+    path = os.path.expanduser(path)
     count = int(open(path).read()) + 1 if os.path.exists(path) else 1
     with open(path, "w") as file:
         file.write(str(count))
@@ -181,14 +182,15 @@ def fill():
     while True:
         held.append(b"x" * 10_000_000)
 `;
-    const posted = { kernel: 'Microkernel-8', target_module: 'snake.py', content, grants: { volume: 'snakes' } };
+    const posted = { kernel: 'Microkernel-8', target_module: 'snake.py', content };
     const { vault } = await used.mesh.kernels.evolve(posted);
+    const own = 'snake/kept?path=~/kept.txt';
     assert.match(`${vault.driver} ${vault.isolation}`, /^process .*contained from the host, not from each other/);
-    assert.deepEqual(await (await ask('snake/kept')).json(), { count: 1 });
+    for (const path of ['snake/kept', own]) assert.deepEqual(await (await ask(path)).json(), { count: 1 });
     assert.match(await (await ask('snake/start')).text(), /a worker starts no processes/);
     // Another version takes its place while it serves, and finds its files.
     await used.mesh.kernels.evolve({ ...posted, content: `${content}\n# again\n` });
-    assert.deepEqual(await (await ask('snake/kept')).json(), { count: 2 });
+    for (const path of ['snake/kept', own]) assert.deepEqual(await (await ask(path)).json(), { count: 2 });
     // One that takes too much is ended alone, and started again.
     assert.equal((await ask('snake/fill')).ok, false);
     await until('it serves again', async () => (await ask('snake/kept')).ok);

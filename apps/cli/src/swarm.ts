@@ -154,10 +154,12 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
     const told = (what: Parameters<SwarmOptions['progress']>[1]) => progress(kernel, what, performance.now() - began);
     told('starting');
     const id = String(number);
-    const folders = { data: join(home, id, 'data'), net: join(home, id, 'net') };
+    const [data, net, root] = ['data', 'net', 'root'].map((name) => join(home, id, name)) as [string, string, string];
+    // Its home is one for all its modules: Python's keep files there by its name.
+    const folders = { 'tmp/data': data, 'tmp/net': net, root };
     for (const folder of Object.values(folders)) mkdirSync(folder, { recursive: true, mode: 0o755 });
     servers.push(
-      await listenAt(join(folders.net, 'core'), (socket) => {
+      await listenAt(join(net, 'core'), (socket) => {
         held(socket);
         socket.on('error', () => socket.destroy());
         dialUpgrade(core_url, KERNEL_LINK, node_token, LIMITS.handshake_ms).then(
@@ -171,7 +173,7 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
           },
         );
       }),
-      await listenAt(join(folders.net, 'outside'), (socket) => {
+      await listenAt(join(net, 'outside'), (socket) => {
         held(socket);
         lead(socket, irc);
       }),

@@ -27,6 +27,7 @@ import { chooseDriver, usualMemory_mib } from './choose-driver.ts';
 import { Endings } from './endings.ts';
 import { checkSource, rejection, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
+import { grantsOf, withHome } from './homes.ts';
 import type { Instance } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
@@ -177,7 +178,7 @@ export class Kernel {
     const named = readModule(request.target_module, request.language);
     const name = named.module;
     const posted = checkTrials(request.tests);
-    const grants = checkGrants(normaliseGrants(request.grants));
+    const asked = checkGrants(normaliseGrants(request.grants));
     const alias = request.alias === undefined ? undefined : checkAlias(request.alias);
     const { weight, dry_run = false } = request;
     if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
@@ -199,42 +200,43 @@ export class Kernel {
       const driver = chooseDriver(drivers, language, request, main?.driver);
       const memory_mib = request.memory_mib ?? main?.memory_mib ?? usualMemory_mib(driver, all_mib);
       const version = await this.#store.nextVersion(name);
-      // Grants that are not named stay as they were: an edit does not take them away.
-      const granted = request.grants === undefined && main ? main.grants : grants;
-      const facts = { module: name, version, digest, language, driver, memory_mib, grants: granted };
-      const staged = await stage(this.#host, { ...facts, source, trials: kept, dry: dry_run });
-      const { instance, report } = staged;
-      const shown = dry_run || request.edits;
-      const answer: Evolved = {
-        ...answerOf({ ...facts, report }, alias ?? record.alias, drivers),
-        dry_run,
-        ...(shown ? { diff: running === undefined ? '' : diffOf(name, running, source) } : {}),
-      };
-      if (dry_run) {
-        await instance.end('it was a dry run');
+      const { volumes } = this.#agent;
+      const grants = grantsOf(request, asked, language, main, volumes);
+      const facts = { module: name, version, digest, language, driver, memory_mib, grants };
+      return withHome(volumes, name, grants, async () => {
+        const { instance, report } = await stage(this.#host, { ...facts, source, trials: kept, dry: dry_run });
+        const shown = dry_run || request.edits;
+        const answer: Evolved = {
+          ...answerOf({ ...facts, report }, alias ?? record.alias, drivers),
+          dry_run,
+          ...(shown ? { diff: running === undefined ? '' : diffOf(name, running, source) } : {}),
+        };
+        if (dry_run) {
+          await instance.end('it was a dry run');
+          return answer;
+        }
+        const next: ModuleRecord = {
+          ...record,
+          latest: version,
+          live: liveWith(record.live, version, weight),
+          good: main?.version ?? null,
+          bounds: request.bounds === undefined ? record.bounds : request.bounds,
+          alias: alias ?? record.alias,
+          tests: kept,
+        };
+        const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
+        try {
+          if (!instance.open) throw new Error('its vault has ended meanwhile');
+          const deed = request.edits ? 'operate' : 'evolve';
+          await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
+          this.#modules.indexAliases();
+        } catch (error) {
+          await instance.end('it did not come into service');
+          throw rejection(name, 'swap', error, instance.log_tail());
+        }
+        this.#tell({ what: 'evolved', module: name, version, digest, by });
         return answer;
-      }
-      const next: ModuleRecord = {
-        ...record,
-        latest: version,
-        live: liveWith(record.live, version, weight),
-        good: main?.version ?? null,
-        bounds: request.bounds === undefined ? record.bounds : request.bounds,
-        alias: alias ?? record.alias,
-        tests: kept,
-      };
-      const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
-      try {
-        if (!instance.open) throw new Error('its vault has ended meanwhile');
-        const deed = request.edits ? 'operate' : 'evolve';
-        await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
-        this.#modules.indexAliases();
-      } catch (error) {
-        await instance.end('it did not come into service');
-        throw rejection(name, 'swap', error, instance.log_tail());
-      }
-      this.#tell({ what: 'evolved', module: name, version, digest, by });
-      return answer;
+      });
     });
   }
 

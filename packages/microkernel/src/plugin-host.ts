@@ -16,6 +16,7 @@ import {
 import { type CallerKey, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
 import { dialTcp } from '@hauki/rpc/node';
 import type { Endings } from './endings.ts';
+import { ownerOf } from './homes.ts';
 import { Instance, type InstanceSpec } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { TicketDesk } from './tickets.ts';
@@ -69,8 +70,7 @@ export class PluginHost {
     dialled.catch(() => {});
     const loaded = agent.provision({
       worker,
-      // A module's volume is its own, and the same for all its versions.
-      owner: `kernel/${module}`,
+      owner: ownerOf(module),
       volume_group: module,
       driver,
       source,

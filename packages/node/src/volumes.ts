@@ -250,6 +250,11 @@ export class Volumes {
     }
   }
 
+  /** Whether the owner has a volume of that name. */
+  has(owner: string, name: string): boolean {
+    return this.#entries.has(keyOf(owner, name));
+  }
+
   async list(): Promise<VolumeInfo[]> {
     const entries = [...this.#entries.values()].filter(({ note }) => note.quota_mib > 0);
     return Promise.all(

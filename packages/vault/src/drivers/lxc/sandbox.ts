@@ -35,7 +35,7 @@ export interface SandboxOptions {
 
 export interface SandboxSpec {
   id: string;
-  /** Folders of the host that it may write, by their names below /tmp. They are given to its own root. */
+  /** Folders of the host that it may write, by their paths inside, such as `tmp/data`. They are given to its own root. */
   folders: Readonly<Record<string, string>>;
   environment: Readonly<Record<string, string>>;
 }
@@ -115,7 +115,8 @@ export class Sandboxes {
     this.#rootfs ??= this.#stage();
     const rootfs = await this.#rootfs;
     for (const dir of [LXC_DIR, CODE, SHARED]) mkdirSync(dir, { recursive: true, mode: 0o755 });
-    const shared = [String(Object.keys(folders).length), ...Object.entries(folders).flat()];
+    const named = Object.entries(folders).map(([path, folder]) => ({ path, name: path.replaceAll('/', '-'), folder }));
+    const shared = [String(named.length), ...named.flatMap(({ name, folder }) => [name, folder])];
     const mount = (from: string, to: string, options: string) =>
       `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;
     return startContainer(
@@ -136,7 +137,7 @@ export class Sandboxes {
         sandbox: {
           mounts: [
             mount(CODE, CODE_INSIDE.slice(1), 'ro'),
-            ...Object.keys(folders).map((name) => mount(join(SHARED, name), `tmp/${name}`, 'rw,idmap=container')),
+            ...named.map(({ name, path }) => mount(join(SHARED, name), path, 'rw,idmap=container')),
           ],
           environment: Object.entries(environment).map(([name, value]) => `${name}=${value}`),
           starter: [UNSHARE, '--net', '--mount', '/bin/sh', '-c', STARTER, 'hauki-sandbox', code_dir, ...shared],
