@@ -246,4 +246,20 @@ async def app(scope, receive, send):
     assert.deepEqual(await hauki('swarm', 'down'), { ended: 0 });
     assert.equal(existsSync(join(used.local.data_dir, 'swarm')), false);
   });
+
+  it('takes away what an earlier one left whose reaper was killed with it', { timeout: UP_MS }, async () => {
+    await start();
+    const [ended, earlier] = [once(up!, 'exit'), group()];
+    const reapers = processes('hauki-reaper', earlier);
+    assert.equal(reapers.length, 1);
+    process.kill(reapers[0]!.pid, 'SIGKILL');
+    up!.kill('SIGKILL');
+    await ended;
+    await until('its kernels are gone', () => kernels.every((one) => !lives(one.pid)));
+    assert.notDeepEqual(traces(earlier), []);
+    await start();
+    assert.deepEqual(traces(earlier), []);
+    await hauki('swarm', 'down');
+    await nothingLeft();
+  });
 });

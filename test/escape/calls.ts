@@ -12,6 +12,7 @@ import { createLxcDriver } from '../../packages/vault/src/drivers/lxc/lxc.ts';
 import { createProcessDriver } from '../../packages/vault/src/drivers/process/process.ts';
 import type { DriverName } from '../support/mesh.ts';
 import type { Facts } from './host.ts';
+import { PATIENCE } from './patience.ts';
 import { type Attempt, blocked, judged, type Outcome, opened } from './table.ts';
 
 export type Native = Extract<DriverName, 'lxc' | 'process'>;
@@ -22,6 +23,7 @@ const ESCAPE = fileURLToPath(new URL('../../packages/vault/test/lxc/escape.pl', 
 const LEAKY = fileURLToPath(new URL('./leaky.ts', import.meta.url));
 const NO_WARNINGS = ['--disable-warning=ExperimentalWarning'];
 export const STEPS = fileURLToPath(new URL('./steps.pl', import.meta.url));
+const CONTROL_MS = 20_000 * PATIENCE;
 const FILTER = { lxc: 'filter of system calls', process: 'filter of system calls' };
 
 /** Why there can be no raw calls here, or false. */
@@ -99,7 +101,11 @@ async function outside(script: string, args: string[]): Promise<string> {
     script,
     ...args,
   ];
-  const child = spawn('unshare', command, { stdio: ['ignore', 'pipe', 'ignore', listener], env: {}, timeout: 20_000 });
+  const child = spawn('unshare', command, {
+    stdio: ['ignore', 'pipe', 'ignore', listener],
+    env: {},
+    timeout: CONTROL_MS,
+  });
   server.close();
   const callers = [1, 2].map(() => connect(port, '127.0.0.1').on('error', () => {}));
   let text = '';
@@ -207,7 +213,10 @@ async function leaky(driver: Native, facts: Facts, folder: string, care: boolean
   const leak = openSync(facts.secret_file, 'r');
   const gap = Array.from({ length: LEAKED - 3 }, () => 'ignore' as const);
   const args = [...NO_WARNINGS, LEAKY, driver, folder, care ? 'care' : ''];
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore', ...gap, leak], timeout: 20_000 });
+  const child = spawn(process.execPath, args, {
+    stdio: ['ignore', 'pipe', 'ignore', ...gap, leak],
+    timeout: CONTROL_MS,
+  });
   closeSync(leak);
   let text = '';
   for await (const chunk of child.stdout!) text += chunk;

@@ -13,6 +13,7 @@ import { makeCallerKey, redeemTicket, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { DriverName } from '../support/mesh.ts';
 import { METADATA, WEB_HOST } from './host.ts';
+import { PATIENCE } from './patience.ts';
 import { type Attempt, blocked, judged, type Outcome, opened } from './table.ts';
 import { MEMORY_MIB, type World } from './world.ts';
 
@@ -238,7 +239,7 @@ async function pour(socket: Socket, head: Buffer, total: number): Promise<Outcom
   socket.resume();
   await once(socket, 'connect').catch(() => {});
   socket.write(head);
-  const until = Date.now() + 12_000;
+  const until = Date.now() + 12_000 * PATIENCE;
   while (!closed && sent < total && Date.now() < until) {
     if (socket.write(part)) await sleep(0);
     else
@@ -348,7 +349,7 @@ function heartbeat(world: World): Attempt {
       const owner = fork(new URL('../support/owner.ts', import.meta.url), [JSON.stringify(options)], { env });
       const [[worker]] = (await once(owner, 'message')) as [[string]];
       owner.kill('SIGKILL');
-      for (const until = Date.now() + 12_000; Date.now() < until; await sleep(200)) {
+      for (const until = Date.now() + 12_000 * PATIENCE; Date.now() < until; await sleep(200)) {
         const fate = await fateOf(worker);
         // Whoever breaks the channel's rules may be ended earlier than that.
         if (fate) return blocked(`${fate.cause}: ${fate.reason}`);

@@ -8,6 +8,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DriverName } from '../support/mesh.ts';
 import type { Facts } from './host.ts';
+import { PATIENCE } from './patience.ts';
 import { type Attempt, judged, type Outcome } from './table.ts';
 import type { World } from './world.ts';
 
@@ -195,7 +196,7 @@ const PROBES: [string, By, string][] = [
 export const workerOf = (body: string) => `${TOOLS}\nexport const attempt = async (host) => { ${body}\n};`;
 
 /** The same in a plain Node: no vault, no limits but the machine's. */
-export function plainNode(facts: Facts, body: string, timeout_ms = 20_000): Promise<Outcome> {
+export function plainNode(facts: Facts, body: string, timeout_ms = 20_000 * PATIENCE): Promise<Outcome> {
   const file = join(facts.folder, `control-${Math.random().toString(36).slice(2)}.mjs`);
   writeFileSync(
     file,

@@ -115,7 +115,7 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
   const { data_dir, mesh, core_url, node_token, count, first, irc, memory_mib, cpu, log, progress } = options;
   const home = swarmDir(data_dir);
   const sandboxes = new Sandboxes({
-    group: `swarm-${process.pid.toString(36)}`,
+    kind: 'swarm',
     data_dir: home,
     code_dir: REPOSITORY,
     program: KERNEL,

@@ -128,8 +128,8 @@ suite('views of a prepared root', { skip }, () => {
     if (obstacle !== undefined && process.env.CI !== 'true') return t.skip(obstacle);
     const data_dir = folder('sandboxes');
     mkdirSync(data_dir);
-    const group = `tview${process.pid}`;
-    const options = { group, data_dir, code_dir: REPOSITORY, program: 'none', memory_mib: 96, cpu: 1 };
+    const kind = 'tview';
+    const options = { kind, data_dir, code_dir: REPOSITORY, program: 'none', memory_mib: 96, cpu: 1 };
     const owner = await killedAt(
       data_dir,
       {
@@ -144,6 +144,7 @@ suite('views of a prepared root', { skip }, () => {
     const views = () => readdirSync(VIEWS_DIR).filter((name) => name.startsWith(`${owner}.`));
     await until(() => views().length === 0);
     assert.equal(mounted(join(VIEWS_DIR, `${owner}.`)), 0);
+    const group = `hauki.${kind}-${Number(owner.split('.')[0]).toString(36)}.`;
     await until(() => traces(group).length === 0);
   });
 

@@ -6,7 +6,7 @@
  *
  * What always holds: no socket of the host's network is inside, so that nothing in there can be turned into a way out.
  */
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { VaultFailed } from '@hauki/protocol';
 import type { VaultExit } from '../../driver.ts';
@@ -14,16 +14,18 @@ import { Gates } from '../../gates/gates.ts';
 import type { Reaper } from '../reaper.ts';
 import { Cgroups } from './cgroups.ts';
 import { startContainer } from './container.ts';
+import { dropClaim, listClaims } from './idmap.ts';
 import { RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorProfile, obstacle } from './probe.ts';
 import { reapContainers } from './reaper.ts';
-import { type View, viewOf } from './root-view.ts';
+import { sweepViews, type View, viewOf } from './root-view.ts';
 import { NODE_INSIDE, stageRuntime } from './staging.ts';
 import { pythonObstacle, stagePython } from './staging-python.ts';
+import { endContainers } from './sweep.ts';
 
 export interface SandboxOptions {
-  /** Of the sandboxes' names, `[A-Za-z0-9_-]{1,40}`; two that live at once on a machine differ in it. */
-  group: string;
+  /** What they are for, `[a-z]{1,20}`: it is in their names. What the dead of the same kind left goes with the first start. */
+  kind: string;
   data_dir: string;
   /** What is run inside, as it lies on the host: a folder with all that it needs, and the program in it. */
   code_dir: string;
@@ -84,13 +86,14 @@ export class Sandboxes {
   #closed = false;
   #cgroups: Cgroups | undefined;
   #reaper: Reaper | undefined;
+  #swept: Promise<void> | undefined;
   #rootfs: Promise<string> | undefined;
   #view: View | undefined;
 
   constructor(options: SandboxOptions) {
     this.#options = options;
     this.#files_dir = join(options.data_dir, 'lxc');
-    this.#prefix = `hauki.${options.group}.`;
+    this.#prefix = `hauki.${options.kind}-${process.pid.toString(36)}.`;
   }
 
   /** Starts one. Rejects with VaultFailed; then nothing of it is left. */
@@ -112,6 +115,8 @@ export class Sandboxes {
     this.#reaper ??= reapContainers({
       ...{ prefix: this.#prefix, lxc_dir: LXC_DIR, files_dir: this.#files_dir, stage_dir: STAGE_DIR },
     });
+    this.#swept ??= this.#sweep(this.#cgroups);
+    await this.#swept;
     this.#rootfs ??= this.#stage();
     const rootfs = await this.#rootfs;
     for (const dir of [LXC_DIR, CODE, SHARED]) mkdirSync(dir, { recursive: true, mode: 0o755 });
@@ -121,7 +126,7 @@ export class Sandboxes {
       `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;
     return startContainer(
       `${this.#prefix}${id}`,
-      { id, owner: this.#options.group, listen_host: '127.0.0.1', memory_mib, cpu },
+      { id, owner: this.#options.kind, listen_host: '127.0.0.1', memory_mib, cpu },
       {
         cgroups: this.#cgroups,
         staged: {
@@ -144,6 +149,18 @@ export class Sandboxes {
         },
       },
     );
+  }
+
+  /** What those left whose reaper was killed too. */
+  async #sweep(cgroups: Cgroups): Promise<void> {
+    const dead = listClaims(`hauki.${this.#options.kind}-`).filter(({ alive }) => !alive);
+    const left = await endContainers(new Set(dead.map(({ container }) => container)), cgroups);
+    for (const [container, what] of left) this.#options.log(`${container} could not be ended`, { what });
+    for (const claim of dead.filter(({ container }) => !left.has(container))) {
+      rmSync(join(LXC_DIR, claim.container), { recursive: true, force: true });
+      dropClaim(claim);
+    }
+    await sweepViews();
   }
 
   /** The root of all: Node's, and Python's over it where the machine has one. */
