@@ -59,7 +59,7 @@ const collected =
     ? undefined
     : new FinalizationRegistry<{ table: RefTable; label: string }>(({ table, label }) => table.warn(label));
 
-const NOTHING: number[] = [];
+const NOTHING: never[] = [];
 
 export class RefTable implements SessionRefs, Takes {
   readonly #powers: RefPowers;
@@ -263,7 +263,9 @@ export class RefTable implements SessionRefs, Takes {
   /** How to let go of what the value decoded last refers to. */
   taken(): readonly (() => void)[] {
     const taken = this.#taken;
-    if (taken.length > 0) this.#taken = [];
+    // What is given out is never added to: the next value's would go with this one.
+    if (taken.length === 0) return NOTHING;
+    this.#taken = [];
     return taken;
   }
 

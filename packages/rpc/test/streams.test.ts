@@ -169,6 +169,33 @@ for (const kind of KINDS)
       await atRest(t.a, t.b);
     });
 
+    it('leave what came after alone when one ends whose items nobody read', async () => {
+      await using t = await join(
+        {
+          *bytes() {
+            for (let i = 0; i < 50; i++) yield new Uint8Array(100);
+          },
+          async *slowly() {
+            for (let i = 0; i < 5; i++) yield settle(5).then(() => i);
+          },
+          double: () => (n: number) => n * 2,
+        },
+        {},
+        { kind },
+      );
+      const unread = await t.on_b.bytes();
+      await unread.next();
+      await settle();
+      const others = await t.on_b.slowly();
+      const double = await t.on_b.double();
+      const all = collect(others);
+      await unread.return();
+      assert.deepEqual(await all, [0, 1, 2, 3, 4]);
+      assert.equal(await double(2), 4);
+      double[Symbol.dispose]();
+      await atRest(t.a, t.b);
+    });
+
     it('bound what a producer is ahead of a reader that reads nothing, or slowly', async () => {
       const source = new Source();
       await using t = await join(source, {}, { kind });
