@@ -102,6 +102,8 @@ export class Gates {
       execArgv: ['--disable-warning=ExperimentalWarning'],
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      // Else a Ctrl-C would end it before what it serves.
+      detached: true,
     });
     this.#host = host;
     host.on('message', (message: Up) => {

@@ -154,7 +154,8 @@ export class Sandbox implements Vault {
     try {
       // What holds no processes back may leave some: they end with its group.
       this.#group = !sandbox && runtime === 'python';
-      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd, detached: this.#group });
+      // Away from the agent's group: it ends vaults itself, at a Ctrl-C too, when it has heard what they last have to say.
+      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd, detached: true });
       this.#child = child;
       child.on('error', () => {});
       child.on('exit', (code, signal) => void this.#end(code, signal));

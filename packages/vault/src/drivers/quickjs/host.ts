@@ -65,5 +65,7 @@ process.on('message', (message: Order) => {
   else doomVault(message.id);
 });
 process.on('disconnect', () => process.exit(0));
+// Who ends a whole service asks all its processes: the agent decides when this one ends.
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => {});
 setInterval(() => threads.watch(), WATCH_EVERY_MS);
 process.send!({ op: 'ready' });

@@ -62,6 +62,8 @@ export function createQuickjsDriver(): Driver {
       env: {},
       execArgv: HOST_FLAGS,
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      // Ctrl-C ends the whole group of processes: the agent ends vaults itself, when it has heard what they last have to say.
+      detached: true,
     });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => child.kill('SIGKILL'), LIMITS.vault_start_ms);
