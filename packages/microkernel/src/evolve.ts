@@ -2,9 +2,12 @@
  * Evolve: from posted source to a version that serves, stage by stage. Each stage may refuse; then nothing has changed,
  * and the answer says which stage, why, at which line, and what the module logged.
  */
+import type { MeshFs } from '@hauki/meshfs';
 import {
+  BadInput,
   describe,
   EvolveRejected,
+  type EvolveRequest,
   type Grants,
   isError,
   type Language,
@@ -13,10 +16,13 @@ import {
   type Report,
   SourceRejected,
   type Trial,
+  WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { type Instance, type InstanceSpec, lineOf } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { PluginHost } from './plugin-host.ts';
+import type { Store } from './store.ts';
+import { digestOf, operate } from './surgeon.ts';
 import { runTrials } from './trial.ts';
 
 export interface Staged {
@@ -35,6 +41,26 @@ export function checkSource(source: unknown, module: string): string {
   if (bytes > 0 && bytes <= LIMITS.source_bytes) return source as string;
   const why = bytes === 0 ? 'it is empty' : `it has ${bytes} bytes, and may have ${LIMITS.source_bytes}`;
   throw new EvolveRejected({ module, stage: 'size', why });
+}
+
+/** The source that is asked for, and its language where that is known. `running`: of the version that serves. */
+export async function sourceOf(
+  store: Store,
+  meshfs: MeshFs,
+  name: string,
+  { content, pointer, edits, base_digest: digest }: EvolveRequest,
+  running: string | undefined,
+): Promise<{ source: string; language?: Language | undefined }> {
+  if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
+    throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
+  if (edits !== undefined) {
+    // Only one that does not run is looked for.
+    const stale = running !== undefined && digest !== undefined && digest !== digestOf(running);
+    return { source: operate(running, digest, edits, stale ? await store.base(name, digest) : undefined) };
+  }
+  if (content !== undefined) return { source: content };
+  const kept = await meshfs.resolve(pointer!);
+  return { source: kept.content, language: WORKER_LANGUAGES.find((one) => one === kept.language) };
 }
 
 /** Of Python's a third is the module's own (guest/python/guest.py): its framework's import takes seconds on a busy machine. */

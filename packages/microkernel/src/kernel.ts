@@ -20,12 +20,11 @@ import {
   type ModuleView,
   normaliseGrants,
   type VersionFacts,
-  WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver, usualMemory_mib } from './choose-driver.ts';
 import { Endings } from './endings.ts';
-import { checkSource, rejection, stage } from './evolve.ts';
+import { checkSource, rejection, sourceOf, stage } from './evolve.ts';
 import { handOver, liveWith } from './handover.ts';
 import { grantsOf, withHome } from './homes.ts';
 import type { Instance } from './instance.ts';
@@ -36,8 +35,9 @@ import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
 import { PluginHost } from './plugin-host.ts';
+import { goodOf, liveWithout, settingsOf } from './settings.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
-import { diffOf, digestOf, operate } from './surgeon.ts';
+import { diffOf, digestOf } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
 import { checkTrials, mergeTrials } from './trial.ts';
 
@@ -179,7 +179,7 @@ export class Kernel {
     const name = named.module;
     const posted = checkTrials(request.tests);
     const asked = checkGrants(normaliseGrants(request.grants));
-    const alias = request.alias === undefined ? undefined : checkAlias(request.alias);
+    const named_alias = typeof request.alias === 'string' ? checkAlias(request.alias) : request.alias;
     const { weight, dry_run = false } = request;
     if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
       throw new BadInput({ what: 'weight', why: 'a whole number from 0 to 100' });
@@ -187,27 +187,30 @@ export class Kernel {
     return module.exclusive(async () => {
       const { record } = module;
       if (!dry_run) checkPin(module);
-      if (alias !== undefined) this.#modules.checkAliasFree(alias, name);
+      const alias = named_alias === undefined ? record.alias : named_alias;
+      using _held = alias === null ? undefined : this.#modules.holdAlias(alias, name);
       const main = await this.#store.main(record);
       const running = main && (await this.#store.source(name, main.version));
-      const found = await this.#sourceOf(name, request, running);
+      const found = await sourceOf(this.#store, this.meshfs, name, request, running);
       const source = checkSource(found.source, name);
       // Edits leave the language as it is.
       const language = named.language ?? (request.edits ? main?.language : found.language) ?? 'javascript';
-      const kept = mergeTrials(record.tests, posted);
+      const tests = mergeTrials(request.keep_tests === false ? [] : record.tests, posted);
+      const bounds = request.bounds === undefined ? record.bounds : request.bounds;
       const digest = digestOf(source);
       const { drivers, memory_mib: all_mib } = this.#agent.info();
       const driver = chooseDriver(drivers, language, request, main?.driver);
-      const memory_mib = request.memory_mib ?? main?.memory_mib ?? usualMemory_mib(driver, all_mib);
+      const kept_mib = main?.driver === driver ? main.memory_mib : undefined;
+      const memory_mib = request.memory_mib ?? kept_mib ?? usualMemory_mib(driver, all_mib);
       const version = await this.#store.nextVersion(name);
       const { volumes } = this.#agent;
       const grants = grantsOf(request, asked, language, main, volumes);
       const facts = { module: name, version, digest, language, driver, memory_mib, grants };
-      return withHome(volumes, name, grants, async () => {
-        const { instance, report } = await stage(this.#host, { ...facts, source, trials: kept, dry: dry_run });
+      return await withHome(volumes, name, grants, async () => {
+        const { instance, report } = await stage(this.#host, { ...facts, source, trials: tests, dry: dry_run });
         const shown = dry_run || request.edits;
         const answer: Evolved = {
-          ...answerOf({ ...facts, report }, alias ?? record.alias, drivers),
+          ...answerOf({ ...facts, report }, alias, drivers),
           dry_run,
           ...(shown ? { diff: running === undefined ? '' : diffOf(name, running, source) } : {}),
         };
@@ -216,15 +219,19 @@ export class Kernel {
           return answer;
         }
         const next: ModuleRecord = {
-          ...record,
-          latest: version,
+          ...{ ...record, tests, bounds, alias, latest: version },
           live: liveWith(record.live, version, weight),
-          good: main?.version ?? null,
-          bounds: request.bounds === undefined ? record.bounds : request.bounds,
-          alias: alias ?? record.alias,
-          tests: kept,
+          good: goodOf(record, module.main, bounds),
         };
-        const whole: VersionFacts = { ...facts, bytes: Buffer.byteLength(source), at: Date.now(), by, report };
+        const settings = { tests, bounds, alias };
+        const whole: VersionFacts = {
+          ...facts,
+          bytes: Buffer.byteLength(source),
+          at: Date.now(),
+          by,
+          report,
+          settings,
+        };
         try {
           if (!instance.open) throw new Error('its vault has ended meanwhile');
           const deed = request.edits ? 'operate' : 'evolve';
@@ -258,8 +265,10 @@ export class Kernel {
     // It may live still, with a weight of its own.
     const living = module.instance(target);
     if (living && record.live.length === 1) return answerOf(facts, record.alias, this.#agent.info().drivers);
+    const settings = settingsOf(facts, record, (alias) => this.#modules.isFree(alias, name));
+    using _held = settings.alias === null ? undefined : this.#modules.holdAlias(settings.alias, name);
     const instance = living ?? (await this.#modules.startVersion(facts));
-    const next: ModuleRecord = { ...record, live: [{ version: target, weight: 100 }], good: null };
+    const next: ModuleRecord = { ...record, ...settings, live: [{ version: target, weight: 100 }], good: null };
     try {
       const { state_pointer: restore } = facts;
       const started = living ? undefined : instance;
@@ -370,26 +379,16 @@ export class Kernel {
         const { live, good } = module.record;
         if (good === null || !live.some((one) => one.version === version)) return;
         this.#log(`version ${version} of ${module.name} is taken back: ${why}`);
-        await this.#goBack(module, good, 'abort', 'kernel', `version ${version}: ${why}`);
+        const note = `version ${version}: ${why}`;
+        const rest = liveWithout(live, version);
+        if (rest.length <= 1) return this.#goBack(module, rest[0]?.version ?? good, 'abort', 'kernel', note);
+        const next = { ...module.record, live: rest };
+        const entry = { module: module.name, deed: 'abort' as const, by: 'kernel', version: null, digest: null, note };
+        return module.swap(next, [], () => this.#store.commit(next, entry));
       });
     } catch (error) {
       this.#log(`version ${version} of ${module.name} could not be taken back: ${describe(error)}`);
     }
-  }
-
-  async #sourceOf(name: string, request: EvolveRequest, running: string | undefined) {
-    const { content, pointer, edits } = request;
-    if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
-      throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
-    if (edits !== undefined) {
-      const { base_digest: digest } = request;
-      // Only one that does not run is looked for.
-      const stale = running !== undefined && digest !== undefined && digest !== digestOf(running);
-      return { source: operate(running, digest, edits, stale ? await this.#store.base(name, digest) : undefined) };
-    }
-    if (content !== undefined) return { source: content };
-    const kept = await this.meshfs.resolve(pointer!);
-    return { source: kept.content, language: WORKER_LANGUAGES.find((one) => one === kept.language) };
   }
 
   #tell(announcement: Announcement): void {

@@ -79,6 +79,8 @@ export class Modules {
   readonly #powers: ModulesPowers;
   readonly #all = new Map<string, Module>();
   #aliases = new Map<string, string>();
+  /** Those that changes under way ask for. */
+  readonly #held = new Map<string, string>();
 
   constructor(powers: ModulesPowers) {
     this.#powers = powers;
@@ -159,11 +161,21 @@ export class Modules {
     return host.start({ ...facts, source, load_timeout_ms: KERNEL_LIMITS.start_ms });
   }
 
-  /** Throws BadInput where the alias lies over another module's. */
-  checkAliasFree(alias: string, name: string): void {
-    for (const [taken, module] of this.#aliases)
-      if (module !== name && aliasesMeet(alias, taken))
-        throw new BadInput({ what: 'alias', why: `${alias} is taken: ${module} is served at ${taken}` });
+  /** Whether the alias lies over none that another module has, or is about to have. */
+  isFree(alias: string, name: string): boolean {
+    return this.#takerOf(alias, name) === undefined;
+  }
+
+  #takerOf(alias: string, name: string): [string, string] | undefined {
+    return [...this.#aliases, ...this.#held].find(([one, by]) => by !== name && aliasesMeet(alias, one));
+  }
+
+  /** Keeps an alias for a module while that is changed. Throws BadInput where it is not free. */
+  holdAlias(alias: string, name: string): Disposable {
+    const taken = this.#takerOf(alias, name);
+    if (taken) throw new BadInput({ what: 'alias', why: `${alias} is taken: ${taken[1]} is served at ${taken[0]}` });
+    this.#held.set(alias, name);
+    return { [Symbol.dispose]: () => void this.#held.delete(alias) };
   }
 
   /** To be called when a record has changed. */

@@ -45,7 +45,8 @@ const Evolve = Type.Object(
         ),
       ]),
     ),
-    alias: Type.Optional(Type.String({ maxLength: 512 })),
+    alias: Type.Optional(Type.Union([Type.Null(), Type.String({ maxLength: 512 })])),
+    keep_tests: Type.Optional(Type.Boolean()),
   },
   strict,
 );

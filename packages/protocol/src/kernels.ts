@@ -66,8 +66,10 @@ export interface EvolveRequest {
   /** Share of requests, of 100; what is left goes on as it is. 0: by header only. Left out: all. */
   weight?: number;
   bounds?: Bounds | null;
-  /** An absolute prefix such as `/api/v2/meshfs/` at which it is served too. */
-  alias?: string;
+  /** An absolute prefix such as `/api/v2/meshfs/` at which it is served too; null: at none any more. Left out: as before. */
+  alias?: string | null;
+  /** `false`: the tests that are kept from earlier versions count no more. */
+  keep_tests?: boolean;
 }
 
 /** How a version came through staging. */
@@ -93,6 +95,13 @@ export interface Evolved {
   diff?: string;
 }
 
+/** What a version has beside its source, and what going back to it brings back. */
+export interface VersionSettings {
+  tests: Trial[];
+  bounds: Bounds | null;
+  alias: string | null;
+}
+
 /** One version: all of it but the source. */
 export interface VersionFacts {
   module: string;
@@ -107,6 +116,7 @@ export interface VersionFacts {
   at: number;
   by: string;
   report: Report;
+  settings?: VersionSettings;
   /** Where the state lies that it had when another took its place. */
   state_pointer?: string;
 }

@@ -1,0 +1,96 @@
+/** What a module has beside its source (tests, bounds, alias, weights): what changes it, and what goes back with a version. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { BadInput, type EvolveRequest, isError } from '@hauki/mesh';
+import { useKernel } from './support/kernel.ts';
+import { missing, until } from './support/mesh.ts';
+
+const says = (word: string) => `export default { fetch: () => new Response('${word}') };`;
+const FAILING = `export default { fetch: () => new Response('', { status: 500 }) };`;
+
+describe('settings of a module', () => {
+  const kernel = useKernel(missing('process') ? { drivers: ['quickjs'] } : { drivers: ['quickjs', 'process'] });
+  const evolve = (target_module: string, content: string, more: Partial<EvolveRequest> = {}) =>
+    kernel.door.evolve({ target_module, content, ...more });
+  const view = async (name: string) => (await kernel.door.status()).modules.find(({ module }) => module === name)!;
+  const text = async (path: string, init?: RequestInit) => (await kernel.get(path, init)).text();
+
+  it('come back with the version that they came with', async () => {
+    await evolve('back', says('one'), { tests: [{ path: '/', expect: { text: 'one' } }] });
+    await evolve('back', says('two'), {
+      alias: '/api/v2/back/',
+      bounds: { max_error_rate: 0.5 },
+      tests: [{ path: '/', expect: { text: 'two' } }],
+    });
+    assert.equal(await text('/api/v2/back/'), 'two');
+    await kernel.door.rollback('back');
+    const { alias, bounds, version } = await view('back');
+    assert.deepEqual([alias, bounds, version], [null, null, 1]);
+    assert.equal((await kernel.get('/api/v2/back/')).status, 404);
+    await evolve('back', `${says('one')} // mended`);
+    await kernel.door.rollback('back', 2);
+    assert.equal(await text('/api/v2/back/'), 'two');
+  });
+
+  it('leave an alias with whoever has it by now', async () => {
+    await evolve('early', says('early'), { alias: '/api/v2/shared/' });
+    await evolve('early', says('early'), { alias: null });
+    await evolve('late', says('late'), { alias: '/api/v2/shared/' });
+    await kernel.door.rollback('early', 1);
+    assert.equal((await view('early')).alias, null);
+    assert.equal(await text('/api/v2/shared/'), 'late');
+  });
+
+  it('give an alias to one of two that ask for it at once, and that one keeps it', async () => {
+    const both = await Promise.allSettled(
+      ['first', 'second'].map((name) => evolve(name, says(name), { alias: '/api/v2/wanted/' })),
+    );
+    const refused = both.filter((one) => one.status === 'rejected');
+    assert.equal(refused.length, 1);
+    assert.ok(isError(refused[0]!.reason, BadInput) && /is taken/.test(refused[0]!.reason.message));
+    const answered = await text('/api/v2/wanted/');
+    await kernel.restart();
+    assert.equal(await text('/api/v2/wanted/'), answered);
+  });
+
+  it('let go of tests that are not to be kept', async () => {
+    await evolve('untested', says('one'), { tests: [{ path: '/', expect: { text: 'one' } }] });
+    await assert.rejects(evolve('untested', says('two')), /the body/);
+    await evolve('untested', says('two'), { keep_tests: false });
+    await evolve('untested', says('three'));
+    assert.equal(await text('untested/'), 'three');
+  });
+
+  it('take the memory that is usual where a version moves to other vaults', { skip: missing('process') }, async () => {
+    await evolve('moves', says('small'), { driver: 'quickjs' });
+    await evolve('moves', says('large'), { driver: 'process' });
+    assert.equal(await text('moves/'), 'large');
+  });
+
+  const ask = async (name: string, count: number, headers = {}) => {
+    for (let i = 0; i < count; i++) await kernel.get(`${name}/`, { headers });
+  };
+
+  it('go back to the version before the last where that one failed too', async () => {
+    await evolve('good', says('good'));
+    await evolve('good', FAILING);
+    await ask('good', 25);
+    await evolve('good', `${FAILING} // again`, { bounds: { max_error_rate: 0.5 } });
+    await ask('good', 25);
+    await until('the good one serves', async () => (await view('good')).version === 1);
+    assert.equal(await text('good/'), 'good');
+  });
+
+  it('take out the one of several versions that leaves its bounds, and leave the others', async () => {
+    await evolve('several', FAILING);
+    await evolve('several', says('two'));
+    await evolve('several', says('three'), { bounds: { max_error_rate: 0.5 } });
+    await kernel.door.weigh('several', { 1: 0, 3: 100 });
+    await ask('several', 45, { 'x-hauki-version': '1' });
+    await until(
+      'it is taken out',
+      async () => (await view('several')).live.filter((one) => !one.draining).length === 1,
+    );
+    assert.equal(await text('several/'), 'three');
+  });
+});
