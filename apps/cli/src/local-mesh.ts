@@ -13,7 +13,7 @@ import type { KernelProcessOptions } from '@hauki/microkernel';
 import type { NodeOptions } from '@hauki/node';
 
 /** A core may have much to repair at its start, a node a runtime to stage. */
-const READY_MS = 60_000;
+const READY_MS = 180_000;
 /** Workers get their end hook; past this a process is killed. */
 const STOP_MS = 10_000;
 
