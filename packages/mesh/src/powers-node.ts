@@ -1,6 +1,5 @@
 /** The SDK's powers in Node: TCP, TLS, the file with the token, the bundler. */
 import { readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ConnectionLost, fromWire } from '@hauki/protocol';
@@ -139,8 +138,10 @@ export const powers: Powers = {
   },
 
   async bundle(file, driver) {
-    // A worker in Python is one file; there is nothing to bundle.
-    if (file.endsWith('.py')) return { source: await readFile(file, 'utf8'), language: 'python' };
+    if (file.endsWith('.py')) {
+      const { source, language } = await (await import('./bundle-python.ts')).bundlePython(file);
+      return { source, language };
+    }
     const { bundle } = await import('./bundle.ts');
     return bundle(file, { driver });
   },

@@ -12,6 +12,8 @@ import types
 import hauki_peer as peer
 
 FILE = "worker.py"
+BUNDLED = "# hauki: file "
+"""How a file begins that came with the module (bundled.py)."""
 _HOOKS = ("on_end", "onEnd")
 _METHODS = (types.FunctionType, staticmethod, classmethod)
 _PACKAGED = dict.fromkeys(("fastapi", "starlette", "pydantic"), "python3-fastapi")
@@ -72,6 +74,10 @@ def load(source: str, context, make=None):
     except (ValueError, MemoryError, RecursionError) as error:
         raise rejected("parse", f"{type(error).__name__}: {error}") from None
     try:
+        if f"\n{BUNDLED}" in source:
+            import bundled
+
+            bundled.take(source)
         exec(code, module.__dict__)  # noqa: S102: it is what a vault is for.
         return (make or Worker)(module, context)
     except peer.SourceRejected:
