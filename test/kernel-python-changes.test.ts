@@ -157,7 +157,10 @@ from fastapi import APIRouter
 router = APIRouter()
 os.makedirs("/root/uah_data", exist_ok=True)
 @router.post("/{name}")
-def write(name: str): open(f"/root/uah_data/{name}", "w").write(os.path.expanduser("~"))
+def write(name: str):
+    for path in (f"/root/uah_data/{name}", name): open(path, "w").close()
+@router.get("/beside")
+def beside(): return sorted(os.listdir("."))
 @router.get("/")
 def look(): return sorted(os.listdir("/root/uah_data"))${more}
 `;
@@ -169,6 +172,7 @@ def look(): return sorted(os.listdir("/root/uah_data"))${more}
       await kernel.get('files/one', { method: 'POST' });
       await evolve('files.py', keeping(' + ["new"]'));
       assert.deepEqual(await kernel.json('files/'), ['one', 'new']);
+      assert.deepEqual(await kernel.json('files/beside'), ['one', 'uah_data']);
       await kernel.restart();
       assert.deepEqual(await kernel.json('files/'), ['one', 'new']);
       await kernel.door.remove('files');
@@ -183,7 +187,7 @@ def look(): return sorted(os.listdir("/root/uah_data"))${more}
       const before = images();
       await assert.rejects(
         evolve('files_of_none.py', `${keeping('')}\nraise ValueError`),
-        rejected('load', /ValueError/, 11),
+        rejected('load', /ValueError/, 14),
       );
       await evolve('files_of_none.py', keeping(''), { dry_run: true });
       assert.deepEqual(images(), before);

@@ -68,7 +68,7 @@ export function renderConfig(config: VaultConfig): string {
     // Where a monitor goes while it removes its own cgroups; by default one folder for all, which nobody removes.
     `lxc.cgroup.dir.monitor.pivot = lxc.pivot.${config.name}`,
     `lxc.init.cmd = ${init}`,
-    'lxc.init.cwd = /tmp',
+    `lxc.init.cwd = ${volume?.inside ?? '/tmp'}`,
     // subset=pid hides cmdline, meminfo, sys, sysrq-trigger and all else of the host; Node needs /proc/self only.
     'lxc.mount.entry = proc proc proc nosuid,nodev,noexec,subset=pid 0 0',
     `lxc.mount.entry = tmpfs tmp tmpfs nosuid,nodev,noexec,size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777 0 0`,

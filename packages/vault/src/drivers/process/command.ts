@@ -135,7 +135,7 @@ export function sandboxed(shape: Shape): string[] {
     ...DEVICES.flatMap((device) => ['--dev-bind', `/dev/${device}`, `/dev/${device}`]),
     ...(volume ? ['--bind', home, volume.inside, '--setenv', 'HOME', volume.inside] : []),
     ...(trial.binds ?? []).flatMap(([source, inside]) => ['--ro-bind', source, inside]),
-    ...['--chdir', '/tmp', '--json-status-fd', String(STATUS_FD)],
+    ...['--chdir', volume?.inside ?? '/tmp', '--json-status-fd', String(STATUS_FD)],
     ...(trial.without_seccomp ? [] : ['--seccomp', String(SECCOMP_FD)]),
     '--',
     ...(trial.init ??

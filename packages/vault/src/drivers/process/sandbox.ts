@@ -125,6 +125,7 @@ export class Sandbox implements Vault {
     let filter: number | undefined;
     const env: Record<string, string> = {};
     let cwd = '/';
+    let home: string | undefined;
     if (sandbox) {
       const { rootfs, filter_file, init } = sandbox;
       command = sandboxed({
@@ -145,7 +146,8 @@ export class Sandbox implements Vault {
       cwd = join(files_dir, 'tmp');
       mkdirSync(cwd, { recursive: true, mode: 0o700 });
       env.TMPDIR = cwd;
-      if (volume) env.HOME = volume.path;
+      home = volume?.path;
+      if (home !== undefined) env.HOME = home;
       const shape = { name: this.#name, memory_mib, guest: guest_file, folder: cwd, volume: volume?.path };
       command = runtime === 'python' ? containedPython(this.#name) : unsandboxed(shape);
       // One that computes does not notice that its channel has ended.
@@ -155,7 +157,7 @@ export class Sandbox implements Vault {
       // What holds no processes back may leave some: they end with its group.
       this.#group = !sandbox && runtime === 'python';
       // Away from the agent's group: it ends vaults itself, at a Ctrl-C too, when it has heard what they last have to say.
-      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd, detached: true });
+      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd: home ?? cwd, detached: true });
       this.#child = child;
       child.on('error', () => {});
       child.on('exit', (code, signal) => void this.#end(code, signal));

@@ -6,7 +6,9 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const OWN = 'main guest bridge session pool module context plugin asgi state bundled'.split(' ').map((name) => `${name}.py`);
+const OWN = 'main guest bridge session pool module context plugin asgi state bundled'
+  .split(' ')
+  .map((name) => `${name}.py`);
 const PEER = '../../../../../clients/python/hauki.py';
 
 /** Contents by name; `main.py` is what is run: `python3 -I -S -B main.py`. */
