@@ -171,6 +171,41 @@ await send({"type": "http.response.body", "body": repr(state).encode()})`,
     assert.equal(await empty.text(), "{'a': 1, 'b': [2]}");
   });
 
+  it('reads the state when it is given away and taken over: it may be another object by then', async () => {
+    const counting = app(
+      `global state
+if scope["path"] == "/anew": state = {"n": state["n"] + 1}
+${begin}
+await send({"type": "http.response.body", "body": repr(state).encode()})`,
+      'state = {"n": 0}',
+    );
+    const { call, text } = await start(counting);
+    await text('/anew');
+    assert.deepEqual(await call('dehydrate'), { n: 1 });
+    await call('hydrate', { n: 7 }, 1);
+    assert.equal(await text(), "{'n': 7}");
+  });
+
+  it('keeps classes of a state that come as lists, dicts and sets, and says in the log what it left behind', async () => {
+    const { call, text, lines } = await start(
+      app(
+        `${begin}
+await send({"type": "http.response.body", "body": repr(state).encode()})`,
+        `from collections import Counter, OrderedDict, namedtuple
+Point = namedtuple("Point", "x y")
+state = {"hits": Counter(), "at": Point(0, 0), "fixed": frozenset(), "by": {}, "n": 1}`,
+      ),
+    );
+    const by = new Map([[['a', 1], new Set([[1, 2]])]]);
+    await call('hydrate', { hits: { a: 2 }, at: [1, 2], fixed: new Set([3]), by, n: 'text', gone: 1 }, 1);
+    assert.equal(
+      await text(),
+      "{'hits': Counter({'a': 2}), 'at': Point(x=1, y=2), 'fixed': frozenset({3}), 'by': {('a', 1): {(1, 2)}}, 'n': 1}",
+    );
+    for (let i = 0; i < 400 && lines.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+    assert.match(lines.join(), /not taken over.*: n, gone$/);
+  });
+
   it('finds what a framework imports, wherever it is installed, and looks again when something changes', async () => {
     const [site, stage] = [join(folder, 'site'), join(folder, 'stage')];
     for (const name of ['frame', 'part', 'unused']) mkdirSync(join(site, name), { recursive: true });
