@@ -52,7 +52,7 @@ def frames_of(error: BaseException) -> list:
 
 def stack_of(error: BaseException) -> str:
     """The traceback as the other languages' workers tell theirs."""
-    lines = [f"{type(error).__name__}: {error}"]
+    lines = [f"{peer.name_of(error)}: {peer.text_of(error)}"]
     for name, file, number in frames_of(error):
         text = f": {line_of(number)}" if file == FILE else ""
         lines.append(f"    at {name} ({file}:{number}){text}")
@@ -83,7 +83,7 @@ def load(source: str, context, make=None):
         if absent in _PACKAGED:
             todo = f"{absent} is not installed on this node: apt-get install {_PACKAGED[absent]}, and start it again"
             raise rejected("import", f"{todo}{place}") from None
-        raise rejected("load", f"{type(error).__name__}: {error}{place}") from None
+        raise rejected("load", f"{peer.name_of(error)}: {peer.text_of(error)}{place}") from None
 
 
 class Worker:
