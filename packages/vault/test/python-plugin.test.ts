@@ -39,6 +39,10 @@ ${body.replaceAll(/^/gm, '    ')}
       start('x = 1\nfrom fastapi import APIRouter\nrouter = APIRouter()\n'),
       rejected('import', /fastapi is not installed on this node: apt-get install python3-fastapi.*worker\.py:2/),
     );
+    await assert.rejects(
+      start('raise RuntimeError(\'Form data requires "python-multipart" to be installed.\')'),
+      rejected('import', /python-multipart is not installed on this node: apt-get install python3-multipart.*:1/),
+    );
     await assert.rejects(start('def app_(): pass'), rejected('exports', /a FastAPI `router`, or an ASGI `app`.*app_/));
     const { text } = await start(app(`${begin}\nawait send({"type": "http.response.body", "body": b"plain"})`));
     assert.equal(await text(), 'plain');
@@ -210,12 +214,14 @@ state = {"hits": Counter(), "at": Point(0, 0), "fixed": frozenset(), "by": {}, "
     const [site, stage] = [join(folder, 'site'), join(folder, 'stage')];
     for (const name of ['frame', 'part', 'unused']) mkdirSync(join(site, name), { recursive: true });
     mkdirSync(stage);
-    writeFileSync(join(site, 'frame', '__init__.py'), 'import part, single, json');
+    writeFileSync(join(site, 'frame', '__init__.py'), 'import part, single, json, like_six');
+    writeFileSync(join(site, 'like_six.py'), '__path__ = []');
     for (const name of ['part', 'unused']) writeFileSync(join(site, name, '__init__.py'), '');
     const find = () => findFrameworks(PYTHON, [site], stage, ['frame', 'absent']);
     assert.deepEqual(await find(), { part: join(site, 'part') }, 'one that cannot be imported is not there');
     writeFileSync(join(site, 'single.py'), '');
-    const whole = { frame: join(site, 'frame'), part: join(site, 'part'), single: join(site, 'single.py') };
+    const files = { single: join(site, 'single.py'), like_six: join(site, 'like_six.py') };
+    const whole = { frame: join(site, 'frame'), part: join(site, 'part'), ...files };
     assert.deepEqual(await find(), whole);
     // A change within a package is no change of what there is: what was found is remembered.
     writeFileSync(join(site, 'frame', '__init__.py'), 'import unused');
