@@ -107,6 +107,28 @@ def whole(file: bytes = File()): return len(file)
       });
     });
 
+    it('answers 502 for a header that cannot be sent, with its name, the version and the digest', async () => {
+      await evolve(
+        'headers.py',
+        `
+async def app(scope, receive, send):
+    bad = {"/split": (b"x-bad", b"a\\r\\nset-cookie: b=1"), "/name": (b"x bad", b"a")}.get(scope["path"])
+    await send({"type": "http.response.start", "status": 200, "headers": [bad] if bad else []})
+    await send({"type": "http.response.body", "body": b"ok"})
+`,
+      );
+      for (const [path, named] of [
+        ['split', /PluginFailed.*the header \\"x-bad\\" of its answer/],
+        ['name', /PluginFailed.*a header by the name \\"x bad\\"/],
+      ] as const) {
+        const answer = await kernel.get(`headers/${path}`);
+        assert.deepEqual([answer.status, answer.headers.get('x-hauki-version')], [502, '1']);
+        assert.match(answer.headers.get('x-hauki-digest')!, /^[0-9a-f]{64}$/);
+        assert.match(await answer.text(), named);
+      }
+      assert.equal(await (await kernel.get('headers/')).text(), 'ok');
+    });
+
     it('runs handlers that block beside each other, and beside those that do not', async () => {
       await evolve(
         'blocks.py',
