@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { useKernel } from './support/kernel.ts';
 import { missing, until } from './support/mesh.ts';
-import { NOTES, no_fastapi, PLAIN, rejected } from './support/python-modules.ts';
+import { NOTES, no_fastapi, no_multipart, PLAIN, rejected } from './support/python-modules.ts';
 import { assertEchoes, assertSpeaks, openSocket, refusal } from './support/sockets.ts';
 
 for (const driver of ['lxc', 'process'] as const)
@@ -54,6 +54,36 @@ for (const driver of ['lxc', 'process'] as const)
       assert.deepEqual(await kernel.json('/api/plugins/named'), { hello: 'nobody' });
     });
 
+    it('takes forms and uploads, small ones and those that go to a file', { skip: no_multipart }, async () => {
+      await evolve(
+        'uploads.py',
+        `
+from fastapi import APIRouter, File, Form, UploadFile
+router = APIRouter()
+@router.post("/form")
+def form(name: str = Form(), n: int = Form(1)): return [name, n]
+@router.post("/file")
+async def file(file: UploadFile, note: str = Form("")):
+    content = await file.read()
+    return [file.filename, len(content), sum(content) % 65536, note]
+@router.post("/bytes")
+def whole(file: bytes = File()): return len(file)
+`,
+      );
+      const sent = async (path: string, body: BodyInit) =>
+        (await kernel.get(`uploads/${path}`, { method: 'POST', body })).json();
+      assert.deepEqual(await sent('form', new URLSearchParams({ name: 'ä b', n: '3' })), ['ä b', 3]);
+      for (const length of [10, 3_000_000]) {
+        const bytes = Uint8Array.from({ length }, (_, i) => i % 251);
+        const form = new FormData();
+        form.append('file', new File([bytes], 'ä.bin'));
+        form.append('note', 'noted');
+        const sum = bytes.reduce((total, byte) => (total + byte) % 65_536, 0);
+        assert.deepEqual(await sent('file', form), ['ä.bin', length, sum, 'noted']);
+        assert.equal(await sent('bytes', form), length);
+      }
+    });
+
     it('serves an ASGI application of any kind, and tells it its prefix', async () => {
       const { routes } = await evolve('plain.py', PLAIN);
       assert.deepEqual(routes, ['* /*']);
@@ -75,6 +105,28 @@ for (const driver of ['lxc', 'process'] as const)
         bytes: 3,
         mine: ['one'],
       });
+    });
+
+    it('answers 502 for a header that cannot be sent, with its name, the version and the digest', async () => {
+      await evolve(
+        'headers.py',
+        `
+async def app(scope, receive, send):
+    bad = {"/split": (b"x-bad", b"a\\r\\nset-cookie: b=1"), "/name": (b"x bad", b"a")}.get(scope["path"])
+    await send({"type": "http.response.start", "status": 200, "headers": [bad] if bad else []})
+    await send({"type": "http.response.body", "body": b"ok"})
+`,
+      );
+      for (const [path, named] of [
+        ['split', /PluginFailed.*the header \\"x-bad\\" of its answer/],
+        ['name', /PluginFailed.*a header by the name \\"x bad\\"/],
+      ] as const) {
+        const answer = await kernel.get(`headers/${path}`);
+        assert.deepEqual([answer.status, answer.headers.get('x-hauki-version')], [502, '1']);
+        assert.match(answer.headers.get('x-hauki-digest')!, /^[0-9a-f]{64}$/);
+        assert.match(await answer.text(), named);
+      }
+      assert.equal(await (await kernel.get('headers/')).text(), 'ok');
     });
 
     it('runs handlers that block beside each other, and beside those that do not', async () => {

@@ -42,6 +42,29 @@ for (const driver of DRIVERS)
       assert.deepEqual(await kernel.json('dead/'), { version: 'c', n: 4 });
     });
 
+    it('are whatever a module exports by that name at that moment, also what had no members or no value at first', async () => {
+      const WORDS = (version: string) => `
+        class Words { said = {}; last = null; say(word) { this.said[word] = 1; this.last = { word }; } }
+        export let state = new Words();
+        export default { fetch(request) {
+          const word = new URL(request.url).pathname.slice(1);
+          if (word === 'anew') state = Object.assign(new Words(), { last: 'anew' });
+          else if (word) state.say(word);
+          return Response.json({ version: '${version}', ...state });
+        } };`;
+      await kernel.door.evolve({ target_module: 'words', content: WORDS('a') });
+      await kernel.json('words/constructor');
+      await kernel.json('words/__proto');
+      await kernel.door.evolve({ target_module: 'words', content: WORDS('b') });
+      const said = { constructor: 1, __proto: 1 };
+      assert.deepEqual(await kernel.json('words/'), { version: 'b', said, last: { word: '__proto' } });
+      await kernel.json('words/anew');
+      await kernel.door.evolve({ target_module: 'words', content: WORDS('c') });
+      assert.deepEqual(await kernel.json('words/'), { version: 'c', said: {}, last: 'anew' });
+      await kernel.door.rollback('words', 1);
+      assert.deepEqual(await kernel.json('words/'), { version: 'a', said, last: { word: '__proto' } });
+    });
+
     it('are taken over while a stream goes on, which the old version goes on with', async () => {
       await kernel.door.evolve({ target_module: 'stream', content: COUNTER('a') });
       await kernel.json('stream/');

@@ -64,6 +64,8 @@ DEPTH = 128
 BIGINT_DIGITS = 10_000
 REGEXP_CHARS = 4096
 STACK_CHARS = 4096
+ERROR_CHARS = 64 * 1024
+"""What is told of an error's own words."""
 PATH_NAMES = 32
 CALL_MS = 60_000
 CLONE_MS = 45_000
@@ -139,13 +141,30 @@ def error_from(wire) -> MeshError:
     return error
 
 
+_TYPE_NAME = type.__dict__["__name__"]
+
+
+def name_of(error: BaseException) -> str:
+    """The name of an error's class, whatever its metaclass does."""
+    return _TYPE_NAME.__get__(type(error))
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says of itself. Never raises, whatever its class does."""
+    try:
+        # Of a class of one's own, a text could do things too.
+        return str.__str__(str(error))[:ERROR_CHARS]
+    except BaseException:  # noqa: BLE001: __str__ is a stranger's.
+        return "(what it says cannot be shown)"
+
+
 def error_to_wire(error: BaseException) -> dict:
     """The `error` member for what was raised. No traceback: files and lines here are no business of a worker's."""
     if isinstance(error, MeshError):
         data = {"name": error.name, "retryable": error.retryable, "fields": error.fields}
         return {"code": error.code, "message": error.message, "data": data}
-    name = error.name if isinstance(error, JsError) else type(error).__name__
-    message = error.message if isinstance(error, JsError) else str(error)
+    name = error.name if isinstance(error, JsError) else name_of(error)
+    message = error.message if isinstance(error, JsError) else text_of(error)
     wire = {"code": RemoteError.code, "message": f"{name}: {message}"}
     wire["data"] = {"name": "RemoteError", "fields": {"error_name": name}}
     if error.__cause__ is not None or _props(error):
@@ -678,7 +697,7 @@ class _Encoder:
             if error.stack is not None:
                 tree["stack"] = error.stack[:STACK_CHARS]
         else:
-            tree = {"name": type(error).__name__, "message": str(error)}
+            tree = {"name": name_of(error), "message": text_of(error)}
             cause = _MISSING if error.__cause__ is None else error.__cause__
             errors = list(error.exceptions) if hasattr(error, "exceptions") else _MISSING
         if cause is not _MISSING:
@@ -1470,7 +1489,7 @@ class _Producer:
         except BaseException as error:  # noqa: BLE001: whatever the generator raises is the reader's.
             with session.lock:
                 if session.producers.pop(id, None):
-                    session.tell("rpc.fail", [id, session.wire_of(error)])
+                    session.tell_error(error, lambda wire: session.notify("rpc.fail", [id, wire]))
         finally:
             close = getattr(self._source, "close", None)
             if close:
@@ -1980,18 +1999,21 @@ class _Session:
         try:
             if error is None:
                 self._post(f'"id":{_json(id)},"result":', value)
-        except Exception as raised:  # noqa: BLE001: a result that cannot be sent is answered so.
+        except BaseException as raised:  # noqa: BLE001: a result that cannot be sent is answered so.
             error = raised
         finally:
             self._lazy = False
         if error is not None:
-            wire = self.wire_of(error)
-            try:
-                self._post(f'"id":{_json(id)},"error":', wire)
-            except Exception:  # noqa: BLE001: its fields cannot be sent.
-                wire["data"] = {"name": wire["data"]["name"]}
-                self._post(f'"id":{_json(id)},"error":', wire)
+            self.tell_error(error, lambda wire: self._post(f'"id":{_json(id)},"error":', wire))
         self._given = []
+
+    def tell_error(self, error: BaseException, send) -> None:
+        """Calls `send` with the error's wire form: whole, or without what cannot be sent of it. Never raises."""
+        for form in (lambda wire: wire, lambda wire: {**wire, "data": {"name": wire["data"]["name"]}}, None):
+            try:
+                return send(form(self.wire_of(error)) if form else _UNTOLD)
+            except BaseException:  # noqa: BLE001: what is in it is a stranger's.
+                continue
 
     # -- The end
 
@@ -2020,6 +2042,10 @@ class _Session:
                 table.clear()
         for signal in signals:
             signal.abort(lost)
+
+
+_UNTOLD = {"code": RemoteError.code, "message": "Error: what was raised cannot be told",  # noqa: F821
+           "data": {"name": "RemoteError", "fields": {}}}  # fmt: skip
 
 
 def _stream_of(message: dict):

@@ -9,6 +9,11 @@ export const no_fastapi =
   !existsSync('/usr/lib/python3/dist-packages/fastapi') &&
   'FastAPI is not installed: apt-get install python3-fastapi';
 
+/** Why tests of forms in FastAPI cannot run here; false where they can. No CI machine need have it. */
+export const no_multipart =
+  !['multipart', 'python_multipart'].some((name) => existsSync(`/usr/lib/python3/dist-packages/${name}`)) &&
+  'python-multipart is not installed: apt-get install python3-multipart';
+
 /** As the design notes have it. */
 export const NOTES = `
 from fastapi import APIRouter

@@ -3,14 +3,24 @@
  * kept for those that come after it.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { BadInput, type Body, describe, type FlatHeaders, type Trial, type TrialResult } from '@hauki/protocol';
-import type { Instance } from './instance.ts';
+import {
+  BadInput,
+  type Body,
+  describe,
+  type FlatHeaders,
+  prefixOf,
+  type Trial,
+  type TrialResult,
+} from '@hauki/protocol';
+import type { Instance, PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 
 /** From a test that was late: whether its vault still does anything else. */
 const ALIVE_MS = 2_000;
 /** That code went on and on, in the words of the driver or of the kernel. */
 const ENDLESS = /ran for more than|overran its turn|did not return|never returns/;
+/** Whom a trial asks, unless it names another. */
+const HOST = 'staging';
 /** Most that is read of an answer's body. */
 const BODY_BYTES = 1024 * 1024;
 
@@ -104,6 +114,17 @@ function difference(expect: Trial['expect'], status: number, headers: FlatHeader
   return undefined;
 }
 
+/** The request of a trial, as a module hears one in service: with its host, and with the prefix that the kernel gives it. */
+export function requestOf(module: string, { method = 'GET', path, headers = {}, body }: Trial): PluginRequest {
+  const heard = new Map(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
+  const host = heard.get('host') ?? HOST;
+  heard.set('host', host).set('x-forwarded-prefix', prefixOf(module));
+  const text = body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body);
+  if (text !== null && typeof body !== 'string' && !heard.has('content-type'))
+    heard.set('content-type', 'application/json');
+  return { method: method.toUpperCase(), url: `http://${host}${path}`, headers: [...heard].flat(), body: text };
+}
+
 /** Runs one trial; never rejects. */
 async function run(instance: Instance, trial: Trial, signal: AbortSignal): Promise<TrialResult> {
   const began = performance.now();
@@ -113,10 +134,6 @@ async function run(instance: Instance, trial: Trial, signal: AbortSignal): Promi
     ms: Math.round(performance.now() - began),
     ...(why === undefined ? {} : { why }),
   });
-  const { method = 'GET', path, headers = {}, body } = trial;
-  const flat = Object.entries(headers).flat();
-  const text = body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body);
-  if (text !== null && typeof body !== 'string') flat.push('content-type', 'application/json');
   const time = AbortSignal.any([signal, AbortSignal.timeout(KERNEL_LIMITS.test_ms)]);
   const late = new Promise<never>((_, reject) =>
     time.addEventListener('abort', () => reject(new Error(`it did not end within ${KERNEL_LIMITS.test_ms} ms`)), {
@@ -125,13 +142,7 @@ async function run(instance: Instance, trial: Trial, signal: AbortSignal): Promi
   );
   late.catch(() => {});
   try {
-    const asked = instance.fetch({
-      method: method.toUpperCase(),
-      url: `http://staging${path}`,
-      headers: flat,
-      body: text,
-      signal: time,
-    });
+    const asked = instance.fetch({ ...requestOf(instance.spec.module, trial), signal: time });
     const [status, given, answered] = await Promise.race([asked, late]);
     return result(difference(trial.expect, status, given, await Promise.race([bodyText(answered), late])));
   } catch (error) {

@@ -34,14 +34,31 @@ export function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
   const is_status = Number.isInteger(status) && (status === 101 ? asksForUpgrade(asked) : status >= 200);
   if (!is_status || status > 599 || !Array.isArray(headers) || !bodied)
     throw new TypeError('it gave no answer that can be passed on');
-  if (headers.length > 2 * KERNEL_LIMITS.headers || headers.some((text) => typeof text !== 'string'))
+  if (
+    headers.length % 2 ||
+    headers.length > 2 * KERNEL_LIMITS.headers ||
+    headers.some((text) => typeof text !== 'string')
+  )
     throw new TypeError('its answer has too many headers, or ones that are no texts');
   return [status, checkHeaders(headers), body as Body];
 }
 
+/** What RFC 9110 lets be sent of a name and of a value, as `node:http` has it: whoever writes the answer would fail of others. */
+const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const NO_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
+
 function checkHeaders(headers: FlatHeaders): FlatHeaders {
   let bytes = 0;
-  for (const text of headers) bytes += text.length + 2;
+  for (const [i, text] of headers.entries()) {
+    bytes += text.length + 2;
+    if (i % 2 === 0 ? NAME.test(text) : !NO_VALUE.test(text)) continue;
+    const name = JSON.stringify(headers[i - (i % 2)]!.slice(0, 100));
+    throw new TypeError(
+      i % 2 === 0
+        ? `its answer has a header by the name ${name}, which cannot be sent`
+        : `the header ${name} of its answer has a value that cannot be sent: a line break, another control character, or text beyond Latin-1`,
+    );
+  }
   if (bytes > KERNEL_LIMITS.header_bytes)
     throw new TypeError(`the headers of its answer have more than ${KERNEL_LIMITS.header_bytes} bytes`);
   const forged = (at: number) => FORGED.test(headers[at - (at % 2)]!);

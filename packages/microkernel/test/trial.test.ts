@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BadInput, isError } from '@hauki/protocol';
-import { checkTrials } from '../src/trial.ts';
+import { checkTrials, requestOf } from '../src/trial.ts';
 
 describe('posted tests', () => {
   const good = {
@@ -16,6 +16,22 @@ describe('posted tests', () => {
   it('are taken as they stand, also with nothing but a path and a status of 200', () => {
     assert.deepEqual(checkTrials([good, { path: '/', expect: {} }]), [good, { path: '/', expect: {} }]);
     assert.deepEqual(checkTrials(undefined), []);
+  });
+
+  it('ask as a request in service does: with the host and the prefix, in the names of headers that it has', () => {
+    assert.deepEqual(requestOf('notes', { path: '/x', expect: {} }), {
+      method: 'GET',
+      url: 'http://staging/x',
+      headers: ['host', 'staging', 'x-forwarded-prefix', '/api/plugins/notes'],
+      body: null,
+    });
+    const headers = { 'Content-Type': 'text/x', Host: 'a:1', 'X-Forwarded-Prefix': '/other' };
+    assert.deepEqual(requestOf('notes', { ...good, headers, body: [1] }), {
+      method: 'POST',
+      url: 'http://a:1/a?b=1',
+      headers: ['content-type', 'text/x', 'host', 'a:1', 'x-forwarded-prefix', '/api/plugins/notes'],
+      body: '[1]',
+    });
   });
 
   const wrong: [string, unknown, RegExp][] = [

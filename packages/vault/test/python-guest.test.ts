@@ -109,6 +109,67 @@ def fine(): return object()
     await assert.rejects(session.call('fine'), /cannot be sent/);
   });
 
+  it('tells errors that cannot be shown or sent whole, as often as there are any, and goes on', async () => {
+    const { open } = await start(`
+class Mute(Exception):
+    def __str__(self): raise ValueError("no")
+    __repr__ = __str__
+class Meta(type):
+    @property
+    def __name__(cls): raise ValueError("no")
+class Nameless(Exception, metaclass=Meta): pass
+class Odd:
+    def __getattr__(self, name): raise SystemExit
+class Holder(Exception):
+    def __init__(self): self.held = object()
+def mute(): raise Mute()
+async def mute_later(): raise Mute()
+def nameless(): raise Nameless("without a name")
+def endless(): raise ValueError("x" * 20_000_000)
+def table(): raise hauki.Forbidden(object(), {"why": object()})
+def odd(): return Odd()
+def holder(): raise Holder()
+def caused():
+    try:
+        raise Mute()
+    except Mute as error:
+        raise KeyError("k") from error
+def items(kind):
+    yield 1
+    raise Holder() if kind == "holder" else Mute()
+def escape():
+    for _ in range(60): hauki._guest.pool.add(mute)
+def ok(): return "ok"
+`);
+    const session = await open();
+    const mute = /Mute: \(what it says cannot be shown\)/;
+    for (let i = 0; i < 50; i++) await assert.rejects(session.call('mute'), mute);
+    await assert.rejects(session.call('mute_later'), mute);
+    await assert.rejects(session.call('nameless'), /Nameless: without a name/);
+    await assert.rejects(session.call('endless'), (error: Error) => {
+      assert.match(error.message, /^ValueError: x+$/);
+      return error.message.length < 100_000;
+    });
+    await assert.rejects(session.call('table'), /cannot be told/);
+    await assert.rejects(session.call('odd'), RemoteError);
+    await assert.rejects(session.call('holder'), /Holder/);
+    await assert.rejects(session.call('caused'), (error: Error) => {
+      assert.equal((error.cause as Error & { cause: Error }).cause.name, 'Mute');
+      return true;
+    });
+    for (const kind of ['mute', 'holder']) {
+      const stream = ((await session.call('items', [kind])) as AsyncIterable<number>)[Symbol.asyncIterator]();
+      assert.equal((await stream.next()).value, 1);
+      await assert.rejects(stream.next(), kind === 'mute' ? mute : /Holder/);
+    }
+    await session.call('escape');
+    for (let i = 0; i < 50; i++) assert.equal(await session.call('ok'), 'ok');
+    await assert.rejects(
+      start('class E(Exception):\n  def __str__(self): raise self\nraise E'),
+      rejected('load', /E: \(what/),
+    );
+  });
+
   it('gives generators as streams that stand still when their reader does, and reads streams', async () => {
     const { open } = await start(`
 made = 0

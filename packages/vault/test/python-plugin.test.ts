@@ -39,6 +39,10 @@ ${body.replaceAll(/^/gm, '    ')}
       start('x = 1\nfrom fastapi import APIRouter\nrouter = APIRouter()\n'),
       rejected('import', /fastapi is not installed on this node: apt-get install python3-fastapi.*worker\.py:2/),
     );
+    await assert.rejects(
+      start('raise RuntimeError(\'Form data requires "python-multipart" to be installed.\')'),
+      rejected('import', /python-multipart is not installed on this node: apt-get install python3-multipart.*:1/),
+    );
     await assert.rejects(start('def app_(): pass'), rejected('exports', /a FastAPI `router`, or an ASGI `app`.*app_/));
     const { text } = await start(app(`${begin}\nawait send({"type": "http.response.body", "body": b"plain"})`));
     assert.equal(await text(), 'plain');
@@ -171,16 +175,53 @@ await send({"type": "http.response.body", "body": repr(state).encode()})`,
     assert.equal(await empty.text(), "{'a': 1, 'b': [2]}");
   });
 
+  it('reads the state when it is given away and taken over: it may be another object by then', async () => {
+    const counting = app(
+      `global state
+if scope["path"] == "/anew": state = {"n": state["n"] + 1}
+${begin}
+await send({"type": "http.response.body", "body": repr(state).encode()})`,
+      'state = {"n": 0}',
+    );
+    const { call, text } = await start(counting);
+    await text('/anew');
+    assert.deepEqual(await call('dehydrate'), { n: 1 });
+    await call('hydrate', { n: 7 }, 1);
+    assert.equal(await text(), "{'n': 7}");
+  });
+
+  it('keeps classes of a state that come as lists, dicts and sets, and says in the log what it left behind', async () => {
+    const { call, text, lines } = await start(
+      app(
+        `${begin}
+await send({"type": "http.response.body", "body": repr(state).encode()})`,
+        `from collections import Counter, OrderedDict, namedtuple
+Point = namedtuple("Point", "x y")
+state = {"hits": Counter(), "at": Point(0, 0), "fixed": frozenset(), "by": {}, "n": 1}`,
+      ),
+    );
+    const by = new Map([[['a', 1], new Set([[1, 2]])]]);
+    await call('hydrate', { hits: { a: 2 }, at: [1, 2], fixed: new Set([3]), by, n: 'text', gone: 1 }, 1);
+    assert.equal(
+      await text(),
+      "{'hits': Counter({'a': 2}), 'at': Point(x=1, y=2), 'fixed': frozenset({3}), 'by': {('a', 1): {(1, 2)}}, 'n': 1}",
+    );
+    for (let i = 0; i < 400 && lines.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+    assert.match(lines.join(), /not taken over.*: n, gone$/);
+  });
+
   it('finds what a framework imports, wherever it is installed, and looks again when something changes', async () => {
     const [site, stage] = [join(folder, 'site'), join(folder, 'stage')];
     for (const name of ['frame', 'part', 'unused']) mkdirSync(join(site, name), { recursive: true });
     mkdirSync(stage);
-    writeFileSync(join(site, 'frame', '__init__.py'), 'import part, single, json');
+    writeFileSync(join(site, 'frame', '__init__.py'), 'import part, single, json, like_six');
+    writeFileSync(join(site, 'like_six.py'), '__path__ = []');
     for (const name of ['part', 'unused']) writeFileSync(join(site, name, '__init__.py'), '');
     const find = () => findFrameworks(PYTHON, [site], stage, ['frame', 'absent']);
     assert.deepEqual(await find(), { part: join(site, 'part') }, 'one that cannot be imported is not there');
     writeFileSync(join(site, 'single.py'), '');
-    const whole = { frame: join(site, 'frame'), part: join(site, 'part'), single: join(site, 'single.py') };
+    const files = { single: join(site, 'single.py'), like_six: join(site, 'like_six.py') };
+    const whole = { frame: join(site, 'frame'), part: join(site, 'part'), ...files };
     assert.deepEqual(await find(), whole);
     // A change within a package is no change of what there is: what was found is remembered.
     writeFileSync(join(site, 'frame', '__init__.py'), 'import unused');

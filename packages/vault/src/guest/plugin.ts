@@ -7,6 +7,7 @@
  */
 import { type Answer, type Body, type FlatHeaders, type PluginForKernel, SourceRejected } from '@hauki/protocol';
 import { Gathered, isClass, type Served } from '@hauki/rpc';
+import { leftBehind, portable, takeOver } from './plugin-state.ts';
 import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 
@@ -20,7 +21,7 @@ const EMPTY = new Set([101, 204, 205, 304]);
 /** Makes the plugin of a module; `env` is what its handler gets beside the request. Throws SourceRejected. */
 export function pluginObject(
   module: Record<string, unknown>,
-  env: { call?: Call },
+  env: { call?: Call; log?(text: string): void },
   make: MakeRequest = plainRequest,
 ): WorkerObject {
   const made = isClass(module.default) ? new (module.default as new (env: object) => object)(env) : module.default;
@@ -32,10 +33,11 @@ export function pluginObject(
       reason: `a plugin's default export has a method fetch(request); this module exports ${Object.keys(module).join(', ') || 'nothing'}`,
     });
   Object.assign(globalThis, { WebSocketPair });
-  const { dehydrate, hydrate, state } = module as Record<'dehydrate' | 'hydrate' | 'state', any>;
+  const { dehydrate, hydrate } = module as Record<'dehydrate' | 'hydrate', any>;
   const hooks = typeof dehydrate === 'function' && typeof hydrate === 'function';
   const half = !hooks && (dehydrate !== undefined || hydrate !== undefined);
-  const keeps = !hooks && !half && typeof state === 'object' && state !== null;
+  // Looked up anew each time: a module may give it another value.
+  const keeps = !hooks && !half && typeof module.state === 'object' && module.state !== null;
   const context = {
     waitUntil: (work: unknown) => void Promise.resolve(work).catch(() => {}),
     passThroughOnException() {},
@@ -68,10 +70,13 @@ export function pluginObject(
       state: hooks ? 'hooks' : half ? 'half' : keeps ? 'export' : 'none',
       gathers: true,
     }),
-    dehydrate: async () => (hooks ? dehydrate() : keeps ? state : undefined),
+    dehydrate: async () => (hooks ? dehydrate() : keeps ? portable(module.state) : undefined),
     async hydrate(given, from_version) {
       if (hooks) await hydrate(given, from_version);
-      else if (keeps) takeOver(state, given);
+      else if (keeps) {
+        const left = leftBehind(takeOver(module.state, given));
+        if (left) env.log?.(left);
+      }
     },
   };
   rehearse(make);
@@ -178,18 +183,4 @@ function routesOf(module: Record<string, unknown>, app: { routes?: unknown } | u
     return `${method === 'ALL' ? '*' : method} ${path === '*' ? '/*' : path}`;
   });
   return [...new Set(texts.map((text) => text.slice(0, 200)))];
-}
-
-const kind = (value: unknown): string =>
-  value === null ? 'null' : typeof value === 'object' ? value.constructor?.name : typeof value;
-
-/** What has the same name and the same type is taken over; what is new keeps its first value. */
-function takeOver(state: any, given: any): void {
-  if (kind(state) !== kind(given)) return;
-  if (state instanceof Map || state instanceof Set) {
-    state.clear();
-    for (const one of given)
-      (state as any)[state instanceof Map ? 'set' : 'add'](...(state instanceof Map ? one : [one]));
-  } else if (Array.isArray(state)) state.splice(0, state.length, ...given);
-  else for (const name of Object.keys(given)) if (kind(state[name]) === kind(given[name])) state[name] = given[name];
 }

@@ -1,7 +1,7 @@
 /**
  * Where the host has what Python plugins are written with: FastAPI as the distribution packs it, with all that its import
- * brings along, whatever its version. Found by importing it once, in a process of its own; what was found is remembered
- * beside the staged roots until something is installed or removed.
+ * brings along, whatever its version, and what it imports only when a module needs it. Found by importing each once, in a
+ * process of its own; what was found is remembered beside the staged roots until something is installed or removed.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -11,8 +11,20 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { making } from './staging.ts';
 
-/** What is imported at staging; where it is missing vaults are made without it. */
-export const FRAMEWORKS = ['fastapi'];
+/**
+ * What is imported at staging; whichever is missing, vaults are made without it. All but the first are what FastAPI and
+ * Starlette import late: for forms and uploads (by its older and its newer name), e-mail addresses, sessions' cookies,
+ * templates, quick JSON.
+ */
+export const FRAMEWORKS = [
+  'fastapi',
+  'multipart',
+  'python_multipart',
+  'email_validator',
+  'itsdangerous',
+  'jinja2',
+  'orjson',
+];
 /** An import of FastAPI takes a third of a second; on a machine that is busy and cold many times that. */
 const IMPORT_MS = 60_000;
 
@@ -35,7 +47,8 @@ for name, module in list(sys.modules.items()):
     file = getattr(module, "__file__", None)
     if "." in name or not file or not any(file.startswith(site + "/") for site in sites):
         continue
-    found[name] = os.path.dirname(file) if hasattr(module, "__path__") else file
+    # Not by __path__: some single files, six for one, say that they are packages.
+    found[name] = os.path.dirname(file) if os.path.basename(file).startswith("__init__.") else file
 print(json.dumps(found))
 `;
 
@@ -46,7 +59,7 @@ export async function findFrameworks(
   stage_dir: string,
   names = FRAMEWORKS,
 ): Promise<Record<string, string>> {
-  const known = createHash('sha256').update(JSON.stringify([1, interpreter, names]));
+  const known = createHash('sha256').update(JSON.stringify([2, interpreter, names]));
   for (const site of sites) known.update(`${site} ${statSync(site, { bigint: true }).mtimeNs}\n`);
   const file = join(stage_dir, `.python-frameworks-${known.digest('hex').slice(0, 24)}.json`);
   const remembered = await readFile(file, 'utf8').catch(() => undefined);

@@ -186,7 +186,7 @@ class _Exchange:
             self._answered.set_exception(error)
         elif error is not None and not self._gone:
             # Its answer has begun, or is there: a framework's own 500, after which it raises what it caught.
-            self._log("error", stack_of(error) or f"{type(error).__name__}: {error}")
+            self._log("error", stack_of(error) or f"{peer.name_of(error)}: {peer.text_of(error)}")
             self._failure = None if self._complete else error
         self._complete = True
         self._wake()

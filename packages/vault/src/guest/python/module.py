@@ -18,6 +18,8 @@ _HOOKS = ("on_end", "onEnd")
 _METHODS = (types.FunctionType, staticmethod, classmethod)
 _PACKAGED = dict.fromkeys(("fastapi", "starlette", "pydantic"), "python3-fastapi")
 """What vaults have where their node has it, and Debian's package for it (drivers/lxc/staging-python.ts)."""
+_LATE = {name: f"python3-{name.removeprefix('python-')}" for name in ("python-multipart", "email-validator")}
+"""What FastAPI asks for in words of its own, and Debian's packages."""
 
 
 def rejected(stage: str, reason: str) -> peer.MeshError:
@@ -54,7 +56,7 @@ def frames_of(error: BaseException) -> list:
 
 def stack_of(error: BaseException) -> str:
     """The traceback as the other languages' workers tell theirs."""
-    lines = [f"{type(error).__name__}: {error}"]
+    lines = [f"{peer.name_of(error)}: {peer.text_of(error)}"]
     for name, file, number in frames_of(error):
         text = f": {line_of(number)}" if file == FILE else ""
         lines.append(f"    at {name} ({file}:{number}){text}")
@@ -86,10 +88,13 @@ def load(source: str, context, make=None):
         own = [frame for frame in frames_of(error) if frame[1] == FILE]
         place = f" (at {FILE}:{own[0][2]}: {line_of(own[0][2])})" if own else ""
         absent = str(getattr(error, "name", None)).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-        if absent in _PACKAGED:
-            todo = f"{absent} is not installed on this node: apt-get install {_PACKAGED[absent]}, and start it again"
+        told = peer.text_of(error) if isinstance(error, (RuntimeError, ImportError)) else ""
+        late = next((name for name in _LATE if name in told), "")
+        package = _PACKAGED.get(absent) or _LATE.get(late)
+        if package:
+            todo = f"{late or absent} is not installed on this node: apt-get install {package}, and start it again"
             raise rejected("import", f"{todo}{place}") from None
-        raise rejected("load", f"{type(error).__name__}: {error}{place}") from None
+        raise rejected("load", f"{peer.name_of(error)}: {peer.text_of(error)}{place}") from None
 
 
 class Worker:

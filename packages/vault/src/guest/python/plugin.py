@@ -11,7 +11,7 @@ import sys
 
 from asgi import Application, LifespanFailed
 from module import FILE, line_of, rejected
-from state import native, take_over
+from state import left_behind, native, take_over
 
 POOL = 8, 16
 """What the guest's own threads may be here (pool.py): blocking handlers have theirs (asgi.py)."""
@@ -34,8 +34,8 @@ class Plugin:
         self.object = app = _application(module)
         self._routes = _routes(module, app)
         self._hooks = tuple(getattr(module, name, None) for name in ("dehydrate", "hydrate"))
-        state = getattr(module, "state", None)
-        self._kept = state if isinstance(state, (dict, list, set)) and self._hooks == (None, None) else None
+        # Looked up anew each time: a module may give it another value.
+        self._keeps = isinstance(getattr(module, "state", None), (dict, list, set)) and self._hooks == (None, None)
         self._asgi = Application(app, guest.log)
         self.methods = {
             "fetch": self._asgi.fetch, "describe": self.describe, "dehydrate": self.dehydrate, "hydrate": self.hydrate,
@@ -57,17 +57,21 @@ class Plugin:
         if self._asgi.stuck():
             raise RuntimeError("too many of its handlers never return")
         hooked = "hooks" if all(map(callable, self._hooks)) else "half"
-        state = hooked if self._hooks != (None, None) else "none" if self._kept is None else "export"
+        state = hooked if self._hooks != (None, None) else "export" if self._keeps else "none"
         return {"routes": self._routes, "state": state}
 
     async def dehydrate(self):
-        return self._kept if not all(map(callable, self._hooks)) else await self._run(self._hooks[0])
+        if all(map(callable, self._hooks)):
+            return await self._run(self._hooks[0])
+        return getattr(self.module, "state", None) if self._keeps else None
 
     async def hydrate(self, given, from_version) -> None:
         if all(map(callable, self._hooks)):
             await self._run(self._hooks[1], native(given), from_version)
-        elif self._kept is not None:
-            take_over(self._kept, native(given))
+        elif self._keeps:
+            left = left_behind(take_over(getattr(self.module, "state", None), given))
+            if left:
+                self._guest.log("info", left)
 
     async def end(self, reason: str) -> None:
         await self._asgi.shutdown()

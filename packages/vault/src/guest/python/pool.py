@@ -4,6 +4,8 @@ Jobs begin in the order in which they came. So many run at once; one that waits 
 gives its place to the next meanwhile, up to a number of threads that leaves room below the vault's limit.
 """
 import collections
+import contextlib
+import sys
 import threading
 
 import hauki_peer as peer
@@ -63,6 +65,9 @@ class Pool:
                 self._more()
             try:
                 job()
+            except BaseException as error:  # noqa: BLE001: jobs answer for themselves; whatever escapes one, the thread stays.
+                with contextlib.suppress(BaseException):
+                    print(f"a job failed: {peer.name_of(error)}: {peer.text_of(error)}", file=sys.stderr)
             finally:
                 job = None
                 with self._cond:

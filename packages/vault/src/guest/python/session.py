@@ -86,9 +86,10 @@ class GuestSession(peer._Session):
         with self.guest.serving(call):
             try:
                 value = self._computed(target, path, method, params)
+                later = hasattr(value, "__await__")
             except BaseException as raised:  # noqa: BLE001: whatever it raises is its caller's.
                 return self._finished(id, kept, None, raised)
-        if hasattr(value, "__await__"):
+        if later:
             follow = lambda: self.guest.follow(value, call, lambda *made: self._finished(id, kept, *made))  # noqa: E731
             follow() if in_coroutine() else self.guest.on_loop(follow)
         else:
@@ -291,7 +292,7 @@ class PooledProducer(peer._Producer):
         session = self._session
         with session.lock:
             if session.producers.pop(self._id, None):
-                session.tell("rpc.fail", [self._id, session.wire_of(error)])
+                session.tell_error(error, lambda wire: session.notify("rpc.fail", [self._id, wire]))
 
     def _close(self) -> None:
         close = getattr(self._source, "close", None)
