@@ -74,7 +74,10 @@ export class Module {
   readonly #judged = new WeakSet<VersionStats>();
   /** Of live versions, also while their vaults are dead. */
   readonly #known = new Map<number, Known>();
-  #gate: { opened: Promise<void>; open(): void } | undefined;
+  /** Of these, those with a state. */
+  readonly #stateful = new Set<number>();
+  /** Whether new requests wait. */
+  #holds = false;
   #held = 0;
   #waiting = 0;
   #turn: Promise<unknown> = Promise.resolve();
@@ -102,7 +105,7 @@ export class Module {
   }
 
   get state(): ModuleState {
-    if (this.#gate) return 'handing_over';
+    if (this.#holds) return 'handing_over';
     const down = this.record.live.filter(({ version }) => !this.#serving.has(version));
     if (down.length === 0) return 'serving';
     return down.some(({ version }) => (this.#again.get(version)?.failures ?? 0) >= FAILED_AFTER)
@@ -117,6 +120,11 @@ export class Module {
 
   get main_version(): number | undefined {
     return [...this.record.live].sort((a, b) => b.weight - a.weight)[0]?.version;
+  }
+
+  /** Whether a live version has a state; of one that has never run yet that is not known. */
+  get has_state(): boolean {
+    return this.record.live.some(({ version }) => this.#stateful.has(version));
   }
 
   /** What is known of a live version, whether its vault lives or not. */
@@ -155,7 +163,7 @@ export class Module {
 
   /** The version for a request, where there is one at once. Rejects as `choose` does. */
   ready(asked?: string): Instance | undefined {
-    return this.#gate ? undefined : this.#pick(asked);
+    return this.#holds ? undefined : this.#pick(asked);
   }
 
   /**
@@ -293,6 +301,8 @@ export class Module {
     instance.stats = this.#past.get(instance.version) ?? instance.stats;
     this.#past.delete(instance.version);
     this.remember(instance.version, instance.spec);
+    if (instance.has_state) this.#stateful.add(instance.version);
+    else this.#stateful.delete(instance.version);
     this.#serving.set(instance.version, instance);
     void instance.gone.then((reason) => this.#died(instance, reason));
     this.#changed();
@@ -327,47 +337,51 @@ export class Module {
     void this.#powers.abort(version, `it died ${entry.failures} times in a row: ${why}`).then(again);
   }
 
+  /** What would serve no longer when these take its place, the one with the most weight first. */
+  leftBy({ live }: ModuleRecord, started: readonly Instance[]): Instance[] {
+    const stays = ({ version }: Instance) =>
+      live.some((one) => one.version === version) && !started.some((one) => one.version === version);
+    const weights = new Map(this.record.live.map(({ version, weight }) => [version, weight]));
+    const weightOf = ({ version }: Instance) => weights.get(version) ?? 0;
+    return [...this.#serving.values()].filter((one) => !stays(one)).sort((a, b) => weightOf(b) - weightOf(a));
+  }
+
   /**
    * Lets `record` and the instances given take the place of what serves now. `durable` makes the change durable; when it
    * rejects nothing has changed.
    */
   async swap(record: ModuleRecord, started: readonly Instance[], durable: () => Promise<void>): Promise<void> {
     await durable();
+    const left = this.leftBy(record, started);
     this.record = record;
     const stays = new Set(record.live.map(({ version }) => version));
-    const left = [...this.#serving.values()].filter(
-      (old) => !stays.has(old.version) || started.some((one) => one.version === old.version),
-    );
     for (const old of left) this.#serving.delete(old.version);
     for (const [version, entry] of this.#again) {
       if (stays.has(version)) continue;
       clearTimeout(entry.timer);
       this.#again.delete(version);
     }
-    for (const gone of [this.#past, this.#known])
+    for (const gone of [this.#past, this.#known, this.#stateful])
       for (const version of gone.keys()) if (!stays.has(version)) gone.delete(version);
     for (const instance of started) this.#take(instance);
     this.#changed();
     for (const old of left) void this.#drain(old);
   }
 
-  /**
-   * Holds new requests, waits for those under way, runs `handover`, and lets the held ones go to whoever serves then. What
-   * streams is waited for briefly, and goes on where it was begun: it may never end.
-   */
-  async quiesce<T>(old: Instance, handover: () => Promise<T>): Promise<T> {
-    const { promise: opened, resolve: open } = Promise.withResolvers<void>();
-    this.#gate = { opened, open };
+  /** Holds new requests, runs `handover`, and lets the held ones go to whoever serves then. */
+  async hold<T>(handover: () => Promise<T>): Promise<T> {
+    this.#holds = true;
     try {
-      if (!(await old.answered(KERNEL_LIMITS.held_ms / 2)))
-        throw new Error(`${old.in_flight} requests were still under way after ${KERNEL_LIMITS.held_ms / 2} ms`);
-      await old.idle(KERNEL_LIMITS.streams_ms);
       return await handover();
     } finally {
-      this.#gate = undefined;
-      open();
+      this.#holds = false;
       this.#changed();
     }
+  }
+
+  /** Tells the kernel's log. */
+  log(line: string): void {
+    this.#powers.log(line);
   }
 
   async #drain(old: Instance): Promise<void> {

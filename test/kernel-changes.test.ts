@@ -1,0 +1,154 @@
+/** Changes of a module while requests of it hang, stream or are given up: they come about, and cut nothing that need not be. */
+import assert from 'node:assert/strict';
+import { createServer, request as httpRequest, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { after, before, describe, it } from 'node:test';
+import { EvolveRejected, isError } from '@hauki/mesh';
+import { useKernel } from './support/kernel.ts';
+import { until } from './support/mesh.ts';
+
+/** Counts; `/never` has no answer, `/late` one when its URL is answered, `/body` one when the whole body is there. */
+const COUNTER = (version: string, more = '', late_url = '') => `
+  export const state = { n: 0 };
+  export default { async fetch(request) {
+    const { pathname } = new URL(request.url);
+    if (pathname === '/never') await new Promise(() => {});
+    if (pathname === '/late') await fetch('${late_url}');
+    if (pathname === '/body') await request.text();
+    ${more}
+    return Response.json({ version: '${version}', n: ++state.n });
+  } };`;
+const FAILS = 'return new Response(null, { status: 500 });';
+const plain = (answer: string) => `export default { fetch: async () => ${answer} };`;
+describe('changes of a module', { concurrency: true }, () => {
+  const kernel = useKernel({ drivers: ['quickjs'] });
+  const evolve = (target_module: string, content: string, more = {}) =>
+    kernel.door.evolve({ target_module, content, ...more });
+  const view = async (name: string) => (await kernel.door.status()).modules.find(({ module }) => module === name)!;
+  const underWay = (name: string, count: number) =>
+    until(`${count} are under way`, async () => (await view(name)).live[0]!.in_flight >= count);
+  /** Asks for what has no answer. Gives how to leave it. */
+  const hang = async (name: string, count = 1) => {
+    const leave = new AbortController();
+    for (let i = 0; i < count; i++)
+      kernel.get(`${name}/never`, { signal: leave.signal }).then(
+        () => {},
+        () => {},
+      );
+    await underWay(name, count);
+    return () => leave.abort();
+  };
+  const lastDeed = async (name: string) => (await kernel.door.history(name)).at(-1)!;
+
+  it('take a version back that has a state and requests that never end', async () => {
+    await evolve('hangs', COUNTER('a'));
+    for (let i = 0; i < 3; i++) await kernel.json('hangs/');
+    await evolve('hangs', COUNTER('b', FAILS), { bounds: { max_error_rate: 0.1 } });
+    const leave = await hang('hangs', 2);
+    for (let i = 0; i < 20; i++) assert.ok((await kernel.get('hangs/')).status < 501);
+    await until('it is taken back', async () => (await view('hangs')).version === 1);
+    assert.equal((await lastDeed('hangs')).deed, 'abort');
+    assert.equal((await kernel.json('hangs/')).version, 'a');
+    leave();
+  });
+
+  it('go back by hand while a request hangs, to the state from before', async () => {
+    await evolve('hand', COUNTER('a'));
+    await kernel.json('hand/');
+    await evolve('hand', COUNTER('b'));
+    for (let i = 0; i < 3; i++) await kernel.json('hand/');
+    const leave = await hang('hand');
+    await kernel.door.rollback('hand');
+    assert.deepEqual(await kernel.json('hand/'), { version: 'a', n: 2 });
+    // What the one that was left had is kept too.
+    await kernel.door.rollback('hand', 2);
+    assert.deepEqual(await kernel.json('hand/'), { version: 'b', n: 5 });
+    leave();
+  });
+
+  const waiting: ServerResponse[] = [];
+  const server = createServer((_, response) => waiting.push(response));
+  before(() => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)));
+  after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+
+  it('do not wait for ever for an answer: the version that it was asked of gives it', async () => {
+    const place = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+    await evolve('late', COUNTER('a', '', `http://${place}/`), { grants: { fetch: [place] } });
+    for (let i = 0; i < 3; i++) await kernel.json('late/');
+    const [leave, late] = [await hang('late'), kernel.json('late/late')];
+    await underWay('late', 2);
+    await evolve('late', COUNTER('b'));
+    assert.deepEqual(await kernel.json('late/'), { version: 'b', n: 4 });
+    for (const response of waiting) response.end();
+    assert.deepEqual(await late, { version: 'a', n: 4 });
+    leave();
+  });
+
+  it('do not wait for a body that is still being sent', async () => {
+    await evolve('upload', COUNTER('a'));
+    const upload = httpRequest(`${kernel.process.url}/api/plugins/upload/body`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${kernel.process.token}` },
+    });
+    const answered = new Promise<number>((resolve, reject) => {
+      upload.on('response', (answer) => resolve(answer.resume().statusCode!)).on('error', reject);
+    });
+    upload.write('first');
+    await underWay('upload', 1);
+    await evolve('upload', COUNTER('b'));
+    assert.equal((await kernel.json('upload/')).version, 'b');
+    upload.end('last');
+    assert.equal(await answered, 200);
+  });
+
+  it('come to nothing where hooks take too long, and those who wait are served all the same', async () => {
+    const SLOW = (version: string) => `
+      let n = 0;
+      const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+      export const dehydrate = async () => { await sleep(4_800); return n; };
+      export const hydrate = async (given) => { await sleep(4_800); n = given; };
+      export default { async fetch(request) {
+        if (request.url.endsWith('/slow')) await sleep(3_000);
+        return Response.json({ version: '${version}', n: ++n });
+      } };`;
+    await evolve('hooks', SLOW('a'));
+    const slow = kernel.json('hooks/slow');
+    await underWay('hooks', 1);
+    const evolved = assert.rejects(evolve('hooks', SLOW('b')), (error) => isError(error, EvolveRejected));
+    await until('its state is asked for', async () => (await view('hooks')).state === 'handing_over');
+    const held = await Promise.all(Array.from({ length: 5 }, () => kernel.get('hooks/')));
+    await evolved;
+    assert.deepEqual(await slow, { version: 'a', n: 1 });
+    assert.deepEqual(
+      held.map(({ status }) => status),
+      [200, 200, 200, 200, 200],
+    );
+  });
+
+  it('are refused where they would let a version without a state serve beside one with a state', async () => {
+    await evolve('shares', COUNTER('a'));
+    for (let i = 0; i < 3; i++) await kernel.json('shares/');
+    for (const weight of [0, 10, 60])
+      await assert.rejects(
+        evolve('shares', plain('new Response("b")'), { weight }),
+        (error) =>
+          isError(error, EvolveRejected) && /keeps a state, which two versions cannot share/.test(error.message),
+      );
+    await evolve('shares', plain('new Response("b")'));
+    await kernel.door.rollback('shares', 1);
+    assert.deepEqual(await kernel.json('shares/'), { version: 'a', n: 4 });
+  });
+
+  it('take a version back whose state cannot be had, to one that has none', async () => {
+    await evolve('stubborn', plain('new Response("a")'));
+    const BAD = `export const dehydrate = () => { throw new Error('not now'); };
+      export const hydrate = () => {};
+      export default { fetch: () => new Response(null, { status: 500 }) };`;
+    await evolve('stubborn', BAD, { bounds: { max_error_rate: 0.1 } });
+    for (let i = 0; i < 20; i++) await kernel.get('stubborn/');
+    await until('it is taken back', async () => (await view('stubborn')).version === 1);
+  });
+});
