@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createServer, request as httpRequest, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { EvolveRejected, isError } from '@hauki/mesh';
+import { BadInput, EvolveRejected, isError } from '@hauki/mesh';
 import { useKernel } from './support/kernel.ts';
 import { until } from './support/mesh.ts';
 
@@ -20,6 +20,19 @@ const COUNTER = (version: string, more = '', late_url = '') => `
   } };`;
 const FAILS = 'return new Response(null, { status: 500 });';
 const plain = (answer: string) => `export default { fetch: async () => ${answer} };`;
+/** Forty pieces, in two seconds. */
+const PIECES = (word: string) =>
+  plain(`{
+    let left = 40;
+    return new Response(new ReadableStream({
+      async pull(controller) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        if (left-- > 0) controller.enqueue(new TextEncoder().encode('${word} '));
+        else controller.close();
+      },
+    }));
+  }`);
+
 describe('changes of a module', { concurrency: true }, () => {
   const kernel = useKernel({ drivers: ['quickjs'] });
   const evolve = (target_module: string, content: string, more = {}) =>
@@ -150,5 +163,41 @@ describe('changes of a module', { concurrency: true }, () => {
     await evolve('stubborn', BAD, { bounds: { max_error_rate: 0.1 } });
     for (let i = 0; i < 20; i++) await kernel.get('stubborn/');
     await until('it is taken back', async () => (await view('stubborn')).version === 1);
+  });
+
+  it('that come quickly cut no stream while versions rest that may go', async () => {
+    await evolve('quick', PIECES('a'));
+    const stream = await kernel.get('quick/');
+    for (const word of ['b', 'c', 'd', 'e', 'f', 'g']) await evolve('quick', PIECES(word));
+    assert.equal(await stream.text(), 'a '.repeat(40));
+  });
+
+  it('cut the oldest stream, and no other, where too many old versions are busy', async () => {
+    const streams: Response[] = [];
+    for (const word of ['a', 'b', 'c', 'd']) {
+      await evolve('busy', PIECES(word).replace('= 40', '= 1e9'));
+      streams.push(await kernel.get('busy/'));
+    }
+    await evolve('busy', plain('new Response("e")'));
+    const readers = streams.map(({ body }) => body!.getReader());
+    const [first, ...others] = readers;
+    await assert.rejects(async () => {
+      for (;;) await first!.read();
+    });
+    for (const reader of others) {
+      assert.equal((await reader.read()).done, false);
+      await reader.cancel();
+    }
+  });
+
+  it('leave a version to be named by its number, as it is written and in no other way', async () => {
+    await evolve('named', plain('new Response("a")'));
+    await evolve('named', plain('new Response("b")'), { weight: 0 });
+    const asked = (version: string) => kernel.get('named/', { headers: { 'x-hauki-version': version } });
+    assert.equal(await (await asked('2')).text(), 'b');
+    for (const version of ['02', '0x2', '2e0', '2.0', '+2', '-2', '2,2', '', 'latest']) {
+      const answer = await asked(version);
+      assert.deepEqual([answer.status, (await answer.json()).error.code], [400, BadInput.row.code], version);
+    }
   });
 });

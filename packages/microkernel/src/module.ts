@@ -6,7 +6,6 @@
  * module come one after the other. While a stateful module hands its state over, requests wait (bounded) and none is
  * lost: when it fails, the old version serves them.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Answer,
   BadInput,
@@ -21,6 +20,7 @@ import {
   PluginFailed,
 } from '@hauki/protocol';
 import { isWhole } from '@hauki/rpc/node';
+import { Draining } from './draining.ts';
 import type { Instance, InstanceSpec, PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { VersionStats } from './stats.ts';
@@ -66,7 +66,7 @@ export class Module {
   record: ModuleRecord;
   readonly #powers: ModulePowers;
   readonly #serving = new Map<number, Instance>();
-  readonly #draining = new Set<Instance>();
+  readonly #draining = new Draining();
   /** Versions that are being started again, and how often they have failed in a row. */
   readonly #again = new Map<number, { failures: number; timer?: NodeJS.Timeout }>();
   /** What live versions answered in vaults that have died: their next ones go on counting. */
@@ -157,7 +157,7 @@ export class Module {
     return [
       ...[...this.#serving.values()].sort((a, b) => a.version - b.version).map((instance) => one(instance, false)),
       // One that has finished only rests.
-      ...[...this.#draining].filter(({ in_flight }) => in_flight > 0).map((instance) => one(instance, true)),
+      ...this.#draining.all.filter(({ in_flight }) => in_flight > 0).map((instance) => one(instance, true)),
     ];
   }
 
@@ -237,7 +237,7 @@ export class Module {
 
   #pick(asked: string | undefined): Instance | undefined {
     if (asked !== undefined) {
-      const named = this.#serving.get(Number(asked));
+      const named = /^[1-9]\d{0,8}$/.test(asked) ? this.#serving.get(Number(asked)) : undefined;
       if (named) return named;
       // One that is being started again is waited for; one that does not live is not known here.
       if (!this.record.live.some(({ version }) => String(version) === asked))
@@ -309,7 +309,7 @@ export class Module {
   }
 
   #died(instance: Instance, reason: string): void {
-    this.#draining.delete(instance);
+    this.#draining.forget(instance);
     if (this.#serving.get(instance.version) !== instance) return;
     this.#serving.delete(instance.version);
     this.#past.set(instance.version, instance.stats);
@@ -365,7 +365,7 @@ export class Module {
       for (const version of gone.keys()) if (!stays.has(version)) gone.delete(version);
     for (const instance of started) this.#take(instance);
     this.#changed();
-    for (const old of left) void this.#drain(old);
+    for (const old of left) void this.#draining.add(old);
   }
 
   /** Holds new requests, runs `handover`, and lets the held ones go to whoever serves then. */
@@ -384,23 +384,11 @@ export class Module {
     this.#powers.log(line);
   }
 
-  async #drain(old: Instance): Promise<void> {
-    this.#draining.add(old);
-    // A long stream does not keep old versions for ever: not longer than this, and not more than so many.
-    const [oldest] = this.#draining;
-    if (this.#draining.size >= KERNEL_LIMITS.live_versions && oldest) void oldest.end('too many old versions lived on');
-    const is_idle = await old.idle(KERNEL_LIMITS.drain_ms);
-    // To end a vault takes the processor from the first requests of the one that took its place.
-    if (is_idle) await sleep(KERNEL_LIMITS.rest_ms, undefined, { ref: false });
-    await old.end(is_idle ? 'another version took its place' : 'its time to drain was over');
-    this.#draining.delete(old);
-  }
-
   /** Ends everything of it. */
   async close(reason: string): Promise<void> {
     this.#closed = true;
     for (const { timer } of this.#again.values()) clearTimeout(timer);
     this.#changed();
-    await Promise.all([...this.#serving.values(), ...this.#draining].map((instance) => instance.end(reason)));
+    await Promise.all([...this.#serving.values(), ...this.#draining.all].map((instance) => instance.end(reason)));
   }
 }
