@@ -6,6 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { BadInput, EvolveRejected, isError } from '@hauki/mesh';
 import { useKernel } from './support/kernel.ts';
 import { until } from './support/mesh.ts';
+import { ECHO, openSocket } from './support/sockets.ts';
 
 /** Counts; `/never` has no answer, `/late` one when its URL is answered, `/body` one when the whole body is there. */
 const COUNTER = (version: string, more = '', late_url = '') => `
@@ -163,6 +164,50 @@ describe('changes of a module', { concurrency: true }, () => {
     await evolve('stubborn', BAD, { bounds: { max_error_rate: 0.1 } });
     for (let i = 0; i < 20; i++) await kernel.get('stubborn/');
     await until('it is taken back', async () => (await view('stubborn')).version === 1);
+  });
+
+  it('take a version back whose clients give up before it answers', async () => {
+    await evolve('silent', plain('new Response("a")'));
+    await evolve('silent', plain('new Promise(() => {})'), { bounds: { max_p99_ms: 50 } });
+    await until('it is taken back', async () => {
+      const asked = () => kernel.get('silent/', { signal: AbortSignal.timeout(300) }).catch(() => {});
+      await Promise.all(Array.from({ length: 20 }, asked));
+      return (await view('silent')).version === 1;
+    });
+    assert.match((await lastDeed('silent')).note!, /its p99 is above 50 ms: \d+ of its last \d+ requests took longer/);
+  });
+
+  it('take a version back whose answers break off in the middle', async () => {
+    const BREAKS = plain(`{
+      let first = true;
+      return new Response(new ReadableStream({ pull(controller) {
+        if (!first) throw new Error('broken');
+        first = false;
+        controller.enqueue(new TextEncoder().encode('x'));
+      } }));
+    }`);
+    await evolve('breaks', plain('new Response("a")'));
+    await evolve('breaks', BREAKS, { bounds: { max_error_rate: 0.1 } });
+    await until('it is taken back', async () => {
+      await kernel.get('breaks/').then((answer) => answer.text().catch(() => {}));
+      return (await view('breaks')).version === 1;
+    });
+  });
+
+  it('see no fault in streams and sockets that their clients leave', async () => {
+    await evolve('left', PIECES('a'));
+    for (let i = 0; i < 5; i++) {
+      const reader = (await kernel.get('left/')).body!.getReader();
+      await reader.read();
+      await reader.cancel();
+    }
+    await evolve('left_sockets', ECHO);
+    for (let i = 0; i < 5; i++) (await openSocket(kernel.process, 'left_sockets/x')).terminate();
+    for (const name of ['left', 'left_sockets']) {
+      await until('all are left', async () => (await view(name)).live[0]!.in_flight === 0);
+      const { requests, errors } = await view(name);
+      assert.deepEqual([requests, errors], [5, 0], name);
+    }
   });
 
   it('that come quickly cut no stream while versions rest that may go', async () => {

@@ -147,6 +147,7 @@ export class Instance {
     };
     if (sends) this.#sending++;
     const given = isWhole(body) || socket ? body : watched(body, sent);
+    const { stats } = this;
     let streams = false;
     try {
       const asked =
@@ -154,19 +155,21 @@ export class Instance {
           ? this.#gatherer.fetch(method, url, headers, signal)
           : this.#session.call('fetch', [method, url, headers, given], signal ? { signal } : {});
       const answer = checkAnswer(await asked, headers);
-      this.stats.note(performance.now() - began, answer[0] >= 500);
+      const number = stats.note(performance.now() - began, answer[0] >= 500 ? 'failed' : 'answered');
       const [, , stream] = answer;
       if (!isWhole(stream)) {
         streams = true;
         this.#streaming++;
-        answer[2] = watched(stream, () => {
+        answer[2] = watched(stream, (broke) => {
+          // One whose client has gone may break off of that.
+          if (broke && !signal?.aborted) stats.broke(number);
           this.#streaming--;
           this.#done(socket);
         });
       }
       return answer;
     } catch (error) {
-      if (!signal?.aborted) this.stats.note(performance.now() - began, true);
+      stats.note(performance.now() - began, signal?.aborted ? 'given_up' : 'failed');
       // A session's streams are bounded: whoever asks for one more may come again.
       if (isError(error, Overloaded) && this.#streaming >= LIMITS.streams)
         throw new Overloaded({ what: `streams of the module ${this.spec.module}`, limit: LIMITS.streams });

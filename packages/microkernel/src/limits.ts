@@ -61,6 +61,8 @@ export const KERNEL_LIMITS = {
   times_kept: 1_024,
   /** Answers before a version is judged by its error rate or p99, and requests between two judgements. */
   judged_after: 20,
+  /** Slow ones before it is judged by its p99: of fewer than a hundred that would be the one slowest. */
+  slow_answers: 2,
   /** Changes of each namespace of the store that are held in memory for watchers: a kernel's has none. */
   remembered_changes: 64,
   /** What is kept of a guest's log in a report. */

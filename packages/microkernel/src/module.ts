@@ -20,6 +20,7 @@ import {
   PluginFailed,
 } from '@hauki/protocol';
 import { isWhole } from '@hauki/rpc/node';
+import { isDue, whyOut } from './bounds.ts';
 import { Draining } from './draining.ts';
 import type { Instance, InstanceSpec, PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
@@ -262,20 +263,9 @@ export class Module {
   #judge(instance: Instance): void {
     const { bounds, good } = this.record;
     if (!bounds || good === null || good === instance.version || this.#judged.has(instance.stats)) return;
-    const { requests } = instance.stats;
     // Its vault may have died of the request.
-    if (requests < KERNEL_LIMITS.judged_after || !this.record.live.some(({ version }) => version === instance.version))
-      return;
-    // Not at each answer: the view sorts.
-    if (requests % KERNEL_LIMITS.judged_after !== 0) return;
-    const { error_rate, p99_ms } = instance.stats.view();
-    const { max_error_rate, max_p99_ms } = bounds;
-    const why =
-      max_error_rate !== undefined && error_rate > max_error_rate
-        ? `its error rate is ${Math.round(error_rate * 1000) / 10} %, above ${max_error_rate * 100} %`
-        : max_p99_ms !== undefined && p99_ms !== null && p99_ms > max_p99_ms
-          ? `its p99 is ${p99_ms} ms, above ${max_p99_ms} ms`
-          : undefined;
+    if (!this.record.live.some(({ version }) => version === instance.version) || !isDue(instance.stats)) return;
+    const why = whyOut(bounds, instance.stats);
     if (why === undefined) return;
     this.#judged.add(instance.stats);
     void this.#powers.abort(instance.version, why).then(() => this.#judged.delete(instance.stats));
