@@ -31,18 +31,18 @@ async function failed(hook: string, instance: Instance, error: unknown): Promise
   );
 }
 
-async function hydrate(instance: Instance, state: Uint8Array, from_version: number): Promise<void> {
+async function hydrate(instance: Instance, state: Uint8Array, from_version: number, timeout_ms: number): Promise<void> {
   try {
-    await instance.hydrate(deserialize(state), from_version);
+    await instance.hydrate(deserialize(state), from_version, timeout_ms);
   } catch (error) {
     throw await failed('hydrate', instance, error);
   }
 }
 
-async function dehydrate(instance: Instance): Promise<Uint8Array> {
+async function dehydrate(instance: Instance, timeout_ms: number): Promise<Uint8Array> {
   let given: unknown;
   try {
-    given = await instance.dehydrate();
+    given = await instance.dehydrate(timeout_ms);
   } catch (error) {
     throw await failed('dehydrate', instance, error);
   }
@@ -57,42 +57,87 @@ async function dehydrate(instance: Instance): Promise<Uint8Array> {
   return state;
 }
 
+/** Gives how long a hook may take at each moment of a handover. Throws when its time is over. */
+function hookTimes(): () => number {
+  const until = performance.now() + KERNEL_LIMITS.handover_ms;
+  return () => {
+    const left_ms = Math.ceil(until - performance.now());
+    if (left_ms <= 0) throw new Error(`it was not done in the ${KERNEL_LIMITS.handover_ms} ms for which requests wait`);
+    return Math.min(KERNEL_LIMITS.state_ms, left_ms);
+  };
+}
+
+/** A state as the record has it. */
+type Kept = NonNullable<ModuleRecord['state']>;
+
 /** Rejects where a state cannot be handed over, or the change not be kept; then nothing has changed. */
 export async function handOver(store: Store, change: Change): Promise<void> {
   const { module, next, instance, deed, by, facts, note = null, restore } = change;
   const { version, digest } = facts;
   const entry = { module: module.name, deed, by, version, digest, note };
-  const old = module.main;
   const started = instance ? [instance] : [];
   // A version that comes about now brings its source along; any other's is kept.
   const source = version > module.record.latest ? instance?.spec.source : undefined;
-  const all = next.live.some((live) => live.version === version && live.weight === 100);
-  if (instance?.has_state && !all)
+  if (next.live.length > 1 && (instance?.has_state || module.has_state))
     throw new BadInput({ what: 'weight', why: `${module.name} keeps a state, which two versions cannot share` });
-  if (!instance || !old?.has_state || !all) {
-    // One whose vault is dead has left what it began with.
-    const left = old || !module.record.state ? null : module.record.state;
-    const begins = restore === undefined ? left : { pointer: restore, from: version };
-    if (begins && instance?.has_state) await hydrate(instance, await store.state(begins.pointer), begins.from);
-    const record = { ...next, state: begins };
-    return module.swap(record, started, () => store.commit(record, entry, [facts], source));
+  const swap = (state: Kept | null, left: readonly VersionFacts[] = []) => {
+    const record = { ...next, state };
+    return module.swap(record, started, () => store.commit(record, entry, [facts, ...left], source));
+  };
+  const give = async ({ pointer, from }: Kept, timeout_ms: number) => {
+    if (instance?.has_state) await hydrate(instance, await store.state(pointer), from, timeout_ms);
+  };
+  const before = module.record.state ?? null;
+  const restored = instance && restore !== undefined ? { pointer: restore, from: version } : null;
+  // Nobody need wait for that: it lies there.
+  if (restored) await give(restored, KERNEL_LIMITS.state_ms);
+  const left = module.leftBy(next, started).filter(({ has_state }) => has_state);
+  if (left.length === 0) {
+    // One whose vault is dead has left what it began with, and one that lives and goes on keeps that.
+    const begins = !module.main || module.instance(version)?.has_state ? before : null;
+    if (begins && !restored) await give(begins, KERNEL_LIMITS.state_ms);
+    return swap(restored ?? begins);
   }
-  const left = await store.facts(module.name, old.version);
-  await module.quiesce(old, async () => {
-    const state = await dehydrate(old).catch((error) => {
-      // What is taken back because it fails may fail in this too; what comes then has its own state to begin with.
-      if (deed === 'abort' && restore !== undefined) return undefined;
-      throw error;
-    });
-    if (instance.has_state && restore !== undefined) await hydrate(instance, await store.state(restore), version);
-    else if (instance.has_state) await hydrate(instance, state!, old.version);
-    const state_pointer = state && (await store.keepState(module.name, old.version, state));
-    const both = state_pointer ? [facts, { ...left, state_pointer }] : [facts];
-    const begins =
-      restore === undefined ? { pointer: state_pointer!, from: old.version } : { pointer: restore, from: version };
-    const record = { ...next, state: instance.has_state ? begins : null };
-    await module.swap(record, started, () => store.commit(record, entry, both, source));
+  const needed = instance?.has_state === true && !restored;
+  await module.hold(async () => {
+    const hook_ms = hookTimes();
+    await Promise.all(left.map((old) => settled(module, old, needed)));
+    const states: { of: VersionFacts; state: Uint8Array }[] = [];
+    for (const old of left)
+      try {
+        const state = await dehydrate(old, hook_ms());
+        states.push({ of: await store.facts(module.name, old.version), state });
+      } catch (error) {
+        // What is taken back because it fails may fail in this too; what comes then begins with what there was before.
+        if (deed !== 'abort') throw error;
+      }
+    const [main] = states;
+    if (needed && main) await hydrate(instance, main.state, main.of.version, hook_ms());
+    else if (needed && before) await give(before, hook_ms());
+    // From here on it comes about.
+    hook_ms();
+    const kept = await Promise.all(
+      states.map(async ({ of, state }) => ({
+        ...of,
+        state_pointer: await store.keepState(module.name, of.version, state),
+      })),
+    );
+    const [first] = kept;
+    const taken = needed && first ? { pointer: first.state_pointer, from: first.version } : before;
+    await swap(instance?.has_state ? (restored ?? taken) : null, kept);
   });
+}
+
+/**
+ * Waits for what is under way on a version that is left. Where nobody takes its state over that is not worth much waiting;
+ * and where somebody does, what lasts too long goes on with what it has, as a stream does.
+ */
+async function settled(module: Module, old: Instance, needed: boolean): Promise<void> {
+  if (!needed) return void (await old.idle(KERNEL_LIMITS.streams_ms));
+  if (await old.quiet()) return;
+  module.log(
+    `${old.awaited} requests of version ${old.version} of ${module.name} go on there: what they change in its state now stays behind`,
+  );
 }
 
 /**
@@ -101,7 +146,7 @@ export async function handOver(store: Store, change: Change): Promise<void> {
  */
 export async function resume(store: Store, instance: Instance, { state }: ModuleRecord): Promise<boolean> {
   if (!state || !instance.has_state) return true;
-  return hydrate(instance, await store.state(state.pointer), state.from).then(
+  return hydrate(instance, await store.state(state.pointer), state.from, KERNEL_LIMITS.state_ms).then(
     () => true,
     () => false,
   );
@@ -110,7 +155,7 @@ export async function resume(store: Store, instance: Instance, { state }: Module
 /** Keeps the present state of a module for its next start. Rejects where it cannot be had or kept. */
 export async function keepPresent(store: Store, { main, record }: Module): Promise<void> {
   if (!main?.has_state || !main.open || record.live.length !== 1) return;
-  const state = await dehydrate(main);
+  const state = await dehydrate(main, KERNEL_LIMITS.state_ms);
   const pointer = await store.keepState(record.module, main.version, state);
   await store.keepPresent(record.module, { pointer, from: main.version });
 }

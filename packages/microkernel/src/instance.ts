@@ -30,6 +30,7 @@ import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
 import { isWhole } from '@hauki/rpc/node';
 import type { Endings } from './endings.ts';
 import { KERNEL_LIMITS } from './limits.ts';
+import { watched } from './passing.ts';
 import { VersionStats } from './stats.ts';
 import { asksForUpgrade, checkAnswer } from './words.ts';
 
@@ -72,6 +73,8 @@ export class Instance {
   #sockets = 0;
   /** And answers that have begun, and stream. */
   #streaming = 0;
+  /** And requests whose body is still being sent, and that have no answer yet. */
+  #sending = 0;
   /** Of those who wait for fewer. */
   readonly #lookers = new Set<() => void>();
   #ending: Promise<void> | undefined;
@@ -106,6 +109,16 @@ export class Instance {
     return this.#in_flight;
   }
 
+  /** Of the requests under way, those whose answer is the version's to give. */
+  get awaited(): number {
+    return this.#in_flight - this.#streaming - this.#sending;
+  }
+
+  /** Whether it is being ended, or has ended. */
+  get ends(): boolean {
+    return this.#ending !== undefined;
+  }
+
   get open(): boolean {
     return this.#session.open;
   }
@@ -127,63 +140,45 @@ export class Instance {
     if (socket) this.#sockets++;
     if (this.#in_flight++ === 0) this.#watch();
     const began = performance.now();
+    let sends = !isWhole(body) && !socket;
+    const sent = () => {
+      if (sends) this.#sending--;
+      sends = false;
+    };
+    if (sends) this.#sending++;
+    const given = isWhole(body) || socket ? body : watched(body, sent);
+    const { stats } = this;
     let streams = false;
     try {
       const asked =
         body === null && this.#gatherer?.takes()
           ? this.#gatherer.fetch(method, url, headers, signal)
-          : this.#session.call('fetch', [method, url, headers, body], signal ? { signal } : {});
+          : this.#session.call('fetch', [method, url, headers, given], signal ? { signal } : {});
       const answer = checkAnswer(await asked, headers);
-      this.stats.note(performance.now() - began, answer[0] >= 500);
-      const [, , given] = answer;
-      if (!isWhole(given)) {
+      const number = stats.note(performance.now() - began, answer[0] >= 500 ? 'failed' : 'answered');
+      const [, , stream] = answer;
+      if (!isWhole(stream)) {
         streams = true;
         this.#streaming++;
-        answer[2] = this.#counted(given, socket);
-        this.#look();
+        answer[2] = watched(stream, (broke) => {
+          // One whose client has gone may break off of that.
+          if (broke && !signal?.aborted) stats.broke(number);
+          this.#streaming--;
+          this.#done(socket);
+        });
       }
       return answer;
     } catch (error) {
-      if (!signal?.aborted) this.stats.note(performance.now() - began, true);
+      stats.note(performance.now() - began, signal?.aborted ? 'given_up' : 'failed');
       // A session's streams are bounded: whoever asks for one more may come again.
       if (isError(error, Overloaded) && this.#streaming >= LIMITS.streams)
         throw new Overloaded({ what: `streams of the module ${this.spec.module}`, limit: LIMITS.streams });
       throw blamed(this.spec.module, error);
     } finally {
-      if (!streams) this.#done(socket);
+      sent();
+      if (streams) this.#look();
+      else this.#done(socket);
     }
-  }
-
-  /** No generator: one that waits for a chunk could not be left before it comes. */
-  #counted(stream: AsyncIterable<Uint8Array>, socket: boolean): AsyncIterableIterator<Uint8Array> {
-    const chunks = stream[Symbol.asyncIterator]();
-    let over = false;
-    const end = () => {
-      if (over) return;
-      over = true;
-      this.#streaming--;
-      this.#done(socket);
-    };
-    return {
-      async next() {
-        try {
-          const next = await chunks.next();
-          if (next.done) end();
-          return next;
-        } catch (error) {
-          end();
-          throw error;
-        }
-      },
-      async return() {
-        end();
-        await chunks.return?.();
-        return { done: true, value: undefined };
-      },
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
   }
 
   #done(socket: boolean): void {
@@ -201,9 +196,21 @@ export class Instance {
     return this.#comesTo(() => this.#in_flight === 0, within_ms);
   }
 
-  /** The same of requests that wait for their answer: those that are answered may stream on. */
-  answered(within_ms: number): Promise<boolean> {
-    return this.#comesTo(() => this.#in_flight === this.#streaming, within_ms);
+  /** The same of requests that wait for their answer: bodies may stream on, both ways. */
+  #answered(within_ms: number): Promise<boolean> {
+    return this.#comesTo(() => this.awaited === 0, within_ms);
+  }
+
+  /**
+   * Waits for what is under way, so that its state is at rest: for answers longer than for bodies, which may have no end.
+   * False where an answer was not there in time.
+   */
+  async quiet(): Promise<boolean> {
+    const until = performance.now() + KERNEL_LIMITS.answers_ms;
+    await this.#answered(KERNEL_LIMITS.answers_ms);
+    await this.idle(KERNEL_LIMITS.streams_ms);
+    // Those whose body has come meanwhile.
+    return this.#answered(Math.max(0, until - performance.now()));
   }
 
   async #comesTo(state: () => boolean, within_ms: number): Promise<boolean> {
@@ -219,12 +226,12 @@ export class Instance {
     });
   }
 
-  dehydrate(): Promise<unknown> {
-    return this.#session.call('dehydrate', [], { timeout_ms: KERNEL_LIMITS.state_ms });
+  dehydrate(timeout_ms: number): Promise<unknown> {
+    return this.#session.call('dehydrate', [], { timeout_ms });
   }
 
-  async hydrate(state: unknown, from_version: number): Promise<void> {
-    await this.#session.call('hydrate', [state, from_version], { timeout_ms: KERNEL_LIMITS.state_ms });
+  async hydrate(state: unknown, from_version: number, timeout_ms: number): Promise<void> {
+    await this.#session.call('hydrate', [state, from_version], { timeout_ms });
   }
 
   /** While it serves something it must go on answering: code that never returns would hold its requests for ever. */

@@ -37,7 +37,11 @@ export const KERNEL_LIMITS = {
   /** Requests that are held while a stateful module hands its state over, and for how long. */
   held: 1_024,
   held_ms: 10_000,
-  /** What a stateful version streams is waited for so long; what it changes in the state later stays behind. */
+  /** All of a handover for which requests are held: those that came first are still served when it has come to nothing. */
+  handover_ms: 9_000,
+  /** Answers of a stateful version that are under way are waited for so long; one that hangs must not stop every change. */
+  answers_ms: 5_000,
+  /** And bodies, which may have no end; what is done in the state for either later stays behind. */
   streams_ms: 1_000,
   /** After so long what an old version still serves is cut. */
   drain_ms: 30_000,
@@ -55,8 +59,10 @@ export const KERNEL_LIMITS = {
   describe_ms: 10_000,
   /** How many of the last answers' times a version's p99 is taken of. */
   times_kept: 1_024,
-  /** Answers before a version is judged by its error rate or p99. */
+  /** Answers before a version is judged by its error rate or p99, and requests between two judgements. */
   judged_after: 20,
+  /** Slow ones before it is judged by its p99: of fewer than a hundred that would be the one slowest. */
+  slow_answers: 2,
   /** Changes of each namespace of the store that are held in memory for watchers: a kernel's has none. */
   remembered_changes: 64,
   /** What is kept of a guest's log in a report. */

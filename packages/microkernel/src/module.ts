@@ -6,7 +6,6 @@
  * module come one after the other. While a stateful module hands its state over, requests wait (bounded) and none is
  * lost: when it fails, the old version serves them.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Answer,
   BadInput,
@@ -21,6 +20,8 @@ import {
   PluginFailed,
 } from '@hauki/protocol';
 import { isWhole } from '@hauki/rpc/node';
+import { isDue, whyOut } from './bounds.ts';
+import { Draining } from './draining.ts';
 import type { Instance, InstanceSpec, PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { VersionStats } from './stats.ts';
@@ -66,7 +67,7 @@ export class Module {
   record: ModuleRecord;
   readonly #powers: ModulePowers;
   readonly #serving = new Map<number, Instance>();
-  readonly #draining = new Set<Instance>();
+  readonly #draining = new Draining();
   /** Versions that are being started again, and how often they have failed in a row. */
   readonly #again = new Map<number, { failures: number; timer?: NodeJS.Timeout }>();
   /** What live versions answered in vaults that have died: their next ones go on counting. */
@@ -74,7 +75,10 @@ export class Module {
   readonly #judged = new WeakSet<VersionStats>();
   /** Of live versions, also while their vaults are dead. */
   readonly #known = new Map<number, Known>();
-  #gate: { opened: Promise<void>; open(): void } | undefined;
+  /** Of these, those with a state. */
+  readonly #stateful = new Set<number>();
+  /** Whether new requests wait. */
+  #holds = false;
   #held = 0;
   #waiting = 0;
   #turn: Promise<unknown> = Promise.resolve();
@@ -102,7 +106,7 @@ export class Module {
   }
 
   get state(): ModuleState {
-    if (this.#gate) return 'handing_over';
+    if (this.#holds) return 'handing_over';
     const down = this.record.live.filter(({ version }) => !this.#serving.has(version));
     if (down.length === 0) return 'serving';
     return down.some(({ version }) => (this.#again.get(version)?.failures ?? 0) >= FAILED_AFTER)
@@ -117,6 +121,11 @@ export class Module {
 
   get main_version(): number | undefined {
     return [...this.record.live].sort((a, b) => b.weight - a.weight)[0]?.version;
+  }
+
+  /** Whether a live version has a state; of one that has never run yet that is not known. */
+  get has_state(): boolean {
+    return this.record.live.some(({ version }) => this.#stateful.has(version));
   }
 
   /** What is known of a live version, whether its vault lives or not. */
@@ -149,13 +158,13 @@ export class Module {
     return [
       ...[...this.#serving.values()].sort((a, b) => a.version - b.version).map((instance) => one(instance, false)),
       // One that has finished only rests.
-      ...[...this.#draining].filter(({ in_flight }) => in_flight > 0).map((instance) => one(instance, true)),
+      ...this.#draining.all.filter(({ in_flight }) => in_flight > 0).map((instance) => one(instance, true)),
     ];
   }
 
   /** The version for a request, where there is one at once. Rejects as `choose` does. */
   ready(asked?: string): Instance | undefined {
-    return this.#gate ? undefined : this.#pick(asked);
+    return this.#holds ? undefined : this.#pick(asked);
   }
 
   /**
@@ -229,7 +238,7 @@ export class Module {
 
   #pick(asked: string | undefined): Instance | undefined {
     if (asked !== undefined) {
-      const named = this.#serving.get(Number(asked));
+      const named = /^[1-9]\d{0,8}$/.test(asked) ? this.#serving.get(Number(asked)) : undefined;
       if (named) return named;
       // One that is being started again is waited for; one that does not live is not known here.
       if (!this.record.live.some(({ version }) => String(version) === asked))
@@ -254,20 +263,9 @@ export class Module {
   #judge(instance: Instance): void {
     const { bounds, good } = this.record;
     if (!bounds || good === null || good === instance.version || this.#judged.has(instance.stats)) return;
-    const { requests } = instance.stats;
     // Its vault may have died of the request.
-    if (requests < KERNEL_LIMITS.judged_after || !this.record.live.some(({ version }) => version === instance.version))
-      return;
-    // Not at each answer: the view sorts.
-    if (requests % KERNEL_LIMITS.judged_after !== 0) return;
-    const { error_rate, p99_ms } = instance.stats.view();
-    const { max_error_rate, max_p99_ms } = bounds;
-    const why =
-      max_error_rate !== undefined && error_rate > max_error_rate
-        ? `its error rate is ${Math.round(error_rate * 1000) / 10} %, above ${max_error_rate * 100} %`
-        : max_p99_ms !== undefined && p99_ms !== null && p99_ms > max_p99_ms
-          ? `its p99 is ${p99_ms} ms, above ${max_p99_ms} ms`
-          : undefined;
+    if (!this.record.live.some(({ version }) => version === instance.version) || !isDue(instance.stats)) return;
+    const why = whyOut(bounds, instance.stats);
     if (why === undefined) return;
     this.#judged.add(instance.stats);
     void this.#powers.abort(instance.version, why).then(() => this.#judged.delete(instance.stats));
@@ -293,13 +291,15 @@ export class Module {
     instance.stats = this.#past.get(instance.version) ?? instance.stats;
     this.#past.delete(instance.version);
     this.remember(instance.version, instance.spec);
+    if (instance.has_state) this.#stateful.add(instance.version);
+    else this.#stateful.delete(instance.version);
     this.#serving.set(instance.version, instance);
     void instance.gone.then((reason) => this.#died(instance, reason));
     this.#changed();
   }
 
   #died(instance: Instance, reason: string): void {
-    this.#draining.delete(instance);
+    this.#draining.forget(instance);
     if (this.#serving.get(instance.version) !== instance) return;
     this.#serving.delete(instance.version);
     this.#past.set(instance.version, instance.stats);
@@ -327,59 +327,51 @@ export class Module {
     void this.#powers.abort(version, `it died ${entry.failures} times in a row: ${why}`).then(again);
   }
 
+  /** What would serve no longer when these take its place, the one with the most weight first. */
+  leftBy({ live }: ModuleRecord, started: readonly Instance[]): Instance[] {
+    const stays = ({ version }: Instance) =>
+      live.some((one) => one.version === version) && !started.some((one) => one.version === version);
+    const weights = new Map(this.record.live.map(({ version, weight }) => [version, weight]));
+    const weightOf = ({ version }: Instance) => weights.get(version) ?? 0;
+    return [...this.#serving.values()].filter((one) => !stays(one)).sort((a, b) => weightOf(b) - weightOf(a));
+  }
+
   /**
    * Lets `record` and the instances given take the place of what serves now. `durable` makes the change durable; when it
    * rejects nothing has changed.
    */
   async swap(record: ModuleRecord, started: readonly Instance[], durable: () => Promise<void>): Promise<void> {
     await durable();
+    const left = this.leftBy(record, started);
     this.record = record;
     const stays = new Set(record.live.map(({ version }) => version));
-    const left = [...this.#serving.values()].filter(
-      (old) => !stays.has(old.version) || started.some((one) => one.version === old.version),
-    );
     for (const old of left) this.#serving.delete(old.version);
     for (const [version, entry] of this.#again) {
       if (stays.has(version)) continue;
       clearTimeout(entry.timer);
       this.#again.delete(version);
     }
-    for (const gone of [this.#past, this.#known])
+    for (const gone of [this.#past, this.#known, this.#stateful])
       for (const version of gone.keys()) if (!stays.has(version)) gone.delete(version);
     for (const instance of started) this.#take(instance);
     this.#changed();
-    for (const old of left) void this.#drain(old);
+    for (const old of left) void this.#draining.add(old);
   }
 
-  /**
-   * Holds new requests, waits for those under way, runs `handover`, and lets the held ones go to whoever serves then. What
-   * streams is waited for briefly, and goes on where it was begun: it may never end.
-   */
-  async quiesce<T>(old: Instance, handover: () => Promise<T>): Promise<T> {
-    const { promise: opened, resolve: open } = Promise.withResolvers<void>();
-    this.#gate = { opened, open };
+  /** Holds new requests, runs `handover`, and lets the held ones go to whoever serves then. */
+  async hold<T>(handover: () => Promise<T>): Promise<T> {
+    this.#holds = true;
     try {
-      if (!(await old.answered(KERNEL_LIMITS.held_ms / 2)))
-        throw new Error(`${old.in_flight} requests were still under way after ${KERNEL_LIMITS.held_ms / 2} ms`);
-      await old.idle(KERNEL_LIMITS.streams_ms);
       return await handover();
     } finally {
-      this.#gate = undefined;
-      open();
+      this.#holds = false;
       this.#changed();
     }
   }
 
-  async #drain(old: Instance): Promise<void> {
-    this.#draining.add(old);
-    // A long stream does not keep old versions for ever: not longer than this, and not more than so many.
-    const [oldest] = this.#draining;
-    if (this.#draining.size >= KERNEL_LIMITS.live_versions && oldest) void oldest.end('too many old versions lived on');
-    const is_idle = await old.idle(KERNEL_LIMITS.drain_ms);
-    // To end a vault takes the processor from the first requests of the one that took its place.
-    if (is_idle) await sleep(KERNEL_LIMITS.rest_ms, undefined, { ref: false });
-    await old.end(is_idle ? 'another version took its place' : 'its time to drain was over');
-    this.#draining.delete(old);
+  /** Tells the kernel's log. */
+  log(line: string): void {
+    this.#powers.log(line);
   }
 
   /** Ends everything of it. */
@@ -387,6 +379,6 @@ export class Module {
     this.#closed = true;
     for (const { timer } of this.#again.values()) clearTimeout(timer);
     this.#changed();
-    await Promise.all([...this.#serving.values(), ...this.#draining].map((instance) => instance.end(reason)));
+    await Promise.all([...this.#serving.values(), ...this.#draining.all].map((instance) => instance.end(reason)));
   }
 }

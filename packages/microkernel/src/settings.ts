@@ -3,8 +3,8 @@
  * version, so that going back to one brings them back.
  */
 import type { Bounds, VersionFacts, VersionSettings } from '@hauki/protocol';
+import { whyOut } from './bounds.ts';
 import type { Instance } from './instance.ts';
-import { KERNEL_LIMITS } from './limits.ts';
 import type { ModuleRecord } from './store.ts';
 
 /** The settings that a version came with; of one that is kept without, those of now. `alias`: whether it may be had. */
@@ -24,9 +24,7 @@ export function goodOf(
   next: Bounds | null,
 ): number | null {
   if (!main) return null;
-  const { requests, error_rate, p99_ms } = main.stats.view();
-  const { max_error_rate = 1, max_p99_ms = Number.POSITIVE_INFINITY } = next ?? {};
-  const is_bad = requests >= KERNEL_LIMITS.judged_after && (error_rate > max_error_rate || (p99_ms ?? 0) > max_p99_ms);
+  const is_bad = next !== null && whyOut(next, main.stats) !== undefined;
   return is_bad ? (record.good ?? main.version) : main.version;
 }
 
