@@ -120,6 +120,37 @@ describe('kernels of a mesh', () => {
     for (let i = 0; i < 6; i++) assert.equal((await (await get('who/')).json()).version, '2');
   });
 
+  it('keep what one roll-out has brought when another of the module is refused after it', async () => {
+    const both = (version: string, more: { alias?: string } = {}) =>
+      used.mesh.kernels.evolve({ target_module: 'both', content: WHO(version), replicas: 'all', wave: 1, ...more });
+    const { kernels: on } = await both('1');
+    const last = used.mesh.kernels.door(on[2]!.kernel);
+    // Only the last of them refuses the second.
+    const alias = '/api/v2/both/';
+    await last.evolve({ target_module: 'holder', content: WHO('1'), alias });
+    const first = both('2');
+    await until('it is under way', async () => (await (await get('both/')).json()).version === '2');
+    await assert.rejects(both('3', { alias }), (error) => isError(error, BadInput));
+    assert.equal((await first).kernels.length, 3);
+    for (let i = 0; i < 6; i++) assert.equal((await (await get('both/')).json()).version, '2');
+    await last.remove('holder');
+    for (const { id } of kernels) await used.mesh.kernels.door(id).weigh('both', { 1: 10, 2: 90 });
+    await last.pin('both', true);
+    await assert.rejects(both('4'), (error) => isError(error, EvolveRejected) && error.fields.stage === 'pin');
+    for (const { id } of kernels) {
+      const { modules } = await used.mesh.kernels.door(id).status();
+      const live = modules.find(({ module }) => module === 'both')!.live.filter(({ draining }) => !draining);
+      assert.deepEqual(
+        live.map(({ version, weight }) => [version, weight]),
+        [
+          [1, 10],
+          [2, 90],
+        ],
+      );
+    }
+    await last.pin('both', false);
+  });
+
   it('say which of them halted a roll-out, whatever the reason', async () => {
     const [first] = kernels;
     const { connectKernel } = await import('@hauki/mesh');
