@@ -85,6 +85,7 @@ class Played {
       session: { call: (method: string, args: unknown[]) => this.call(method, args), close() {}, open: true },
       gatherers: undefined,
       since: 0,
+      heard_at: performance.now(),
     } as unknown as RegisteredKernel;
   }
 }

@@ -23,6 +23,7 @@ import {
   OutcomeUnknown,
 } from '@hauki/protocol';
 import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
+import { KERNELS_LIMITS } from './limits.ts';
 
 export interface RegisteredKernel {
   info: KernelInfo;
@@ -32,6 +33,8 @@ export interface RegisteredKernel {
   /** By module; undefined where it takes requests one by one. */
   gatherers: Map<string, Gatherer> | undefined;
   since: number;
+  /** When it reported last, by the monotonic clock. */
+  heard_at: number;
 }
 
 /** Methods whose request may be made twice. */
@@ -55,9 +58,11 @@ export class Kernels {
   /** Where the next request of a module goes. */
   readonly #turns = new Map<string, number>();
   readonly #emit: (name: EventName, fields: object) => void;
+  readonly #now: () => number;
 
-  constructor(emit: (name: EventName, fields: object) => void) {
+  constructor(emit: (name: EventName, fields: object) => void, now = () => performance.now()) {
     this.#emit = emit;
+    this.#now = now;
   }
 
   register(kernel: RegisteredKernel): void {
@@ -80,6 +85,7 @@ export class Kernels {
   /** What a kernel says of itself. `line`: in a person's words, what has just happened. */
   report(kernel: RegisteredKernel, modules: ModuleSummary[], line: string | null): void {
     kernel.modules = modules;
+    kernel.heard_at = this.#now();
     this.#holders.clear();
     if (line !== null) this.#emit('KERNEL_EVOLVED', { kernel: kernel.info.kernel, line: line.slice(0, 500) });
   }
@@ -157,11 +163,18 @@ export class Kernels {
     throw last;
   }
 
-  /** The kernels for a request, the one that is to have it first. Throws ModuleUnknown where none holds the module. */
+  /**
+   * The kernels for a request, the one that is to have it first; those that have been silent for a while come last. Throws
+   * ModuleUnknown where none holds the module.
+   */
   order(module: string, key: string | undefined): readonly RegisteredKernel[] {
     const holders = this.holders(module);
     if (holders.length === 0) throw new ModuleUnknown({ module });
-    return key === undefined ? this.#inTurn(module, holders) : byKey(key, holders);
+    const order = key === undefined ? this.#inTurn(module, holders) : byKey(key, holders);
+    const heard_since = this.#now() - KERNELS_LIMITS.silent_ms;
+    const reports = (kernel: RegisteredKernel) => kernel.heard_at >= heard_since;
+    if (order.every(reports)) return order;
+    return [...order.filter(reports), ...order.filter((kernel) => !reports(kernel))];
   }
 
   #inTurn(module: string, holders: readonly RegisteredKernel[]): readonly RegisteredKernel[] {
