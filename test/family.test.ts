@@ -1,5 +1,6 @@
 /** Workers that clone workers: as their grant says, with no more than they have, and never outliving them. */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { after, describe, it } from 'node:test';
 import {
   connect,
@@ -13,6 +14,8 @@ import {
   WorkerDied,
 } from '@hauki/mesh';
 import { DRIVERS, type DriverName, missing, traces, until, useMesh } from './support/mesh.ts';
+
+const no_python = !existsSync('/usr/bin/python3') && process.env.CI !== 'true' && 'python3 is not installed';
 
 const refused = (promise: PromiseLike<unknown>, kind: ErrorClass<any>, pattern: RegExp) =>
   assert.rejects(Promise.resolve(promise), (error: Error) => {
@@ -231,3 +234,27 @@ describe('clones of a narrower token’s workers', () => {
     await assert.rejects(Promise.resolve(visit.clone!(CHILD, {})));
   });
 });
+
+for (const driver of ['lxc', 'process'] satisfies DriverName[])
+  describe(`clones in Python, in ${driver} vaults`, { skip: missing(driver) || no_python }, () => {
+    const used = useMesh({ nodes: [{ drivers: [driver] }] });
+
+    it('are made of source by a worker in Python, of memory in whole MiB, in a language that there is', async () => {
+      const source = `
+import hauki
+def twice(n, memory_mib, language):
+    child = hauki.clone(source="def twice(n): return 2 * n", language=language, driver="${driver}", memory_mib=memory_mib)
+    try:
+        return child.twice(n)
+    finally:
+        child.destruct()
+`;
+      const grants = { clone: { live: 1, memory_mib: 256 } };
+      const worker = used.mesh.clone<Parent>({ source, language: 'python' }, { driver, memory_mib: 64, grants });
+      assert.equal(await worker.twice!(21, 64, 'python'), 42);
+      await assert.rejects(worker.twice!(21, 64.3, 'python'), /clone: memory_mib.*must be a whole number/);
+      await assert.rejects(worker.twice!(21, -64, 'python'), /clone: memory_mib.*must be a whole number/);
+      await assert.rejects(worker.twice!(21, 64, 'perl'), /clone: language.*javascript, typescript, python/);
+      await used.mesh.destruct(worker);
+    });
+  });

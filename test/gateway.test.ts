@@ -1,8 +1,13 @@
 /** Kernels of a mesh: the core's gateway serves what they hold, and its roll-outs go in waves. */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { BadInput, EvolveRejected, isError, NoNodeFits, PointerUnknown } from '@hauki/mesh';
+import { startCore, startKernel } from '@hauki/cli';
+import { BadInput, connectKernel, EvolveRejected, isError, NoNodeFits, PointerUnknown } from '@hauki/mesh';
+import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { useJoinedKernels } from './support/kernel.ts';
 import { until, useMesh } from './support/mesh.ts';
 
@@ -103,7 +108,6 @@ describe('kernels of a mesh', () => {
   it('take a roll-out back when a later wave fails', async () => {
     // Only one of the kernels refuses: there the module is pinned.
     const [, , last] = await used.mesh.kernels.list();
-    const { connectKernel } = await import('@hauki/mesh');
     const refusing = kernels.find(({ id }) => `Microkernel-${id}` === last!.kernel)!;
     const door = connectKernel({ url: refusing.url, token: refusing.token });
     await door.pin('who', true);
@@ -120,9 +124,39 @@ describe('kernels of a mesh', () => {
     for (let i = 0; i < 6; i++) assert.equal((await (await get('who/')).json()).version, '2');
   });
 
+  it('keep what one roll-out has brought when another of the module is refused after it', async () => {
+    const both = (version: string, more: { alias?: string } = {}) =>
+      used.mesh.kernels.evolve({ target_module: 'both', content: WHO(version), replicas: 'all', wave: 1, ...more });
+    const { kernels: on } = await both('1');
+    const last = used.mesh.kernels.door(on[2]!.kernel);
+    // Only the last of them refuses the second.
+    const alias = '/api/v2/both/';
+    await last.evolve({ target_module: 'holder', content: WHO('1'), alias });
+    const first = both('2');
+    await until('it is under way', async () => (await (await get('both/')).json()).version === '2');
+    await assert.rejects(both('3', { alias }), (error) => isError(error, BadInput));
+    assert.equal((await first).kernels.length, 3);
+    for (let i = 0; i < 6; i++) assert.equal((await (await get('both/')).json()).version, '2');
+    await last.remove('holder');
+    for (const { id } of kernels) await used.mesh.kernels.door(id).weigh('both', { 1: 10, 2: 90 });
+    await last.pin('both', true);
+    await assert.rejects(both('4'), (error) => isError(error, EvolveRejected) && error.fields.stage === 'pin');
+    for (const { id } of kernels) {
+      const { modules } = await used.mesh.kernels.door(id).status();
+      const live = modules.find(({ module }) => module === 'both')!.live.filter(({ draining }) => !draining);
+      assert.deepEqual(
+        live.map(({ version, weight }) => [version, weight]),
+        [
+          [1, 10],
+          [2, 90],
+        ],
+      );
+    }
+    await last.pin('both', false);
+  });
+
   it('say which of them halted a roll-out, whatever the reason', async () => {
     const [first] = kernels;
-    const { connectKernel } = await import('@hauki/mesh');
     const door = connectKernel({ url: first!.url, token: first!.token });
     await door.evolve({ target_module: 'elsewhere', content: WHO('1'), alias: '/api/v2/taken/' });
     await assert.rejects(
@@ -234,6 +268,70 @@ describe('kernels of a mesh', () => {
     await assert.rejects(
       used.mesh.kernels.evolve({ target_module: 'x', content: WHO('1'), kernel: 'nobody' }),
       (error) => isError(error, NoNodeFits),
+    );
+  });
+});
+
+describe('what becomes of a kernel of a mesh', () => {
+  const used = useMesh({ nodes: [] });
+  const { all: kernels, name, start } = useJoinedKernels(used, 'l');
+  const door = () => connectKernel({ url: kernels[0]!.url, token: kernels[0]!.token });
+  const evolve = (target_module: string, version: string) => door().evolve({ target_module, content: WHO(version) });
+  const lineOf = (module: string) => `[${name(0)}] Evolved. New routes available at /api/plugins/${module}/`;
+  const told = async () => {
+    const lines: unknown[] = [];
+    for await (const { fields } of used.mesh.events({ names: ['KERNEL_EVOLVED'], limit: 500 })) lines.push(fields.line);
+    return lines;
+  };
+  const coreAgain = async () => {
+    const { url, data_dir } = used.local;
+    used.local.core = await startCore(data_dir, { port: Number(new URL(url).port) });
+  };
+
+  it('is told once and in order, also what becomes of it while the core is away and when it is killed there', async () => {
+    await start(0);
+    await evolve('before', '1');
+    await until('that is told', async () => (await told()).length === 1);
+    await used.local.core.kill();
+    // More than one page of its journal, and one that is not announced.
+    const many = Array.from({ length: 34 }, (_, i) => `away_${i}`);
+    await evolve(many[0]!, '1');
+    await door().pin(many[0]!, true);
+    for (const module of many.slice(1)) await evolve(module, '1');
+    await kernels[0]!.kill();
+    const again = start(0);
+    await coreAgain();
+    await again;
+    await evolve('after', '1');
+    await door().remove('after');
+    const expected = [...many, 'after'].map(lineOf);
+    expected.push(`[${name(0)}] Evolved. Routes removed from /api/plugins/after/`);
+    await until('all is told', async () => (await told()).length >= expected.length);
+    assert.deepEqual(await told(), expected);
+    // A kernel that starts again has nothing to add.
+    await kernels[0]!.stop();
+    await start(0);
+    await evolve('last', '1');
+    await until('the last is told', async () => (await told()).includes(lineOf('last')));
+    assert.deepEqual(await told(), [...expected, lineOf('last')]);
+  });
+
+  it('before it joined is not told', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-kernels-alone-'));
+    const options = { data_dir, id: `alone${process.pid.toString(36)}`, port: 0, drivers: ['quickjs'] };
+    const alone = await startKernel(options);
+    await connectKernel(alone).evolve({ target_module: 'alone', content: WHO('1') });
+    await alone.stop();
+    const token_file = nodeTokenFile(used.local.data_dir);
+    const joined = await startKernel({ ...options, core_url: used.local.url, token_file });
+    await connectKernel(joined).evolve({ target_module: 'joined', content: WHO('1') });
+    const of = (lines: unknown[]) => lines.filter((line) => String(line).startsWith('[Microkernel-alone'));
+    await until('that is told', async () => of(await told()).length > 0);
+    await joined.stop();
+    rmSync(data_dir, { recursive: true, force: true });
+    assert.deepEqual(
+      of(await told()).map((line) => String(line).split(' ').at(-1)),
+      ['/api/plugins/joined/'],
     );
   });
 });

@@ -60,6 +60,16 @@ for (const driver of DRIVERS)
       await used.mesh.destruct(worker);
     });
 
+    it('finds them behind a byte order mark, its own and theirs', async () => {
+      await keep('marked-c', 'export const c = 1;');
+      await keep('marked-b', `\uFEFFexport { c as b } from '${at('marked-c')}';`);
+      for (const language of ['javascript', 'typescript'] as const) {
+        const worker = run(`\uFEFFimport { b } from '${at('marked-b')}'; export const a = () => b;`, language);
+        assert.equal(await worker.a!(), 1);
+        await used.mesh.destruct(worker);
+      }
+    });
+
     it('may be in a circle with them, itself included', async () => {
       await keep('ring-b', `import { a } from '${at('ring-a')}'; export const b = () => 'b' + (a.done ?? '');`);
       await keep(

@@ -42,6 +42,7 @@ import { Gateway } from './kernels/gateway.ts';
 import { GatewaySockets } from './kernels/gateway-sockets.ts';
 import { Kernels } from './kernels/kernels.ts';
 import { serveKernel } from './kernels/link.ts';
+import { Rollouts } from './kernels/rollouts.ts';
 import { Lasting } from './lasting/lasting.ts';
 import { serveLink } from './links.ts';
 import { Quotas } from './quotas.ts';
@@ -239,7 +240,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(revokeRoutes, { registry, swarm, lasting, emit: events.emit });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
-  await app.register(kernelRoutes, { kernels, meshfs });
+  await app.register(kernelRoutes, { kernels, rollouts: new Rollouts(kernels, events.emit), meshfs });
   await app.register(lifeRoutes, { registry, tokens, emit: events.emit });
   await app.register(tokenRoutes, { tokens, quotas, registry, lasting, spool });
   await app.register(eventRoutes, { events, tokens });

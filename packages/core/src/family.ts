@@ -16,8 +16,10 @@ import {
   type Language,
   normaliseGrants,
   Unauthorised,
+  WORKER_LANGUAGES,
   WorkerUnknown,
 } from '@hauki/protocol';
+import { isLanguage } from './modules.ts';
 import type { Registry } from './registry.ts';
 import { covers, type Principal, type Scope } from './rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from './swarm.ts';
@@ -54,11 +56,13 @@ function requestOf(given: unknown): CloneRequest {
     if (value === undefined || value === null) continue;
     if (typeof value !== type || Array.isArray(value))
       throw new BadInput({ what: `clone: ${name}`, why: `must be a ${type}` });
+    if (type === 'number' && !(Number.isInteger(value) && (value as number) >= 0))
+      throw new BadInput({ what: `clone: ${name}`, why: 'must be a whole number' });
     request[name] = value;
   }
   const { language } = request;
-  if (language !== undefined && language !== 'javascript' && language !== 'typescript')
-    throw new BadInput({ what: 'clone: language', why: 'is javascript or typescript' });
+  if (language !== undefined && !isLanguage(language))
+    throw new BadInput({ what: 'clone: language', why: `is one of ${WORKER_LANGUAGES.join(', ')}` });
   return request as CloneRequest & { language?: Language; grants?: GrantRequest };
 }
 

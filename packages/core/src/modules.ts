@@ -75,7 +75,8 @@ export function pointerImports(source: string, label: string): PointerImport[] {
   if (!source.includes(SCHEME)) return [];
   let imports: ReturnType<typeof parse>[0];
   try {
-    [imports] = parse(source);
+    // The lexer takes a byte order mark for a part of the first word; a space leaves all places as they are.
+    [imports] = parse(source.replace(/^\uFEFF/, ' '));
   } catch {
     return [];
   }

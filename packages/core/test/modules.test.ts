@@ -41,6 +41,15 @@ import fs from 'node:fs';`;
     ]);
   });
 
+  it('are found behind a byte order mark', () => {
+    const mark = '\uFEFF';
+    assert.deepEqual(found(`${mark}import a from '${at('a')}';\nimport '${at('b')}'`), [
+      [at('a'), 1],
+      [at('b'), 2],
+    ]);
+    assert.deepEqual(found(`${mark}\nexport * from '${at('a')}'`), [[at('a'), 2]]);
+  });
+
   it('are known by their canonical spelling, with the digest that they ask for', () => {
     const digest = 'a'.repeat(64);
     const [one] = pointerImports(`import 'gem-pointer://Wiki/p/x#sha256-${digest}'`, 'x');

@@ -1,6 +1,10 @@
 /**
  * The kernel's link to the core of a mesh: one session through the core's port, made again whenever it is lost. Over it
  * the core sends requests and changes; what happens here is told. Without the core the kernel goes on by itself.
+ *
+ * What always holds: changes that have a line are told in the journal's order, and what the core has confirmed is not told
+ * again: the number of the last one is kept after each, and read at the next start. Only where the kernel or the
+ * connection ends between the two a line may come twice. What happened before the kernel first joined a mesh is not told.
  */
 import {
   type Answer,
@@ -15,12 +19,13 @@ import {
   type ModuleSummary,
   ModuleUnknown,
   PluginFailed,
+  PointerUnknown,
   RemoteError,
 } from '@hauki/protocol';
 import { type CallSignal, Gathered, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, errorAnswer, leavingOf, streamTransport } from '@hauki/rpc/node';
+import { type KernelPage, readInside } from './inside.ts';
 import type { Kernel } from './kernel.ts';
-import { lineOf } from './lines.ts';
 import { blamedFor, VERSION_HEADER } from './module.ts';
 import { dialSocket } from './outside.ts';
 import { checkEvolve } from './routes.ts';
@@ -29,8 +34,8 @@ import { failure, provenance } from './server.ts';
 const RETRY_MS = { first: 100, most: 2_000 };
 const REPORT_EVERY_MS = 1_000;
 const REPORT_MS = 5_000;
-/** Announcements that wait for the core to come back. */
-const WAITING = 256;
+/** Where the number of the last change that was told is kept: in a space where nothing else writes. */
+const TOLD = 'gem-pointer://kernel/told';
 
 type Fetch = Parameters<KernelForCore['fetch']>;
 
@@ -50,8 +55,11 @@ export interface CoreLinkOptions {
 export class CoreLink {
   readonly #kernel: Kernel;
   readonly #options: CoreLinkOptions;
-  readonly #lines: string[] = [];
   #session: Session | undefined;
+  /** Changes up to this number are told; undefined while that is not known yet. */
+  #told: number | undefined;
+  #reporting = false;
+  #report_again = false;
   #stopped = false;
   #wake = () => {};
   #unlisten = () => {};
@@ -64,11 +72,7 @@ export class CoreLink {
   /** Keeps the link up until `stop`. `first` settles when the kernel is registered for the first time. */
   run(): { first: Promise<void> } {
     const { promise: first, resolve } = Promise.withResolvers<void>();
-    this.#unlisten = this.#kernel.onChange((announcement) => {
-      this.#lines.push(lineOf(this.#kernel.name, announcement));
-      if (this.#lines.length > WAITING) this.#lines.shift();
-      void this.#report();
-    });
+    this.#unlisten = this.#kernel.onChange(() => void this.#report());
     void this.#keep(resolve);
     return { first };
   }
@@ -89,24 +93,76 @@ export class CoreLink {
     }));
   }
 
+  /** Reports, one at a time. Never rejects. */
   async #report(): Promise<void> {
-    const session = this.#session;
-    if (!session?.open) return;
-    const line = this.#lines.shift() ?? null;
-    try {
-      await session.call('report', [this.#summaries(), line], { timeout_ms: REPORT_MS });
-    } catch (error) {
-      if (line !== null) this.#lines.unshift(line);
-      if (isError(error, DeadlineExceeded)) session.close('the core does not answer');
-      return;
+    this.#report_again = true;
+    if (this.#reporting) return;
+    this.#reporting = true;
+    while (this.#report_again && this.#session?.open) {
+      this.#report_again = false;
+      await this.#tell(this.#session);
     }
-    if (this.#lines.length > 0) await this.#report();
+    this.#reporting = false;
+  }
+
+  /** Tells the core what it has not heard yet, a line at a time, or at least what there is now. */
+  async #tell(session: Session): Promise<void> {
+    const report = (line: string | null) =>
+      session.call('report', [this.#summaries(), line], { timeout_ms: REPORT_MS });
+    const { log } = this.#options;
+    try {
+      const events = await this.#untold().catch((error): KernelPage['events'] => {
+        log(`what has changed cannot be read, and is told later: ${describe(error)}`);
+        return [];
+      });
+      const lines = events.filter(({ line }) => line !== null);
+      for (const { seq, line } of lines) {
+        await report(line);
+        this.#told = seq;
+        await this.#keepTold(seq).catch((error) => log(`not kept that change ${seq} was told: ${describe(error)}`));
+      }
+      const last = events.at(-1);
+      if (last) this.#told = last.seq;
+      // There may be another page.
+      if (last) this.#report_again = true;
+      else await report(null);
+    } catch (error) {
+      if (isError(error, DeadlineExceeded)) session.close('the core does not answer');
+    }
+  }
+
+  /** What comes behind the last change that was told, a page of it. */
+  async #untold(): Promise<KernelPage['events']> {
+    const kernel = this.#kernel;
+    this.#told ??= await this.#begin();
+    if (kernel.journal.last <= this.#told) return [];
+    const { content } = await readInside(kernel, '', `gem-pointer://kernel/events/${this.#told}`);
+    return (JSON.parse(content) as KernelPage).events;
+  }
+
+  /** The number of the last change that need not be told. A kernel that joins for the first time begins with the next. */
+  async #begin(): Promise<number> {
+    const { meshfs, journal } = this.#kernel;
+    const now = journal.last;
+    try {
+      return Number((await meshfs.resolve(TOLD)).content);
+    } catch (error) {
+      if (!isError(error, PointerUnknown)) throw error;
+      await this.#keepTold(now);
+      return now;
+    }
+  }
+
+  async #keepTold(seq: number): Promise<void> {
+    await this.#kernel.meshfs.write({ pointer: TOLD, content: String(seq) });
   }
 
   async #keep(registered: () => void): Promise<void> {
     const { log, core_url } = this.#options;
     let wait_ms = RETRY_MS.first;
     let said = '';
+    // From now on nothing is left out, whenever the core is there.
+    this.#told ??= await this.#begin().catch(() => undefined);
     while (!this.#stopped) {
       try {
         const session = await this.#connect();

@@ -27,9 +27,9 @@ export function serveKernel(
 ): Session {
   const { kernels, log } = powers;
   let kernel: RegisteredKernel | undefined;
-  let heard_at = performance.now();
+  const began_at = performance.now();
   const watch = setInterval(() => {
-    if (performance.now() - heard_at > LIMITS.node_silence_ms)
+    if (performance.now() - (kernel?.heard_at ?? began_at) > LIMITS.node_silence_ms)
       session.close('the kernel has not reported for too long');
   }, LIMITS.node_silence_ms / 4);
   const core: CoreForKernel = {
@@ -45,13 +45,13 @@ export function serveKernel(
         session,
         gatherers: info.gathers === true ? new Map() : undefined,
         since: Date.now(),
+        heard_at: performance.now(),
       };
       kernels.register(kernel);
       log(`${name} registered with ${kernel.modules.length} modules`);
       return { core: powers.core_id };
     },
     async report(modules, line) {
-      heard_at = performance.now();
       if (kernel) kernels.report(kernel, summaries(modules), typeof line === 'string' ? line : null);
     },
   };

@@ -12,14 +12,19 @@ import {
 } from '@hauki/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Kernels } from '../kernels/kernels.ts';
+import type { Rollouts } from '../kernels/rollouts.ts';
 import { covers, demand, demandGrants, type Principal, reachesNode } from '../rights.ts';
 
 interface KernelRoutesPowers {
   kernels: Kernels;
+  rollouts: Rollouts;
   meshfs: Pick<MeshFs, 'resolve'>;
 }
 
-export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async (app, { kernels, meshfs }) => {
+export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async (
+  app,
+  { kernels, rollouts, meshfs },
+) => {
   app.get(
     '/api/v2/kernels',
     { config: { scope: ['read', 'evolve'] }, schema: { tags: ['kernels'], summary: 'Kernels, and what each holds' } },
@@ -75,7 +80,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
       async (request) => {
         const { principal } = request;
         const asked = await withSource(withinRights(request.body as RolloutRequest, principal), principal, meshfs);
-        return { status: 'success', ...(await kernels.rollOut(asked, principal.name, reachOf(principal))) };
+        return { status: 'success', ...(await rollouts.rollOut(asked, principal.name, reachOf(principal))) };
       },
     );
 
@@ -94,7 +99,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
       },
     },
     async ({ principal, params, query }) => {
-      const removed = await kernels.remove(params.module, query.kernel, principal.name, reachOf(principal));
+      const removed = await rollouts.remove(params.module, query.kernel, principal.name, reachOf(principal));
       return { status: 'success', ...removed };
     },
   );

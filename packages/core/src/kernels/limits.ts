@@ -1,0 +1,9 @@
+/** The bounds of the core's side of the kernels, each with its reason. */
+export const KERNELS_LIMITS = {
+  /** A module's roll-outs and removals that wait for their turn. */
+  changes_waiting: 16,
+  /** So long one waits for its turn: whoever sent it gives one wave `evolve_ms`, and most of that is for its own work. */
+  turn_ms: 60_000,
+  /** Kernels report every second: one that was silent for so long may stand still, and requests go to others first. */
+  silent_ms: 3_000,
+} as const;

@@ -1,0 +1,194 @@
+/** Roll-outs over kernels that are played: one of a module at a time, and what is taken back when one fails. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { EvolveRejected, isError, Overloaded, type RolloutRequest } from '@hauki/protocol';
+import { Kernels, type RegisteredKernel } from '../src/kernels/kernels.ts';
+import { KERNELS_LIMITS } from '../src/kernels/limits.ts';
+import { Rollouts } from '../src/kernels/rollouts.ts';
+
+type Live = { version: number; weight: number };
+
+/** A kernel with one module, `m`: it refuses what is `bad`, and holds what is `slow` up until it is let go of. */
+class Played {
+  live: Live[] = [];
+  latest = 0;
+  /** What it serves, by version. */
+  readonly sources = new Map<number, string>();
+  readonly calls: string[] = [];
+  readonly #slow = Promise.withResolvers<void>();
+  readonly #begun = Promise.withResolvers<void>();
+  readonly name: string;
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  /** Resolves when it is asked for what is slow. */
+  get begun(): Promise<void> {
+    return this.#begun.promise;
+  }
+
+  letGo(): void {
+    this.#slow.resolve();
+  }
+
+  get serves(): string | undefined {
+    return this.sources.get(this.#main ?? 0);
+  }
+
+  get #main(): number | undefined {
+    return this.live.toSorted((a, b) => b.weight - a.weight)[0]?.version;
+  }
+
+  /** A change by somebody at its own port. */
+  post(source: string, weights?: Live[]): number {
+    this.sources.set(++this.latest, source);
+    this.live = weights ?? [{ version: this.latest, weight: 100 }];
+    return this.latest;
+  }
+
+  async call(method: string, args: any[]): Promise<unknown> {
+    this.calls.push(method);
+    if (method === 'evolve') {
+      const { content } = args[0];
+      if (content.includes('slow')) {
+        this.#begun.resolve();
+        await this.#slow.promise;
+      }
+      if (content.includes(`bad on ${this.name}`))
+        throw new EvolveRejected({ module: 'm', stage: 'tests', why: 'it is bad' });
+      const version = this.post(content);
+      return { module: 'm', version, digest: '', vault: { driver: 'quickjs', level: 'vm' } };
+    }
+    if (method === 'rollback') this.live = [{ version: args[1], weight: 100 }];
+    if (method === 'remove') this.live = [];
+    if (method === 'own') {
+      const { versions } = args[2];
+      this.live = Object.entries(versions).map(([version, weight]) => ({
+        version: Number(version),
+        weight: Number(weight),
+      }));
+      return [200, {}];
+    }
+    return undefined;
+  }
+
+  get registered(): RegisteredKernel {
+    const view = () =>
+      this.latest === 0
+        ? []
+        : [{ module: 'm', version: this.#main ?? null, live: this.live.map((one) => ({ ...one, draining: false })) }];
+    return {
+      info: { kernel: this.name, url: '' },
+      modules: [],
+      rpc: { modules: async () => view() },
+      session: { call: (method: string, args: unknown[]) => this.call(method, args), close() {}, open: true },
+      gatherers: undefined,
+      since: 0,
+      heard_at: performance.now(),
+    } as unknown as RegisteredKernel;
+  }
+}
+
+function mesh(options?: { turn_ms: number }) {
+  const kernels = new Kernels(() => {});
+  const played = ['a', 'b'].map((name) => new Played(name));
+  for (const one of played) kernels.register(one.registered);
+  const rollouts = new Rollouts(kernels, () => {}, options);
+  const roll = (content: string, more: Partial<RolloutRequest> = {}) =>
+    rollouts.rollOut({ target_module: 'm.js', content, replicas: 'all', ...more }, 'somebody', () => true);
+  const serves = () => played.map((one) => one.serves);
+  return { played: played as [Played, Played], rollouts, roll, serves };
+}
+
+const refused = (promise: Promise<unknown>) =>
+  assert.rejects(promise, (error) => isError(error, EvolveRejected) && error.fields.stage === 'tests');
+
+describe('roll-outs', () => {
+  it('of one module come one after the other: what is refused leaves what another has brought', async () => {
+    const { played, roll, serves } = mesh();
+    await roll('base');
+    const first = roll('first, slow');
+    const second = refused(roll('second, bad on b'));
+    await played[0].begun;
+    for (const one of played) one.letGo();
+    assert.equal((await first).kernels.length, 2);
+    await second;
+    assert.deepEqual(serves(), ['first, slow', 'first, slow']);
+    assert.deepEqual([...played[0].sources.values()], ['base', 'first, slow', 'second, bad on b']);
+  });
+
+  it('and removals of one module come one after the other, those of others beside them', async () => {
+    const { played, rollouts, roll } = mesh();
+    await roll('base');
+    const slow = roll('slow');
+    await played[0].begun;
+    const removed = rollouts.remove('m', 'a', 'somebody', () => true);
+    await rollouts.rollOut({ target_module: 'other', content: 'x' }, 'somebody', () => true);
+    await roll('dry', { dry_run: true });
+    assert.ok(!played[0].calls.includes('remove'));
+    for (const one of played) one.letGo();
+    await slow;
+    assert.deepEqual((await removed).removed, ['a']);
+  });
+
+  it('that wait for too long are refused and change nothing, and hold nobody up behind them', async () => {
+    const { played, roll, serves } = mesh({ turn_ms: 20 });
+    const slow = roll('slow');
+    await played[0].begun;
+    await assert.rejects(
+      roll('late'),
+      (error) => isError(error, Overloaded) && error.retryable && /Nothing was changed: try again/.test(error.message),
+    );
+    for (const one of played) one.letGo();
+    await slow;
+    await roll('next');
+    assert.deepEqual(serves(), ['next', 'next']);
+    assert.equal(played[0].latest, 2);
+  });
+
+  it('are bounded in how many wait', async () => {
+    const { played, roll } = mesh();
+    const slow = roll('slow');
+    await played[0].begun;
+    const waiting = Array.from({ length: KERNELS_LIMITS.changes_waiting }, (_, i) => roll(`next ${i}`));
+    await assert.rejects(
+      roll('one too many'),
+      (error) => isError(error, Overloaded) && error.fields.limit === KERNELS_LIMITS.changes_waiting,
+    );
+    for (const one of played) one.letGo();
+    await Promise.all([slow, ...waiting]);
+    await roll('last');
+    assert.equal(played[0].serves, 'last');
+  });
+
+  it('that fail give the weights back that versions had', async () => {
+    const { played, roll } = mesh();
+    await roll('one');
+    const weights = [
+      { version: 1, weight: 90 },
+      { version: 2, weight: 10 },
+    ];
+    for (const one of played) one.post('two', weights);
+    await refused(roll('three, bad on b', { wave: 1 }));
+    assert.equal(played[0].latest, 3);
+    assert.deepEqual(
+      played.map(({ live }) => live),
+      [weights, weights],
+    );
+  });
+
+  it('that fail take nothing from who changed the module on a kernel meanwhile', async () => {
+    const { played, roll, serves } = mesh();
+    await roll('base');
+    const failing = refused(roll('slow, bad on b'));
+    // The first has it already, and waits in its place for the second.
+    played[0].letGo();
+    await played[1].begun;
+    played[0].post('somebody’s own');
+    played[1].letGo();
+    await failing;
+    assert.deepEqual(serves(), ['somebody’s own', 'base']);
+    assert.ok(!played[0].calls.includes('rollback'));
+  });
+});
