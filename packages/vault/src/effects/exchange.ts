@@ -43,6 +43,10 @@ export function exchange({ url, route, method, headers, body, signal }: Exchange
   request.on('close', () => reject(new Error('the connection ended without an answer')));
   try {
     for (const [name, value] of headers) request.appendHeader(name, value);
+    // Said here for every method: Node says nothing of the body of a DELETE or OPTIONS, so that a server would take it for
+    // further requests, which nobody has granted.
+    if (body instanceof Uint8Array) request.setHeader('Content-Length', body.length);
+    else if (body !== undefined) request.setHeader('Transfer-Encoding', 'chunked');
   } catch (error) {
     reject(error);
     request.destroy();
