@@ -115,6 +115,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
   let lifetime: Lifetime | undefined;
   try {
     const effects = createEffects({
+      owner,
       grants,
       secrets: job.secrets,
       meshfs: powers.meshfs,

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BadInput } from '@hauki/protocol';
-import { guest, refuses, tcp } from './outward-support.ts';
+import { guest, http, refuses, tcp, until } from './outward-support.ts';
 
 describe('the body of a request', () => {
   it('says where it ends, whatever the method and however it is given', async () => {
@@ -35,5 +35,34 @@ describe('the body of a request', () => {
       }
     for (const method of ['GET', 'HEAD'])
       for (const [, form] of forms) await refuses(fetch(url, { method, body: form() }), BadInput, /has no body/);
+  });
+});
+
+describe('the body of an answer', () => {
+  it('that nobody reads holds no other fetch up, and can be left', async () => {
+    const gone: string[] = [];
+    const port = await http((request, response) => {
+      response.on('close', () => gone.push(request.url!));
+      response.write(Buffer.alloc(1024 * 1024));
+    });
+    const { fetch, vmFetch, session, host } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const url = `http://127.0.0.1:${port}`;
+    const all = await Promise.all(Array.from({ length: 20 }, (_, i) => fetch(`${url}/${i}`)));
+    assert.deepEqual(new Set(all.map(({ status }) => status)), new Set([200]));
+    for (const one of all) await one.body!.cancel();
+    await until('the server sees all go', () => gone.length === 20);
+    const ways: ((body: NonNullable<Awaited<ReturnType<typeof vmFetch>>['body']>) => Promise<unknown>)[] = [
+      (body) => body.cancel(),
+      (body) => body.getReader().cancel(),
+      async (body) => body[Symbol.asyncIterator]().return?.(),
+      async (body) => {
+        for await (const piece of body) return piece;
+      },
+    ];
+    for (const [i, way] of ways.entries()) {
+      await way((await vmFetch(`${url}/in-the-vm-${i}`)).body!);
+      await until('the server sees it go', () => gone.includes(`/in-the-vm-${i}`));
+    }
+    await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
   });
 });

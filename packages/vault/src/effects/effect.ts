@@ -15,6 +15,8 @@ export interface MeshFsClient {
 
 /** What the host gives for one vault. */
 export interface EffectPowers {
+  /** Whose the vault is: the owner's name, with those above it. */
+  owner: string;
   grants: Grants;
   /** Values of the secrets that the grants name. */
   secrets?: Readonly<Record<string, string>> | undefined;
@@ -30,7 +32,7 @@ export interface EffectPowers {
 }
 
 /** The vault as its effects see it. */
-export interface EffectVault extends Omit<EffectPowers, 'grants' | 'secrets'> {
+export interface EffectVault extends Omit<EffectPowers, 'grants' | 'owner' | 'secrets'> {
   /** Those that hold just now: they may change between two calls. */
   readonly grants: Grants;
   readonly secrets: Secrets;

@@ -62,7 +62,7 @@ export function createEffects(powers: EffectPowers): Effects {
     hold: roomFor(
       'bytes held for this worker’s fetches and connections',
       LIMITS.fetched_bytes_each,
-      powers.network.hold,
+      powers.network.holdFor(powers.owner),
     ),
     log: powers.log,
     get grants() {

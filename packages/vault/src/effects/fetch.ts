@@ -23,7 +23,10 @@ import { ACCEPT_ENCODING, decoded, exchange } from './exchange.ts';
 import { routeTo } from './network.ts';
 import { createRates } from './rates.ts';
 
-/** Fetches of one vault under way, their bodies included; the rest waits its turn (bounded by the effects in flight). */
+/**
+ * Fetches of one vault that wait for their answer; the rest waits its turn (bounded by the effects in flight). A body that
+ * comes piece by piece takes no place, only room: nobody may ever read it.
+ */
 const FETCHES = 6;
 const STEERING =
   /^(?:host|connection|proxy-.*|transfer-encoding|content-length|upgrade|te|trailer|expect|keep-alive)$/i;
@@ -144,9 +147,7 @@ export const fetchEffect: EffectMaker = (vault) => {
           over() {
             vault.ended.removeEventListener('abort', stop);
             answer.destroy();
-            if (!streaming) return;
-            letGo();
-            leave();
+            if (streaming) letGo();
           },
         });
         const stop = () => void pieces.return?.();
@@ -165,10 +166,8 @@ export const fetchEffect: EffectMaker = (vault) => {
         throw late.signal.aborted ? lateError(wanted.url) : failure(error, wanted.url);
       } finally {
         clearTimeout(timer);
-        if (!streaming) {
-          letGo();
-          leave();
-        }
+        leave();
+        if (!streaming) letGo();
       }
     },
   };
