@@ -38,7 +38,7 @@ export interface EffectVault extends Omit<EffectPowers, 'grants' | 'owner' | 'se
   readonly secrets: Secrets;
   /** Room in the agent's memory, of the vault's and of the node's. */
   hold: Hold;
-  /** An error as the guest may hear it: typed, without a secret's value or a place in the host's own code. */
+  /** An error as the guest may hear it: typed, without a place in the host's own code. */
   told(error: unknown): Error;
   /** Aborted when the vault has ended. */
   readonly ended: AbortSignal;

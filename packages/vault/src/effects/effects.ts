@@ -23,7 +23,7 @@ import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
 import { roomFor } from './network.ts';
-import { type Secrets, secretsOf } from './secrets.ts';
+import { secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
@@ -53,7 +53,6 @@ export function createEffects(powers: EffectPowers): Effects {
       return grants;
     },
   };
-  const secrets = secretsOf(now, powers.secrets);
   const vault: EffectVault = {
     meshfs: powers.meshfs,
     volume: powers.volume,
@@ -68,8 +67,8 @@ export function createEffects(powers: EffectPowers): Effects {
     get grants() {
       return grants;
     },
-    secrets,
-    told: (error) => tell(error, secrets),
+    secrets: secretsOf(now, powers.secrets),
+    told: tell,
     ended: over.signal,
     onRegrant(run) {
       watchers.add(run);
@@ -147,18 +146,9 @@ function leave(args: unknown): void {
 const leaveIterator = (value: object): unknown =>
   Symbol.asyncIterator in value ? (value as AsyncIterableIterator<unknown>).return?.() : undefined;
 
-/** An error without its cause and its stack, which are the host's, and without the values of secrets. */
-function tell(error: unknown, secrets: Secrets): Error {
-  const clean = (value: unknown): unknown => {
-    if (typeof value === 'string') return secrets.clean(value);
-    if (Array.isArray(value)) return value.map(clean);
-    if (typeof value !== 'object' || value === null) return value;
-    return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, clean(member)]));
-  };
-  if (!(error instanceof MeshError)) {
-    const name = error instanceof Error ? error.name : 'Error';
-    return new RemoteError({ error_name: name }, `${name}: ${secrets.clean(describe(error))}`);
-  }
-  const { code, message, data } = toWire(error);
-  return fromWire({ code, message: clean(message), data: { ...data, fields: clean(data?.fields) } });
+/** An error without its cause and its stack, which are the host's. */
+function tell(error: unknown): Error {
+  if (error instanceof MeshError) return fromWire(toWire(error));
+  const name = error instanceof Error ? error.name : 'Error';
+  return new RemoteError({ error_name: name }, `${name}: ${describe(error)}`);
 }

@@ -22,6 +22,7 @@ import type { EffectMaker } from './effect.ts';
 import { ACCEPT_ENCODING, decoded, exchange } from './exchange.ts';
 import { routeTo } from './network.ts';
 import { createRates } from './rates.ts';
+import { asksFor } from './secrets.ts';
 
 /**
  * Fetches of one vault that wait for their answer; the rest waits its turn (bounded by the effects in flight). A body that
@@ -35,6 +36,8 @@ const METHOD = /^[A-Z]{1,16}$/;
 const METHODS_REFUSED = new Set(['CONNECT', 'TRACE', 'TRACK']);
 const BODILESS = new Set(['GET', 'HEAD']);
 const REDIRECT = ['follow', 'manual', 'error'];
+/** Where a server redirects to that has got a secret: what it says may hold that. */
+const UNSAID = 'where it is redirected to (not told here, since a secret was sent; `redirect: "manual"` tells it)';
 const HEADERS = 100;
 const HEADER_CHARS = 64 * 1024;
 
@@ -65,10 +68,10 @@ export const fetchEffect: EffectMaker = (vault) => {
     else fetching--;
   };
 
-  /** The rule that lets the request pass now; takes one from its rate. */
-  const granted = (target: string, method: string): FetchGrant => {
+  /** The rule that lets the request pass now; takes one from its rate. `shown`: the target, as far as it may be told. */
+  const granted = (target: string, method: string, shown = target): FetchGrant => {
     const there = vault.grants.fetch.filter(({ to }) => to === target);
-    if (there.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: target });
+    if (there.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: shown });
     const fitting = there.filter(({ methods }) => methods.length === 0 || methods.includes(method));
     if (fitting.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: `${method} ${target}` });
     const rule = rates.take(fitting);
@@ -79,10 +82,13 @@ export const fetchEffect: EffectMaker = (vault) => {
 
   const ask = async (wanted: Wanted, signal: AbortSignal) => {
     let { url, method, headers, body } = wanted;
+    // What a stream brings is not known beforehand.
+    const with_secret =
+      headers.some(([, value]) => asksFor(value)) || (body instanceof Uint8Array ? asksFor(body) : body !== undefined);
     const answered = (answer: IncomingMessage, hops: number) => ({ answer, url, method, redirected: hops > 0 });
     for (let hop = 0; hop <= LIMITS.fetch_redirects; hop++) {
       const target = targetOf(url);
-      granted(target, method);
+      granted(target, method, hop > 0 && with_secret ? UNSAID : undefined);
       const listed = vault.grants.fetch
         .filter(({ methods }) => methods.length === 0 || methods.includes(method))
         .map(({ to }) => to);
@@ -155,7 +161,7 @@ export const fetchEffect: EffectMaker = (vault) => {
         const head: FetchedBody = {
           status: answer.statusCode ?? 0,
           status_text: answer.statusMessage ?? '',
-          url: secrets.clean(url.href),
+          url: url.href,
           ...(redirected ? { redirected } : {}),
           headers: pairs(answer.rawHeaders),
         };
@@ -182,24 +188,25 @@ function urlOf(given: unknown, base?: URL): URL {
   try {
     url = new URL(typeof given === 'string' ? given : '', base);
   } catch {
-    // What a server redirects to may hold what it was sent.
     const shown = typeof given === 'string' ? JSON.stringify(given.slice(0, 200)) : 'that';
-    const why = base ? 'it is redirected to what is no URL' : `${shown} is not a URL`;
-    throw new BadInput({ what: 'fetch', why });
+    throw unfit(base ? 'what is no URL' : undefined, `${shown} is not a URL`);
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:')
-    throw new BadInput({ what: 'fetch', why: `${url.protocol} is not fetched; http: and https: are` });
+    throw unfit(base && 'another protocol', `${url.protocol} is not fetched; http: and https: are`);
   if (url.username !== '' || url.password !== '')
-    throw new BadInput({ what: 'fetch', why: 'a URL carries no credentials' });
+    throw unfit(base && 'a URL with credentials', 'a URL carries no credentials');
+  if (targetFrom(url) === undefined) throw unfit(base && 'what is no host', `${url.host} is no host`);
   return url;
 }
 
+/** What a server redirects to is not told: it may hold what the server was sent. */
+const unfit = (redirected_to: string | undefined, why: string) =>
+  new BadInput({ what: 'fetch', why: redirected_to ? `it is redirected to ${redirected_to}` : why });
+
+const targetFrom = (url: URL) =>
+  canonicalTarget(`${url.hostname}:${url.port || (url.protocol === 'https:' ? '443' : '80')}`);
 /** Host and port as grants name them. */
-function targetOf(url: URL): string {
-  const target = canonicalTarget(`${url.hostname}:${url.port || (url.protocol === 'https:' ? '443' : '80')}`);
-  if (target === undefined) throw new BadInput({ what: 'fetch', why: `${url.host} is no host` });
-  return target;
-}
+const targetOf = (url: URL): string => targetFrom(url)!;
 
 /** `args`: url, `{method, headers: [name, value][], body?: text | bytes | stream, redirect?, stream?: true}`. */
 function wantedBy([address, init]: unknown[]): Wanted {
@@ -237,7 +244,7 @@ async function bodyOf(pieces: Pieces, url: URL): Promise<Pick<FetchedBody, 'text
   for await (const chunk of pieces) {
     bytes += chunk.length;
     if (bytes > LIMITS.fetch_body_bytes)
-      throw new TooLarge({ what: `The body of ${url.href}`, limit_bytes: LIMITS.fetch_body_bytes });
+      throw new TooLarge({ what: `The body from ${url.host}`, limit_bytes: LIMITS.fetch_body_bytes });
     chunks.push(chunk);
   }
   const body = Buffer.concat(chunks);
