@@ -1,8 +1,24 @@
 /** Bodies of a guest's `fetch` as they are on the wire, and while nobody takes them: over a session, and servers on loopback. */
 import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
-import { BadInput } from '@hauki/protocol';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
+import { BadInput, Overloaded } from '@hauki/protocol';
+import { piecesOf } from '../src/effects/bytes.ts';
 import { guest, http, refuses, tcp, until } from './outward-support.ts';
+
+/** What `piecesOf` wants beside what a test is about. */
+function reading() {
+  let bytes = 0;
+  return {
+    failure: (error: unknown) => error as Error,
+    took: (more: number) => {
+      bytes += more;
+    },
+    fetched: () => bytes,
+  };
+}
 
 describe('the body of a request', () => {
   it('says where it ends, whatever the method and however it is given', async () => {
@@ -64,5 +80,102 @@ describe('the body of an answer', () => {
       await until('the server sees it go', () => gone.includes(`/in-the-vm-${i}`));
     }
     await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
+  });
+
+  it('that nobody reads gives way to others, however many there are', async () => {
+    const port = await http((_request, response) => response.write(Buffer.alloc(1024 * 1024)));
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const url = `http://127.0.0.1:${port}/`;
+    const all: Response[] = [];
+    for (let i = 0; i < 40; i++) all.push(await fetch(url));
+    await refuses(all[0]!.text(), Overloaded, /not read/);
+    const reader = all.at(-1)!.body!.getReader();
+    assert.equal((await reader.read()).done, false);
+    await reader.cancel();
+    for (const one of all.slice(1, -1)) await one.body!.cancel().catch(() => {});
+  });
+
+  it('ends when nothing moves for long; a vault that is paused has not left it', async () => {
+    const { fetched, ...read } = reading();
+    let paused = true;
+    let over = false;
+    const source = new Readable({ read() {} });
+    const pieces = piecesOf(source, {
+      idle: { ms: 50, error: () => new Error('late'), paused: () => paused },
+      ...read,
+      over: () => {
+        over = true;
+      },
+    });
+    source.push('first');
+    assert.equal((await pieces.next()).value?.length, 5);
+    await sleep(150);
+    assert.equal(over, false);
+    paused = false;
+    await until('it ends', () => over);
+    await assert.rejects(pieces.next(), /late/);
+    assert.equal(fetched(), 5);
+  });
+
+  it('is unpacked as browsers do it: nothing where none comes, deflate with its wrapping and without', async () => {
+    const port = await http((request, response) => {
+      const [, coding, form] = request.url!.split('/');
+      response.writeHead(200, { 'content-encoding': coding });
+      if (form === 'empty') response.end();
+      else if (form === 'slow')
+        for (const at of [0, 1, 2])
+          setTimeout(
+            () =>
+              response[at < 2 ? 'write' : 'end'](
+                [packed.subarray(0, 1), packed.subarray(1, 5), packed.subarray(5)][at],
+              ),
+            20 * at,
+          );
+      else
+        response.end(
+          form === 'raw'
+            ? deflateRawSync(text)
+            : form === 'twice'
+              ? gzipSync(deflateSync(text))
+              : form === 'cut'
+                ? gzipSync(text).subarray(0, 30)
+                : packed,
+        );
+    });
+    const text = 'packed '.repeat(10_000);
+    const packed = deflateSync(text);
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const get = async (path: string) => (await fetch(`http://127.0.0.1:${port}/${path}`)).text();
+    for (const coding of ['gzip', 'x-gzip', 'deflate', 'br', 'zstd', 'br,gzip'])
+      assert.equal(await get(`${coding}/empty`), '');
+    assert.equal(await get('deflate/wrapped'), text);
+    assert.equal(await get('deflate/slow'), text);
+    assert.equal(await get('deflate/raw'), text);
+    assert.equal(await get('deflate,gzip/twice'), text);
+    await assert.rejects(get('gzip/cut'), /fetch failed.*Z_BUF_ERROR/);
+  });
+
+  it('may have any status that a server can send', async () => {
+    let status = '';
+    const port = await tcp((socket) =>
+      socket.once('data', () => socket.end(`HTTP/1.1 ${status} Own\r\nContent-Length: 4\r\n\r\nbody`)),
+    );
+    const { fetch, vmFetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    for (status of ['000', '200', '599', '600', '999'])
+      for (const get of [fetch, vmFetch]) {
+        const answer = await get(`http://127.0.0.1:${port}/`);
+        assert.deepEqual([answer.status, answer.ok, answer.statusText], [Number(status), status === '200', 'Own']);
+        assert.equal(await answer.text(), 'body');
+      }
+  });
+});
+
+describe('the headers of a request', () => {
+  it('are sent or refused, and never dropped', async () => {
+    const port = await http((request, response) => response.end(String(request.headers['x-99'])));
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const many = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, i) => [`x-${i}`, `${i}`]));
+    assert.equal(await (await fetch(`http://127.0.0.1:${port}/`, { headers: many(100) })).text(), '99');
+    await refuses(fetch(`http://127.0.0.1:${port}/`, { headers: many(101) }), BadInput, /at most 100 headers/);
   });
 });

@@ -235,7 +235,7 @@ describe('connect', () => {
     await first.write('still');
     const reading = read(first.readable);
     effects.regrant(normaliseGrants({ fetch: [target] }));
-    await refuses(reading, GrantMissing, /connect/);
+    await refuses(reading, GrantMissing, /connect .* was revoked while it lived/);
     await refuses(connect(target), GrantMissing);
     effects.regrant(normaliseGrants({ connect: [target] }));
     const second = await connect(target);

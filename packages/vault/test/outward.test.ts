@@ -311,7 +311,7 @@ describe('fetch', () => {
 
   it('has room whatever the workers of other owners hold', async () => {
     const port = await http((request, response) => (request.url === '/' ? response.end('ok') : response.write('x')));
-    const network = createNetwork({ limit_bytes: 64 * LIMITS.stream_bytes });
+    const network = createNetwork({ limit_bytes: 40 * LIMITS.stream_bytes });
     const grants = { fetch: [`127.0.0.1:${port}`] };
     const url = `http://127.0.0.1:${port}`;
     const open: Response[] = [];
@@ -326,7 +326,7 @@ describe('fetch', () => {
         /one owner/,
       );
     }
-    assert.equal(open.length, 32 + 16);
+    assert.equal(open.length, 20 + 10);
     const { fetch } = guest(grants, { network, owner: 'modest' });
     assert.equal(await (await fetch(`${url}/`)).text(), 'ok');
     for (const one of open) await one.body!.cancel();

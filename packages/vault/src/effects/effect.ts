@@ -2,7 +2,7 @@
  * What an effect is, and what it has to work with. Each effect is a module of its own: a maker is called once for each
  * vault and gives its effects by name; `effects.ts` lists the makers and bounds what all of them do together.
  */
-import type { Grants } from '@hauki/protocol';
+import { GrantMissing, type Grants } from '@hauki/protocol';
 import type { FamilyPowers } from './clone.ts';
 import type { Hold, Network } from './network.ts';
 import type { Secrets } from './secrets.ts';
@@ -29,6 +29,10 @@ export interface EffectPowers {
   network: Network;
   /** Takes one line, already cut to size. */
   log(level: string, line: string): void;
+  /** Told how many bytes of an answer's body were fetched. */
+  fetched?(bytes: number): void;
+  /** Whether the vault stands still just now: that it takes nothing means nothing then. */
+  paused?(): boolean;
 }
 
 /** The vault as its effects see it. */
@@ -50,3 +54,10 @@ export interface EffectVault extends Omit<EffectPowers, 'grants' | 'owner' | 'se
 export type Effect = (args: unknown[], signal: AbortSignal) => unknown;
 
 export type EffectMaker = (vault: EffectVault) => Record<string, Effect>;
+
+/** What a worker hears where it had a grant and has it no more. */
+export const wasRevoked = (fields: { grant: string; wanted: string }) =>
+  new GrantMissing(
+    fields,
+    `The worker has no grant for this any more: ${fields.grant} ${fields.wanted}. Of ${fields.grant} something was revoked while it lived`,
+  );

@@ -18,7 +18,7 @@ import {
 } from '@hauki/protocol';
 import { cloneEffects } from './clone.ts';
 import { connectEffect } from './connect.ts';
-import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts';
+import { type Effect, type EffectMaker, type EffectPowers, type EffectVault, wasRevoked } from './effect.ts';
 import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
@@ -64,6 +64,8 @@ export function createEffects(powers: EffectPowers): Effects {
       powers.network.holdFor(powers.owner),
     ),
     log: powers.log,
+    fetched: powers.fetched,
+    paused: powers.paused,
     get grants() {
       return grants;
     },
@@ -101,7 +103,9 @@ export function createEffects(powers: EffectPowers): Effects {
         return await run(name, args, call);
       } catch (error) {
         leave(args);
-        throw vault.told(isError(error, GrantMissing) && revoked.has(error.fields.grant) ? wasRevoked(error) : error);
+        throw vault.told(
+          isError(error, GrantMissing) && revoked.has(error.fields.grant) ? wasRevoked(error.fields) : error,
+        );
       }
     },
     regrant(given) {
@@ -128,11 +132,6 @@ function kindsLost(before: Grants, after: Grants): string[] {
   );
 }
 
-const wasRevoked = ({ fields }: MeshError<{ grant: string; wanted: string }>) =>
-  new GrantMissing(
-    fields,
-    `The worker has no grant for this any more: ${fields.grant} ${fields.wanted}. Of ${fields.grant} something was revoked while it lived`,
-  );
 /** Leaves the streams that came with a call that fails: nobody will read them, and each takes a place. */
 function leave(args: unknown): void {
   const all = Array.isArray(args) ? args : [args];

@@ -4,6 +4,7 @@
  * to set; bodies pass piece by piece where both sides stream, else they are bounded.
  */
 import type { IncomingMessage } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   BadInput,
   canonicalTarget,
@@ -17,18 +18,19 @@ import {
   TooLarge,
 } from '@hauki/protocol';
 import type { FetchedBody } from '../guest/context.ts';
-import { type Pieces, piecesFrom, piecesOf } from './bytes.ts';
+import { type Pieces, piecesFrom, piecesOf, type Reading } from './bytes.ts';
 import type { EffectMaker } from './effect.ts';
 import { ACCEPT_ENCODING, decoded, exchange } from './exchange.ts';
 import { routeTo } from './network.ts';
 import { createRates } from './rates.ts';
 import { asksFor } from './secrets.ts';
 
-/**
- * Fetches of one vault that wait for their answer; the rest waits its turn (bounded by the effects in flight). A body that
- * comes piece by piece takes no place, only room: nobody may ever read it.
- */
+/** Fetches of one vault that wait for their answer; the rest waits its turn (bounded by the effects in flight). */
 const FETCHES = 6;
+/** Bodies that come piece by piece, of one vault: to unpack one may take 16 MiB for each of its codings. */
+const BODIES = 32;
+/** One of which nobody has taken anything for so long gives way to the next: perhaps nobody ever will. */
+const UNREAD_MS = 3_000;
 const STEERING =
   /^(?:host|connection|proxy-.*|transfer-encoding|content-length|upgrade|te|trailer|expect|keep-alive)$/i;
 const METHOD = /^[A-Z]{1,16}$/;
@@ -66,6 +68,18 @@ export const fetchEffect: EffectMaker = (vault) => {
     const next = waiting.shift();
     if (next) next();
     else fetching--;
+  };
+
+  const bodies = new Set<Reading>();
+  let one_less = Promise.withResolvers<void>();
+  /** Waits until there is room for one more body. */
+  const makeWay = async () => {
+    while (bodies.size >= BODIES) {
+      const unread = [...bodies].reduce((a, b) => (b.unread_since < a.unread_since ? b : a));
+      const wait_ms = unread.unread_since + UNREAD_MS - performance.now();
+      if (wait_ms <= 0) unread.end(new Overloaded({ what: 'bodies of fetches that are not read', limit: BODIES }));
+      else await Promise.race([one_less.promise, sleep(Math.min(wait_ms, UNREAD_MS), undefined, { ref: false })]);
+    }
   };
 
   /** The rule that lets the request pass now; takes one from its rate. `shown`: the target, as far as it may be told. */
@@ -134,6 +148,7 @@ export const fetchEffect: EffectMaker = (vault) => {
       // What it waits with is held already.
       const letGoBody = vault.hold(bodyRoom(wanted));
       await enter();
+      if (wanted.stream) await makeWay();
       let letGoAnswer: (() => void) | undefined;
       const letGo = () => {
         letGoBody();
@@ -148,12 +163,17 @@ export const fetchEffect: EffectMaker = (vault) => {
         letGoAnswer = vault.hold(wanted.stream ? LIMITS.stream_bytes : LIMITS.fetch_body_bytes);
         const { answer, url, method, redirected } = await ask(wanted, AbortSignal.any([given_up, late.signal]));
         const pieces = piecesOf(decoded(answer, method), {
-          idle: { ms: LIMITS.fetch_ms, error: () => lateError(url) },
+          idle: { ms: LIMITS.fetch_ms, error: () => lateError(url), paused: vault.paused },
+          took: vault.fetched,
           failure: (error) => vault.told(failure(error, url)),
           over() {
             vault.ended.removeEventListener('abort', stop);
             answer.destroy();
-            if (streaming) letGo();
+            if (!streaming) return;
+            letGo();
+            bodies.delete(pieces);
+            one_less.resolve();
+            one_less = Promise.withResolvers();
           },
         });
         const stop = () => void pieces.return?.();
@@ -167,6 +187,7 @@ export const fetchEffect: EffectMaker = (vault) => {
         };
         if (!wanted.stream) return { ...head, ...(await bodyOf(pieces, url)) };
         streaming = true;
+        bodies.add(pieces);
         return { ...head, body: pieces };
       } catch (error) {
         throw late.signal.aborted ? lateError(wanted.url) : failure(error, wanted.url);
@@ -219,7 +240,9 @@ function wantedBy([address, init]: unknown[]): Wanted {
     throw new BadInput({ what: 'fetch', why: `redirect is one of ${REDIRECT.join(', ')}` });
   const headers: [string, string][] = [];
   let chars = 0;
-  for (const pair of Array.isArray(given.headers) ? given.headers.slice(0, HEADERS) : []) {
+  const pairs: unknown[] = Array.isArray(given.headers) ? given.headers : [];
+  if (pairs.length > HEADERS) throw new BadInput({ what: 'fetch', why: `a request has at most ${HEADERS} headers` });
+  for (const pair of pairs) {
     if (!Array.isArray(pair) || typeof pair[0] !== 'string' || typeof pair[1] !== 'string') continue;
     chars += pair[0].length + pair[1].length;
     if (!STEERING.test(pair[0])) headers.push([pair[0], pair[1]]);
