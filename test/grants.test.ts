@@ -152,6 +152,15 @@ describe('grants', () => {
         gone.length = 0;
       });
 
+      it('count what a worker has fetched', async () => {
+        const worker = clone({ fetch: [host] });
+        assert.equal(await worker.count(`http://${host}/large`), SIZE);
+        await worker.get(`http://${host}/utf8`);
+        const { worker: name } = await used.mesh.details(worker);
+        const { usage } = (await used.mesh.registry()).workers.find((one) => one.worker === name)!;
+        assert.equal(usage!.fetched_bytes, SIZE + Buffer.byteLength('äöü € 🐟'));
+      });
+
       it('let a worker talk over a byte stream', async () => {
         const worker = clone({ connect: [echo] });
         await worker.dial('a', echo);

@@ -80,6 +80,60 @@ async function readDocument({ mesh, facts, ask }: World, driver: DriverName, rea
   return ask(driver, source, facts, { grants: { meshfs: { read } } });
 }
 
+/** A body that a server would read as a further request: of a method, and to a place, that nobody has granted. */
+function smuggled({ facts, ask }: World): Attempt {
+  const body = 'POST /admin HTTP/1.1\r\nHost: inner\r\nContent-Length: 0\r\n\r\n';
+  /** A server that reads request after request, as far as each says that it goes. */
+  const through = async (send: (port: number) => Promise<unknown>) => {
+    let asked = '';
+    const server = createServer((socket) => {
+      let bytes = '';
+      socket
+        .on('error', () => {})
+        .on('data', (chunk) => {
+          bytes += chunk.toString('latin1');
+          for (let end = bytes.indexOf('\r\n\r\n'); end !== -1; end = bytes.indexOf('\r\n\r\n')) {
+            const head = bytes.slice(0, end);
+            asked += `${head.split(' HTTP/')[0]}, `;
+            socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+            bytes = bytes.slice(end + 4 + Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0));
+          }
+        });
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    await send((server.address() as { port: number }).port).catch((error) => {
+      asked += String(error);
+    });
+    server.close();
+    return asked.includes('POST /admin') ? facts.proof : asked;
+  };
+  const worker = (url: string) => `export const attempt = async () => {
+    const answer = await fetch('${url}', { method: 'DELETE', body: ${JSON.stringify(body)} });
+    return answer.text();
+  };`;
+  return {
+    name: 'a further request in the body of a granted one',
+    by: same('every body has its length'),
+    run: (driver) =>
+      judged(facts.proof, () =>
+        through((port) => {
+          const grants = { fetch: [{ to: `127.0.0.1:${port}`, methods: ['DELETE'] }] };
+          return ask(driver, worker(`http://127.0.0.1:${port}/`), facts, { grants });
+        }),
+      ),
+    control: {
+      what: 'a body without its length',
+      run: () =>
+        judged(facts.proof, () =>
+          through(async (port) => {
+            const socket = dial(port, '127.0.0.1').end(`DELETE / HTTP/1.1\r\nHost: here\r\n\r\n${body}`);
+            await once(socket.resume(), 'close');
+          }),
+        ),
+    },
+  };
+}
+
 /** Links in a place where the agent reads for the worker: its volume. Swapped while it reads, a thousand times. */
 function links({ facts, ask, folder }: World): Attempt {
   const swapping = `export const attempt = async (host) => {
@@ -449,6 +503,7 @@ function names(world: World): Attempt {
 export function doorAttempts(world: World): Attempt[] {
   return [
     ...effects(world),
+    smuggled(world),
     links(world),
     ungranted(world),
     revoked(world),

@@ -14,7 +14,7 @@
  *                 heap, ArrayBuffer and string bombs
  *   lifecycle.ts  infinite and microtask loops; ReDoS; parked await; recursion; log flood; surviving destruct; surviving
  *                 kill -9 of the agent
- *   doors.ts      ungranted effects; redirects; use after revoke; another vault's id; malformed and oversized frames;
+ *   doors.ts      ungranted effects; redirects; smuggled requests; use after revoke; another vault's id; malformed and oversized frames;
  *                 links swapped on paths the agent reads; a forged heartbeat; `..` in every name the API takes
  *   calls.ts      connect, bind, fast open, re-listen, ioctl on fd 3 and on accepted sockets; passing them on (sendmsg);
  *                 TIOCSTI; AF_VSOCK, AF_ALG, AF_PACKET, AF_NETLINK; mount, remount and umount; unshare, clone and clone3

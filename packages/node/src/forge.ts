@@ -115,6 +115,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
   let lifetime: Lifetime | undefined;
   try {
     const effects = createEffects({
+      owner,
       grants,
       secrets: job.secrets,
       meshfs: powers.meshfs,
@@ -122,12 +123,15 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
       family: powers.family,
       network: powers.network,
       log: (level, line) => log.add(level as LogLevel, line),
+      fetched: (bytes) => {
+        usage.fetched_bytes += bytes;
+      },
+      paused: () => lifetime?.paused_at !== undefined,
     });
     void vault.exited.then(() => effects.close());
     const agent: Outside = {
       async effect(name, args, call) {
         const done = await effects.perform(name, args, call);
-        if (name === 'fetch') usage.fetched_bytes += bytesOf(done);
         // A paused vault takes nothing in: what was fetched for it waits here, not in a buffer on its way.
         await lifetime?.running();
         return done;
@@ -240,13 +244,6 @@ function within<T>(promised: Promise<T>, timeout_ms: number, otherwise: T): Prom
   const timer = setTimeout(resolve, timeout_ms, otherwise);
   void promised.then(resolve).finally(() => clearTimeout(timer));
   return promise;
-}
-
-/** How much of a body a fetch brought into the vault. */
-function bytesOf(fetched: unknown): number {
-  const { text, base64 } = (fetched ?? {}) as { text?: string; base64?: string };
-  if (typeof base64 === 'string') return Buffer.byteLength(base64, 'base64');
-  return typeof text === 'string' ? Buffer.byteLength(text) : 0;
 }
 
 /** What a failed load means to the caller. */

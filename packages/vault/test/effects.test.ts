@@ -73,6 +73,7 @@ describe('a guest’s fetch', () => {
 
   const effects = (fetch: string[]) =>
     createEffects({
+      owner: 'test',
       grants: normaliseGrants({ fetch }),
       network: createNetwork(),
       meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
@@ -176,6 +177,7 @@ describe('a guest’s other effects', () => {
   const asked: unknown[][] = [];
   const lines: string[] = [];
   const effect = createEffects({
+    owner: 'test',
     grants: normaliseGrants({ meshfs: { read: ['gem-pointer://wiki/a/'], write: ['gem-pointer://wiki/a/out'] } }),
     meshfs: {
       resolve: async (pointer) => {

@@ -14,6 +14,7 @@ import {
   secretValues,
 } from '@hauki/protocol';
 import { memoryPair, Session } from '@hauki/rpc';
+import type { EffectPowers } from '../src/effects/effect.ts';
 import { createEffects } from '../src/effects/effects.ts';
 import { createNetwork } from '../src/effects/network.ts';
 import { GUEST_BOUNDS, outsideOver, serveOutside } from '../src/guest/outside.ts';
@@ -63,16 +64,20 @@ export async function textOf(request: IncomingMessage): Promise<string> {
 /** A guest with these grants, and the host that performs for it. */
 export function guest(
   request: GrantRequest,
-  more: { secrets?: SecretRequests; lookup?: (host: string) => Promise<string[]>; limit_bytes?: number } = {},
+  more: { secrets?: SecretRequests; lookup?: (host: string) => Promise<string[]> } & Partial<
+    Omit<EffectPowers, 'secrets'>
+  > = {},
 ) {
-  const { secrets, lookup = async (host: string) => assert.fail(`nobody looks up ${host}`), limit_bytes } = more;
-  const network = createNetwork({ lookup, ...(limit_bytes === undefined ? {} : { limit_bytes }) });
+  const { secrets, lookup = async (host: string) => assert.fail(`nobody looks up ${host}`), ...powers } = more;
+  const network = createNetwork({ lookup });
   const effects = createEffects({
+    owner: 'test',
     grants: normaliseGrants(request, secrets),
     secrets: secretValues(secrets),
     meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
     network,
     log: () => {},
+    ...powers,
   });
   const [inner, outer] = memoryPair();
   const outside = {
@@ -88,7 +93,6 @@ export function guest(
     effects,
     host,
     session,
-    network,
     fetch: fetchFor(way, nodePlatform) as (url: any, init?: any) => Promise<Response>,
     vmFetch: fetchFor(way, { respond: platform.fetched, pack: platform.pack }) as (
       url: any,

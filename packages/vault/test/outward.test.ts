@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { createBrotliCompress, gzipSync } from 'node:zlib';
 import { BadInput, GrantMissing, isError, LIMITS, normaliseGrants, Overloaded } from '@hauki/protocol';
+import { createNetwork } from '../src/effects/network.ts';
 import { GUEST_BOUNDS } from '../src/guest/outside.ts';
 
 import { guest, http, listening, refuses, sockets, tcp, textOf, until } from './outward-support.ts';
@@ -290,14 +291,15 @@ describe('fetch', () => {
 
   it('is held up by no more than a node has room for', async () => {
     const port = await http((_request, response) => response.write('begins'));
-    const { fetch, network } = guest({ fetch: [`127.0.0.1:${port}`] }, { limit_bytes: 2 * LIMITS.stream_bytes });
+    const network = createNetwork({ limit_bytes: 4 * LIMITS.stream_bytes });
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] }, { network });
     const url = `http://127.0.0.1:${port}/`;
     const open = [await fetch(url), await fetch(url)];
     await refuses(fetch(url), Overloaded, /bytes that this node holds/);
     await open[0]!.body!.cancel();
     await until('there is room again', () => {
       try {
-        network.hold(LIMITS.stream_bytes)();
+        network.holdFor('test')(LIMITS.stream_bytes)();
         return true;
       } catch {
         return false;
@@ -305,6 +307,29 @@ describe('fetch', () => {
     });
     await (await fetch(url)).body!.cancel();
     await open[1]!.body!.cancel();
+  });
+
+  it('has room whatever the workers of other owners hold', async () => {
+    const port = await http((request, response) => (request.url === '/' ? response.end('ok') : response.write('x')));
+    const network = createNetwork({ limit_bytes: 40 * LIMITS.stream_bytes });
+    const grants = { fetch: [`127.0.0.1:${port}`] };
+    const url = `http://127.0.0.1:${port}`;
+    const open: Response[] = [];
+    // Tokens below one are no owners of their own, and no worker has more for being another.
+    for (const owner of ['greedy', 'greedy/below', 'greedy/other', 'as-greedy']) {
+      const { fetch } = guest(grants, { network, owner });
+      await refuses(
+        (async () => {
+          for (;;) open.push(await fetch(`${url}/held`));
+        })(),
+        Overloaded,
+        /one owner/,
+      );
+    }
+    assert.equal(open.length, 20 + 10);
+    const { fetch } = guest(grants, { network, owner: 'modest' });
+    assert.equal(await (await fetch(`${url}/`)).text(), 'ok');
+    for (const one of open) await one.body!.cancel();
   });
 
   it('follows what the grants are now', async () => {

@@ -22,48 +22,75 @@ const pieces = (next: Pieces['next'], leave: () => void): Pieces => ({
 });
 
 export interface ReadOptions {
-  /** Nothing comes, or nobody takes it, for so long: then it ends with that error. */
-  idle?: { ms: number; error(): Error };
+  /** Nothing comes, or nobody takes it, for so long: then it ends with that error. Not counted while `paused`. */
+  idle?: { ms: number; error(): Error; paused?: (() => boolean) | undefined };
   /** What a failure of the source is told as. */
   failure(error: unknown): Error;
+  /** Told of each piece. */
+  took?: ((bytes: number) => void) | undefined;
   /** Runs once, whatever the end. */
   over(): void;
 }
 
+/** What is read. */
+export interface Reading extends Pieces {
+  /** Since when nobody has asked for a piece, in milliseconds of `performance.now()`; Infinity while somebody waits. */
+  readonly unread_since: number;
+  /** Ends it; who asks for more hears why. */
+  end(why: Error): void;
+}
+
+/** How often an idle time is looked at: a pause that is shorter than that share of it is not noticed. */
+const LOOKS = 10;
+
 /** Reads a stream. */
-export function piecesOf(source: Readable, { idle, failure, over }: ReadOptions): Pieces {
+export function piecesOf(source: Readable, { idle, failure, took, over }: ReadOptions): Reading {
   const inner: AsyncIterator<Uint8Array> = source[Symbol.asyncIterator]();
   let left = false;
-  let late: Error | undefined;
+  let why: Error | undefined;
+  let unread_since = performance.now();
+  let idle_looks = 0;
   const leave = () => {
     if (left) return;
     left = true;
-    clearTimeout(timer);
+    clearInterval(timer);
     source.off('close', leave);
     source.destroy();
     over();
   };
-  const expire = () => {
-    late = idle?.error();
+  const end = (error: Error) => {
+    if (!left) why = error;
     leave();
   };
-  const timer = idle && setTimeout(expire, idle.ms).unref();
+  const look = () => {
+    idle_looks = idle!.paused?.() ? 0 : idle_looks + 1;
+    if (idle_looks >= LOOKS) end(idle!.error());
+  };
+  const timer = idle && setInterval(look, idle.ms / LOOKS).unref();
   // Whoever reads hears of it; perhaps nobody does any more.
   source.on('error', () => {});
   source.once('close', leave);
-  return pieces(async () => {
-    timer?.refresh();
+  const next = async () => {
+    unread_since = Number.POSITIVE_INFINITY;
+    idle_looks = 0;
     try {
       const result = await inner.next();
       if (result.done) leave();
-      else if (!left) timer?.refresh();
-      if (late) throw late;
+      idle_looks = 0;
+      if (why) throw why;
+      if (!result.done) took?.(result.value.length);
       return result;
     } catch (error) {
       leave();
-      throw late ?? failure(error);
+      throw why ?? failure(error);
+    } finally {
+      unread_since = performance.now();
     }
-  }, leave);
+  };
+  return Object.defineProperties(pieces(next, leave), {
+    unread_since: { get: () => unread_since },
+    end: { value: end },
+  }) as Reading;
 }
 
 /** What a guest sends, checked: text or bytes, whatever it promised. Throws BadInput for what gives no pieces. */

@@ -15,7 +15,7 @@ import {
   RemoteError,
 } from '@hauki/protocol';
 import { type Pieces, piecesFrom, piecesOf, pour } from './bytes.ts';
-import type { EffectMaker } from './effect.ts';
+import { type EffectMaker, wasRevoked } from './effect.ts';
 import { partsOf, type Route, reachable, routeTo } from './network.ts';
 
 /** What a guest gets for `connect`. */
@@ -75,7 +75,7 @@ export const connectEffect: EffectMaker = (vault) => {
         stopWatching = vault.onRegrant(() => {
           const now = vault.grants.connect;
           const reached = network.dial !== undefined || reachable(network, now, address, partsOf(target).port);
-          if (!now.includes(target) || !reached) end(new GrantMissing({ grant: 'connect', wanted: target }));
+          if (!now.includes(target) || !reached) end(wasRevoked({ grant: 'connect', wanted: target }));
         });
         // What changed while it was being opened.
         if (vault.ended.aborted) stop();

@@ -2,7 +2,7 @@
  * What an effect is, and what it has to work with. Each effect is a module of its own: a maker is called once for each
  * vault and gives its effects by name; `effects.ts` lists the makers and bounds what all of them do together.
  */
-import type { Grants } from '@hauki/protocol';
+import { GrantMissing, type Grants } from '@hauki/protocol';
 import type { FamilyPowers } from './clone.ts';
 import type { Hold, Network } from './network.ts';
 import type { Secrets } from './secrets.ts';
@@ -15,6 +15,8 @@ export interface MeshFsClient {
 
 /** What the host gives for one vault. */
 export interface EffectPowers {
+  /** Whose the vault is: the owner's name, with those above it. */
+  owner: string;
   grants: Grants;
   /** Values of the secrets that the grants name. */
   secrets?: Readonly<Record<string, string>> | undefined;
@@ -27,16 +29,20 @@ export interface EffectPowers {
   network: Network;
   /** Takes one line, already cut to size. */
   log(level: string, line: string): void;
+  /** Told how many bytes of an answer's body were fetched. */
+  fetched?(bytes: number): void;
+  /** Whether the vault stands still just now: that it takes nothing means nothing then. */
+  paused?(): boolean;
 }
 
 /** The vault as its effects see it. */
-export interface EffectVault extends Omit<EffectPowers, 'grants' | 'secrets'> {
+export interface EffectVault extends Omit<EffectPowers, 'grants' | 'owner' | 'secrets'> {
   /** Those that hold just now: they may change between two calls. */
   readonly grants: Grants;
   readonly secrets: Secrets;
   /** Room in the agent's memory, of the vault's and of the node's. */
   hold: Hold;
-  /** An error as the guest may hear it: typed, without a secret's value or a place in the host's own code. */
+  /** An error as the guest may hear it: typed, without a place in the host's own code. */
   told(error: unknown): Error;
   /** Aborted when the vault has ended. */
   readonly ended: AbortSignal;
@@ -48,3 +54,10 @@ export interface EffectVault extends Omit<EffectPowers, 'grants' | 'secrets'> {
 export type Effect = (args: unknown[], signal: AbortSignal) => unknown;
 
 export type EffectMaker = (vault: EffectVault) => Record<string, Effect>;
+
+/** What a worker hears where it had a grant and has it no more. */
+export const wasRevoked = (fields: { grant: string; wanted: string }) =>
+  new GrantMissing(
+    fields,
+    `The worker has no grant for this any more: ${fields.grant} ${fields.wanted}. Of ${fields.grant} something was revoked while it lived`,
+  );

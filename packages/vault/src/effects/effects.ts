@@ -18,12 +18,12 @@ import {
 } from '@hauki/protocol';
 import { cloneEffects } from './clone.ts';
 import { connectEffect } from './connect.ts';
-import type { Effect, EffectMaker, EffectPowers, EffectVault } from './effect.ts';
+import { type Effect, type EffectMaker, type EffectPowers, type EffectVault, wasRevoked } from './effect.ts';
 import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
 import { roomFor } from './network.ts';
-import { type Secrets, secretsOf } from './secrets.ts';
+import { secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 
 /** All effects there are. */
@@ -53,7 +53,6 @@ export function createEffects(powers: EffectPowers): Effects {
       return grants;
     },
   };
-  const secrets = secretsOf(now, powers.secrets);
   const vault: EffectVault = {
     meshfs: powers.meshfs,
     volume: powers.volume,
@@ -62,14 +61,16 @@ export function createEffects(powers: EffectPowers): Effects {
     hold: roomFor(
       'bytes held for this worker’s fetches and connections',
       LIMITS.fetched_bytes_each,
-      powers.network.hold,
+      powers.network.holdFor(powers.owner),
     ),
     log: powers.log,
+    fetched: powers.fetched,
+    paused: powers.paused,
     get grants() {
       return grants;
     },
-    secrets,
-    told: (error) => tell(error, secrets),
+    secrets: secretsOf(now, powers.secrets),
+    told: tell,
     ended: over.signal,
     onRegrant(run) {
       watchers.add(run);
@@ -102,7 +103,9 @@ export function createEffects(powers: EffectPowers): Effects {
         return await run(name, args, call);
       } catch (error) {
         leave(args);
-        throw vault.told(isError(error, GrantMissing) && revoked.has(error.fields.grant) ? wasRevoked(error) : error);
+        throw vault.told(
+          isError(error, GrantMissing) && revoked.has(error.fields.grant) ? wasRevoked(error.fields) : error,
+        );
       }
     },
     regrant(given) {
@@ -129,11 +132,6 @@ function kindsLost(before: Grants, after: Grants): string[] {
   );
 }
 
-const wasRevoked = ({ fields }: MeshError<{ grant: string; wanted: string }>) =>
-  new GrantMissing(
-    fields,
-    `The worker has no grant for this any more: ${fields.grant} ${fields.wanted}. Of ${fields.grant} something was revoked while it lived`,
-  );
 /** Leaves the streams that came with a call that fails: nobody will read them, and each takes a place. */
 function leave(args: unknown): void {
   const all = Array.isArray(args) ? args : [args];
@@ -147,18 +145,9 @@ function leave(args: unknown): void {
 const leaveIterator = (value: object): unknown =>
   Symbol.asyncIterator in value ? (value as AsyncIterableIterator<unknown>).return?.() : undefined;
 
-/** An error without its cause and its stack, which are the host's, and without the values of secrets. */
-function tell(error: unknown, secrets: Secrets): Error {
-  const clean = (value: unknown): unknown => {
-    if (typeof value === 'string') return secrets.clean(value);
-    if (Array.isArray(value)) return value.map(clean);
-    if (typeof value !== 'object' || value === null) return value;
-    return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, clean(member)]));
-  };
-  if (!(error instanceof MeshError)) {
-    const name = error instanceof Error ? error.name : 'Error';
-    return new RemoteError({ error_name: name }, `${name}: ${secrets.clean(describe(error))}`);
-  }
-  const { code, message, data } = toWire(error);
-  return fromWire({ code, message: clean(message), data: { ...data, fields: clean(data?.fields) } });
+/** An error without its cause and its stack, which are the host's. */
+function tell(error: unknown): Error {
+  if (error instanceof MeshError) return fromWire(toWire(error));
+  const name = error instanceof Error ? error.name : 'Error';
+  return new RemoteError({ error_name: name }, `${name}: ${describe(error)}`);
 }

@@ -2,8 +2,15 @@
 import { type IncomingMessage, type RequestOptions, request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
 import { isIP } from 'node:net';
-import { pipeline, type Readable, type Transform } from 'node:stream';
-import { createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from 'node:zlib';
+import { finished, PassThrough, pipeline, type Readable, type Transform } from 'node:stream';
+import {
+  constants,
+  createBrotliDecompress,
+  createGunzip,
+  createInflate,
+  createInflateRaw,
+  createZstdDecompress,
+} from 'node:zlib';
 import { pour } from './bytes.ts';
 import type { Route } from './network.ts';
 
@@ -43,6 +50,10 @@ export function exchange({ url, route, method, headers, body, signal }: Exchange
   request.on('close', () => reject(new Error('the connection ended without an answer')));
   try {
     for (const [name, value] of headers) request.appendHeader(name, value);
+    // Said here for every method: Node says nothing of the body of a DELETE or OPTIONS, so that a server would take it for
+    // further requests, which nobody has granted.
+    if (body instanceof Uint8Array) request.setHeader('Content-Length', body.length);
+    else if (body !== undefined) request.setHeader('Transfer-Encoding', 'chunked');
   } catch (error) {
     reject(error);
     request.destroy();
@@ -57,14 +68,19 @@ export function exchange({ url, route, method, headers, body, signal }: Exchange
   return promise;
 }
 
-const DECODERS: Record<string, () => Transform> = {
-  gzip: createGunzip,
-  'x-gzip': createGunzip,
-  deflate: createInflate,
-  br: createBrotliDecompress,
-  zstd: createZstdDecompress,
+/** What the standard of this coding lets servers expect (RFC 9659); Node would take 128 MiB for one answer. */
+const ZSTD = { params: { [constants.ZSTD_d_windowLogMax]: 23 } };
+/** By what a body begins with: `deflate` is called what zlib wraps, and by some servers what it does not. */
+const DECODERS: Record<string, (first: number) => Transform> = {
+  gzip: () => createGunzip(),
+  'x-gzip': () => createGunzip(),
+  deflate: (first) => ((first & 0x0f) === 8 ? createInflate() : createInflateRaw()),
+  br: () => createBrotliDecompress(),
+  zstd: () => createZstdDecompress(ZSTD),
 };
 export const ACCEPT_ENCODING = 'gzip, deflate, br, zstd';
+/** One is more than most use, and each takes memory. */
+const CODINGS = 2;
 
 /** An answer's body without its content codings; piece by piece, so that one that swells takes no memory. */
 export function decoded(answer: IncomingMessage, method: string): Readable {
@@ -72,12 +88,31 @@ export function decoded(answer: IncomingMessage, method: string): Readable {
   if (method === 'HEAD') return answer;
   const codings = (answer.headers['content-encoding'] ?? '').split(',').map((name) => name.trim().toLowerCase());
   let body: Readable = answer;
-  // Five are more than anybody uses, and each takes memory.
-  for (const coding of codings.slice(0, 5).reverse()) {
-    const decoder = Object.hasOwn(DECODERS, coding) ? DECODERS[coding]!() : undefined;
+  for (const coding of codings.slice(-CODINGS).reverse()) {
+    const decoder = Object.hasOwn(DECODERS, coding) ? DECODERS[coding]! : undefined;
     if (!decoder) break;
-    // The one that is read tells of failures.
-    body = pipeline(body, decoder, () => {});
+    body = unpacked(body, decoder);
   }
   return body;
+}
+
+/** Unpacks from the first byte on: where none comes, as with many an answer that has no body, nothing is packed. */
+function unpacked(body: Readable, decoder: (first: number) => Transform): Readable {
+  const out = new PassThrough();
+  const begin = () => {
+    const first: Buffer | null = body.read();
+    if (!first) return;
+    stopWaiting();
+    body.unshift(first);
+    // The one that is read tells of failures.
+    pipeline(body, decoder(first[0]!), out, () => {});
+  };
+  const stopWaiting = () => {
+    body.off('readable', begin);
+    unfinished();
+  };
+  const unfinished = finished(body, (error) => (error ? out.destroy(error) : out.end()));
+  out.once('close', () => body.destroy());
+  body.on('readable', begin);
+  return out;
 }

@@ -4,6 +4,7 @@
  * to set; bodies pass piece by piece where both sides stream, else they are bounded.
  */
 import type { IncomingMessage } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   BadInput,
   canonicalTarget,
@@ -17,14 +18,19 @@ import {
   TooLarge,
 } from '@hauki/protocol';
 import type { FetchedBody } from '../guest/context.ts';
-import { type Pieces, piecesFrom, piecesOf } from './bytes.ts';
+import { type Pieces, piecesFrom, piecesOf, type Reading } from './bytes.ts';
 import type { EffectMaker } from './effect.ts';
 import { ACCEPT_ENCODING, decoded, exchange } from './exchange.ts';
 import { routeTo } from './network.ts';
 import { createRates } from './rates.ts';
+import { asksFor } from './secrets.ts';
 
-/** Fetches of one vault under way, their bodies included; the rest waits its turn (bounded by the effects in flight). */
+/** Fetches of one vault that wait for their answer; the rest waits its turn (bounded by the effects in flight). */
 const FETCHES = 6;
+/** Bodies that come piece by piece, of one vault: to unpack one may take 16 MiB for each of its codings. */
+const BODIES = 32;
+/** One of which nobody has taken anything for so long gives way to the next: perhaps nobody ever will. */
+const UNREAD_MS = 3_000;
 const STEERING =
   /^(?:host|connection|proxy-.*|transfer-encoding|content-length|upgrade|te|trailer|expect|keep-alive)$/i;
 const METHOD = /^[A-Z]{1,16}$/;
@@ -32,6 +38,8 @@ const METHOD = /^[A-Z]{1,16}$/;
 const METHODS_REFUSED = new Set(['CONNECT', 'TRACE', 'TRACK']);
 const BODILESS = new Set(['GET', 'HEAD']);
 const REDIRECT = ['follow', 'manual', 'error'];
+/** Where a server redirects to that has got a secret: what it says may hold that. */
+const UNSAID = 'where it is redirected to (not told here, since a secret was sent; `redirect: "manual"` tells it)';
 const HEADERS = 100;
 const HEADER_CHARS = 64 * 1024;
 
@@ -62,10 +70,22 @@ export const fetchEffect: EffectMaker = (vault) => {
     else fetching--;
   };
 
-  /** The rule that lets the request pass now; takes one from its rate. */
-  const granted = (target: string, method: string): FetchGrant => {
+  const bodies = new Set<Reading>();
+  let one_less = Promise.withResolvers<void>();
+  /** Waits until there is room for one more body. */
+  const makeWay = async () => {
+    while (bodies.size >= BODIES) {
+      const unread = [...bodies].reduce((a, b) => (b.unread_since < a.unread_since ? b : a));
+      const wait_ms = unread.unread_since + UNREAD_MS - performance.now();
+      if (wait_ms <= 0) unread.end(new Overloaded({ what: 'bodies of fetches that are not read', limit: BODIES }));
+      else await Promise.race([one_less.promise, sleep(Math.min(wait_ms, UNREAD_MS), undefined, { ref: false })]);
+    }
+  };
+
+  /** The rule that lets the request pass now; takes one from its rate. `shown`: the target, as far as it may be told. */
+  const granted = (target: string, method: string, shown = target): FetchGrant => {
     const there = vault.grants.fetch.filter(({ to }) => to === target);
-    if (there.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: target });
+    if (there.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: shown });
     const fitting = there.filter(({ methods }) => methods.length === 0 || methods.includes(method));
     if (fitting.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: `${method} ${target}` });
     const rule = rates.take(fitting);
@@ -76,10 +96,13 @@ export const fetchEffect: EffectMaker = (vault) => {
 
   const ask = async (wanted: Wanted, signal: AbortSignal) => {
     let { url, method, headers, body } = wanted;
+    // What a stream brings is not known beforehand.
+    const with_secret =
+      headers.some(([, value]) => asksFor(value)) || (body instanceof Uint8Array ? asksFor(body) : body !== undefined);
     const answered = (answer: IncomingMessage, hops: number) => ({ answer, url, method, redirected: hops > 0 });
     for (let hop = 0; hop <= LIMITS.fetch_redirects; hop++) {
       const target = targetOf(url);
-      granted(target, method);
+      granted(target, method, hop > 0 && with_secret ? UNSAID : undefined);
       const listed = vault.grants.fetch
         .filter(({ methods }) => methods.length === 0 || methods.includes(method))
         .map(({ to }) => to);
@@ -125,6 +148,7 @@ export const fetchEffect: EffectMaker = (vault) => {
       // What it waits with is held already.
       const letGoBody = vault.hold(bodyRoom(wanted));
       await enter();
+      if (wanted.stream) await makeWay();
       let letGoAnswer: (() => void) | undefined;
       const letGo = () => {
         letGoBody();
@@ -139,14 +163,17 @@ export const fetchEffect: EffectMaker = (vault) => {
         letGoAnswer = vault.hold(wanted.stream ? LIMITS.stream_bytes : LIMITS.fetch_body_bytes);
         const { answer, url, method, redirected } = await ask(wanted, AbortSignal.any([given_up, late.signal]));
         const pieces = piecesOf(decoded(answer, method), {
-          idle: { ms: LIMITS.fetch_ms, error: () => lateError(url) },
+          idle: { ms: LIMITS.fetch_ms, error: () => lateError(url), paused: vault.paused },
+          took: vault.fetched,
           failure: (error) => vault.told(failure(error, url)),
           over() {
             vault.ended.removeEventListener('abort', stop);
             answer.destroy();
             if (!streaming) return;
             letGo();
-            leave();
+            bodies.delete(pieces);
+            one_less.resolve();
+            one_less = Promise.withResolvers();
           },
         });
         const stop = () => void pieces.return?.();
@@ -154,21 +181,20 @@ export const fetchEffect: EffectMaker = (vault) => {
         const head: FetchedBody = {
           status: answer.statusCode ?? 0,
           status_text: answer.statusMessage ?? '',
-          url: secrets.clean(url.href),
+          url: url.href,
           ...(redirected ? { redirected } : {}),
           headers: pairs(answer.rawHeaders),
         };
         if (!wanted.stream) return { ...head, ...(await bodyOf(pieces, url)) };
         streaming = true;
+        bodies.add(pieces);
         return { ...head, body: pieces };
       } catch (error) {
         throw late.signal.aborted ? lateError(wanted.url) : failure(error, wanted.url);
       } finally {
         clearTimeout(timer);
-        if (!streaming) {
-          letGo();
-          leave();
-        }
+        leave();
+        if (!streaming) letGo();
       }
     },
   };
@@ -183,24 +209,25 @@ function urlOf(given: unknown, base?: URL): URL {
   try {
     url = new URL(typeof given === 'string' ? given : '', base);
   } catch {
-    // What a server redirects to may hold what it was sent.
     const shown = typeof given === 'string' ? JSON.stringify(given.slice(0, 200)) : 'that';
-    const why = base ? 'it is redirected to what is no URL' : `${shown} is not a URL`;
-    throw new BadInput({ what: 'fetch', why });
+    throw unfit(base ? 'what is no URL' : undefined, `${shown} is not a URL`);
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:')
-    throw new BadInput({ what: 'fetch', why: `${url.protocol} is not fetched; http: and https: are` });
+    throw unfit(base && 'another protocol', `${url.protocol} is not fetched; http: and https: are`);
   if (url.username !== '' || url.password !== '')
-    throw new BadInput({ what: 'fetch', why: 'a URL carries no credentials' });
+    throw unfit(base && 'a URL with credentials', 'a URL carries no credentials');
+  if (targetFrom(url) === undefined) throw unfit(base && 'what is no host', `${url.host} is no host`);
   return url;
 }
 
+/** What a server redirects to is not told: it may hold what the server was sent. */
+const unfit = (redirected_to: string | undefined, why: string) =>
+  new BadInput({ what: 'fetch', why: redirected_to ? `it is redirected to ${redirected_to}` : why });
+
+const targetFrom = (url: URL) =>
+  canonicalTarget(`${url.hostname}:${url.port || (url.protocol === 'https:' ? '443' : '80')}`);
 /** Host and port as grants name them. */
-function targetOf(url: URL): string {
-  const target = canonicalTarget(`${url.hostname}:${url.port || (url.protocol === 'https:' ? '443' : '80')}`);
-  if (target === undefined) throw new BadInput({ what: 'fetch', why: `${url.host} is no host` });
-  return target;
-}
+const targetOf = (url: URL): string => targetFrom(url)!;
 
 /** `args`: url, `{method, headers: [name, value][], body?: text | bytes | stream, redirect?, stream?: true}`. */
 function wantedBy([address, init]: unknown[]): Wanted {
@@ -213,7 +240,9 @@ function wantedBy([address, init]: unknown[]): Wanted {
     throw new BadInput({ what: 'fetch', why: `redirect is one of ${REDIRECT.join(', ')}` });
   const headers: [string, string][] = [];
   let chars = 0;
-  for (const pair of Array.isArray(given.headers) ? given.headers.slice(0, HEADERS) : []) {
+  const pairs: unknown[] = Array.isArray(given.headers) ? given.headers : [];
+  if (pairs.length > HEADERS) throw new BadInput({ what: 'fetch', why: `a request has at most ${HEADERS} headers` });
+  for (const pair of pairs) {
     if (!Array.isArray(pair) || typeof pair[0] !== 'string' || typeof pair[1] !== 'string') continue;
     chars += pair[0].length + pair[1].length;
     if (!STEERING.test(pair[0])) headers.push([pair[0], pair[1]]);
@@ -238,7 +267,7 @@ async function bodyOf(pieces: Pieces, url: URL): Promise<Pick<FetchedBody, 'text
   for await (const chunk of pieces) {
     bytes += chunk.length;
     if (bytes > LIMITS.fetch_body_bytes)
-      throw new TooLarge({ what: `The body of ${url.href}`, limit_bytes: LIMITS.fetch_body_bytes });
+      throw new TooLarge({ what: `The body from ${url.host}`, limit_bytes: LIMITS.fetch_body_bytes });
     chunks.push(chunk);
   }
   const body = Buffer.concat(chunks);

@@ -26,11 +26,37 @@ export function roomFor(what: string, limit: number, more: Hold = () => () => {}
   };
 }
 
+/**
+ * The same for many: nobody may hold more than all of them leave free. Who is alone has half of it; whatever some take,
+ * there is room for whoever comes next.
+ */
+export function roomForEach(what: string, limit: number): (who: string) => Hold {
+  let free_bytes = limit;
+  const held = new Map<string, number>();
+  const take = (who: string, bytes: number) => {
+    const holds = (held.get(who) ?? 0) + bytes;
+    free_bytes -= bytes;
+    if (holds > 0) held.set(who, holds);
+    else held.delete(who);
+  };
+  return (who) => (bytes) => {
+    const holds = held.get(who) ?? 0;
+    if (holds + bytes > free_bytes - bytes) throw new Overloaded({ what, limit: Math.floor((holds + free_bytes) / 2) });
+    take(who, bytes);
+    let letGo = () => take(who, -bytes);
+    return () => {
+      letGo();
+      letGo = () => {};
+    };
+  };
+}
+
 /** What all vaults of a node share of the network. */
 export interface Network {
   /** All addresses of a name. Rejects as `node:dns` does. */
   lookup(host: string): Promise<string[]>;
-  hold: Hold;
+  /** Room for what is held for vaults of an owner: a token and all below it are one. */
+  holdFor(owner: string): Hold;
   /** Addresses of this machine: what listens there for its own network is not public, whatever the address looks like. */
   own(): readonly string[];
   /** Where this process has no way out itself: a stream to a granted `host:port`, from who has one. */
@@ -44,7 +70,8 @@ export function createNetwork({
   own = () => Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address)),
   dial = undefined as Network['dial'],
 } = {}): Network {
-  return { lookup, own, dial, hold: roomFor('bytes that this node holds for fetches and connections', limit_bytes) };
+  const each = roomForEach('bytes that this node holds for one owner’s fetches and connections', limit_bytes);
+  return { lookup, own, dial, holdFor: (owner) => each(owner.split('/')[0]!) };
 }
 
 /** Where a connection may go. */

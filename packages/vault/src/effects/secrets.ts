@@ -1,7 +1,8 @@
 /**
  * Secrets that a guest uses and never sees: where it writes `{{secret:NAME}}` in a header or a body, the value is put in
- * when the request leaves for one of the hosts that it was given for. It is taken out of whatever is said about that
- * request. What a server answers is the server's: one that echoes a secret tells it.
+ * when the request leaves for one of the hosts that it was given for. Nothing is ever compared with a value, and no text is
+ * cleaned of it: whoever can put a guess into such a text would hear whether it is right. Instead whatever is said of a
+ * request is made of what the guest wrote. What a server answers is the server's: one that echoes a secret tells it.
  */
 
 import type { Grants } from '@hauki/protocol';
@@ -13,6 +14,12 @@ const PLACEHOLDER = /\{\{secret:([A-Za-z_][A-Za-z0-9_]{0,63})\}\}/g;
 /** The longest placeholder there is. */
 const PLACEHOLDER_BYTES = OPEN.length + 64 + CLOSE.length;
 
+/** Whether it asks for a secret, or may. */
+export const asksFor = (given: string | Uint8Array): boolean =>
+  typeof given === 'string'
+    ? given.includes(OPEN)
+    : Buffer.from(given.buffer, given.byteOffset, given.length).includes(OPEN);
+
 export interface Secrets {
   /** Whether the text asks for a secret that may not go to the target (a canonical `host:port`). */
   withheld(text: string, target: string): boolean;
@@ -22,8 +29,6 @@ export interface Secrets {
   fillBytes(pieces: AsyncIterable<Uint8Array>, target: string): AsyncGenerator<Uint8Array, void>;
   /** The same for a body that is there. */
   fillWhole(body: Uint8Array, target: string): Uint8Array;
-  /** The text without the values. */
-  clean(text: string): string;
 }
 
 /** `vault.grants` is asked each time: they may change. `given`: the values by name. */
@@ -40,11 +45,6 @@ export function secretsOf(vault: { readonly grants: Grants }, given: Readonly<Re
       const known = vault.grants.secrets.some((grant) => grant.name === name);
       throw new GrantMissing({ grant: 'secrets', wanted: known ? `${name} to ${target}` : name });
     });
-  const written = [...values].flatMap(([name, value]) => formsOf(value).map((form) => [form, name] as const));
-  // The longest first: one may stand in another.
-  written.sort(([a], [b]) => b.length - a.length);
-  const names = new Map(written.map(([form, name]) => [form.toLowerCase(), name]));
-  const anywhere = written.length > 0 ? new RegExp(written.map(([form]) => RegExp.escape(form)).join('|'), 'gi') : /$^/;
 
   return {
     fill,
@@ -62,13 +62,12 @@ export function secretsOf(vault: { readonly grants: Grants }, given: Readonly<Re
       if (rest.length > 0) yield filled(rest, target);
     },
     fillWhole: filled,
-    clean: (text) => text.replace(anywhere, (form) => `${OPEN}${names.get(form.toLowerCase()) ?? '?'}${CLOSE}`),
   };
 
   function filled(given: Uint8Array, target: string): Uint8Array {
     const bytes = Buffer.from(given.buffer, given.byteOffset, given.length);
     // Byte for byte, so that what is no text stays what it was.
-    return bytes.includes(OPEN)
+    return asksFor(bytes)
       ? Buffer.from(
           bytes.toString('latin1').replace(PLACEHOLDER, (all) => Buffer.from(fill(all, target)).toString('latin1')),
           'latin1',
@@ -86,11 +85,4 @@ function unfinished(bytes: Buffer): number {
   for (let length = Math.min(OPEN.length - 1, tail.length); length > 0; length--)
     if (OPEN.startsWith(tail.slice(-length))) return length;
   return 0;
-}
-
-/** How a value may come back in a message: as it is, in a URL, in JSON, in base64. */
-function formsOf(value: string): string[] {
-  const plain = [value, encodeURIComponent(value.toWellFormed()), JSON.stringify(value).slice(1, -1)];
-  const bytes = Buffer.from(value);
-  return [...new Set([...plain, bytes.toString('base64'), bytes.toString('base64url')])];
 }

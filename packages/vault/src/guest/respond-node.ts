@@ -22,14 +22,18 @@ function streamOf(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
 export const nodePlatform: Platform = {
   respond({ status, status_text, url, redirected = false, headers, body, text, base64 }: FetchedBody): Response {
     const whole = base64 === undefined ? text : Buffer.from(base64, 'base64');
-    const content = body ? streamOf(body) : whole;
-    if (EMPTY.has(status)) void body?.[Symbol.asyncIterator]().return?.();
-    const init = { status, statusText: status_text, headers };
-    const response = new Response(
-      EMPTY.has(status) ? null : ((content ?? null) as ConstructorParameters<typeof Response>[0]),
-      init,
-    );
-    return Object.defineProperties(response, { url: { value: url }, redirected: { value: redirected } });
+    const bodiless = EMPTY.has(status);
+    if (bodiless) void body?.[Symbol.asyncIterator]().return?.();
+    const content = bodiless ? null : ((body ? streamOf(body) : whole) ?? null);
+    // A server may answer 999, as in browsers; a constructor may not.
+    const usual = status >= 200 && status <= 599;
+    const response = new Response(content as ConstructorParameters<typeof Response>[0], {
+      ...{ status: usual ? status : 200, statusText: status_text, headers },
+    });
+    return Object.defineProperties(response, {
+      ...{ url: { value: url }, redirected: { value: redirected } },
+      ...(usual ? {} : { status: { value: status }, ok: { value: false } }),
+    });
   },
   // URLSearchParams, Blob, FormData: the platform knows how they are written.
   async pack(body) {

@@ -33,7 +33,25 @@ class Body {
   getReader(): ReturnType<ReadableStream['getReader']> {
     return ReadableStream.from(this).getReader();
   }
-  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
+  /** Nobody wants the rest of it: whoever sends it hears so. */
+  async cancel(): Promise<void> {
+    const source = this.source as Partial<AsyncIterable<unknown>>;
+    await source[Symbol.asyncIterator]?.().return?.();
+  }
+  [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array> {
+    const pieces = this.#pieces();
+    const iterator: AsyncIterableIterator<Uint8Array> = {
+      next: () => pieces.next(),
+      // A generator that was never asked for anything would leave its source as it is.
+      return: async () => {
+        await this.cancel();
+        return pieces.return();
+      },
+      [Symbol.asyncIterator]: () => iterator,
+    };
+    return iterator;
+  }
+  async *#pieces(): AsyncGenerator<Uint8Array, void> {
     const whole = typeof this.source === 'string' || this.source instanceof Uint8Array;
     for await (const piece of whole ? [this.source] : (this.source as AsyncIterable<unknown>))
       if (typeof piece === 'string') yield new Uint8Array(powers.encode(piece));
@@ -311,7 +329,9 @@ export class Response extends Message {
 /** The Response of what the host has fetched: piece by piece, or whole. */
 export function fetched({ status_text, headers, body, text, base64, ...head }: FetchedBody): Response {
   const whole = () => (base64 === undefined ? (text ?? '') : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)));
-  const given = BODILESS.has(head.status) ? null : new Body(body ?? whole());
+  const bodiless = BODILESS.has(head.status);
+  if (bodiless) void body?.[Symbol.asyncIterator]().return?.();
+  const given = bodiless ? null : new Body(body ?? whole());
   return Object.assign(new Response(given, { statusText: status_text, headers }), { ...head, type: 'basic' });
 }
 
