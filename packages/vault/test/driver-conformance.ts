@@ -8,6 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import {
   type AgentForShell,
   isError,
+  NO_GRANTS,
   runtimeOf,
   type Setup,
   type ShellForAgent,
@@ -16,7 +17,7 @@ import {
 import { makeCallerKey, redeemTicket, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Driver, Vault } from '../src/driver.ts';
-import { SOURCES } from './driver-sources.ts';
+import { HASHES, SOURCES } from './driver-sources.ts';
 import { issue, type Office, openOffice } from './ticket-support.ts';
 
 export interface Conformance {
@@ -202,6 +203,40 @@ export function driverConformance(name: string, options: Conformance): void {
           said(/./).map(([, , , text]) => text),
           ['unhandled rejection: [a value that cannot be shown]', 'unhandled rejection: Error: unheard'],
         );
+        await vault.kill('enough');
+      });
+
+    if (language === 'javascript')
+      it('hashes and signs by crypto.subtle, and refuses by the standard’s errors', async () => {
+        const vault = await start();
+        const { open } = await setup(vault, sources.hashes, { grants: { ...NO_GRANTS, random: true } });
+        const session = await open();
+        // FIPS 180-4, and the second test cases of RFC 2202 and RFC 4231.
+        for (const [hash, digest, alg, mac] of HASHES) {
+          assert.equal(await session.call('digest', [hash, 'abc']), digest);
+          const jwk = { kty: 'oct', k: 'SmVmZQ', alg, ext: true, key_ops: ['sign', 'verify'] };
+          const told = await session.call('hmac', [hash, 'Jefe', 'what do ya want for nothing?']);
+          assert.deepEqual(told, [mac, jwk, true, false]);
+        }
+        for (const [what, error] of Object.entries({
+          algorithm: 'NotSupportedError',
+          data: 'TypeError',
+          empty: 'DataError',
+          length: 'DataError',
+          jwk: 'DataError',
+          usages: 'SyntaxError',
+          kept: 'InvalidAccessError',
+          fake: 'TypeError',
+        }))
+          assert.equal(await session.call('attempt', [what]), error, what);
+        const algorithm = { name: 'HMAC', hash: { name: 'SHA-256' }, length: 512 };
+        assert.deepEqual(await session.call('attempt', ['generated']), [
+          true,
+          'secret',
+          algorithm,
+          ['sign', 'verify'],
+          64,
+        ]);
         await vault.kill('enough');
       });
 

@@ -6,6 +6,7 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Scripts } from '../drivers/quickjs/messages.ts';
 
 /** Node's built-in modules come by this name whether a script runs as a module or as a plain one. */
 const REQUIRE = 'var require = process.getBuiltinModule;';
@@ -81,14 +82,15 @@ async function buildWith(
  * one that the vaults' threads run: as a script a thread takes a third of the time and the memory that it takes from
  * source.
  */
-export async function buildVmScripts(): Promise<{ guest: string; platform: string; forms: string; thread: string }> {
-  const [guest, platform, forms, thread] = await Promise.all([
+export async function buildVmScripts(): Promise<Scripts> {
+  const [guest, platform, forms, crypto, thread] = await Promise.all([
     build('./vm-entry.ts', 'neutral', { banner: `((${VM_OWN})=>{`, footer: `})(${VM_OWN})` }),
     build('./vm-platform.ts', 'neutral'),
     build('./vm-forms.ts', 'neutral'),
+    build('./vm-crypto.ts', 'neutral'),
     build('../drivers/quickjs/thread.ts', 'node', { banner: REQUIRE }),
   ]);
-  return { guest, platform, forms, thread };
+  return { guest, platform, forms, crypto, thread };
 }
 
 /** Writes what runs inside lxc and process vaults to `file`, whole or not at all. */

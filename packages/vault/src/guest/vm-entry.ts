@@ -10,7 +10,9 @@ import { createGuest } from './guest.ts';
 import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
 import { LOADED, type Loaded, type VmBridge, type VmControl } from './vm-control.ts';
+import type { Cryptography, CryptoPowers } from './vm-crypto.ts';
 import {
+  CRYPTO,
   createTimers,
   FORMS,
   giveRandom,
@@ -22,15 +24,17 @@ import {
 } from './vm-globals.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
-interface HostBridge extends Pick<PlatformPowers, 'encode' | 'decode' | 'find'> {
+interface HostBridge
+  extends Pick<PlatformPowers, 'encode' | 'decode' | 'find'>,
+    Pick<CryptoPowers, 'digest' | 'verify'> {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
   shut(channel: number): void;
   arm(id: number, delay_ms: number): void;
   disarm(id: number): void;
   /** Entropy; throws without the grant. */
   random(bytes: number): ArrayBuffer;
-  /** Runs `vm-platform.ts`, or, with 1, `vm-forms.ts`. */
-  platform(forms?: number): void;
+  /** Runs `vm-platform.ts` (0), `vm-forms.ts` (1) or `vm-crypto.ts` (2). */
+  platform(part: number): void;
 }
 
 const scope = globalThis as any;
@@ -55,11 +59,11 @@ const powers: PlatformPowers = {
   find: host.find,
   forms: () => {
     platform();
-    if (!powers.made_forms) loadPart(1);
+    if (!powers.made_forms) loadPart(1, powers);
     return powers.made_forms!;
   },
 };
-const loadPart = (part: number) => {
+const loadPart = (part: number, powers: PlatformPowers | CryptoPowers) => {
   scope.__platform = powers;
   try {
     host.platform(part);
@@ -68,7 +72,7 @@ const loadPart = (part: number) => {
   }
 };
 const platform = (): Platform => {
-  if (!powers.platform) loadPart(0);
+  if (!powers.platform) loadPart(0, powers);
   return powers.platform!;
 };
 lazily(scope, PLATFORM, platform);
@@ -117,7 +121,14 @@ Object.assign(scope, {
   console: createConsole(write_log),
 });
 const giveClock = withoutClock(scope);
-const allowRandom = giveRandom(scope);
+const random = giveRandom(scope);
+const crypto_powers: CryptoPowers = { digest: host.digest, verify: host.verify, draw: random.draw };
+const cryptography = (): Cryptography => {
+  if (!crypto_powers.crypto) loadPart(2, crypto_powers);
+  return crypto_powers.crypto!;
+};
+lazily(scope, CRYPTO, cryptography);
+lazily(scope.crypto, ['subtle'], cryptography);
 const inside = createGuest({
   outside,
   context,
@@ -139,10 +150,10 @@ async function load(kind: ModuleKind, load_timeout_ms: number): Promise<Loaded> 
 const strays = new Map<object, unknown>();
 
 const bridge: VmBridge = {
-  load(worker, kind, load_timeout_ms, time, random) {
+  load(worker, kind, load_timeout_ms, time, may_draw) {
     context.worker = worker;
     if (time) giveClock();
-    if (random) allowRandom(host.random);
+    if (may_draw) random.allow(host.random);
     void load(kind, load_timeout_ms).then((loaded) => host.post(LOADED, stringify(loaded)));
   },
   deliver: (number, text, bytes) => channels.get(number)?.deliver(text, bytes && new Uint8Array(bytes)),

@@ -153,11 +153,15 @@ const DRAWN_BYTES = 1024;
 /** As browsers and Node have it. */
 const MOST_RANDOM_BYTES = 65_536;
 
-/**
- * `Math.random` and `crypto`, which say which grant they want. The result has them draw from the host's entropy, where
- * that is granted.
- */
-export function giveRandom(scope: any): (draw: (bytes: number) => ArrayBuffer) => void {
+export interface Random {
+  /** Entropy. Throws GrantMissing, for what is `wanted`, without the grant. */
+  draw(wanted: string, bytes: number): Uint8Array;
+  /** From now on it is drawn from the host's. */
+  allow(draw: (bytes: number) => ArrayBuffer): void;
+}
+
+/** `Math.random` and `crypto`, which say which grant they want, until they are allowed to draw. */
+export function giveRandom(scope: any): Random {
   let draw: ((bytes: number) => ArrayBuffer) | undefined;
   const from = (wanted: string, bytes: number): Uint8Array => {
     if (!draw) throw new GrantMissing({ grant: 'random', wanted });
@@ -195,8 +199,11 @@ export function giveRandom(scope: any): (draw: (bytes: number) => ArrayBuffer) =
       return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
     },
   };
-  return (granted) => {
-    draw = granted;
+  return {
+    draw: from,
+    allow(granted) {
+      draw = granted;
+    },
   };
 }
 
@@ -217,6 +224,9 @@ export const PLATFORM = [
 
 /** The same of forms. */
 export const FORMS = ['Blob', 'File', 'FormData'] as const;
+
+/** And of cryptography, with `crypto.subtle`. */
+export const CRYPTO = ['CryptoKey', 'SubtleCrypto'] as const;
 
 /** Defines globals that are loaded, all together, when one of them is first touched. */
 export function lazily<Name extends string>(

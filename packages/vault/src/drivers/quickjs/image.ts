@@ -20,6 +20,8 @@ export const HOST_FUNCTIONS = [
   'encode',
   'decode',
   'find',
+  'digest',
+  'verify',
   'platform',
 ] as const;
 export type HostFunction = (typeof HOST_FUNCTIONS)[number];
@@ -33,9 +35,8 @@ export interface VmImage {
   stack_pointer: number;
   /** Tokens of the guest's functions. */
   entries: Record<Entry, number>;
-  /** Bytecode of what is loaded when a worker first touches it (`guest/vm-platform.ts`, `vm-forms.ts`). */
-  platform: Uint8Array;
-  forms: Uint8Array;
+  /** Bytecode of what is loaded when a worker first touches it: `guest/vm-platform.ts`, `vm-forms.ts`, `vm-crypto.ts`. */
+  parts: readonly Uint8Array[];
 }
 
 /** The machine's. */
@@ -56,7 +57,8 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
   const compiler = await QuickJS.create({ wasm });
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const guest = compile(from.guest, 'guest.js');
-  const [platform, forms] = [compile(from.platform, 'platform.js'), compile(from.forms, 'forms.js')];
+  const platform = compile(from.platform, 'platform.js');
+  const [forms, crypto] = [compile(from.forms, 'forms.js'), compile(from.crypto, 'crypto.js')];
   compiler.dispose();
   const options: QuickJSOptions = {
     wasm,
@@ -85,8 +87,8 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
     handles.map(([name, handle]) => [name, vm.exportHandle(handle)]),
   ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
-  const kept = { platform: copied(platform), forms: copied(forms) };
-  const take = () => ({ ...pagesOf(vm), entries, ...kept });
+  const parts = [platform, forms, crypto].map(copied);
+  const take = () => ({ ...pagesOf(vm), entries, parts });
   const bare = take();
   // To touch one of it loads all of it.
   vm.evalCode('void Response').dispose();
@@ -106,7 +108,7 @@ export function* writtenPages(memory: Uint8Array): Generator<[at: number, page: 
   }
 }
 
-function pagesOf(vm: QuickJS): Omit<VmImage, 'entries' | 'platform' | 'forms'> {
+function pagesOf(vm: QuickJS): Omit<VmImage, 'entries' | 'parts'> {
   vm.runGC();
   const { memory, stackPointer: stack_pointer } = vm.snapshot();
   const runs: [number, number][] = [];

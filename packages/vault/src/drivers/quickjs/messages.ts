@@ -90,6 +90,7 @@ export interface Scripts {
   guest: string;
   platform: string;
   forms: string;
+  crypto: string;
   thread: string;
 }
 

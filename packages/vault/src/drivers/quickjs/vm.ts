@@ -11,6 +11,7 @@ import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import { LOADED, type VmControl } from '../../guest/vm-control.ts';
 import { decoded, found } from './decoded.ts';
+import { digested, verified } from './digest.ts';
 import type { Engine, VmPowers } from './engines.ts';
 import {
   ENTRIES,
@@ -125,7 +126,15 @@ export class Vm {
       decode: (bytes, encoding, fatal, keep_bom) =>
         this.#lend(vm.newString(decoded(bytes!, encoding!, fatal!.toNumber() === 1, keep_bom!.toNumber() === 1))),
       find: (bytes, what, most) => this.#lend(vm.newArrayBuffer(found(bytes!, what!, most!.toNumber()))),
-      platform: (part) => vm.evalBytecode(part!.toNumber() === 1 ? image.forms : image.platform).dispose(),
+      digest: (hash, bytes, key) => {
+        this.#stillInTurn();
+        return this.#lend(vm.newArrayBuffer(digested(hash!, bytes!, key)));
+      },
+      verify: (hash, bytes, key, mac) => {
+        this.#stillInTurn();
+        return this.#lend(vm.newNumber(verified(hash!, bytes!, key!, mac!) ? 1 : 0));
+      },
+      platform: (part) => vm.evalBytecode(image.parts[part!.toNumber()]!).dispose(),
     };
     for (const name of HOST_FUNCTIONS)
       vm.registerHostCallback(name, (...args) => {
@@ -369,6 +378,11 @@ export class Vm {
     const transport = this.#channels.get(channel);
     this.#channels.delete(channel);
     transport?.close('closed by the worker');
+  }
+
+  /** The engine asks only now and then whether it must stop: before what takes long it is asked each time. */
+  #stillInTurn(): void {
+    if (this.#turn.stops()) throw new Error('its turn is over');
   }
 
   #random(bytes: number): JSValueHandle {

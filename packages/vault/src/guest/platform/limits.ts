@@ -12,3 +12,10 @@ export const FORM = {
   /** Boundaries that are tried for a form that is sent, until one is not in it. */
   boundaries: 64,
 } as const;
+
+export const CRYPTO = {
+  /** Hashed at once, in one go that nothing interrupts: an eighth of a second on a slow machine, where a thread has half of one to spare. */
+  bytes: 32 * 1024 * 1024,
+  /** Of a key, which goes along with each signature; as much as can be drawn at once. */
+  key_bytes: 65_536,
+} as const;
