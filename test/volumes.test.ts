@@ -119,6 +119,8 @@ for (const driver of DRIVERS)
       assert.equal(await two.read!('a/wide'), 'hi');
       for (const path of ['', '..', 'a/../../x', '/etc/passwd', 'a//b', './a', 'x'.repeat(300), 'a\0b'])
         await refused(two.read!(path), BadInput, /path/);
+      await refused(two.write!('.hauki-0123456789ab.tmp', 'mine'), BadInput, /such names are .* swept away/);
+      await two.write!('a/.hauki-0123456789ab.tmp', 'mine');
       await Promise.all([one, two, other].map((worker) => used.mesh.destruct(worker).catch(() => {})));
       const none = used.mesh.clone<Keeper>({ source: SOURCE }, { driver });
       await refused(none.write!('a', 'b'), GrantMissing, /volume/);

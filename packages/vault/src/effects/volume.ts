@@ -162,6 +162,8 @@ export const volumeEffects: EffectMaker = (vault) => {
     'volume.read': ([path]) => at(named(path), false, readFile),
     async 'volume.write'([path, content]) {
       const limit_bytes = LIMITS.volume_file_bytes;
+      if (TEMPORARY.test(String(path)))
+        throw new BadInput({ what: `the path ${path}`, why: 'files of such names are being written, and swept away' });
       const { text, base64 } = (content ?? {}) as { text?: unknown; base64?: unknown };
       if (typeof text !== 'string' && typeof base64 !== 'string')
         throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });
