@@ -36,7 +36,7 @@ describe('the swarm’s commands, given what is wrong', { skip: missing('lxc') }
     for (const [args, pattern] of [
       [['--count', '0'], /--count: "0" is no whole number from 1 to 250/],
       [['--irc', 'nonsense'], /--irc: "nonsense" is no host:port such as/],
-      [['--memory', '64'], /--memory: "64" is no whole number from 128/],
+      [['--memory', '319'], /--memory: "319" is no whole number from 320/],
       [['--cpu', 'many'], /--cpu: "many" is no number from 0\.05/],
       [['--first', '-1'], /--first: "-1" is no whole number from 0/],
       [['--token-file', '/nonexistent/token'], /--token-file: \/nonexistent\/token cannot be read; start a core/],

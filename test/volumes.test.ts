@@ -12,6 +12,7 @@ import {
   Forbidden,
   GrantMissing,
   isError,
+  LIMITS,
   type Mesh,
   NoNodeFits,
   VolumeFailed,
@@ -39,6 +40,16 @@ const SOURCE = `
   export const put = (path, list) => volume.write(path, Uint8Array.from(list));
   export const list = (path) => volume.list(path);
   export const remove = (path) => volume.delete(path);
+  export const again = async (text, times) => {
+    await volume.write('again', text.repeat(times));
+    const back = await volume.read('again');
+    return [back.length, back.startsWith(text), back.endsWith(text)];
+  };
+  export const zeros = async (length) => {
+    await volume.write('zeros', new Uint8Array(length));
+    const back = await volume.readBytes('zeros');
+    return [back.length, back.indexOf(1)];
+  };
   export const fill = async (mib) => {
     const piece = 'x'.repeat(1024 * 1024);
     for (let n = 0; n < mib; n++) await volume.write('filler/' + n, piece);
@@ -108,6 +119,8 @@ for (const driver of DRIVERS)
       assert.equal(await two.read!('a/wide'), 'hi');
       for (const path of ['', '..', 'a/../../x', '/etc/passwd', 'a//b', './a', 'x'.repeat(300), 'a\0b'])
         await refused(two.read!(path), BadInput, /path/);
+      await refused(two.write!('.hauki-0123456789ab.tmp', 'mine'), BadInput, /such names are .* swept away/);
+      await two.write!('a/.hauki-0123456789ab.tmp', 'mine');
       await Promise.all([one, two, other].map((worker) => used.mesh.destruct(worker).catch(() => {})));
       const none = used.mesh.clone<Keeper>({ source: SOURCE }, { driver });
       await refused(none.write!('a', 'b'), GrantMissing, /volume/);
@@ -139,6 +152,25 @@ for (const driver of DRIVERS)
       await used.mesh.destruct(anew);
     });
 
+    it('takes and gives back whatever file keeps to the limit in bytes, also where JSON would escape each of them', async () => {
+      const most = LIMITS.volume_file_bytes;
+      const source = driver === 'quickjs' ? SOURCE : FILES;
+      const used_by = used.mesh.clone<Keeper>({ source }, { driver, memory_mib: 256, ...volume_of('escaped') });
+      assert.deepEqual(await used_by.zeros!(most), [most, -1]);
+      for (const text of ['\n', '"', '\0', 'ä"'])
+        assert.deepEqual(
+          await used_by.again!(text, Math.floor(most / Buffer.byteLength(text))),
+          [Math.floor(most / Buffer.byteLength(text)) * text.length, true, true],
+          JSON.stringify(text),
+        );
+      await used_by.put!('raw', [0, 0, 0, 255]);
+      await assert.rejects(used_by.read!('raw'), /raw is not text: use readBytes/);
+      await used_by.put!('nothing', [0, 0, 0, 0, 10]);
+      assert.equal(await used_by.read!('nothing'), '\0\0\0\0\n');
+      assert.deepEqual(await used_by.again!('\ufeff\0ä\ud83d\ude00', 3), [15, true, true]);
+      await used.mesh.destruct(used_by);
+    });
+
     it('holds its quota: a full one says so, everything else goes on, and a larger grant makes it grow', async () => {
       const small = { name: 'small', quota_mib: 8 };
       const full = keeper(used, driver, small);
@@ -150,8 +182,11 @@ for (const driver of DRIVERS)
       }
       assert.equal(await full.read!('first'), 'kept');
       const [listed] = (await used.mesh.volumes.list()).filter((v) => v.name === 'small');
-      assert.ok(listed!.used_bytes! > 7e6 && listed!.used_bytes! < 1e7, String(listed!.used_bytes));
+      assert.ok(listed!.used_bytes! > 7e6 && listed!.used_bytes! <= 8 * 1024 * 1024, String(listed!.used_bytes));
       await used.mesh.destruct(full);
+      const still = keeper(used, driver, small);
+      assert.equal(await still.read!('first'), 'kept', 'a full one is still given to those with its grant');
+      await used.mesh.destruct(still);
       await refused(keeper(used, driver, { name: 'small', quota_mib: 4 }), VolumeFailed, /more than 4/);
       const grown = keeper(used, driver, { name: 'small', quota_mib: 24 });
       const names = (await grown.list!()).map((entry: { name: string }) => entry.name);

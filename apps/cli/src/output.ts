@@ -14,10 +14,10 @@ export const EXIT = {
   alive: 7,
 } as const;
 
-/** Text that a guest or a document said, without what would steer the terminal. */
+/** Text that a guest or a document said, without what would steer the terminal or show it in another order. */
 export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
+  return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '');
 }
 
 type Style = Parameters<typeof styleText>[0];

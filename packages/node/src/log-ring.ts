@@ -61,12 +61,27 @@ export class LogRing {
   }
 }
 
-/** The last of the lines that fit into so many characters; of a single longer one, its end. */
+/**
+ * The last of the lines that fit into so many characters. Long ones are shortened where not all fit, to a quarter at least:
+ * one alone does not put away what was said before it.
+ */
 export function lastOf(lines: readonly LogLine[], most_chars: number): LogLine[] {
+  const all = lines.reduce((chars, { text }) => chars + text.length + 1, 0);
+  const last: LogLine[] = [];
   let left = most_chars;
-  let from = lines.length;
-  while (from > 0 && left >= lines[from - 1]!.text.length) left -= lines[--from]!.text.length + 1;
-  const last = lines.at(-1);
-  if (from === lines.length && last) return [{ ...last, text: last.text.slice(-most_chars) }];
-  return lines.slice(from);
+  for (const line of lines.toReversed()) {
+    const besides = all - line.text.length - 1;
+    const text = shortened(line.text, Math.max(Math.floor(most_chars / 4), most_chars - besides));
+    if (text.length > left) break;
+    left -= text.length + 1;
+    last.push({ ...line, text });
+  }
+  return last.reverse();
+}
+
+/** Its beginning and its end. */
+function shortened(text: string, most_chars: number): string {
+  if (text.length <= most_chars) return text;
+  const half = most_chars >> 1;
+  return `${text.slice(0, most_chars - half - 1)}…${text.slice(text.length - half)}`;
 }

@@ -9,14 +9,14 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { boundTo } from '@hauki/vault';
 
 const MIB = 1024 * 1024;
-const INODES = { per_mib: 64, least: 1024, most: 262_144 };
+const INODES = { per_mib: 64, least: 1024, most: 262_144, bytes: 256 };
 /** A small file system has no room for a journal of large blocks. */
 const SMALL_MIB = 8;
 const TOOL_MS = 60_000;
@@ -51,13 +51,25 @@ const failureOf = (work: Promise<void>) =>
     (error: Error) => error,
   );
 
-/** How a file system is laid out of which about `quota_mib` are left for files. */
+/** What a file system takes for itself, but for its bitmaps: it comes on top of the quota, so that nobody has more than that. */
+const ownBytes = (block: number, inodes: number) => journalMib(block) * MIB + inodes * INODES.bytes;
+const journalMib = (block: number) => (block === 1024 ? 1 : 4);
+
+/** How a new file system is laid out of which `quota_mib` are left for files. */
 function layoutOf(quota_mib: number): { args: string[]; bytes: number } {
   const inodes = Math.min(Math.max(quota_mib * INODES.per_mib, INODES.least), INODES.most);
-  const [block, journal_mib] = quota_mib < SMALL_MIB ? [1024, 1] : [4096, 4];
-  const own_mib = journal_mib + Math.ceil((inodes * 256) / MIB) + 1;
-  const args = ['-b', String(block), '-J', `size=${journal_mib}`, '-m', '0', '-N', String(inodes)];
-  return { args, bytes: (quota_mib + own_mib) * MIB };
+  const block = quota_mib < SMALL_MIB ? 1024 : 4096;
+  const args = ['-b', String(block), '-J', `size=${journalMib(block)}`, '-m', '0'];
+  args.push('-N', String(inodes), '-I', String(INODES.bytes));
+  return { args, bytes: quota_mib * MIB + ownBytes(block, inodes) };
+}
+
+/** How large the file system in an image becomes of which `quota_mib` are left for files; never smaller than it is. */
+async function grownBytes(image: FileHandle, quota_mib: number): Promise<number> {
+  // Of its superblock: s_inodes_count and s_log_block_size.
+  const { buffer } = await image.read(Buffer.alloc(28), 0, 28, 1024);
+  const bytes = quota_mib * MIB + ownBytes(1024 << buffer.readUInt32LE(24), buffer.readUInt32LE(0));
+  return Math.max(bytes, (await image.stat()).size);
 }
 
 /** Makes an image with an empty file system, whole or not at all, taking room on the disk only as it fills. */
@@ -109,7 +121,7 @@ export async function growImage(image: string, quota_mib: number): Promise<void>
     await tool('cp', ['--sparse=always', '--reflink=auto', '--', image, copy]);
     const file = await open(copy, 'r+');
     try {
-      await file.truncate(layoutOf(quota_mib).bytes);
+      await file.truncate(await grownBytes(file, quota_mib));
       await tool('e2fsck', ['-f', '-p', copy], repaired);
       await tool('resize2fs', [copy]);
       await file.sync();

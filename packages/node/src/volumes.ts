@@ -3,9 +3,10 @@
  * kept for its owner by name, and mounted while a worker has it.
  *
  * What always holds: a volume has one living worker at a time (or the versions of one module of a kernel), and the next
- * one only after the last one's vault is gone and the volume unmounted; the quota is the image's size, so that nothing that a guest does takes more; what is made is
- * made whole or not at all; what a killed agent left mounted, its reaper unmounts at once, and else the next start, before
- * anything else: a mount point's name ends with its owner's.
+ * one only after the last one's vault is gone and the volume unmounted; the quota is what the image's file system has for
+ * files, so that nothing that a guest does takes more; what is made is made whole or not at all; what a killed agent left
+ * mounted, its reaper unmounts at once, and else the next start, before anything else: a mount point's name ends with its
+ * owner's.
  * In a sandbox, where nothing can be mounted, a volume is a plain folder: there the quota is looked at when it is given to
  * a worker, and no more.
  */
@@ -208,7 +209,8 @@ export class Volumes {
     try {
       const image = this.#file(key, 'img');
       const { quota_mib: has_mib, used_bytes } = entry.note;
-      if (used_bytes > quota_mib * MIB)
+      // With the quota that it had it is given as it is, however full; only a folder has nothing else that holds it.
+      if ((this.#plain || quota_mib < has_mib) && used_bytes > quota_mib * MIB)
         throw new VolumeFailed({
           volume: name,
           why: `it holds ${Math.ceil(used_bytes / MIB)} MiB, more than ${quota_mib}`,

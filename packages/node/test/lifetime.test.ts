@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Activity, BadInput, isError } from '@hauki/protocol';
+import { type Activity, BadInput, isError, LIMITS } from '@hauki/protocol';
 import { Lifetime } from '../src/lifetime.ts';
 import { LogRing, lastOf } from '../src/log-ring.ts';
 
@@ -118,9 +118,23 @@ describe('the ring of a log', () => {
 
   it('ends in a text that fits', () => {
     const line = (text: string) => ({ seq: 1, at: 0, level: 'info' as const, text });
-    assert.deepEqual(lastOf([line('aaaa'), line('bbbb')], 5), [line('bbbb')]);
-    assert.deepEqual(lastOf([line('aaaa'), line('bbbb')], 9), [line('aaaa'), line('bbbb')]);
-    assert.deepEqual(lastOf([line('x'.repeat(100))], 5), [line('xxxxx')]);
+    const four = ['aaaa', 'bbbb', 'cccc', 'dddd'].map(line);
+    assert.deepEqual(lastOf(four, 18), four.slice(1));
+    assert.deepEqual(lastOf(four, 19), four);
+    assert.deepEqual(lastOf([line('x'.repeat(100))], 5), [line('xx…xx')]);
     assert.deepEqual(lastOf([], 5), []);
+  });
+
+  it('loses no line to a long one after it: that is shortened', () => {
+    const ring = new LogRing();
+    ring.add('error', 'the real reason');
+    ring.add('info', `first${'\n'.repeat(LIMITS.log_tail_chars)}last`);
+    const [reason, long, ...more] = ring.tail();
+    assert.deepEqual([reason!.text, more], ['the real reason', []]);
+    assert.match(long!.text, /^first\n+…\n+last$/);
+    assert.equal(ring.text().includes('the real reason'), true);
+    assert.equal(reason!.text.length + 1 + long!.text.length, LIMITS.log_tail_chars);
+    for (const _ of [1, 2]) ring.add('info', ' '.repeat(LIMITS.log_line_chars));
+    assert.equal(ring.tail()[0]!.text, 'the real reason');
   });
 });

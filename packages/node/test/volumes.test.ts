@@ -1,7 +1,16 @@
 /** Volumes of a node by themselves: what a killed agent left stands in nobody's way. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -37,6 +46,48 @@ describe('the volumes of a node', { skip: no_root }, () => {
       assert.deepEqual(mounts(), []);
       assert.ok(!existsSync(at));
     } finally {
+      rmSync(data_dir, { recursive: true, force: true });
+    }
+  });
+});
+
+describe('a volume of a node that is full', { skip: no_root }, () => {
+  it('holds its quota at most, and is given again with the same grant, with a larger one, and refused to a smaller one', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    const volumes = new Volumes({ node: `full${process.pid}`, data_dir, log: () => {} });
+    const acquire = (quota_mib: number) => volumes.acquire('ada', { name: 'home', quota_mib }, 'worker');
+    const MIB = 1024 * 1024;
+    /** How many bytes it says that it holds when no more fit. */
+    const filled = async (quota_mib: number) => {
+      const { path, release } = await acquire(quota_mib);
+      const fill = () => {
+        for (;;) appendFileSync(join(path, `full${quota_mib}`), Buffer.alloc(MIB / 32, 1));
+      };
+      assert.throws(fill, { code: 'ENOSPC' });
+      await release();
+      return (await volumes.list())[0]!.used_bytes;
+    };
+    try {
+      await volumes.probe();
+      await volumes.start();
+      for (const quota_mib of [1, 7, 8, 16]) {
+        const used_bytes = await filled(quota_mib);
+        const told = `${used_bytes} bytes of ${quota_mib} MiB`;
+        assert.ok(used_bytes > 0.9 * quota_mib * MIB && used_bytes <= quota_mib * MIB, told);
+        assert.ok((await filled(quota_mib)) <= quota_mib * MIB, 'it was full from the beginning');
+      }
+      await assert.rejects(acquire(8), /it holds 16 MiB, more than 8/);
+      // One whose file system is larger than its quota.
+      const [file] = readdirSync(join(data_dir, 'volumes')).filter((name) => name.endsWith('.img'));
+      const image = join(data_dir, 'volumes', file!);
+      execFileSync('truncate', ['-s', '+4M', image]);
+      // It says 1 where it has made `lost+found` again.
+      spawnSync('e2fsck', ['-f', '-p', image]);
+      execFileSync('resize2fs', [image], { stdio: 'ignore' });
+      assert.ok((await filled(16)) > 18 * MIB);
+      await (await acquire(16)).release();
+    } finally {
+      await volumes.close();
       rmSync(data_dir, { recursive: true, force: true });
     }
   });

@@ -223,6 +223,8 @@ describe('a guest’s other effects', () => {
     await effect('log', ['strange', 'x'.repeat(LIMITS.log_line_chars * 2)]);
     assert.equal(lines[0], 'warn one\n  error two');
     assert.ok(lines[1]!.startsWith('info x') && lines[1]!.length <= LIMITS.log_line_chars + 10);
+    await effect('log', ['info', '\n'.repeat(LIMITS.log_line_chars)]);
+    assert.ok(lines[2]!.length <= LIMITS.log_line_chars + 10, 'what keeps it from forging others counts too');
     for (let i = 0; i < 10_000; i++) await effect('log', ['info', 'flood']);
     assert.ok(lines.length < 1_000, `${lines.length} lines were kept`);
     // Nothing more has to be logged for it.

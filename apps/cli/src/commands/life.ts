@@ -177,7 +177,7 @@ Example:
       `
 In scope: worker (the live object: the class's instance, or the module), hauki (its context: log, fetch, meshfs …), and
 the globals of its runtime. The expression has the worker's rights, and what it changes is changed. One that never
-returns counts as the worker's own code: a quickjs worker ends when it runs for 5 s.
+returns counts as the worker's own code: a quickjs worker ends when it computes for 2 s, or as long as its --turn says.
 
 Examples:
   hauki exec w-abc123 'worker'

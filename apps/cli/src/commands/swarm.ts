@@ -12,6 +12,8 @@ import { clear, runs, type SwarmKernel, stateOf, writeState } from '../swarm-sta
 
 /** How long `down` waits for the process of `up` to have taken everything away. */
 const DOWN_MS = 120_000;
+/** Memory of each. A kernel takes some 150 MiB itself, and half is for modules: with less its first evolve may end it. */
+const MEMORY_MIB = { least: 320, most: 65_536 } as const;
 
 /** The token with which kernels join. Throws BadInput. */
 function tokenIn(file: string): string {
@@ -32,7 +34,7 @@ export function swarmCommands(program: Command): void {
     .option('--count <n>', 'how many', '50')
     .option('--irc <host:port>', 'give each the IRC plugin, for this server (the mesh’s own: hauki:16667)')
     .option('--first <number>', 'the number of the first, as in Microkernel-1', '1')
-    .option('--memory <MiB>', 'memory of each; half of it is for its modules', '384')
+    .option('--memory <MiB>', `memory of each, at least ${MEMORY_MIB.least}; half of it is for its modules`, '384')
     .option('--cpu <cores>', 'cores of each, at most', '1')
     .option('--at-once <n>', 'how many are started at the same time; default: as many as there are cores')
     .option('--token-file <file>', 'the core’s node.token; default: that of a core on this machine')
@@ -52,7 +54,7 @@ export function swarmCommands(program: Command): void {
         });
       const limits = {
         first: whole('--first', flags.first, 0, 1_000_000),
-        memory_mib: whole('--memory', flags.memory, 128, 65_536),
+        memory_mib: whole('--memory', flags.memory, MEMORY_MIB.least, MEMORY_MIB.most),
         cpu: decimal('--cpu', flags.cpu, 0.05, availableParallelism()),
         at_once: flags.atOnce === undefined ? availableParallelism() : whole('--at-once', flags.atOnce, 1, 64),
       };

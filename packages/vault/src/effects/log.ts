@@ -8,6 +8,8 @@ const LOG_LINES_PER_S = 200;
 const MOST_DROPPED = 1e12;
 const LEVELS = new Set(['debug', 'info', 'warn', 'error']);
 
+const cut = (text: string) => text.slice(0, LIMITS.log_line_chars);
+
 export const logEffect: EffectMaker = (vault) => {
   let lines = 0;
   let second: NodeJS.Timeout | undefined;
@@ -32,7 +34,7 @@ export const logEffect: EffectMaker = (vault) => {
       if (++lines > LOG_LINES_PER_S) return;
       vault.log(
         typeof level === 'string' && LEVELS.has(level) ? level : 'info',
-        (typeof text === 'string' ? text : '').slice(0, LIMITS.log_line_chars).replaceAll('\n', '\n  '),
+        cut(cut(typeof text === 'string' ? text : '').replaceAll('\n', '\n  ')),
       );
     },
   };

@@ -7,13 +7,14 @@
  * vault planted, or swaps at this moment, gains nothing: it is refused. Only plain files and folders are touched. What is
  * written stands in the volume's own folder until it is whole, so that whoever mounts the volume finds what a killed agent left.
  */
-import { isUtf8 } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BadInput, GrantMissing, LIMITS, MeshError, TooLarge, VolumeFailed } from '@hauki/protocol';
-import type { Carried, VolumeEntry } from '../guest/volume.ts';
+import type { Carried } from '../guest/carried.ts';
+import type { VolumeEntry } from '../guest/volume.ts';
+import { carried } from './carried.ts';
 import type { EffectMaker } from './effect.ts';
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
@@ -85,8 +86,7 @@ async function readFile(folder: FileHandle, name: string): Promise<Carried> {
     if (found.size > limit_bytes) throw new TooLarge({ what: name, limit_bytes, got_bytes: found.size });
     const bytes = Buffer.alloc(found.size);
     const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
-    const content = bytes.subarray(0, bytesRead);
-    return isUtf8(content) ? { text: content.toString('utf8') } : { base64: content.toString('base64') };
+    return carried(bytes.subarray(0, bytesRead));
   } finally {
     await file.close();
   }
@@ -162,6 +162,8 @@ export const volumeEffects: EffectMaker = (vault) => {
     'volume.read': ([path]) => at(named(path), false, readFile),
     async 'volume.write'([path, content]) {
       const limit_bytes = LIMITS.volume_file_bytes;
+      if (TEMPORARY.test(String(path)))
+        throw new BadInput({ what: `the path ${path}`, why: 'files of such names are being written, and swept away' });
       const { text, base64 } = (content ?? {}) as { text?: unknown; base64?: unknown };
       if (typeof text !== 'string' && typeof base64 !== 'string')
         throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });

@@ -1,5 +1,6 @@
 /** `hauki.volume`: the vault's volume by calls to the host, the same in every kind of vault. */
 import { BadInput } from '@hauki/protocol';
+import { bytesOf, type Carried, carriedBytes, carriedText, textOf } from './carried.ts';
 import type { Outside } from './guest.ts';
 import { asPiece } from './pieces.ts';
 
@@ -25,35 +26,19 @@ export interface GuestVolume {
   delete(path: string): Promise<void>;
 }
 
-/** A file's content on its way: text where it is UTF-8. */
-export type Carried = { text: string } | { base64: string };
-
-function toBase64(bytes: Uint8Array): string {
-  const native = (bytes as { toBase64?(): string }).toBase64;
-  if (native) return native.call(bytes);
-  let binary = '';
-  for (let at = 0; at < bytes.length; at += 4096) binary += String.fromCharCode(...bytes.subarray(at, at + 4096));
-  return btoa(binary);
-}
-
-const bytesOf = (carried: Carried): Uint8Array => {
-  const binary = 'base64' in carried ? atob(carried.base64) : unescape(encodeURIComponent(carried.text));
-  return Uint8Array.from(binary, (one) => one.charCodeAt(0));
-};
-
 export function createVolume(outside: Outside): GuestVolume {
   const read = (path: string) => outside.effect('volume.read', [path]) as Promise<Carried>;
   return {
     async read(path) {
-      const carried = await read(path);
-      if ('text' in carried) return carried.text;
-      throw new TypeError(`${path} is not text: use readBytes()`);
+      const text = textOf(await read(path));
+      if (text === undefined) throw new TypeError(`${path} is not text: use readBytes()`);
+      return text;
     },
     readBytes: async (path) => bytesOf(await read(path)),
     async write(path, content) {
       const piece = asPiece(content);
       if (piece === undefined) throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });
-      const carried: Carried = typeof piece === 'string' ? { text: piece.toWellFormed() } : { base64: toBase64(piece) };
+      const carried = typeof piece === 'string' ? carriedText(piece) : carriedBytes(piece);
       await outside.effect('volume.write', [path, carried]);
     },
     list: (path = '') => outside.effect('volume.list', [path]) as Promise<VolumeEntry[]>,

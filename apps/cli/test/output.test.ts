@@ -1,0 +1,33 @@
+/** What people see of it: nothing that steers their terminal, and help that is true. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { Command } from 'commander';
+import { TURN_MS } from '../../../packages/vault/src/drivers/quickjs/limits.ts';
+import { lifeCommands } from '../src/commands/life.ts';
+import { printable } from '../src/output.ts';
+
+describe('what is shown', () => {
+  it('has no character in it that moves the cursor, colours, or turns the direction of others', () => {
+    for (const steering of [0x07, 0x1b, 0x0d, 0x7f, 0x9b, 0x61c, 0x200e, 0x200f, 0x202a, 0x202e, 0x2066, 0x2069]) {
+      const said = `exe${String.fromCharCode(steering)}gpj.`;
+      assert.equal(printable(said), 'exegpj.', `U+${steering.toString(16)}`);
+    }
+    const said = 'ä\n\tשלום 👩‍🚀 – “…”\u2029';
+    assert.equal(printable(said), said);
+  });
+
+  it('says of exec how long an expression may compute in a quickjs vault', () => {
+    const program = new Command();
+    let help = '';
+    lifeCommands(program);
+    program.commands
+      .find((command) => command.name() === 'exec')!
+      .configureOutput({
+        writeOut(text) {
+          help += text;
+        },
+      })
+      .outputHelp();
+    assert.match(help, new RegExp(`a quickjs worker ends when it\\s+computes for ${TURN_MS.default / 1000} s`));
+  });
+});
