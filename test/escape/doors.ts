@@ -369,7 +369,7 @@ function frames(world: World): Attempt[] {
   ]);
 }
 
-const LEASE_MS = 1_500;
+const LEASE_MS = 1_500 * PATIENCE;
 
 /** Asks for more life in every way that code inside has, again and again. */
 const FORGING = `
