@@ -23,7 +23,7 @@ export interface SwapStorm {
 
 export interface SwapReport {
   swaps: number;
-  /** Refused because what was under way did not end in time: the machine was too busy, and nothing changed. */
+  /** Refused because the state was not handed over in time: the machine was too busy, and nothing changed. */
   refused: number;
   requests: number;
   failed: number;
@@ -118,7 +118,8 @@ export async function swapStorm({ swaps, driver, every_ms, note }: SwapStorm): P
       const content = module === 'plain' ? plain(String(i)) : counting(i);
       const swap = i % 10 === 5 ? door.rollback('plain') : door.evolve({ target_module: module, content });
       await swap.catch((error) => {
-        if (!(isError(error, EvolveRejected) && /were still under way/.test(error.message))) throw error;
+        if (!(isError(error, EvolveRejected) && /a handover has|for which requests wait/.test(error.message)))
+          throw error;
         refused++;
       });
       if (i % Math.min(LOOK_EVERY, told_every) === 0) look(i);

@@ -5,7 +5,15 @@
  * was left is kept with it, for a rollback.
  */
 import { deserialize, serialize } from 'node:v8';
-import { BadInput, type Deed, describe, Overloaded, type VersionFacts } from '@hauki/protocol';
+import {
+  BadInput,
+  DeadlineExceeded,
+  type Deed,
+  describe,
+  isError,
+  Overloaded,
+  type VersionFacts,
+} from '@hauki/protocol';
 import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { Module } from './module.ts';
@@ -26,9 +34,9 @@ export interface Change {
 
 /** Why a hook failed; where its vault ended of it, what that ended of. */
 async function failed(hook: string, instance: Instance, error: unknown): Promise<Error> {
-  return new Error(
-    `${hook} failed: ${instance.open ? describe(error) : `its vault ended: ${await instance.whyGone()}`}`,
-  );
+  const why = instance.open ? describe(error) : `its vault ended: ${await instance.whyGone()}`;
+  const all = `; a handover has ${KERNEL_LIMITS.handover_ms} ms, with what is waited for`;
+  return new Error(`${hook} failed: ${why}${isError(error, DeadlineExceeded) ? all : ''}`);
 }
 
 async function hydrate(instance: Instance, state: Uint8Array, from_version: number, timeout_ms: number): Promise<void> {

@@ -140,20 +140,14 @@ export class Instance {
     if (socket) this.#sockets++;
     if (this.#in_flight++ === 0) this.#watch();
     const began = performance.now();
-    let sends = !isWhole(body) && !socket;
-    const sent = () => {
-      if (sends) this.#sending--;
-      sends = false;
-    };
-    if (sends) this.#sending++;
-    const given = isWhole(body) || socket ? body : watched(body, sent);
+    const sent = isWhole(body) || socket ? { body } : this.#sent(body);
     const { stats } = this;
     let streams = false;
     try {
       const asked =
         body === null && this.#gatherer?.takes()
           ? this.#gatherer.fetch(method, url, headers, signal)
-          : this.#session.call('fetch', [method, url, headers, given], signal ? { signal } : {});
+          : this.#session.call('fetch', [method, url, headers, sent.body], signal ? { signal } : {});
       const answer = checkAnswer(await asked, headers);
       const number = stats.note(performance.now() - began, answer[0] >= 500 ? 'failed' : 'answered');
       const [, , stream] = answer;
@@ -175,10 +169,21 @@ export class Instance {
         throw new Overloaded({ what: `streams of the module ${this.spec.module}`, limit: LIMITS.streams });
       throw blamed(this.spec.module, error);
     } finally {
-      sent();
+      sent.over?.();
       if (streams) this.#look();
       else this.#done(socket);
     }
+  }
+
+  /** A request's body, counted until it is sent, or `over` is called since its answer is there. */
+  #sent(stream: AsyncIterable<Uint8Array>): { body: Body; over?(): void } {
+    let is_over = false;
+    const over = () => {
+      if (!is_over) this.#sending--;
+      is_over = true;
+    };
+    this.#sending++;
+    return { body: watched(stream, over), over };
   }
 
   #done(socket: boolean): void {
