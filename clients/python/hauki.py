@@ -1563,14 +1563,16 @@ class _Later:
         self.kept, self.path = kept, path
 
 
-def _arrived(value):
-    """Parameters with the results that they name in place."""
+def _arrived(value, seen=None):
+    """Parameters with the results that they name in place; a value may hold itself."""
     if isinstance(value, _Later):
         return _read_path(value.kept.get(), value.path)
-    if isinstance(value, (list, dict)):
+    seen = set() if seen is None else seen
+    if isinstance(value, (list, dict)) and id(value) not in seen:
+        seen.add(id(value))
         for key, member in list(enumerate(value) if isinstance(value, list) else value.items()):
             if isinstance(member, (_Later, list, dict)):
-                value[key] = _arrived(member)
+                value[key] = _arrived(member, seen)
     return value
 
 

@@ -87,6 +87,17 @@ def types(*args): return [type(a).__name__ for a in args]
     ]);
   });
 
+  it('takes values that hold themselves, in methods and coroutines', async () => {
+    const { open } = await start(`
+def told(value): return value["self"] is value
+async def told_later(value): return value["self"] is value
+`);
+    const session = await open();
+    const value: { self?: unknown } = {};
+    value.self = value;
+    for (const name of ['told', 'told_later']) assert.equal(await session.call(name, [value]), true);
+  });
+
   it('tells errors with their name, their line, and their cause', async () => {
     const { open } = await start(`def boom():
     try:

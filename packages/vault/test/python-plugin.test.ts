@@ -190,6 +190,25 @@ await send({"type": "http.response.body", "body": repr(state).encode()})`,
     assert.equal(await text(), "{'n': 7}");
   });
 
+  it('takes a state over that holds itself, and itself is then the one of now', async () => {
+    const { call, text } = await start(
+      app(
+        `${begin}
+told = state["self"] is state and state["child"]["parent"] is state and state["list"][0] is state["list"]
+await send({"type": "http.response.body", "body": repr((told, state["n"])).encode()})`,
+        'state = {"n": 0, "self": None, "child": {}, "list": []}',
+      ),
+    );
+    const given: Record<string, unknown> = { n: 5, child: {}, list: [] };
+    given.self = given;
+    given.child = { parent: given };
+    (given.list as unknown[]).push(given.list);
+    await call('hydrate', given, 1);
+    assert.equal(await text(), '(True, 5)');
+    const back = (await call('dehydrate')) as { self: unknown; n: number };
+    assert.equal(back.self, back);
+  });
+
   it('keeps classes of a state that come as lists, dicts and sets, and says in the log what it left behind', async () => {
     const { call, text, lines } = await start(
       app(

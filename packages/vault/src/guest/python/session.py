@@ -105,10 +105,16 @@ class GuestSession(peer._Session):
 
 
 def _has_later(value) -> bool:
-    if isinstance(value, peer._Later):
-        return True
-    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(_has_later(member) for member in members)
+    # Step by step, and each once: a value may hold itself, and whatever is raised here ends the session.
+    seen, left = set(), [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, peer._Later):
+            return True
+        if isinstance(one, (dict, list)) and id(one) not in seen:
+            seen.add(id(one))
+            left.extend(one.values() if isinstance(one, dict) else one)
+    return False
 
 
 class CallerSession(GuestSession):
