@@ -8,9 +8,13 @@ import { Rollouts } from '../src/kernels/rollouts.ts';
 
 type Live = { version: number; weight: number };
 
-/** A kernel with one module, `m`: it refuses what is `bad`, and holds what is `slow` up until it is let go of. */
+/**
+ * A kernel with one module, `m`: it refuses what is `bad`, holds what is `slow` up until it is let go of, and takes back
+ * by itself what is `poor`, which finishes what it has begun.
+ */
 class Played {
   live: Live[] = [];
+  draining: Live[] = [];
   latest = 0;
   /** What it serves, by version. */
   readonly sources = new Map<number, string>();
@@ -57,7 +61,9 @@ class Played {
       }
       if (content.includes(`bad on ${this.name}`))
         throw new EvolveRejected({ module: 'm', stage: 'tests', why: 'it is bad' });
+      const before = this.live;
       const version = this.post(content);
+      if (content.includes('poor')) [this.live, this.draining] = [before, [{ version, weight: 0 }]];
       return { module: 'm', version, digest: '', vault: { driver: 'quickjs', level: 'vm' } };
     }
     if (method === 'rollback') this.live = [{ version: args[1], weight: 100 }];
@@ -74,10 +80,13 @@ class Played {
   }
 
   get registered(): RegisteredKernel {
-    const view = () =>
-      this.latest === 0
-        ? []
-        : [{ module: 'm', version: this.#main ?? null, live: this.live.map((one) => ({ ...one, draining: false })) }];
+    const view = () => {
+      const live = [
+        ...this.live.map((one) => ({ ...one, draining: false })),
+        ...this.draining.map((one) => ({ ...one, draining: true })),
+      ];
+      return this.latest === 0 ? [] : [{ module: 'm', version: this.#main ?? null, live }];
+    };
     return {
       info: { kernel: this.name, url: '' },
       modules: [],
@@ -176,6 +185,16 @@ describe('roll-outs', () => {
       played.map(({ live }) => live),
       [weights, weights],
     );
+  });
+
+  it('that are watched fail where a kernel has taken the version back, also while it finishes what it has begun', async () => {
+    const { roll, serves } = mesh();
+    await roll('base');
+    await assert.rejects(
+      roll('poor', { watch_ms: 1 }),
+      (error) => isError(error, EvolveRejected) && /a took version 2 back \(on a, in wave 1 of 2\)/.test(error.message),
+    );
+    assert.deepEqual(serves(), ['base', 'base']);
   });
 
   it('that fail take nothing from who changed the module on a kernel meanwhile', async () => {

@@ -242,7 +242,8 @@ export class Rollouts {
         const view = views?.find(({ module }) => module === evolved!.module);
         const fallen = (why: string) => ({ kernel: name, fault: new Error(`${name} ${why}`) });
         if (!views) return fallen('went away');
-        if (!view?.live.some(({ version }) => version === evolved!.version) && view?.version !== evolved!.version)
+        const serves = view?.live.some(({ version, draining }) => version === evolved!.version && !draining);
+        if (!view || !(serves || view.version === evolved!.version))
           return fallen(`took version ${evolved!.version} back`);
         if (view.state === 'failed') return fallen('cannot keep it alive: it dies again and again');
       }
