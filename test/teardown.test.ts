@@ -7,6 +7,7 @@ import { connect as connectTcp } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { startCore, startNode } from '@hauki/cli';
 import { connect, isError, logText, type Mesh, OutcomeUnknown, WorkerDied } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
@@ -100,6 +101,21 @@ for (const driver of DRIVERS) {
       // There is nothing in a quickjs vault that code could wait in.
       await Promise.all([ended('spin'), ...(driver === 'quickjs' ? [] : [ended('stand')])]);
     });
+
+    if (driver !== 'quickjs')
+      it('one that breaks its control channel is ended for that, and not as one that ended by itself', async () => {
+        const source = `export const junk = () => {
+          const fs = process.getBuiltinModule('node:fs');
+          setTimeout(() => fs.writeSync(4, 'junk '.repeat(100)), 50);
+        };`;
+        const ghost = used.mesh.clone<{ junk(): void }>({ source }, options);
+        const { worker } = await used.mesh.details(ghost);
+        await ghost.junk();
+        let told = await used.mesh.why(worker);
+        for (let i = 0; i < 300 && told.state !== 'dead'; i++, told = await used.mesh.why(worker)) await sleep(50);
+        assert.ok(told.state === 'dead' && told.fate.cause === 'misbehaved', JSON.stringify(told));
+        await until('nothing of it is left', () => traces(worker).length === 0);
+      });
 
     it('a worker lives on past its lease while its owner does', async () => {
       const { ghost } = await spawn(short);

@@ -81,6 +81,8 @@ export interface Living {
 const HOME = '/root';
 /** How long a vault may live without its control channel. */
 const CHANNEL_GRACE_MS = 500;
+/** How a session's end begins where the guest broke the rules of that channel. */
+const BROKEN = /^the peer /i;
 /** How long the answer to a clone waits for what its worker says first; what comes later goes over its owner's session. */
 const FIRST_MS = 50;
 
@@ -111,6 +113,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
     }),
     volume,
   );
+  let living: Living | undefined;
   let lease: Lease | undefined;
   let lifetime: Lifetime | undefined;
   try {
@@ -161,7 +164,14 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
       bounds: GUEST_BOUNDS,
     });
     const shell = remote<ShellForAgent>(session);
+    let ending: Living['ending'];
     void session.closed.then(async (why) => {
+      if (BROKEN.test(why)) {
+        // It may well end by itself, now that its channel is closed, and would tell nothing of why.
+        ending = { cause: 'misbehaved', reason: `it broke its control channel: ${why}` };
+        if (living) living.ending ??= ending;
+        return vault.kill(ending.reason);
+      }
       // A vault that dies closes its channel a moment before it tells why.
       const exited = await Promise.race([vault.exited, sleep(CHANNEL_GRACE_MS, undefined, { ref: false })]);
       if (!exited) await vault.kill(`its control channel ended: ${why}`);
@@ -216,7 +226,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
       void powers.ended(worker, cause, reason);
     });
     const call: Living['call'] = (method, args, options) => session.call('call', [method, args], options);
-    const living: Living = {
+    living = {
       call,
       job,
       epoch,
@@ -228,6 +238,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
       usage,
       effects,
       born_at: Date.now(),
+      ...(ending ? { ending } : {}),
     };
     return { living, ticket, ...(job.first ? { first: within(said.promise, FIRST_MS, []) } : {}) };
   } catch (error) {
