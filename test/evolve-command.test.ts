@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -29,8 +29,8 @@ const file = (name: string, text: string) => {
 describe('hauki evolve', { skip: missing('quickjs') }, () => {
   const kernel = useKernel({ drivers: ['quickjs'] });
   const env = () => ({ ...process.env, HAUKI_KERNEL: kernel.process.url, HAUKI_KERNEL_TOKEN: kernel.process.token });
-  const evolve = (...args: string[]) =>
-    promisify(execFile)(process.execPath, [HAUKI, 'evolve', ...args], { env: env() });
+  const hauki = (...args: string[]) => promisify(execFile)(process.execPath, [HAUKI, ...args], { env: env() });
+  const evolve = (...args: string[]) => hauki('evolve', ...args);
   const serves = (path: string, text: string) => async () => {
     const answer = await kernel.get(path);
     return (await answer.text()) === text;
@@ -52,10 +52,46 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
       'parts/late_main.ts',
       `export default { fetch: async () => new Response((await import('./late.ts')).default) };`,
     );
-    await Promise.all([evolve(main), evolve(effect), evolve(late)]);
+    const inline = file(
+      'parts/inline_main.js',
+      `"use strict";import{named}from"./named.ts";export default{fetch:()=>new Response(named+'!')}`,
+    );
+    file('parts/types.ts', 'export interface Named { name: string }');
+    const typed = file(
+      'parts/typed_main.ts',
+      `import { Named } from './types.ts';\nconst named: Named = { name: 'typed' };
+       export default { fetch: () => new Response(named.name) };`,
+    );
+    await Promise.all([evolve(main), evolve(effect), evolve(late), evolve(inline), evolve(typed)]);
+    assert.ok(await serves('typed_main/', 'typed')());
+    assert.ok(await serves('inline_main/', 'named!')());
     assert.ok(await serves('named_main/', 'named')());
     assert.ok(await serves('effect_main/', 'effect')());
     assert.ok(await serves('late_main/', 'late')());
+  });
+
+  it('posts a file that only speaks of imports as it is', async () => {
+    const main = file('speaks.js', `// from 'here'\nexport default { fetch: () => new Response("import './there'") };`);
+    await evolve(main);
+    assert.ok(await serves('speaks/', `import './there'`)());
+    const { stdout } = await hauki('versions', 'speaks', '1');
+    assert.match(stdout, /from 'here'/);
+  });
+
+  it('bundles what is JSX or CommonJS, which no vault takes as it is', async () => {
+    symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
+    const page = file(
+      'page.tsx',
+      `/** @jsxRuntime automatic @jsxImportSource hono/jsx */
+       import { Hono } from 'hono';
+       const app = new Hono();
+       app.get('/', (c) => c.html(<b>{'<x>' as string}</b>));
+       export default app;`,
+    );
+    const common = file('common.cjs', `module.exports = { fetch: () => new Response('common') };`);
+    await Promise.all([evolve(page), evolve(common)]);
+    assert.ok(await serves('page/', '<b>&lt;x&gt;</b>')());
+    assert.ok(await serves('common/', 'common')());
   });
 
   it('takes a file for what it is under any name', async () => {
@@ -115,8 +151,14 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
       await until('the part’s save', serves('watched_main/', 'two'), 60_000);
       file('watched/part.ts', `export const part = 'thr`);
       await until('a mistake is told', () => /bundle/.test(said), 60_000);
+      const at = new Date(0);
       file('watched/watched_main.ts', `export default { fetch: () => new Response('alone') };`);
+      utimesSync(main, at, at);
       await until('the file’s save', serves('watched_main/', 'alone'), 60_000);
+      // In place, of the same length and time as before.
+      file('watched/watched_main.ts', `export default { fetch: () => new Response('again') };`);
+      utimesSync(main, at, at);
+      await until('the same size and time', serves('watched_main/', 'again'), 60_000);
     } finally {
       watching.kill('SIGTERM');
     }

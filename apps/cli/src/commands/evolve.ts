@@ -53,12 +53,10 @@ const LOOK_MS = 100;
 /** So far a file's time may be behind the clock. */
 const CLOCK_MS = 20;
 
-/** What only a bundle has in one: imports and exports from elsewhere, also without a name, also at run time. */
-const IMPORTS = [
-  /^\s*(?:import|export)\b[^;]*?\bfrom\s*['"](?!gem-pointer:|node:)/m,
-  /^\s*import\s*['"](?!gem-pointer:|node:)/m,
-  /\bimport\s*\(\s*['"](?!gem-pointer:|node:)/,
-];
+/** What may be an import or an export from elsewhere, also without a name, also at run time. */
+const IMPORTS = [/\bfrom\s*['"](?!gem-pointer:|node:)/, /\bimport\s*\(?\s*['"`](?!gem-pointer:|node:)/];
+/** What no vault takes as it is. */
+const BUNDLED = /\.(?:tsx|jsx|cjs)$/;
 
 interface Source extends Pick<EvolveRequest, 'content' | 'language'> {
   /** The files that it is made of. */
@@ -82,9 +80,12 @@ function textOf(file: string): string {
 /** A module's text: as it stands in the file, or bundled where it has imports. `sought`: told of what those may mean. */
 async function read(file: string, driver: string | undefined, sought: (file: string) => void): Promise<Source> {
   const source = textOf(file);
-  if (file.endsWith('.py') || !IMPORTS.some((one) => one.test(source)))
-    return { content: source, language: languageOf(file), files: [file], bundled: false };
+  const as_it_is = { content: source, language: languageOf(file), files: [file], bundled: false };
+  const bundles = BUNDLED.test(file) || IMPORTS.some((one) => one.test(source));
+  if (file.endsWith('.py') || !bundles) return as_it_is;
   const { source: content, language, files } = await bundleWithFiles(file, { driver, sought });
+  // What looked like an import was a text or a comment. In TypeScript it may have been one of types, which is gone now.
+  if (files.length === 1 && as_it_is.language === 'javascript') return as_it_is;
   return { content, language, files, bundled: true };
 }
 
@@ -186,7 +187,7 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     const wanted = request(file, flags);
     const { content, language } = source;
     // A bundle is JavaScript, whatever the file was: its name says no language then.
-    if (source.bundled) wanted.target_module = withoutEnding(wanted.target_module);
+    if (source.bundled) wanted.target_module = withoutEnding(wanted.target_module.replace(BUNDLED, ''));
     const posted = { ...wanted, content: content!, ...(language ? { language } : {}) };
     const began = performance.now();
     if (!kernel) return rollOut({ ...posted, ...place }, flags);
@@ -225,7 +226,9 @@ const isOwn = (file: string) => !/[\\/]node_modules[\\/]/.test(file);
 function stampOf(file: string, until = Number.POSITIVE_INFINITY): string {
   try {
     const found = statSync(file);
-    return found.isFile() && found.mtimeMs < until ? `${found.ino} ${found.mtimeMs} ${found.size}` : '';
+    return found.isFile() && found.mtimeMs < until
+      ? `${found.ino} ${found.mtimeMs} ${found.ctimeMs} ${found.size}`
+      : '';
   } catch {
     return '';
   }
@@ -233,7 +236,10 @@ function stampOf(file: string, until = Number.POSITIVE_INFINITY): string {
 
 export function evolveCommand(program: Command): void {
   withKernel(program.command('evolve'))
-    .argument('<file>', 'a module: .ts, .js, .py; JavaScript is bundled where it imports files or packages')
+    .argument(
+      '<file>',
+      'a module: .ts, .js, .py; JavaScript is bundled where it imports files or packages, and where it is .tsx, .jsx or .cjs',
+    )
     .description('post a module to a kernel: it is tested, then it serves; what fails changes nothing')
     .option('--name <module>', 'another name than the file’s')
     .option('--tests <file>', 'JSON: [{"path": "/x", "expect": {"status": 200, "json": …}}]')
