@@ -13,6 +13,7 @@ import { promisify } from 'node:util';
 import { kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
 import { useJoinedKernels, useKernel } from './support/kernel.ts';
 import { missing, until, useMesh } from './support/mesh.ts';
+import { no_fastapi } from './support/python-modules.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const HAUKI = join(ROOT, 'apps/cli/bin/hauki.js');
@@ -311,5 +312,20 @@ describe('hauki evolve, by the core', { skip: missing('quickjs') }, () => {
       const { status } = await fetch(url, { method: 'POST', headers: admin, body });
       assert.ok([400, 404].includes(status), `${path}: ${status}`);
     }
+  });
+});
+
+describe('hauki evolve of Python', { skip: missing('process') || no_fastapi }, () => {
+  const kernel = useKernel({ drivers: ['process'] });
+
+  it('brings along what a module imports from beside it', async () => {
+    const main = file(
+      'snake/snake.py',
+      'from fastapi import APIRouter\nfrom parts.words import WORD\nrouter = APIRouter()\n@router.get("/")\ndef say(): return WORD\n',
+    );
+    file('snake/parts/words.py', 'WORD = "of two files"\n');
+    const env = { ...process.env, HAUKI_KERNEL: kernel.process.url, HAUKI_KERNEL_TOKEN: kernel.process.token };
+    await promisify(execFile)(process.execPath, [HAUKI, 'evolve', main], { env });
+    assert.equal(await kernel.json('snake/'), 'of two files');
   });
 });

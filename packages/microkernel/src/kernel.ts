@@ -187,6 +187,8 @@ export class Kernel {
     return module.exclusive(async () => {
       const { record } = module;
       if (!dry_run) checkPin(module);
+      if (weight !== undefined && weight < 100 && module.has_state)
+        throw new BadInput({ what: 'weight', why: `${name} keeps a state, which two versions cannot share` });
       const alias = named_alias === undefined ? record.alias : named_alias;
       using _held = alias === null ? undefined : this.#modules.holdAlias(alias, name);
       const main = await this.#store.main(record);
@@ -300,7 +302,7 @@ export class Kernel {
           if (!module.instance(version))
             started.push(await this.#modules.startVersion(await this.#store.facts(name, version)));
         const all = [...live.map(({ version }) => module.instance(version)), ...started];
-        if (live.length > 1 && all.some((instance) => instance?.has_state))
+        if (live.length > 1 && (module.has_state || all.some((instance) => instance?.has_state)))
           throw new BadInput({ what: 'versions', why: `${name} keeps a state, which two versions cannot share` });
         const note = live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
         const next = { ...module.record, live };

@@ -4,6 +4,7 @@ import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BadInput, type EvolveRequest, type RolloutRequest, type Trial } from '@hauki/mesh';
 import { bundleWithFiles } from '@hauki/mesh/bundle';
+import { bundlePython } from '@hauki/mesh/bundle-python';
 import { ISOLATION_LEVELS } from '@hauki/protocol';
 import type { Command } from 'commander';
 import {
@@ -36,6 +37,7 @@ interface EvolveFlags extends KernelFlags {
   random?: boolean;
   volume?: string;
   alias?: string;
+  keepTests?: boolean;
   weight?: string;
   maxErrorRate?: string;
   maxP99?: string;
@@ -80,9 +82,13 @@ function textOf(file: string): string {
 /** A module's text: as it stands in the file, or bundled where it has imports. `sought`: told of what those may mean. */
 async function read(file: string, driver: string | undefined, sought: (file: string) => void): Promise<Source> {
   const source = textOf(file);
+  if (file.endsWith('.py')) {
+    const { source: content, language, files } = await bundlePython(file, sought);
+    return { content, language, files, bundled: false };
+  }
   const as_it_is = { content: source, language: languageOf(file), files: [file], bundled: false };
   const bundles = BUNDLED.test(file) || IMPORTS.some((one) => one.test(source));
-  if (file.endsWith('.py') || !bundles) return as_it_is;
+  if (!bundles) return as_it_is;
   const { source: content, language, files } = await bundleWithFiles(file, { driver, sought });
   // What looked like an import was a text or a comment. In TypeScript it may have been one of types, which is gone now.
   if (files.length === 1 && as_it_is.language === 'javascript') return as_it_is;
@@ -106,7 +112,8 @@ function request(file: string, flags: EvolveFlags): EvolveRequest {
       ? { fetch, connect, meshfs: { read, write }, time, random, ...(volume === undefined ? {} : { volume }) }
       : undefined,
     tests: flags.tests === undefined ? undefined : readTests(flags.tests),
-    alias: flags.alias,
+    alias: flags.alias === '' ? null : flags.alias,
+    keep_tests: flags.keepTests === false ? false : undefined,
     weight: given(flags.weight, (text) => whole('--weight', text, 0, 100)),
     bounds: bounds.max_error_rate === undefined && bounds.max_p99_ms === undefined ? undefined : bounds,
     dry_run: flags.dryRun,
@@ -238,11 +245,12 @@ export function evolveCommand(program: Command): void {
   withKernel(program.command('evolve'))
     .argument(
       '<file>',
-      'a module: .ts, .js, .py; JavaScript is bundled where it imports files or packages, and where it is .tsx, .jsx or .cjs',
+      'a module: .ts, .js, .py; bundled where it imports files or packages (Python: files beside it), and where it is .tsx, .jsx or .cjs',
     )
     .description('post a module to a kernel: it is tested, then it serves; what fails changes nothing')
     .option('--name <module>', 'another name than the file’s')
     .option('--tests <file>', 'JSON: [{"path": "/x", "expect": {"status": 200, "json": …}}]')
+    .option('--no-keep-tests', 'let go of the tests that were kept from earlier versions')
     .option('--driver <name>', 'the vault that it runs in')
     .option('--min-isolation <level>', `no vault that holds less strongly: ${ISOLATION_LEVELS.join(' < ')}`)
     .option('--memory <MiB>', 'memory of the vault')
@@ -253,7 +261,7 @@ export function evolveCommand(program: Command): void {
     .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
     .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)
     .option('--volume <name>', 'grant: keeps the files below its home, the same for all its versions')
-    .option('--alias <path>', 'serve it at this absolute path too, as in /api/v2/meshfs/')
+    .option('--alias <path>', 'serve it at this absolute path too, as in /api/v2/meshfs/; "": at none any more')
     .option('--weight <0-100>', 'its share of requests; the version before keeps the rest')
     .option('--max-error-rate <0-1>', 'take it back when more of its answers are errors')
     .option('--max-p99 <ms>', 'take it back when it is slower')

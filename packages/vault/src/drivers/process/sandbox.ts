@@ -125,7 +125,6 @@ export class Sandbox implements Vault {
     let filter: number | undefined;
     const env: Record<string, string> = {};
     let cwd = '/';
-    let home: string | undefined;
     if (sandbox) {
       const { rootfs, filter_file, init } = sandbox;
       command = sandboxed({
@@ -143,12 +142,12 @@ export class Sandbox implements Vault {
       stdio[SECCOMP_FD] = filter;
       stdio[STATUS_FD] = 'pipe';
     } else {
-      cwd = join(files_dir, 'tmp');
-      mkdirSync(cwd, { recursive: true, mode: 0o700 });
-      env.TMPDIR = cwd;
-      home = volume?.path;
-      if (home !== undefined) env.HOME = home;
-      const shape = { name: this.#name, memory_mib, guest: guest_file, folder: cwd, volume: volume?.path };
+      const folder = join(files_dir, 'tmp');
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      env.TMPDIR = folder;
+      if (volume) env.HOME = volume.path;
+      cwd = volume?.path ?? folder;
+      const shape = { name: this.#name, memory_mib, guest: guest_file, folder, volume: volume?.path };
       command = runtime === 'python' ? containedPython(this.#name) : unsandboxed(shape);
       // One that computes does not notice that its channel has ended.
       if (canBind()) command.unshift(...boundTo(process.pid));
@@ -157,7 +156,7 @@ export class Sandbox implements Vault {
       // What holds no processes back may leave some: they end with its group.
       this.#group = !sandbox && runtime === 'python';
       // Away from the agent's group: it ends vaults itself, at a Ctrl-C too, when it has heard what they last have to say.
-      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd: home ?? cwd, detached: true });
+      const child = spawn(command[0]!, command.slice(1), { stdio, env, cwd, detached: true });
       this.#child = child;
       child.on('error', () => {});
       child.on('exit', (code, signal) => void this.#end(code, signal));
