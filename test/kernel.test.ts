@@ -372,11 +372,12 @@ for (const driver of DRIVERS)
     });
 
     it('shows every module under its tag in its description', async () => {
-      const content = `export const routes = ['GET /users/:id', 'POST /users']; ${answers('x')}`;
+      const content = `export const routes = ['GET /users/:id', 'POST /users', 'ALL /any']; ${answers('x')}`;
       await kernel.door.evolve({ target_module: 'listed', content });
       const { paths, tags } = await kernel.json('/docs/json');
       assert.ok(paths['/api/plugins/listed/users/{id}'].get);
       assert.ok(paths['/api/plugins/listed/users'].post);
+      assert.deepEqual(Object.keys(paths['/api/plugins/listed/any']), ['get', 'post']);
       const named = (all: { name: string }[]) => all.filter(({ name }) => name === 'listed').length;
       assert.equal(named(tags), 1);
       await kernel.door.remove('listed');

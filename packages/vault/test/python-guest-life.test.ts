@@ -56,6 +56,28 @@ def caught():
     ]);
   });
 
+  it('says how many lines it dropped, also when no line comes after them', async () => {
+    const { open, effects, until } = await start(`
+def flood():
+    for i in range(5000): print(i)
+`);
+    await (await open()).call('flood');
+    const logged = () => effects.filter(([effect]) => effect === 'log');
+    const dropped = () => logged().flatMap(([, , , count]) => (count === undefined ? [] : [count as number]));
+    const sum = () => dropped().reduce((total, count) => total + count, 0);
+    await until('all are logged or counted', () => logged().length - dropped().length + sum() === 5_000);
+    assert.ok(sum() > 0);
+  });
+
+  it('gives each header of an answer that comes more than once', async () => {
+    const { open } = await start(`
+def ask():
+    answer = hauki.fetch("http://cookies/")
+    return [answer.headers, [value for name, value in answer.header_list if name == "set-cookie"]]
+`);
+    assert.deepEqual(await (await open()).call('ask'), [{ 'x-a': 'b', 'set-cookie': 'a=1, b=2' }, ['a=1', 'b=2']]);
+  });
+
   it('answers literal sessions with literal JSON, or says why not', async () => {
     const { openLiteral } = await start(`
 import datetime

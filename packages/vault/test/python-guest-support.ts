@@ -19,7 +19,9 @@ export function usePythonGuests(word: string) {
         if (effect === 'fetch') {
           if (String(args[0]).includes('secret'))
             throw new GrantMissing({ grant: 'fetch', what: String(args[0]) } as never);
-          return { status: 200, status_text: 'OK', url: args[0], headers: [['X-A', 'b']], text: '{"fetched":true}' };
+          const cookies = String(args[0]).includes('cookies') ? ['a=1', 'b=2'].map((one) => ['Set-Cookie', one]) : [];
+          const headers = [['X-A', 'b'], ...cookies];
+          return { status: 200, status_text: 'OK', url: args[0], headers, text: '{"fetched":true}' };
         }
         if (effect === 'clone') return { worker: 'w-child' };
         if (effect === 'clone.call') return 42;

@@ -39,6 +39,8 @@ ${body.replaceAll(/^/gm, '    ')}
       start('x = 1\nfrom fastapi import APIRouter\nrouter = APIRouter()\n'),
       rejected('import', /fastapi is not installed on this node: apt-get install python3-fastapi.*worker\.py:2/),
     );
+    const listing = await start(app('pass', 'routes = ["GET /a", "ALL /b", "/c"]'));
+    assert.deepEqual(((await listing.call('describe')) as { routes: string[] }).routes, ['GET /a', '* /b', '* /c']);
     await assert.rejects(
       start('raise RuntimeError(\'Form data requires "python-multipart" to be installed.\')'),
       rejected('import', /python-multipart is not installed on this node: apt-get install python3-multipart.*:1/),

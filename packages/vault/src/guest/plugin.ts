@@ -177,7 +177,7 @@ function routesOf(module: Record<string, unknown>, app: { routes?: unknown } | u
   const list = Array.isArray(module.routes) ? module.routes : app?.routes;
   if (!Array.isArray(list)) return ['* /*'];
   const texts = list.slice(0, ROUTES).map((route: any) => {
-    if (typeof route === 'string') return route.startsWith('/') ? `* ${route}` : route;
+    if (typeof route === 'string') return route.startsWith('/') ? `* ${route}` : route.replace(/^ALL /i, '* ');
     const method = String(route?.method ?? '*').toUpperCase();
     const path = String(route?.path ?? '/*');
     return `${method === 'ALL' ? '*' : method} ${path === '*' ? '/*' : path}`;

@@ -16,15 +16,20 @@ from session import in_coroutine, waited
 _AHEAD_BYTES, _PIECE_BYTES = 256 * 1024, 64 * 1024
 """What may wait to be sent over a connection, and how much of it goes at once."""
 _LINES, _LINES_BYTES, _WINDOW_S = 2000, 512 * 1024, 1.0
-"""What may be logged in a window; what is more is dropped, and counted."""
+"""What may be logged in a window; what is more is dropped, and counted: the agent, which takes less still, says how much."""
 
 
 class Response:
-    """What a fetch brought: `status`, `ok`, `url`, `headers` (by lower-case name), `content`, `text`, `json()`."""
+    """What a fetch brought: `status`, `ok`, `url`, `headers` (by lower-case name; those that come more than once are
+    joined by commas, and one by one in `header_list`), `content`, `text`, `json()`."""
 
     def __init__(self, fetched: dict):
         self.status, self.reason, self.url = fetched["status"], fetched["status_text"], fetched["url"]
-        self.headers = {name.lower(): value for name, value in fetched["headers"]}
+        self.header_list = [(name.lower(), value) for name, value in fetched["headers"]]
+        """All of them as they came, where one comes more than once: each Set-Cookie."""
+        self.headers: dict = {}
+        for name, value in self.header_list:
+            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
         self.body = fetched.get("body")
         """With `stream=True`: what comes, piece by piece, for `for` or `async for`."""
         self.content = b"" if self.body is not None else _carried(fetched)
@@ -271,25 +276,35 @@ class LogStream(io.TextIOBase):
 
 
 class LogBound:
-    """How much may be logged; the rest is dropped."""
+    """How much may be logged; the rest is dropped, and told of a window later. `later(run, seconds)`: on a thread."""
 
-    def __init__(self, now):
-        self._now, self._since, self._lines, self._bytes, self._dropped = now, 0.0, 0, 0, 0
+    def __init__(self, now, later, tell):
+        self._now, self._later, self._tell = now, later, tell
+        self._since, self._lines, self._bytes, self._dropped = 0.0, 0, 0, 0
+        # What is collected meanwhile may log too.
+        self._lock = threading.RLock()
 
-    def take(self, text: str):
-        """The lines to log now."""
-        now, out = self._now(), []
-        if now - self._since > _WINDOW_S:
-            if self._dropped:
-                out.append(f"({self._dropped} lines were dropped: too much at once)")
-            self._since, self._lines, self._bytes, self._dropped = now, 0, 0, 0
-        self._lines += 1
-        self._bytes += len(text)
-        if self._lines > _LINES or self._bytes > _LINES_BYTES:
+    def take(self, text: str) -> bool:
+        """Whether to log a line now."""
+        with self._lock:
+            now = self._now()
+            if now - self._since > _WINDOW_S:
+                self._since, self._lines, self._bytes = now, 0, 0
+            self._lines += 1
+            self._bytes += len(text)
+            if self._lines <= _LINES and self._bytes <= _LINES_BYTES:
+                return True
             self._dropped += 1
-        else:
-            out.append(text)
-        return out
+            first = self._dropped == 1
+        if first:
+            # Maybe no line comes after these.
+            self._later(self._over, _WINDOW_S)
+        return False
+
+    def _over(self) -> None:
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        self._tell(dropped)
 
 
 def redirect(guest) -> None:

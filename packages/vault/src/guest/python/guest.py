@@ -35,7 +35,8 @@ class Guest:
         self._names: dict = {}
         self._worker = None
         self.context = Context(self)
-        self._log_bound = LogBound(time.monotonic)
+        later = lambda run, seconds: self.apart(lambda: (time.sleep(seconds), run()))  # noqa: E731
+        self._log_bound = LogBound(time.monotonic, later, lambda dropped: self._log("warn", "", dropped))
         self._plain_calls = self._earlier_calls = 0
         self._active_at, self._seen = time.monotonic(), (0, 0)
         self._cond = threading.Condition()
@@ -268,8 +269,11 @@ class Guest:
 
     def log(self, level: str, text: str) -> None:
         """Log lines want no answer; where there is no room for them they are dropped."""
-        for line in self._log_bound.take(text):
-            self.control.tell("effect", ["log", [level, line[:_LOG_CHARS]]])
+        if self._log_bound.take(text):
+            self._log(level, text[:_LOG_CHARS])
+
+    def _log(self, *line) -> None:
+        self.control.tell("effect", ["log", list(line)])
 
 
 def shown(value) -> str:

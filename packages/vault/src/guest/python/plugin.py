@@ -122,7 +122,7 @@ def _routes(module, app) -> list:
     """Routes as `GET /path`: as the module lists them, or its OpenAPI does, and what that leaves out; else all."""
     listed = getattr(module, "routes", None)
     if isinstance(listed, (list, tuple)):
-        found = list(map(str, listed))
+        found = [_listed(str(route)) for route in listed]
     elif callable(getattr(app, "openapi", None)) or isinstance(getattr(app, "routes", None), list):
         paths = app.openapi().get("paths", {}) if callable(getattr(app, "openapi", None)) else {}
         found = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
@@ -130,6 +130,12 @@ def _routes(module, app) -> list:
     else:
         found = ["* /*"]
     return [route[:_ROUTE_CHARS] for route in dict.fromkeys(found)][:_ROUTES]
+
+
+def _listed(route: str) -> str:
+    if route.startswith("/"):
+        return f"* {route}"
+    return f"* {route[4:]}" if route[:4].upper() == "ALL " else route
 
 
 def _hidden(app):
