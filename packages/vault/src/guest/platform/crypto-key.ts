@@ -67,7 +67,8 @@ export function hmacOf(algorithm: unknown, zero: string): { hash: Hash; bits: nu
 /** The bytes of a buffer or a view as a buffer: the very one, where they are all of it. */
 export function bytesOf(source: unknown, most: number = CRYPTO.bytes): ArrayBuffer {
   const view = ArrayBuffer.isView(source) ? source : undefined;
-  const { buffer, byteOffset: at, byteLength } = view ?? { buffer: source as ArrayBuffer, byteOffset: 0 };
+  const { buffer: given, byteOffset: at, byteLength } = view ?? { buffer: source, byteOffset: 0 };
+  const buffer = given as ArrayBuffer;
   // From here on no code of the worker runs, which could move it elsewhere.
   let whole: number;
   try {
