@@ -14,6 +14,7 @@ const NEEDED = [
   { command: 'ngircd', packages: ['ngircd'] },
   { command: 'ip', packages: ['iproute2'] },
   { command: '/usr/lib/python3/dist-packages/fastapi/__init__.py', packages: ['python3-fastapi'] },
+  { command: '/usr/lib/python3/dist-packages/multipart/__init__.py', packages: ['python3-multipart'] },
 ];
 
 /** Test files at once. They wait for processes more than they compute. */

@@ -14,7 +14,7 @@ export interface BundleOptions {
 }
 
 /** What an import may leave out. */
-const LEFT_OUT = ['', '.ts', '.js', '.mts', '.mjs', '.json', '/index.ts', '/index.js'];
+const LEFT_OUT = ['', '.ts', '.tsx', '.js', '.jsx', '.mts', '.mjs', '.json', '/index.ts', '/index.tsx', '/index.js'];
 
 const where = ({ location, text }: Message) =>
   location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text;
@@ -69,6 +69,7 @@ export async function bundleWithFiles(
       mainFields: ['module', 'main'],
       conditions: ['import', 'default'],
       target: 'es2023',
+      jsx: 'automatic',
       keepNames: false,
       charset: 'utf8',
       legalComments: 'none',

@@ -224,7 +224,6 @@ function secretGrants(secrets: unknown): SecretGrant[] {
     const what = `secrets.${name}`;
     const { value, to } = members(what, secret, ['value', 'to']);
     const { secret_least_chars: least, secret_chars: most } = LIMITS;
-    // A shorter one could not be told from other words where it must be taken out of them.
     if (typeof value !== 'string' || value.length < least || value.length > most)
       throw new BadInput({ what, why: `its value must be a text of ${least} to ${most} characters` });
     const grant = { name, to: canonicalTargets(`${what}: to`, to) };

@@ -79,7 +79,7 @@ export const LIMITS = {
   /** Secrets of one request, and the characters of one: a private key in PEM fits. */
   secrets: 32,
   secret_chars: 8 * 1024,
-  /** A shorter one could not be told from other words where it is taken out of an error. */
+  /** A shorter one is no secret: whoever may send it could try them all. */
   secret_least_chars: 4,
   /** Labels that one request may ask for. */
   labels: 64,

@@ -19,6 +19,7 @@ import {
 } from '@hauki/protocol';
 import type { FetchedBody } from '../guest/context.ts';
 import { type Pieces, piecesFrom, piecesOf, type Reading } from './bytes.ts';
+import { carried } from './carried.ts';
 import type { EffectMaker } from './effect.ts';
 import { ACCEPT_ENCODING, decoded, exchange } from './exchange.ts';
 import { routeTo } from './network.ts';
@@ -270,12 +271,7 @@ async function bodyOf(pieces: Pieces, url: URL): Promise<Pick<FetchedBody, 'text
       throw new TooLarge({ what: `The body from ${url.host}`, limit_bytes: LIMITS.fetch_body_bytes });
     chunks.push(chunk);
   }
-  const body = Buffer.concat(chunks);
-  try {
-    return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body) };
-  } catch {
-    return { base64: body.toString('base64') };
-  }
+  return carried(Buffer.concat(chunks));
 }
 
 const lateError = (url: URL) =>

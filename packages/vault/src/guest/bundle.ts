@@ -6,7 +6,6 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Scripts } from '../drivers/quickjs/messages.ts';
 
 /** Node's built-in modules come by this name whether a script runs as a module or as a plain one. */
 const REQUIRE = 'var require = process.getBuiltinModule;';
@@ -24,6 +23,15 @@ export const NODE_GUEST_HEAD = [
 
 /** What the VM's guest goes on using so: our own clock, with which deadlines are reckoned. */
 const VM_OWN = 'Date,performance';
+
+/** What a quickjs vault's host is given, from the agent. */
+export interface Scripts {
+  guest: string;
+  platform: string;
+  forms: string;
+  crypto: string;
+  thread: string;
+}
 
 interface Around {
   banner: string;

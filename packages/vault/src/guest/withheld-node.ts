@@ -68,7 +68,12 @@ function withholdRandom(scope: typeof globalThis): void {
   put(scope.Math, 'random', () => refuse('Math.random()'));
   late(scope, 'crypto', (original) => {
     const crypto = refusing('crypto', original, refuse);
-    put(crypto, 'subtle', refusing('crypto.subtle', (original as Crypto).subtle, refuse));
+    const { subtle } = original as Crypto;
+    const kept = refusing('crypto.subtle', subtle, refuse);
+    // These come to the same whenever they are asked for.
+    for (const name of ['digest', 'importKey', 'exportKey', 'sign', 'verify'] as const)
+      put(kept, name, subtle[name].bind(subtle));
+    put(crypto, 'subtle', kept);
     return crypto;
   });
 }

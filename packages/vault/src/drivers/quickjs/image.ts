@@ -4,8 +4,8 @@
  * all zeros: measured four times as fast as running the script's bytecode, and no larger (ADR 0015).
  */
 import { CompileFlags, EvalFlags, type JSValueHandle, QuickJS, type QuickJSOptions } from 'quickjs-wasi';
+import type { Scripts } from '../../guest/bundle.ts';
 import { ANSWER_BYTES, STACK_BYTES } from './limits.ts';
-import type { Scripts } from './messages.ts';
 
 /** What the thread calls in the guest (`guest/vm-entry.ts`). */
 export const ENTRIES = ['load', 'deliver', 'open', 'closed', 'fire', 'stray'] as const;

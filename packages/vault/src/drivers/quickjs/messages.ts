@@ -1,4 +1,5 @@
 /** What agent, host process and threads say to each other about quickjs vaults. */
+import type { Scripts } from '../../guest/bundle.ts';
 import type { VmImages } from './image.ts';
 
 export interface StartMessage {
@@ -83,15 +84,6 @@ export interface ThreadData {
   wasm: WebAssembly.Module;
   images: VmImages;
   clock: SharedArrayBuffer;
-}
-
-/** The scripts of `guest/bundle.ts`, from the agent to the host. */
-export interface Scripts {
-  guest: string;
-  platform: string;
-  forms: string;
-  crypto: string;
-  thread: string;
 }
 
 /** Where a thread reaches the agent. */

@@ -79,8 +79,10 @@ class Volume:
 
     def write(self, path: str, content):
         """Writes text or bytes whole or not at all; it is on the disk when this is done."""
-        text = isinstance(content, str)
-        carried = {"text": content} if text else {"base64": base64.b64encode(content).decode()}
+        data = content.encode() if isinstance(content, str) else content
+        # What JSON's escapes would make longer than base64 goes as that.
+        as_text = isinstance(content, str) and len(json.dumps(content, ensure_ascii=False)) <= len(content) * 4 / 3 + 2
+        carried = {"text": content} if as_text else {"base64": base64.b64encode(data).decode()}
         return self._ask(lambda _: None, "volume.write", path, carried)
 
     def list(self, path: str = ""):
