@@ -324,7 +324,8 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
           return 'all of it';
         });
         const first = await Promise.race([worker.vault.exited, heard.catch((error: Error) => error.message)]);
-        if (typeof first === 'string') assert.match(first, /memory|all of it/);
+        // With not even room for a word left, what its caller hears is the session's end.
+        if (typeof first === 'string') assert.match(first, /memory|all of it|ended the session/);
         // A starved thread may not get so far within its turn.
         else if (!/ran for more than/.test(first.reason)) assert.equal(first.cause, 'out_of_memory');
         await worker.vault.kill('enough');
