@@ -36,6 +36,7 @@ import {
   START_FIRST_MS,
   START_POLL_MS,
   START_TIMEOUT_MS,
+  START_UNLIKE_LOOKS,
 } from './limits.ts';
 import { drained, LogTail } from './log-tail.ts';
 import type { Staged } from './staging.ts';
@@ -200,6 +201,7 @@ export class Container implements Vault {
     const { cgroups } = this.#powers;
     const until = performance.now() + START_TIMEOUT_MS;
     let pause_ms = START_FIRST_MS;
+    let unlike = 0;
     while (!this.#ended) {
       await sleep(pause_ms);
       pause_ms = START_POLL_MS;
@@ -212,7 +214,8 @@ export class Container implements Vault {
           return;
         }
         // A process that is dying already is no refusal: its end tells why.
-        if (executes(pid)) return this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
+        if (executes(pid) && ++unlike >= START_UNLIKE_LOOKS)
+          return this.#refuse(`the kernel does not hold the vault as asked (${wrong.join('; ')})`);
       }
       if (performance.now() > until) return this.#refuse(`it did not start within ${START_TIMEOUT_MS} ms`);
     }

@@ -28,6 +28,11 @@ export const START_FIRST_MS = 12;
  * looked for, and what is sent to it meanwhile waits in its channel.
  */
 export const START_POLL_MS = 4;
+/**
+ * So many looks must show a vault otherwise than asked until it is refused: while a program is put in the place of LXC's
+ * own, the kernel shows the new one with the old one's capabilities for a moment, which on a slow machine is long.
+ */
+export const START_UNLIKE_LOOKS = 10;
 /** Containers that start at once: each computes nearly all the time, and another fills its few waits. */
 export const LANES = 2 * availableParallelism();
 /** A start is over when its guest has said something, or was looked at so often: nobody may have asked it anything. */
