@@ -87,9 +87,11 @@ const channel = (number: number): PortTransport => {
       const whole = joined.byteLength === joined.buffer.byteLength ? joined : joined.slice();
       host.post(number, text, whole.buffer as ArrayBuffer);
     },
-    () => {
+    (reason) => {
       channels.delete(number);
       host.shut(number);
+      // There was no room for an answer: without the vault's end its callers would not hear why.
+      if (reason.endsWith('out of memory')) throw new Error('out of memory');
     },
   );
   channels.set(number, made);
