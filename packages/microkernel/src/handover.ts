@@ -5,18 +5,11 @@
  * was left is kept with it, for a rollback.
  */
 import { deserialize, serialize } from 'node:v8';
-import {
-  BadInput,
-  DeadlineExceeded,
-  type Deed,
-  describe,
-  isError,
-  Overloaded,
-  type VersionFacts,
-} from '@hauki/protocol';
+import { DeadlineExceeded, type Deed, describe, isError, type VersionFacts } from '@hauki/protocol';
 import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { Module } from './module.ts';
+import { checkNoState } from './settings.ts';
 import type { ModuleRecord, Store } from './store.ts';
 
 export interface Change {
@@ -86,8 +79,7 @@ export async function handOver(store: Store, change: Change): Promise<void> {
   const started = instance ? [instance] : [];
   // A version that comes about now brings its source along; any other's is kept.
   const source = version > module.record.latest ? instance?.spec.source : undefined;
-  if (next.live.length > 1 && (instance?.has_state || module.has_state))
-    throw new BadInput({ what: 'weight', why: `${module.name} keeps a state, which two versions cannot share` });
+  if (next.live.length > 1) checkNoState('weight', module.name, instance?.has_state || module.has_state);
   const swap = (state: Kept | null, left: readonly VersionFacts[] = []) => {
     const record = { ...next, state };
     return module.swap(record, started, () => store.commit(record, entry, [facts, ...left], source));
@@ -166,15 +158,4 @@ export async function keepPresent(store: Store, { main, record }: Module): Promi
   const state = await dehydrate(main, KERNEL_LIMITS.state_ms);
   const pointer = await store.keepState(record.module, main.version, state);
   await store.keepPresent(record.module, { pointer, from: main.version });
-}
-
-/** What serves when a version comes in with a weight. */
-export function liveWith(live: ModuleRecord['live'], version: number, weight = 100): ModuleRecord['live'] {
-  if (weight === 100 || live.length === 0) return [{ version, weight: 100 }];
-  if (live.length >= KERNEL_LIMITS.live_versions)
-    throw new Overloaded({ what: 'versions that live at once', limit: KERNEL_LIMITS.live_versions });
-  const rest = live.map((one) => ({ ...one, weight: Math.floor((one.weight * (100 - weight)) / 100) }));
-  const [main] = [...rest].sort((a, b) => b.weight - a.weight);
-  main!.weight += 100 - weight - rest.reduce((sum, one) => sum + one.weight, 0);
-  return [...rest, { version, weight }];
 }

@@ -25,7 +25,7 @@ import { createDrivers, createNetwork, type Network, Pool } from '@hauki/vault';
 import { chooseDriver, usualMemory_mib } from './choose-driver.ts';
 import { Endings } from './endings.ts';
 import { checkSource, rejection, sourceOf, stage } from './evolve.ts';
-import { handOver, liveWith } from './handover.ts';
+import { handOver } from './handover.ts';
 import { grantsOf, withHome } from './homes.ts';
 import type { Instance } from './instance.ts';
 import type { Journal } from './journal.ts';
@@ -35,7 +35,7 @@ import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
 import { PluginHost } from './plugin-host.ts';
-import { goodOf, liveWithout, settingsOf } from './settings.ts';
+import { checkNoState, goodOf, liveWith, liveWithout, settingsOf } from './settings.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
@@ -187,8 +187,7 @@ export class Kernel {
     return module.exclusive(async () => {
       const { record } = module;
       if (!dry_run) checkPin(module);
-      if (weight !== undefined && weight < 100 && module.has_state)
-        throw new BadInput({ what: 'weight', why: `${name} keeps a state, which two versions cannot share` });
+      if (weight !== undefined && weight < 100) checkNoState('weight', name, module.has_state);
       const alias = named_alias === undefined ? record.alias : named_alias;
       using _held = alias === null ? undefined : this.#modules.holdAlias(alias, name);
       const main = await this.#store.main(record);
@@ -302,8 +301,8 @@ export class Kernel {
           if (!module.instance(version))
             started.push(await this.#modules.startVersion(await this.#store.facts(name, version)));
         const all = [...live.map(({ version }) => module.instance(version)), ...started];
-        if (live.length > 1 && (module.has_state || all.some((instance) => instance?.has_state)))
-          throw new BadInput({ what: 'versions', why: `${name} keeps a state, which two versions cannot share` });
+        if (live.length > 1)
+          checkNoState('versions', name, module.has_state || all.some((instance) => instance?.has_state));
         const note = live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
         const next = { ...module.record, live };
         const [only, ...others] = live;

@@ -2,9 +2,10 @@
  * What a module has beside its source: tests, bounds, alias, and which versions serve. The first three are kept with each
  * version, so that going back to one brings them back.
  */
-import type { Bounds, VersionFacts, VersionSettings } from '@hauki/protocol';
+import { BadInput, type Bounds, Overloaded, type VersionFacts, type VersionSettings } from '@hauki/protocol';
 import { whyOut } from './bounds.ts';
 import type { Instance } from './instance.ts';
+import { KERNEL_LIMITS } from './limits.ts';
 import type { ModuleRecord } from './store.ts';
 
 /** The settings that a version came with; of one that is kept without, those of now. `alias`: whether it may be had. */
@@ -28,10 +29,31 @@ export function goodOf(
   return is_bad ? (record.good ?? main.version) : main.version;
 }
 
-/** What serves when one version is taken out: its share goes to the one that serves most. */
-export function liveWithout(live: ModuleRecord['live'], version: number): ModuleRecord['live'] {
-  const rest = live.filter((one) => one.version !== version).map((one) => ({ ...one }));
-  const [most] = [...rest].sort((a, b) => b.weight - a.weight);
-  if (most) most.weight += 100 - rest.reduce((sum, one) => sum + one.weight, 0);
-  return rest;
+type Live = ModuleRecord['live'];
+
+/** Makes the weights add up: what is missing goes to the one that serves most. */
+function filledUp(live: Live, sum = 100): Live {
+  const all = live.map((one) => ({ ...one }));
+  const [most] = [...all].sort((a, b) => b.weight - a.weight);
+  if (most) most.weight += sum - all.reduce((of_all, one) => of_all + one.weight, 0);
+  return all;
+}
+
+/** What serves when a version comes in with a weight. */
+export function liveWith(live: Live, version: number, weight = 100): Live {
+  if (weight === 100 || live.length === 0) return [{ version, weight: 100 }];
+  if (live.length >= KERNEL_LIMITS.live_versions)
+    throw new Overloaded({ what: 'versions that live at once', limit: KERNEL_LIMITS.live_versions });
+  const rest = live.map((one) => ({ ...one, weight: Math.floor((one.weight * (100 - weight)) / 100) }));
+  return [...filledUp(rest, 100 - weight), { version, weight }];
+}
+
+/** What serves when one version is taken out. */
+export function liveWithout(live: Live, version: number): Live {
+  return filledUp(live.filter((one) => one.version !== version));
+}
+
+/** Throws BadInput, naming `what` was asked for, where a module keeps a state: two of its versions cannot serve at once. */
+export function checkNoState(what: string, module: string, has_state: boolean | undefined): void {
+  if (has_state) throw new BadInput({ what, why: `${module} keeps a state, which two versions cannot share` });
 }

@@ -3,7 +3,9 @@ import {
   type Answer,
   type Body,
   type FlatHeaders,
+  HEADER_NAME,
   isRoute,
+  NOT_IN_HEADER,
   type PluginDescription,
   SourceRejected,
 } from '@hauki/protocol';
@@ -43,15 +45,12 @@ export function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
   return [status, checkHeaders(headers), body as Body];
 }
 
-/** What RFC 9110 lets be sent of a name and of a value, as `node:http` has it: whoever writes the answer would fail of others. */
-const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-const NO_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
-
+/** Whoever writes the answer would fail of others. */
 function checkHeaders(headers: FlatHeaders): FlatHeaders {
   let bytes = 0;
   for (const [i, text] of headers.entries()) {
     bytes += text.length + 2;
-    if (i % 2 === 0 ? NAME.test(text) : !NO_VALUE.test(text)) continue;
+    if (i % 2 === 0 ? HEADER_NAME.test(text) : !NOT_IN_HEADER.test(text)) continue;
     const name = JSON.stringify(headers[i - (i % 2)]!.slice(0, 100));
     throw new TypeError(
       i % 2 === 0

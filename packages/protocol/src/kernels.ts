@@ -204,6 +204,10 @@ export interface JournalEntry {
   hash: string;
 }
 
+/** What RFC 9110 lets a header's name be, and what no value of one may have in it, as `node:http` sees it too. */
+export const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+export const NOT_IN_HEADER = /[^\t\x20-\x7e\x80-\xff]/;
+
 /** Names and values in turn. */
 export type FlatHeaders = string[];
 export type Body = null | string | Uint8Array | AsyncIterable<Uint8Array>;

@@ -81,11 +81,11 @@ function textOf(file: string): string {
 
 /** A module's text: as it stands in the file, or bundled where it has imports. `sought`: told of what those may mean. */
 async function read(file: string, driver: string | undefined, sought: (file: string) => void): Promise<Source> {
-  const source = textOf(file);
   if (file.endsWith('.py')) {
     const { source: content, language, files } = await bundlePython(file, sought);
     return { content, language, files, bundled: false };
   }
+  const source = textOf(file);
   const as_it_is = { content: source, language: languageOf(file), files: [file], bundled: false };
   const bundles = BUNDLED.test(file) || IMPORTS.some((one) => one.test(source));
   if (!bundles) return as_it_is;

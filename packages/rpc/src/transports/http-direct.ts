@@ -9,7 +9,7 @@
  */
 import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import type { FlatHeaders } from '@hauki/protocol';
+import { type FlatHeaders, NOT_IN_HEADER } from '@hauki/protocol';
 import { kindOfName } from './http-names.ts';
 
 /** A head beyond this is left to node:http, whose own limit is the same. */
@@ -39,7 +39,6 @@ export interface Head {
 
 const FIRST_LINE = /^GET (\/[\x21-\x7e]*) HTTP\/1\.1\r\n/;
 const LINES = /^(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+\r\n$/;
-const NO_VALUE = /[^\t\x20-\x7e\x80-\xff]/;
 const BEYOND_ASCII = /[^\0-\x7f]/;
 const OUTER_SPACE = /^[\t ]+|[\t ]+$/g;
 
@@ -203,7 +202,7 @@ export class Direct {
         const kind = kindOfName(list[i]!);
         if (kind === 'hop' || kind === 'length') continue;
         const value = list[i + 1]!;
-        if (kind === 'none' || NO_VALUE.test(value)) return false;
+        if (kind === 'none' || NOT_IN_HEADER.test(value)) return false;
         if (kind === 'date') dated = true;
         head += `${list[i]}: ${value}\r\n`;
       }

@@ -1,4 +1,5 @@
 /** Names of headers: what is asked of each for every message, known for those that come again and again. */
+import { HEADER_NAME } from '@hauki/protocol';
 
 /** What speaks of one connection, and stays on it (RFC 9110, 7.6.1). */
 const HOP = new Set([
@@ -13,8 +14,6 @@ const HOP = new Set([
   'upgrade',
   'expect',
 ]);
-
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 /** What is done with a header of an answer, by its name. */
 export type NameKind = 'sent' | 'date' | 'length' | 'hop' | 'none';
@@ -31,7 +30,7 @@ export function kindOfName(name: string): NameKind {
   const remembered = known.get(name);
   if (remembered !== undefined) return remembered;
   const lower = name.toLowerCase();
-  const kind = !TOKEN.test(name)
+  const kind = !HEADER_NAME.test(name)
     ? 'none'
     : lower === 'date'
       ? 'date'

@@ -50,21 +50,7 @@ async function build(entry: string, platform: 'node' | 'neutral', around?: Aroun
   builds++;
   // Imported late: only agents build guests, and esbuild costs tens of milliseconds to load.
   const esbuild = await import('esbuild');
-  try {
-    return await buildWith(esbuild, entry, platform, around);
-  } finally {
-    builds--;
-    setTimeout(() => void (builds === 0 && esbuild.stop()), LINGERS_MS).unref();
-  }
-}
-
-async function buildWith(
-  esbuild: typeof import('esbuild'),
-  entry: string,
-  platform: 'node' | 'neutral',
-  around?: Around,
-): Promise<string> {
-  const result = await esbuild.build({
+  const building = esbuild.build({
     entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
     bundle: true,
     write: false,
@@ -81,6 +67,10 @@ async function buildWith(
     footer: { js: around?.footer ?? '' },
     legalComments: 'none',
     logLevel: 'silent',
+  });
+  const result = await building.finally(() => {
+    builds--;
+    setTimeout(() => void (builds === 0 && esbuild.stop()), LINGERS_MS).unref();
   });
   return result.outputFiles[0]!.text;
 }

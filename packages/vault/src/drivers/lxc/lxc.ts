@@ -16,7 +16,7 @@ import type { Reaper } from '../reaper.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
 import { type Container, labelsDir, startContainer } from './container.ts';
-import { dropClaim, listClaims } from './idmap.ts';
+import { listClaims } from './idmap.ts';
 import { Lanes } from './lanes.ts';
 import { Launcher } from './launcher.ts';
 import { LANES, RUN_DIR, STAGE_DIR } from './limits.ts';
@@ -25,7 +25,7 @@ import { reapContainers } from './reaper.ts';
 import { sweepViews, type View, viewOf } from './root-view.ts';
 import { type Staged, stageRuntime, sweepStage } from './staging.ts';
 import { type PythonSet, pythonObstacle, stagePython } from './staging-python.ts';
-import { endContainers } from './sweep.ts';
+import { endDead } from './sweep.ts';
 
 export interface LxcOptions {
   /** `[A-Za-z0-9_-]{1,40}`; part of every container's name. */
@@ -265,10 +265,7 @@ class LxcDriver implements Driver {
     for (const name of list(this.#files_dir)) {
       if (!kept.has(`${this.#prefix}${name}`)) dead.add(`${this.#prefix}${name}`);
     }
-    const left = await endContainers(dead, this.#cgroups);
-    for (const [container, what] of left) this.#options.log?.(`${container} could not be ended`, { what });
-    for (const container of dead) if (!left.has(container)) this.#forget(container);
-    for (const claim of claims) if (!left.has(claim.container)) dropClaim(claim);
+    await endDead(dead, claims, this.#cgroups, (container) => this.#forget(container), this.#options.log);
     await sweepStage(this.#options.stage_dir ?? STAGE_DIR);
     return dead.size + (await sweepViews());
   }

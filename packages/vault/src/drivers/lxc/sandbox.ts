@@ -14,14 +14,14 @@ import { Gates } from '../../gates/gates.ts';
 import type { Reaper } from '../reaper.ts';
 import { Cgroups } from './cgroups.ts';
 import { startContainer } from './container.ts';
-import { dropClaim, listClaims } from './idmap.ts';
+import { listClaims } from './idmap.ts';
 import { RUN_DIR, STAGE_DIR } from './limits.ts';
 import { appArmorProfile, obstacle } from './probe.ts';
 import { reapContainers } from './reaper.ts';
 import { sweepViews, type View, viewOf } from './root-view.ts';
 import { NODE_INSIDE, stageRuntime } from './staging.ts';
 import { pythonObstacle, stagePython } from './staging-python.ts';
-import { endContainers } from './sweep.ts';
+import { endDead } from './sweep.ts';
 
 export interface SandboxOptions {
   /** What they are for, `[a-z]{1,20}`: it is in their names. What the dead of the same kind left goes with the first start. */
@@ -153,13 +153,10 @@ export class Sandboxes {
 
   /** What those left whose reaper was killed too. */
   async #sweep(cgroups: Cgroups): Promise<void> {
-    const dead = listClaims(`hauki.${this.#options.kind}-`).filter(({ alive }) => !alive);
-    const left = await endContainers(new Set(dead.map(({ container }) => container)), cgroups);
-    for (const [container, what] of left) this.#options.log(`${container} could not be ended`, { what });
-    for (const claim of dead.filter(({ container }) => !left.has(container))) {
-      rmSync(join(LXC_DIR, claim.container), { recursive: true, force: true });
-      dropClaim(claim);
-    }
+    const claims = listClaims(`hauki.${this.#options.kind}-`).filter(({ alive }) => !alive);
+    const dead = new Set(claims.map(({ container }) => container));
+    const forget = (container: string) => rmSync(join(LXC_DIR, container), { recursive: true, force: true });
+    await endDead(dead, claims, cgroups, forget, this.#options.log);
     await sweepViews();
   }
 

@@ -6,13 +6,31 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { list, read } from '../files.ts';
 import { type Cgroups, sigkill } from './cgroups.ts';
+import { dropClaim, type Held } from './idmap.ts';
 import { END_POLL_MS, END_TIMEOUT_MS } from './limits.ts';
 
 /** What starts containers: only a process that has one of these as an argument too is taken for a container's. */
 export const STARTERS = ['/usr/bin/lxc-start', '/usr/bin/bwrap'];
 
+/**
+ * Ends the containers. Of those of which nothing runs any more `forget` removes the files; then the claims of the dead are
+ * dropped, by which a sweep that is cut short is done again.
+ */
+export async function endDead(
+  names: ReadonlySet<string>,
+  claims: readonly Held[],
+  cgroups: Cgroups,
+  forget: (name: string) => void,
+  log: (message: string, fields?: object) => void = () => {},
+): Promise<void> {
+  const left = await endContainers(names, cgroups);
+  for (const [name, what] of left) log(`${name} could not be ended`, { what });
+  for (const name of names) if (!left.has(name)) forget(name);
+  for (const claim of claims) if (!left.has(claim.container)) dropClaim(claim);
+}
+
 /** Resolves with those of which something is left after all, in words. */
-export async function endContainers(names: Iterable<string>, cgroups?: Cgroups): Promise<Map<string, string[]>> {
+async function endContainers(names: Iterable<string>, cgroups: Cgroups): Promise<Map<string, string[]>> {
   const left = new Map<string, string[]>([...names].map((name) => [name, []]));
   const until = performance.now() + END_TIMEOUT_MS;
   while (left.size > 0) {
@@ -20,9 +38,9 @@ export async function endContainers(names: Iterable<string>, cgroups?: Cgroups):
     for (const name of [...left.keys()]) {
       const pids = running.get(name) ?? [];
       for (const pid of pids) sigkill(pid);
-      cgroups?.kill(name);
-      if ((cgroups?.remove(name) ?? true) && pids.length === 0) left.delete(name);
-      else left.set(name, [...pids.map((pid) => `process ${pid}`), ...(cgroups?.folders(name) ?? [])]);
+      cgroups.kill(name);
+      if (cgroups.remove(name) && pids.length === 0) left.delete(name);
+      else left.set(name, [...pids.map((pid) => `process ${pid}`), ...cgroups.folders(name)]);
     }
     if (performance.now() > until) break;
     if (left.size > 0) await sleep(END_POLL_MS);

@@ -12,12 +12,12 @@ import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { list } from '../files.ts';
 import { Cgroups } from '../lxc/cgroups.ts';
-import { type Claim, claimIds, dropClaim, listClaims } from '../lxc/idmap.ts';
+import { type Claim, claimIds, listClaims } from '../lxc/idmap.ts';
 import { STAGE_DIR } from '../lxc/limits.ts';
 import { reapContainers } from '../lxc/reaper.ts';
 import { stageRuntime, sweepStage } from '../lxc/staging.ts';
 import { containedPythonObstacle, type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
-import { endContainers } from '../lxc/sweep.ts';
+import { endDead } from '../lxc/sweep.ts';
 import type { Reaper } from '../reaper.ts';
 import type { Trial } from './command.ts';
 import { arch, obstacle } from './probe.ts';
@@ -251,12 +251,9 @@ class ProcessDriver implements Driver {
       const name = `${this.#prefix}${id}`;
       if (VAULT_ID.test(id) && !kept.has(name)) dead.add(name);
     }
-    const left = await endContainers(dead, this.#cgroups);
-    for (const [name, what] of left) this.#options.log?.(`${name} could not be ended`, { what });
-    for (const name of dead)
-      if (!left.has(name))
-        rmSync(join(this.#files_dir, name.slice(this.#prefix.length)), { recursive: true, force: true });
-    for (const claim of claims) if (!left.has(claim.container)) dropClaim(claim);
+    const forget = (name: string) =>
+      rmSync(join(this.#files_dir, name.slice(this.#prefix.length)), { recursive: true, force: true });
+    await endDead(dead, claims, this.#cgroups, forget, this.#options.log);
     await sweepStage(this.#stage_dir);
     return dead.size;
   }

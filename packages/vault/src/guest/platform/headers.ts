@@ -1,10 +1,9 @@
 /** Headers (Fetch standard), and as the flat lists in which they travel. */
-import type { FlatHeaders } from '@hauki/protocol';
+import { type FlatHeaders, HEADER_NAME } from '@hauki/protocol';
 
-export const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const nameOf = (given: unknown): string => {
   const name = String(given);
-  if (!NAME.test(name)) throw new TypeError(`Headers: ${JSON.stringify(name)} is an invalid header name.`);
+  if (!HEADER_NAME.test(name)) throw new TypeError(`Headers: ${JSON.stringify(name)} is an invalid header name.`);
   return name.toLowerCase();
 };
 const valueFrom = (given: unknown): string => {

@@ -3,12 +3,13 @@
  * Bodies are text, bytes, forms, or whatever can be iterated for them; there are no streams of WHATWG's. What forms and
  * their files need is loaded when one is read or made (`vm-forms.ts`).
  */
-import type { Answer, FlatHeaders } from '@hauki/protocol';
+import { type Answer, type FlatHeaders, HEADER_NAME } from '@hauki/protocol';
+import { bytesOf } from '../carried.ts';
 import type { FetchedBody } from '../context.ts';
 import type { PlatformPowers } from '../vm-platform.ts';
 import type { Blob } from './blob.ts';
 import type { FormData } from './form-data.ts';
-import { Headers, NAME } from './headers.ts';
+import { Headers } from './headers.ts';
 import { FORM } from './limits.ts';
 import { ReadableStream } from './streams.ts';
 import { bufferOf, joined, viewOf } from './text.ts';
@@ -221,7 +222,7 @@ export class Request extends Message {
     }
     const from = input instanceof Request ? input : undefined;
     const named = String(init.method ?? from?.method ?? 'GET');
-    if (!NAME.test(named) || /^(?:connect|trace|track)$/i.test(named))
+    if (!HEADER_NAME.test(named) || /^(?:connect|trace|track)$/i.test(named))
       throw new TypeError(`'${named}' is not a valid HTTP method.`);
     const method =
       /^(?:get|head|post|put|delete|options|patch)$/i.test(named) && named.toLowerCase() !== 'patch'
@@ -328,7 +329,7 @@ export class Response extends Message {
 
 /** The Response of what the host has fetched: piece by piece, or whole. */
 export function fetched({ status_text, headers, body, text, base64, ...head }: FetchedBody): Response {
-  const whole = () => (base64 === undefined ? (text ?? '') : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)));
+  const whole = () => (base64 === undefined ? (text ?? '') : bytesOf({ base64 }));
   const bodiless = BODILESS.has(head.status);
   if (bodiless) void body?.[Symbol.asyncIterator]().return?.();
   const given = bodiless ? null : new Body(body ?? whole());
