@@ -57,6 +57,7 @@ describe('a swarm', { skip: ircMissing || missing('lxc') || noNetworks }, () => 
   const group = () => `hauki.swarm-${up!.pid!.toString(36)}.`;
   const nothingLeft = async () => {
     await until('nothing of it is left', () => traces(group()).length === 0 && kernels.every(({ pid }) => !lives(pid)));
+    await until('its disks are let go of', () => traces(join(used.local.data_dir, 'swarm/')).length === 0);
     assert.deepEqual(processes('packages/microkernel/src/main.ts', `"${used.local.data_dir}`), []);
   };
 
@@ -176,6 +177,16 @@ def start():
     except PermissionError as error:
         return str(error)
 
+@router.get("/hoard")
+def hoard():
+    with open("/root/hoard", "wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, 4 << 30)
+        except OSError as error:
+            return os.strerror(error.errno)
+        finally:
+            os.unlink(file.name)
+
 @router.get("/fill")
 def fill():
     held = []
@@ -191,6 +202,8 @@ def fill():
     // Another version takes its place while it serves, and finds its files.
     await used.mesh.kernels.evolve({ ...posted, content: `${content}\n# again\n` });
     for (const path of ['snake/kept', own]) assert.deepEqual(await (await ask(path)).json(), { count: 2 });
+    // More than the sandbox may keep on the disk.
+    assert.equal(await (await ask('snake/hoard')).json(), 'No space left on device');
     // One that takes too much is ended alone, and started again.
     assert.equal((await ask('snake/fill')).ok, false);
     await until('it serves again', async () => (await ask('snake/kept')).ok);

@@ -14,6 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { BadInput, type Mesh } from '@hauki/mesh';
 import { firstLine, type KernelProcessOptions } from '@hauki/microkernel';
+import { makeImage } from '@hauki/node';
 import { ConnectionLost, describe, isError, KERNEL_LINK, LIMITS, OutcomeUnknown } from '@hauki/protocol';
 import { dialUpgrade } from '@hauki/rpc/node';
 import { Sandboxes } from '@hauki/vault';
@@ -53,6 +54,8 @@ export interface Swarm {
 const REPOSITORY = fileURLToPath(new URL('../../../', import.meta.url));
 const KERNEL = 'packages/microkernel/src/main.ts';
 const KERNEL_PORT = 8_000;
+/** What a kernel may keep on the disk, with all that its modules write there. */
+const DISK_MIB = 1024;
 /** From its sandbox's start to its being registered with the core, on a machine that starts fifty. */
 const ONLINE_MS = 180_000;
 const LOOK_MS = 100;
@@ -154,10 +157,10 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
     const told = (what: Parameters<SwarmOptions['progress']>[1]) => progress(kernel, what, performance.now() - began);
     told('starting');
     const id = String(number);
-    const [data, net, root] = ['data', 'net', 'root'].map((name) => join(home, id, name)) as [string, string, string];
-    // Its home is one for all its modules: Python's keep files there by its name.
-    const folders = { 'tmp/data': data, 'tmp/net': net, root };
-    for (const folder of Object.values(folders)) mkdirSync(folder, { recursive: true, mode: 0o755 });
+    const net = join(home, id, 'net');
+    mkdirSync(net, { recursive: true, mode: 0o755 });
+    const image = join(home, id, 'disk.img');
+    await makeImage(image, DISK_MIB);
     servers.push(
       await listenAt(join(net, 'core'), (socket) => {
         held(socket);
@@ -188,7 +191,13 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
       outside_socket: '/tmp/net/outside',
     };
     const environment = { HOME: '/tmp', HAUKI_KERNEL_OPTIONS: JSON.stringify(inside) };
-    const sandbox = await sandboxes.start({ id, folders, environment });
+    const sandbox = await sandboxes.start({
+      id,
+      folders: { 'tmp/net': net },
+      // Its home is one for all its modules: Python's keep files there by its name.
+      disk: { image, folders: ['tmp/data', 'root'] },
+      environment,
+    });
     const ended = sandbox.exited.then(({ reason, log_tail }) => `${reason}\n${log_tail ?? ''}`);
     void ended.then((why) => breaks(`${kernel} ended: ${why}`));
     kernels.push({ kernel, pid: sandbox.pid });

@@ -117,6 +117,15 @@ describe('the exported state of a module in JavaScript', () => {
     const now = await taken(state, make(0));
     assert.equal(now.doubled, 8);
     assert.equal(now.self, now);
+    const tree: any = { name: 'root', children: [{ name: 'leaf' }], by_name: new Map(), all: new Set() };
+    tree.children[0].parent = tree;
+    tree.by_name.set('root', tree).set('leaf', tree.children[0]);
+    tree.all.add(tree).add(tree.children[0]);
+    const grown = await taken(tree, { name: '', children: [] as any[], by_name: new Map(), all: new Set() });
+    const [leaf] = grown.children;
+    assert.equal(leaf.parent, grown);
+    assert.deepEqual([grown.by_name.get('root'), grown.by_name.get('leaf')], [grown, leaf]);
+    assert.ok(grown.all.has(grown) && grown.all.has(leaf) && grown.all.size === 2);
   });
 
   it('says in the log what it left behind: what is of another type, or has no place', async () => {

@@ -42,8 +42,10 @@ export function takeOver(state: any, given: any): string[] {
     state.length = 0;
     for (const item of given) state.push(item);
   } else if (kind === 'Date') state.setTime(given.getTime());
-  else if (kind === 'object') return takeMembers(state, given);
-  else if (ArrayBuffer.isView(state) && 'set' in state && given.length === (state as Uint8Array).length)
+  else if (kind === 'object') {
+    pointBack(given, state);
+    return takeMembers(state, given);
+  } else if (ArrayBuffer.isView(state) && 'set' in state && given.length === (state as Uint8Array).length)
     (state as Uint8Array).set(given);
   else return ['state'];
   return [];
@@ -54,7 +56,7 @@ function takeMembers(state: any, given: any): string[] {
   const empty = Object.keys(state).length === 0;
   const left: string[] = [];
   for (const name of Object.keys(given)) {
-    const value = given[name] === given ? state : given[name];
+    const value = given[name];
     const own = Object.getOwnPropertyDescriptor(state, name);
     // What is computed of the rest is no state.
     if (own?.get && !own.set) continue;
@@ -64,6 +66,27 @@ function takeMembers(state: any, given: any): string[] {
     else left.push(name);
   }
   return left;
+}
+
+/** What points to all of the given state from within it, as children do to their parent, points to the one that takes it over. */
+function pointBack(given: object, state: object): void {
+  const seen = new Set<object>([given]);
+  const put = (value: unknown, replace: () => void) => {
+    if (value === given) replace();
+    else if (typeof value === 'object' && value !== null) seen.add(value);
+  };
+  // It grows as it is walked through.
+  for (const one of seen as Set<any>) {
+    if (one instanceof Map) {
+      for (const [key, value] of one) put(value, () => one.set(key, state));
+    } else if (one instanceof Set) {
+      for (const value of one) put(value, () => one.delete(given) && one.add(state));
+    } else if (Array.isArray(one)) {
+      for (const [i, value] of one.entries()) put(value, () => one.splice(i, 1, state));
+    } else if (kindOf(one) === 'object') {
+      for (const name of Object.keys(one)) put(one[name], () => Object.assign(one, { [name]: state }));
+    }
+  }
 }
 
 /** At most so many names in a line of the log. */

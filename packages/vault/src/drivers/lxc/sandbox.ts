@@ -37,8 +37,10 @@ export interface SandboxOptions {
 
 export interface SandboxSpec {
   id: string;
-  /** Folders of the host that it may write, by their paths inside, such as `tmp/data`. They are given to its own root. */
+  /** Folders of the host that it may read, by their paths inside, such as `tmp/net`: it can connect to sockets in them. */
   folders: Readonly<Record<string, string>>;
+  /** A file of the host with an ext4 file system, and the folders in it that it may write, by their paths inside. */
+  disk: { image: string; folders: readonly string[] };
   environment: Readonly<Record<string, string>>;
 }
 
@@ -57,14 +59,18 @@ const SHARED = join(RUN_DIR, 'shared');
 const SECCOMP = '/usr/share/lxc/config/common.seccomp';
 const UNSHARE = '/usr/bin/unshare';
 const IP = '/sbin/ip';
+const DISK = join(SHARED, 'disk');
 /**
- * Its own network and mounts; both end with the last process in them. $1: the code; $2: how many folders; then each by its
- * name and its path; then the command.
+ * Its own network and mounts; both end with the last process in them. $1: the code; $2: the image; $3: how many folders;
+ * then each by its name and its path, empty for one of the image's; then the command.
  */
-const STARTER = `code=$1; n=$2; shift 2
+const STARTER = `code=$1; image=$2; n=$3; shift 3
 /bin/mount --bind "$code" ${CODE} && /bin/mount -t tmpfs -o size=64k,mode=755 tmpfs ${SHARED} || exit 96
+/bin/mkdir ${DISK} && /bin/mount -t ext4 -o loop,nosuid,nodev,noatime "$image" ${DISK} || exit 96
 while [ "$n" -gt 0 ]; do
-  /bin/mkdir "${SHARED}/$1" && /bin/mount --bind "$2" "${SHARED}/$1" || exit 96
+  if [ -z "$2" ]; then /bin/mkdir "${DISK}/$1"
+  else /bin/mkdir "${SHARED}/$1" && /bin/mount --bind "$2" "${SHARED}/$1"
+  fi || exit 96
   shift 2; n=$((n - 1))
 done
 ${IP} link set lo up && exec "$@"`;
@@ -106,7 +112,7 @@ export class Sandboxes {
     return starting;
   }
 
-  async #start({ id, folders, environment }: SandboxSpec): Promise<Sandbox> {
+  async #start({ id, folders, disk, environment }: SandboxSpec): Promise<Sandbox> {
     const reason = sandboxObstacle();
     if (reason !== undefined) throw new VaultFailed({ driver: 'lxc', reason });
     const { code_dir, program, memory_mib, cpu, log } = this.#options;
@@ -120,8 +126,9 @@ export class Sandboxes {
     this.#rootfs ??= this.#stage();
     const rootfs = await this.#rootfs;
     for (const dir of [LXC_DIR, CODE, SHARED]) mkdirSync(dir, { recursive: true, mode: 0o755 });
-    const named = Object.entries(folders).map(([path, folder]) => ({ path, name: path.replaceAll('/', '-'), folder }));
-    const shared = [String(named.length), ...named.flatMap(({ name, folder }) => [name, folder])];
+    const all = [...Object.entries(folders), ...disk.folders.map((path) => [path, ''] as const)];
+    const named = all.map(([path, folder]) => ({ path, name: path.replaceAll('/', '-'), folder }));
+    const shared = [disk.image, String(named.length), ...named.flatMap(({ name, folder }) => [name, folder])];
     const mount = (from: string, to: string, options: string) =>
       `${from} ${to} none bind,${options},nosuid,nodev,create=dir 0 0`;
     return startContainer(
@@ -142,7 +149,11 @@ export class Sandboxes {
         sandbox: {
           mounts: [
             mount(CODE, CODE_INSIDE.slice(1), 'ro'),
-            ...named.map(({ name, path }) => mount(join(SHARED, name), path, 'rw,idmap=container')),
+            ...named.map(({ name, path, folder }) =>
+              folder === ''
+                ? mount(join(DISK, name), path, 'rw,idmap=container')
+                : mount(join(SHARED, name), path, 'ro,idmap=container'),
+            ),
           ],
           environment: Object.entries(environment).map(([name, value]) => `${name}=${value}`),
           starter: [UNSHARE, '--net', '--mount', '/bin/sh', '-c', STARTER, 'hauki-sandbox', code_dir, ...shared],
