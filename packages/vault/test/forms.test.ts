@@ -2,13 +2,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { useText } from '../src/guest/platform/body.ts';
 import * as http from '../src/guest/platform/http.ts';
 import { FORM } from '../src/guest/platform/limits.ts';
-import { ReadableStream } from '../src/guest/platform/streams.ts';
 import { URLSearchParams } from '../src/guest/platform/url.ts';
 import { makeForms } from '../src/guest/vm-forms.ts';
-import type { Platform, PlatformPowers } from '../src/guest/vm-platform.ts';
+import type { PlatformPowers } from '../src/guest/vm-platform.ts';
+import type { Streams } from '../src/guest/vm-streams.ts';
 
+const none = () => assert.fail('nothing here packs anything');
 const powers: PlatformPowers = {
   encode: (text) => new TextEncoder().encode(text).slice().buffer as ArrayBuffer,
   decode: (bytes, encoding, fatal, keep_bom) =>
@@ -20,10 +22,14 @@ const powers: PlatformPowers = {
       all.push(at);
     return Uint32Array.from(all).buffer;
   },
+  deflate: none,
+  inflate: none,
+  checksum: none,
   forms: () => powers.made_forms!,
+  streams: () => ({ ReadableStream }) as unknown as Streams,
 };
-powers.made_forms = makeForms(powers, { ReadableStream, URLSearchParams } as unknown as Platform);
-http.useText(powers);
+powers.made_forms = makeForms(powers, { URLSearchParams });
+useText(powers);
 const { Blob: OurBlob, File: OurFile, FormData: OurForm } = powers.made_forms;
 
 const BOUNDARY = '----WebKitFormBoundary0123456789abcdef';

@@ -19,8 +19,10 @@ import { createEffects } from '../src/effects/effects.ts';
 import { createNetwork } from '../src/effects/network.ts';
 import { GUEST_BOUNDS, outsideOver, serveOutside } from '../src/guest/outside.ts';
 import { connectFor, fetchFor } from '../src/guest/outward.ts';
+import { useText } from '../src/guest/platform/body.ts';
 import * as platform from '../src/guest/platform/http.ts';
 import { nodePlatform } from '../src/guest/respond-node.ts';
+import type { Streams } from '../src/guest/vm-streams.ts';
 
 /** Is refused with this error, in these words. */
 export const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>, pattern: RegExp = /./) =>
@@ -102,10 +104,11 @@ export function guest(
   };
 }
 
-platform.useText({
+useText({
   encode: (text) => new TextEncoder().encode(text).slice().buffer,
   decode: (bytes, encoding) => new TextDecoder(encoding).decode(bytes),
   forms: () => assert.fail('nothing here takes forms'),
+  streams: () => ({ ReadableStream }) as unknown as Streams,
 });
 
 export const until = async (what: string, check: () => boolean) => {

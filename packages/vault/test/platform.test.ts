@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { useText } from '../src/guest/platform/body.ts';
 import { structuredClone as ours } from '../src/guest/platform/clone.ts';
+import { Headers as OurHeaders } from '../src/guest/platform/headers.ts';
 import * as http from '../src/guest/platform/http.ts';
 import { textCoders } from '../src/guest/platform/text.ts';
 import { URLSearchParams as OurParams, URL as OurURL } from '../src/guest/platform/url.ts';
@@ -12,7 +14,11 @@ const powers = {
   decode: (bytes: ArrayBuffer, encoding: string, fatal: number, keep_bom: number) =>
     new TextDecoder(encoding, { fatal: fatal === 1, ignoreBOM: keep_bom === 1 }).decode(bytes),
 };
-http.useText({ ...powers, forms: () => assert.fail('forms have tests of their own') });
+useText({
+  ...powers,
+  forms: () => assert.fail('forms have tests of their own'),
+  streams: () => assert.fail('streams have tests of their own'),
+});
 const { TextEncoder: OurEncoder, TextDecoder: OurDecoder } = textCoders(powers);
 
 const PARTS = [
@@ -296,7 +302,7 @@ describe('structuredClone inside a quickjs vault', () => {
 describe('requests and responses inside a quickjs vault', () => {
   const kinds = [
     { Headers, Request, Response },
-    { Headers: http.Headers, Request: http.Request, Response: http.Response },
+    { Headers: OurHeaders, Request: http.Request, Response: http.Response },
   ] as unknown as { Headers: typeof Headers; Request: typeof Request; Response: typeof Response }[];
 
   it('have headers like Node’s', () => {

@@ -9,6 +9,7 @@ import { createConsole, createContext } from './context.ts';
 import { createGuest } from './guest.ts';
 import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
+import type { CompressionPowers } from './platform/compression.ts';
 import { LOADED, type Loaded, type VmBridge, type VmControl } from './vm-control.ts';
 import type { Cryptography, CryptoPowers } from './vm-crypto.ts';
 import {
@@ -18,6 +19,7 @@ import {
   giveRandom,
   lazily,
   PLATFORM,
+  STREAMS,
   VmAbortController,
   VmAbortSignal,
   withoutClock,
@@ -25,7 +27,7 @@ import {
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
 interface HostBridge
-  extends Pick<PlatformPowers, 'encode' | 'decode' | 'find'>,
+  extends Pick<PlatformPowers, 'encode' | 'decode' | 'find' | keyof CompressionPowers>,
     Pick<CryptoPowers, 'digest' | 'verify'> {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
   shut(channel: number): void;
@@ -33,7 +35,7 @@ interface HostBridge
   disarm(id: number): void;
   /** Entropy; throws without the grant. */
   random(bytes: number): ArrayBuffer;
-  /** Runs `vm-platform.ts` (0), `vm-forms.ts` (1) or `vm-crypto.ts` (2). */
+  /** Runs `vm-platform.ts` (0), `vm-forms.ts` (1), `vm-crypto.ts` (2) or `vm-streams.ts` (3). */
   platform(part: number): void;
 }
 
@@ -57,10 +59,18 @@ const powers: PlatformPowers = {
   encode: host.encode,
   decode: host.decode,
   find: host.find,
+  deflate: host.deflate,
+  inflate: host.inflate,
+  checksum: host.checksum,
   forms: () => {
     platform();
     if (!powers.made_forms) loadPart(1, powers);
     return powers.made_forms!;
+  },
+  streams: () => {
+    platform();
+    if (!powers.made_streams) loadPart(3, powers);
+    return powers.made_streams!;
   },
 };
 const loadPart = (part: number, powers: PlatformPowers | CryptoPowers) => {
@@ -77,6 +87,7 @@ const platform = (): Platform => {
 };
 lazily(scope, PLATFORM, platform);
 lazily(scope, FORMS, powers.forms);
+lazily(scope, STREAMS, powers.streams);
 
 const channels = new Map<number, PortTransport>();
 const channel = (number: number): PortTransport => {

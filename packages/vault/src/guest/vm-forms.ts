@@ -21,8 +21,8 @@ export interface Forms {
 }
 
 /** `platform` is there by now. */
-export function makeForms(powers: PlatformPowers, { ReadableStream, URLSearchParams }: Platform): Forms {
-  useBlobs({ encode: powers.encode, decode: powers.decode, ReadableStream });
+export function makeForms(powers: PlatformPowers, { URLSearchParams }: Pick<Platform, 'URLSearchParams'>): Forms {
+  useBlobs(powers);
   return {
     Blob,
     File,

@@ -209,21 +209,34 @@ export function giveRandom(scope: any): Random {
 
 /** What is loaded together when one of it is first touched. */
 export const PLATFORM = [
+  'CustomEvent',
+  'Event',
+  'EventTarget',
   'Headers',
-  'ReadableStream',
   'Request',
   'Response',
   'TextDecoder',
   'TextEncoder',
-  'TransformStream',
   'URL',
   'URLSearchParams',
-  'WritableStream',
   'structuredClone',
 ] as const;
 
 /** The same of forms. */
 export const FORMS = ['Blob', 'File', 'FormData'] as const;
+
+/** The same of streams; what nobody begins with comes with them (`vm-streams.ts`). */
+export const STREAMS = [
+  'ByteLengthQueuingStrategy',
+  'CompressionStream',
+  'CountQueuingStrategy',
+  'DecompressionStream',
+  'ReadableStream',
+  'TextDecoderStream',
+  'TextEncoderStream',
+  'TransformStream',
+  'WritableStream',
+] as const;
 
 /** And of cryptography, with `crypto.subtle`. */
 export const CRYPTO = ['CryptoKey', 'SubtleCrypto'] as const;

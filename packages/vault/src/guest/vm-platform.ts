@@ -2,16 +2,20 @@
  * The platform of the web as far as workers ask for it: loaded into a QuickJS vault when one of it is first touched.
  * Node's own is the model, and the tests compare with it.
  */
+
+import { isBody, useText } from './platform/body.ts';
 import { structuredClone } from './platform/clone.ts';
-import { arrived, fetched, Headers, pack, Request, Response, useText } from './platform/http.ts';
-import { ReadableStream } from './platform/streams.ts';
-import { TransformStream, WritableStream } from './platform/streams-writable.ts';
+import type { CompressionPowers } from './platform/compression.ts';
+import { CustomEvent, Event, EventTarget } from './platform/events.ts';
+import { Headers } from './platform/headers.ts';
+import { arrived, fetched, pack, Request, Response } from './platform/http.ts';
 import { textCoders } from './platform/text.ts';
 import { URL, URLSearchParams } from './platform/url.ts';
 import type { Forms } from './vm-forms.ts';
+import type { Streams } from './vm-streams.ts';
 
 /** What of it is quicker, or safer, outside of the VM. */
-export interface PlatformPowers {
+export interface PlatformPowers extends CompressionPowers {
   /** UTF-8; a lone surrogate becomes U+FFFD. */
   encode(text: string): ArrayBuffer;
   /** `encoding` is utf-8 or utf-16le. Throws when `fatal` is 1 and the bytes are not that. */
@@ -23,19 +27,21 @@ export interface PlatformPowers {
   /** Blob, File and FormData, loaded when one is needed; `made_forms`: once they are. */
   forms(): Forms;
   made_forms?: Forms;
+  /** The same of streams. */
+  streams(): Streams;
+  made_streams?: Streams;
 }
 
-export interface Platform {
+export interface Platform extends ReturnType<typeof textCoders> {
+  CustomEvent: typeof CustomEvent;
+  Event: typeof Event;
+  EventTarget: typeof EventTarget;
   Headers: typeof Headers;
   Request: typeof Request;
-  ReadableStream: typeof ReadableStream;
   Response: typeof Response;
-  TextDecoder: unknown;
-  TextEncoder: unknown;
-  TransformStream: typeof TransformStream;
   URL: typeof URL;
   URLSearchParams: typeof URLSearchParams;
-  WritableStream: typeof WritableStream;
+  isBody: typeof isBody;
   structuredClone: typeof structuredClone;
   arrived: typeof arrived;
   fetched: typeof fetched;
@@ -45,15 +51,16 @@ export interface Platform {
 const powers = (globalThis as unknown as { __platform: PlatformPowers }).__platform;
 useText(powers);
 powers.platform = {
+  CustomEvent,
+  Event,
+  EventTarget,
   Headers,
-  ReadableStream,
   Request,
   Response,
   ...textCoders(powers),
-  TransformStream,
   URL,
   URLSearchParams,
-  WritableStream,
+  isBody,
   structuredClone,
   arrived,
   fetched,

@@ -1,6 +1,14 @@
 /** What the platform of a VM has the host do with bytes. */
 import type { JSValueHandle } from 'quickjs-wasi';
 
+/** Bytes of the guest's, which keeps within such bounds unless its worker had a hand in it. */
+export function taken(handle: JSValueHandle, most: number): Uint8Array {
+  if (!handle.isArrayBuffer) throw new TypeError('bytes are an ArrayBuffer');
+  const bytes = new Uint8Array(handle.toArrayBuffer());
+  if (bytes.length > most) throw new RangeError(`at most ${most} bytes at once`);
+  return bytes;
+}
+
 /** Text of bytes, by one of the two encodings that the platform offers. */
 export function decoded(bytes: JSValueHandle, encoding: JSValueHandle, fatal: boolean, ignoreBOM: boolean): string {
   const label = encoding.toString() === 'utf-16le' ? 'utf-16le' : 'utf-8';

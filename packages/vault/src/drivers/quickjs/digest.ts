@@ -1,7 +1,8 @@
-/** What `crypto.subtle` of a VM has the host reckon (`guest/vm-crypto.ts`): within the VM's turn, whose time it takes. */
+/** What `crypto.subtle` of a VM has the host reckon (`guest/vm-crypto.ts`). */
 import { createHmac, hash as hashed, timingSafeEqual } from 'node:crypto';
 import type { JSValueHandle } from 'quickjs-wasi';
 import { CRYPTO } from '../../guest/platform/limits.ts';
+import { taken } from './decoded.ts';
 
 const HASHES = new Map([
   ['SHA-1', 'sha1'],
@@ -9,14 +10,6 @@ const HASHES = new Map([
   ['SHA-384', 'sha384'],
   ['SHA-512', 'sha512'],
 ]);
-
-/** The guest keeps within these bounds, unless its worker had a hand in it. */
-function taken(handle: JSValueHandle, most: number): Uint8Array {
-  if (!handle.isArrayBuffer) throw new TypeError('bytes are an ArrayBuffer');
-  const bytes = new Uint8Array(handle.toArrayBuffer());
-  if (bytes.length > most) throw new RangeError(`at most ${most} bytes at once`);
-  return bytes;
-}
 
 /** The hash of bytes; with a key their HMAC. */
 export function digested(hash: JSValueHandle, given: JSValueHandle, key?: JSValueHandle): Uint8Array {

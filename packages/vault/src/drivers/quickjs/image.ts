@@ -22,6 +22,9 @@ export const HOST_FUNCTIONS = [
   'find',
   'digest',
   'verify',
+  'deflate',
+  'inflate',
+  'checksum',
   'platform',
 ] as const;
 export type HostFunction = (typeof HOST_FUNCTIONS)[number];
@@ -35,7 +38,7 @@ export interface VmImage {
   stack_pointer: number;
   /** Tokens of the guest's functions. */
   entries: Record<Entry, number>;
-  /** Bytecode of what is loaded when a worker first touches it: `guest/vm-platform.ts`, `vm-forms.ts`, `vm-crypto.ts`. */
+  /** Bytecode of what is loaded when a worker first touches it: `guest/vm-platform.ts` and so on. */
   parts: readonly Uint8Array[];
 }
 
@@ -58,7 +61,7 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const guest = compile(from.guest, 'guest.js');
   const platform = compile(from.platform, 'platform.js');
-  const [forms, crypto] = [compile(from.forms, 'forms.js'), compile(from.crypto, 'crypto.js')];
+  const others = (['forms', 'crypto', 'streams'] as const).map((name) => compile(from[name], `${name}.js`));
   compiler.dispose();
   const options: QuickJSOptions = {
     wasm,
@@ -87,7 +90,7 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
     handles.map(([name, handle]) => [name, vm.exportHandle(handle)]),
   ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
-  const parts = [platform, forms, crypto].map(copied);
+  const parts = [platform, ...others].map(copied);
   const take = () => ({ ...pagesOf(vm), entries, parts });
   const bare = take();
   // To touch one of it loads all of it.

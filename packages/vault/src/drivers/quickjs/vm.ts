@@ -32,6 +32,7 @@ import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
 import { Turn } from './turn.ts';
 import { type Argument, Waiting } from './waiting.ts';
+import { checksum, deflated, inflated } from './zip.ts';
 
 export interface VmOptions {
   /** With memory of the image's size. */
@@ -102,7 +103,6 @@ export class Vm {
     this.#options = rest;
     this.#engine = engine;
     this.#turn = new Turn(options.extend);
-    const { image } = rest;
     const powers: VmPowers = {
       maxStackSize: STACK_BYTES,
       timezoneOffset: 0,
@@ -111,7 +111,7 @@ export class Vm {
       clock_ns: (clock) => this.#clock_ns(clock),
       moduleLoader: moduleLoader({ source: () => this.#source, find: (name, importer) => this.#find(name, importer) }),
     };
-    const vm = engine.begin(image, powers);
+    const vm = engine.begin(rest.image, powers);
     this.#vm = vm;
     const hosts: Record<HostFunction, (...args: JSValueHandle[]) => unknown> = {
       post: (channel, text, bytes) =>
@@ -126,15 +126,12 @@ export class Vm {
       decode: (bytes, encoding, fatal, keep_bom) =>
         this.#lend(vm.newString(decoded(bytes!, encoding!, fatal!.toNumber() === 1, keep_bom!.toNumber() === 1))),
       find: (bytes, what, most) => this.#lend(vm.newArrayBuffer(found(bytes!, what!, most!.toNumber()))),
-      digest: (hash, bytes, key) => {
-        this.#stillInTurn();
-        return this.#lend(vm.newArrayBuffer(digested(hash!, bytes!, key)));
-      },
-      verify: (hash, bytes, key, mac) => {
-        this.#stillInTurn();
-        return this.#lend(vm.newNumber(verified(hash!, bytes!, key!, mac!) ? 1 : 0));
-      },
-      platform: (part) => vm.evalBytecode(image.parts[part!.toNumber()]!).dispose(),
+      digest: (hash, bytes, key) => this.#reckon(() => digested(hash!, bytes!, key)),
+      verify: (hash, bytes, key, mac) => this.#reckon(() => (verified(hash!, bytes!, key!, mac!) ? 1 : 0)),
+      deflate: (piece, before) => this.#reckon(() => deflated(piece!, before!)),
+      inflate: (format, packed) => this.#reckon(() => inflated(format!, packed!)),
+      checksum: (format, piece, before) => this.#reckon(() => checksum(format!, piece!, before!)),
+      platform: (part) => vm.evalBytecode(rest.image.parts[part!.toNumber()]!).dispose(),
     };
     for (const name of HOST_FUNCTIONS)
       vm.registerHostCallback(name, (...args) => {
@@ -146,7 +143,7 @@ export class Vm {
           throw told(error);
         }
       });
-    const bridge = ENTRIES.map((name) => [name, vm.importHandle(image.entries[name])]);
+    const bridge = ENTRIES.map((name) => [name, vm.importHandle(rest.image.entries[name])]);
     this.#bridge = Object.fromEntries(bridge) as Record<Entry, JSValueHandle>;
     // It answers once, to nobody: its memory is then at hand when its first call comes.
     this.#enter('deliver', 0, FIRST_CALL);
@@ -381,8 +378,11 @@ export class Vm {
   }
 
   /** The engine asks only now and then whether it must stop: before what takes long it is asked each time. */
-  #stillInTurn(): void {
+  /** What takes a while is done within the VM's turn, whose time it takes. */
+  #reckon(run: () => Uint8Array | number): JSValueHandle {
     if (this.#turn.stops()) throw new Error('its turn is over');
+    const made = run();
+    return this.#lend(typeof made === 'number' ? this.#vm.newNumber(made) : this.#vm.newArrayBuffer(made));
   }
 
   #random(bytes: number): JSValueHandle {

@@ -1,12 +1,9 @@
 /** Blob and File (File API): bytes that never change, so that parts of them share them. */
 import type { PlatformPowers } from '../vm-platform.ts';
-import type { ReadableStream } from './streams.ts';
 import { bufferOf, joined, viewOf } from './text.ts';
 
 /** What both need of the platform; given once. */
-export interface BlobPowers extends Pick<PlatformPowers, 'encode' | 'decode'> {
-  ReadableStream: typeof ReadableStream;
-}
+export type BlobPowers = Pick<PlatformPowers, 'encode' | 'decode' | 'streams'>;
 let powers: BlobPowers;
 /** Called once, before anything else here. */
 export function useBlobs(given: BlobPowers): void {
@@ -84,7 +81,7 @@ export class Blob {
     return powers.decode(bufferOf(this.#bytes), 'utf-8', 0, 0);
   }
   stream(): ReadableStream {
-    return powers.ReadableStream.from(this.size === 0 ? [] : [this.#bytes.slice()]);
+    return powers.streams().ReadableStream.from(this.size === 0 ? [] : [this.#bytes.slice()]) as ReadableStream;
   }
 }
 

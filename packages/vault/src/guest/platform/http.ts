@@ -1,94 +1,16 @@
 /**
  * Headers, Request and Response (Fetch standard), for handlers of the shape `fetch(request)` and for what `fetch` brings.
- * Bodies are text, bytes, forms, or whatever can be iterated for them; there are no streams of WHATWG's. What forms and
- * their files need is loaded when one is read or made (`vm-forms.ts`).
  */
 import { type Answer, type FlatHeaders, HEADER_NAME } from '@hauki/protocol';
 import { bytesOf } from '../carried.ts';
 import type { FetchedBody } from '../context.ts';
-import type { PlatformPowers } from '../vm-platform.ts';
 import type { Blob } from './blob.ts';
+import { Body, bodyOf, isHere, powers, type Source, Typed } from './body.ts';
 import type { FormData } from './form-data.ts';
 import { Headers } from './headers.ts';
 import { FORM } from './limits.ts';
-import { ReadableStream } from './streams.ts';
-import { bufferOf, joined, viewOf } from './text.ts';
-import { URL, URLSearchParams } from './url.ts';
-
-export { Headers };
-
-let powers: Pick<PlatformPowers, 'encode' | 'decode' | 'forms' | 'made_forms'>;
-/** Called once, before anything else here. */
-export function useText(given: typeof powers): void {
-  powers = given;
-}
-
-type Source = string | Uint8Array | AsyncIterable<unknown>;
-
-/** A body that can be given on to another Request or Response, or read piece by piece. */
-class Body {
-  readonly source: Source;
-  constructor(source: Source) {
-    this.source = source;
-  }
-  getReader(): ReturnType<ReadableStream['getReader']> {
-    return ReadableStream.from(this).getReader();
-  }
-  /** Nobody wants the rest of it: whoever sends it hears so. */
-  async cancel(): Promise<void> {
-    const source = this.source as Partial<AsyncIterable<unknown>>;
-    await source[Symbol.asyncIterator]?.().return?.();
-  }
-  [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array> {
-    const pieces = this.#pieces();
-    const iterator: AsyncIterableIterator<Uint8Array> = {
-      next: () => pieces.next(),
-      // A generator that was never asked for anything would leave its source as it is.
-      return: async () => {
-        await this.cancel();
-        return pieces.return();
-      },
-      [Symbol.asyncIterator]: () => iterator,
-    };
-    return iterator;
-  }
-  async *#pieces(): AsyncGenerator<Uint8Array, void> {
-    const whole = typeof this.source === 'string' || this.source instanceof Uint8Array;
-    for await (const piece of whole ? [this.source] : (this.source as AsyncIterable<unknown>))
-      if (typeof piece === 'string') yield new Uint8Array(powers.encode(piece));
-      else if (piece instanceof ArrayBuffer || ArrayBuffer.isView(piece)) yield viewOf(piece);
-      else throw new TypeError('a piece of a body is neither bytes nor text');
-  }
-}
-
-/** A text of another type than others. */
-class Typed {
-  readonly text: string;
-  readonly type: string;
-  constructor(text: string, type: string) {
-    this.text = text;
-    this.type = type;
-  }
-}
-
-/** What a body is made of, and the type that it has when nobody says another. */
-function bodyOf(given: unknown): { body: Body; type?: string } | undefined {
-  if (given === undefined || given === null) return undefined;
-  if (typeof given === 'string') return { body: new Body(given), type: 'text/plain;charset=UTF-8' };
-  if (given instanceof Typed) return { body: new Body(given.text), type: given.type };
-  if (given instanceof Body) return { body: given };
-  if (given instanceof URLSearchParams)
-    return { body: new Body(given.toString()), type: 'application/x-www-form-urlencoded;charset=UTF-8' };
-  if (given instanceof ArrayBuffer || ArrayBuffer.isView(given)) return { body: new Body(viewOf(given).slice()) };
-  const form = powers.made_forms?.body(given);
-  if (form) return { body: new Body(form.bytes), type: form.type };
-  if (
-    typeof given === 'object' &&
-    (Symbol.asyncIterator in given || (Symbol.iterator in given && !(given instanceof String)))
-  )
-    return { body: new Body(given as AsyncIterable<unknown>) };
-  return { body: new Body(String(given)), type: 'text/plain;charset=UTF-8' };
-}
+import { bufferOf, joined } from './text.ts';
+import { URL } from './url.ts';
 
 /** What requests and responses share. */
 class Message {
@@ -111,7 +33,7 @@ class Message {
     return this.#body ?? null;
   }
   get bodyUsed(): boolean {
-    return this.#used;
+    return this.#used || (this.#body?.disturbed ?? false);
   }
 
   async text(): Promise<string> {
@@ -144,12 +66,14 @@ class Message {
   async #whole(most = Number.POSITIVE_INFINITY): Promise<string | Uint8Array> {
     if (this.#used) throw new TypeError('Body is unusable: Body has already been read');
     if (!this.#body) return '';
+    if (this.#body.locked || this.#body.disturbed)
+      throw new TypeError('Body is unusable: Body is a stream that is being read');
     this.#used = true;
     const { source } = this.#body;
     const bound = (size: number) => {
       if (size > most) throw new TypeError(`A form has at most ${most} bytes here; larger ones are read from body`);
     };
-    if (typeof source === 'string' || source instanceof Uint8Array) {
+    if (isHere(source)) {
       bound(source.length);
       return source;
     }
@@ -165,12 +89,11 @@ class Message {
 
   /** The body for a copy of this. */
   protected copied(): Body | undefined {
-    if (this.#used) throw new TypeError('Body has already been consumed.');
-    if (!this.#body) return undefined;
-    const { source } = this.#body;
-    if (typeof source !== 'string' && !(source instanceof Uint8Array))
-      throw new TypeError('A body that comes in pieces cannot be cloned here');
-    return this.#body;
+    if (this.bodyUsed || this.#body?.locked) throw new TypeError('Body has already been consumed.');
+    if (!this.#body || isHere(this.#body.source)) return this.#body && new Body(this.#body.source);
+    const [mine, other] = this.#body.tee();
+    this.#body = new Body(mine);
+    return new Body(other);
   }
   /** The body for a request that takes this one's place. */
   protected taken(): Body | undefined {
@@ -301,8 +224,7 @@ export class Response extends Message {
   /** The whole answer, where it is here; undefined where it must be read. For who made the request only. */
   whole(): Answer | undefined {
     const { source = null } = this.body ?? {};
-    const here = source === null || typeof source === 'string' || source instanceof Uint8Array;
-    return here ? [this.status, Headers.flat(this.headers), source] : undefined;
+    return source === null || isHere(source) ? [this.status, Headers.flat(this.headers), source] : undefined;
   }
 
   clone(): Response {
