@@ -7,6 +7,7 @@ import { startNode } from '@hauki/cli';
 import { connect } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { type DriverName, descendants, lives, traces, until } from '../support/mesh.ts';
+import { PATIENCE, patiently } from './patience.ts';
 import { type Attempt, blocked, judged, type Outcome, opened } from './table.ts';
 import type { World } from './world.ts';
 
@@ -62,7 +63,7 @@ function lifecycleOf(world: World): Attempt[] {
       async run(driver) {
         const ghost = world.clone(driver, 'export const attempt = () => new Promise(() => {});', { timeout_ms: 700 });
         const said = await judged('\0', () =>
-          Promise.race([ghost.attempt(), sleep(6_000, 'OPEN: it is still waited for')]),
+          Promise.race([ghost.attempt(), sleep(6_000 * PATIENCE, 'OPEN: it is still waited for')]),
         );
         await world.vanishes(ghost);
         return said;
@@ -201,12 +202,12 @@ async function outlivesAgent(world: World, driver: DriverName): Promise<Outcome>
   try {
     const body = `if (globalThis.process) for (const s of ['SIGTERM', 'SIGHUP', 'SIGPIPE', 'disconnect']) process.on(s, () => {});
       setInterval(() => {}, 10); return 1`;
-    const ghost: any = mesh.clone(
-      { source: `export const attempt = () => { ${body} };` },
-      { driver, labels: { doomed: driver } },
-    );
-    await ghost.attempt();
-    const { worker } = await mesh.details(ghost);
+    const source = `export const attempt = () => { ${body} };`;
+    const { worker } = await patiently(async () => {
+      const ghost: any = mesh.clone({ source }, { driver, labels: { doomed: driver } });
+      await ghost.attempt();
+      return mesh.details(ghost);
+    });
     const below = descendants(node.child.pid!);
     await node.kill();
     await until('no process of the agent is left', () => below.every((pid) => !lives(pid)));
