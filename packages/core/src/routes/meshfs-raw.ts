@@ -16,6 +16,7 @@ import {
   RangeUnsatisfiable,
 } from '@hauki/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { releaseBody } from '../bodies.ts';
 import { demand, may } from '../rights.ts';
 import type { TokenStore } from '../tokens.ts';
 import {
@@ -54,6 +55,7 @@ function pointerIn({ pointer }: { pointer?: string }): string {
 /** The request's body. Ends with an error when it breaks off, stops moving, or `signal` aborts. */
 async function* bodyOf(request: IncomingMessage, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
   const cut = () => request.destroy();
+  releaseBody(request); // it may take any time, as long as something moves
   request.setTimeout(IDLE_MS, cut);
   signal?.addEventListener('abort', cut, { once: true });
   try {
