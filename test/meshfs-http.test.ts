@@ -381,6 +381,11 @@ describe('MeshFS over HTTP', () => {
         expected,
         `${method} ${path}`,
       );
+    const headers = { authorization: `Bearer ${writer}`, 'content-range': 'bytes 0-0/1' };
+    const taken = new URL(raw(`${mine}page`, '&upload=others-upload'), used.local.url);
+    const told = await (await fetch(taken, { method: 'PUT', headers, body: 'x' })).text();
+    assert.match(told, /"Forbidden"/);
+    assert.doesNotMatch(told, /mine-not/, 'nor does it learn whose the name is');
     const state = await ask(raw(other, '&upload=others-upload'), { method: 'HEAD' });
     assert.equal(state.headers.get('upload-offset'), '2', 'strangers changed nothing');
   });

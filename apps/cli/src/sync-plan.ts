@@ -27,6 +27,22 @@ export interface Pictures {
   base: ReadonlyMap<string, { digest: string }>;
 }
 
+/**
+ * Pointers that a pull cannot write, and why: MeshFS has pointers below pointers, a folder nothing below a file. What is
+ * a file here already stays one; of the others those stay that the deepest pointers need as folders.
+ */
+function impossible(here: ReadonlyMap<string, unknown>, there: ReadonlyMap<string, unknown>): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const path of there.keys())
+    for (let end = path.lastIndexOf('/'); end > 0; end = path.lastIndexOf('/', end - 1)) {
+      const above = path.slice(0, end);
+      if (!there.has(above)) continue;
+      if (here.has(above)) found.set(path, `${above} is a file here, so that nothing can be below it`);
+      else found.set(above, `there is ${path} too, so that it would have to be file and folder at once`);
+    }
+  return found;
+}
+
 /** What to do for each path, in the order of their names. */
 export function plan(
   { here, there, base }: Pictures,
@@ -34,6 +50,7 @@ export function plan(
   { force = false }: { force?: boolean } = {},
 ): Action[] {
   const paths = [...new Set([...here.keys(), ...there.keys(), ...base.keys()])].sort();
+  const never = direction === 'pull' ? impossible(here, there) : undefined;
   return paths.map((path): Action => {
     const [local, remote, was] = [here.get(path)?.digest, there.get(path), base.get(path)?.digest];
     if (local === remote?.digest) return { kind: 'same', path, base: remote };
@@ -45,6 +62,8 @@ export function plan(
         : { kind: 'delete_there', path, over: remote!.version };
     const pull = (): Action => (remote === undefined ? { kind: 'delete_here', path } : { kind: 'pull', path });
     const conflict = (why: string): Action => ({ kind: 'conflict', path, why });
+    const why_never = never?.get(path);
+    if (why_never !== undefined) return conflict(why_never);
     if (direction === 'push') {
       if (!moved_there) return push();
       if (was === undefined && local === undefined) return { kind: 'ignored', path };

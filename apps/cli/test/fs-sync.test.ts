@@ -61,6 +61,27 @@ describe('hauki fs sync', { concurrency: true }, () => {
     assert.deepEqual((await json(['sync', here, prefix])).deleted, ['a/1']);
   });
 
+  it('tells which pointers a pull cannot write, where one lies below another or a folder has its name', async () => {
+    const prefix = 'gem-pointer://data/nested';
+    for (const path of ['a', 'a/b', 'a/b/c', 'd', 'e']) await mesh.meshfs.put(`${prefix}/${path}`, path);
+    const here = local('nested');
+    writeFileSync(join(here, 'd'), 'd');
+    mkdirSync(join(here, 'e'));
+    for (const flags of [['--dry-run'], [], [], ['--force']]) {
+      if (flags.length === 0) await mesh.meshfs.put(`${prefix}/d/x`, 'x');
+      const told = await json(['sync', here, prefix, '--pull', ...flags]);
+      assert.deepEqual(told.refused, []);
+      const of = (path: string) => told.conflicts.find((one: any) => one.path === path)?.why;
+      assert.match(of('a'), /there is a\/b.* too/);
+      assert.match(of('a/b'), /there is a\/b\/c too/);
+      if (flags[0] === '--dry-run') continue;
+      assert.match(of('d/x'), /d is a file here/);
+      assert.match(of('e'), /a folder of that name is here/);
+      assert.equal(readFileSync(join(here, 'a/b/c'), 'utf8'), 'a/b/c');
+      assert.equal(readFileSync(join(here, 'd'), 'utf8'), 'd');
+    }
+  });
+
   it('deletes nothing in the mesh because a link stands in its place', async () => {
     const here = local('replaced');
     const prefix = 'gem-pointer://wiki/replaced';

@@ -1,8 +1,10 @@
 /** Small helpers for content on its way: streams joined, digests made and checked, sizes asked for. */
 import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { BadInput, DigestMismatch } from '@hauki/protocol';
 import { storageFailed } from './errors.ts';
+import { BACKPLANE_LIMITS } from './limits.ts';
 
 export async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
@@ -24,6 +26,13 @@ export async function* chained(first: Uint8Array[], rest: AsyncIterator<Uint8Arr
 
 export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** Whether a file's bytes have the digest. Rejects with what the system threw where it cannot be read. */
+export async function hasDigest(path: string, digest: string): Promise<boolean> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: BACKPLANE_LIMITS.chunk_bytes })) hash.update(chunk);
+  return hash.digest('hex') === digest;
 }
 
 export function checkWanted(wanted: string | undefined, got: string): void {

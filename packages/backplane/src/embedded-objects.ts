@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { BadInput, Overloaded, StorageFailed, TooLarge } from '@hauki/protocol';
 import type { CommitQueue } from './commit-queue.ts';
-import { chained, checkDigest, checkWanted, once, sha256, sizeOf } from './content.ts';
+import { chained, checkDigest, checkWanted, hasDigest, once, sha256, sizeOf } from './content.ts';
 import { openNew, syncFolder, writeNew } from './durable.ts';
 import { storageFailed } from './errors.ts';
 import { BACKPLANE_LIMITS } from './limits.ts';
@@ -35,7 +35,11 @@ export interface EmbeddedObjects extends ObjectStore {
 /** Opens the folder: makes it and its 256 shelves, and removes what a crash left half written. */
 export async function openObjects(root: string, db: DatabaseSync, queue: CommitQueue): Promise<EmbeddedObjects> {
   db.exec(SCHEMA);
-  const insert = db.prepare('INSERT OR IGNORE INTO object (digest, bytes) VALUES (?, ?)');
+  // What is there may be damaged; where it is the same, nothing is written.
+  const insert = db.prepare(
+    `INSERT INTO object (digest, bytes) VALUES (?, ?)
+     ON CONFLICT (digest) DO UPDATE SET bytes = excluded.bytes WHERE bytes <> excluded.bytes`,
+  );
   const select = db.prepare('SELECT bytes FROM object WHERE digest = ?');
   const measure = db.prepare('SELECT length(bytes) AS bytes FROM object WHERE digest = ?');
   const shelve = db.prepare('SELECT digest FROM object WHERE digest >= ? AND digest < ?');
@@ -124,6 +128,7 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
     try {
       const there = await alone(digest, async () => {
         if ((await fileSize(digest)) !== bytes.length) return false;
+        if (!(await hasDigest(fileOf(digest), digest).catch(() => false))) return false; // it may be damaged
         await syncFolder(shelfOf(digest)); // whoever wrote it may have died between naming it and syncing the name
         return true;
       });
@@ -224,7 +229,8 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
     const row = await queue.read(() => rowBytes(digest));
     if (row) {
       if (sha256(row) === digest) return row;
-      await queue.run(() => remove.run(rowOf(digest))); // so that the next put of the right bytes writes them again
+      // Unless the right bytes have been put meanwhile.
+      await queue.run(() => sha256(rowBytes(digest) ?? row) !== digest && remove.run(rowOf(digest)));
       return undefined;
     }
     const bytes = await fileSize(digest);
@@ -240,8 +246,12 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
     return undefined;
   }
 
-  /** Out of the way, so that the next put of the right bytes writes them again; kept, so that a person can look. */
-  const putAside = (digest: string) => rename(fileOf(digest), `${fileOf(digest)}.damaged`).catch(() => {});
+  /** Out of the way, and kept so that a person can look; unless the right bytes have been put meanwhile. */
+  const putAside = (digest: string) =>
+    alone(digest, async () => {
+      const file = fileOf(digest);
+      if (!(await hasDigest(file, digest))) await rename(file, `${file}.damaged`);
+    }).catch(() => {});
 
   async function* read(digest: string, { start = 0, end = Infinity } = {}): AsyncGenerator<Uint8Array> {
     checkDigest(digest);

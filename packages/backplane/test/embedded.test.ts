@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -88,6 +89,45 @@ describe('the embedded backend', { concurrency: true }, () => {
         assert.equal(await backplane.objects.put(content), digest);
         assert.deepEqual(await readFile(file), content);
       }
+      await backplane.close();
+    }));
+
+  test('content whose stored copy is damaged is written anew by whoever puts it, read or not', () =>
+    inFolder(async (folder) => {
+      const small = Buffer.alloc(LARGE - 1, 'the right content');
+      const large = Buffer.alloc(LARGE, 'the right content');
+      const first = await openEmbedded(folder);
+      const digests = [await first.objects.put(small), await first.objects.put(large)] as const;
+      await first.close();
+      const damaged = Buffer.from(small);
+      damaged[0]! ^= 1;
+      const db = new DatabaseSync(join(folder, 'kv.sqlite'));
+      db.prepare('UPDATE object SET bytes = ? WHERE digest = ?').run(damaged, Buffer.from(digests[0], 'hex'));
+      db.close();
+      const file = join(folder, 'objects', digests[1].slice(0, 2), digests[1].slice(2));
+      await writeFile(file, Buffer.alloc(LARGE, 'the wrong content'));
+      const backplane = await openEmbedded(folder);
+      for (const [at, content] of [small, large].entries()) {
+        using prepared = await backplane.objects.prepare(content);
+        await backplane.commit([{ namespace: 'names', key: `${at}`, value: prepared.digest }], [prepared]);
+        assert.deepEqual(await contentOf(backplane.objects.read(digests[at]!)), content);
+        assert.deepEqual(Buffer.from((await backplane.objects.get(digests[at]!))!), content);
+      }
+      await backplane.close();
+    }));
+
+  test('a reader that met damage takes nothing from whoever has put the right bytes meanwhile', () =>
+    inFolder(async (folder) => {
+      const backplane = await openEmbedded(folder);
+      const content = Buffer.alloc(LARGE, 'the right content');
+      const digest = await backplane.objects.put(content);
+      const file = join(folder, 'objects', digest.slice(0, 2), digest.slice(2));
+      await writeFile(file, Buffer.alloc(LARGE, 'the wrong content'));
+      const reading = backplane.objects.read(digest)[Symbol.asyncIterator]();
+      await reading.next();
+      await backplane.objects.put(content);
+      await assert.rejects(reading.next(), (thrown) => isError(thrown, StorageFailed));
+      assert.deepEqual(Buffer.from((await backplane.objects.get(digest))!), content);
       await backplane.close();
     }));
 

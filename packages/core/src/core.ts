@@ -32,6 +32,7 @@ import { randomText } from '@hauki/rpc';
 import { readDirectly, Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
+import { boundBody } from './bodies.ts';
 import { Callers } from './callers.ts';
 import { serveCloneLink } from './clone-link.ts';
 import { shareWithPage } from './cors.ts';
@@ -44,6 +45,7 @@ import { Kernels } from './kernels/kernels.ts';
 import { serveKernel } from './kernels/link.ts';
 import { Rollouts } from './kernels/rollouts.ts';
 import { Lasting } from './lasting/lasting.ts';
+import { HTTP_LIMITS } from './limits.ts';
 import { serveLink } from './links.ts';
 import { Quotas } from './quotas.ts';
 import { Registry } from './registry.ts';
@@ -75,6 +77,8 @@ export interface CoreOptions {
   host_names?: string[];
   /** After which a node that is away is taken for gone, and its lasting workers are started elsewhere. */
   node_grace_ms?: number;
+  /** How long a request's body may take, where its route does not bound it by itself. */
+  body_ms?: number;
   random?: () => number;
 }
 
@@ -86,7 +90,7 @@ export interface CoreServer {
   close(): Promise<void>;
 }
 
-/** An HTTP answer on a raw connection, for refused upgrades. */
+/** An HTTP answer on a raw connection, for refused upgrades and bodies that do not end. */
 function refuse(socket: Socket, error: unknown): void {
   const wire = error instanceof MeshError ? error : new InternalError({ why: 'the upgrade failed' });
   const body = JSON.stringify({ status: 'error', error: toWire(wire) });
@@ -166,6 +170,14 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const gateway = new Gateway(kernels, auth);
   const started_at = Date.now();
 
+  const { body_ms = HTTP_LIMITS.body_ms } = options;
+  const late = new BadInput({ what: 'the request body', why: `it did not come within ${body_ms} ms` });
+  // Bodies have deadlines of their own (`bodies.ts`).
+  const times = {
+    keepAliveTimeout: LIMITS.http_idle_ms,
+    headersTimeout: HTTP_LIMITS.headers_ms,
+    requestTimeout: 0,
+  };
   const app = Fastify({
     loggerInstance: logger,
     logController: new Fastify.LogController({ disableRequestLogging: true }),
@@ -173,7 +185,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     routerOptions: { ignoreTrailingSlash: true },
     forceCloseConnections: true,
     serverFactory: (handler) =>
-      createServer({ keepAliveTimeout: LIMITS.http_idle_ms }, (request, response) => {
+      createServer(times, (request, response) => {
+        boundBody(request, response, body_ms, () => refuse(request.socket, late));
         if (!gateway.take(request, response)) handler(request, response);
       }),
   }).withTypeProvider<TypeBoxTypeProvider>();
@@ -189,8 +202,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
     const told = typed(error);
     if (told instanceof TooLarge) {
-      // Who is still sending must be heard out, or the connection breaks before the answer is read. HTTP's own time
-      // limit for a request bounds it.
+      // Who is still sending must be heard out, or the connection breaks before the answer is read. The deadline
+      // of bodies bounds it.
       reply.removeHeader('connection');
       request.raw.resume();
     }

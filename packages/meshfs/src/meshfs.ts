@@ -135,7 +135,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
     collect_ms = MESHFS_LIMITS.collect_ms,
   } = options;
   const { objects } = backplane;
-  const table = openTable(backplane);
+  const table = openTable(backplane, report);
   let folder: WikiFolder;
   try {
     folder = await openWikiFolder(wiki_folder);

@@ -52,7 +52,8 @@ export function checkExpected(pointer: Pointer, expect: Expect | undefined, reco
 
 export type Table = ReturnType<typeof openTable>;
 
-export function openTable(backplane: Backplane) {
+/** `report` is told of what a list leaves out. */
+export function openTable(backplane: Backplane, report: (problem: string) => void) {
   const records = backplane.kv(RECORDS);
   const versions = backplane.kv(VERSIONS);
 
@@ -151,7 +152,17 @@ export function openTable(backplane: Backplane) {
     const start = keyPrefix(prefix);
     const revision = await records.revision();
     const page = await records.list(start, options);
-    const found = page.entries.map(({ value, revision }): Found => ({ record: readRecord(value), revision }));
+    const found: Found[] = [];
+    const damaged: string[] = [];
+    for (const { key, value, revision } of page.entries) {
+      try {
+        found.push({ record: readRecord(value), revision });
+      } catch {
+        damaged.push(SCHEME + key);
+      }
+    }
+    // One record that cannot be read must not hide all the others.
+    if (damaged.length > 0) report(`Left out of a list, since their records cannot be read: ${someOf(damaged)}`);
     const entries = deleted ? found : found.filter(({ record }) => !record.deleted);
     return { entries, revision, ...(page.next === undefined ? {} : { next: page.next }) };
   }
@@ -181,6 +192,9 @@ export function openTable(backplane: Backplane) {
 
 /** The oldest version that is kept of what a record tells of. */
 const oldestOf = ({ version }: MeshRecord) => Math.max(1, version - MESHFS_LIMITS.kept_versions + 1);
+
+const someOf = (names: string[]) =>
+  names.slice(0, 5).join(', ') + (names.length > 5 ? ` and ${names.length - 5} more` : '');
 
 function keyPrefix(prefix: string): string {
   if (typeof prefix !== 'string' || !prefix.startsWith(SCHEME))

@@ -4,15 +4,26 @@
  * What always holds: an upload is named by its caller and belongs to one pointer; its bytes are taken in order, each
  * once; who comes back cuts off a predecessor that may still hang in a dead connection; the last piece commits content,
  * record and the upload's end together, so that asking again after a lost answer tells what happened and writes nothing
- * twice. Uploads are bounded in number, and given up when nothing comes for a day.
+ * twice; what is not that last piece is refused then, never acknowledged. Uploads are bounded in number, and given up
+ * when nothing comes for a day, or when their bytes are gone.
  */
+import { createHash } from 'node:crypto';
 import type { Backplane, Prepared, Write } from '@hauki/backplane';
-import { BadInput, Overloaded, TooLarge, UploadOffset, UploadUnknown } from '@hauki/protocol';
+import {
+  BadInput,
+  DigestMismatch,
+  Overloaded,
+  parsePointer,
+  TooLarge,
+  UploadOffset,
+  UploadUnknown,
+} from '@hauki/protocol';
 import { MESHFS_LIMITS } from './limits.ts';
 import type { PutRequest, Target, Written } from './meshfs.ts';
 import type { Found } from './table.ts';
 
 const NAMESPACE = 'meshfs-uploads';
+const RENAME = 'Give this one a name of its own';
 
 interface Upload {
   format: 1;
@@ -43,19 +54,20 @@ export interface UploadState {
   written?: Written;
 }
 
+/** Throws where the asker has no business with the pointer of an upload; nothing was done or told then. */
+export type Allow = (pointer: string) => void;
+
 export interface Uploads {
   /**
    * Takes a piece in. Rejects with `UploadUnknown`, `UploadOffset` (saying where to go on), `TooLarge`, `Overloaded`,
-   * `DigestMismatch`, or what a put rejects with. What came of a piece that broke off is kept.
+   * `DigestMismatch`, `BadInput` where the name is another upload's, or what a put rejects with. What came of a piece
+   * that broke off is kept. Cuts off the piece before it where that is still coming in.
    */
-  receive(piece: Piece): Promise<UploadState>;
-  /**
-   * How far an upload is. Cuts off a piece that is still coming in: who asks means to go on. `allow` throws where the
-   * asker has no business with the upload's pointer; nothing was done then.
-   */
-  state(upload: string, allow?: (pointer: string) => void): Promise<UploadState>;
+  receive(piece: Piece, allow?: Allow): Promise<UploadState>;
+  /** How far an upload is. Cuts off a piece that is still coming in: who asks means to go on. */
+  state(upload: string, allow?: Allow): Promise<UploadState>;
   /** Gives an upload up. */
-  discard(upload: string, allow?: (pointer: string) => void): Promise<void>;
+  discard(upload: string, allow?: Allow): Promise<void>;
   /** Forgets what is too old. Runs by itself whenever an upload begins. */
   sweep(): Promise<void>;
 }
@@ -80,11 +92,22 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
   }
 
   /** An upload that there is. Throws `UploadUnknown`, or what `allow` throws for its pointer. */
-  async function known(id: string, allow?: (pointer: string) => void): Promise<Upload> {
+  async function known(id: string, allow?: Allow): Promise<Upload> {
     objects.part(id); // checks the name
     const there = await find(id);
     if (!there) throw new UploadUnknown({ upload: id });
     allow?.(there.pointer);
+    return there;
+  }
+
+  /** The piece's upload, where it has begun. Throws what `allow` throws, or `BadInput` where it is another pointer's. */
+  async function begun({ upload, pointer }: Piece, allow?: Allow): Promise<Upload | undefined> {
+    objects.part(upload); // checks the name
+    const there = await find(upload);
+    if (!there) return undefined;
+    allow?.(there.pointer);
+    if (there.pointer !== parsePointer(pointer).text)
+      throw new BadInput({ what: 'upload', why: `${upload} is of another pointer, ${there.pointer}. ${RENAME}` });
     return there;
   }
 
@@ -112,10 +135,11 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
     for (const { key, value } of entries) {
       const { at, done } = JSON.parse(value) as Upload;
       const touched = Math.max(at, parts.get(key) ?? 0);
-      parts.delete(key);
+      const has_part = parts.delete(key);
       if (busy.has(key)) continue;
       if (now - touched > MESHFS_LIMITS.upload_ms) await forget(key);
       else if (done !== undefined) finished.push({ key, at });
+      else if (!has_part) await alone(key, () => forgetLost(key));
     }
     // A part without an upload: the process ended just before it was noted, or just after it was forgotten.
     for (const id of parts.keys()) if (!busy.has(id)) await objects.part(id).discard();
@@ -129,6 +153,12 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
     await uploads.delete(id);
   }
 
+  /** Forgets an upload whose bytes are gone since its end failed: it can only begin anew, and would keep its place. */
+  async function forgetLost(id: string): Promise<void> {
+    const there = await find(id);
+    if (there && there.done === undefined && (await objects.part(id).size()) === 0) await forget(id);
+  }
+
   async function begin({ upload, pointer }: Piece): Promise<Upload> {
     await sweep();
     const open = (await uploads.list('')).entries.filter(
@@ -136,49 +166,68 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
     );
     const limit = MESHFS_LIMITS.uploads;
     if (open.length >= limit) throw new Overloaded({ what: 'uploads under way', limit });
-    const begun: Upload = { format: 1, pointer, at: powers.clock() };
-    await uploads.put(upload, JSON.stringify(begun), { expect: 'absent' });
-    return begun;
+    const first: Upload = { format: 1, pointer, at: powers.clock() };
+    await uploads.put(upload, JSON.stringify(first), { expect: 'absent' });
+    return first;
   }
 
-  async function take(piece: Piece, signal: AbortSignal): Promise<UploadState> {
+  async function take(piece: Piece, allow: Allow | undefined, signal: AbortSignal): Promise<UploadState> {
     const { upload, start, length, total, digest } = piece;
     const part = objects.part(upload);
     const limit_bytes = MESHFS_LIMITS.raw_bytes;
     if ((total ?? start + length) > limit_bytes) throw new TooLarge({ what: 'content', limit_bytes });
-    const there = await find(upload);
-    if (there?.done !== undefined) return finished(upload, there);
+    const there = await begun(piece, allow);
+    if (there?.done !== undefined) return again(piece, there, signal);
     const target = await powers.aim(piece);
     const { text } = target.pointer;
     if (there === undefined && start > 0) throw new UploadUnknown({ upload });
-    if (there && there.pointer !== text)
-      throw new BadInput({ what: 'upload', why: `${upload} is of another pointer, ${there.pointer}` });
     const offset = await part.size();
     if (start !== offset) throw new UploadOffset({ upload, offset });
     if (!there) await begin({ ...piece, pointer: text });
     const size = length === 0 ? offset : await part.append(pieceOf(piece, signal), { limit_bytes });
     if (total === undefined || size < total) return { upload, pointer: text, offset: size };
-    using prepared = await part.finish({ digest });
     const done = ({ record }: Found): Write[] => {
       const ended: Upload = { format: 1, pointer: text, at: powers.clock(), done: record.version };
       return [{ namespace: NAMESPACE, key: upload, value: JSON.stringify(ended) }];
     };
-    const written = await powers.store(target, prepared, done);
-    return { upload, pointer: text, offset: size, written };
+    try {
+      using prepared = await part.finish({ digest });
+      const written = await powers.store(target, prepared, done);
+      return { upload, pointer: text, offset: size, written };
+    } catch (thrown) {
+      await forgetLost(upload).catch(() => {}); // where the disk refuses that too, the next sweep does it
+      throw thrown;
+    }
   }
 
-  async function finished(upload: string, { pointer, done }: Upload): Promise<UploadState> {
+  /** The last piece once more: what became of it. Anything else is refused, since it would be written nowhere. */
+  async function again(piece: Piece, there: Upload, signal: AbortSignal): Promise<UploadState> {
+    const { upload, start, length, total, digest: wanted } = piece;
+    const state = await finished(upload, there);
+    const { digest, bytes } = state.written;
+    if (wanted !== undefined && wanted !== digest) throw new DigestMismatch({ wanted, got: digest });
+    const is_last = total === bytes && start + length === bytes;
+    const has_same = async () =>
+      (await hashOf(pieceOf(piece, signal))) === (await hashOf(objects.read(digest, { start, end: bytes })));
+    if (is_last && (length === 0 || (await has_same()))) return state;
+    throw new BadInput({ what: 'upload', why: `${upload} is complete, and this is not its last piece. ${RENAME}` });
+  }
+
+  async function finished(upload: string, { pointer, done }: Upload): Promise<UploadState & { written: Written }> {
     const written = await powers.answer(pointer, done!);
     return { upload, pointer, offset: written.bytes, written };
   }
 
   return {
-    receive: (piece) => alone(piece.upload, (signal) => powers.streaming(() => take(piece, signal))),
+    async receive(piece, allow) {
+      await begun(piece, allow); // before anybody is cut off
+      return alone(piece.upload, (signal) => powers.streaming(() => take(piece, allow, signal)));
+    },
 
     async state(upload, allow) {
       await known(upload, allow);
       return alone(upload, async () => {
-        const there = await known(upload);
+        const there = await known(upload, allow);
         if (there.done !== undefined) return finished(upload, there);
         return { upload, pointer: there.pointer, offset: await objects.part(upload).size() };
       });
@@ -187,13 +236,19 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
     async discard(upload, allow) {
       await known(upload, allow);
       await alone(upload, async () => {
-        await known(upload);
+        await known(upload, allow);
         await forget(upload);
       });
     },
 
     sweep,
   };
+}
+
+async function hashOf(stream: AsyncIterable<Uint8Array>): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of stream) hash.update(chunk);
+  return hash.digest('hex');
 }
 
 /** The piece's bytes: exactly as many as were announced. */

@@ -256,6 +256,20 @@ describe('MeshFS', { concurrency: true }, () => {
       }
     }));
 
+  test('a record that cannot be read is left out of lists, and told, and hides no other', () =>
+    inPlace(async ({ mesh, backplane, reports }) => {
+      const pointers = ['a', 'b', 'c'].map((name) => `gem-pointer://data/${name}`);
+      for (const pointer of pointers) await mesh.write({ pointer, content: 'x' });
+      await backplane.kv('meshfs').put('data/b', '{"format":2,"poi');
+      const listed = async (options: object) => (await mesh.list('gem-pointer://data/', options)).entries;
+      assert.deepEqual(
+        (await listed({})).map(({ pointer }) => pointer),
+        [pointers[0], pointers[2]],
+      );
+      assert.match(reports.at(-1)!, /gem-pointer:\/\/data\/b$/);
+      assert.equal((await listed({ limit: 1, after: 'data/b' }))[0]?.pointer, pointers[2]);
+    }));
+
   test('writes wait in order, a failed one lets the next run, and what waits is bounded', async () => {
     const run = queue(2, 10);
     const seen: number[] = [];

@@ -90,6 +90,80 @@ describe('an upload in pieces', { concurrency: true }, () => {
       assert.equal((await again.open(pointer)).version, 1);
     }));
 
+  test('is not taken for done where its name is used again for another pointer or other content', () =>
+    inPlace(async ({ mesh }) => {
+      const first = await send(mesh, 0, bytes.length);
+      const other = Buffer.from(bytes);
+      other[99_999]! ^= 1;
+      const last = { content: () => streamOf(other.subarray(90_000)) };
+      for (const [from, to, more] of [
+        [0, bytes.length, { pointer: 'gem-pointer://data/other' }],
+        [0, bytes.length, { content: () => streamOf(other) }],
+        [90_000, bytes.length, last],
+        [90_000, bytes.length, { total: bytes.length + 1 }],
+        [90_000, bytes.length, { total: undefined }],
+        [80_000, 90_000, {}],
+      ] as const)
+        await assert.rejects(send(mesh, from, to, more), is(BadInput));
+      const announced = createHash('sha256').update(other).digest('hex');
+      await assert.rejects(send(mesh, 90_000, bytes.length, { ...last, digest: announced }), is(DigestMismatch));
+      await assert.rejects(mesh.open('gem-pointer://data/other'));
+      for (const from of [0, 90_000, bytes.length])
+        assert.deepEqual(await send(mesh, from, bytes.length, { digest }), first);
+      assert.equal((await mesh.open(pointer)).version, 1);
+    }));
+
+  test('is nobody’s to touch or to learn of who may not write to its pointer', () =>
+    inPlace(async ({ mesh }) => {
+      const stuck = Promise.withResolvers<void>();
+      const gone = Promise.withResolvers<void>();
+      const hanging = send(mesh, 0, bytes.length, {
+        content: async function* (signal) {
+          yield bytes.subarray(0, 20_000);
+          stuck.resolve();
+          await gone.promise;
+          signal.throwIfAborted();
+          yield bytes.subarray(20_000);
+        },
+      });
+      await stuck.promise;
+      const refused = new Error('not yours');
+      const asStranger = (more: Partial<Piece>) =>
+        mesh.uploads.receive(
+          {
+            pointer,
+            upload: 'upload-1',
+            start: 0,
+            length: 0,
+            total: undefined,
+            content: () => streamOf(bytes),
+            ...more,
+          },
+          () => {
+            throw refused;
+          },
+        );
+      const other = 'gem-pointer://mine/other';
+      await assert.rejects(asStranger({ pointer: other }), refused);
+      await assert.rejects(send(mesh, 0, 10, { pointer: other }), is(BadInput));
+      gone.resolve();
+      assert.equal((await hanging).written?.digest, digest, 'it was not cut off');
+      await assert.rejects(asStranger({ pointer: other }), refused);
+    }));
+
+  test('keeps no place when its end has failed, nor when its bytes are gone', () =>
+    inPlace(async ({ mesh, backplane, reopen }) => {
+      const wrong = { digest: '0'.repeat(64) };
+      for (let one = 0; one <= MESHFS_LIMITS.uploads; one++)
+        await assert.rejects(send(mesh, 0, bytes.length, { ...wrong, upload: `mismatch-${one}` }), is(DigestMismatch));
+      await assert.rejects(mesh.uploads.state('mismatch-1'), is(UploadUnknown));
+      for (let one = 0; one < MESHFS_LIMITS.uploads; one++) {
+        await send(mesh, 0, 10, { upload: `upload-${one}` });
+        await backplane.objects.part(`upload-${one}`).discard(); // as a kill between its last two steps leaves it
+      }
+      assert.equal((await send(await reopen(), 0, bytes.length, { upload: 'one-more' })).written?.digest, digest);
+    }));
+
   test('may end with an empty piece that says how long it was', () =>
     inPlace(async ({ mesh }) => {
       await send(mesh, 0, bytes.length, { total: undefined });

@@ -229,8 +229,10 @@ async function round(mesh: Mesh, folder: string, prefix: string, flags: SyncFlag
         settle(path, undefined);
       } else {
         const target = join(folder, local?.name ?? path);
-        const is_as_seen = local ? await isUnchanged(folder, local) : !(await lstat(target).catch(() => undefined));
-        if (!is_as_seen) return void outcome.conflicts.push({ path, why: 'it is being changed here' });
+        const now = await lstat(target).catch(() => undefined);
+        const is_as_seen = local ? await isUnchanged(folder, local) : !now;
+        const why = now?.isDirectory() ? 'a folder of that name is here' : 'it is being changed here';
+        if (!is_as_seen) return void outcome.conflicts.push({ path, why });
         if (kind === 'delete_here') {
           await unlink(target);
           settle(path, undefined);

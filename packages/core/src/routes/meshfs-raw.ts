@@ -7,9 +7,17 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs, PutRequest, Written } from '@hauki/meshfs';
-import { BadInput, MeshError, PointerMissing, PreconditionFailed, RangeUnsatisfiable } from '@hauki/protocol';
+import {
+  BadInput,
+  Forbidden,
+  MeshError,
+  PointerMissing,
+  PreconditionFailed,
+  RangeUnsatisfiable,
+} from '@hauki/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { demand } from '../rights.ts';
+import { releaseBody } from '../bodies.ts';
+import { demand, may } from '../rights.ts';
 import type { TokenStore } from '../tokens.ts';
 import {
   announcedDigest,
@@ -47,6 +55,7 @@ function pointerIn({ pointer }: { pointer?: string }): string {
 /** The request's body. Ends with an error when it breaks off, stops moving, or `signal` aborts. */
 async function* bodyOf(request: IncomingMessage, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
   const cut = () => request.destroy();
+  releaseBody(request); // it may take any time, as long as something moves
   request.setTimeout(IDLE_MS, cut);
   signal?.addEventListener('abort', cut, { once: true });
   try {
@@ -138,10 +147,14 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
     demand(principal, { scope, pointer });
     return pointer;
   };
+  /** Refuses whose token may not write to an upload's pointer, which is not named: only its writers know of it. */
   const writing =
-    ({ principal }: FastifyRequest) =>
-    (pointer: string) =>
-      demand(principal, { scope: 'meshfs.write', pointer });
+    ({ principal }: FastifyRequest, upload: string) =>
+    (pointer: string) => {
+      if (may(principal, { scope: 'meshfs.write', pointer })) return;
+      const why = `The upload ${upload} is of a pointer to which this token may not write. Choose another name`;
+      throw new Forbidden({ why, target: upload });
+    };
 
   app.put(
     '/api/v2/meshfs/raw',
@@ -171,7 +184,10 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
         const piece = { ...common, upload, ...contentRangeOf(range) };
         if (headers['content-length'] !== undefined && Number(headers['content-length']) !== piece.length)
           throw new BadInput({ what: 'Content-Range', why: 'it has another length than the body' });
-        const state = await meshfs.uploads.receive({ ...piece, content: (signal) => bodyOf(raw, signal) });
+        const state = await meshfs.uploads.receive(
+          { ...piece, content: (signal) => bodyOf(raw, signal) },
+          writing(request, upload),
+        );
         void reply.header('upload-offset', state.offset);
         if (!state.written) return reply.status(202).send({ status: 'accepted', ...state });
         written = state.written;
@@ -227,7 +243,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
     async (request, reply) => {
       const { upload, version } = request.query;
       if (upload !== undefined) {
-        const { offset, written } = await meshfs.uploads.state(upload, writing(request));
+        const { offset, written } = await meshfs.uploads.state(upload, writing(request, upload));
         if (written) describeContent(reply, written);
         void reply.headers({ 'upload-offset': offset, 'upload-complete': written ? '?1' : '?0' });
         return reply.header('cache-control', 'no-store').status(204).send();
@@ -252,7 +268,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
     async (request) => {
       const { upload } = request.query;
       if (upload !== undefined) {
-        await meshfs.uploads.discard(upload, writing(request));
+        await meshfs.uploads.discard(upload, writing(request, upload));
         return { status: 'success', upload };
       }
       const deleted = await meshfs.delete(allowed(request, 'meshfs.write'), { expect: expectOf(request.headers) });
