@@ -1,0 +1,16 @@
+/** The bounds of what the core takes from a node's word, each with its reason. */
+export const NODE_LIMITS = {
+  /** Labels of a node, and drivers: a person writes the ones, a build of Hauki has the others. */
+  labels: 64,
+  drivers: 16,
+  /** A label's name and value; a driver's name; hosts; causes of any kind that are one word. */
+  word_chars: 255,
+  /** Sentences: what a driver protects against, why it is not offered. They are shown to people, all nodes at once. */
+  sentence_chars: 4_096,
+  /** Cores and MiB, workers: more than any machine has, and still exact when summed over thousands of nodes. */
+  count: 2 ** 32,
+  /** A voucher holds grants and pointers, as a request does that the core took. */
+  voucher_chars: 1024 * 1024,
+  /** So long a node's link has to answer when another comes under its name: less than the other waits (`handshake_ms`). */
+  answer_ms: 2_000,
+} as const;
