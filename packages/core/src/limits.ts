@@ -3,10 +3,10 @@ export const NODE_LIMITS = {
   /** Labels of a node, and drivers: a person writes the ones, a build of Hauki has the others. */
   labels: 64,
   drivers: 16,
-  /** A label's name and value; a driver's name; hosts; causes of any kind that are one word. */
+  /** A label's name and value; a driver's name; hosts. */
   word_chars: 255,
-  /** Sentences: what a driver protects against, why it is not offered. They are shown to people, all nodes at once. */
-  sentence_chars: 4_096,
+  /** Sentences: what a driver protects against, why it is not offered, with what a tool had said. Targets and pointers too. */
+  sentence_chars: 16_384,
   /** Cores and MiB, workers: more than any machine has, and still exact when summed over thousands of nodes. */
   count: 2 ** 32,
   /** A voucher holds grants and pointers, as a request does that the core took. */

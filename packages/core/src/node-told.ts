@@ -26,7 +26,8 @@ const Count = Type.Number({ minimum: 0, maximum: count });
 const Shown = Type.Number();
 const Level = Type.Union(ISOLATION_LEVELS.map((level) => Type.Literal(level)));
 /** At most so many, under short names. */
-const named = (of: TSchema, most: number) => Type.Record(Word, of, { maxProperties: most });
+const named = (of: TSchema, most: number) =>
+  Type.Record(Type.String({ pattern: `^.{1,${word_chars}}$` }), of, { ...strict, maxProperties: most });
 
 const Info = Type.Object(
   {
@@ -60,18 +61,15 @@ const Info = Type.Object(
   strict,
 );
 
-const Load = Type.Object(
-  { workers: Count, memory_used_mib: Count, cpu: Type.Number({ minimum: 0, maximum: 1 }) },
-  strict,
-);
+const Load = Type.Object({ workers: Count, memory_used_mib: Count, cpu: Shown }, strict);
 
-const Texts = Type.Array(Type.String({ maxLength: 1_024 }), { maxItems: LIMITS.grants });
+const Texts = Type.Array(Sentence, { maxItems: LIMITS.grants });
 const orNull = (of: TSchema) => Type.Union([Type.Null(), of]);
 const Used = orNull(Shown);
 
 /** Whole ones: a node was given them so. */
 const GrantsTold = Type.Object({
-  fetch: Type.Array(Type.Object({ to: Word, methods: Texts, per_minute: Shown }), { maxItems: LIMITS.grants }),
+  fetch: Type.Array(Type.Object({ to: Sentence, methods: Texts, per_minute: Shown }), { maxItems: LIMITS.grants }),
   connect: Texts,
   meshfs: Type.Object({ read: Texts, write: Texts }),
   volume: orNull(Type.Object({ name: Word, quota_mib: Shown })),

@@ -18,7 +18,7 @@ import {
   normaliseGrants,
   type WorkerInfo,
 } from '@hauki/protocol';
-import { remote, Session, serve } from '@hauki/rpc';
+import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { serveLink } from '../src/links.ts';
 import { Registry } from '../src/registry.ts';
@@ -72,6 +72,8 @@ describe('a node’s link', () => {
     const session = new Session({
       transport: streamTransport(connect((server.address() as AddressInfo).port, '127.0.0.1')),
       dispatch: serve(node, Object.keys(node) as never[]),
+      // As a node does: within a session of other values two mentions of one object are one.
+      literal: encode,
     });
     return { session, core: remote<CoreForNode>(session) };
   };
@@ -173,6 +175,7 @@ describe('a node’s link', () => {
       [{ ...info('bad'), memory_mib: null }, load, [], []],
       [{ ...info('bad'), labels: { a: { b: 1 } } }, load, [], []],
       [{ ...info('bad'), labels: { a: 'x'.repeat(10_000) } }, load, [], []],
+      [{ ...info('bad'), labels: { ['x'.repeat(10_000)]: 'a' } }, load, [], []],
       [info('bad'), { ...load, cpu: 'x' }, [], []],
       [info('bad'), {}, [], []],
       [info('bad'), load, [null], []],
