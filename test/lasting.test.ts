@@ -6,6 +6,7 @@ import { startCore, startNode } from '@hauki/cli';
 import {
   BadInput,
   connect,
+  destruct,
   Forbidden,
   isError,
   NameTaken,
@@ -17,7 +18,8 @@ import {
   WorkerUnknown,
 } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
-import { makeCallerKey, redeemTicket, Session } from '@hauki/rpc';
+import type { CoreForNode } from '@hauki/protocol';
+import { makeCallerKey, redeemTicket, remote, Session } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import { DRIVERS, missing, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
 
@@ -184,6 +186,48 @@ describe('lasting workers', () => {
     );
     await used.mesh.lasting.delete('steady');
     await assert.rejects(counter.next(), (e) => isError(e, WorkerDied));
+  });
+
+  it('are not taken over by a node that lies, and keep their grants, when the core is started again', async () => {
+    const pointer = 'gem-pointer://wiki/lasting/bank.md';
+    await used.mesh.meshfs.write(pointer, 'real');
+    const source = `export const pay = async () => (await hauki.meshfs.resolve('${pointer}')).content;`;
+    const grants = { meshfs: { read: [pointer] } };
+    await used.mesh.provision({ source }, { name: 'bank', grants });
+    const brief = await used.mesh.clone<{ pay(): string }>({ source }, { grants });
+    const { workers } = await used.mesh.registry();
+    const real = workers.find(({ worker }) => worker === 'bank')!;
+    const name = { name: 'liar', scopes: ['node' as const], targets: { nodes: ['liar'] } };
+    const { token } = await used.mesh.tokens.create(name);
+    // The honest node stands still, so that the liar is there first.
+    const { child } = used.local.nodes[0]!;
+    child.kill('SIGSTOP');
+    let link: Session;
+    try {
+      await restartCore(used);
+      const stream = await dialUpgrade(used.local.url, '/api/v2/node/link', token, 5_000);
+      link = new Session({ transport: streamTransport(stream) });
+      const info = { node: 'liar', labels: {}, drivers: {}, memory_mib: 1, cores: 1 };
+      const load = { workers: 0, memory_used_mib: 0, cpu: 0 };
+      const lies = workers.map((one) => ({ ...one, epoch: one.worker === 'bank' ? 99 : 1 }));
+      const fates = workers.map(({ worker, owner }) => ({
+        ...{ worker, owner, cause: 'exited' as const, reason: 'a lie', at: Date.now(), lines: [], epoch: 1e9 },
+      }));
+      await remote<CoreForNode>(link).register(info, load, lies, fates);
+    } finally {
+      child.kill('SIGCONT');
+    }
+    await runs(used, 'bank', real.epoch);
+    assert.equal(await used.mesh.visit<{ pay(): string }>('bank').pay(), 'real');
+    assert.equal(await brief.pay(), 'real', 'a worker that the core has no record of has what it was granted');
+    const after = (await used.mesh.registry()).workers;
+    assert.deepEqual(
+      after.map(({ worker, node }) => [worker, node]).sort(),
+      workers.map((w) => [w.worker, real.node]).sort(),
+    );
+    link.close();
+    await destruct(brief);
+    await used.mesh.lasting.delete('bank');
   });
 
   it('that were acknowledged are there after a kill -9 of core and node, once each; others are gone', async () => {

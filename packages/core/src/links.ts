@@ -3,20 +3,24 @@ import type { Socket } from 'node:net';
 import {
   BadInput,
   type CoreForNode,
-  type Fate,
+  DeadlineExceeded,
   Forbidden,
   GrantMissing,
   isCause,
+  isError,
   LIMITS,
+  NameTaken,
   type NodeForCore,
-  type NodeInfo,
   type NodeLoad,
   parsePointer,
   reaches,
+  type ToldFate,
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { cleanFate } from './fates.ts';
+import { NODE_LIMITS } from './limits.ts';
+import { fateOf, loadOf, registrationOf } from './node-told.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { demand, type Principal } from './rights.ts';
 
@@ -37,8 +41,16 @@ export interface LinkPowers {
   log(line: string, fields?: object): void;
 }
 
-const plain = (value: unknown): value is object => typeof value === 'object' && value !== null;
-const NODE_NAME = /^[a-z0-9][a-z0-9-]{0,63}$/;
+/** Names of workers that a line of the log has. */
+const LOGGED = 8;
+
+/** Whether the node at a link's other end is there. */
+const answers = ({ session }: RegisteredNode): Promise<boolean> =>
+  session.call('workers', [], { timeout_ms: NODE_LIMITS.answer_ms }).then(
+    () => true,
+    // It is there and knows no such method, or cannot say now: that is an answer too.
+    (error) => session.open && !isError(error, DeadlineExceeded),
+  );
 
 /** Serves one node's link for as long as it lasts. */
 export function serveLink(stream: Socket, powers: LinkPowers): Session {
@@ -58,20 +70,33 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     if (!reaches(of.grants.meshfs[right], text)) throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
     return text;
   };
-  /** Whether a fate is this node's to tell. */
-  const isMine = ({ worker }: Fate): boolean => {
-    const home = registry.workers.get(worker)?.node ?? registry.forging.get(worker)?.node;
-    return home === undefined || home === node?.info.node;
+  /** Takes the fate of a worker that was placed there; a node that tells another has got it wrong, or lies. */
+  const heard = (fate: ToldFate, from: string) => {
+    const owner = registry.ownerOf(fate, from);
+    if (owner !== undefined) registry.died({ ...cleanFate(fate, isCause), owner, node: from });
+    else log(`node ${from} told the end of ${fate.worker}, which this core has not placed there: it is not believed`);
   };
-  const heard = (fate: Fate, from: string) => registry.died({ ...cleanFate(fate, isCause), node: from });
+  /** Waits for a link of the same node that has just gone silent; rejects where another node has the name. */
+  const takeName = async (name: string) => {
+    for (let older = registry.nodes.get(name); older; older = registry.nodes.get(name)) {
+      if (await answers(older))
+        throw new NameTaken(
+          { name },
+          `There is a node ${name} already, and it answers: two cannot have one name. Give this one another, or end that one first`,
+        );
+      registry.away(older, 'another link has come in its place');
+      older.session.close('another link has come in its place');
+    }
+  };
   const core: CoreForNode = {
-    async register(info: NodeInfo, load: NodeLoad, workers, fates) {
+    async register(...told) {
       if (node) throw new BadInput({ what: 'register', why: 'a link registers once' });
-      if (!NODE_NAME.test(info?.node))
-        throw new BadInput({ what: 'node', why: 'a name is [a-z0-9-], at most 64 long' });
+      const { info, load, workers, fates } = registrationOf(...told);
       demand(powers.principal, { scope: 'node', node: info.node });
-      if (!plain(info.drivers) || !plain(info.labels) || !plain(load) || !Array.isArray(workers))
-        throw new BadInput({ what: 'node', why: 'it does not say what it is' });
+      await takeName(info.node);
+      // Nothing awaits from here to its place among the nodes. It may have been asked twice, or have given up.
+      if (node || !session.open)
+        throw new BadInput({ what: 'register', why: 'a link registers once, while it is open' });
       node = {
         info,
         load,
@@ -79,23 +104,31 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
         session,
         since: Date.now(),
       };
-      for (const fate of fates ?? []) if (isMine(fate)) heard(fate, info.node);
-      registry.register(node, workers);
+      for (const fate of fates) heard(fate, info.node);
+      const strangers = registry.register(node, workers);
+      if (strangers.length > 0)
+        log(
+          `node ${info.node} has ${strangers.length} workers that this core has not placed there: they are not listed`,
+          {
+            workers: strangers.slice(0, LOGGED),
+          },
+        );
       await registry.fates.saved();
       log(`node ${info.node} registered with ${workers.length} workers`);
       return { keys: powers.keys, core: powers.core_id };
     },
     async report(load: NodeLoad) {
-      if (node && plain(load)) node.load = load;
       heard_at = performance.now();
+      const checked = loadOf(load);
+      if (node) node.load = checked;
     },
     async vault_ready(made) {
-      const of = plain(made) ? registry.forging.get(made.worker) : undefined;
+      const of = registry.forging.get(made?.worker);
       if (of && of.node === node?.info.node) of.ready?.(made);
     },
-    async worker_died(fate: Fate) {
+    async worker_died(fate) {
       if (!node) throw registerFirst();
-      if (isMine(fate)) heard(fate, node.info.node);
+      heard(fateOf(fate), node.info.node);
       // Acknowledged when it is on disk: a core that is killed before that is told again.
       await registry.fates.saved();
     },

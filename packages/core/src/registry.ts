@@ -3,6 +3,7 @@
  * again whenever they register, so a core that was killed knows everything again as soon as they are back.
  */
 import {
+  cutGrants,
   type EventName,
   type Fate,
   LIMITS,
@@ -10,6 +11,7 @@ import {
   type NodeInfo,
   type NodeLoad,
   type Provisioned,
+  type ToldFate,
   WorkerDied,
   type WorkerInfo,
   WorkerRestarting,
@@ -19,6 +21,7 @@ import type { Session } from '@hauki/rpc';
 import type { Parent } from './family.ts';
 import { Fates } from './fates.ts';
 import type { Candidate } from './matchmaker.ts';
+import { believed, type Vouched } from './vouchers.ts';
 
 export interface RegisteredNode extends Candidate {
   info: NodeInfo;
@@ -40,6 +43,14 @@ export interface RegistryWatcher {
   died?(fate: Fate): void;
 }
 
+/** Who knows, besides the nodes, what was placed where. */
+export interface RegistryWitness {
+  /** What the core itself has said of a worker; undefined where that is not from it. */
+  vouched?(voucher: unknown): Vouched | undefined;
+  /** Where a lasting worker is to be; undefined where none of that name is remembered. `wanted`: it was not deleted. */
+  placed?(worker: string): { node: string | null; epoch: number; wanted: boolean } | undefined;
+}
+
 export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
@@ -49,6 +60,7 @@ export class Registry {
   readonly restarting = new Map<string, { owner: string; why: string }>();
   readonly fates: Fates;
   readonly #watchers: RegistryWatcher[] = [];
+  #witness: RegistryWitness = {};
   readonly #emit: (name: EventName, fields: object) => void;
   readonly #node_grace_ms: number;
 
@@ -67,19 +79,28 @@ export class Registry {
     this.#watchers.push(watcher);
   }
 
+  /** Believes this witness from now on, beside the ones before. */
+  trust(witness: RegistryWitness): void {
+    this.#witness = { ...this.#witness, ...witness };
+  }
+
   /** Nodes as the matchmaker takes them. */
   candidates(): RegisteredNode[] {
     return [...this.nodes.values()];
   }
 
-  /** A node tells what it is and which workers it has; workers it should have and has not are lost. */
-  register(node: RegisteredNode, workers: WorkerInfo[]): void {
+  /**
+   * A node tells what it is and which workers it has; workers it should have and has not are lost. Gives the names of those
+   * that are not listed, since nothing but the node says that they are its own.
+   */
+  register(node: RegisteredNode, workers: WorkerInfo[]): string[] {
     const name = node.info.node;
     this.nodes.set(name, node);
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
     this.#emit('NODE_REGISTERED', { node: name, workers: workers.length, drivers: Object.keys(node.info.drivers) });
-    for (const info of workers) this.learn({ ...info, node: name });
+    const strangers = workers.filter((info) => !this.learn(info, name));
     for (const watcher of this.#watchers) watcher.registered?.(node, workers);
+    return strangers.map(({ worker }) => worker);
   }
 
   /** A worker that the core itself had made, or knows to be where it is. False where it is known to be dead already. */
@@ -95,15 +116,43 @@ export class Registry {
     return fate !== undefined && (fate.epoch ?? 1) >= epoch;
   }
 
-  /** A node tells of a worker that it has; one that the core does not know outlived it. */
-  learn(entry: RegisteredWorker): void {
-    const { worker, node, driver, owner, epoch } = entry;
+  /**
+   * A node tells of a worker that it has; one that the core does not know outlived it. False where nothing but the node says
+   * that it is there: nobody takes a worker from another node by its name, has more rights than the core gave, or comes back
+   * from the dead.
+   */
+  learn(told: WorkerInfo, node: string): boolean {
+    const { worker, epoch } = told;
     const known = this.workers.get(worker);
-    // Nobody takes a worker from another node by its name, and an earlier epoch no place from a later one.
-    if (known && (known.node !== node || known.epoch > epoch)) return;
+    if (known && (known.epoch > epoch || (known.epoch === epoch && known.node !== node))) return false;
+    const fate = this.fates.get(worker);
+    // A node that was only away for too long has it still.
+    if (fate && fate.cause !== 'node_lost' && (fate.epoch ?? 1) >= epoch) return false;
+    const sure = this.#sure(told, node, false);
+    if (!sure) return false;
     const is_news = !known && !this.forging.has(worker);
-    this.workers.set(worker, entry);
-    if (is_news) this.#emit('WORKER_RETURNED', { worker, node, driver, owner, epoch });
+    this.workers.set(worker, believed(told, sure));
+    if (is_news) this.#emit('WORKER_RETURNED', { worker, node, driver: sure.driver, owner: sure.owner, epoch });
+    return true;
+  }
+
+  /** Whose the worker is whose end a node tells; undefined where that is none of this node's workers. */
+  ownerOf({ worker, epoch = 1, voucher }: Pick<ToldFate, 'worker' | 'epoch' | 'voucher'>, node: string) {
+    return this.#sure({ worker, epoch, voucher }, node, true)?.owner;
+  }
+
+  /** What the core knows by itself of a worker that a node tells of. `ended`: also of one that nobody wants any more. */
+  #sure(told: { worker: string; epoch: number; voucher?: unknown }, node: string, ended: boolean): Vouched | undefined {
+    const { worker, epoch, voucher } = told;
+    const fits = (one: { node: string | null; epoch: number }) => one.node === node && one.epoch === epoch;
+    const known = this.workers.get(worker);
+    if (known && fits(known)) return known;
+    const sure = this.#witness.vouched?.(voucher);
+    if (sure?.worker !== worker || !fits(sure)) return undefined;
+    const placed = this.#witness.placed?.(worker);
+    // A voucher tells where a worker was placed; where a lasting one is now, its record knows.
+    if (placed ? !fits(placed) || !(placed.wanted || ended) : sure.lasting && !ended) return undefined;
+    return sure;
   }
 
   /** A node's link is lost. Its workers stay listed: with a live agent they go on, and it will tell. */
@@ -191,10 +240,10 @@ export class Registry {
     return { worker, owner: entry.owner };
   }
 
-  /** Its node says that it has less now. */
-  regranted(worker: string, grants: WorkerInfo['grants']): void {
+  /** Its node says that it has no more than this now. */
+  regranted(worker: string, grants: WorkerInfo['grants'], node: string): void {
     const entry = this.workers.get(worker);
-    if (entry) this.workers.set(worker, { ...entry, grants });
+    if (entry?.node === node) this.workers.set(worker, { ...entry, grants: cutGrants(grants, entry.grants) });
   }
 
   /** A worker that lives as far as is known. Throws WorkerRestarting, WorkerDied, or WorkerUnknown. */

@@ -43,6 +43,7 @@ import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { Spawned, TicketOffice, TicketSubject } from './tickets.ts';
 import type { VolumeHomes } from './volumes.ts';
+import { vouchedOf } from './vouchers.ts';
 
 export interface SpawnRequest {
   pointer?: string;
@@ -78,7 +79,7 @@ export interface SpawnRequest {
 
 export interface SwarmPowers {
   registry: Registry;
-  office: TicketOffice;
+  office: Pick<TicketOffice, 'sign' | 'vouchers'>;
   quotas: Pick<Quotas, 'reserve'>;
   meshfs: Pick<ModulePowers, 'resolve'>;
   volumes: VolumeHomes;
@@ -124,6 +125,7 @@ export class Swarm {
 
   constructor(powers: SwarmPowers) {
     this.#powers = powers;
+    powers.registry.trust({ vouched: (voucher) => powers.office.vouchers.read(voucher) });
   }
 
   /**
@@ -213,7 +215,7 @@ export class Swarm {
   }
 
   async #place(order: Order, options: PlaceOptions, quota: { release: () => void }) {
-    const { registry, volumes, event, random, quotas } = this.#powers;
+    const { registry, office, volumes, event, random, quotas } = this.#powers;
     const { owner, grants, min_isolation } = order.job;
     const { volume } = grants;
     const usual = new Map(Object.entries(DEFAULT_MEMORY_MIB));
@@ -248,6 +250,7 @@ export class Swarm {
         release();
         throw error;
       }
+      job.voucher = office.vouchers.sign(job, node.info.node);
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
       const { worker, code } = job;
       registry.forging.set(worker, {
@@ -259,11 +262,11 @@ export class Swarm {
         ...(min_isolation ? { min_isolation } : {}),
         ready: (made) => {
           told = true;
-          ready?.(node.info.node, made);
+          ready?.(node.info.node, ofJob(made, job));
         },
       });
       try {
-        const made = await node.rpc.provision(job);
+        const made = ofJob(await node.rpc.provision(job), job);
         return { entry: this.#admit(job, node.info.node, made), made };
       } catch (error) {
         release();
@@ -302,8 +305,10 @@ export class Swarm {
    */
   async narrow(worker: string, most: Grants): Promise<Grants> {
     const { registry } = this.#powers;
-    const told = await registry.home(worker).rpc.narrow(worker, most);
-    for (const one of told) registry.regranted(one.worker, one.grants);
+    const { rpc, info } = registry.home(worker);
+    const told = await rpc.narrow(worker, most);
+    for (const one of told) registry.regranted(one.worker, one.grants, info.node);
+    registry.regranted(worker, most, info.node);
     return registry.find(worker).grants;
   }
 
@@ -330,28 +335,13 @@ export class Swarm {
   }
 
   #admit(job: Job, node: string, made: Provisioned): RegisteredWorker {
-    const { owner, memory_mib, grants, lease, lasting, code, parent, min_isolation } = job;
     const { worker, epoch, driver, isolation, direct } = made;
-    const entry: RegisteredWorker = {
-      worker,
-      owner,
-      node,
-      driver,
-      isolation,
-      epoch,
-      direct,
-      memory_mib,
-      grants,
-      lease,
-      pid: 0,
-      born_at: Date.now(),
-      lease_until: 0,
-      ...(lasting ? { lasting } : {}),
-      ...(code ? { code } : {}),
-      ...(parent ? { parent } : {}),
-      ...(min_isolation ? { min_isolation } : {}),
-    };
-    if (this.#powers.registry.born(entry)) this.#powers.event('WORKER_BORN', { worker, node, driver, owner, epoch });
+    const own = { isolation, direct, pid: 0, born_at: Date.now(), lease_until: 0 };
+    const entry: RegisteredWorker = { ...vouchedOf(job, node), ...own };
+    // News of its end may come first: then there is nothing to be given a ticket for.
+    if (!this.#powers.registry.born(entry))
+      throw this.#powers.registry.death(worker) ?? new VaultFailed({ driver, reason: 'a later start took its place' });
+    this.#powers.event('WORKER_BORN', { worker, node, driver, owner: job.owner, epoch });
     return entry;
   }
 
@@ -377,6 +367,14 @@ export class Swarm {
     return { source: found.content, language, pointer: found.pointer };
   }
 }
+
+/** A node's answer to a job is about that job, whatever else it says: nobody is sent to another worker by it. */
+const ofJob = (made: Provisioned, { worker, epoch = 1, driver }: Job): Provisioned => ({
+  ...made,
+  worker,
+  epoch,
+  driver,
+});
 
 function checkSource(source: string): void {
   const got_bytes = Buffer.byteLength(source);

@@ -5,6 +5,7 @@ import type { FirstMessage, Grants, Ticket, TicketBody, TicketPart, WorkerInfo }
 import { secretHash } from '@hauki/rpc';
 import { signCompact, signingKey } from '@hauki/rpc/node';
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, type JWK } from 'jose';
+import { Vouchers } from './vouchers.ts';
 
 /** What of a worker its tickets tell. */
 export type TicketSubject = Pick<WorkerInfo, 'worker' | 'epoch' | 'driver' | 'isolation' | 'direct' | 'lease'> & {
@@ -24,6 +25,8 @@ export interface Spawned {
 export interface TicketOffice {
   /** The public keys: a JSON Web Key Set (RFC 7517). */
   readonly keys: { keys: JWK[] };
+  /** What the nodes keep with their workers; they hold over restarts of the core, as its key does. */
+  readonly vouchers: Vouchers;
   /** Signs the ticket for one audience; the secret travels beside it, this once. */
   sign(subject: TicketSubject, part: TicketPart, audience: string): Promise<Ticket>;
 }
@@ -43,13 +46,14 @@ export async function openTicketOffice(
     writeFileSync(`${file}.tmp`, JSON.stringify(jwk), { mode: 0o600, flush: true });
     renameSync(`${file}.tmp`, file);
   }
-  const { d: _private, ...open } = jwk;
+  const { d: own, ...open } = jwk;
   const kid = await calculateJwkThumbprint(open);
   const key = signingKey(jwk);
   const keys = { keys: [{ ...open, kid, alg: 'EdDSA', use: 'sig' }] };
 
   return {
     keys,
+    vouchers: new Vouchers(own!),
     async sign({ worker, node, epoch, driver, isolation, direct, lease, grants }, { jti, role, secret }, audience) {
       const iat = Math.floor(now() / 1000);
       const body: TicketBody = {

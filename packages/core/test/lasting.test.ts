@@ -149,7 +149,8 @@ describe('the registry, of lasting workers', () => {
 
   it('says that it is being started again, which is worth asking again', () => {
     const registry = new Registry();
-    registry.register(node('one'), [info(1)]);
+    registry.register(node('one'), []);
+    registry.born({ ...info(1), node: 'one' });
     registry.restarting.set('counter', { owner: 'ada', why: 'it fell' });
     assert.equal(registry.find('counter').epoch, 1, 'while it lives it is found');
     registry.died(fate(1));
@@ -168,6 +169,7 @@ describe('the registry, of lasting workers', () => {
       died: ({ worker, epoch }) => heard.push(`${worker} ${epoch} died`),
     });
     const one = node('one');
+    registry.born({ ...info(2), node: 'one' });
     registry.register(one, [info(2)]);
     registry.died(fate(1));
     registry.away(one);

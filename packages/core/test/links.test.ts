@@ -7,12 +7,18 @@ import {
   BadInput,
   type CoreForNode,
   type ErrorClass,
+  type Fate,
   Forbidden,
   GrantMissing,
   isError,
+  LIMITS,
+  NameTaken,
+  NO_GRANTS,
+  type NodeForCore,
   normaliseGrants,
+  type WorkerInfo,
 } from '@hauki/protocol';
-import { remote, Session } from '@hauki/rpc';
+import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { serveLink } from '../src/links.ts';
 import { Registry } from '../src/registry.ts';
@@ -21,16 +27,34 @@ import { NODE } from '../src/rights.ts';
 const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>) =>
   assert.rejects(promise, (error: Error) => isError(error, kind) || assert.fail(`${error.name}: ${error.message}`));
 
+const worker = (change: Partial<WorkerInfo> = {}): WorkerInfo => ({
+  worker: 'w-invented',
+  owner: 'admin',
+  driver: 'quickjs',
+  isolation: 'vm',
+  epoch: 1,
+  direct: { host: '127.0.0.1', port: 1, tls: false },
+  memory_mib: 32,
+  grants: NO_GRANTS,
+  lease: { heartbeat_ms: 5_000, lease_ms: 30_000 },
+  pid: 1,
+  born_at: 0,
+  lease_until: 0,
+  ...change,
+});
+const fate: Fate = { worker: 'w-a', owner: 'admin', cause: 'exited', reason: 'r', at: 0, lines: [] };
+
 describe('a node’s link', () => {
   const registry = new Registry();
   const asked: string[] = [];
+  const logged: string[] = [];
   const server = createServer((socket) =>
     serveLink(socket, {
       registry,
       keys: { keys: [] },
       core_id: 'c',
       principal: NODE,
-      log: () => {},
+      log: (line) => logged.push(line),
       family: { clone: async (_node, worker) => ({ worker: `${worker}-clone` }) },
       meshfs: {
         write: async ({ pointer }) => ({ pointer: asked.push(pointer) }),
@@ -44,9 +68,12 @@ describe('a node’s link', () => {
   before(() => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)));
   after(() => server.close());
 
-  const dial = () => {
+  const dial = (node: Partial<NodeForCore> | object = {}) => {
     const session = new Session({
       transport: streamTransport(connect((server.address() as AddressInfo).port, '127.0.0.1')),
+      dispatch: serve(node, Object.keys(node) as never[]),
+      // As a node does: within a session of other values two mentions of one object are one.
+      literal: encode,
     });
     return { session, core: remote<CoreForNode>(session) };
   };
@@ -84,6 +111,93 @@ describe('a node’s link', () => {
     await refuses(core.meshfs_resolve('w-other', 'gem-pointer://wiki/a/b'), Forbidden);
     await refuses(core.meshfs_resolve('w-nobody', 'gem-pointer://wiki/a/b'), Forbidden);
     assert.equal(asked.length, 2);
+    session.close();
+  });
+
+  it('reads nothing for a worker of the node’s own invention, which is listed nowhere', async () => {
+    const { session, core } = dial();
+    const grants = normaliseGrants({ meshfs: { read: ['gem-pointer://secret/'], write: ['gem-pointer://secret/'] } });
+    await core.register(info('liar'), load, [worker({ grants })], []);
+    await refuses(core.meshfs_resolve('w-invented', 'gem-pointer://secret/plans'), Forbidden);
+    await refuses(core.meshfs_write('w-invented', 'gem-pointer://secret/plans', 'x'), Forbidden);
+    assert.ok(!registry.workers.has('w-invented'));
+    assert.ok(logged.some((line) => line.includes('1 workers that this core has not placed')));
+    session.close();
+  });
+
+  it('tells the end of workers that were placed on it, and of no others', async () => {
+    const { session, core } = dial();
+    const end = (name: string, epoch: number) => ({ ...worker(), ...fate, worker: name, epoch, owner: 'bob' });
+    await core.register(info('teller'), load, [], [end('counter', 1e9)]);
+    await core.worker_died(end('counter', 1e9));
+    assert.equal(registry.fate('counter'), undefined);
+    registry.born({ ...worker({ worker: 'w-real' }), node: 'teller' });
+    await core.worker_died(end('w-real', 1e9));
+    assert.ok(registry.workers.has('w-real'));
+    await core.worker_died(end('w-real', 1));
+    assert.equal(registry.fate('w-real')!.owner, 'admin', 'whose it was the core knows itself');
+    session.close();
+  });
+
+  it('is the only one under its name: a second is refused while the first answers, and no worker is lost by it', async () => {
+    const first = dial({ workers: () => [] });
+    await first.core.register(info('twin'), load, [], []);
+    registry.born({ ...worker({ worker: 'w-kept' }), node: 'twin' });
+    const second = dial();
+    await refuses(second.core.register(info('twin'), load, [], []), NameTaken);
+    assert.ok(registry.workers.has('w-kept'));
+    second.session.close();
+    assert.equal(registry.nodes.get('twin')!.session.open, true);
+    first.session.close();
+    await registry.nodes.get('twin')?.session.closed;
+    const third = dial();
+    await third.core.register(info('twin'), load, [], []);
+    assert.ok(registry.nodes.has('twin'));
+    third.session.close();
+  });
+
+  it('gives way to another under its name when it does not answer, and is ended then', async () => {
+    const silent = dial({ workers: () => new Promise<never>(() => {}) });
+    await silent.core.register(info('mute'), load, [], []);
+    const before = registry.nodes.get('mute');
+    const next = dial();
+    await next.core.register(info('mute'), load, [], []);
+    assert.notEqual(registry.nodes.get('mute'), before);
+    await silent.session.closed;
+    assert.ok(registry.nodes.has('mute'), 'the end of the first is not taken for that of the second');
+    next.session.close();
+  });
+
+  it('is refused in words when what it says of itself is not of its kind, and then nothing of it is listed', async () => {
+    const quickjs = { available: true, isolation: 'a vm', level: 'vm' };
+    const bad: unknown[][] = [
+      [{ ...info('bad'), drivers: { quickjs: { ...quickjs, runtimes: {} } } }, load, [], []],
+      [{ ...info('bad'), memory_mib: null }, load, [], []],
+      [{ ...info('bad'), labels: { a: { b: 1 } } }, load, [], []],
+      [{ ...info('bad'), labels: { a: 'x'.repeat(10_000) } }, load, [], []],
+      [{ ...info('bad'), labels: { ['x'.repeat(10_000)]: 'a' } }, load, [], []],
+      [info('bad'), { ...load, cpu: 'x' }, [], []],
+      [info('bad'), {}, [], []],
+      [info('bad'), load, [null], []],
+      [info('bad'), load, 7, []],
+      [info('bad'), load, [worker({ grants: null as never })], []],
+      [info('bad'), load, [worker({ epoch: 'x' as never })], []],
+      [info('bad'), load, Array.from({ length: LIMITS.vaults_per_node + 1 }, () => worker()), []],
+      [info('bad'), load, [], [null]],
+      [info('bad'), load, [], 7],
+      [info('bad'), load, [], [{ ...fate, worker: 'x'.repeat(5_000) }]],
+    ];
+    for (const told of bad) {
+      const { session, core } = dial();
+      await refuses(core.register(...(told as Parameters<CoreForNode['register']>)), BadInput);
+      session.close();
+    }
+    assert.ok(!registry.nodes.has('bad'));
+    const { session, core } = dial();
+    await core.register(info('good'), load, [], []);
+    await refuses(core.report({ ...load, cpu: 'x' } as never), BadInput);
+    await refuses(core.worker_died(null as never), BadInput);
+    assert.deepEqual(registry.nodes.get('good')!.load, load);
     session.close();
   });
 });

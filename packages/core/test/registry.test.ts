@@ -12,6 +12,16 @@ import {
 } from '@hauki/protocol';
 import { type RegisteredNode, Registry } from '../src/registry.ts';
 
+/** A registry that takes everybody's word, for what is not about that. */
+const trusting = (): Registry => {
+  const registry = new Registry();
+  registry.trust({ vouched: (voucher) => JSON.parse(String(voucher)) });
+  return registry;
+};
+/** Workers with their vouchers, as far as `trusting` reads them. */
+const placed = (node: string, ...workers: WorkerInfo[]): WorkerInfo[] =>
+  workers.map((one) => ({ ...one, voucher: JSON.stringify({ ...one, node }) }));
+
 const node = (name: string): RegisteredNode => ({
   info: { node: name, labels: {}, drivers: {}, memory_mib: 1024, cores: 1 },
   load: { workers: 0, memory_used_mib: 0, cpu: 0 },
@@ -46,9 +56,9 @@ const fate = (name: string): Fate => ({
 
 describe('the registry', () => {
   it('knows a node and its workers while it is there, and its workers while it is away', () => {
-    const registry = new Registry();
+    const registry = trusting();
     const one = node('one');
-    registry.register(one, [worker('a'), worker('b')]);
+    registry.register(one, placed('one', worker('a'), worker('b')));
     assert.deepEqual(registry.candidates(), [one]);
     assert.equal(registry.workers.get('a')!.node, 'one');
     registry.away(one);
@@ -57,17 +67,17 @@ describe('the registry', () => {
   });
 
   it('counts as lost what a node that comes back no longer has, and nothing of other nodes', () => {
-    const registry = new Registry();
-    registry.register(node('one'), [worker('a'), worker('b')]);
-    registry.register(node('two'), [worker('c')]);
-    registry.register(node('one'), [worker('b'), worker('d')]);
+    const registry = trusting();
+    registry.register(node('one'), placed('one', worker('a'), worker('b')));
+    registry.register(node('two'), placed('two', worker('c')));
+    registry.register(node('one'), placed('one', worker('b'), worker('d')));
     assert.deepEqual([...registry.workers.keys()].sort(), ['b', 'c', 'd']);
     assert.equal(registry.fate('a')!.cause, 'node_lost');
     assert.equal(registry.fate('c'), undefined);
   });
 
   it('does not take the end of an old link for the end of the new one', () => {
-    const registry = new Registry();
+    const registry = trusting();
     const before = node('one');
     const now = node('one');
     registry.register(before, []);
@@ -77,7 +87,7 @@ describe('the registry', () => {
   });
 
   it('counts a placement at once, and takes it back exactly', () => {
-    const registry = new Registry();
+    const registry = trusting();
     const one = node('one');
     const first = registry.reserve(one, 64);
     const second = registry.reserve(one, 32);
@@ -88,8 +98,8 @@ describe('the registry', () => {
   });
 
   it('remembers a bounded number of fates, the latest', () => {
-    const registry = new Registry();
-    registry.register(node('one'), [worker('w-0')]);
+    const registry = trusting();
+    registry.register(node('one'), placed('one', worker('w-0')));
     for (let i = 0; i < LIMITS.fates + 10; i++) registry.died(fate(`w-${i}`));
     assert.equal(registry.workers.size, 0);
     assert.equal(registry.fate('w-9'), undefined);
@@ -98,7 +108,7 @@ describe('the registry', () => {
   });
 
   it('takes a worker for paused only while its node says so', async () => {
-    const registry = new Registry();
+    const registry = trusting();
     const home = node('north');
     const since = new Date(0).toISOString();
     let paused = true;
@@ -108,7 +118,7 @@ describe('the registry', () => {
         return { jti: 'j', role: 'visitor', secret: 's' };
       },
     } as unknown as NodeForCore;
-    registry.register(home, [{ ...worker('a'), paused_at: 1 }]);
+    registry.register(home, placed('north', { ...worker('a'), paused_at: 1 }));
     await assert.rejects(registry.demandRunning('a'), (error) => isError(error, WorkerPaused));
     paused = false;
     await registry.demandRunning('a');

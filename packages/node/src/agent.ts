@@ -13,7 +13,6 @@ import {
   type CoreForNode,
   cutGrants,
   describe,
-  type Fate,
   type Grants,
   isAtLeast,
   isCause,
@@ -27,6 +26,7 @@ import {
   type Provisioned,
   type SessionInfo,
   type TicketPart,
+  type ToldFate,
   type Usage,
   type WorkerInfo,
   WorkerPaused,
@@ -69,7 +69,7 @@ export class Agent {
   readonly #network: Network;
   readonly #families = new Families();
   readonly #mint = new Mint();
-  #unreported: Fate[] = [];
+  #unreported: ToldFate[] = [];
   readonly #cpu = new CpuLoad();
   /** When the last one was made, or failed to be. */
   #forged_at = 0;
@@ -127,14 +127,14 @@ export class Agent {
   }
 
   /** Fates that the core has not heard of yet, oldest first; they are handed over once. */
-  takeUnreported(): Fate[] {
+  takeUnreported(): ToldFate[] {
     const fates = this.#unreported;
     this.#unreported = [];
     return fates;
   }
 
   /** Fates that could not be told after all. */
-  putBack(fates: Fate[]): void {
+  putBack(fates: ToldFate[]): void {
     this.#unreported = [...fates, ...this.#unreported].slice(-LIMITS.fates);
   }
 
@@ -353,7 +353,7 @@ export class Agent {
     else this.#keep(fate);
   }
 
-  #keep(fate: Fate): void {
+  #keep(fate: ToldFate): void {
     this.#unreported.push(fate);
     if (this.#unreported.length > LIMITS.fates) this.#unreported.shift();
   }

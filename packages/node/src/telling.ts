@@ -1,5 +1,5 @@
 /** What an agent tells of its workers: how one ended, and what guests say of their callers' sessions, as far as it can be that. */
-import { type Fate, LIMITS, type LogLine, type SessionInfo, type WorkerInfo } from '@hauki/protocol';
+import { LIMITS, type LogLine, type SessionInfo, type ToldFate, type WorkerInfo } from '@hauki/protocol';
 import type { VaultExit } from '@hauki/vault';
 import type { Living } from './forge.ts';
 import { lastOf } from './log-ring.ts';
@@ -27,11 +27,12 @@ export function infoOf(living: Living): Omit<WorkerInfo, 'isolation' | 'direct'>
     ...(lifetime.paused_at === undefined ? {} : { paused_at: lifetime.paused_at }),
     ...(lifetime.ends_at === undefined ? {} : { ends_at: lifetime.ends_at }),
     ...(job.code ? { code: job.code } : {}),
+    ...(job.voucher ? { voucher: job.voucher } : {}),
   };
 }
 
 /** What is told of a worker whose vault has ended. */
-export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): Fate {
+export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit: VaultExit, node: string): ToldFate {
   const own = exit.cause === 'failed_to_start' ? 'vault_failed' : exit.cause;
   // One that broke its rules while its lease ran out, or in its hook, ended by that.
   const itself = ending?.cause === 'lease_expired' && (own === 'misbehaved' || own === 'out_of_memory');
@@ -43,6 +44,7 @@ export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit
     ...{ worker: job.worker, owner: job.owner, cause, reason, at, epoch, node, driver: job.driver, born_at },
     lines: lastOf([...log.tail(), ...lines], LIMITS.log_tail_chars),
     usage: usage.last(exit.usage),
+    ...(job.voucher ? { voucher: job.voucher } : {}),
     ...(exit.reason === reason || exit.cause === 'killed' ? {} : { exit: `${exit.cause}: ${exit.reason}` }),
   };
 }

@@ -87,6 +87,8 @@ export interface Job {
   early?: boolean;
   /** What its owner says first; it has been said to the worker when that was made. */
   first?: FirstMessage[];
+  /** The core's word for what it places here: the node gives it back with all that it tells of the worker. Nobody else reads it. */
+  voucher?: string;
 }
 
 /** One of the first messages of an owner's session, which travel with the request for the worker and with its answer. */
@@ -150,7 +152,12 @@ export interface WorkerInfo {
   idle_ms?: number;
   /** Where it was asked for. */
   usage?: Usage;
+  /** As it came with the job. Without one that the core itself has made, the core knows no such worker. */
+  voucher?: string;
 }
+
+/** A fate as its node tells it. */
+export type ToldFate = Fate & Pick<WorkerInfo, 'voucher'>;
 
 /** A part of a worker's log. */
 export interface LogPage {
@@ -244,12 +251,12 @@ export interface CoreForNode {
     info: NodeInfo,
     load: NodeLoad,
     workers: WorkerInfo[],
-    fates: Fate[],
+    fates: ToldFate[],
   ): Promise<{ keys: object; core: string }>;
   report(load: NodeLoad): Promise<void>;
   /** What a job's answer will be if its worker loads: its owner may come already, and is let in when it has. */
   vault_ready(made: Provisioned): Promise<void>;
-  worker_died(fate: Fate): Promise<void>;
+  worker_died(fate: ToldFate): Promise<void>;
   /** MeshFS for a worker of this node; the core checks the worker's grants too, so that a node has no more than its workers. */
   meshfs_write(worker: string, pointer: string, content: string, media_type?: string): Promise<object>;
   meshfs_resolve(worker: string, pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;

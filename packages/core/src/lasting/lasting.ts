@@ -90,6 +90,12 @@ export class Lasting {
     this.#powers = powers;
     this.#now = powers.now ?? (() => Date.now());
     this.#texts = new Texts(powers.kv, SOURCES);
+    powers.registry.trust({
+      placed: (worker) => {
+        const record = this.#entries.get(worker)?.record;
+        return record && { node: record.node, epoch: record.epoch, wanted: record.state !== 'deleted' };
+      },
+    });
     powers.registry.watch({
       registered: (node, workers) => this.#registered(node, workers),
       away: (node) => {
@@ -286,16 +292,21 @@ export class Lasting {
       void this.#inTurn(entry, async () => {
         if (entry.record.node !== name || entry.seen_by === node) return;
         entry.away_since = undefined;
-        const info = told.get(entry.record.worker);
-        if (info && info.epoch === entry.record.epoch) {
+        const { worker, epoch } = entry.record;
+        const found = this.#powers.registry.workers.get(worker);
+        if (found?.node === name && found.epoch === epoch) {
           entry.seen_by = node;
-          this.#powers.registry.born({ ...info, node: name });
-          if (grantsWithin(entry.record.grants, info.grants) !== undefined)
-            await this.#powers.swarm.narrow(info.worker, entry.record.grants);
+          if (grantsWithin(entry.record.grants, found.grants) !== undefined)
+            await this.#powers.swarm.narrow(worker, entry.record.grants);
           this.#runs(entry);
           if (entry.record.state !== 'running' && entry.record.state !== 'deleted')
             await this.#note(entry, { state: 'running', started_at: this.#now() });
-        } else if (entry.record.state === 'running') await this.#dead(entry, 'node_lost', 'its node was restarted');
+        } else {
+          // The registry believes it dead, or not to be this one: its next start must not find it there.
+          if (told.get(worker)?.epoch === epoch)
+            await node.rpc.destruct(worker, 'it counts as dead', epoch).catch(() => {});
+          if (entry.record.state === 'running') await this.#dead(entry, 'node_lost', 'its node was restarted');
+        }
         await this.#tend(entry);
         this.#tell(entry);
       });

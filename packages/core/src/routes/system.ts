@@ -1,8 +1,9 @@
 /** Health, keys, schemas, and the picture of the mesh. */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
-import { TICKET_BODY_SCHEMA, TICKET_SCHEMA, type WorkerInfo } from '@hauki/protocol';
+import { TICKET_BODY_SCHEMA, TICKET_SCHEMA } from '@hauki/protocol';
 import type { Callers } from '../callers.ts';
 import { loadOf } from '../matchmaker.ts';
+import { workersOf } from '../node-told.ts';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
 
@@ -51,10 +52,9 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
     // Leases and processes are the nodes' to know; a node that does not answer leaves its workers as last seen.
     await Promise.allSettled(
       registry.candidates().map(async (node) => {
-        const workers = await node.session.call('workers', [true], { timeout_ms: 1_000 });
+        const workers = workersOf(await node.session.call('workers', [true], { timeout_ms: 1_000 }));
         // Also one whose birth the core never heard of: its answer was lost.
-        for (const info of workers as WorkerInfo[])
-          if (!registry.isDead(info)) registry.learn({ ...info, node: node.info.node });
+        for (const info of workers) if (!registry.isDead(info)) registry.learn(info, node.info.node);
       }),
     );
     return {
