@@ -324,6 +324,30 @@ describe('over a real store', () => {
     assert.deepEqual([open.record.state, open.record.attempts, refused, runs], ['done', 1, 2, 1]);
   });
 
+  it('what a crash left is tried to be removed, and kept where the disk is full', async () => {
+    const kv = fresh();
+    const before = storeOver(kv);
+    await before.bind(keyName('ada', 'k'), 'j-never');
+    await before.texts.keep(long('x'));
+    await before.add(record('j-1'));
+    const refused: string[] = [];
+    const stuck: typeof kv = Object.assign(Object.create(kv), { delete: () => Promise.reject(full()) });
+    const store = new SpoolStore({
+      kv: stuck,
+      now: () => 1_000,
+      kept: { jobs: 1_000, ms: 1e12 },
+      ended: () => {},
+      failed: (what) => refused.push(what),
+    });
+    assert.deepEqual(
+      (await store.load()).map((open) => open.record.job),
+      ['j-1'],
+    );
+    assert.deepEqual(refused, [keyName('ada', 'k')]);
+    await storeOver(kv).load();
+    assert.deepEqual([await pieces(kv), (await kv.list('key/')).entries.length], [0, 0]);
+  });
+
   it('lists page by page what passes, newest first', async () => {
     const store = storeOver(fresh());
     const ids = Array.from({ length: 7 }, (_, i) => newJobId(1_000 + i, 'a'));
