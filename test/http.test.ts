@@ -1,6 +1,8 @@
 /** The core over plain HTTP: JSON-RPC over the relay, MeshFS with the notes' answers, OpenAPI, the ticket's schema. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { Readable } from 'node:stream';
 import { before, describe, it } from 'node:test';
 import { TICKET_BODY_SCHEMA, TICKET_SCHEMA } from '@hauki/mesh';
 import { makeCallerKey, readTicketBody } from '@hauki/rpc';
@@ -122,6 +124,36 @@ describe('the core over HTTP', () => {
     assert.equal(signed.Check({ ...claims, more: 1 }), false);
     assert.equal(signed.Check({ ...claims, worker: undefined }), false);
     assert.equal((await ask(`/api/v2/ephemeral/${worker}`, { method: 'DELETE' })).status, 200);
+  });
+
+  it('refuses two hosts, a target of another host and pages that are none of the web’s, and says why', async () => {
+    const { hostname, port, host } = new URL(used.local.url);
+    const answer = async (target: string, ...headers: string[]) => {
+      const socket = connect(Number(port), hostname);
+      const lines = [`GET ${target} HTTP/1.1`, ...headers, `Authorization: Bearer ${used.local.token}`];
+      socket.end(`${[...lines, 'Connection: close'].join('\r\n')}\r\n\r\n`);
+      const text = await new Response(Readable.toWeb(socket) as ReadableStream).text();
+      return { status: Number(text.slice(9, 12)), text };
+    };
+    const own = `Host: ${host}`;
+    for (const path of ['/health', '/api/plugins/none/']) {
+      const two = await answer(path, own, 'Host: evil.example');
+      assert.equal(two.status, 400, two.text);
+      assert.match(two.text, /Host header: there is more than one/);
+      const elsewhere = await answer(`http://evil.example${path}`, own);
+      assert.equal(elsewhere.status, 403, elsewhere.text);
+      assert.match(elsewhere.text, /does not answer for the host ..evil\.example/);
+      for (const origin of ['chrome-extension://localhost', 'file://localhost']) {
+        const page = await answer(path, own, `Origin: ${origin}`);
+        assert.equal(page.status, 403, page.text);
+        assert.doesNotMatch(page.text, /access-control/i);
+      }
+    }
+    assert.equal((await answer(`http://${host}/health`, own)).status, 200);
+    const page = await answer('/health', own, 'Origin: http://localhost:9999');
+    assert.match(page.text, /access-control-allow-origin: http:\/\/localhost:9999/);
+    assert.match((await answer('/api/plugins/none/%00', own)).text, /the path has a null character \(%00\)/);
+    assert.match((await answer('/api/plugins/none/%0', own)).text, /a percent sign that encodes nothing/);
   });
 
   it('says clearly when its port is taken', async () => {

@@ -16,8 +16,8 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS entry (
     namespace TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, revision INTEGER NOT NULL,
     PRIMARY KEY (namespace, key)) STRICT, WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS counter (namespace TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-  PRAGMA user_version = 1;`;
+  CREATE TABLE IF NOT EXISTS counter (namespace TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;`;
+const FORMAT = 1;
 
 export interface SqliteKeyValues {
   kv(namespace: string): KeyValue;
@@ -33,6 +33,8 @@ export function openSqliteKeyValues(
   remembered_changes?: number,
 ): SqliteKeyValues {
   db.exec(SCHEMA);
+  // Where all is made, opening writes nothing: what is on a full disk can be read.
+  if (db.prepare('PRAGMA user_version').get()?.user_version !== FORMAT) db.exec(`PRAGMA user_version = ${FORMAT}`);
   const read = db.prepare('SELECT value, revision FROM entry WHERE namespace = ? AND key = ?');
   const look = db.prepare('SELECT revision FROM entry WHERE namespace = ? AND key = ?');
   const page = db.prepare('SELECT key, value, revision FROM entry WHERE namespace = ? AND key >= ? ORDER BY key');

@@ -105,7 +105,7 @@ function openDatabase(root: string, wait_ms: number): DatabaseSync {
     db.exec('BEGIN EXCLUSIVE; COMMIT;');
     // From here on the disk is synced, and the log shortened, by the commit queue.
     db.exec('PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;');
-    writeFileSync(owner, `${process.pid}\n`); // only for the message below; the lock is SQLite's
+    tellOwner(owner);
     return db;
   } catch (thrown) {
     db?.close();
@@ -115,6 +115,13 @@ function openDatabase(root: string, wait_ms: number): DatabaseSync {
       `${root} is open in another process${pidIn(owner)}. One process alone may open it: stop that one, or connect to it`,
     );
   }
+}
+
+/** Only for the message above; the lock is SQLite's, and the disk may be full. */
+function tellOwner(owner: string): void {
+  try {
+    writeFileSync(owner, `${process.pid}\n`);
+  } catch {}
 }
 
 function pidIn(owner: string): string {

@@ -1,7 +1,7 @@
 /** Run by embedded.test.ts on a file system of 3 MB: fills it, then checks what was acknowledged before. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isError, StorageFailed } from '@hauki/protocol';
 import { type Backplane, openEmbedded } from '../src/index.ts';
@@ -60,5 +60,20 @@ console.log(`keys refused, kept ${keys + before}`);
 await backplane.close();
 backplane = await openEmbedded(folder);
 await check(backplane);
+// Room for an end that leaves no log; then none at all.
+digests.splice(0, 12);
+await backplane.objects.sweep(async (candidates) => {
+  for (const digest of digests) candidates.delete(digest);
+});
+await backplane.close();
+assert.ok(!(await readdir(folder)).includes('kv.sqlite-wal'));
+await untilFull('others’ files', (at) =>
+  writeFile(join(folder, '..filler'), new Uint8Array(4096), { flag: 'a' }).catch((thrown) => {
+    throw at > 0 ? new StorageFailed({ what: String(thrown) }) : thrown;
+  }),
+);
+backplane = await openEmbedded(folder);
+await check(backplane);
+await assert.rejects(put(0), (thrown) => isError(thrown, StorageFailed) && /full/.test(`${thrown}`));
 await backplane.close();
 console.log('reopened');

@@ -7,7 +7,7 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
-import { Forbidden, Unauthorised } from '@hauki/protocol';
+import { BadInput, Forbidden, Unauthorised } from '@hauki/protocol';
 import { type Asked, onceForHeaders } from '@hauki/rpc/node';
 import { ADMIN, demand, NODE, type Principal, type Scope } from './rights.ts';
 import { hashOf, newSecret, type TokenStore } from './tokens.ts';
@@ -33,8 +33,19 @@ declare module 'fastify' {
   }
 }
 
+/** What an Authorization header can carry. */
+const TOKEN = /^[\x21-\x7e]{1,256}$/;
+
+/** The token in a file, which is made if need be. Throws BadInput for one that nobody could ask with. */
 function loadToken(file: string): string {
-  if (existsSync(file)) return readFileSync(file, 'utf8').trim();
+  if (existsSync(file)) {
+    const kept = readFileSync(file, 'utf8').trim();
+    if (TOKEN.test(kept)) return kept;
+    throw new BadInput({
+      what: file,
+      why: `it is ${kept === '' ? 'empty' : 'damaged'}: no token stands in it. Write the token there again; or remove the file and start again, then a new one is made, and whoever has the old one is refused`,
+    });
+  }
   const token = newSecret();
   const temporary = `${file}.tmp`;
   // What a killed start left.
@@ -46,6 +57,14 @@ function loadToken(file: string): string {
   renameSync(temporary, file);
   return token;
 }
+
+/** A host as it is named, without a port. */
+const named = (text: string): string => text.toLowerCase().replace(/:\d+$/, '');
+/** The host of a URL; empty where that is none of the web's. */
+const hostOf = (text: string): string => {
+  const url = URL.parse(text);
+  return url && /^https?:$/.test(url.protocol) ? named(url.host) : '';
+};
 
 export class Auth {
   /** By the hashes of their tokens: how long it takes to look for one tells nothing of a token. */
@@ -64,20 +83,29 @@ export class Auth {
     this.#tokens = tokens;
   }
 
-  /** Refuses requests that name another host, or come from a page of another origin. */
-  readonly checkOrigin = onceForHeaders((request: Pick<Asked, 'headers'>): void => {
-    const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
-    const host = named(request.headers.host ?? '');
+  /**
+   * Refuses requests that name another host, in the header or in their target, or two; and those that come from a page of
+   * another origin. Once for the same headers: what is read without `node:http` has no target but a path.
+   */
+  readonly checkOrigin = onceForHeaders((request: Pick<Asked, 'headers' | 'rawHeaders' | 'url'>): void => {
+    // RFC 9112, 3.2. node:http would take the first of two.
+    if (request.rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === 'host').length > 1)
+      throw new BadInput({ what: 'the Host header', why: 'there is more than one' });
+    this.#checkHost(named(request.headers.host ?? ''));
+    const { url = '' } = request;
+    // RFC 9112, 3.2.2: there the target says which host is meant.
+    if (/^https?:/i.test(url)) this.#checkHost(hostOf(url));
+    const { origin } = request.headers;
+    if (origin !== undefined && !this.#hosts.has(hostOf(origin)))
+      throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
+  });
+
+  #checkHost(host: string): void {
     if (!this.#hosts.has(host))
       throw new Forbidden({
         why: `This core does not answer for the host ${JSON.stringify(host)}; name it with --host-name`,
       });
-    const { origin } = request.headers;
-    if (origin === undefined) return;
-    const from = URL.canParse(origin) ? named(new URL(origin).host) : '';
-    if (!this.#hosts.has(from))
-      throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-  });
+  }
 
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
   bearer(token: string, hash = hashOf(token)): Principal {

@@ -3,17 +3,31 @@
  * words, and in the backplane, so that a core that was killed still knows why.
  *
  * What always holds: `saved` resolves when all that was remembered before is on disk. What the disk refuses is tried
- * again; memory has it meanwhile.
+ * again; memory has it meanwhile. What the store takes never (`BadInput`, `TooLarge`) memory alone has.
  */
 import { entriesOf, type KeyValue } from '@hauki/backplane';
-import { causeOfFailure, type Fate, type Job, LIMITS, type MeshError } from '@hauki/protocol';
+import {
+  BadInput,
+  causeOfFailure,
+  describe,
+  type Fate,
+  isError,
+  type Job,
+  LIMITS,
+  type LogLevel,
+  type MeshError,
+  TooLarge,
+} from '@hauki/protocol';
 
 const PREFIX = 'fate/';
 /** Writes that go into one commit. */
 const BATCH = 128;
 const AGAIN_MS = 1_000;
 
-const charsOf = (fate: Fate): number => fate.lines.reduce((sum, { text }) => sum + text.length, 0);
+/** What a line takes besides its text, as JSON: many short ones are bounded too. */
+const LINE_CHARS = 52;
+
+const charsOf = (fate: Fate): number => fate.lines.reduce((sum, { text }) => sum + LINE_CHARS + text.length, 0);
 
 export interface FateBounds {
   fates: number;
@@ -23,6 +37,7 @@ export interface FateBounds {
 export class Fates {
   readonly #kv: KeyValue | undefined;
   readonly #bounds: FateBounds;
+  readonly #log: (line: string, fields: object) => void;
   readonly #fates = new Map<string, Fate>();
   /** Those with last words, oldest first. */
   readonly #speaking = new Set<string>();
@@ -33,9 +48,14 @@ export class Fates {
   #closed = false;
 
   /** Without a store they last as long as this process. */
-  constructor(kv?: KeyValue, bounds: FateBounds = { fates: LIMITS.fates, chars: LIMITS.fates_chars }) {
+  constructor(
+    kv?: KeyValue,
+    bounds: FateBounds = { fates: LIMITS.fates, chars: LIMITS.fates_chars },
+    log: (line: string, fields: object) => void = () => {},
+  ) {
     this.#kv = kv;
     this.#bounds = bounds;
+    this.#log = log;
   }
 
   /** Reads what was kept. */
@@ -127,27 +147,53 @@ export class Fates {
         return fate ? kv.put(key, JSON.stringify(fate)) : kv.delete(key);
       });
       const outcomes = await Promise.allSettled(writes as Promise<unknown>[]);
-      const failed = batch.filter((_, i) => outcomes[i]!.status === 'rejected');
-      for (const worker of failed) this.#dirty.add(worker);
-      if (failed.length > 0) return;
+      let failed = false;
+      for (const [i, worker] of batch.entries()) {
+        const outcome = outcomes[i]!;
+        if (outcome.status === 'fulfilled') continue;
+        if (isError(outcome.reason, BadInput) || isError(outcome.reason, TooLarge)) {
+          // It would be refused each time.
+          this.#log('what became of a worker cannot be kept on disk', { worker, why: describe(outcome.reason) });
+          continue;
+        }
+        this.#dirty.add(worker);
+        failed = true;
+      }
+      if (failed) return;
     }
   }
 }
 
 const COUNT = (value: unknown): number | null => (typeof value === 'number' && value >= 0 ? value : null);
 
-/** A fate as a node tells it, with nothing in it that is not of its kind or beyond all bounds. */
+const WORKER = /^[a-z0-9-]{1,64}$/;
+/** Ids of tokens, parted by `/`. */
+const OWNER = new RegExp(`^[a-z0-9-]{1,64}(?:/[a-z0-9-]{1,64}){0,${LIMITS.token_depth - 1}}$`);
+const LEVELS: Record<LogLevel, true> = { debug: true, info: true, warn: true, error: true, vault: true };
+const levelOf = (told: unknown): LogLevel =>
+  typeof told === 'string' && Object.hasOwn(LEVELS, told) ? (told as LogLevel) : 'vault';
+
+/**
+ * A fate as a node tells it, with nothing in it that is not of its kind or beyond all bounds. Throws BadInput where the
+ * worker or the owner can be none.
+ */
 export function cleanFate(told: Fate, isCause: (text: unknown) => text is Fate['cause']): Fate {
   const { worker, owner, cause, reason, at, epoch, node, driver, born_at, usage, exit } = told;
+  const named = (what: string, name: unknown, pattern: RegExp) => {
+    if (typeof name === 'string' && pattern.test(name)) return name;
+    throw new BadInput({ what, why: `a fate names one by ${pattern.source}` });
+  };
   let left = LIMITS.log_tail_chars;
   const lines = (Array.isArray(told.lines) ? told.lines : []).slice(-LIMITS.log_lines).flatMap((line) => {
     const text = String(line?.text).slice(0, left);
     left -= text.length;
-    return text === '' ? [] : [{ seq: Number(line.seq) || 0, at: Number(line.at) || 0, level: line.level, text }];
+    return text === ''
+      ? []
+      : [{ seq: Number(line.seq) || 0, at: Number(line.at) || 0, level: levelOf(line.level), text }];
   });
   return {
-    worker,
-    owner: String(owner),
+    worker: named('worker', worker, WORKER),
+    owner: named('owner', owner, OWNER),
     cause: isCause(cause) ? cause : 'killed',
     reason: String(reason).slice(0, LIMITS.event_text_chars),
     at: Number(at) || Date.now(),

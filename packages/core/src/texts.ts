@@ -49,13 +49,16 @@ export class Texts {
     return this.#chars;
   }
 
-  /** To be called once, before all else, with what the records hold: removes everything else. */
+  /**
+   * To be called once, before all else, with what the records hold: removes everything else, as far as the disk lets it
+   * now. What is left goes at the next start.
+   */
   async open(kept: Iterable<Kept>): Promise<void> {
     for (const one of kept) if ('digest' in one) this.#hold(one.digest, one.chars);
     for (let after = ''; ; ) {
       const page = await this.#kv.list(PREFIX, { after });
       const lost = page.entries.filter(({ key }) => !this.#held.has(key.slice(PREFIX.length).split('/')[0]!));
-      await Promise.all(lost.map(({ key }) => this.#kv.delete(key)));
+      await Promise.all(lost.map(({ key }) => this.#kv.delete(key).catch(() => {})));
       if (page.next === undefined) return;
       after = page.next;
     }

@@ -1,7 +1,15 @@
 /** Signs tickets with the core's Ed25519 key, which is made at the first start and kept in the data folder, mode 0600. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { FirstMessage, Grants, Ticket, TicketBody, TicketPart, WorkerInfo } from '@hauki/protocol';
+import {
+  BadInput,
+  type FirstMessage,
+  type Grants,
+  type Ticket,
+  type TicketBody,
+  type TicketPart,
+  type WorkerInfo,
+} from '@hauki/protocol';
 import { secretHash } from '@hauki/rpc';
 import { signCompact, signingKey } from '@hauki/rpc/node';
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, type JWK } from 'jose';
@@ -31,6 +39,18 @@ export interface TicketOffice {
   sign(subject: TicketSubject, part: TicketPart, audience: string): Promise<Ticket>;
 }
 
+/** The key in a file. Throws BadInput, saying what to do, where it is none. */
+function readKey(file: string): JWK {
+  try {
+    const jwk = JSON.parse(readFileSync(file, 'utf8')) as JWK;
+    if (jwk.kty === 'OKP' && jwk.crv === 'Ed25519' && signingKey(jwk)) return jwk;
+  } catch {}
+  throw new BadInput({
+    what: file,
+    why: 'it is damaged: there is no Ed25519 key in it. Put it back from a copy; or remove the file and start again, then a new key is made, and tickets that the old one has signed are void',
+  });
+}
+
 /** Opens the office. `ticket_ms`: how long a ticket may wait to be redeemed. */
 export async function openTicketOffice(
   data_dir: string,
@@ -39,7 +59,7 @@ export async function openTicketOffice(
 ): Promise<TicketOffice> {
   const file = join(data_dir, 'signing-key.json');
   let jwk: JWK;
-  if (existsSync(file)) jwk = JSON.parse(readFileSync(file, 'utf8'));
+  if (existsSync(file)) jwk = readKey(file);
   else {
     const { privateKey } = await generateKeyPair('Ed25519', { extractable: true });
     jwk = await exportJWK(privateKey);

@@ -70,7 +70,8 @@ export class TokenStore {
     // A backplane that deletes one by one may have been stopped between two: what has nothing above it goes too.
     const orphans = [...store.#by_id.values()].filter((t) => t.owner.split('/').some((id) => !store.#by_id.has(id)));
     if (orphans.length > 0) await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {});
-    await store.#expire();
+    // A full disk keeps no core from starting: they are refused all the same.
+    await store.#expire().catch(() => store.#arm(AGAIN_MS));
     return store;
   }
 

@@ -5,7 +5,7 @@ import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { type ErrorClass, Forbidden, isError, Unauthorised } from '@hauki/protocol';
+import { BadInput, type ErrorClass, Forbidden, isError, Unauthorised } from '@hauki/protocol';
 import { Auth } from '../src/auth.ts';
 import { ADMIN, NODE } from '../src/rights.ts';
 
@@ -26,7 +26,14 @@ const open = (hosts: string[] = []) => {
   return { dir, auth, admin: token('admin'), node: token('node') };
 };
 
-const asks = (headers: Record<string, string | undefined>) => ({ headers, socket: {} }) as unknown as IncomingMessage;
+const asks = (headers: Record<string, string | undefined>, more: object = {}) =>
+  ({
+    headers,
+    rawHeaders: Object.entries(headers).flat(),
+    url: '/',
+    socket: {},
+    ...more,
+  }) as unknown as IncomingMessage;
 const bearer = (token: string) => asks({ authorization: `Bearer ${token}` });
 
 const refuses = (run: () => unknown, kind: ErrorClass<any>, pattern: RegExp) =>
@@ -74,10 +81,25 @@ describe('the token files', () => {
     assert.equal(auth.principal(bearer(token)).id, 'admin');
   });
 
-  it('that are empty let nobody in', () => {
-    const dir = folder();
-    writeFileSync(join(dir, 'admin.token'), '');
-    const auth = new Auth(dir, []);
+  it('that are empty or damaged are refused at the start, named, with what to do, and left as they are', () => {
+    for (const [name, text, why] of [
+      ['admin', '', /is empty.*remove the file and start again/],
+      ['admin', ' \n', /is empty/],
+      ['node', '', /is empty/],
+      ['admin', '\0'.repeat(50), /is damaged/],
+      ['node', 'two words', /is damaged/],
+    ] as const) {
+      const dir = folder();
+      const file = join(dir, `${name}.token`);
+      writeFileSync(file, text);
+      refuses(() => new Auth(dir, []), BadInput, why);
+      refuses(() => new Auth(dir, []), BadInput, new RegExp(`^${RegExp.escape(file)}: `));
+      assert.equal(readFileSync(file, 'utf8'), text);
+    }
+  });
+
+  it('let nobody in who sends an empty token', () => {
+    const { auth } = open();
     for (const authorization of ['Bearer ', 'Bearer', 'Bearer  '])
       refuses(() => auth.principal(asks({ authorization })), Unauthorised, /Bearer/);
     refuses(() => auth.bearer(''), Unauthorised, /not known here/);
@@ -171,7 +193,31 @@ describe('Host and Origin', () => {
       'file://',
       'not a url',
       'data:text/html,x',
+      'chrome-extension://localhost',
+      'file://localhost',
+      'ws://localhost',
+      'localhost',
     ])
       refuses(() => auth.checkOrigin(asks({ host: 'localhost', origin })), Forbidden, /Requests from pages of/);
+  });
+
+  it('that are two, or another in the target, are refused', () => {
+    const host = 'localhost';
+    for (const rawHeaders of [
+      ['Host', host, 'host', 'evil.example'],
+      ['host', host, 'HOST', host],
+    ])
+      refuses(() => auth.checkOrigin(asks({ host }, { rawHeaders })), BadInput, /Host header: there is more than one/);
+    auth.checkOrigin(asks({ host }, { rawHeaders: ['Host', host, 'X-A', 'host'] }));
+    for (const url of ['http://localhost:8000/health', 'HTTPS://mesh.example.org/', '*', '/http://evil.example/'])
+      auth.checkOrigin(asks({ host }, { url }));
+    for (const url of [
+      'http://evil.example/health',
+      'https://localhost@evil.example/',
+      'http:///x',
+      'http://',
+      'http:x',
+    ])
+      refuses(() => auth.checkOrigin(asks({ host }, { url })), Forbidden, /does not answer for the host/);
   });
 });

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { openEmbedded } from '@hauki/backplane';
-import { type Fate, isCause } from '@hauki/protocol';
+import { BadInput, type Fate, isCause } from '@hauki/protocol';
 import { cleanFate, Fates } from '../src/fates.ts';
 
 const fate = (worker: string, at: number, words = ''): Fate => ({
@@ -62,7 +62,7 @@ describe('fates', () => {
   });
 
   it('lose their last words, oldest first, where all together are too long', async () => {
-    const bounds = { fates: 100, chars: 250 };
+    const bounds = { fates: 100, chars: 350 };
     const fates = await reopened('wordy', bounds);
     for (let i = 1; i <= 4; i++) fates.set(fate(`w-${i}`, i, 'x'.repeat(100)));
     await fates.saved();
@@ -85,5 +85,49 @@ describe('fates', () => {
     assert.deepEqual(Object.keys(clean).toSorted(), ['at', 'cause', 'lines', 'owner', 'reason', 'usage', 'worker']);
     assert.deepEqual([clean.cause, clean.usage!.cpu_ms, clean.lines[0]!.text.length], ['killed', null, 8 * 1024]);
     assert.deepEqual(cleanFate({ ...told, lines: 'none' }, isCause).lines, []);
+  });
+
+  it('as a node tells them have levels that there are, and names that a worker and an owner can have', () => {
+    const levels = ['error', 'L'.repeat(100_000), '__proto__', 7, undefined];
+    const lines = levels.map((level, seq) => ({ seq, at: 1, level, text: 't' }));
+    const told: any = { ...fate('w-1', 1), owner: 'ada-0a1b/eve-2c3d', lines };
+    const clean = cleanFate(told, isCause);
+    assert.deepEqual(
+      clean.lines.map(({ level }) => level),
+      ['error', 'vault', 'vault', 'vault', 'vault'],
+    );
+    assert.equal(clean.owner, told.owner);
+    for (const worker of ['x'.repeat(5_000), 'a b/c\0', '', 5, null, { a: 1 }, '__proto__', undefined])
+      assert.throws(() => cleanFate({ ...told, worker }, isCause), BadInput);
+    for (const owner of ['o'.repeat(100_000), Array(9).fill('o').join('/'), '', '/', 'O', null, ['a']])
+      assert.throws(() => cleanFate({ ...told, owner }, isCause), BadInput);
+  });
+
+  it('that the store takes never are tried once, told of, and stand in no other’s way', async () => {
+    const told: string[] = [];
+    const kv = store.kv('refused');
+    let tries = 0;
+    const counting: typeof kv = Object.assign(Object.create(kv), {
+      put: (...args: Parameters<typeof kv.put>) => {
+        tries++;
+        return kv.put(...args);
+      },
+    });
+    const fates = new Fates(counting, undefined, (line, fields) => told.push(`${line} ${JSON.stringify(fields)}`));
+    await fates.open();
+    fates.set(fate('w-1', 1, 'x'.repeat(600_000)));
+    fates.set(fate('w-2', 2));
+    await fates.saved();
+    fates.set(fate('w-3', 3));
+    await fates.saved();
+    await fates.close();
+    assert.equal(tries, 3);
+    assert.match(told.join('\n'), /^what became of a worker cannot be kept on disk \{"worker":"w-1","why":".*\}$/);
+    assert.equal(fates.get('w-1')?.reason, 'it fell');
+    const again = await reopened('refused');
+    assert.deepEqual(
+      ['w-1', 'w-2', 'w-3'].map((worker) => again.get(worker) !== undefined),
+      [false, true, true],
+    );
   });
 });

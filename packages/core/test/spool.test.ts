@@ -17,12 +17,17 @@ import {
   QuotaExceeded,
   RemoteError,
   SourceRejected,
+  StorageFailed,
   VaultFailed,
   WorkerDied,
 } from '@hauki/protocol';
+import type { Session } from '@hauki/rpc';
 import fc from 'fast-check';
+import type { RegisteredNode, Registry } from '../src/registry.ts';
 import { ENDED, exhausted, type JobRecord, jobOf, judge, newJobId, workerOf } from '../src/spool/record.ts';
+import { Runner } from '../src/spool/runner.ts';
 import { keyName, type Open, SpoolStore } from '../src/spool/store.ts';
+import type { Swarm } from '../src/swarm.ts';
 import { Texts } from '../src/texts.ts';
 
 const died = (cause: string) => new WorkerDied({ worker: 's-a-1', cause, reason: 'r' });
@@ -257,6 +262,90 @@ describe('over a real store', () => {
     const store = storeOver(kv);
     await store.load();
     assert.equal(await store.keyed(name), undefined);
+  });
+
+  /** A runner whose one node takes every job; `call` is the job's own code. */
+  const running = (store: SpoolStore, call: () => Promise<unknown>, events: string[]) =>
+    new Runner({
+      store,
+      registry: { watch: () => {}, nodes: new Map() } as unknown as Registry,
+      swarm: {
+        async place(_order, { name, chosen }) {
+          await chosen!(name(), { info: { node: 'one' } } as RegisteredNode, 'quickjs');
+          return {} as Awaited<ReturnType<Swarm['place']>>;
+        },
+      },
+      connect: async () => ({ call, close() {}, open: true }) as unknown as Session,
+      event: (event) => void events.push(event),
+      node_grace_ms: 1,
+      now: () => 1_000,
+    });
+  const full = () => new StorageFailed({ what: 'the disk is full' });
+
+  it('a job that throws what a full disk throws has failed by its own error, begun once', async () => {
+    const store = storeOver(fresh());
+    const events: string[] = [];
+    const open = (await store.add(record('j-1', { max_attempts: 1 })))!;
+    const ended = new Promise<void>((resolve) => open.waiters.add(resolve));
+    let runs = 0;
+    const runner = running(
+      store,
+      async () => {
+        runs++;
+        throw full();
+      },
+      events,
+    );
+    runner.take(open);
+    await ended;
+    runner.close();
+    assert.deepEqual([open.record.state, open.record.error?.data?.name, runs], ['failed', 'StorageFailed', 1]);
+    assert.deepEqual(events, ['SPOOL_STARTED']);
+  });
+
+  it('a job whose attempt the core cannot record waits for room on the disk, and that is no attempt', async () => {
+    const kv = fresh();
+    let refused = 0;
+    const refusing: typeof kv = Object.assign(Object.create(kv), {
+      put: async (...args: Parameters<typeof kv.put>) => {
+        if (refused === 2 || !args[1].includes('"state":"running"')) return kv.put(...args);
+        refused++;
+        throw full();
+      },
+    });
+    const store = storeOver(refusing);
+    const open = (await store.add(record('j-1', { max_attempts: 1 })))!;
+    const ended = new Promise<void>((resolve) => open.waiters.add(resolve));
+    let runs = 0;
+    const runner = running(store, async () => ++runs, []);
+    runner.take(open);
+    await ended;
+    runner.close();
+    assert.deepEqual([open.record.state, open.record.attempts, refused, runs], ['done', 1, 2, 1]);
+  });
+
+  it('what a crash left is tried to be removed, and kept where the disk is full', async () => {
+    const kv = fresh();
+    const before = storeOver(kv);
+    await before.bind(keyName('ada', 'k'), 'j-never');
+    await before.texts.keep(long('x'));
+    await before.add(record('j-1'));
+    const refused: string[] = [];
+    const stuck: typeof kv = Object.assign(Object.create(kv), { delete: () => Promise.reject(full()) });
+    const store = new SpoolStore({
+      kv: stuck,
+      now: () => 1_000,
+      kept: { jobs: 1_000, ms: 1e12 },
+      ended: () => {},
+      failed: (what) => refused.push(what),
+    });
+    assert.deepEqual(
+      (await store.load()).map((open) => open.record.job),
+      ['j-1'],
+    );
+    assert.deepEqual(refused, [keyName('ada', 'k')]);
+    await storeOver(kv).load();
+    assert.deepEqual([await pieces(kv), (await kv.list('key/')).entries.length], [0, 0]);
   });
 
   it('lists page by page what passes, newest first', async () => {

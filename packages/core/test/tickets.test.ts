@@ -1,10 +1,17 @@
 /** Tickets as the core signs them: by their schema, under a key that only the core has and that survives restarts. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { normaliseGrants, TICKET_BODY_SCHEMA, TICKET_SCHEMA, type TicketBody } from '@hauki/protocol';
+import {
+  BadInput,
+  isError,
+  normaliseGrants,
+  TICKET_BODY_SCHEMA,
+  TICKET_SCHEMA,
+  type TicketBody,
+} from '@hauki/protocol';
 import { makeCallerKey, randomText, readTicketBody, secretHash } from '@hauki/rpc';
 import { calculateJwkThumbprint, compactVerify, createLocalJWKSet } from 'jose';
 import { Compile } from 'typebox/schema';
@@ -165,5 +172,31 @@ describe('the signing key', () => {
     const part = { jti: randomText(16), role: 'owner' as const, secret: randomText(32) };
     const ticket = await again.sign(subject, part, 'x'.repeat(43));
     await compactVerify(ticket.signed, createLocalJWKSet(office.keys as never));
+  });
+
+  it('that is damaged is refused, named, with what to do, and left as it is', async () => {
+    const dir = folder();
+    const file = join(dir, 'signing-key.json');
+    await openTicketOffice(dir, 60_000);
+    const whole = readFileSync(file, 'utf8');
+    const jwk = JSON.parse(whole);
+    for (const text of [
+      '',
+      '{"kty":"OKP"',
+      'null',
+      '{}',
+      JSON.stringify({ ...jwk, d: undefined }),
+      JSON.stringify({ ...jwk, d: jwk.d.slice(1) }),
+      JSON.stringify({ ...jwk, crv: 'X25519' }),
+    ]) {
+      writeFileSync(file, text);
+      await assert.rejects(
+        openTicketOffice(dir, 60_000),
+        (thrown) => isError(thrown, BadInput) && thrown.message.startsWith(`${file}: it is damaged`),
+      );
+      assert.equal(readFileSync(file, 'utf8'), text);
+    }
+    writeFileSync(file, whole);
+    await openTicketOffice(dir, 60_000);
   });
 });

@@ -12,6 +12,7 @@ import {
   isError,
   LIMITS,
   Overloaded,
+  StorageFailed,
   type TokenRequest,
   TokenUnknown,
   Unauthorised,
@@ -244,5 +245,20 @@ describe('the table of tokens', () => {
     await Promise.allSettled(flood);
     assert.equal((await store.revoke(ADMIN, greedy.id)).length, LIMITS.tokens_below + 1);
     await close();
+  });
+
+  it('that has expired is refused, and keeps no core from starting, where the disk cannot forget it', async () => {
+    const { clock, open, told } = await setUp();
+    const first = await open();
+    const { token } = await first.store.create(ADMIN, wants('ada', { expires_in_ms: 5_000 }));
+    first.store.close();
+    clock.now += 5_000;
+    const stuck: typeof first.kv = Object.assign(Object.create(first.kv), {
+      delete: () => Promise.reject(new StorageFailed({ what: 'the disk is full' })),
+    });
+    const store = await TokenStore.open({ kv: stuck, emit: (name) => told.push([name, {}]), now: () => clock.now });
+    assert.equal(store.find(token), undefined);
+    store.close();
+    await first.close();
   });
 });

@@ -3,14 +3,15 @@
  * the command line shows nothing. It ends with its parent when it was started with a channel to one.
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { hostname, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { describe } from '@hauki/protocol';
 import { whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors, createDrivers, Pool } from '@hauki/vault';
 import { pino } from 'pino';
 import { Agent } from './agent.ts';
+import { openFolder } from './folder.ts';
 import { Link } from './link.ts';
 import { Volumes } from './volumes.ts';
 
@@ -50,53 +51,54 @@ const {
   memory_mib = defaultMemoryMib(),
 } = options;
 
-mkdirSync(data_dir, { recursive: true });
-// Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
-chmodSync(data_dir, 0o711);
-
-/** The node's name, kept for ever in its folder. */
-function nodeId(): string {
-  const file = join(data_dir, 'node.json');
-  if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')).node;
+/** A name for a new node. */
+function newName(): string {
   const host =
     (options.name ?? hostname())
       .toLowerCase()
       .replaceAll(/[^a-z0-9]+/g, '-')
       .replaceAll(/^-+|-+$/g, '')
       .slice(0, 16) || 'node';
-  const node = `${host}-${randomBytes(3).toString('hex')}`;
-  writeFileSync(`${file}.tmp`, JSON.stringify({ node }), { mode: 0o600 });
-  renameSync(`${file}.tmp`, file);
-  return node;
+  return `${host}-${randomBytes(3).toString('hex')}`;
 }
 
-const node = nodeId();
-const logger = pino({ name: 'hauki-node', base: { node } }, pino.destination({ dest: 2, sync: true }));
-const log = (line: string, fields: object = {}) => logger.info(fields, line);
-const link = new Link({ core_url, token: readFileSync(token_file, 'utf8').trim(), log });
-const loopback = listen_host === '::1' || (isIPv4(listen_host) && listen_host.startsWith('127.'));
-const drivers = await createDrivers({ node_id: node, data_dir, log, only: options.drivers });
-const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
-const agent: Agent = new Agent({
-  node,
-  labels,
-  drivers: options.pool === false ? drivers : drivers.map((driver) => pool.wrap(driver)),
-  listen_host,
-  tls: options.tls ?? !loopback,
-  memory_mib,
-  volumes: new Volumes({ node, data_dir, log }),
-  core: link.core,
-  keys: link.keys,
-  log,
-});
+const logTo = (base: object) => pino({ name: 'hauki-node', base }, pino.destination({ dest: 2, sync: true }));
 
-whenToEnd(async (reason) => {
-  log(`ending: ${reason}`);
-  await agent.close();
-  link.stop();
-  process.exit(0);
-});
+try {
+  const folder = openFolder(data_dir, newName);
+  const { node } = folder;
+  const logger = logTo({ node });
+  const log = (line: string, fields: object = {}) => logger.info(fields, line);
+  const link = new Link({ core_url, token: readFileSync(token_file, 'utf8').trim(), log });
+  const loopback = listen_host === '::1' || (isIPv4(listen_host) && listen_host.startsWith('127.'));
+  const drivers = await createDrivers({ node_id: node, data_dir, log, only: options.drivers });
+  const pool = new Pool({ room_mib: () => agent.room_mib(), calm_ms: () => agent.calm_ms(), log });
+  const agent: Agent = new Agent({
+    node,
+    labels,
+    drivers: options.pool === false ? drivers : drivers.map((driver) => pool.wrap(driver)),
+    listen_host,
+    tls: options.tls ?? !loopback,
+    memory_mib,
+    volumes: new Volumes({ node, data_dir, log }),
+    core: link.core,
+    keys: link.keys,
+    log,
+  });
 
-await agent.start();
-await link.run(agent).first;
-process.send?.({ ready: true, node });
+  whenToEnd(async (reason) => {
+    log(`ending: ${reason}`);
+    await agent.close();
+    link.stop();
+    folder.close();
+    process.exit(0);
+  });
+
+  await agent.start();
+  await link.run(agent).first;
+  process.send?.({ ready: true, node });
+} catch (error) {
+  logTo({}).fatal(describe(error));
+  if (process.send) process.send({ failed: describe(error) }, () => process.exit(1));
+  else process.exit(1);
+}

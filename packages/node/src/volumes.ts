@@ -11,8 +11,8 @@
  * a worker, and no more.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { lstat, mkdir, open, opendir, rename, rm, rmdir, stat, statfs } from 'node:fs/promises';
+import { mkdirSync, readdirSync } from 'node:fs';
+import { lstat, mkdir, opendir, rm, rmdir, stat, statfs } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import {
   describe,
@@ -26,6 +26,7 @@ import {
 } from '@hauki/protocol';
 import { type Offer, ownerLives, ownName, type Reaper, startReaper, sweepVolume, UNMOUNT_ALL } from '@hauki/vault';
 import { growImage, hasTool, makeImage, mountImage, sweepMounts, TOOLS, tryMount, unmountImage } from './mounts.ts';
+import { keyOf, type Note, readNote, writeNote } from './volume-note.ts';
 
 /** A volume while a worker has it. */
 export interface HeldVolume {
@@ -34,9 +35,6 @@ export interface HeldVolume {
   /** Unmounts it; to be called when nothing of the vault is left. Never rejects. */
   release(): Promise<void>;
 }
-
-/** What is kept beside an image. */
-type Note = Omit<VolumeInfo, 'worker'>;
 
 interface Entry {
   note: Note;
@@ -68,12 +66,6 @@ const MOUNTS = '/run/hauki/volumes/mounted';
 export const mountsOf = (data_dir: string): string =>
   join(MOUNTS, createHash('sha256').update(resolve(data_dir)).digest('hex').slice(0, 16));
 
-const keyOf = (owner: string, name: string): string =>
-  createHash('sha256')
-    .update(JSON.stringify([owner, name]))
-    .digest('hex')
-    .slice(0, 24);
-
 export class Volumes {
   readonly #folder: string;
   /** How its mount points begin. */
@@ -82,6 +74,8 @@ export class Volumes {
   readonly #plain: boolean;
   readonly #log: (line: string, fields?: object) => void;
   readonly #entries = new Map<string, Entry>();
+  /** Volumes whose notes cannot be read: they are kept as they are, and given to nobody. */
+  readonly #damaged = new Set<string>();
   /** Whatever makes or deletes images is done in turn: the room that is left is counted once. */
   #turn: Promise<unknown> = Promise.resolve();
   #offer: Offer = { available: false, reason: 'not probed yet' };
@@ -144,12 +138,20 @@ export class Volumes {
     if (!this.#offer.available) return;
     if (!this.#plain) await this.#sweep();
     const files = readdirSync(this.#folder);
-    for (const file of files.filter((file) => file.endsWith('.json'))) {
-      const note = JSON.parse(readFileSync(join(this.#folder, file), 'utf8')) as Note;
-      this.#entries.set(keyOf(note.owner, note.name), { note });
+    const keyIn = (file: string) => file.split('.')[0]!;
+    for (const key of files.filter((file) => file.endsWith('.json')).map(keyIn)) {
+      const note = readNote(this.#file(key, 'json'), key);
+      if (note) this.#entries.set(key, { note });
+      else this.#damaged.add(key);
     }
+    for (const key of this.#damaged)
+      this.#log('a volume’s note is damaged, so nobody is given it: write the note again, and start the node again', {
+        note: this.#file(key, 'json'),
+        says: ['owner', 'name', 'quota_mib', 'used_bytes', 'created_at'],
+      });
     // What was being made, or being deleted: without its note it is nobody's.
-    const isKept = (file: string) => this.#entries.has(file.split('.')[0]!) && !file.endsWith('.making');
+    const isKept = (file: string) =>
+      this.#damaged.has(keyIn(file)) || (this.#entries.has(keyIn(file)) && !file.endsWith('.making'));
     for (const file of files.filter((file) => /^[0-9a-z]+\.(?:img|d|json)(?:\.making)?$/.test(file) && !isKept(file)))
       await rm(join(this.#folder, file), { recursive: true, force: true });
   }
@@ -171,6 +173,11 @@ export class Volumes {
     const { name } = grant;
     if (!this.#offer.available) throw new VolumeFailed({ volume: name, why: this.#offer.reason });
     const key = keyOf(owner, name);
+    if (this.#damaged.has(key))
+      throw new VolumeFailed({
+        volume: name,
+        why: 'its note is damaged, as its node’s log tells. It is kept as it is until that is mended, or you delete it',
+      });
     const entry: Entry = this.#entries.get(key) ?? {
       note: { owner, name, quota_mib: 0, used_bytes: 0, created_at: Date.now() },
     };
@@ -272,21 +279,27 @@ export class Volumes {
   async remove(owner: string, name: string): Promise<boolean> {
     const key = keyOf(owner, name);
     const entry = this.#entries.get(key);
+    if (this.#damaged.has(key)) return this.#removeFiles(key);
     if (!entry) return false;
     while (entry.releasing) await entry.releasing;
     if (entry.worker !== undefined) throw new VolumeInUse({ volume: name, worker: entry.worker });
     entry.worker = 'nobody: it is being deleted';
     try {
-      // The note first: an image without one is nobody's, and is made anew.
-      await this.#inTurn(async () => {
-        await rm(this.#file(key, 'json'), { force: true });
-        await rm(this.#file(key, this.#plain ? 'd' : 'img'), { recursive: true, force: true });
-      });
-      this.#entries.delete(key);
-      return true;
+      return await this.#removeFiles(key);
     } finally {
       entry.worker = undefined;
     }
+  }
+
+  async #removeFiles(key: string): Promise<true> {
+    // The note first: an image without one is nobody's, and is made anew.
+    await this.#inTurn(async () => {
+      await rm(this.#file(key, 'json'), { force: true });
+      await rm(this.#file(key, this.#plain ? 'd' : 'img'), { recursive: true, force: true });
+    });
+    this.#entries.delete(key);
+    this.#damaged.delete(key);
+    return true;
   }
 
   #release(key: string, entry: Entry): Promise<void> {
@@ -327,15 +340,7 @@ export class Volumes {
 
   async #note(key: string, entry: Entry, change: Partial<Note>): Promise<void> {
     entry.note = { ...entry.note, ...change };
-    const file = this.#file(key, 'json');
-    const handle = await open(`${file}.making`, 'w', 0o600);
-    try {
-      await handle.writeFile(JSON.stringify(entry.note));
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(`${file}.making`, file);
+    await writeNote(this.#file(key, 'json'), entry.note);
   }
 
   async #mountPoint(key: string): Promise<string> {

@@ -278,3 +278,50 @@ describe('the volumes of a node in a sandbox, where nothing can be mounted', () 
       }
     });
 });
+
+describe('a volume whose note is damaged', () => {
+  it('is kept, told of, given to nobody, and stands in no other’s way, until its note is mended or it is deleted', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    const told: string[] = [];
+    const open = async () => {
+      const log = (line: string, fields: object = {}) => told.push(`${line} ${JSON.stringify(fields)}`);
+      const volumes = new Volumes({ node: 'n', data_dir, plain: true, log });
+      await volumes.probe();
+      await volumes.start();
+      return volumes;
+    };
+    const acquire = (volumes: Volumes, name: string) => volumes.acquire('ada', { name, quota_mib: 8 }, 'worker');
+    const folder = join(data_dir, 'volumes');
+    const notes = () => readdirSync(folder).filter((file) => file.endsWith('.json'));
+    try {
+      const first = await open();
+      const held = await acquire(first, 'home');
+      writeFileSync(join(held.path, 'file'), 'kept');
+      await held.release();
+      const note = join(folder, notes()[0]!);
+      await (await acquire(first, 'other')).release();
+      const whole = readFileSync(note, 'utf8');
+      for (const damaged of ['', whole.slice(0, 20), 'null', '{}', whole.replace('ada', 'eve')]) {
+        writeFileSync(note, damaged);
+        told.length = 0;
+        const volumes = await open();
+        assert.match(told.join('\n'), /^a volume’s note is damaged.*start the node again.*\.json/);
+        assert.ok(told[0]!.includes(note));
+        assert.equal(readFileSync(join(held.path, 'file'), 'utf8'), 'kept');
+        await assert.rejects(acquire(volumes, 'home'), /its note is damaged/);
+        await (await acquire(volumes, 'other')).release();
+      }
+      writeFileSync(note, whole);
+      const again = await acquire(await open(), 'home');
+      assert.equal(readFileSync(join(again.path, 'file'), 'utf8'), 'kept');
+      await again.release();
+      writeFileSync(note, '');
+      const last = await open();
+      assert.equal(await last.remove('ada', 'home'), true);
+      assert.ok(!existsSync(held.path) && !existsSync(note));
+      await (await acquire(last, 'home')).release();
+    } finally {
+      rmSync(data_dir, { recursive: true, force: true });
+    }
+  });
+});

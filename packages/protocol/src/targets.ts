@@ -37,7 +37,8 @@ export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = n
   const mark = target.indexOf('?');
   const path = mark < 0 ? target : target.slice(0, mark);
   const query = mark < 0 ? '' : target.slice(mark);
-  if (/%(?![0-9a-f]{2})|%00/i.test(path)) return refused('the path has a percent sign that encodes nothing');
+  if (path.includes('%00')) return refused('the path has a null character (%00)');
+  if (/%(?![0-9a-f]{2})/i.test(path)) return refused('the path has a percent sign that encodes nothing');
   if (DOTS.test(path)) return refused('the path has a segment . or ..');
   if (path.startsWith(PLUGINS)) {
     const end = path.indexOf('/', PLUGINS.length);

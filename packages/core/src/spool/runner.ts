@@ -51,6 +51,13 @@ const RETRY_MS = { first: 100, most: 2_000 };
 /** An attempt's worker ends by itself so long after its call ought to be over, should nobody be left to end it. */
 const TTL_SLACK_MS = 60_000;
 
+/** The core's own store failed before a node had heard of the attempt. By its class alone: a job may throw any error. */
+class NotBegun extends Error {}
+const beforeIt = <T>(work: Promise<T>): Promise<T> =>
+  work.catch((error) => {
+    throw isError(error, StorageFailed) ? new NotBegun(describe(error), { cause: error }) : error;
+  });
+
 const backoff = (times: number) => Math.min(RETRY_MS.first * 2 ** Math.min(times - 1, 20), RETRY_MS.most);
 
 export class Runner {
@@ -164,12 +171,12 @@ export class Runner {
     let step: Step = 'place';
     let session: Session | undefined;
     try {
+      const params = JSON.parse(await beforeIt(store.texts.read(open.record.params)));
       await this.#place(open, worker, attempt);
       open.waiting = undefined;
       step = 'connect';
       session = await connect(worker);
       step = 'call';
-      const params = JSON.parse(await store.texts.read(open.record.params));
       const value = await session.call(method, Array.isArray(params) ? params : [params], { timeout_ms });
       const json = JSON.stringify(value ?? null);
       await this.#record(open, async () => {
@@ -200,7 +207,7 @@ export class Runner {
       {
         job: {
           owner: record.owner,
-          ...(await readCode(record, store.texts)),
+          ...(await beforeIt(readCode(record, store.texts))),
           language: record.language,
           grants: record.grants,
           ...(record.secrets ? { secrets: record.secrets } : {}),
@@ -219,11 +226,13 @@ export class Runner {
       {
         name: () => worker,
         chosen: async (_worker, { info: { node } }) => {
-          const goes = await store.move(open, (r) => {
-            const earlier = r.state === 'running' && r.attempts < attempt;
-            const history = earlier ? withAttempt(r, now(), describe(this.#why(open))) : r.history;
-            return { state: 'running', attempts: attempt, worker, node, history };
-          });
+          const goes = await beforeIt(
+            store.move(open, (r) => {
+              const earlier = r.state === 'running' && r.attempts < attempt;
+              const history = earlier ? withAttempt(r, now(), describe(this.#why(open))) : r.history;
+              return { state: 'running', attempts: attempt, worker, node, history };
+            }),
+          );
           if (!goes) throw new JobEnded({ job, state: open.record.state });
           event('SPOOL_STARTED', { job, owner, attempt, worker, node });
           return {};
@@ -239,7 +248,7 @@ export class Runner {
     const { job, owner, method, max_attempts, retry_on_error } = open.record;
     const begun = open.record.attempts === attempt;
     const verdict = judge(error, step, cut);
-    if (verdict === 'crowded' || isError(error, StorageFailed)) {
+    if (verdict === 'crowded' || error instanceof NotBegun) {
       // None of its code has run: the attempt does not count.
       if (begun)
         await this.#record(open, async () => {

@@ -77,7 +77,8 @@ export class SpoolStore {
     await this.#each(KEY, (value, _revision, key) => {
       if (!this.open.has(value) && !this.#ended.has(value)) lost.push(key);
     });
-    await Promise.all(lost.map((key) => this.#powers.kv.delete(key)));
+    const { kv, failed } = this.#powers;
+    await Promise.all(lost.map((key) => kv.delete(key).catch((error) => failed(key, error))));
     await this.texts.open(held);
     return [...this.open.values()].sort((a, b) => a.record.accepted_at - b.record.accepted_at);
   }
