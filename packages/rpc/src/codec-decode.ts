@@ -192,7 +192,9 @@ class Decoder {
       return error;
     }
     const error = this.#begin(errorOf(name, message));
-    put(error, 'stack', stack, false);
+    // Some engines' stacks are frames alone: whoever prints such an error would not see what it says.
+    const headless = /^ +at /.test(stack);
+    put(error, 'stack', headless ? `${name}${message && `: ${message}`}\n${stack.trimEnd()}` : stack, false);
     // In the order of the text: a label stands where its object occurs first.
     for (const [key, member] of Object.entries(body))
       if (key === 'props') {

@@ -258,6 +258,16 @@ describe('errors', () => {
     assert.equal(arrived.name, 'AbortError');
   });
 
+  it('say what they are before their frames, also those of engines whose stacks are frames alone', () => {
+    const error = new RangeError('too far', { cause: new TypeError('') });
+    error.stack = '    at run (worker.mjs:1:2)\n    at go (worker.mjs:3:4)\n';
+    (error.cause as Error).stack = '    at run (worker.mjs:1:2)\n';
+    const arrived = across(error);
+    assert.equal(arrived.stack, 'RangeError: too far\n    at run (worker.mjs:1:2)\n    at go (worker.mjs:3:4)');
+    assert.equal(arrived.cause.stack, 'TypeError\n    at run (worker.mjs:1:2)');
+    assert.equal(across(arrived).stack, arrived.stack);
+  });
+
   it('take no more of a stack with them than there is use for', () => {
     const error = new Error('deep');
     error.stack = `Error: deep\n    at guest.mjs:1:1\n${'    at own.js\n'.repeat(1000)}`;

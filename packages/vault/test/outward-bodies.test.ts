@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { BadInput, Overloaded } from '@hauki/protocol';
 import { piecesOf } from '../src/effects/bytes.ts';
+import { Request as VmRequest } from '../src/guest/platform/http.ts';
 import { guest, http, refuses, tcp, until } from './outward-support.ts';
 
 /** What `piecesOf` wants beside what a test is about. */
@@ -29,7 +30,7 @@ describe('the body of a request', () => {
         if (/THE END/.test(raw)) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi');
       }),
     );
-    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const { fetch, vmFetch } = guest({ fetch: [`127.0.0.1:${port}`] });
     const url = `http://127.0.0.1:${port}/`;
     const body = 'POST /admin HTTP/1.1\r\nHost: inner\r\n\r\nTHE END';
     const forms: [RegExp, () => unknown][] = [
@@ -49,6 +50,15 @@ describe('the body of a request', () => {
         assert.match(raw, framed, raw);
         assert.equal(raw.match(/^(content-length|transfer-encoding):/gim)?.length, 1, raw);
       }
+    // Of a quickjs vault's Request too, which is used by it.
+    for (const [framed, form] of forms) {
+      raw = '';
+      const request = new VmRequest(url, { method: 'POST', body: form() });
+      assert.equal(await (await vmFetch(request)).text(), 'hi');
+      assert.match(raw, framed, raw);
+      assert.equal(request.bodyUsed, true);
+      await assert.rejects(vmFetch(request), TypeError);
+    }
     for (const method of ['GET', 'HEAD'])
       for (const [, form] of forms) await refuses(fetch(url, { method, body: form() }), BadInput, /has no body/);
   });

@@ -96,7 +96,7 @@ export function guest(
     host,
     session,
     fetch: fetchFor(way, nodePlatform) as (url: any, init?: any) => Promise<Response>,
-    vmFetch: fetchFor(way, { respond: platform.fetched, pack: platform.pack }) as (
+    vmFetch: fetchFor(way, { respond: platform.fetched, pack: platform.pack, sent: platform.sent }) as (
       url: any,
       init?: any,
     ) => Promise<platform.Response>,

@@ -12,6 +12,7 @@ import { createBrotliCompress, gzipSync } from 'node:zlib';
 import { BadInput, GrantMissing, isError, LIMITS, normaliseGrants, Overloaded } from '@hauki/protocol';
 import { createNetwork } from '../src/effects/network.ts';
 import { GUEST_BOUNDS } from '../src/guest/outside.ts';
+import { Request as VmRequest } from '../src/guest/platform/http.ts';
 
 import { guest, http, listening, refuses, sockets, tcp, textOf, until } from './outward-support.ts';
 
@@ -187,8 +188,11 @@ describe('fetch', () => {
       assert.deepEqual(asked, ['/from', '/from']);
       await refuses(get(url, { redirect: 'sometimes' }), BadInput, /one of follow, manual, error/);
     }
-    const manual = await fetch(new Request(url, { redirect: 'manual' }));
-    assert.deepEqual([manual.status, await manual.text()], [302, 'elsewhere']);
+    for (const [get, Kind] of [[fetch, Request] as const, [vmFetch, VmRequest] as const]) {
+      const manual = await get(new Kind(url, { redirect: 'manual' }).clone());
+      assert.deepEqual([manual.status, await manual.text()], [302, 'elsewhere']);
+      await refuses(get(new Kind(url, { redirect: 'error' })), BadInput, /redirected/);
+    }
   });
 
   it('takes headers in every form that the standard has', async () => {

@@ -8,6 +8,7 @@ import { Headers as OurHeaders } from '../src/guest/platform/headers.ts';
 import * as http from '../src/guest/platform/http.ts';
 import { textCoders } from '../src/guest/platform/text.ts';
 import { URLSearchParams as OurParams, URL as OurURL } from '../src/guest/platform/url.ts';
+import { VmAbortController, VmAbortSignal } from '../src/guest/vm-globals.ts';
 
 const powers = {
   encode: (text: string) => new TextEncoder().encode(text).slice().buffer as ArrayBuffer,
@@ -352,6 +353,7 @@ describe('requests and responses inside a quickjs vault', () => {
       assert.throws(() => new Req('nowhere'), TypeError);
       assert.throws(() => new Req('http://u:p@a'), TypeError);
       assert.throws(() => new Req('http://a', { method: 'a b' }), TypeError);
+      assert.throws(() => new Req('http://a', { redirect: 'sideways' as never }), TypeError);
       assert.throws(() => new Res('', { status: 99 }), RangeError);
       assert.throws(() => new Res('x', { status: 204 }), TypeError);
       const response = new Res('x');
@@ -361,11 +363,66 @@ describe('requests and responses inside a quickjs vault', () => {
     }
   });
 
+  it('say what else they are like Node’s, and keep where they lead', () => {
+    const plain = ['cache', 'credentials', 'destination', 'duplex', 'integrity', 'keepalive', 'mode', 'redirect'];
+    const told = kinds.map(({ Request: Req }) => {
+      const fresh = new Req('http://a.example/') as unknown as Record<string, unknown>;
+      const manual = new Req('http://a.example/', { redirect: 'manual' });
+      return [
+        [...plain, 'referrer', 'referrerPolicy'].map((name) => [name, fresh[name], name in fresh]),
+        [manual, manual.clone(), new Req(manual), new Req(manual, { redirect: 'error' })].map((one) => one.redirect),
+      ];
+    });
+    assert.deepEqual(told[1], told[0]);
+  });
+
   it('take a body in pieces', async () => {
     async function* pieces() {
       yield new Uint8Array([0x68, 0xc3]);
       yield new Uint8Array([0xa9]);
     }
     assert.equal(await new http.Response(pieces()).text(), 'hé');
+  });
+});
+
+describe('an AbortSignal inside a quickjs vault', () => {
+  const kinds = [
+    { Controller: AbortController, Signal: AbortSignal },
+    { Controller: VmAbortController, Signal: VmAbortSignal },
+  ] as unknown as { Controller: typeof AbortController; Signal: typeof AbortSignal }[];
+
+  it('has the reasons that Node’s has', async () => {
+    const told = await Promise.all(
+      kinds.map(async ({ Controller, Signal }) => {
+        const late = Signal.timeout(1);
+        await new Promise((resolve) => late.addEventListener('abort', resolve, { once: true }));
+        const given = new Controller();
+        given.abort(null);
+        return [Signal.abort(), late, Signal.abort('mine'), given.signal].map(({ reason }) =>
+          reason instanceof DOMException ? [reason.name, reason.message, reason.code] : reason,
+        );
+      }),
+    );
+    assert.deepEqual(told[1], told[0]);
+  });
+
+  it('tells its listeners as an EventTarget does', () => {
+    const told = kinds.map(({ Controller }) => {
+      const said: unknown[] = [];
+      const [controller, off] = [new Controller(), new Controller()];
+      const { signal } = controller;
+      const twice = () => said.push('twice');
+      const gone = () => said.push('gone');
+      signal.addEventListener('abort', twice, { once: true });
+      signal.addEventListener('abort', twice);
+      signal.addEventListener('abort', { handleEvent: ({ type }: { type: string }) => said.push(type) } as never);
+      signal.addEventListener('abort', null as never);
+      signal.addEventListener('abort', gone, { signal: off.signal });
+      signal.addEventListener('abort', gone, { signal: AbortSignal.abort() });
+      off.abort();
+      for (let i = 0; i < 2; i++) controller.abort();
+      return said;
+    });
+    assert.deepEqual(told[1], told[0]);
   });
 });

@@ -192,7 +192,7 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
       'in microtasks': 'const f = () => void Promise.resolve().then(f); f(); new Promise(() => {})',
       'in a getter of what it returns': '({ get x() { for (;;) {} } })',
       'in a Proxy that it returns': 'new Proxy({}, { ownKeys() { for (;;) {} } })',
-      'in toJSON of what it logs': 'console.log({ toJSON() { for (;;) {} } })',
+      'in toJSON of what it logs': 'console.log("%j", { toJSON() { for (;;) {} } })',
       'in a thenable': '({ then() { for (;;) {} } })',
       'in a timer': 'setTimeout(() => { for (;;) {} }, 1); new Promise(() => {})',
       // What it yields is not kept: memory would run out first on a quick machine, which is another end.
@@ -340,6 +340,57 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
       for (let i = 0; i < 3; i++) assert.equal(await worker.call('run'), 1);
       await well(worker);
     });
+
+    /** What throws where nobody waits for it, beside timers. */
+    const ASIDE = {
+      'a microtask': 'const aside = (run) => queueMicrotask(run);',
+      'a finalization registry':
+        'const aside = (run) => { const registry = new FinalizationRegistry(run); registry.register({}, 1); kept.push(registry); };',
+    };
+    const SPOILT = `globalThis.Error = globalThis.console = undefined; Function.prototype.call = Map.prototype.values = () => {};
+      globalThis.queueMicrotask = FinalizationRegistry.prototype.register = () => {};`;
+    for (const [what, aside] of Object.entries(ASIDE)) {
+      it(`in ${what} that throws: it is logged, and the vault lives`, async () => {
+        const worker = await lab.worker(`const kept = []; ${aside} ${SOUND}
+          export const run = (code) => { aside(() => (0, eval)(code)); };`);
+        for (const code of [
+          "throw new Error('astray')",
+          'throw null',
+          "throw new Error('out of memory')",
+          'throw { get message() { throw 1; } }',
+          'new ArrayBuffer(2 ** 30)',
+        ])
+          await worker.call('run', code);
+        await well(worker);
+        const logged = () => worker.effects.filter(([name]) => name === 'log').length;
+        for (let i = 0; i < 500 && logged() < 5; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+        const lines = worker.effects
+          .filter(([name]) => name === 'log')
+          .map(([, , text]) => String(text).split('\n')[0]);
+        assert.deepEqual(
+          lines.map((line) => line!.replace('uncaught exception: ', '')),
+          [
+            ...['Error: astray', 'null', 'Error: out of memory', '{ message: [a getter] }'],
+            'InternalError: out of memory',
+          ],
+        );
+      });
+
+      for (const [how, spoil] of Object.entries({ '': '', ', with a spoilt language': SPOILT }))
+        it(`in ${what}${how} that fills its memory: the vault ends as out of memory`, async () => {
+          const owner = `fills it in ${what}${how}`;
+          const worker = await lab.worker(
+            `const kept = []; ${aside} ${SOUND}
+            const fill = () => { for (let i = 0; ; i++) kept.push('a' + i, new Array(1000).fill(1.5)); };
+            export const run = () => { aside(fill); ${spoil} };`,
+            { memory_mib: 8, turn_ms: 5_000, owner },
+          );
+          void worker.call('run').catch(() => {});
+          const exit = await worker.vault.exited;
+          if (!/ran for more than/.test(exit.reason)) assert.equal(exit.cause, 'out_of_memory', exit.reason);
+          await well();
+        });
+    }
 
     it('of timers: at most so many, and the vault lives', async () => {
       const worker = await lab.worker(EVAL);

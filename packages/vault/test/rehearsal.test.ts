@@ -8,7 +8,12 @@ import { type InsideOf, openRehearsal, rehearse } from '../src/guest/rehearsal.t
 import { begin, firstCall, rehearsalTicket, rideAlong } from '../src/guest/rehearsal-caller.ts';
 
 const inside: InsideOf = (_setup, outside) =>
-  createGuest({ outside, context: {}, evaluate: async () => ({ add: (a: number, b: number) => a + b }) });
+  createGuest({
+    outside,
+    context: {},
+    evaluate: async () => ({ add: (a: number, b: number) => a + b }),
+    present: String,
+  });
 
 it('goes through to the end', async () => {
   await rehearse(inside);

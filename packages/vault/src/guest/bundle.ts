@@ -31,6 +31,7 @@ export interface Scripts {
   forms: string;
   crypto: string;
   streams: string;
+  console: string;
   thread: string;
 }
 
@@ -82,15 +83,16 @@ async function build(entry: string, platform: 'node' | 'neutral', around?: Aroun
  * source.
  */
 export async function buildVmScripts(): Promise<Scripts> {
-  const [guest, platform, forms, crypto, streams, thread] = await Promise.all([
+  const [guest, platform, forms, crypto, streams, console, thread] = await Promise.all([
     build('./vm-entry.ts', 'neutral', { banner: `((${VM_OWN})=>{`, footer: `})(${VM_OWN})` }),
     build('./vm-platform.ts', 'neutral'),
     build('./vm-forms.ts', 'neutral'),
     build('./vm-crypto.ts', 'neutral'),
     build('./vm-streams.ts', 'neutral'),
+    build('./vm-console.ts', 'neutral'),
     build('../drivers/quickjs/thread.ts', 'node', { banner: REQUIRE }),
   ]);
-  return { guest, platform, forms, crypto, streams, thread };
+  return { guest, platform, forms, crypto, streams, console, thread };
 }
 
 /** Writes what runs inside lxc and process vaults to `file`, whole or not at all. */

@@ -2,7 +2,9 @@
  * What a worker finds: `hauki` (its powers), `fetch`, `console`. All of them only ask; the host decides and performs.
  * A class gets the same `hauki` object as its constructor's argument.
  */
+import { describe } from '@hauki/protocol';
 import type { Served } from '@hauki/rpc';
+import { LATE_METHODS, type LateConsole } from './console.ts';
 import { type Clone, createClone } from './family.ts';
 import type { Outside } from './guest.ts';
 import { boundedLog } from './log-bound.ts';
@@ -43,15 +45,16 @@ export interface HaukiContext {
   clone: Clone;
 }
 
-/** Text of anything, for a log line; never throws. */
-export function show(value: unknown): string {
-  if (typeof value === 'string') return value;
+/** A log line of these values. What is more than text is `late`'s. */
+function lineOf(values: unknown[], late: () => LateConsole): string {
+  const [first, ...rest] = values;
+  const plain = values.every((value) => typeof value === 'string');
+  if (plain && (rest.length === 0 || !(first as string).includes('%'))) return values.join(' ');
   try {
-    if (value instanceof Error) return `${value.name}: ${value.message}`;
-    if (typeof value === 'object' && value !== null) return JSON.stringify(value) ?? String(value);
-    return String(value);
-  } catch {
-    return '[a value that cannot be shown]';
+    return late().format(values);
+  } catch (error) {
+    // There is no room for it, mostly.
+    return `a line that cannot be shown: ${describe(error)}`;
   }
 }
 
@@ -59,9 +62,10 @@ export function createContext(
   worker: string,
   outside: Outside,
   platform: Platform,
+  late: () => LateConsole,
 ): HaukiContext & { write_log(level: string, values: unknown[]): void } {
   const log = boundedLog((...line) => void outside.effect('log', line).catch(() => {}), setTimeout);
-  const write_log = (level: string, values: unknown[]) => log(level, () => values.map(show).join(' '));
+  const write_log = (level: string, values: unknown[]) => log(level, () => lineOf(values, late));
   return {
     worker,
     write_log,
@@ -77,18 +81,15 @@ export function createContext(
   };
 }
 
+const LEVELS = { log: 'info', info: 'info', debug: 'debug', warn: 'warn', error: 'error', trace: 'debug' };
+
 /** A console whose every line becomes a log effect. */
-export function createConsole(write_log: (level: string, values: unknown[]) => void): object {
-  const at =
-    (level: string) =>
-    (...values: unknown[]) =>
-      write_log(level, values);
-  return {
-    log: at('info'),
-    info: at('info'),
-    debug: at('debug'),
-    warn: at('warn'),
-    error: at('error'),
-    trace: at('debug'),
-  };
+export function createConsole(
+  write_log: (level: string, values: unknown[]) => void,
+  late: () => LateConsole,
+): Record<string, (...given: unknown[]) => void> {
+  const made: ReturnType<typeof createConsole> = {};
+  for (const [name, level] of Object.entries(LEVELS)) made[name] = (...values) => write_log(level, values);
+  for (const name of LATE_METHODS) made[name] = (...given) => late().methods[name]!(...given);
+  return made;
 }

@@ -16,7 +16,6 @@ import { type Dispatch, encode, Served, Session, type SessionStats, type Transpo
 import { ActivityCounter } from './activity.ts';
 import { Parked } from './parked.ts';
 import { type MakeRequest, pluginObject } from './plugin.ts';
-import { present } from './present.ts';
 import { type WorkerObject, workerObject } from './worker-object.ts';
 
 /** How an effect is waited for. */
@@ -77,8 +76,10 @@ export function createGuest(powers: {
   context: { call?: Served };
   /** Makes a plugin's requests. */
   request?: MakeRequest;
+  /** Any value as text, at most so long (`present.ts`). */
+  present(value: unknown, most_chars: number): string;
 }): Guest {
-  const { outside, evaluate, context } = powers;
+  const { outside, evaluate, context, present } = powers;
   let worker: WorkerObject | undefined;
 
   const sessions = new Map<string, Session>();

@@ -7,6 +7,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 import { randomText } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
+import { lateConsole } from './console.ts';
 import { createConsole, createContext } from './context.ts';
 import { FastRequest, useFastHttp } from './fast-http.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
@@ -14,6 +15,7 @@ import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
 import { mayExportThen, unwrapped, wrapperOf } from './namespace.ts';
 import { hookModules, hookText, placed } from './node-modules.ts';
+import { present } from './present.ts';
 import { rehearseWhenIdle } from './rehearsal.ts';
 import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
@@ -38,14 +40,21 @@ function inside(setup: InnerSetup, outside: Outside): Inside {
 }
 
 function insideOf({ scope, name }: Around, setup: InnerSetup, outside: Outside): Inside {
-  const context = createContext(setup.worker, outside, nodePlatform);
+  const context = createContext(setup.worker, outside, nodePlatform, () => late);
+  const { write_log } = context;
+  // The worker's own clock, which it may not have.
+  const late = lateConsole({ write_log, now: () => scope.performance.now() });
   Object.assign(scope, { hauki: context, fetch: context.fetch });
-  Object.assign(scope.console, createConsole(context.write_log));
+  Object.assign(
+    scope.console,
+    createConsole(write_log, () => late),
+  );
   if (setup.kind === 'plugin') useFastHttp();
   if (setup.grants) withhold(scope, setup.grants);
   return createGuest({
     outside,
     context,
+    present,
     request: (...given) => new FastRequest(...given) as unknown as Request,
     async evaluate(source, language) {
       const file = `${FOLDER}/${name}.mjs`;

@@ -23,6 +23,8 @@ export interface Platform {
   respond(fetched: FetchedBody): unknown;
   /** Bodies of kinds that only this platform has. */
   pack?(body: unknown): Promise<{ bytes: Uint8Array; content_type: string | null }>;
+  /** The body of what is given to `fetch`, where the platform knows better than it says itself. */
+  sent?(given: { body?: unknown }): unknown;
 }
 
 type Pairs = [string, string][];
@@ -61,7 +63,7 @@ export const fetchFor =
     const signal: AbortSignal | undefined = init.signal ?? from.signal ?? undefined;
     signal?.throwIfAborted();
     const headers = pairsOf(init.headers ?? from.headers);
-    const body = await bodyOf(init.body ?? from.body, headers, platform);
+    const body = await bodyOf(init.body ?? (platform.sent ? platform.sent(from) : from.body), headers, platform);
     const redirect = String(init.redirect ?? from.redirect ?? 'follow');
     const request = {
       ...{ method: String(init.method ?? from.method ?? 'GET'), headers, stream: true },

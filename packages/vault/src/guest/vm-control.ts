@@ -10,7 +10,7 @@ export interface VmBridge {
   open(channel: number, role: TicketRole, tagged: number, session: string): void;
   closed(channel: number, reason: string): void;
   fire(timer: number): void;
-  /** A promise was rejected unheard (1), or has been heard since (0); 2: that was all of a turn. */
+  /** A promise was rejected unheard (1), or has been heard since (0); 2: that was all of a turn; 3: this was thrown in a job. */
   stray(what: number, promise?: object, reason?: unknown): void;
 }
 

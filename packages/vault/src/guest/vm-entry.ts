@@ -10,6 +10,7 @@ import { createGuest } from './guest.ts';
 import { unwrapped } from './namespace.ts';
 import { outsideOver } from './outside.ts';
 import type { CompressionPowers } from './platform/compression.ts';
+import type { VmConsolePowers } from './vm-console.ts';
 import { LOADED, type Loaded, type VmBridge, type VmControl } from './vm-control.ts';
 import type { Cryptography, CryptoPowers } from './vm-crypto.ts';
 import {
@@ -35,7 +36,7 @@ interface HostBridge
   disarm(id: number): void;
   /** Entropy; throws without the grant. */
   random(bytes: number): ArrayBuffer;
-  /** Runs `vm-platform.ts` (0), `vm-forms.ts` (1), `vm-crypto.ts` (2) or `vm-streams.ts` (3). */
+  /** Runs `vm-platform.ts` (0), `vm-forms.ts` (1), `vm-crypto.ts` (2), `vm-streams.ts` (3) or `vm-console.ts` (4). */
   platform(part: number): void;
 }
 
@@ -73,7 +74,7 @@ const powers: PlatformPowers = {
     return powers.made_streams!;
   },
 };
-const loadPart = (part: number, powers: PlatformPowers | CryptoPowers) => {
+const loadPart = (part: number, powers: PlatformPowers | CryptoPowers | VmConsolePowers) => {
   scope.__platform = powers;
   try {
     host.platform(part);
@@ -123,15 +124,27 @@ const session = new Session({
 
 // All that is the same for every worker is made before there is one: then each VM is born with it.
 const outside = outsideOver(session);
-const context = createContext('', outside, {
-  respond: (fetched) => platform().fetched(fetched),
-  pack: (body) => platform().pack(body),
-});
+const late_console = () => {
+  if (!console_powers.console) loadPart(4, console_powers);
+  return console_powers.console!;
+};
+const context = createContext(
+  '',
+  outside,
+  {
+    respond: (fetched) => platform().fetched(fetched),
+    pack: (body) => platform().pack(body),
+    sent: (given) => (powers.platform ? powers.platform.sent(given) : given.body),
+  },
+  late_console,
+);
 const { write_log } = context;
+// The worker's own clock, which it may not have.
+const console_powers: VmConsolePowers = { write_log, now: () => scope.performance.now() };
 Object.assign(scope, {
   hauki: context,
   fetch: context.fetch,
-  console: createConsole(write_log),
+  console: createConsole(write_log, late_console),
 });
 const giveClock = withoutClock(scope);
 const random = giveRandom(scope);
@@ -146,6 +159,7 @@ const inside = createGuest({
   outside,
   context,
   request: (...given) => platform().arrived(...given) as unknown as globalThis.Request,
+  present: (value, most_chars) => late_console().present(value, most_chars),
   evaluate: async () => unwrapped(await import('wrapped.mjs' as string)),
 });
 inside.prepare(channel(1));
@@ -180,7 +194,12 @@ const bridge: VmBridge = {
   stray(what, promise, reason) {
     if (what === 0) strays.delete(promise!);
     else if (what === 1) strays.set(promise!, reason);
-    else {
+    else if (what === 3) {
+      write_log('error', ['uncaught exception:', reason]);
+      // The engine throws null where it has no memory left even for an error.
+      const full = reason === null || (reason as { message?: unknown } | undefined)?.message === 'out of memory';
+      if (full) throw reason;
+    } else {
       // As in Node's vaults: the worker's own affair, which is logged.
       const unheard = [...strays.values()];
       strays.clear();

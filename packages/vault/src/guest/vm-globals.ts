@@ -48,7 +48,8 @@ export function createTimers(arm: (id: number, delay_ms: number) => void, disarm
   };
 }
 
-type Listener = (event: { type: 'abort'; target: VmAbortSignal }) => void;
+type Aborted = { type: 'abort'; target: VmAbortSignal };
+type Listener = ((event: Aborted) => void) | { handleEvent(event: Aborted): void };
 
 /** AbortSignal (DOM standard, section 3.1), as far as it can be without events of any other kind. */
 export class VmAbortSignal {
@@ -65,7 +66,7 @@ export class VmAbortSignal {
 
   static timeout(delay_ms: number): VmAbortSignal {
     const controller = new VmAbortController();
-    const late = Object.assign(new Error('the time is over'), { name: 'TimeoutError' });
+    const late = new DOMException('The operation was aborted due to timeout', 'TimeoutError');
     setTimeout(() => controller.abort(late), delay_ms);
     return controller.signal;
   }
@@ -79,8 +80,12 @@ export class VmAbortSignal {
     return controller.signal;
   }
 
-  addEventListener(type: string, listener: Listener): void {
-    if (type === 'abort') this.#listeners.add(listener);
+  /** What `once` says holds of all. */
+  addEventListener(type: string, listener: Listener | null, options?: { signal?: VmAbortSignal } | boolean): void {
+    const signal = (options as { signal?: VmAbortSignal } | undefined)?.signal;
+    if (type !== 'abort' || !listener || signal?.aborted) return;
+    this.#listeners.add(listener);
+    signal?.addEventListener('abort', () => this.#listeners.delete(listener));
   }
 
   removeEventListener(type: string, listener: Listener): void {
@@ -95,13 +100,15 @@ export class VmAbortSignal {
   static tell(signal: VmAbortSignal, reason: unknown): void {
     if (signal.aborted) return;
     signal.aborted = true;
-    signal.reason = reason ?? Object.assign(new Error('it was aborted'), { name: 'AbortError' });
+    signal.reason = reason === undefined ? new DOMException('This operation was aborted', 'AbortError') : reason;
     const listeners = [...signal.#listeners];
     signal.#listeners.clear();
     if (signal.onabort) listeners.unshift(signal.onabort);
     for (const listener of listeners) {
       try {
-        listener.call(signal, { type: 'abort', target: signal });
+        const event: Aborted = { type: 'abort', target: signal };
+        if (typeof listener === 'function') listener.call(signal, event);
+        else listener.handleEvent(event);
       } catch (error) {
         console.error('a listener of an AbortSignal threw:', error);
       }

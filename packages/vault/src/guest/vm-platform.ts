@@ -8,7 +8,7 @@ import { structuredClone } from './platform/clone.ts';
 import type { CompressionPowers } from './platform/compression.ts';
 import { CustomEvent, Event, EventTarget } from './platform/events.ts';
 import { Headers } from './platform/headers.ts';
-import { arrived, fetched, pack, Request, Response } from './platform/http.ts';
+import { arrived, fetched, pack, Request, Response, sent } from './platform/http.ts';
 import { textCoders } from './platform/text.ts';
 import { URL, URLSearchParams } from './platform/url.ts';
 import type { Forms } from './vm-forms.ts';
@@ -46,6 +46,7 @@ export interface Platform extends ReturnType<typeof textCoders> {
   arrived: typeof arrived;
   fetched: typeof fetched;
   pack: typeof pack;
+  sent: typeof sent;
 }
 
 const powers = (globalThis as unknown as { __platform: PlatformPowers }).__platform;
@@ -65,4 +66,5 @@ powers.platform = {
   arrived,
   fetched,
   pack,
+  sent,
 };

@@ -8,7 +8,7 @@ import type { JSValueHandle, QuickJS } from 'quickjs-wasi';
 const MOST = 256;
 
 /** What the guest is told of a promise (`guest/vm-entry.ts`). */
-export const STRAY = { heard: 0, unheard: 1, over: 2 } as const;
+export const STRAY = { heard: 0, unheard: 1, over: 2, uncaught: 3 } as const;
 
 export class Strays {
   #told: { what: number; promise: JSValueHandle; reason: JSValueHandle }[] = [];

@@ -23,6 +23,7 @@ import {
   type VmImage,
   wasFull,
 } from './image.ts';
+import { runJobs } from './jobs.ts';
 import { RANDOM_BYTES, STACK_BYTES, YIELD_AFTER_MS } from './limits.ts';
 import { moduleLoader, told } from './loader.ts';
 import { Loading } from './loading.ts';
@@ -59,7 +60,6 @@ export interface VmOwner {
   lost(cause: VmCause, reason: string): void;
 }
 
-const JOBS_PER_LOOK = 64;
 const FIRST_CALL = '{"jsonrpc":"2.0","id":1,"method":"stats","params":[]}';
 
 /** A VM with the guest's script run and no worker yet. */
@@ -292,9 +292,10 @@ export class Vm {
     let failed: string | undefined;
     let full = false;
     try {
+      const jobs = () => runJobs(this.#vm, this.#turn, this.#bridge.stray, this.#most_bytes);
       run();
-      this.#jobs();
-      if (!this.#turn.overran && this.#strays.tell(this.#vm, this.#bridge.stray)) this.#jobs();
+      jobs();
+      if (!this.#turn.overran && this.#strays.tell(this.#vm, this.#bridge.stray)) jobs();
       full = isFull(this.#vm, this.#most_bytes);
     } catch (error) {
       // Thrown by the guest outside any call, so that nobody hears of it: out of memory, mostly.
@@ -312,15 +313,6 @@ export class Vm {
     else if (full) return this.#discard(`its memory of ${this.#most_bytes / 2 ** 20} MiB is full`, 'out_of_memory');
     if (failed !== undefined) return this.#discard(failed);
     this.#settle(took_ms);
-  }
-
-  /** Runs what promises wait for. Jobs may be as short as they are many: the clock is looked at between them. */
-  #jobs(): void {
-    const { qjs_is_job_pending: pending, qjs_execute_pending_job: execute } = this.#vm._getExports();
-    for (let run = 1; pending(); run++) {
-      if (execute() < 0) throw new Error('a job of its promises failed: its memory may have run out');
-      if (run % JOBS_PER_LOOK === 0 && this.#turn.stops()) return;
-    }
   }
 
   /** After a turn: the vault waits for its share, and where the turn was long, for the others. */

@@ -108,7 +108,10 @@ interface RequestInit {
   headers?: unknown;
   body?: unknown;
   signal?: AbortSignal | null;
+  redirect?: unknown;
 }
+
+const REDIRECTS: unknown[] = ['follow', 'error', 'manual'];
 
 type Call = { signal: AbortSignal };
 
@@ -134,6 +137,7 @@ export class Request extends Message {
   readonly url: string;
   #signal: AbortSignal | undefined;
   #call: Call | undefined;
+  #redirect: string | undefined;
 
   constructor(input: unknown, init: RequestInit = {}) {
     if (input instanceof Arrived) {
@@ -151,6 +155,11 @@ export class Request extends Message {
       /^(?:get|head|post|put|delete|options|patch)$/i.test(named) && named.toLowerCase() !== 'patch'
         ? named.toUpperCase()
         : named;
+    const redirect = init.redirect === undefined ? from?.redirect : String(init.redirect);
+    if (redirect !== undefined && !REDIRECTS.includes(redirect))
+      throw new TypeError(
+        `Request constructor: ${redirect} is not an accepted type. Expected one of follow, error, manual.`,
+      );
     const url = from ? from.url : urlOf(input);
     const given = bodyOf(init.body);
     if ((method === 'GET' || method === 'HEAD') && given)
@@ -160,6 +169,16 @@ export class Request extends Message {
     this.method = method;
     this.url = url;
     this.#signal = init.signal ?? from?.signal;
+    this.#redirect = redirect;
+  }
+
+  /** The body, for whoever sends the request: it is used then. */
+  static sent(request: Request): Body | undefined {
+    return request.taken();
+  }
+
+  get redirect(): string {
+    return this.#redirect ?? 'follow';
   }
 
   get signal(): AbortSignal {
@@ -168,10 +187,24 @@ export class Request extends Message {
   }
 
   clone(): Request {
-    const { url, method, headers, signal } = this;
-    return new Request(url, { method, headers, signal, body: this.copied() });
+    const { url, method, headers, signal, redirect } = this;
+    return new Request(url, { method, headers, signal, redirect, body: this.copied() });
   }
 }
+
+/** The body of what is given to `fetch`: text or bytes where it is all there. */
+export function sent(given: object & { body?: unknown }): unknown {
+  if (!(given instanceof Request)) return given.body;
+  const body = Request.sent(given);
+  return body && isHere(body.source) && !body.locked && !body.disturbed ? body.source : body;
+}
+
+// What means nothing to a vault: always as Node has it where nobody says otherwise.
+for (const [name, value] of Object.entries({
+  ...{ cache: 'default', credentials: 'same-origin', destination: '', duplex: 'half', integrity: '' },
+  ...{ keepalive: false, mode: 'cors', referrer: 'about:client', referrerPolicy: '' },
+}))
+  Object.defineProperty(Request.prototype, name, { get: () => value, configurable: true, enumerable: true });
 
 /** The request of a plugin's caller. */
 export const arrived = (method: string, url: string, headers: FlatHeaders, body: Source | null, call?: Call): Request =>
