@@ -1756,6 +1756,8 @@ class _Session:
                 self._give_signal(number, value)
         self._exports[number][2] += 1
         self._given.append(number)
+        if type == "signal" and value.aborted:
+            return ["mine", number, type, [_told_reason(value.reason)]]
         return ["mine", number, type]
 
     def _number(self) -> int:
@@ -1829,7 +1831,11 @@ class _Session:
         if len(self._imports) + len(self._signals) >= EXPORTS:
             raise _overloaded("references taken by this session", EXPORTS)
         if type == "signal":
-            return self._signals.setdefault(id, Signal())
+            signal = self._signals.setdefault(id, Signal())
+            if len(tag) > 3 and isinstance(tag[3], list):
+                # It was aborted before it was sent, and is so when the call begins.
+                signal.abort(decode_value(tag[3][0] if tag[3] else None, b""))
+            return signal
         known = self._imports.setdefault(id, [None, 0])
         known[1] += 1
         there = known[0] and known[0]()
@@ -2102,6 +2108,16 @@ class _Session:
 
 _UNTOLD = {"code": RemoteError.code, "message": "Error: what was raised cannot be told",  # noqa: F821
            "data": {"name": "RemoteError", "fields": {}}}  # fmt: skip
+
+
+def _told_reason(reason):
+    """Why a signal was aborted, as it stands in its tag; where it cannot, an error with its words."""
+    for form in (reason, JsError("Error", str(reason))):
+        with contextlib.suppress(MeshError):
+            text, attachments = encode_value(form)
+            if not attachments:
+                return _read_json(text)
+    return None
 
 
 def _stream_of(message: dict):
