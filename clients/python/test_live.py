@@ -37,6 +37,7 @@ export const doubler = () => (n) => n * 2;
 export const user = () => ({ name: 'Ada', friends: [{ name: 'Bob' }] });
 export const greet = (name) => `hello, ${name}`;
 export const later = (ms, value) => new Promise((resolve) => setTimeout(() => resolve(value), ms));
+export const seen = (signal) => [signal.aborted, signal.reason];
 export const has_signals = () => typeof AbortController === 'function';
 export const watch = (signal) => new Promise((resolve) => signal.addEventListener('abort', () => resolve(signal.reason)));
 """
@@ -190,6 +191,7 @@ def giving_up(w, mesh, driver):
     pending = w.watch.start(signal)
     signal.abort("stop now")
     holds(pending.result() == "stop now", "a signal's reason")
+    holds(w.seen(signal) == [True, "stop now"], "one that was aborted before")
 
 
 def resuming(w, mesh, driver):
