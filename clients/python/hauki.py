@@ -1410,7 +1410,9 @@ class _Collector:
 
     def _run(self) -> None:
         while True:
-            self._sessions.get().tell_dropped()
+            # One whose other side is gone tells nobody.
+            with contextlib.suppress(OSError):
+                self._sessions.get().tell_dropped()
 
 
 _collector = _Collector()
@@ -2112,7 +2114,7 @@ _UNTOLD = {"code": RemoteError.code, "message": "Error: what was raised cannot b
 
 def _told_reason(reason):
     """Why a signal was aborted, as it stands in its tag; where it cannot, an error with its words."""
-    for form in (reason, JsError("Error", str(reason))):
+    for form in (reason, JsError("Error", text_of(reason))):
         with contextlib.suppress(MeshError):
             text, attachments = encode_value(form)
             if not attachments:
