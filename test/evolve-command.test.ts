@@ -71,6 +71,19 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     assert.ok(await serves('late_main/', 'late')());
   });
 
+  it('tells of a bundle that is rejected by the lines of its files', async () => {
+    file(
+      'places/lib.ts',
+      `interface A {\n  a: number;\n}\n\nexport const fails = (): A => {\n  throw new Error('no');\n};`,
+    );
+    const main = file('places_main.ts', `import { fails } from './places/lib.ts';\nfails();\nexport default {};`);
+    await assert.rejects(evolve(main), ({ stderr }: { stderr: string }) => {
+      assert.match(stderr, /stage load, line 6: .*places\/lib\.ts:6:9/);
+      assert.ok(!stderr.includes('worker.mjs'), stderr);
+      return true;
+    });
+  });
+
   it('posts a file that only speaks of imports as it is', async () => {
     const main = file('speaks.js', `// from 'here'\nexport default { fetch: () => new Response("import './there'") };`);
     await evolve(main);

@@ -27,6 +27,7 @@ const SHOP = `
   export const total = async (items) => { let sum = 0; for await (const item of items) sum += item; return sum; };
   export const closings = () => closed;
   export const until = (signal) => new Promise((resolve) => signal.addEventListener('abort', () => resolve(String(signal.reason))));
+  export const seen = (signal) => [signal.aborted, String(signal.reason)];
   export const call = (f, ...args) => f(...args);
   export const keep = (f) => { kept = f; };
   export const ring = (n) => kept(n);
@@ -134,6 +135,9 @@ for (const driver of DRIVERS)
       await shop.add(1, 1);
       controller.abort(new RangeError('enough'));
       assert.match(await told, /RangeError: enough/);
+      // One that was aborted before is so when the call begins.
+      assert.deepEqual(await shop.seen(AbortSignal.abort(new RangeError('late'))), [true, 'RangeError: late']);
+      assert.match((await shop.seen(AbortSignal.abort()))[1], /AbortError/);
     });
 
     it("carry signals of the worker: as results, to callbacks, its call's own, and home again", async () => {

@@ -26,6 +26,7 @@ import itertools
 import json
 import math
 import os
+import queue
 import re
 import struct
 import threading
@@ -1388,8 +1389,38 @@ class _Result:
         self.tag = tag
 
 
+class _Collector:
+    """Sends what sessions have to say of what was collected as garbage: on a thread of its own, for any thread may
+    collect, whatever locks it holds."""
+
+    def __init__(self):
+        # Its put() takes no lock that whoever collects may hold.
+        self._sessions: queue.SimpleQueue = queue.SimpleQueue()
+        self.add = self._sessions.put
+        self._begun = False
+
+    def begin(self) -> None:
+        """From now on there is something that may be collected."""
+        if self._begun:
+            return
+        self._begun = True
+        # Where there is no room for a thread it goes with the session's next message.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=self._run, name="hauki-collector", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            # One whose other side is gone tells nobody.
+            with contextlib.suppress(OSError):
+                self._sessions.get().tell_dropped()
+
+
+_collector = _Collector()
+
+
 class RemoteStream:
-    """What the other side gives one after the other: iterate over it; `close()`, or `with`, to leave before its end."""
+    """What the other side gives one after the other: iterate over it; `close()`, or `with`, to leave before its end.
+    One that nobody has any more is left too."""
 
     def __init__(self, session: _Session, id: int, lazy: bool):
         self._session, self._id = session, id
@@ -1432,6 +1463,10 @@ class RemoteStream:
 
     def __exit__(self, *_):
         self.close()
+
+    def __del__(self):
+        if self._end is None:
+            self._session.left(self._id)
 
     def took(self, value, size: int) -> None:
         if self._granted <= 0:
@@ -1592,7 +1627,8 @@ class _Session:
         self._serving = 0
         self._kept: dict = {}
         self._runner = runner or _Runner()
-        self.readers: dict = {}
+        # Those who read hold them; a stream that nobody holds is left.
+        self.readers: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
         self.producers: dict = {}
         self._signals: dict = {}
         self._exports: dict = {}  # id: [value, type, count]
@@ -1600,6 +1636,7 @@ class _Session:
         self._next_export = 1
         self._imports: dict = {}  # id: [weak reference, count]
         self._dropped: collections.deque = collections.deque()
+        self._collector = _collector
         self._given: list = []
         self._begun: list = []
         self._lazy = False
@@ -1671,15 +1708,23 @@ class _Session:
                 self._drop(id, 1)
             self._given = []
             raise
-        while self._dropped:
-            id, count = self._dropped.popleft()
-            release_text = f'{{"jsonrpc":"2.0","method":"rpc.release","params":[[[{id},{count}]]]}}'
-            self.channel.send(release_text, None)
+        self._send_dropped()
         ordinal = self.channel.send(text, attachments)
         for begin in self._begun:
             begin()
         self._begun = []
         return ordinal, size + _utf16(text)
+
+    def _send_dropped(self) -> None:
+        while self._dropped:
+            method, params = self._dropped.popleft()
+            self.channel.send(f'{{"jsonrpc":"2.0","method":"{method}","params":{params}}}', None)
+
+    def tell_dropped(self) -> None:
+        """Lets go now of what was collected."""
+        with self.lock:
+            if self.channel.ended is None:
+                self._send_dropped()
 
     def _refuse(self) -> None:
         if self.over.is_set() or self.channel.ended is not None:
@@ -1713,6 +1758,8 @@ class _Session:
                 self._give_signal(number, value)
         self._exports[number][2] += 1
         self._given.append(number)
+        if type == "signal" and value.aborted:
+            return ["mine", number, type, [_told_reason(value.reason)]]
         return ["mine", number, type]
 
     def _number(self) -> int:
@@ -1778,14 +1825,19 @@ class _Session:
         if type in ("iterable", "stream"):
             if len(self.readers) >= STREAMS:
                 raise _overloaded("streams of this session", STREAMS)
-            self.readers[id] = self._stream(id, tag[3:] == [0])
-            return self.readers[id]
+            _collector.begin()
+            self.readers[id] = stream = self._stream(id, tag[3:] == [0])
+            return stream
         if type not in ("function", "object", "signal"):
             _bad("a reference of unknown type")
         if len(self._imports) + len(self._signals) >= EXPORTS:
             raise _overloaded("references taken by this session", EXPORTS)
         if type == "signal":
-            return self._signals.setdefault(id, Signal())
+            signal = self._signals.setdefault(id, Signal())
+            if len(tag) > 3 and isinstance(tag[3], list):
+                # It was aborted before it was sent, and is so when the call begins.
+                signal.abort(decode_value(tag[3][0] if tag[3] else None, b""))
+            return signal
         known = self._imports.setdefault(id, [None, 0])
         known[1] += 1
         there = known[0] and known[0]()
@@ -1811,8 +1863,13 @@ class _Session:
         if self.over.is_set() or known is None or (known[0] and known[0]() is not None):
             return False
         if self._imports.pop(id, None):
-            self._dropped.append((id, known[1]))
+            self._dropped.append(("rpc.release", f"[[[{id},{known[1]}]]]"))
         return True
+
+    def left(self, id: int) -> None:
+        """For a stream that was collected: its producer is told. Takes no lock, as above."""
+        self._dropped.append(("rpc.stop", f"[{id}]"))
+        self._collector.add(self)
 
     def _discard(self, tree) -> None:
         """Lets go of what a message refers to that nobody will read."""
@@ -1914,9 +1971,13 @@ class _Session:
         elif not known:
             return
         elif method == "rpc.item":
-            self.readers[first].took(second, size)
-        elif method in ("rpc.end", "rpc.fail") and first in self.readers:
-            self.readers.pop(first).ended(StopIteration() if method == "rpc.end" else error_from(second))
+            reader = self.readers.get(first)
+            if reader is not None:
+                reader.took(second, size)
+        elif method in ("rpc.end", "rpc.fail"):
+            reader = self.readers.pop(first, None)
+            if reader is not None:
+                reader.ended(StopIteration() if method == "rpc.end" else error_from(second))
         elif method == "rpc.credit" and first in self.producers:
             self.producers[first].credit(second)
         elif method == "rpc.stop" and first in self.producers:
@@ -2025,7 +2086,8 @@ class _Session:
         with self.lock:
             if self.over.is_set():
                 return
-            self.error = error
+            # What is known of its death already wins.
+            self.error = error = self.error or error
             self.over.set()
             for pending in self._pending.values():
                 why = {"method": pending._method, "why": reason}
@@ -2048,6 +2110,16 @@ class _Session:
 
 _UNTOLD = {"code": RemoteError.code, "message": "Error: what was raised cannot be told",  # noqa: F821
            "data": {"name": "RemoteError", "fields": {}}}  # fmt: skip
+
+
+def _told_reason(reason):
+    """Why a signal was aborted, as it stands in its tag; where it cannot, an error with its words."""
+    for form in (reason, JsError("Error", text_of(reason))):
+        with contextlib.suppress(MeshError):
+            text, attachments = encode_value(form)
+            if not attachments:
+                return _read_json(text)
+    return None
 
 
 def _stream_of(message: dict):
@@ -2075,6 +2147,9 @@ def _gone(what: str) -> MeshError:
 # ---- Workers (sections 7 to 11) ------------------------------------------------------------------------------------
 
 
+_DESTRUCTED, _LEFT = "destructed by this side", "this side has left the worker"
+
+
 class Worker(RemoteObject):
     """A worker: `worker.add(1, 2)`. Leaving its `with` destructs it where it was cloned here, else leaves it.
 
@@ -2087,7 +2162,6 @@ class Worker(RemoteObject):
         self._body = json.loads(from_base64url(ticket["signed"].split(".")[1]))
         self.name, self.role = self._body["worker"], self._body["role"]
         self._jti, self._epoch, self._lease = self._body["jti"], self._body["epoch"], self._body["lease"]
-        self._destructed = False
         link = self._dial(self._tls())
         try:
             self.methods = self._redeem(link, key)
@@ -2107,22 +2181,28 @@ class Worker(RemoteObject):
 
     def leave(self) -> None:
         """Ends the session; the worker lives on as long as its lease."""
-        self._end("this side has left the worker")
+        self._end(_LEFT)
 
     def destruct(self) -> None:
         """Kills the worker at once. Returns when nothing of it is left."""
-        self._destructed = True
+        destructed = self._died({"cause": "destructed", "reason": _DESTRUCTED})
+        death = None
         try:
             self._core.request("DELETE", f"/api/v2/ephemeral/{self.name}")
+            death = destructed
         except WorkerUnknown:
-            pass
+            death = destructed
         except WorkerDied as error:
             if error.fields.get("cause") == "node_lost":
                 self._destruct_itself()
+            death = error
         except ConnectionLost:
             self._destruct_itself()
+            death = destructed
         finally:
-            self._end("destructed")
+            # Before the end, so that whoever calls meanwhile hears it too.
+            self._session.error = self._session.error or death
+            self._end(_DESTRUCTED if death else _LEFT)
 
     def _destruct_itself(self) -> None:
         """Without the core: section 10."""
@@ -2135,6 +2215,12 @@ class Worker(RemoteObject):
 
     def _release(self) -> None:
         self.leave()
+
+    def _check(self) -> None:
+        # Once the session has ended, what became of the worker is known in a moment.
+        if self._session.channel.ended is not None:
+            with _away():
+                self._session.over.wait(CONNECT_S)
 
     def _end(self, reason: str) -> None:
         channel = self._session.channel
@@ -2211,7 +2297,7 @@ class Worker(RemoteObject):
             link = None
             if channel.ended is None:
                 link, error = self._connect_again()
-        if error is None and channel.ended not in ("destructed", "this side has left the worker"):
+        if error is None and session.error is None and channel.ended not in (_DESTRUCTED, _LEFT):
             error = self._fate(20)
         session.finish(channel.ended or reason, error)
 
@@ -2249,6 +2335,10 @@ class Worker(RemoteObject):
             pause = min(pause * 2, 1.0)
         return None, None
 
+    def _died(self, fate: dict) -> MeshError:
+        fields = {"worker": self.name, "cause": fate["cause"], "reason": fate["reason"]}
+        return WorkerDied(f"Worker {self.name} is dead: {fate['reason']}", fields)
+
     def _fate(self, tries: int) -> MeshError | None:
         """What the core knows of the worker's death; None while it lives, or nobody knows."""
         for i in range(tries):
@@ -2259,8 +2349,7 @@ class Worker(RemoteObject):
             if known.get("fate") or known.get("state") == "node_lost":
                 lost = {"cause": "node_lost", "reason": f"its node {known.get('node')} is gone"}
                 fate = known.get("fate") or lost
-                fields = {"worker": self.name, "cause": fate["cause"], "reason": fate["reason"]}
-                return WorkerDied(f"Worker {self.name} is dead: {fate['reason']}", fields)
+                return self._died(fate)
             if i + 1 < tries:
                 time.sleep(0.05)
         return None

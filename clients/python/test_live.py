@@ -21,8 +21,9 @@ export const values = () => [undefined, NaN, -0, 1n << 70n, new Date(17000000001
 export const fail = () => { throw Object.assign(new RangeError('too far', { cause: 'the road ends' }), { at: 5n }); };
 export const relay_error = (error) => { throw error; };
 export async function* count(n) { for (let i = 0; i < n; i++) yield i; }
-let left = false;
-export async function* endless() { try { for (let i = 0; ; i++) yield 'x'.repeat(1000); } finally { left = true; } }
+let left = false, open = 0;
+export async function* endless() { open++; try { for (let i = 0; ; i++) yield 'x'.repeat(1000); } finally { left = true; open--; } }
+export const is_open = async () => { for (let i = 0; i < 100 && open; i++) await new Promise((r) => setTimeout(r, 20)); return open; };
 export const was_left = async () => { for (let i = 0; i < 100 && !left; i++) await new Promise((r) => setTimeout(r, 20)); return left; };
 export const sum = async (items) => { let sum = 0; for await (const item of items) sum += item; return sum; };
 export const some = async (items) => { for await (const item of items) return item; };
@@ -36,6 +37,7 @@ export const doubler = () => (n) => n * 2;
 export const user = () => ({ name: 'Ada', friends: [{ name: 'Bob' }] });
 export const greet = (name) => `hello, ${name}`;
 export const later = (ms, value) => new Promise((resolve) => setTimeout(() => resolve(value), ms));
+export const seen = (signal) => [signal.aborted, signal.reason];
 export const has_signals = () => typeof AbortController === 'function';
 export const watch = (signal) => new Promise((resolve) => signal.addEventListener('abort', () => resolve(signal.reason)));
 """
@@ -131,6 +133,10 @@ def streams(w, mesh, driver):
             if i == 1000:
                 break
     holds(w.was_left(), "leaving a generator of the worker's")
+    for _ in range(150):
+        for _ in w.endless():
+            break
+    holds(w.is_open() == 0, "a generator of the worker's that nobody has any more")
 
     def broken():
         yield 1
@@ -185,6 +191,7 @@ def giving_up(w, mesh, driver):
     pending = w.watch.start(signal)
     signal.abort("stop now")
     holds(pending.result() == "stop now", "a signal's reason")
+    holds(w.seen(signal) == [True, "stop now"], "one that was aborted before")
 
 
 def resuming(w, mesh, driver):
@@ -234,6 +241,11 @@ def destructing(w, mesh, driver):
         mesh.destruct(short.name)
         holds(raises(hauki.WorkerDied, pending.result).fields["cause"] == "destructed")
     raises(hauki.WorkerDied, lambda: short.add(1, 2))
+    for _ in range(8):
+        with mesh.clone(source=SOURCE, driver=driver) as own:
+            pending = own.later.start(30_000, 1)
+        for ended in (pending.result, lambda: own.add(1, 2)):
+            holds(raises(hauki.WorkerDied, ended).fields["cause"] == "destructed", "a call that its own side ends")
     holds(short.name not in [known["worker"] for known in mesh.registry()["workers"]])
     raises(hauki.SourceRejected, lambda: mesh.clone(source="export const = 1", driver=driver))
     raises(hauki.Unauthorised, lambda: hauki.connect(token="hauki_wrong").registry())

@@ -1,5 +1,5 @@
 /** What people see: tables and colour on a terminal, plain text in a pipe, JSON where it was asked for. */
-import { styleText } from 'node:util';
+import { inspect, isDeepStrictEqual, styleText } from 'node:util';
 import { describe, MeshError } from '@hauki/mesh';
 
 /** Exit codes, also shown by --help. */
@@ -18,6 +18,18 @@ export const EXIT = {
 export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
   return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '');
+}
+
+/** A value for people: a text as it is, JSON where that says all of it, else as Node shows it. */
+export function shown(value: unknown): string {
+  if (typeof value === 'string') return value;
+  try {
+    const text = JSON.stringify(value, undefined, 2);
+    if (isDeepStrictEqual(JSON.parse(text), value)) return text;
+  } catch {
+    // A bigint, a function, what contains itself.
+  }
+  return inspect(value, { depth: null, maxArrayLength: null, maxStringLength: null });
 }
 
 type Style = Parameters<typeof styleText>[0];

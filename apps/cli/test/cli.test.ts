@@ -163,6 +163,25 @@ describe('the hauki command', () => {
     assert.equal((await run(['kill', worker])).code, 3);
   });
 
+  it('prints what a call gave, a stream item by item, and refuses as JSON what JSON would change', async () => {
+    const file = join(folder, 'kinds.mjs');
+    writeFileSync(
+      file,
+      `export const map = () => new Map([['a', 1n]]);
+       export async function* items() { yield 'one'; yield { two: 2 }; yield [NaN]; }
+       export const fn = () => () => 1;`,
+    );
+    const { worker } = JSON.parse((await run(['clone', file, '--ttl', '5m', '--json'])).out);
+    assert.equal((await run(['call', worker, 'map'])).out, "Map(1) { 'a' => 1n }\n");
+    assert.equal((await run(['call', worker, 'items'])).out, 'one\n{\n  "two": 2\n}\n[ NaN ]\n');
+    assert.match((await run(['call', worker, 'fn'])).out, /function/i);
+    for (const method of ['map', 'items', 'fn']) {
+      const { code, out, err } = await run(['call', worker, method, '--json']);
+      assert.deepEqual([code, out, JSON.parse(err).error.name], [1, '', 'Unserialisable']);
+    }
+    assert.equal((await run(['kill', worker])).code, 0);
+  });
+
   it('makes lasting workers, shows how they are, and deletes them', async () => {
     const made = JSON.parse((await run(['provision', GREETER, '--name', 'greeter', '--json'])).out);
     assert.deepEqual([made.worker, made.epoch, made.driver], ['greeter', 1, 'quickjs']);

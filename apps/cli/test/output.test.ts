@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import { Command } from 'commander';
 import { TURN_MS } from '../../../packages/vault/src/drivers/quickjs/limits.ts';
 import { lifeCommands } from '../src/commands/life.ts';
-import { printable } from '../src/output.ts';
+import { printable, shown } from '../src/output.ts';
 
 describe('what is shown', () => {
   it('has no character in it that moves the cursor, colours, or turns the direction of others', () => {
@@ -14,6 +14,21 @@ describe('what is shown', () => {
     }
     const said = 'ä\n\tשלום 👩‍🚀 – “…”\u2029';
     assert.equal(printable(said), said);
+  });
+
+  it('is the value that came, whatever it is: JSON where that says all of it', () => {
+    assert.equal(shown('a "text"'), 'a "text"');
+    assert.equal(shown({ a: [1, null] }), '{\n  "a": [\n    1,\n    null\n  ]\n}');
+    for (const [value, text] of [
+      [undefined, 'undefined'],
+      [5n, '5n'],
+      [new Map([['a', 1]]), "Map(1) { 'a' => 1 }"],
+      [[Number.NaN, -0, Number.POSITIVE_INFINITY], '[ NaN, -0, Infinity ]'],
+      [new Uint8Array([1, 2]), 'Uint8Array(2) [ 1, 2 ]'],
+      [{ a: undefined, at: new Date(0) }, '{ a: undefined, at: 1970-01-01T00:00:00.000Z }'],
+      [/x/g, '/x/g'],
+    ])
+      assert.equal(shown(value), text);
   });
 
   it('says of exec how long an expression may compute in a quickjs vault', () => {

@@ -2,6 +2,7 @@
  * One module out of a worker's files and npm imports, by esbuild. What cannot be bundled is said precisely, with file,
  * line and column, before anything is cloned.
  */
+import type { SourceMap, SourceMapping } from 'node:module';
 import { resolve } from 'node:path';
 import { SourceRejected } from '@hauki/protocol';
 import type { BuildFailure, Message, Plugin } from 'esbuild';
@@ -19,6 +20,42 @@ const LEFT_OUT = ['', '.ts', '.tsx', '.js', '.jsx', '.mts', '.mjs', '.json', '/i
 const where = ({ location, text }: Message) =>
   location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text;
 
+/** What a vault calls the module that it runs. */
+const NAME = 'worker.mjs';
+/** A place in it, as the vaults tell it. */
+const PLACE = /(?:file:\/\/[^\s():]*\/)?\bworker\.mjs:(\d+):(\d+)/g;
+/** Beyond the end of any line. */
+const LINE_END = 2 ** 30;
+
+/** Finds places in a bundle's files. */
+export class Places {
+  readonly #map: SourceMap;
+
+  constructor(map: SourceMap) {
+    this.#map = map;
+  }
+
+  #find(line: number, column: number): { file: string; line: number; column: number } | undefined {
+    const { originalSource, originalLine, originalColumn } = this.#map.findEntry(line - 1, column - 1) as SourceMapping;
+    if (originalSource === undefined) return undefined;
+    return { file: originalSource, line: originalLine + 1, column: originalColumn + 1 };
+  }
+
+  /** A text with each place in the bundle as the one in its file. */
+  inText(text: string): string {
+    return text.replaceAll(PLACE, (told, line, column) => {
+      const found = this.#find(Number(line), Number(column));
+      return found ? `${found.file}:${found.line}:${found.column}` : told;
+    });
+  }
+
+  /** The line, in its file, of a line of the bundle; `text` may tell of it more exactly. */
+  line(line: number, text: string): number {
+    const [, , column = LINE_END] = [...text.matchAll(PLACE)].find(([, told]) => Number(told) === line) ?? [];
+    return this.#find(line, Number(column))?.line ?? line;
+  }
+}
+
 export interface Bundled {
   source: string;
   language: 'javascript';
@@ -30,13 +67,17 @@ export async function bundle(file: string, options: BundleOptions = {}): Promise
   return { source, language };
 }
 
-/** The same with the paths of all files that went in. */
-export async function bundleWithFiles(
-  file: string,
-  options: BundleOptions = {},
-): Promise<Bundled & { files: string[] }> {
+export interface BundledWithFiles extends Bundled {
+  /** The paths of all files that went in. */
+  files: string[];
+  /** What is told of the bundle, with places in those files for places in it. */
+  places: Places;
+}
+
+/** The same with what it was made of. */
+export async function bundleWithFiles(file: string, options: BundleOptions = {}): Promise<BundledWithFiles> {
   const { build } = await import('esbuild');
-  const { builtinModules } = await import('node:module');
+  const { builtinModules, SourceMap } = await import('node:module');
   const builtins = new Set(builtinModules.flatMap((name) => [name, `node:${name}`]));
   const node: Plugin = {
     name: 'node-builtins',
@@ -64,6 +105,9 @@ export async function bundleWithFiles(
       bundle: true,
       write: false,
       metafile: true,
+      outfile: NAME,
+      sourcemap: 'external',
+      sourcesContent: false,
       format: 'esm',
       platform: 'neutral',
       mainFields: ['module', 'main'],
@@ -77,7 +121,15 @@ export async function bundleWithFiles(
       plugins: [node],
     });
     const files = Object.keys(metafile.inputs).map((input) => resolve(input));
-    return { source: outputFiles[0]!.text, language: 'javascript', files };
+    const [map, code] = [true, false].map(
+      (is_map) => outputFiles.find(({ path }) => path.endsWith('.map') === is_map)!,
+    );
+    return {
+      source: code!.text,
+      language: 'javascript',
+      files,
+      places: new Places(new SourceMap(JSON.parse(map!.text))),
+    };
   } catch (error) {
     const messages = (error as BuildFailure).errors;
     if (!Array.isArray(messages)) throw error;

@@ -14,6 +14,7 @@ import { functionSource, ghost, sourceOf, standsFor } from './ghost.ts';
 import { eachGiven, warnOfCollected } from './given.ts';
 import { disposeOf } from './methods.ts';
 import { pipelined } from './promise.ts';
+import { heardReason, toldReason } from './reasons.ts';
 import { type Given, isStream, kindOf, type RefKind } from './references.ts';
 import type { CallOptions } from './session.ts';
 import type { Streams } from './streams.ts';
@@ -128,7 +129,8 @@ export class RefTable implements SessionRefs, Takes {
     const entry = known === undefined ? this.#export(id, value, type) : this.#exports.get(known)!;
     entry.count++;
     this.#given.push(id);
-    return ['mine', id, type];
+    const aborted = type === 'signal' && (value as AbortSignal).aborted;
+    return aborted ? ['mine', id, type, [toldReason((value as AbortSignal).reason)]] : ['mine', id, type];
   }
 
   /** What was given since the last call of this or of `undo` is on its way. */
@@ -276,7 +278,10 @@ export class RefTable implements SessionRefs, Takes {
       if (kind === 'yours') return this.exportOf(id);
       if (kind === 'result') return this.#powers.result(id, tag[2]);
       if (typeof id !== 'number') throw new ProtocolViolation({ why: 'a reference without a number' });
-      return this.#take(id, type, tag[3] === 0);
+      const taken = this.#take(id, type, tag[3] === 0);
+      // One that was aborted before says so itself: its `rpc.abort` comes when the call has begun.
+      if (type === 'signal' && Array.isArray(tag[3])) this.#signals.get(id)?.abort(heardReason(tag[3][0]));
+      return taken;
     } catch (error) {
       if (error instanceof ProtocolViolation) throw error;
       this.#refused ??= { error };

@@ -13,6 +13,10 @@ import { EXITS } from '#platform';
 /** What an item costs besides its content. */
 const ITEM_COST = 64;
 
+/** Streams that were given to be read and that nobody has any more: their producers would wait for ever. */
+const collected =
+  typeof FinalizationRegistry === 'undefined' ? undefined : new FinalizationRegistry<() => void>((leave) => leave());
+
 export interface StreamPowers {
   /** Sends an item; gives what it cost in characters and bytes. */
   item(id: number, value: unknown): number;
@@ -32,7 +36,8 @@ interface Producer {
 
 interface Reader {
   items: { value: unknown; cost: number; taken: readonly (() => void)[] }[];
-  waiting: { resolve(result: IteratorResult<unknown>): void; reject(error: unknown): void }[];
+  /** `held`: what they wait on, which must not be collected meanwhile. */
+  waiting: { resolve(result: IteratorResult<unknown>): void; reject(error: unknown): void; held: unknown }[];
   /** What the producer may still send; below zero by at most one item. */
   granted: number;
   /** Read and not granted again yet. */
@@ -141,36 +146,38 @@ export class Streams {
     const granted = lazy ? 0 : LIMITS.stream_bytes;
     const reader: Reader = { items: [], waiting: [], granted, consumed: 0, end: undefined };
     this.#readers.set(id, reader);
-    const leave = () => {
-      if (this.#readers.delete(id)) this.#powers.notify('rpc.stop', [id]);
-      for (const { taken } of reader.items.splice(0)) for (const letGo of taken) letGo();
-      this.#finish(reader, {});
-    };
+    // Made elsewhere: what stands in this scope would hold the value, and it would never be collected.
+    const leave = this.#leaving(id, reader);
+    const next = (held: object) => this.#next(id, reader, held);
     const iterator: AsyncIterableIterator<unknown> & AsyncDisposable = {
-      next: () => this.#next(id, reader),
+      next() {
+        return next(this);
+      },
       async return(value) {
         leave();
         return { done: true, value };
       },
-      [Symbol.asyncIterator]: () => iterator,
+      [Symbol.asyncIterator]() {
+        return this;
+      },
       [Symbol.asyncDispose]: async () => leave(),
     };
-    if (!as_stream || typeof ReadableStream === 'undefined') return { value: iterator, leave };
-    const value = new ReadableStream(
-      {
-        async pull(controller) {
-          const { done, value } = await iterator.next();
-          if (done) controller.close();
-          else controller.enqueue(value);
-        },
-        cancel: () => leave(),
-      },
-      { highWaterMark: 0 },
-    );
+    const as_is = !as_stream || typeof ReadableStream === 'undefined';
+    const value = as_is ? iterator : byteStream(iterator);
+    collected?.register(value, leave);
     return { value, leave };
   }
 
-  #next(id: number, reader: Reader): Promise<IteratorResult<unknown>> {
+  /** How to leave a stream. */
+  #leaving(id: number, reader: Reader): () => void {
+    return () => {
+      if (this.#readers.delete(id)) this.#powers.notify('rpc.stop', [id]);
+      for (const { taken } of reader.items.splice(0)) for (const letGo of taken) letGo();
+      this.#finish(reader, {});
+    };
+  }
+
+  #next(id: number, reader: Reader, held?: object): Promise<IteratorResult<unknown>> {
     const item = reader.items.shift();
     if (reader.granted === 0 && reader.consumed === 0 && !item && this.#readers.has(id)) {
       reader.granted = LIMITS.stream_bytes;
@@ -190,7 +197,9 @@ export class Streams {
       reader.end = {};
       return error === undefined ? Promise.resolve({ done: true, value: undefined }) : Promise.reject(error);
     }
-    const next = new Promise<IteratorResult<unknown>>((resolve, reject) => reader.waiting.push({ resolve, reject }));
+    const next = new Promise<IteratorResult<unknown>>((resolve, reject) =>
+      reader.waiting.push({ resolve, reject, held }),
+    );
     if (EXITS) {
       const over = () => this.#powers.hold?.(-1);
       this.#powers.hold?.(1);
@@ -242,3 +251,19 @@ export class Streams {
     this.#readers.clear();
   }
 }
+
+/** A ReadableStream of what an iterator gives, no faster than it is read. */
+const byteStream = (iterator: AsyncIterator<unknown>): ReadableStream =>
+  new ReadableStream(
+    {
+      async pull(controller) {
+        const { done, value } = await iterator.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      async cancel() {
+        await iterator.return!();
+      },
+    },
+    { highWaterMark: 0 },
+  );

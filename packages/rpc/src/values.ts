@@ -1,16 +1,23 @@
 /**
- * How values become JSON text. What JSON would silently change (functions, NaN, bigint, Map, bytes, cycles) is refused
- * with its place, because a value that arrives as another value is worse than an error. Dates arrive as ISO strings.
+ * How values become JSON text. What JSON would silently change (functions, NaN, bigint, Map, bytes, streams, cycles) is
+ * refused with its place, because a value that arrives as another value is worse than an error. Dates arrive as ISO
+ * strings.
  */
 import { TooLarge, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { utf8Bytes } from '#platform';
+import { sourceOf } from './ghost.ts';
+import { kindOf, type RefKind } from './references.ts';
 
 const REFUSED = [Map, Set, WeakMap, WeakSet, RegExp, ArrayBuffer, Promise, Error] as const;
+/** What goes by reference alone. Instances of classes, which do as well, are plain objects in JSON. */
+const NOT_COPIED: ReadonlySet<unknown> = new Set<RefKind>(['iterable', 'stream', 'signal']);
 
 function guard(this: any, key: string, shown: unknown): unknown {
   // What stood there before its toJSON changed it, if it has one: a Buffer, a date that is none.
   const given = this[key];
+  if (sourceOf(given))
+    throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is a remote object` });
   const value = ArrayBuffer.isView(given) || (given instanceof Date && shown === null) ? given : shown;
   switch (typeof value) {
     case 'function':
@@ -27,6 +34,8 @@ function guard(this: any, key: string, shown: unknown): unknown {
           throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is of type ${kind.name}` });
       if (value instanceof Date)
         throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is an invalid date` });
+      if (NOT_COPIED.has(kindOf(value)))
+        throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is a stream or a signal` });
       if (ArrayBuffer.isView(value))
         throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is binary` });
       return value;

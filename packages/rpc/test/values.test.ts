@@ -1,8 +1,10 @@
 /** Values on the wire: what arrives is what was sent, or nothing is sent. */
 import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { isError, LIMITS, TooLarge, Unserialisable } from '@hauki/protocol';
 import fc from 'fast-check';
+import { ghost } from '../src/ghost.ts';
 import { countedBytes } from '../src/platform.ts';
 import { encode } from '../src/values.ts';
 
@@ -65,6 +67,22 @@ describe('encode', () => {
     refused({ bytes: new Uint8Array(3) }, /"bytes".*binary/);
     refused({ bytes: new DataView(new ArrayBuffer(3)) }, /"bytes".*binary/);
     refused({ bytes: new ArrayBuffer(3) }, /"bytes".*ArrayBuffer/);
+  });
+
+  it('refuses what goes by reference alone: streams, iterators, signals, remote objects', () => {
+    for (const stream of [
+      (async function* () {
+        yield 1;
+      })(),
+      [1].values(),
+      { next: () => ({ done: true }), [Symbol.asyncIterator]: () => ({}) },
+      new ReadableStream(),
+      Readable.from(['x']),
+      AbortSignal.abort(),
+    ])
+      refused({ stream }, /"stream" is a stream or a signal/);
+    const away = { label: 'away', call: async () => 1, dispose: async () => {} };
+    refused({ thing: ghost(away) }, /"thing" is a remote object/);
   });
 
   it('refuses Node’s Buffer like any other bytes', () => {

@@ -1,7 +1,7 @@
 /** The Python guest by itself: its effects, how it is looked into, and how it ends. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { GrantMissing } from '@hauki/protocol';
+import { GrantMissing, LIMITS } from '@hauki/protocol';
 import { no_python } from './gated-guest.ts';
 import { usePythonGuests } from './python-guest-support.ts';
 
@@ -90,6 +90,47 @@ def odd(): return {1, 2}
     assert.deepEqual(await session.call('day'), ['2026-01-02T00:00:00.000Z', { a: [1, null] }]);
     await assert.rejects(session.call('odd'), /cannot be sent: it is of type set/);
     assert.equal(await session.call('add', ['ä', '😀']), 'ä😀');
+  });
+
+  it('leaves streams that its methods leave before their end, or never read', async () => {
+    const { open, until } = await start(`
+def take(items):
+    for item in items: break
+async def atake(items):
+    async for item in items: break
+def ignore(items): pass
+async def beside(items, heard):
+    import asyncio
+    async def first():
+        async for item in items: return await heard(item)
+    asyncio.create_task(first())
+def collect():
+    import gc
+    gc.collect()
+`);
+    const session = await open();
+    let producing = 0;
+    async function* texts() {
+      producing++;
+      try {
+        for (;;) yield 'x'.repeat(100_000);
+      } finally {
+        producing--;
+      }
+    }
+    for (const method of ['take', 'atake', 'ignore'])
+      for (let i = 0; i < LIMITS.streams + 2; i++) await session.call(method, [texts()]);
+    await until('all to be closed', () => producing === 0);
+    // Not one that a task waits for, which nobody but the stream knows of.
+    const { promise, resolve } = Promise.withResolvers<unknown>();
+    const { promise: gate, resolve: go } = Promise.withResolvers<number>();
+    async function* late() {
+      yield await gate;
+    }
+    await session.call('beside', [late(), resolve]);
+    await session.call('collect');
+    go(7);
+    assert.equal(await promise, 7);
   });
 
   it('is looked into with the worker and hauki in scope, and tells what calls it has had', async () => {

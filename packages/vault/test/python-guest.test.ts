@@ -307,6 +307,13 @@ def state(): return stopped
     });
   });
 
+  it('takes a signal that was aborted before as such from the start', async () => {
+    const { open } = await start('def seen(signal): return [signal.aborted, str(signal.reason)]');
+    const session = await open();
+    assert.deepEqual(await session.call('seen', [AbortSignal.abort('enough')]), [true, 'enough']);
+    assert.deepEqual(await session.call('seen', [new AbortController().signal]), [false, 'None']);
+  });
+
   it('ends the session of a caller that breaks the protocol, and no other', async () => {
     const { open, dial, shell, redeem } = await start('def add(a, b): return a + b\n');
     const session = await open();

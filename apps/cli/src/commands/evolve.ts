@@ -2,8 +2,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BadInput, type EvolveRequest, type RolloutRequest, type Trial } from '@hauki/mesh';
-import { bundleWithFiles } from '@hauki/mesh/bundle';
+import { BadInput, EvolveRejected, type EvolveRequest, isError, type RolloutRequest, type Trial } from '@hauki/mesh';
+import { bundleWithFiles, type Places } from '@hauki/mesh/bundle';
 import { bundlePython } from '@hauki/mesh/bundle-python';
 import { ISOLATION_LEVELS } from '@hauki/protocol';
 import type { Command } from 'commander';
@@ -64,6 +64,8 @@ interface Source extends Pick<EvolveRequest, 'content' | 'language'> {
   /** The files that it is made of. */
   files: string[];
   bundled: boolean;
+  /** Of a bundle: where in those files what is told of it lies. */
+  places?: Places;
 }
 
 /** What a file has in it. Throws BadInput. */
@@ -89,10 +91,22 @@ async function read(file: string, driver: string | undefined, sought: (file: str
   const as_it_is = { content: source, language: languageOf(file), files: [file], bundled: false };
   const bundles = BUNDLED.test(file) || IMPORTS.some((one) => one.test(source));
   if (!bundles) return as_it_is;
-  const { source: content, language, files } = await bundleWithFiles(file, { driver, sought });
+  const { source: content, language, files, places } = await bundleWithFiles(file, { driver, sought });
   // What looked like an import was a text or a comment. In TypeScript it may have been one of types, which is gone now.
   if (files.length === 1 && as_it_is.language === 'javascript') return as_it_is;
-  return { content, language, files, bundled: true };
+  return { content, language, files, places, bundled: true };
+}
+
+/** An error as it came; what was rejected in a bundle says so by the lines of the files. */
+function located(error: unknown, places: Places | undefined): unknown {
+  if (!places || !isError(error, EvolveRejected)) return error;
+  const { why, line, log, ...rest } = error.fields;
+  return new EvolveRejected({
+    ...rest,
+    why: places.inText(why),
+    ...(line === undefined ? {} : { line: places.line(line, why) }),
+    ...(log === undefined ? {} : { log: places.inText(log) }),
+  });
 }
 
 function request(file: string, flags: EvolveFlags): EvolveRequest {
@@ -197,10 +211,14 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     if (source.bundled) wanted.target_module = withoutEnding(wanted.target_module.replace(BUNDLED, ''));
     const posted = { ...wanted, content: content!, ...(language ? { language } : {}) };
     const began = performance.now();
-    if (!kernel) return rollOut({ ...posted, ...place }, flags);
-    const evolved = await kernel.evolve(posted);
-    if (flags.json) console.log(JSON.stringify(evolved));
-    else show(evolved, performance.now() - began, kernel.url);
+    try {
+      if (!kernel) return await rollOut({ ...posted, ...place }, flags);
+      const evolved = await kernel.evolve(posted);
+      if (flags.json) console.log(JSON.stringify(evolved));
+      else show(evolved, performance.now() - began, kernel.url);
+    } catch (error) {
+      throw located(error, source.places);
+    }
   };
   if (!flags.watch) return once();
   let ended = false;

@@ -1,5 +1,6 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
 import { type Mesh, NoSuchMethod, type WorkerInfo } from '@hauki/mesh';
+import { encode } from '@hauki/rpc';
 import type { Command } from 'commander';
 import {
   argument,
@@ -15,14 +16,16 @@ import {
   withMesh,
   withModuleFlags,
 } from '../context.ts';
-import { duration, paint, printable, table } from '../output.ts';
+import { duration, paint, printable, shown, table } from '../output.ts';
 import { used } from './life.ts';
 
-/** A result: on a terminal without what would steer it, in a pipe as it is. */
-const show = (value: unknown) => {
-  const text = typeof value === 'string' ? value : JSON.stringify(value, undefined, 2);
-  return process.stdout.isTTY ? printable(text) : text;
-};
+/** Prints a result, of a stream each item as it comes: on a terminal without what would steer it, in a pipe as it is. */
+async function show(result: unknown): Promise<void> {
+  const line = (value: unknown) => console.log(process.stdout.isTTY ? printable(shown(value)) : shown(value));
+  if (typeof result === 'object' && result !== null && Symbol.asyncIterator in result)
+    for await (const item of result as AsyncIterable<unknown>) line(item);
+  else line(result);
+}
 
 async function clone(what: string, flags: CloneFlags): Promise<void> {
   const origin = originOf(what);
@@ -173,7 +176,7 @@ export function workerCommands(program: Command): void {
     .argument('<worker>', 'its name, as hauki ps shows it')
     .argument('<method>')
     .argument('[arguments...]', 'JSON where it is JSON, else text')
-    .description('call a method of a worker and print the result')
+    .description('call a method of a worker and print the result, of a stream item by item')
     .option('--timeout <duration>', 'how long to wait', '60s')
     .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
     .addHelpText('after', '\nExample:\n  hauki call w-abc123 add 2 3\n  hauki call w-abc123 analyze \'{"depth": 2}\'')
@@ -185,7 +188,8 @@ export function workerCommands(program: Command): void {
         const { methods } = await mesh.details(ghost);
         if (!methods.includes(method)) throw new NoSuchMethod({ method, has: methods });
         const result = await ghost[method]!(...args.map(argument));
-        console.log(common(command).json ? JSON.stringify({ result }) : show(result));
+        if (common(command).json) console.log(encode({ result }));
+        else await show(result);
       });
     });
 

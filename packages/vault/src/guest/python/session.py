@@ -54,6 +54,8 @@ class GuestSession(peer._Session):
         super().__init__(channel, peer.CALL_MS, guest.pool)
         self.guest = guest
         self.served = 0
+        self.awaited: set = set()
+        """Streams that coroutines wait for."""
 
     def outcome(self, pending):
         return waited(pending)
@@ -229,7 +231,12 @@ class GuestStream(peer.RemoteStream):
                 self._ask()
                 there = asyncio.Event()
                 self._waiting = asyncio.get_running_loop(), there
-            await there.wait()
+            # The loop itself does not hold a task that waits, nor then the stream.
+            self._session.awaited.add(self)
+            try:
+                await there.wait()
+            finally:
+                self._session.awaited.discard(self)
 
     def _ask(self) -> None:
         if self._granted == 0 and self._consumed == 0:
