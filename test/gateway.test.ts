@@ -231,10 +231,14 @@ describe('kernels of a mesh', () => {
   it('see requests as their clients make them, hear when one leaves, and trace what fails', async () => {
     await used.mesh.kernels.evolve({
       target_module: 'edge',
-      content: `let [began, left] = [0, 0]; export default { fetch(request) {
+      content: `console.log('here'); let [began, left] = [0, 0]; export default { fetch(request) {
         request.signal.addEventListener('abort', () => left++);
         const { host, pathname } = new URL(request.url);
         if (pathname === '/throw') throw new Error('on purpose');
+        if (pathname === '/breaks') return new Response((async function* () {
+          yield new TextEncoder().encode('begun');
+          throw new Error('on purpose');
+        })());
         if (pathname !== '/waits') return Response.json({ host, began, left });
         began++;
         return new Promise(() => {});
@@ -253,6 +257,14 @@ describe('kernels of a mesh', () => {
     assert.equal(failed.status, 500);
     assert.match(failed.headers.get('x-hauki-digest') ?? '', /^[0-9a-f]{64}$/);
     assert.match(failed.headers.get('x-hauki-kernel') ?? '', /^Microkernel-/);
+    const broken = (await get('edge/breaks')).body!.getReader();
+    assert.equal(String(Buffer.from((await broken.read()).value!)), 'begun');
+    await assert.rejects(broken.read());
+    const logs = await used.mesh.kernels.door(failed.headers.get('x-hauki-kernel')!).logs('edge', 1);
+    assert.deepEqual(
+      logs.map(({ version, lines }) => [version, lines.map(({ text }) => text)]),
+      [[1, ['here']]],
+    );
   });
 
   it('announce themselves and what they become on the mesh’s events', async () => {

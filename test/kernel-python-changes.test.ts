@@ -107,6 +107,14 @@ def ok(): return "ok"
       await evolve('plain_raises.py', 'async def app(scope, receive, send):\n    raise ValueError("at once")\n');
       const plain = await kernel.get('plain_raises/');
       assert.deepEqual([plain.status, /ValueError: at once/.test(await plain.text())], [500, true]);
+      for (const [module, wanted] of [
+        ['raises', /ValueError: secret\n[\s\S]*worker\.py:6/],
+        ['plain_raises', /ValueError: at once\n.*worker\.py:2/],
+      ] as const)
+        await until(`the log of ${module} says so`, async () => {
+          const [log] = await kernel.door.logs(module);
+          return wanted.test(log!.lines.map((line) => line.text).join('\n'));
+        });
     });
 
     it('hands the state over, by name and type or by its hooks, and gives it back on a rollback', async () => {
@@ -179,6 +187,36 @@ def look(): return sorted(os.listdir("/root/uah_data"))${more}
       await assert.rejects(evolve('files.py', 'raise ValueError'), rejected('load', /ValueError/, 1));
       await evolve('files.py', keeping(''));
       assert.deepEqual(await kernel.json('files/'), ['one']);
+    });
+
+    it('runs shut-down when a version is left, its kernel ends, or it is removed', async () => {
+      const ends = `
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = (await receive())["type"]
+            if event == "lifespan.shutdown":
+                print("down")
+                with open("/root/ends.txt", "a") as file: file.write("down ")
+            await send({"type": event + ".complete"})
+    with open("/root/ends.txt", "a+") as file:
+        file.seek(0)
+        body = file.read().encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+`;
+      await evolve('ends.py', ends);
+      await evolve('ends.py', ends);
+      await until('the first was shut down', async () => (await text('ends/')) === 'down ');
+      await kernel.restart({ kill: false });
+      assert.equal(await text('ends/'), 'down down ');
+      await kernel.door.remove('ends');
+      await until('it has ended', async () => (await kernel.door.logs('ends')).every(({ ended }) => ended));
+      const [{ lines } = { lines: [] }] = await kernel.door.logs('ends');
+      assert.deepEqual(
+        lines.map((line) => line.text),
+        ['down'],
+      );
     });
 
     it('keeps no files for whom they are declined for, and those of a version that came to nothing', async () => {

@@ -19,6 +19,10 @@ const MODULE = `
         .concat([new Response(''), Response.json(1), new Response('').clone(), Response.redirect('http://x/')].map((it) => it instanceof Response)));
       case '/throw': throw new Error('on purpose');
       case '/waits': return new Promise(() => {});
+      case '/breaks': return new Response((async function* () {
+        yield new TextEncoder().encode('begun');
+        throw new Error('on purpose');
+      })());
       case '/streams': return new Response(first());
       case '/sized': return new Response(request.method === 'HEAD' ? null : 'x'.repeat(20), { headers: { 'content-length': '20' } });
       case '/none': return new Response(null, { status: 204 });
@@ -141,6 +145,12 @@ for (const driver of DRIVERS)
       assert.equal(failed.status, 500);
       assert.deepEqual([failed.headers.get('x-hauki-version'), failed.headers.get('x-hauki-digest')], ['1', digest]);
       assert.match(await failed.text(), /on purpose/);
+    });
+
+    it('that fail in the middle of their answer give what came before, and no end', async () => {
+      const reader = (await kernel.get('edge/breaks')).body!.getReader();
+      assert.equal(String(Buffer.from((await reader.read()).value!)), 'begun');
+      await assert.rejects(reader.read());
     });
 
     it('that stream are bounded, and one more is told to come again', async () => {

@@ -64,7 +64,7 @@ const everywhere = (command: Command) => {
   command.exitOverride();
   for (const sub of command.commands) {
     // A verb that does something by itself takes them, whether it has verbs below it or not.
-    if (sub.commands.length === 0 || sub.name() === 'token')
+    if (sub.commands.length === 0 || ['token', 'modules'].includes(sub.name()))
       sub
         .option('--core <url>', 'the core')
         .option('--data <folder>', 'the data folder')

@@ -5,6 +5,7 @@ import type {
   JournalEntry,
   KernelInfo,
   KernelStatus,
+  ModuleLog,
   ModuleSummary,
   ModuleView,
   Removed,
@@ -79,6 +80,8 @@ export interface KernelDoor {
   versions(module: string): Promise<VersionFacts[]>;
   version(module: string, version: number): Promise<VersionFacts & { source: string }>;
   diff(module: string, from: number, to: number): Promise<string>;
+  /** What its versions say that live, and what the one that ended last said: print, console and tracebacks. */
+  logs(module: string, version?: number): Promise<ModuleLog[]>;
   /** The journal, of one module or of all. */
   history(module?: string): Promise<JournalEntry[]>;
 }
@@ -121,6 +124,10 @@ function doorOf(request: Request, base: string): Omit<KernelDoor, 'url' | 'evolv
     version: (module, version) => request('GET', `${at(module)}/versions/${version}`),
     diff: async (module, from, to) =>
       (await request<{ diff: string }>('GET', `${at(module)}/diff?from=${from}&to=${to}`)).diff,
+    logs: async (module, version) => {
+      const query = version === undefined ? '' : `?version=${version}`;
+      return (await request<{ logs: ModuleLog[] }>('GET', `${at(module)}/log${query}`)).logs;
+    },
     history: async (module) => {
       const query = module === undefined ? '' : `?module=${encodeURIComponent(module)}`;
       return (await request<{ entries: JournalEntry[] }>('GET', `${base}/history${query}`)).entries;

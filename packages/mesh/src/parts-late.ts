@@ -85,6 +85,7 @@ export function services(core: CoreClient, moduleOf: ModuleOf, workerOf: WorkerO
           'versions',
           'version',
           'diff',
+          'logs',
           'history',
         ),
     },

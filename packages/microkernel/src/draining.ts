@@ -28,7 +28,7 @@ export class Draining {
     const is_idle = await old.idle(KERNEL_LIMITS.drain_ms);
     // To end a vault takes the processor from the first requests of the one that took its place.
     if (is_idle) await sleep(KERNEL_LIMITS.rest_ms, undefined, { ref: false });
-    await old.end(is_idle ? 'another version took its place' : 'its time to drain was over');
+    await old.retire(is_idle ? 'it serves no longer' : 'its time to drain was over');
     this.#old.delete(old);
   }
 

@@ -4,17 +4,19 @@
  */
 import type { Fate } from '@hauki/protocol';
 
-/** Vaults whose end is remembered: as many as may be staged at once, and then some. */
+/** Vaults whose end is remembered, with their last words (`LIMITS.log_tail_chars`): as many as may be staged at once, and then some. */
 const REMEMBERED = 256;
 /** The agent's word comes a moment after the session's end. */
 const WAIT_MS = 2_000;
 
+type Ending = Pick<Fate, 'reason' | 'lines'>;
+
 export class Endings {
-  readonly #known = new Map<string, string>();
+  readonly #known = new Map<string, Ending>();
   readonly #waiting = new Map<string, (reason: string) => void>();
 
-  tell({ worker, reason }: Pick<Fate, 'worker' | 'reason'>): void {
-    this.#known.set(worker, reason);
+  tell({ worker, reason, lines }: Pick<Fate, 'worker' | 'reason' | 'lines'>): void {
+    this.#known.set(worker, { reason, lines });
     for (const oldest of this.#known.keys()) {
       if (this.#known.size <= REMEMBERED) break;
       this.#known.delete(oldest);
@@ -22,10 +24,15 @@ export class Endings {
     this.#waiting.get(worker)?.(reason);
   }
 
+  /** How this vault ended, where that is known by now. */
+  get(worker: string): Ending | undefined {
+    return this.#known.get(worker);
+  }
+
   /** Why this vault ended; undefined where nobody says so in time. For one asker at a time. */
   async of(worker: string): Promise<string | undefined> {
     const known = this.#known.get(worker);
-    if (known !== undefined) return known;
+    if (known !== undefined) return known.reason;
     return new Promise((resolve) => {
       const settle = (reason?: string) => {
         clearTimeout(late);

@@ -19,6 +19,7 @@ import {
   type Language,
   LIMITS,
   MeshError,
+  type ModuleLog,
   OutcomeUnknown,
   Overloaded,
   type PluginDescription,
@@ -78,6 +79,7 @@ export class Instance {
   /** Of those who wait for fewer. */
   readonly #lookers = new Set<() => void>();
   #ending: Promise<void> | undefined;
+  #retiring: Promise<void> | undefined;
   #watching: NodeJS.Timeout | undefined;
   /** Since when it has not said that it lives, while it should. */
   #silent_since: number | undefined;
@@ -287,7 +289,25 @@ export class Instance {
     return this.#agent.logTail(this.worker);
   }
 
-  /** Ends the vault. Resolves when nothing is left of it. */
+  /** What it said, also after its end for as long as that is remembered; bounded by its agent. */
+  async log(): Promise<ModuleLog> {
+    const { version, worker } = this;
+    const living = await this.#agent.logs(worker, -LIMITS.log_lines, 0).catch(() => undefined);
+    if (living) return { version, worker, lines: living.lines };
+    const { reason = 'nobody remembers why', lines = [] } = this.#endings.get(worker) ?? {};
+    return { version, worker, ended: reason, lines };
+  }
+
+  /** Ends it in order: its end hook runs first, bounded in time; one that does not end in time is cut. */
+  retire(reason: string): Promise<void> {
+    this.#retiring ??= (async () => {
+      if (!this.ends) await this.#agent.end(this.worker, 'destructed', reason, true);
+      await this.end(reason);
+    })();
+    return this.#retiring;
+  }
+
+  /** Ends the vault at once. Resolves when nothing is left of it. */
   end(reason: string): Promise<void> {
     this.#ending ??= (async () => {
       clearTimeout(this.#watching);

@@ -17,6 +17,7 @@ import {
   type Evolved,
   type EvolveRequest,
   MeshError,
+  type ModuleLog,
   type ModuleView,
   normaliseGrants,
   type VersionFacts,
@@ -30,6 +31,7 @@ import { grantsOf, withHome } from './homes.ts';
 import type { Instance } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
+import type { Announcement } from './lines.ts';
 import { checkPin, type Module } from './module.ts';
 import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
@@ -54,10 +56,6 @@ export interface KernelOptions {
 
 /** Of the machine's memory, what all its vaults may be promised when nobody said. */
 const MEMORY_SHARE = 0.75;
-
-export type Announcement =
-  | { what: 'evolved'; module: string; version: number; digest: string; by: string }
-  | { what: 'removed'; module: string; by: string };
 
 export class Kernel {
   readonly name: string;
@@ -347,6 +345,10 @@ export class Kernel {
       this.#modules.indexAliases();
     });
     this.#tell({ what: 'removed', module: name, by });
+  }
+
+  logs(name: string, version?: number): Promise<ModuleLog[]> {
+    return this.#modules.logs(name, version);
   }
 
   versions(name: string): Promise<VersionFacts[]> {

@@ -14,6 +14,7 @@ import {
   EvolveRejected,
   isError,
   type LiveView,
+  type ModuleLog,
   type ModuleState,
   ModuleUnknown,
   Overloaded,
@@ -77,6 +78,8 @@ export class Module {
   readonly #known = new Map<number, Known>();
   /** Of these, those with a state. */
   readonly #stateful = new Set<number>();
+  /** What it said is remembered for a while. */
+  #last_ended: Instance | undefined;
   /** Whether new requests wait. */
   #holds = false;
   #held = 0;
@@ -160,6 +163,18 @@ export class Module {
       // One that has finished only rests.
       ...this.#draining.all.filter(({ in_flight }) => in_flight > 0).map((instance) => one(instance, true)),
     ];
+  }
+
+  /** What those said that live, and the one that ended last; the newest last. Of one version alone, where it is named. */
+  async logs(version?: number): Promise<ModuleLog[]> {
+    const all = new Set([...this.#serving.values(), ...this.#draining.all]);
+    if (this.#last_ended) all.add(this.#last_ended);
+    const told = [...all].filter((one) => version === undefined || one.version === version);
+    if (version !== undefined && told.length === 0) {
+      const have = [...new Set([...all].map((one) => one.version))].sort((a, b) => a - b).join(', ') || 'none';
+      throw new BadInput({ what: 'version', why: `of ${this.name} there is a log of: ${have}` });
+    }
+    return Promise.all(told.sort((a, b) => a.born_at - b.born_at).map((one) => one.log()));
   }
 
   /** The version for a request, where there is one at once. Rejects as `choose` does. */
@@ -299,6 +314,7 @@ export class Module {
   }
 
   #died(instance: Instance, reason: string): void {
+    this.#last_ended = instance;
     this.#draining.forget(instance);
     if (this.#serving.get(instance.version) !== instance) return;
     this.#serving.delete(instance.version);
@@ -379,6 +395,6 @@ export class Module {
     this.#closed = true;
     for (const { timer } of this.#again.values()) clearTimeout(timer);
     this.#changed();
-    await Promise.all([...this.#serving.values(), ...this.#draining.all].map((instance) => instance.end(reason)));
+    await Promise.all([...this.#serving.values(), ...this.#draining.all].map((instance) => instance.retire(reason)));
   }
 }

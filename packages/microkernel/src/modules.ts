@@ -4,6 +4,7 @@ import {
   BadInput,
   describe,
   type Evolved,
+  type ModuleLog,
   ModuleUnknown,
   type ModuleView,
   type NodeInfo,
@@ -101,6 +102,11 @@ export class Modules {
     const module = this.get(name);
     if (!module) throw new ModuleUnknown({ module: name, has: this.views().map((one) => one.module) });
     return module;
+  }
+
+  /** What versions of it said; also of one that was removed, for a while. Throws ModuleUnknown. */
+  logs(name: string, version?: number): Promise<ModuleLog[]> {
+    return (this.#all.get(name) ?? this.known(name)).logs(version);
   }
 
   /** What serves in this vault, if it is a module's first version and not staged or left. */

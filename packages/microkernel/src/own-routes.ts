@@ -10,7 +10,7 @@ import { type KernelForCore, NoSuchMethod } from '@hauki/protocol';
 import type { FastifyInstance } from 'fastify';
 
 const ROUTES =
-  /^\/api\/(?:status|history(?:\?module=[\w%.~-]+)?|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|diff\?from=\d+&to=\d+|rollback|weights|pin))$/;
+  /^\/api\/(?:status|history(?:\?module=[\w%.~-]+)?|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|log(?:\?version=\d+)?|diff\?from=\d+&to=\d+|rollback|weights|pin))$/;
 const [WORD, BY] = ['x-hauki-inside', 'x-hauki-by'] as const;
 
 export class OwnRoutes {

@@ -108,6 +108,22 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
   );
 
   app.get(
+    '/api/modules/:module/log',
+    {
+      schema: {
+        tags,
+        summary: 'What the versions of a module say that live, and what the one that ended last said',
+        params: Name,
+        querystring: Type.Object({ version: Type.Optional(Type.Integer({ minimum: 1 })) }, strict),
+      },
+    },
+    async (request) => ({
+      status: 'success',
+      logs: await kernel.logs(request.params.module, request.query.version),
+    }),
+  );
+
+  app.get(
     '/api/modules/:module/diff',
     {
       schema: {

@@ -187,7 +187,7 @@ export class Agent {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
         },
-        ended: (worker, cause, reason) => this.#end(worker, cause, reason),
+        ended: (worker, cause, reason) => this.end(worker, cause, reason),
       });
       this.#living.set(job.worker, living);
       void living.vault.exited.then((exit) => this.#gone(living, exit));
@@ -321,19 +321,18 @@ export class Agent {
   /** Ends every worker, gracefully within the hook's bound, and every driver. */
   async close(): Promise<void> {
     this.#closing = true;
-    await Promise.all([...this.#living.keys()].map((w) => this.#end(w, 'node_closed', 'its node was shut down')));
+    await Promise.all([...this.#living.keys()].map((w) => this.end(w, 'node_closed', 'its node was shut down')));
     await Promise.all(this.#options.drivers.map((driver) => driver.close()));
     await this.#options.volumes.close();
   }
 
-  /** The gentle end: the hook first, bounded in time; then the kill, for certain. */
-  async #end(worker: string, cause: Cause, reason: string): Promise<void> {
+  /** The gentle end: the hook first, bounded in time, unless it was destructed; then the kill, for certain. */
+  async end(worker: string, cause: Cause, reason: string, gently = cause !== 'destructed'): Promise<void> {
     const living = this.#living.get(worker);
     if (!living || living.ending) return;
     living.ending = { cause, reason };
     // One that is paused would have to run for its hook: it has none then.
-    if (cause !== 'destructed' && living.lifetime.paused_at === undefined)
-      living.ending = await endGently(living, cause, reason);
+    if (gently && living.lifetime.paused_at === undefined) living.ending = await endGently(living, cause, reason);
     await living.vault.kill(living.ending.reason);
   }
 

@@ -1,5 +1,6 @@
 /** The words of microkernels: what is posted to one, what it answers, what it remembers. */
 import type { Language } from './control.ts';
+import type { LogLine } from './fate.ts';
 import type { GrantRequest, Grants } from './grants.ts';
 import type { IsolationLevel } from './isolation.ts';
 
@@ -171,6 +172,17 @@ export interface ModuleView {
   p99_ms: number | null;
   memory_bytes?: number | null;
   live: LiveView[];
+}
+
+/** What one version of a module said. */
+export interface ModuleLog {
+  version: number;
+  /** Its vault. */
+  worker: string;
+  /** Why its vault has ended; left out while it lives. */
+  ended?: string;
+  /** The last, oldest first; of one that has ended the last few. */
+  lines: LogLine[];
 }
 
 export interface KernelStatus {

@@ -7,6 +7,7 @@ import { askedToEnd, collect, common, coreUrl, given, whole, withMesh } from '..
 import { isKernelName, type KernelFlags, openKernel, show, useKernel, withKernel } from '../kernel-door.ts';
 import { startKernel } from '../local-mesh.ts';
 import { EXIT, paint, printable, size, table } from '../output.ts';
+import { shown } from './life.ts';
 
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
 const ms = (value: number | null) => (value === null ? '–' : `${value} ms`);
@@ -67,7 +68,8 @@ Example:
       await kernel.stop();
     });
 
-  withKernel(program.command('modules'))
+  const modules = program.command('modules');
+  withKernel(modules)
     .description('what a kernel serves, and how each module does')
     .action(async (flags: KernelFlags, command: Command) => {
       const status = await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.status());
@@ -104,6 +106,23 @@ Example:
         ]),
       ]);
       console.log(table([head, ...rows]));
+    });
+
+  withKernel(modules.command('log'))
+    .argument('<module>')
+    .argument('[version]', 'default: all that live, and the one that ended last')
+    .description('what a module says: print, console, and tracebacks')
+    .action(async (module: string, version: string | undefined, flags: KernelFlags, command: Command) => {
+      const wanted = given(version, (text) => whole('version', text, 1));
+      const logs = await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.logs(module, wanted));
+      if (common(command).json) return console.log(JSON.stringify({ module, logs }));
+      for (const { version: of, worker, ended, lines } of logs) {
+        const ended_of = ended === undefined ? '' : `, ended: ${printable(ended)}`;
+        console.log(
+          `${paint('bold', `version ${of}`)}  ${worker}${ended_of}${lines.length === 0 ? ', said nothing' : ''}`,
+        );
+        for (const line of lines) console.log(shown(line));
+      }
     });
 
   withKernel(program.command('rollback'))

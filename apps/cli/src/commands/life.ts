@@ -16,8 +16,8 @@ import { duration, EXIT, paint, printable, size, table } from '../output.ts';
 
 const at = (ms: number) => new Date(ms).toISOString();
 
-/** A line as `hauki logs` and `hauki why` show it. */
-function shown({ at: said_at, level, text }: LogLine): string {
+/** A line as all that shows a log shows it. */
+export function shown({ at: said_at, level, text }: LogLine): string {
   const style = level === 'error' ? 'red' : level === 'warn' ? 'yellow' : 'dim';
   return `${paint('dim', at(said_at))} ${paint(style, level.padEnd(5))} ${printable(text)}`;
 }

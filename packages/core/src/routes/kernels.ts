@@ -46,6 +46,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
     ['GET', 'modules/:module/versions', 'admin', 'All versions of a module on one kernel'],
     ['GET', 'modules/:module/versions/:version', 'admin', 'One version, with its source'],
     ['GET', 'modules/:module/diff', 'admin', 'What differs between two versions'],
+    ['GET', 'modules/:module/log', 'admin', 'What the versions of a module say on one kernel'],
     ['POST', 'modules/:module/rollback', 'admin', 'Let an earlier version serve again on one kernel'],
     ['POST', 'modules/:module/weights', 'admin', 'Which versions serve how much on one kernel'],
     ['POST', 'modules/:module/pin', 'admin', 'Refuse changes of a module on one kernel, or take them again'],

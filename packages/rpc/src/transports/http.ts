@@ -165,9 +165,19 @@ async function writeResponse(
     }
     response.end();
   } catch {
-    // The answer has begun: all that can be said is that it is not whole.
-    response.destroy();
+    breakOff(response);
   }
+}
+
+/**
+ * Of an answer that has begun all that can be said is that it is not whole: its connection ends without the end of its
+ * body. What was written before is sent first: Node holds it back until the next tick.
+ */
+function breakOff(response: ServerResponse): void {
+  process.nextTick(() => {
+    if (response.socket) response.socket.destroySoon();
+    else response.destroy();
+  });
 }
 
 function drained(response: ServerResponse): Promise<void> {

@@ -109,8 +109,13 @@ export class PairSocket {
 
   #tell(type: 'message' | 'close', event: Told): void {
     const whole = { type, target: this, ...event };
-    this[`on${type}`]?.(whole);
-    for (const listener of this.#listeners.get(type) ?? []) listener(whole);
+    for (const listener of [this[`on${type}`], ...(this.#listeners.get(type) ?? [])])
+      try {
+        listener?.(whole);
+      } catch (error) {
+        // As in browsers: it is told, the other listeners hear of it, and the socket lives on.
+        console.error('uncaught exception:', error);
+      }
   }
 }
 

@@ -182,12 +182,13 @@ class _Exchange:
             error = raised
         self._over()
         self._discard()
-        if error is not None and not self._answered.done() and not self._gone:
-            self._answered.set_exception(error)
-        elif error is not None and not self._gone:
-            # Its answer has begun, or is there: a framework's own 500, after which it raises what it caught.
+        if error is not None and not self._gone:
             self._log("error", stack_of(error) or f"{peer.name_of(error)}: {peer.text_of(error)}")
-            self._failure = None if self._complete else error
+            if self._answered.done():
+                # Its answer has begun, or is there: a framework's own 500, after which it raises what it caught.
+                self._failure = None if self._complete else error
+            else:
+                self._answered.set_exception(error)
         self._complete = True
         self._wake()
 
