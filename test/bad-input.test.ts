@@ -149,7 +149,10 @@ describe('a request that cannot be met', () => {
           new RegExp(`${bound}: from 500 to \\d+ milliseconds`),
         ]),
       ),
-      [{ source: CALCULATOR, audience: AUDIENCE, driver: 'quickjs', cpu: 0.05 }, /cpu: a quickjs vault has at least 0\.1/],
+      [
+        { source: CALCULATOR, audience: AUDIENCE, driver: 'quickjs', cpu: 0.05 },
+        /cpu: a quickjs vault has at least 0\.1/,
+      ],
       [{ source: CALCULATOR, audience: AUDIENCE, grants: { fetch: ['not a host'] } }, /not host:port/],
       [{ source: CALCULATOR, audience: AUDIENCE, grants: { meshfs: { read: ['/etc/'] } } }, /not a pointer prefix/],
       [{ source: CALCULATOR, audience: AUDIENCE, memory_mib: -5 }, /memory_mib/],

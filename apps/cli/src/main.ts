@@ -74,10 +74,11 @@ const everywhere = (command: Command) => {
 };
 everywhere(program);
 
-// Whoever reads has read enough, as `head` does: nobody is left to write to.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit(EXIT.ok);
+  // Whoever reads has read enough, as `head` does: nobody is left to write to.
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  console.error(`hauki: standard output cannot be written: ${error.message}`);
+  process.exit(EXIT.failed);
 });
 
 try {

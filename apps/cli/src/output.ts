@@ -97,6 +97,7 @@ const EXIT_OF: Record<string, number> = {
   PayloadLost: EXIT.not_found,
   NoSuchMethod: EXIT.not_found,
   TokenUnknown: EXIT.not_found,
+  VolumeUnknown: EXIT.not_found,
   Unauthorised: EXIT.refused,
   Forbidden: EXIT.refused,
   ConnectionLost: EXIT.unreachable,

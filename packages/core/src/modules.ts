@@ -90,7 +90,11 @@ export function pointerImports(source: string, label: string): PointerImport[] {
     if (one.type === 'dynamic' ? one.glob || one.probablyTypeOnly : one.typeOnly) return [];
     const line = source.slice(0, one.importStart).split('\n').length;
     if (is_path)
-      throw rejected(`${label}:${line}`, specifier, 'there are no files around it; import a gem-pointer:// instead, or bundle it');
+      throw rejected(
+        `${label}:${line}`,
+        specifier,
+        'there are no files around it; import a gem-pointer:// instead, or bundle it',
+      );
     const [text, fragment, ...rest] = specifier.split('#');
     const digest = fragment === undefined ? undefined : DIGEST.exec(fragment)?.[1];
     if (rest.length > 0 || (fragment !== undefined && digest === undefined))

@@ -63,7 +63,12 @@ import fs from 'node:fs';`;
   });
 
   it('are refused where they are paths, with importer and line: no folder is around a module that came alone', () => {
-    for (const text of ["import { a } from './a.js'", "export * from '../a.ts'", "import './a'", 'import a from "../b/c"'])
+    for (const text of [
+      "import { a } from './a.js'",
+      "export * from '../a.ts'",
+      "import './a'",
+      'import a from "../b/c"',
+    ])
       assert.throws(
         () => pointerImports(`\n${text};`, 'main'),
         (error) => isError(error, SourceRejected) && /\(import\).*main:2 imports \.\.?\/.*no files/.test(error.message),
