@@ -1,5 +1,6 @@
 /** The command: `hauki`, and by its second name `x-hauki-core` with the notes' verbs beside. */
 import { basename } from 'node:path';
+import { BadInput } from '@hauki/mesh';
 import { Command, CommanderError } from 'commander';
 import { eventCommands } from './commands/events.ts';
 import { evolveCommand } from './commands/evolve.ts';
@@ -59,9 +60,13 @@ volumeCommands(program);
 revokeCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
+const is_json = process.argv.includes('--json');
+
 // Flags that every verb takes may stand before or after it.
 const everywhere = (command: Command) => {
   command.exitOverride();
+  // What is wrong with a command line is told below then, as any error is.
+  if (is_json) command.configureOutput({ writeErr: () => {} });
   for (const sub of command.commands) {
     // A verb that does something by itself takes them, whether it has verbs below it or not.
     if (sub.commands.length === 0 || sub.name() === 'token')
@@ -84,6 +89,11 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-  else process.exitCode = report(error, process.argv.includes('--json'));
+  if (!(error instanceof CommanderError)) process.exitCode = report(error, is_json);
+  else if (error.exitCode === 0) process.exitCode = EXIT.ok;
+  else {
+    const why = error.code === 'commander.help' ? 'a verb is missing' : error.message.replace(/^error: /, '');
+    if (is_json) report(new BadInput({ what: 'usage', why: `${why} (--help tells more)` }), true);
+    process.exitCode = EXIT.usage;
+  }
 }

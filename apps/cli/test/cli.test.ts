@@ -76,6 +76,16 @@ describe('the hauki command', () => {
       assert.ok(help.out.includes(word), word);
     assert.equal((await run(['frobnicate'])).code, 2);
     assert.equal((await run(['call'])).code, 2);
+    for (const [args, why] of [
+      [['frobnicate', '--json'], /frobnicate/],
+      [['call', '--json'], /missing required argument/],
+      [['ps', '--wat', '--json'], /unknown option '--wat'/],
+    ] as const) {
+      const { code, err } = await run([...args]);
+      const { name, message } = JSON.parse(err).error;
+      assert.deepEqual([code, name], [2, 'BadInput'], err);
+      assert.match(message, why);
+    }
     assert.equal((await run(['clone', 'no/such/file.ts'])).code, 2);
   });
 
@@ -132,6 +142,7 @@ describe('the hauki command', () => {
       [['evolve', GREETER, '--memory', 'x'], '--memory'],
       [['rollback', 'm', '1.5'], 'version'],
       [['weights', 'm', '1=x'], 'share'],
+      [['weights', 'm', '1'], 'share'],
     ]));
 
   it('finds the admin token by itself; its file is its owner’s alone', async () => {

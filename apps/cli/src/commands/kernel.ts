@@ -140,7 +140,9 @@ Example:
       const versions = Object.fromEntries(
         shares.map((share) => {
           const [version, weight] = share.split('=');
-          return [whole('version', version!, 1), whole('share', weight ?? '', 0, 100)];
+          if (weight === undefined)
+            throw new BadInput({ what: 'share', why: `${JSON.stringify(share)} is not version=share, as in 3=10` });
+          return [whole('version', version!, 1), whole('share', weight, 0, 100)];
         }),
       );
       const view = await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.weigh(module, versions));
