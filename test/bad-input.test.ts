@@ -143,6 +143,16 @@ describe('a request that cannot be met', () => {
       [{ source: CALCULATOR, pointer: 'gem-pointer://wiki/a/b', audience: AUDIENCE }, /either a pointer or a source/],
       [{ source: CALCULATOR, audience: AUDIENCE, colour: 'red' }, /additional|colour/],
       [{ source: CALCULATOR, audience: AUDIENCE, lease_ms: 1 }, /lease_ms: from 500/],
+      ...['max_life_ms', 'idle_ms'].flatMap((bound) =>
+        [0, 499].map((ms): [unknown, RegExp] => [
+          { source: CALCULATOR, audience: AUDIENCE, [bound]: ms },
+          new RegExp(`${bound}: from 500 to \\d+ milliseconds`),
+        ]),
+      ),
+      [
+        { source: CALCULATOR, audience: AUDIENCE, driver: 'quickjs', cpu: 0.05 },
+        /cpu: a quickjs vault has at least 0\.1/,
+      ],
       [{ source: CALCULATOR, audience: AUDIENCE, grants: { fetch: ['not a host'] } }, /not host:port/],
       [{ source: CALCULATOR, audience: AUDIENCE, grants: { meshfs: { read: ['/etc/'] } } }, /not a pointer prefix/],
       [{ source: CALCULATOR, audience: AUDIENCE, memory_mib: -5 }, /memory_mib/],

@@ -9,6 +9,7 @@ import {
   connect,
   type GrantRequest,
   ISOLATION_LEVELS,
+  LEASE,
   LIMITS,
   type Mesh,
   type Routing,
@@ -29,6 +30,13 @@ export function common(command: Command): Common {
   const { data, ...others } = command.optsWithGlobals<Common>();
   return data === undefined ? others : { ...others, data: resolve(data) };
 }
+
+/** `--data` as a further command needs it, where this one was given it. */
+export const dataFlag = (command: Command): string => {
+  const { data } = common(command);
+  if (data === undefined) return '';
+  return ` --data ${/^[\w./-]+$/.test(data) ? data : `'${data.replaceAll("'", "'\\''")}'`}`;
+};
 
 /** The core that the command line means. */
 export const coreUrl = ({ core }: Common): string => core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
@@ -164,7 +172,7 @@ export const withModuleFlags = (command: Command): Command =>
   command
     .option('--driver <name>', 'lxc, quickjs or process; default: the strongest that a node offers')
     .option('--min-isolation <level>', `no vault weaker than this: ${ISOLATION_LEVELS.join(', ')}`)
-    .option('--cpu <share>', 'share of a core, from 0.05 to 1')
+    .option('--cpu <share>', 'share of a core, from 0.05 to 1; in a quickjs vault from 0.1')
     .option('--turn <time>', 'what one turn of its code may compute, 10ms to 10s; with --driver quickjs')
     .option('--label <key=value>', 'the node must carry this; may be repeated', collect)
     .option('--memory <MiB>', 'memory of the vault')
@@ -246,9 +254,9 @@ export function cloneOptions(flags: CloneFlags): CloneOptions {
     labels: flags.label && pairs('--label', flags.label),
     memory_mib: given(flags.memory, (text) => whole('--memory', text, 1)),
     routing: given(flags.routing, routingOf),
-    ttl_ms: milliseconds('--ttl', flags.ttl),
-    max_life_ms: milliseconds('--max-life', flags.maxLife),
-    idle_ms: milliseconds('--idle', flags.idle),
+    ttl_ms: milliseconds('--ttl', flags.ttl, LEASE.min_ms),
+    max_life_ms: milliseconds('--max-life', flags.maxLife, LEASE.min_ms),
+    idle_ms: milliseconds('--idle', flags.idle, LEASE.min_ms),
     lease_ms: milliseconds('--lease', flags.lease),
     grants: {
       fetch: flags.fetch?.map(fetchGrant) ?? [],
@@ -267,3 +275,18 @@ export function cloneOptions(flags: CloneFlags): CloneOptions {
 /** Resolves when somebody asks this command to end. To be called before the command says that it is ready. */
 export const askedToEnd = (): Promise<undefined> =>
   Promise.race(['SIGINT', 'SIGTERM', 'SIGHUP'].map((signal) => once(process, signal))).then(() => undefined);
+
+/** Starts what can be broken off. Undefined where somebody asks this command to end (`asked`) before it has started. */
+export async function unlessAsked<T>(
+  asked: Promise<undefined>,
+  start: (signal: AbortSignal) => Promise<T>,
+): Promise<T | undefined> {
+  const end = new AbortController();
+  void asked.then(() => end.abort());
+  try {
+    return await start(end.signal);
+  } catch (error) {
+    if (end.signal.aborted) return undefined;
+    throw error;
+  }
+}

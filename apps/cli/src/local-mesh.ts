@@ -39,8 +39,10 @@ async function start(
   entry: string,
   env: Record<string, string>,
   log: LogTo,
+  signal: AbortSignal | undefined,
   flags: string[] = [],
 ): Promise<Started & { said: ReadyMessage }> {
+  signal?.throwIfAborted();
   const child = fork(fileURLToPath(import.meta.resolve(entry)), [], {
     env: { ...process.env, ...env },
     // Options of this process (a test runner's, a debugger's) are not the children's.
@@ -63,6 +65,8 @@ async function start(
       await ended;
     },
   };
+  const breakOff = () => void started.stop();
+  signal?.addEventListener('abort', breakOff);
   const said = await new Promise<ReadyMessage>((resolve, reject) => {
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
@@ -73,11 +77,11 @@ async function start(
       if (message.failed) reject(new Error(message.failed));
       else resolve(message);
     });
-    child.once('exit', (code, signal) => {
+    child.once('exit', (code, killed_by) => {
       clearTimeout(timer);
-      reject(new Error(`${entry} ended before it was ready (${signal ?? `code ${code}`})`));
+      reject(new Error(`${entry} ended before it was ready (${killed_by ?? `code ${code}`})`));
     });
-  });
+  }).finally(() => signal?.removeEventListener('abort', breakOff));
   return { ...started, said };
 }
 
@@ -104,11 +108,12 @@ const CORE_FLAGS = ['--max-semi-space-size=4'];
  */
 const KERNEL_FLAGS = ['--max-semi-space-size=4', '--heap-growing-percent=50'];
 
-/** Starts a core over `<data_dir>/core`. */
+/** Starts a core over `<data_dir>/core`. `signal` breaks it off until it has started, as with all of these. */
 export async function startCore(
   data_dir: string,
   options: Omit<CoreProcessOptions, 'data_dir'> = {},
   log: LogTo = 'ignore',
+  signal?: AbortSignal,
 ): Promise<StartedCore> {
   mkdirSync(data_dir, { recursive: true });
   chmodSync(data_dir, 0o711);
@@ -117,6 +122,7 @@ export async function startCore(
     '@hauki/core/main',
     { NODE_COMPILE_CACHE: COMPILED, HAUKI_CORE_OPTIONS: JSON.stringify(all) },
     log,
+    signal,
     CORE_FLAGS,
   );
   return { ...started, url: said.url!, data_dir, token: readFileSync(adminTokenFile(data_dir), 'utf8').trim() };
@@ -130,10 +136,16 @@ export interface StartedNode extends Started {
 export async function startNode(
   options: Omit<NodeOptions, 'data_dir' | 'token_file'> & { data_dir: string; token_file?: string },
   log: LogTo = 'ignore',
+  signal?: AbortSignal,
 ): Promise<StartedNode> {
   const { data_dir, token_file = nodeTokenFile(data_dir), ...rest } = options;
   const all: NodeOptions = { ...rest, data_dir, token_file };
-  const { said, ...started } = await start('@hauki/node/main', { HAUKI_NODE_OPTIONS: JSON.stringify(all) }, log);
+  const { said, ...started } = await start(
+    '@hauki/node/main',
+    { HAUKI_NODE_OPTIONS: JSON.stringify(all) },
+    log,
+    signal,
+  );
   return { ...started, node: said.node! };
 }
 
@@ -145,11 +157,15 @@ export interface StartedKernel extends Started {
 }
 
 /** Starts a microkernel over `data_dir`. */
-export async function startKernel(options: KernelProcessOptions, log: LogTo = 'ignore'): Promise<StartedKernel> {
+export async function startKernel(
+  options: KernelProcessOptions,
+  log: LogTo = 'ignore',
+  signal?: AbortSignal,
+): Promise<StartedKernel> {
   const { data_dir, id } = options;
   mkdirSync(data_dir, { recursive: true });
   const env = { NODE_COMPILE_CACHE: COMPILED, HAUKI_KERNEL_OPTIONS: JSON.stringify(options) };
-  const { said, ...started } = await start('@hauki/microkernel/main', env, log, KERNEL_FLAGS);
+  const { said, ...started } = await start('@hauki/microkernel/main', env, log, signal, KERNEL_FLAGS);
   return { ...started, url: said.url!, id, token: readFileSync(kernelTokenFile(data_dir), 'utf8').trim() };
 }
 
@@ -168,12 +184,14 @@ export interface LocalMeshOptions {
   port?: number;
   nodes?: Partial<NodeOptions>[];
   log?: LogTo;
+  /** Breaks off its start. */
+  signal?: AbortSignal;
 }
 
 /** A core and its nodes on this machine. What fails to start takes the rest down with it. */
 export async function startMesh(options: LocalMeshOptions): Promise<LocalMesh> {
-  const { data_dir, port = 0, log = 'ignore' } = options;
-  const core = await startCore(data_dir, { port }, log);
+  const { data_dir, port = 0, log = 'ignore', signal } = options;
+  const core = await startCore(data_dir, { port }, log, signal);
   const outcomes = await Promise.allSettled(
     (options.nodes ?? [{}]).map(({ name = 'node', ...node }) =>
       startNode(
@@ -185,6 +203,7 @@ export async function startMesh(options: LocalMeshOptions): Promise<LocalMesh> {
           token_file: nodeTokenFile(data_dir),
         },
         log,
+        signal,
       ),
     ),
   );

@@ -1,5 +1,6 @@
 /** The command: `hauki`, and by its second name `x-hauki-core` with the notes' verbs beside. */
 import { basename } from 'node:path';
+import { BadInput } from '@hauki/mesh';
 import { Command, CommanderError } from 'commander';
 import { eventCommands } from './commands/events.ts';
 import { evolveCommand } from './commands/evolve.ts';
@@ -59,9 +60,13 @@ volumeCommands(program);
 revokeCommands(program);
 if (name === 'x-hauki-core') notesVerbs(program);
 
+const is_json = process.argv.includes('--json');
+
 // Flags that every verb takes may stand before or after it.
 const everywhere = (command: Command) => {
   command.exitOverride();
+  // What is wrong with a command line is told below then, as any error is.
+  if (is_json) command.configureOutput({ writeErr: () => {} });
   for (const sub of command.commands) {
     // A verb that does something by itself takes them, whether it has verbs below it or not.
     if (sub.commands.length === 0 || ['token', 'modules'].includes(sub.name()))
@@ -74,15 +79,21 @@ const everywhere = (command: Command) => {
 };
 everywhere(program);
 
-// Whoever reads has read enough, as `head` does: nobody is left to write to.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit(EXIT.ok);
+  // Whoever reads has read enough, as `head` does: nobody is left to write to.
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  console.error(`hauki: standard output cannot be written: ${error.message}`);
+  process.exit(EXIT.failed);
 });
 
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-  else process.exitCode = report(error, process.argv.includes('--json'));
+  if (!(error instanceof CommanderError)) process.exitCode = report(error, is_json);
+  else if (error.exitCode === 0) process.exitCode = EXIT.ok;
+  else {
+    const why = error.code === 'commander.help' ? 'a verb is missing' : error.message.replace(/^error: /, '');
+    if (is_json) report(new BadInput({ what: 'usage', why: `${why} (--help tells more)` }), true);
+    process.exitCode = EXIT.usage;
+  }
 }

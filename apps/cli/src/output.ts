@@ -109,6 +109,7 @@ const EXIT_OF: Record<string, number> = {
   PayloadLost: EXIT.not_found,
   NoSuchMethod: EXIT.not_found,
   TokenUnknown: EXIT.not_found,
+  VolumeUnknown: EXIT.not_found,
   Unauthorised: EXIT.refused,
   Forbidden: EXIT.refused,
   ConnectionLost: EXIT.unreachable,
@@ -132,7 +133,9 @@ export function report(error: unknown, json: boolean): number {
     if (typeof tail === 'string' && tail !== '') console.error(printable(`Its last words:\n${tail}`));
     const unborn = error instanceof MeshError ? (error.fields as { worker?: unknown }).worker : undefined;
     if (code === EXIT.failed && typeof unborn === 'string') console.error(printable(`More: hauki why ${unborn}`));
-    if (error instanceof MeshError && error.name === 'RemoteError' && error.stack?.includes('\n    at '))
+    // Without one of the worker's, the stack is that of this process: of no use to whoever wrote the worker.
+    const remote = error instanceof MeshError ? (error.fields as { remote_stack?: unknown }).remote_stack : undefined;
+    if (typeof remote === 'string' && error instanceof Error && error.stack?.includes('\n    at '))
       console.error(printable(error.stack.split('\n').slice(1, 6).join('\n')));
   }
   return code;

@@ -76,6 +76,16 @@ describe('the hauki command', () => {
       assert.ok(help.out.includes(word), word);
     assert.equal((await run(['frobnicate'])).code, 2);
     assert.equal((await run(['call'])).code, 2);
+    for (const [args, why] of [
+      [['frobnicate', '--json'], /frobnicate/],
+      [['call', '--json'], /missing required argument/],
+      [['ps', '--wat', '--json'], /unknown option '--wat'/],
+    ] as const) {
+      const { code, err } = await run([...args]);
+      const { name, message } = JSON.parse(err).error;
+      assert.deepEqual([code, name], [2, 'BadInput'], err);
+      assert.match(message, why);
+    }
     assert.equal((await run(['clone', 'no/such/file.ts'])).code, 2);
   });
 
@@ -99,6 +109,9 @@ describe('the hauki command', () => {
       [['clone', GREETER, '--clone', '1/2/3/4'], '--clone'],
       [['clone', GREETER, '--routing', 'sideways'], '--routing'],
       [['clone', GREETER, '--ttl', '5'], '--ttl'],
+      [['clone', GREETER, '--ttl', '0s'], '--ttl'],
+      [['clone', GREETER, '--max-life', '0s'], '--max-life'],
+      [['clone', GREETER, '--idle', '0s'], '--idle'],
       [['provision', GREETER, '--memory', '1.5'], '--memory'],
       [['call', 'w-x', 'm', '--timeout', '0s'], '--timeout'],
       [['call', 'w-x', 'm', '--routing', 'sideways'], '--routing'],
@@ -120,6 +133,7 @@ describe('the hauki command', () => {
       [['token', 'create', '--name', 'n', '--scope', 'spawn', '--expires', '5 minutes'], '--expires'],
       [['up', '--memory', 'x'], '--memory'],
       [['up', '--driver', 'docker'], '--driver'],
+      [['kernel', '--driver', 'docker'], '--driver'],
       [['up', '--nodes', '1.5'], '--nodes'],
       [['up', '--port', '0x50'], '--port'],
       [['fs', 'read', 'gem-pointer://wiki/x', '--at', '0'], '--at'],
@@ -128,6 +142,7 @@ describe('the hauki command', () => {
       [['evolve', GREETER, '--memory', 'x'], '--memory'],
       [['rollback', 'm', '1.5'], 'version'],
       [['weights', 'm', '1=x'], 'share'],
+      [['weights', 'm', '1'], 'share'],
     ]));
 
   it('finds the admin token by itself; its file is its owner’s alone', async () => {
@@ -317,6 +332,7 @@ describe('the hauki command', () => {
     assert.equal((await run(['clone', GREETER, '--ttl', 'soon'])).code, 2);
     const { code, err } = await run(['call', 'w-nobody', 'x']);
     assert.deepEqual([code, /There is no worker w-nobody/.test(err)], [3, true]);
+    assert.equal((await run(['volumes', 'rm', 'nobody'])).code, 3);
   });
 
   it('takes core and node along when it is killed with -9, and comes back over the same folder', async () => {

@@ -1,10 +1,11 @@
 /** What people see of it: nothing that steers their terminal, and help that is true. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { RemoteError } from '@hauki/mesh';
 import { Command } from 'commander';
 import { TURN_MS } from '../../../packages/vault/src/drivers/quickjs/limits.ts';
 import { lifeCommands } from '../src/commands/life.ts';
-import { printable, shown } from '../src/output.ts';
+import { EXIT, printable, report, shown } from '../src/output.ts';
 
 describe('what is shown', () => {
   it('has no character in it that moves the cursor, colours, or turns the direction of others', () => {
@@ -29,6 +30,21 @@ describe('what is shown', () => {
       [/x/g, '/x/g'],
     ])
       assert.equal(shown(value), text);
+  });
+
+  it('has the frames of what a worker threw, and none of our own where that has none', (t) => {
+    const said: string[] = [];
+    t.mock.method(console, 'error', (text: string) => void said.push(text));
+    const remote_stack = 'RangeError: no\n    at work (worker.mjs:1:2)';
+    for (const fields of [{ error_name: 'string' }, { error_name: 'RangeError', remote_stack }]) {
+      const error = new RemoteError(fields);
+      error.stack = remote_stack;
+      assert.equal(report(error, false), EXIT.failed);
+    }
+    assert.deepEqual(
+      said.filter((text) => text.includes(' at ')),
+      ['    at work (worker.mjs:1:2)'],
+    );
   });
 
   it('says of exec how long an expression may compute in a quickjs vault', () => {

@@ -12,6 +12,8 @@ export function checkBounds({ memory_mib, cpu, turn_ms, driver, min_isolation }:
     throw new BadInput({ what: 'memory_mib', why: `from ${MEMORY_MIB.least} to ${MEMORY_MIB.most}` });
   if (cpu !== undefined && !(cpu >= CPU_SHARE.least && cpu <= CPU_SHARE.most))
     throw new BadInput({ what: 'cpu', why: `a share of one core, from ${CPU_SHARE.least} to ${CPU_SHARE.most}` });
+  if (cpu !== undefined && driver === 'quickjs' && cpu < CPU_SHARE.least_quickjs)
+    throw new BadInput({ what: 'cpu', why: `a quickjs vault has at least ${CPU_SHARE.least_quickjs} of a core` });
   if (turn_ms !== undefined && driver !== 'quickjs')
     throw new BadInput({ what: 'turn_ms', why: 'no driver but quickjs bounds a turn: name it (driver: quickjs)' });
   if (turn_ms !== undefined && !(turn_ms >= TURN_MS.least && turn_ms <= TURN_MS.most))
@@ -30,10 +32,11 @@ export function leaseOf(request: Asked): { heartbeat_ms: number; lease_ms: numbe
   within('lease_ms', lease_ms, LEASE.min_ms, LEASE.max_ms);
   within('heartbeat_ms', heartbeat_ms, LEASE.min_heartbeat_ms, lease_ms);
   const { ttl_ms, max_life_ms, idle_ms } = request;
+  // Of a ttl_ms 0 is as much as none: the lease alone counts. As one of the two others it would let a worker live for ever.
   if (ttl_ms) within('ttl_ms', ttl_ms, LEASE.min_ms, LEASE.max_ms);
-  if (max_life_ms) within('max_life_ms', max_life_ms, LEASE.min_ms, LEASE.max_life_ms);
-  if (idle_ms) within('idle_ms', idle_ms, LEASE.min_ms, LEASE.max_ms);
-  if (ttl_ms && max_life_ms && ttl_ms > max_life_ms)
+  if (max_life_ms !== undefined) within('max_life_ms', max_life_ms, LEASE.min_ms, LEASE.max_life_ms);
+  if (idle_ms !== undefined) within('idle_ms', idle_ms, LEASE.min_ms, LEASE.max_ms);
+  if (ttl_ms && max_life_ms !== undefined && ttl_ms > max_life_ms)
     throw new BadInput({ what: 'ttl_ms', why: `it cannot live at least ${ttl_ms} ms and at most ${max_life_ms} ms` });
   return { heartbeat_ms, lease_ms };
 }

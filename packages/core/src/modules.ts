@@ -49,6 +49,8 @@ export interface PointerImport {
 }
 
 const SCHEME = 'gem-pointer:';
+/** Where a source may have an import to look at: most have none, and are not read by the lexer. */
+const WORTH_A_LOOK = /gem-pointer:|['"]\.\.?\//;
 const DIGEST = /^sha256-([0-9a-f]{64})$/;
 
 export const digestOf = (source: string): string => createHash('sha256').update(source).digest('hex');
@@ -68,11 +70,11 @@ const rejected = (where: string, specifier: string, why: string) =>
 
 /**
  * The pointers that a source imports: statically, or dynamically with a literal. Throws SourceRejected, naming `label` and
- * line, for a pointer that is none. A source that is no module at all has none: whoever loads it will say so better.
+ * line, for a pointer that is none, and for a static import of a path, since no folder is around a module that came alone.
+ * A source that is no module at all has none: whoever loads it will say so better.
  */
 export function pointerImports(source: string, label: string): PointerImport[] {
-  // Most workers import none; they are not looked at twice.
-  if (!source.includes(SCHEME)) return [];
+  if (!WORTH_A_LOOK.test(source)) return [];
   let imports: ReturnType<typeof parse>[0];
   try {
     // The lexer takes a byte order mark for a part of the first word; a space leaves all places as they are.
@@ -82,9 +84,17 @@ export function pointerImports(source: string, label: string): PointerImport[] {
   }
   return imports.flatMap((one) => {
     const { specifier } = one;
-    if (!specifier?.startsWith(SCHEME)) return [];
+    // A dynamic one may stand where nothing comes to: it fails when it runs, if it does.
+    const is_path = one.type !== 'dynamic' && /^\.\.?\//.test(specifier ?? '');
+    if (!specifier || !(is_path || specifier.startsWith(SCHEME))) return [];
     if (one.type === 'dynamic' ? one.glob || one.probablyTypeOnly : one.typeOnly) return [];
     const line = source.slice(0, one.importStart).split('\n').length;
+    if (is_path)
+      throw rejected(
+        `${label}:${line}`,
+        specifier,
+        'there are no files around it; import a gem-pointer:// instead, or bundle it',
+      );
     const [text, fragment, ...rest] = specifier.split('#');
     const digest = fragment === undefined ? undefined : DIGEST.exec(fragment)?.[1];
     if (rest.length > 0 || (fragment !== undefined && digest === undefined))

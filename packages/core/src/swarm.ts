@@ -196,8 +196,8 @@ export class Swarm {
       ...(turn_ms === undefined ? {} : { turn_ms }),
       ...(min_isolation === undefined ? {} : { min_isolation }),
       ttl_ms: request.ttl_ms ?? 0,
-      ...(request.max_life_ms ? { max_life_ms: request.max_life_ms } : {}),
-      ...(request.idle_ms ? { idle_ms: request.idle_ms } : {}),
+      ...(request.max_life_ms === undefined ? {} : { max_life_ms: request.max_life_ms }),
+      ...(request.idle_ms === undefined ? {} : { idle_ms: request.idle_ms }),
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
     return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };

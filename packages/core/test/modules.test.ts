@@ -62,6 +62,23 @@ import fs from 'node:fs';`;
       );
   });
 
+  it('are refused where they are paths, with importer and line: no folder is around a module that came alone', () => {
+    for (const text of [
+      "import { a } from './a.js'",
+      "export * from '../a.ts'",
+      "import './a'",
+      'import a from "../b/c"',
+    ])
+      assert.throws(
+        () => pointerImports(`\n${text};`, 'main'),
+        (error) => isError(error, SourceRejected) && /\(import\).*main:2 imports \.\.?\/.*no files/.test(error.message),
+        text,
+      );
+    const none = `import type { A } from './a.ts'; // import './b'
+      const text = "import './c'"; export const late = () => import('./d');`;
+    assert.deepEqual(found(none), []);
+  });
+
   it('of anything at all fail with SourceRejected, if at all', () => {
     const piece = fc.oneof(
       fc.string(),
@@ -144,6 +161,11 @@ describe('a worker’s modules', () => {
       ),
       { numRuns: 25 },
     );
+  });
+
+  it('are refused where one of them imports a path', async () => {
+    await write('path', "\nimport './beside.js';");
+    await rejects(`import '${at('path')}';`, /gem-pointer:\/\/workers\/path:2 imports \.\/beside\.js/);
   });
 
   it('are bounded in number, depth and bytes', async () => {

@@ -179,8 +179,11 @@ export const LEAST_MEMORY_MIB: Record<string, number> = { lxc: 48, quickjs: 4, p
  */
 export const TURN_MS = { least: 10, most: 10_000 } as const;
 
-/** The share of a core that a request may ask for: in less nothing would start in time, and a vault has one at most. */
-export const CPU_SHARE = { least: 0.05, most: 1 } as const;
+/**
+ * The share of a core that a request may ask for: in less nothing would start in time, and a vault has one at most. A
+ * quickjs vault has no less than `least_quickjs`: in less it would wait longer between its turns than a lease bears.
+ */
+export const CPU_SHARE = { least: 0.05, least_quickjs: 0.1, most: 1 } as const;
 
 /** The lease: how a worker knows that somebody still wants it (design, decision 6). */
 export const LEASE = {

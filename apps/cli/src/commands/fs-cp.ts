@@ -28,6 +28,27 @@ export async function fileContent(file: string): Promise<Blob> {
   return openAsBlob(file);
 }
 
+/** What whoever named a file can mend, by the code of the error. */
+const MENDABLE: Record<string, string> = {
+  ENOENT: 'there is no such file or folder',
+  ENOTDIR: 'one of its folders is a file',
+  EISDIR: 'it is a folder',
+  EACCES: 'this user may not',
+  EPERM: 'this user may not',
+  EROFS: 'its file system is read-only',
+};
+
+/** An error of the system over a file that was named: BadInput that names it, where that can be mended; else as it is. */
+export function asInput(file: string, error: unknown): unknown {
+  const { code = '' } = error as NodeJS.ErrnoException;
+  return MENDABLE[code] === undefined ? error : new BadInput({ what: file, why: `${MENDABLE[code]} (${code})` });
+}
+
+/** Lets go of what is not read: it would hold its connection, and with it this process. */
+async function letGo(body: AsyncIterable<unknown>): Promise<void> {
+  for await (const _ of body) return;
+}
+
 /** Writes what comes to a file. It gets its name when all of it is there with the right digest. */
 export async function saveFile(
   got: OpenFile,
@@ -54,7 +75,8 @@ export async function saveFile(
   } catch (error) {
     await handle?.close().catch(() => {});
     await unlink(temporary).catch(() => {});
-    throw error;
+    await letGo(got.body).catch(() => {});
+    throw asInput(file, error);
   }
 }
 

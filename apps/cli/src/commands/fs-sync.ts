@@ -14,7 +14,7 @@ import type { Command } from 'commander';
 import { askedToEnd, type Common, common, withMesh } from '../context.ts';
 import { EXIT, paint, printable } from '../output.ts';
 import { type Action, plan, type There } from '../sync-plan.ts';
-import { fileContent, isPointer, saveFile } from './fs-cp.ts';
+import { asInput, fileContent, isPointer, saveFile } from './fs-cp.ts';
 
 const STATE = '.hauki-sync.json';
 /** Transfers at once. */
@@ -85,8 +85,12 @@ async function readBase(folder: string, prefix: string): Promise<{ all: Record<s
 async function writeBase(folder: string, prefix: string, all: Record<string, object>, base: Base): Promise<void> {
   const text = JSON.stringify({ format: 1, prefixes: { ...all, [prefix]: Object.fromEntries([...base].sort()) } });
   const temporary = join(folder, `.hauki-${randomUUID()}.tmp`);
-  await writeFile(temporary, `${text}\n`, { flag: 'wx' });
-  await rename(temporary, join(folder, STATE));
+  try {
+    await writeFile(temporary, `${text}\n`, { flag: 'wx' });
+    await rename(temporary, join(folder, STATE));
+  } catch (error) {
+    throw asInput(join(folder, STATE), error);
+  }
 }
 
 async function digestOf(file: string): Promise<string> {

@@ -2,13 +2,13 @@
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { buffer } from 'node:stream/consumers';
-import { BadInput, type FileVersion } from '@hauki/mesh';
+import { BadInput, type FileVersion, PointerInvalid } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { askedToEnd, type Common, common, whole, withMesh } from '../context.ts';
 import { languageOf } from '../languages.ts';
 import { paint, printable, report, size, table } from '../output.ts';
 import { renderMarkdown } from '../render-markdown.ts';
-import { cpCommand } from './fs-cp.ts';
+import { asInput, cpCommand, isPointer } from './fs-cp.ts';
 import { syncCommand } from './fs-sync.ts';
 
 export interface ConditionFlags {
@@ -52,9 +52,17 @@ interface WriteFlags extends Common, ConditionFlags {
   type?: string;
 }
 
+function bytesOf(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    throw asInput(file, error);
+  }
+}
+
 /** A text file, or standard input. What is no text would not come back as it was. */
 async function textOf(file: string | undefined): Promise<string> {
-  const bytes = file === undefined || file === '-' ? await buffer(process.stdin) : readFileSync(file);
+  const bytes = file === undefined || file === '-' ? await buffer(process.stdin) : bytesOf(file);
   if (isUtf8(bytes)) return bytes.toString('utf8');
   throw new BadInput({ what: file ?? 'standard input', why: 'it is not UTF-8 text; `hauki fs cp` copies any file' });
 }
@@ -72,7 +80,13 @@ async function write(pointer: string, file: string | undefined, flags: WriteFlag
   });
 }
 
+/** Throws PointerInvalid for what no pointer begins with. */
+function demandPrefix(prefix: string): void {
+  if (!isPointer(prefix)) throw new PointerInvalid({ pointer: prefix, why: 'it does not begin with gem-pointer://' });
+}
+
 async function list(prefix: string, flags: Common): Promise<void> {
+  demandPrefix(prefix);
   await withMesh(flags, async (mesh) => {
     const entries = await mesh.meshfs.list(prefix);
     if (flags.json) return console.log(JSON.stringify({ entries }));
@@ -122,6 +136,7 @@ async function remove(pointers: string[], flags: Common & ConditionFlags): Promi
 }
 
 async function watch(prefix: string, flags: Common & { after?: string }): Promise<void> {
+  demandPrefix(prefix);
   const after = wholeNumber('--after', flags.after, 0);
   const stop = new AbortController();
   void askedToEnd().then(() => stop.abort());

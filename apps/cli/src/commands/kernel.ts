@@ -1,13 +1,25 @@
 /** `hauki kernel`, `rollback`, `history` and their like: a server that changes while it serves. */
-import { once } from 'node:events';
 import { BadInput, type KernelDoor } from '@hauki/mesh';
 import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, coreUrl, given, whole, withMesh } from '../context.ts';
+import {
+  askedToEnd,
+  collect,
+  common,
+  coreUrl,
+  DRIVERS,
+  dataFlag,
+  given,
+  oneOf,
+  unlessAsked,
+  whole,
+  withMesh,
+} from '../context.ts';
 import { isKernelName, type KernelFlags, openKernel, show, useKernel, withKernel } from '../kernel-door.ts';
 import { startKernel } from '../local-mesh.ts';
 import { EXIT, paint, printable, size, table } from '../output.ts';
 import { shown } from './life.ts';
+import { anyEnded, readableToken, tellEnd } from './up.ts';
 
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
 const ms = (value: number | null) => (value === null ? '–' : `${value} ms`);
@@ -41,20 +53,19 @@ Example:
       const joined = flags.join
         ? {
             core_url: coreUrl(common(command)),
-            token_file: flags.tokenFile ?? nodeTokenFile(data),
+            token_file: readableToken(flags.tokenFile ?? nodeTokenFile(data)),
           }
         : {};
-      const kernel = await startKernel(
-        {
-          ...joined,
-          data_dir,
-          id: flags.id,
-          port,
-          open: flags.open ?? false,
-          ...(flags.driver ? { drivers: flags.driver } : {}),
-        },
-        'inherit',
-      );
+      const options = {
+        ...joined,
+        data_dir,
+        id: flags.id,
+        port,
+        open: flags.open ?? false,
+        ...(flags.driver ? { drivers: flags.driver.map((text: string) => oneOf('--driver', text, DRIVERS)) } : {}),
+      };
+      const kernel = await unlessAsked(asked, (signal) => startKernel(options, 'inherit', signal));
+      if (!kernel) return;
       if (json) console.log(JSON.stringify({ url: kernel.url, id: flags.id, data_dir, pid: kernel.child.pid }));
       else {
         console.log(`${paint('bold', `[Microkernel-${flags.id}]`)} Online. Awaiting DNA Injection.`);
@@ -62,10 +73,11 @@ Example:
         console.log(`  token  ${flags.open ? 'none needed on this machine' : kernelTokenFile(data_dir)}`);
         const to = port === 8881 ? '' : ` --to ${kernel.url}`;
         const id = flags.open || flags.id === '77' ? '' : ` --id ${flags.id}`;
-        console.log(`  try    hauki evolve examples/plugins/hello.ts${to}${id}`);
+        console.log(`  try    hauki evolve examples/plugins/hello.ts${to}${id}${flags.open ? '' : dataFlag(command)}`);
       }
-      await Promise.race([asked, once(kernel.child, 'exit')]);
+      const ended = await Promise.race([asked, anyEnded({ 'the kernel': kernel })]);
       await kernel.stop();
+      tellEnd(ended, '');
     });
 
   const modules = program.command('modules');
@@ -147,7 +159,9 @@ Example:
       const versions = Object.fromEntries(
         shares.map((share) => {
           const [version, weight] = share.split('=');
-          return [whole('version', version!, 1), whole('share', weight ?? '', 0, 100)];
+          if (weight === undefined)
+            throw new BadInput({ what: 'share', why: `${JSON.stringify(share)} is not version=share, as in 3=10` });
+          return [whole('version', version!, 1), whole('share', weight, 0, 100)];
         }),
       );
       const view = await useKernel({ ...flags, ...common(command) }, (kernel) => kernel.weigh(module, versions));

@@ -7,8 +7,9 @@ import { join } from 'node:path';
 import { BadInput, ConnectionLost, connect, isError } from '@hauki/mesh';
 import { ownerLives, ownName } from '@hauki/vault/owner';
 import type { Command } from 'commander';
-import { type Common, common, coreUrl, findToken } from '../context.ts';
+import { askedToEnd, type Common, common, coreUrl, findToken, unlessAsked } from '../context.ts';
 import { type LocalMesh, startMesh } from '../local-mesh.ts';
+import { EXIT } from '../output.ts';
 
 /** How folders begin whose owners this process can look for: pids mean nothing outside their namespace. */
 function folders(): string {
@@ -42,8 +43,18 @@ function ownFolder(): string {
   return folder;
 }
 
-/** The core that the command line means, or, where none answers, a mesh for the time of the script. */
-async function meshFor(flags: Common): Promise<{ url: string; token: string; own?: LocalMesh; data_dir?: string }> {
+interface Found {
+  url: string;
+  token: string;
+  /** Lets go of a mesh that is the script's own, and of its folder. */
+  end?(): Promise<void>;
+}
+
+/**
+ * The core that the command line means, or, where none answers, a mesh for the time of the script. Undefined where somebody
+ * asks this command to end before there is one.
+ */
+async function meshFor(flags: Common): Promise<Found | undefined> {
   const url = coreUrl(flags);
   try {
     const token = findToken(flags.data);
@@ -53,8 +64,14 @@ async function meshFor(flags: Common): Promise<{ url: string; token: string; own
     if (flags.core || !(isError(error, ConnectionLost) || isError(error, BadInput))) throw error;
     console.error('hauki: no core answers here; starting one for this script');
     const data_dir = ownFolder();
-    const own = await startMesh({ data_dir });
-    return { url: own.url, token: own.token, own, data_dir };
+    const remove = () => rmSync(data_dir, { recursive: true, force: true });
+    let own: LocalMesh | undefined;
+    try {
+      own = await unlessAsked(askedToEnd(), (signal) => startMesh({ data_dir, signal }));
+    } finally {
+      if (!own) remove();
+    }
+    return own && { url: own.url, token: own.token, end: () => own.stop().finally(remove) };
   }
 }
 
@@ -67,7 +84,11 @@ export function runCommands(program: Command): void {
     .description('run a script against the mesh; where none is up, one is started for as long as the script runs')
     .action(async (script: string, args: string[], _flags, command: Command) => {
       if (!existsSync(script)) throw new BadInput({ what: script, why: 'there is no such file' });
-      const { url, token, own, data_dir } = await meshFor(common(command));
+      const found = await meshFor(common(command));
+      if (!found) {
+        process.exitCode = EXIT.failed;
+        return;
+      }
       try {
         const child = spawn(
           process.execPath,
@@ -81,17 +102,15 @@ export function runCommands(program: Command): void {
           {
             // The last is what the script ends with (`script-hook.ts`).
             stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
-            env: { ...process.env, HAUKI_URL: url, HAUKI_TOKEN: token, HAUKI_RUN: '1' },
+            env: { ...process.env, HAUKI_URL: found.url, HAUKI_TOKEN: found.token, HAUKI_RUN: '1' },
           },
         );
         const forward = (signal: NodeJS.Signals) => child.kill(signal);
-        process.on('SIGINT', forward);
-        process.on('SIGTERM', forward);
+        for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, forward);
         const [code, signal] = await once(child, 'exit');
         process.exitCode = signal ? 1 : code;
       } finally {
-        await own?.stop();
-        if (data_dir) rmSync(data_dir, { recursive: true, force: true });
+        await found.end?.();
       }
     });
 }

@@ -1,10 +1,22 @@
 /** `hauki up`, `hauki node`: a mesh on this machine; a further node for a mesh. */
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BadInput, connect } from '@hauki/mesh';
 import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
-import { askedToEnd, collect, common, coreUrl, DRIVERS, oneOf, pairs, whole } from '../context.ts';
+import {
+  askedToEnd,
+  collect,
+  common,
+  coreUrl,
+  DRIVERS,
+  dataFlag,
+  oneOf,
+  pairs,
+  unlessAsked,
+  whole,
+} from '../context.ts';
 import { type LocalMesh, type Started, startMesh, startNode } from '../local-mesh.ts';
 import { EXIT, paint } from '../output.ts';
 
@@ -29,8 +41,11 @@ const withNodeFlags = (command: Command) =>
     .option('--memory <MiB>', 'what all vaults of a node may have together')
     .option('--mesh-host <address>', 'the address that workers listen on', '127.0.0.1');
 
+const WHOSE_TOKEN =
+  'It is core/node.token in the core’s data folder: copy it to this machine, or name the folder with --data';
+
 /** Resolves when one of the processes has ended by itself, with what to say of it. */
-const anyEnded = (started: Record<string, Started>): Promise<string> =>
+export const anyEnded = (started: Record<string, Started>): Promise<string> =>
   Promise.race(
     Object.entries(started).map(async ([name, { child }]) => {
       const [code, signal] = await once(child, 'exit');
@@ -39,14 +54,26 @@ const anyEnded = (started: Record<string, Started>): Promise<string> =>
   );
 
 /** Says that the mesh ends although nobody asked for it. */
-function tellEnd(why: string | undefined, more: string): void {
+export function tellEnd(why: string | undefined, more: string): void {
   if (why === undefined) return;
   console.error(`hauki: ${why}${more}`);
   process.exitCode = EXIT.failed;
 }
 
+/** The file of a node's token, where it can be read. Throws BadInput. */
+export function readableToken(file: string): string {
+  try {
+    if (readFileSync(file, 'utf8').trim() !== '') return file;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' ? 'is not there' : `cannot be read (${code})`;
+    throw new BadInput({ what: '--token-file', why: `${file} ${why}. ${WHOSE_TOKEN}` });
+  }
+  throw new BadInput({ what: '--token-file', why: `${file} is empty. ${WHOSE_TOKEN}` });
+}
+
 /** What is up, what each node offers and why not the rest, and what to do next. */
-async function describeMesh({ url, token, data_dir }: LocalMesh, port: number, logs: boolean): Promise<void> {
+async function describeMesh({ url, token, data_dir }: LocalMesh, more: string, logs: boolean): Promise<void> {
   const mesh = await connect({ core: url, token });
   const { nodes } = await mesh.registry();
   await mesh.close();
@@ -58,7 +85,7 @@ async function describeMesh({ url, token, data_dir }: LocalMesh, port: number, l
       );
   console.log(`  API   ${url}/docs`);
   console.log(`  data  ${data_dir}${logs ? '' : ` (logs in ${join(data_dir, 'hauki.log')})`}`);
-  console.log(`  try   hauki clone examples/workers/greeter.ts${port === 8000 ? '' : ` --core ${url}`}`);
+  console.log(`  try   hauki clone examples/workers/greeter.ts${more}`);
 }
 
 export function upCommands(program: Command): void {
@@ -72,18 +99,20 @@ export function upCommands(program: Command): void {
       const count = whole('--nodes', flags.nodes, 0, 64);
       const port = whole('--port', flags.port, 0, 65_535);
       const asked = askedToEnd();
-      const mesh = await startMesh({
+      const options = {
         data_dir: data,
         port,
         nodes: Array.from({ length: count }, (_, i) => ({
           ...nodeOptions(flags),
           name: count === 1 ? 'node' : `node-${i + 1}`,
         })),
-        log: flags.logs ? 'inherit' : { file: join(data, 'hauki.log') },
-      });
+        log: flags.logs ? ('inherit' as const) : { file: join(data, 'hauki.log') },
+      };
+      const mesh = await unlessAsked(asked, (signal) => startMesh({ ...options, signal }));
+      if (!mesh) return;
       const { url, core, nodes } = mesh;
       if (json) console.log(JSON.stringify({ url, data_dir: data, nodes: nodes.map((n) => n.node), pid: process.pid }));
-      else await describeMesh(mesh, port, flags.logs);
+      else await describeMesh(mesh, `${port === 8000 ? '' : ` --core ${url}`}${dataFlag(command)}`, flags.logs);
       const started = Object.fromEntries(nodes.map((node) => [`node ${node.node}`, node]));
       const ended = await Promise.race([asked, anyEnded({ 'the core': core, ...started })]);
       await mesh.stop();
@@ -102,16 +131,16 @@ export function upCommands(program: Command): void {
       const { data = defaultDataDir() } = common(command);
       if (!/^[a-z0-9][a-z0-9-]*$/.test(flags.name)) throw new BadInput({ what: '--name', why: 'a name is [a-z0-9-]' });
       const asked = askedToEnd();
-      const node = await startNode(
-        {
-          ...nodeOptions(flags),
-          ...(flags.name === 'node' ? {} : { name: flags.name }),
-          core_url: coreUrl(common(command)),
-          data_dir: join(data, flags.name),
-          token_file: flags.tokenFile ?? nodeTokenFile(data),
-        },
-        'inherit',
-      );
+      const token_file = readableToken(flags.tokenFile ?? nodeTokenFile(data));
+      const options = {
+        ...nodeOptions(flags),
+        ...(flags.name === 'node' ? {} : { name: flags.name }),
+        core_url: coreUrl(common(command)),
+        data_dir: join(data, flags.name),
+        token_file,
+      };
+      const node = await unlessAsked(asked, (signal) => startNode(options, 'inherit', signal));
+      if (!node) return;
       const ended = await Promise.race([asked, anyEnded({ 'the node': node })]);
       await node.stop();
       tellEnd(ended, '');

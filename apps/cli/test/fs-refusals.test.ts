@@ -1,0 +1,48 @@
+/** What `hauki fs` says, and with which exit code, where a file or a prefix that was named cannot be. */
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { fsBench } from './support/fs-bench.ts';
+
+describe('hauki fs, given what cannot be', { concurrency: true }, () => {
+  const bench = fsBench();
+  const { run, local } = bench;
+
+  it('ends at once where a copy’s file cannot be created, and names that file', async () => {
+    const here = local('refused');
+    writeFileSync(join(here, 'file'), 'x');
+    mkdirSync(join(here, 'folder', 'taken'), { recursive: true });
+    const pointer = 'gem-pointer://data/refused/taken';
+    await bench.mesh().meshfs.put(pointer, new Uint8Array(300_000));
+    for (const [to, why] of [
+      [join(here, 'none', 'x'), 'there is no such file or folder (ENOENT)'],
+      [join(here, 'file', 'x'), 'one of its folders is a file (ENOTDIR)'],
+      [join(here, 'folder'), 'it is a folder (EISDIR)'],
+    ] as const) {
+      const { code, err } = await run(['cp', pointer, to]);
+      const named = to.endsWith('folder') ? join(to, 'taken') : to;
+      assert.deepEqual([code, err], [2, `hauki: ${named}: ${why}\n`]);
+    }
+    assert.deepEqual(readdirSync(join(here, 'folder')), ['taken']);
+  });
+
+  it('refuses to write what is no file, with the exit code of wrong input', async () => {
+    const here = local('no-file');
+    for (const [file, why] of [
+      [join(here, 'none'), 'there is no such file or folder (ENOENT)'],
+      [here, 'it is a folder (EISDIR)'],
+    ] as const) {
+      const { code, err } = await run(['write', 'gem-pointer://data/none', file]);
+      assert.deepEqual([code, err], [2, `hauki: ${file}: ${why}\n`]);
+    }
+  });
+
+  it('says of a prefix that it is none, before any right to it is asked for', async () => {
+    for (const verb of ['ls', 'watch']) {
+      const { code, err } = await run([verb, 'notapointer']);
+      assert.equal(code, 2);
+      assert.match(err, /notapointer.*does not begin with gem-pointer:\/\//);
+    }
+  });
+});
