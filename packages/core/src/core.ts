@@ -133,7 +133,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     (error) => logger.warn({ err: error }, 'content that nothing names could not be looked for'),
   );
   const { node_grace_ms = LIMITS.node_grace_ms } = options;
-  const fates = new Fates(backplane.kv('fates'));
+  const fates = new Fates(backplane.kv('fates'), undefined, log);
   await fates.open();
   const registry = new Registry(events.emit, node_grace_ms, fates);
   const quotas = new Quotas({ quota: tokens.quota, workers: () => registry.workers.values() });
@@ -389,6 +389,11 @@ function typedError(error: FastifyError | MeshError): MeshError {
   if (error instanceof MeshError) return error;
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
     return new TooLarge({ what: 'The request body', limit_bytes: LIMITS.body_bytes }) as MeshError;
+  if (error.code === 'FST_ERR_CTP_INVALID_JSON_BODY')
+    return new BadInput({
+      what: 'body',
+      why: 'it is no valid JSON, or has a member __proto__ or constructor.prototype',
+    });
   if (error.statusCode && error.statusCode < 500)
     return new BadInput({ what: 'the request', why: error.message }) as MeshError;
   return new InternalError({ why: 'something in the core failed; its log says what' }) as MeshError;

@@ -1,5 +1,5 @@
 /** Lists of MeshFS for tokens that do not reach all of it: only what they may read is told, nor is the rest hinted at. */
-import { Forbidden, pointerGranted, reaches } from '@hauki/protocol';
+import { Forbidden, PointerInvalid, pointerGranted, reaches } from '@hauki/protocol';
 import type { Principal } from './rights.ts';
 
 interface Page<Entry> {
@@ -13,6 +13,8 @@ interface Asked {
 
 /** Throws Forbidden unless the principal's pointers cover the prefix. */
 export function demandPrefix({ targets }: Pick<Principal, 'targets'>, prefix: string): void {
+  if (!/^gem-pointer:\/\//i.test(prefix))
+    throw new PointerInvalid({ pointer: prefix, why: 'it does not begin with gem-pointer://' });
   const folder = prefix.endsWith('/') ? prefix : `${prefix}/`;
   if (!pointerGranted(targets.pointers, prefix) && !pointerGranted(targets.pointers, folder))
     throw new Forbidden({

@@ -47,7 +47,7 @@ export interface CloneOptions {
   /** The node must carry these. */
   labels?: Record<string, string>;
   memory_mib?: number;
-  /** Share of a core, from 0.05 to 1. */
+  /** Share of a core, from 0.05 to 1; from 0.1 in a quickjs vault. */
   cpu?: number;
   /** What one turn of its code (a call until it waits, a timer) may compute; with the driver quickjs alone. */
   turn_ms?: number;

@@ -74,6 +74,8 @@ export function toWire(thrown: unknown): WireError {
       name = String(thrown.name);
       message = String(thrown.message);
       stack = typeof thrown.stack === 'string' ? ownFrames(thrown.stack) : undefined;
+      // QuickJS has the frames alone there.
+      if (stack?.startsWith('    at ')) stack = `${name}: ${message}\n${stack}`;
     } else message = String(thrown);
   } catch {
     // A hostile getter threw: the words above stand.

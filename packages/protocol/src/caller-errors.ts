@@ -115,7 +115,7 @@ export const SessionLost = /* @__PURE__ */ define<{ why: string }>(
  */
 export function fromWire(wire: unknown): MeshError {
   if (typeof wire !== 'object' || wire === null)
-    return new ProtocolViolation({ why: 'an error that is not an object' }) as MeshError;
+    return new ProtocolViolation({ why: 'an error is no object' }) as MeshError;
   const { code, message, data } = wire as { code?: unknown; message?: unknown; data?: any };
   const text = typeof message === 'string' ? message : `error ${typeof code === 'number' ? code : 'without a code'}`;
   const name: unknown = data?.name;

@@ -138,7 +138,7 @@ export const MODULE = {
     ),
   ),
   memory_mib: Type.Optional(Type.Integer()),
-  cpu: Type.Optional(Type.Number({ description: 'share of a core, from 0.05 to 1' })),
+  cpu: Type.Optional(Type.Number({ description: 'share of a core, from 0.05 to 1; from 0.1 in a quickjs vault' })),
   turn_ms: Type.Optional(
     Type.Integer({ description: 'what one turn of its code may compute; with the driver quickjs, from 10 to 10000' }),
   ),

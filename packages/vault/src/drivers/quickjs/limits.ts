@@ -1,6 +1,6 @@
 /** Bounds of the quickjs driver, with their reasons. */
 import { availableParallelism } from 'node:os';
-import { TURN_MS as BOUNDS } from '@hauki/protocol';
+import { TURN_MS as BOUNDS, CPU_SHARE } from '@hauki/protocol';
 
 /**
  * What one turn of a guest's code (one entry into its VM) may take: within what a request may ask for. The default is
@@ -23,7 +23,7 @@ export const YIELD_AFTER_MS = 4;
 /** Over how long a vault's share of a core is reckoned: so much at once is nobody's harm. */
 export const SHARE_WINDOW_MS = 1_000;
 /** The least share: with less, one turn of full length would cost its vault the lease. */
-export const LEAST_SHARE = 0.1;
+export const LEAST_SHARE = CPU_SHARE.least_quickjs;
 /** The longest that a vault waits for its share, so that heartbeats still pass. */
 export const LONGEST_WAIT_MS = 10_000;
 /** What may wait before a vault that is paused or has used up its share: entries, and their characters and bytes. */
