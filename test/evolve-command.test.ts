@@ -78,7 +78,7 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     );
     const main = file('places_main.ts', `import { fails } from './places/lib.ts';\nfails();\nexport default {};`);
     await assert.rejects(evolve(main), ({ stderr }: { stderr: string }) => {
-      assert.match(stderr, /stage load, line 6: .*places\/lib\.ts:6:9/);
+      assert.match(stderr, /stage load, line 6: .*places\/lib\.ts:6:\d+/);
       assert.ok(!stderr.includes('worker.mjs'), stderr);
       return true;
     });

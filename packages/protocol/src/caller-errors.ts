@@ -119,7 +119,7 @@ export function fromWire(wire: unknown): MeshError {
   const { code, message, data } = wire as { code?: unknown; message?: unknown; data?: any };
   const text = typeof message === 'string' ? message : `error ${typeof code === 'number' ? code : 'without a code'}`;
   const name: unknown = data?.name;
-  const fields = typeof data?.fields === 'object' && data.fields !== null ? data.fields : {};
+  const fields = (typeof data?.fields === 'object' && data.fields) || {};
   const known = byName.get(name as string);
   if (known) {
     const error = new known(fields, text);
