@@ -28,12 +28,16 @@ export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-/** Whether a file's bytes have the digest. Rejects with what the system threw where it cannot be read. */
-export async function hasDigest(path: string, digest: string): Promise<boolean> {
+/** The SHA-256 of bytes that come in pieces. Rejects with what their source threw. */
+export async function digestOf(content: AsyncIterable<Uint8Array>): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: BACKPLANE_LIMITS.chunk_bytes })) hash.update(chunk);
-  return hash.digest('hex') === digest;
+  for await (const chunk of content) hash.update(chunk);
+  return hash.digest('hex');
 }
+
+/** Whether a file's bytes have the digest. Rejects with what the system threw where it cannot be read. */
+export const hasDigest = async (path: string, digest: string): Promise<boolean> =>
+  (await digestOf(createReadStream(path, { highWaterMark: BACKPLANE_LIMITS.chunk_bytes }))) === digest;
 
 export function checkWanted(wanted: string | undefined, got: string): void {
   if (wanted !== undefined && wanted !== got) throw new DigestMismatch({ wanted, got });

@@ -73,7 +73,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
   /** Takes the fate of a worker that was placed there; a node that tells another has got it wrong, or lies. */
   const heard = (fate: ToldFate, from: string) => {
     const owner = registry.ownerOf(fate, from);
-    if (owner !== undefined) registry.died({ ...cleanFate(fate, isCause), owner, node: from });
+    if (owner !== undefined) registry.died(cleanFate({ ...fate, owner, node: from }, isCause));
     else log(`node ${from} told the end of ${fate.worker}, which this core has not placed there: it is not believed`);
   };
   /** Waits for a link of the same node that has just gone silent; rejects where another node has the name. */

@@ -7,6 +7,7 @@
  */
 import { type TSchema, Type, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import {
+  ID_PATTERN,
   ISOLATION_LEVELS,
   LIMITS,
   type NodeInfo,
@@ -31,7 +32,7 @@ const named = (of: TSchema, most: number) =>
 
 const Info = Type.Object(
   {
-    node: Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,63}$' }),
+    node: Type.String({ pattern: ID_PATTERN }),
     labels: named(Word, NODE_LIMITS.labels),
     drivers: named(
       Type.Object(
@@ -80,7 +81,7 @@ const GrantsTold = Type.Object({
 });
 
 const NAMED = {
-  worker: Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,63}$' }),
+  worker: Type.String({ pattern: ID_PATTERN }),
   voucher: Type.Optional(Type.String({ maxLength: NODE_LIMITS.voucher_chars })),
 };
 const Epoch = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });

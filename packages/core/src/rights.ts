@@ -12,6 +12,7 @@ import {
   EVERYTHING,
   Forbidden,
   type Grants,
+  ID_PATTERN,
   LIMITS,
   reaches,
   reachesAll,
@@ -55,7 +56,7 @@ const capital = (text: string) => text[0]!.toUpperCase() + text.slice(1);
 const IMPLIED_ON_OWN: readonly Scope[] = ['call', 'destruct'];
 /** The door to calls: whoever may clone may call its own. Whose the worker is must be asked behind it. */
 export const CALL: readonly Scope[] = ['call', 'spawn.pointer'];
-const ID = /^[a-z0-9][a-z0-9-]{0,63}$/;
+const ID = new RegExp(ID_PATTERN);
 export const TOKEN_NAME = /^[a-z0-9][a-z0-9-]{0,31}$/;
 
 export const ADMIN: Principal = {

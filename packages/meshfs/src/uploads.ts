@@ -7,8 +7,7 @@
  * twice; what is not that last piece is refused then, never acknowledged. Uploads are bounded in number, and given up
  * when nothing comes for a day, or when their bytes are gone.
  */
-import { createHash } from 'node:crypto';
-import type { Backplane, Prepared, Write } from '@hauki/backplane';
+import { type Backplane, digestOf, type Prepared, type Write } from '@hauki/backplane';
 import {
   BadInput,
   DigestMismatch,
@@ -208,7 +207,7 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
     if (wanted !== undefined && wanted !== digest) throw new DigestMismatch({ wanted, got: digest });
     const is_last = total === bytes && start + length === bytes;
     const has_same = async () =>
-      (await hashOf(pieceOf(piece, signal))) === (await hashOf(objects.read(digest, { start, end: bytes })));
+      (await digestOf(pieceOf(piece, signal))) === (await digestOf(objects.read(digest, { start, end: bytes })));
     if (is_last && (length === 0 || (await has_same()))) return state;
     throw new BadInput({ what: 'upload', why: `${upload} is complete, and this is not its last piece. ${RENAME}` });
   }
@@ -243,12 +242,6 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
 
     sweep,
   };
-}
-
-async function hashOf(stream: AsyncIterable<Uint8Array>): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of stream) hash.update(chunk);
-  return hash.digest('hex');
 }
 
 /** The piece's bytes: exactly as many as were announced. */

@@ -8,11 +8,10 @@
  * where a file belongs is replaced, never followed. Nothing is synced here: the table is the truth, and a file that a
  * power cut took or spoiled is written again at the next opening.
  */
-import { createHash } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
 import { lstat, mkdir, open, readdir, realpath, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Content, storageFailed, writeNew } from '@hauki/backplane';
+import { type Content, digestOf, storageFailed, writeNew } from '@hauki/backplane';
 import { StorageFailed } from '@hauki/protocol';
 
 const TEMPORARY = /^\.hauki-[0-9]+-[0-9]+\.tmp$/;
@@ -141,9 +140,7 @@ export async function openWikiFolder(folder: string): Promise<WikiFolder> {
           await handle.close();
           return false;
         }
-        const hash = createHash('sha256');
-        for await (const chunk of handle.createReadStream()) hash.update(chunk); // closes the handle
-        return hash.digest('hex') === digest;
+        return (await digestOf(handle.createReadStream())) === digest; // closes the handle
       } catch (thrown) {
         if (NOTHING.includes(codeOf(thrown))) return false;
         throw storageFailed(`reading ${file} in the wiki folder`, thrown);

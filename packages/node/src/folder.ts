@@ -19,13 +19,13 @@ import {
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { BadInput, describe } from '@hauki/protocol';
+import { BadInput, describe, ID_PATTERN } from '@hauki/protocol';
 
 /** `SQLITE_BUSY`: somebody else holds the lock. */
 const BUSY = 5;
 /** How long to wait for a predecessor that is just ending. It blocks the process, so it is short. */
 const WAIT_MS = 1_000;
-const NAME = /^[a-z0-9][a-z0-9-]{0,63}$/;
+const NAME = new RegExp(ID_PATTERN);
 
 export interface NodeFolder {
   /** The node's name. */

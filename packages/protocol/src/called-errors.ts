@@ -60,6 +60,10 @@ export const ownFrames = (stack: string) =>
     .join('\n')
     .slice(0, 4096);
 
+/** A stack that says what went wrong first: those of some engines (QuickJS) are frames alone. */
+export const headed = (name: string, message: string, stack: string): string =>
+  /^ +at /.test(stack) ? `${name}${message && `: ${message}`}\n${stack.trimEnd()}` : stack;
+
 /** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
 export function toWire(thrown: unknown): WireError {
   let name = 'Error';
@@ -73,9 +77,7 @@ export function toWire(thrown: unknown): WireError {
     if (thrown instanceof Error) {
       name = String(thrown.name);
       message = String(thrown.message);
-      stack = typeof thrown.stack === 'string' ? ownFrames(thrown.stack) : undefined;
-      // QuickJS has the frames alone there.
-      if (stack?.startsWith('    at ')) stack = `${name}: ${message}\n${stack}`;
+      if (typeof thrown.stack === 'string') stack = headed(name, message, ownFrames(thrown.stack));
     } else message = String(thrown);
   } catch {
     // A hostile getter threw: the words above stand.

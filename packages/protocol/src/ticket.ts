@@ -87,7 +87,9 @@ const grants = strict({
   time: { type: 'boolean' },
   random: { type: 'boolean' },
 });
-const id = { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,63}$' };
+/** What nodes and workers are called by. */
+export const ID_PATTERN = '^[a-z0-9][a-z0-9-]{0,63}$';
+const id = { type: 'string', pattern: ID_PATTERN };
 
 /** JSON Schema (2020-12) of the signed body. Published at /api/v2/schemas/ticket.json and in docs/ticket.schema.json. */
 export const TICKET_BODY_SCHEMA = {

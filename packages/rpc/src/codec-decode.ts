@@ -2,7 +2,7 @@
  * Decoding of tagged values, which a stranger may have written: whatever is not well formed is a ProtocolViolation;
  * work and memory are bounded by the size of the message. What JSON.parse made is changed in place and handed on.
  */
-import { describe, fromWire, MeshError, ProtocolViolation, Unserialisable } from '@hauki/protocol';
+import { describe, fromWire, headed, MeshError, ProtocolViolation, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { ERROR_MEMBERS, put, type Takes } from './codec.ts';
 
@@ -192,9 +192,7 @@ class Decoder {
       return error;
     }
     const error = this.#begin(errorOf(name, message));
-    // Some engines' stacks are frames alone: whoever prints such an error would not see what it says.
-    const headless = /^ +at /.test(stack);
-    put(error, 'stack', headless ? `${name}${message && `: ${message}`}\n${stack.trimEnd()}` : stack, false);
+    put(error, 'stack', headed(name, message, stack), false);
     // In the order of the text: a label stands where its object occurs first.
     for (const [key, member] of Object.entries(body))
       if (key === 'props') {

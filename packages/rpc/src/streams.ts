@@ -163,7 +163,7 @@ export class Streams {
       [Symbol.asyncDispose]: async () => leave(),
     };
     const as_is = !as_stream || typeof ReadableStream === 'undefined';
-    const value = as_is ? iterator : byteStream(iterator);
+    const value = as_is ? iterator : streamOf(iterator);
     collected?.register(value, leave);
     return { value, leave };
   }
@@ -253,7 +253,7 @@ export class Streams {
 }
 
 /** A ReadableStream of what an iterator gives, no faster than it is read. */
-const byteStream = (iterator: AsyncIterator<unknown>): ReadableStream =>
+const streamOf = (iterator: AsyncIterator<unknown>): ReadableStream =>
   new ReadableStream(
     {
       async pull(controller) {

@@ -13,31 +13,29 @@ const REFUSED = [Map, Set, WeakMap, WeakSet, RegExp, ArrayBuffer, Promise, Error
 /** What goes by reference alone. Instances of classes, which do as well, are plain objects in JSON. */
 const NOT_COPIED: ReadonlySet<unknown> = new Set<RefKind>(['iterable', 'stream', 'signal']);
 
+function refuse(key: string, is: string): never {
+  throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is ${is}` });
+}
+
 function guard(this: any, key: string, shown: unknown): unknown {
   // What stood there before its toJSON changed it, if it has one: a Buffer, a date that is none.
   const given = this[key];
-  if (sourceOf(given))
-    throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is a remote object` });
+  if (sourceOf(given)) refuse(key, 'a remote object');
   const value = ArrayBuffer.isView(given) || (given instanceof Date && shown === null) ? given : shown;
   switch (typeof value) {
     case 'function':
     case 'symbol':
     case 'bigint':
-      throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is a ${typeof value}` });
+      return refuse(key, `a ${typeof value}`);
     case 'number':
       if (Number.isFinite(value)) return value;
-      throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is ${value}` });
+      return refuse(key, `${value}`);
     case 'object':
       if (value === null) return value;
-      for (const kind of REFUSED)
-        if (value instanceof kind)
-          throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is of type ${kind.name}` });
-      if (value instanceof Date)
-        throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is an invalid date` });
-      if (NOT_COPIED.has(kindOf(value)))
-        throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is a stream or a signal` });
-      if (ArrayBuffer.isView(value))
-        throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is binary` });
+      for (const kind of REFUSED) if (value instanceof kind) refuse(key, `of type ${kind.name}`);
+      if (value instanceof Date) refuse(key, 'an invalid date');
+      if (NOT_COPIED.has(kindOf(value))) refuse(key, 'a stream or a signal');
+      if (ArrayBuffer.isView(value)) refuse(key, 'binary');
       return value;
     default:
       return value;

@@ -18,7 +18,7 @@ import {
 import { isKernelName, type KernelFlags, openKernel, show, useKernel, withKernel } from '../kernel-door.ts';
 import { startKernel } from '../local-mesh.ts';
 import { EXIT, paint, printable, size, table } from '../output.ts';
-import { shown } from './life.ts';
+import { lineOf } from './life.ts';
 import { anyEnded, readableToken, tellEnd } from './up.ts';
 
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
@@ -133,7 +133,7 @@ Example:
         console.log(
           `${paint('bold', `version ${of}`)}  ${worker}${ended_of}${lines.length === 0 ? ', said nothing' : ''}`,
         );
-        for (const line of lines) console.log(shown(line));
+        for (const line of lines) console.log(lineOf(line));
       }
     });
 

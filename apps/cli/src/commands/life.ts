@@ -17,7 +17,7 @@ import { duration, EXIT, paint, printable, size, table } from '../output.ts';
 const at = (ms: number) => new Date(ms).toISOString();
 
 /** A line as all that shows a log shows it. */
-export function shown({ at: said_at, level, text }: LogLine): string {
+export function lineOf({ at: said_at, level, text }: LogLine): string {
   const style = level === 'error' ? 'red' : level === 'warn' ? 'yellow' : 'dim';
   return `${paint('dim', at(said_at))} ${paint(style, level.padEnd(5))} ${printable(text)}`;
 }
@@ -52,7 +52,7 @@ function showFate(fate: Fate): void {
   }
   if (lines.length === 0) return console.log('  it said  nothing');
   console.log('  it said, last:');
-  for (const line of lines) console.log(`    ${shown(line)}`);
+  for (const line of lines) console.log(`    ${lineOf(line)}`);
 }
 
 /** Gives the exit code. */
@@ -92,7 +92,7 @@ async function logs(
     for (;;) {
       const next = await lines.next();
       if (!next.done) {
-        console.log(flags.json ? JSON.stringify(next.value) : shown(next.value));
+        console.log(flags.json ? JSON.stringify(next.value) : lineOf(next.value));
         continue;
       }
       const fate = next.value;

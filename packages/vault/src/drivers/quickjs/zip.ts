@@ -4,13 +4,11 @@ import type { JSValueHandle } from 'quickjs-wasi';
 import { ZIP } from '../../guest/platform/limits.ts';
 import { taken } from './decoded.ts';
 
-/** How far back deflate refers (RFC 1951). */
-const WINDOW_BYTES = 32 * 1024;
 /** RFC 1950; so many bytes are added up before what they come to has to be brought down. */
 const ADLER = { base: 65_521, bytes: 5_552 };
 
 export function deflated(piece: JSValueHandle, before: JSValueHandle): Uint8Array {
-  const window = taken(before, WINDOW_BYTES);
+  const window = taken(before, ZIP.window_bytes);
   const dictionary = window.length > 0 ? { dictionary: window } : {};
   return deflateRawSync(taken(piece, ZIP.piece_bytes), { finishFlush: constants.Z_SYNC_FLUSH, ...dictionary });
 }

@@ -16,8 +16,6 @@ export interface CompressionPowers {
 
 type Format = 'gzip' | 'deflate' | 'deflate-raw';
 
-/** How far back deflate refers. */
-const WINDOW_BYTES = 32 * 1024;
 /** The last block, and an empty one. */
 const LAST_BLOCK = [3, 0];
 /** RFC 1952 (no name, no time, made on Unix) and RFC 1950. */
@@ -33,7 +31,7 @@ const formatOf = (given: unknown): Format => {
   return format as Format;
 };
 
-/** The bytes of a chunk; a copy, where whoever wrote it may change it. */
+/** The bytes of a chunk: whoever keeps them copies them. */
 function bytesOf(chunk: unknown): Uint8Array {
   if (chunk instanceof ArrayBuffer || ArrayBuffer.isView(chunk)) return viewOf(chunk);
   throw new TypeError('a chunk is neither an ArrayBuffer nor a view of one');
@@ -54,7 +52,7 @@ export function compressor(given: unknown, powers: CompressionPowers): Transform
         to.enqueue(new Uint8Array(powers.deflate(piece.buffer, bufferOf(before))));
         check = powers.checksum(format, piece.buffer, check);
         size += piece.length;
-        before = (piece.length >= WINDOW_BYTES ? piece : joined([before, piece])).slice(-WINDOW_BYTES);
+        before = (piece.length >= ZIP.window_bytes ? piece : joined([before, piece])).slice(-ZIP.window_bytes);
       }
     },
     flush(to) {

@@ -21,6 +21,8 @@ export const CRYPTO = {
 } as const;
 
 export const ZIP = {
+  /** How far back deflate refers (RFC 1951). */
+  window_bytes: 32 * 1024,
   /** Packed at once, in one go that nothing interrupts: some hundredths of a second. */
   piece_bytes: 256 * 1024,
   /** Unpacked at once, of so many at most as well: a tenth of a second, and half of a default vault's memory. */
