@@ -99,8 +99,9 @@ export function place<C extends Candidate>(wanted: Wanted, nodes: readonly C[], 
   }
   return {
     refused: nodes.slice(0, 20).map((node) => {
-      const why = drivers.map((driver) => obstacle(node, driver, wanted)).join(', ');
-      return `${node.info.node} (${why})`;
+      // What no driver changes is said once.
+      const why = new Set(drivers.map((driver) => obstacle(node, driver, wanted)));
+      return `${node.info.node} (${[...why].join(', ')})`;
     }),
   };
 }

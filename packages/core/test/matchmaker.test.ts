@@ -144,6 +144,12 @@ describe('where a job may go', () => {
     );
   });
 
+  it('is refused in words that say once what no driver changes', () => {
+    const refused = place(want({ labels: { zone: 'north' } }), [node('a')], Math.random);
+    assert.ok('refused' in refused);
+    assert.equal(refused.refused[0]!.match(/label zone is not set/g)?.length, 1);
+  });
+
   it('is refused in words for whatever is no driver', () => {
     for (const driver of ['__proto__', 'constructor', 'toString', '', '../lxc'])
       assert.deepEqual(place(want({ driver }), [node('a')], Math.random), { refused: [`a (no driver ${driver})`] });

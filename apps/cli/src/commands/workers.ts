@@ -16,7 +16,7 @@ import {
   withMesh,
   withModuleFlags,
 } from '../context.ts';
-import { duration, paint, printable, shown, table } from '../output.ts';
+import { duration, paint, printable, report, shown, table } from '../output.ts';
 import { used } from './life.ts';
 
 /** Prints a result, of a stream each item as it comes: on a terminal without what would steer it, in a pipe as it is. */
@@ -212,12 +212,11 @@ export function workerCommands(program: Command): void {
     .action((workers: string[], _flags, command: Command) =>
       withMesh(common(command), async (mesh) => {
         const results = await Promise.allSettled(workers.map((worker) => mesh.destruct(worker)));
-        workers.forEach((worker, i) => {
-          if (results[i]!.status === 'fulfilled')
-            console.log(common(command).json ? JSON.stringify({ killed: worker }) : worker);
+        const json = common(command).json ?? false;
+        results.forEach((result, i) => {
+          if (result.status === 'rejected') process.exitCode = report(result.reason, json);
+          else console.log(json ? JSON.stringify({ killed: workers[i] }) : workers[i]);
         });
-        const failed = results.find((r) => r.status === 'rejected');
-        if (failed) throw failed.reason;
       }),
     );
 }
