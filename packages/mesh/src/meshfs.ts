@@ -204,6 +204,8 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
         signal?.throwIfAborted();
         sent = (await offsetOf(upload, signal).catch(() => start + sent)) - start;
         if (sent < 0 || sent > bytes.length) throw error;
+        // Its answer alone was lost: only the last piece's is worth asking for again.
+        if (sent === bytes.length && start + sent !== total) return undefined;
       }
     }
   }

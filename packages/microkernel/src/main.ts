@@ -5,8 +5,8 @@ import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeNew } from '@hauki/backplane';
-import { describe } from '@hauki/protocol';
+import { syncFolder, writeNew } from '@hauki/backplane';
+import { BadInput, describe } from '@hauki/protocol';
 import { whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors } from '@hauki/vault';
 import { pino } from 'pino';
@@ -52,8 +52,11 @@ async function tokenOf(data_dir: string): Promise<string> {
     await rm(`${file}.tmp`, { force: true });
     await writeNew(`${file}.tmp`, Buffer.from(`${secret}\n`), { mode: 0o600, sync: true });
     await rename(`${file}.tmp`, file);
+    await syncFolder(data_dir);
   }
-  return readFileSync(file, 'utf8').trim();
+  const token = readFileSync(file, 'utf8').trim();
+  if (token !== '') return token;
+  throw new BadInput({ what: file, why: 'it is empty. Remove it and start again: then a new token is made' });
 }
 
 try {

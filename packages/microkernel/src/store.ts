@@ -245,7 +245,9 @@ export class Store {
 
   async #repair(): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    for (const name of await readdir(this.#folder)) if (name.endsWith('.tmp')) await rm(join(this.#folder, name));
-    for (const record of this.#records.values()) await this.#copy(record);
+    for (const name of await readdir(this.#folder))
+      if (name.endsWith('.tmp')) await rm(join(this.#folder, name), { recursive: true, force: true });
+    for (const module of this.#records.keys()) this.#changed.add(module);
+    await this.copy();
   }
 }

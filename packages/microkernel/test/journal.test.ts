@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type Backplane, openEmbedded } from '@hauki/backplane';
 import { createMeshFs } from '@hauki/meshfs';
+import type { VersionFacts } from '@hauki/protocol';
 import { faultOf, JOURNAL, Journal, type NewEntry } from '../src/journal.ts';
 import { emptyRecord, Store } from '../src/store.ts';
+
+const facts = (module: string) => ({ module, version: 1, digest: module, language: 'javascript' }) as VersionFacts;
 
 const deed = (module: string): NewEntry => ({ module, deed: 'evolve', by: 'ada', version: 1, digest: 'd', note: null });
 
@@ -103,6 +106,30 @@ describe('the journal', () => {
     } finally {
       await kept.close();
       rmSync(other, { recursive: true });
+    }
+  });
+});
+
+describe('the readable copies of modules', () => {
+  it('keep no kernel from starting where one cannot be made, and the others are made', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'hauki-copies-'));
+    const kept = await openEmbedded(join(folder, 'store'));
+    try {
+      const meshfs = await createMeshFs(kept, { wiki_folder: join(folder, 'wiki'), report() {} });
+      const copies = join(folder, 'uah_endpoints');
+      const store = await Store.open(kept, meshfs, copies);
+      for (const module of ['bad', 'good']) {
+        const record = { ...emptyRecord(module), live: [{ version: 1, weight: 100 }] };
+        await store.commit(record, deed(module), [facts(module)], `// ${module}`);
+      }
+      await store.copy();
+      for (const name of ['bad.js', 'good.js']) rmSync(join(copies, name));
+      for (const name of ['bad.js', 'bad.js.tmp']) mkdirSync(join(copies, name, 'deep'), { recursive: true });
+      await Store.open(kept, meshfs, copies);
+      assert.equal(readFileSync(join(copies, 'good.js'), 'utf8'), '// good');
+    } finally {
+      await kept.close();
+      rmSync(folder, { recursive: true });
     }
   });
 });

@@ -9,11 +9,12 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { boundTo } from '@hauki/vault';
+import { place } from './volume-note.ts';
 
 const MIB = 1024 * 1024;
 const INODES = { per_mib: 64, least: 1024, most: 262_144, bytes: 256 };
@@ -83,7 +84,7 @@ export async function makeImage(image: string, quota_mib: number): Promise<void>
     await tool('mkfs.ext4', ['-q', '-F', ...args, '-E', 'nodiscard,root_owner=0:0', temporary]);
     const made = await open(temporary, 'r');
     await made.sync().finally(() => made.close());
-    await rename(temporary, image);
+    await place(temporary, image);
   } finally {
     await rm(temporary, { force: true });
   }
@@ -128,7 +129,7 @@ export async function growImage(image: string, quota_mib: number): Promise<void>
     } finally {
       await file.close();
     }
-    await rename(copy, image);
+    await place(copy, image);
   } finally {
     await rm(copy, { force: true });
   }

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { VolumeInfo } from '@hauki/protocol';
 
 export type Note = Omit<VolumeInfo, 'worker'>;
@@ -34,5 +35,12 @@ export async function writeNote(file: string, note: Note): Promise<void> {
   } finally {
     await handle.close();
   }
-  await rename(`${file}.making`, file);
+  await place(`${file}.making`, file);
+}
+
+/** Gives a file that is on disk its name; resolves when that is on disk too. */
+export async function place(made: string, file: string): Promise<void> {
+  await rename(made, file);
+  const folder = await open(dirname(file), 'r');
+  await folder.sync().finally(() => folder.close());
 }

@@ -152,8 +152,10 @@ export class Volumes {
     // What was being made, or being deleted: without its note it is nobody's.
     const isKept = (file: string) =>
       this.#damaged.has(keyIn(file)) || (this.#entries.has(keyIn(file)) && !file.endsWith('.making'));
-    for (const file of files.filter((file) => /^[0-9a-z]+\.(?:img|d|json)(?:\.making)?$/.test(file) && !isKept(file)))
+    for (const file of files.filter((file) => /^[0-9a-z]+\.(?:img|d|json)(?:\.making)?$/.test(file) && !isKept(file))) {
+      this.#log('removing what no note names', { file });
       await rm(join(this.#folder, file), { recursive: true, force: true });
+    }
   }
 
   async #sweep(): Promise<void> {

@@ -16,6 +16,7 @@ import { basename, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { killedAt } from '../../../test/support/last-moment.ts';
 import { lives, processes, traces, until } from '../../../test/support/mesh.ts';
+import { volumeEffects } from '../../vault/src/effects/volume.ts';
 import { mountsOf, Volumes } from '../src/volumes.ts';
 
 const no_root = process.getuid?.() === 0 ? false : 'volumes need root';
@@ -86,6 +87,30 @@ describe('a volume of a node that is full', { skip: no_root }, () => {
       execFileSync('resize2fs', [image], { stdio: 'ignore' });
       assert.ok((await filled(16)) > 18 * MIB);
       await (await acquire(16)).release();
+    } finally {
+      await volumes.close();
+      rmSync(data_dir, { recursive: true, force: true });
+    }
+  });
+});
+
+describe('what a vault writes to its volume', { skip: no_root }, () => {
+  it('is on the disk when it is answered, name and folders too: a power cut loses none of it', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    const volumes = new Volumes({ node: `cut${process.pid}`, data_dir, log: () => {} });
+    try {
+      await volumes.probe();
+      await volumes.start();
+      const held = await volumes.acquire('ada', { name: 'home', quota_mib: 8 }, 'worker');
+      const vault = { volume: held.path, grants: { volume: { name: 'home', quota_mib: 8 } } };
+      const effects = volumeEffects(vault as Parameters<typeof volumeEffects>[0]);
+      await effects['volume.write']!(['a/b/fresh', { text: 'kept' }], undefined as never);
+      const image = readdirSync(join(data_dir, 'volumes')).find((name) => name.endsWith('.img'))!;
+      const copy = join(data_dir, 'copy');
+      execFileSync('cp', ['--sparse=always', join(data_dir, 'volumes', image), copy]);
+      spawnSync('e2fsck', ['-p', copy]);
+      assert.equal(execFileSync('debugfs', ['-R', 'cat a/b/fresh', copy], { encoding: 'utf8', stdio: 'pipe' }), 'kept');
+      await held.release();
     } finally {
       await volumes.close();
       rmSync(data_dir, { recursive: true, force: true });

@@ -65,6 +65,7 @@ async function inFolder<T>(
         await mkdir(path, { mode: 0o755 }).catch((error: NodeJS.ErrnoException) => {
           if (error.code !== 'EEXIST') throw error;
         });
+        await folder.sync();
         return openFolder(path);
       });
       await folder.close();
@@ -102,6 +103,7 @@ async function writeFile(root: string, folder: FileHandle, name: string, bytes: 
     await file.writeFile(bytes);
     await file.sync();
     await rename(temporary, within(folder, name));
+    await folder.sync();
   } catch (error) {
     if (file) await unlink(temporary).catch(() => {});
     throw error;
