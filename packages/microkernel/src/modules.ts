@@ -151,7 +151,8 @@ export class Modules {
 
   /** Starts what the store says must run. Resolves when each of it runs or has failed once. */
   async restore(): Promise<void> {
-    const queue = this.#powers.store.records().map(({ module }) => this.make(module));
+    const wanted = this.#powers.store.records().filter(({ live }) => live.length > 0);
+    const queue = wanted.map(({ module }) => this.make(module));
     this.indexAliases();
     const starters = Array.from({ length: availableParallelism() * 2 }, async () => {
       for (let module = queue.shift(); module; module = queue.shift()) await module.restore();

@@ -33,7 +33,7 @@ export class Started {
   /** Its port; rejects with VaultFailed when it did not come to be. */
   readonly port: Promise<number>;
   readonly #host: HostLink;
-  readonly #asked = new Map<number, (used: Used) => void>();
+  readonly #asked = new Map<number, PromiseWithResolvers<Used>>();
   readonly #listening = Promise.withResolvers<number>();
   readonly #gone = Promise.withResolvers<VaultExit>();
   readonly #late: NodeJS.Timeout;
@@ -66,7 +66,7 @@ export class Started {
     if (message.op === 'text') return this.control.deliver(message.text!, message.bytes);
     if (message.op === 'used') {
       const { cpu_ms, memory_bytes } = message;
-      return this.#asked.get(message.ask)?.({ cpu_ms, memory_bytes });
+      return this.#asked.get(message.ask)?.resolve({ cpu_ms, memory_bytes });
     }
     if (message.op === 'gone') return this.end(message);
     clearTimeout(this.#late);
@@ -88,7 +88,9 @@ export class Started {
     clearTimeout(this.#late);
     this.control.closed(reason);
     this.#gone.resolve({ cause, reason, log_tail: '', ...(usage ? { usage } : {}) });
-    this.#listening.reject(new VaultFailed({ driver: 'quickjs', reason }));
+    const failed = new VaultFailed({ driver: 'quickjs', reason });
+    this.#listening.reject(failed);
+    for (const { reject } of this.#asked.values()) reject(failed);
   }
 
   /** Whether it can become somebody's vault. */
@@ -133,16 +135,14 @@ export class Started {
   /** Asks the vault's thread, which answers with what the vault has used. */
   async #ask(name: string, what: { op: 'usage' } | { op: 'pause'; on: boolean }): Promise<Used> {
     const ask = ++this.#asks;
-    const { promise, resolve, reject } = Promise.withResolvers<Used>();
-    this.#asked.set(ask, resolve);
+    if (this.#state === 'over') throw new VaultFailed({ driver: 'quickjs', reason: (await this.exited).reason });
+    const asked = Promise.withResolvers<Used>();
+    this.#asked.set(ask, asked);
     const late = { what: `${what.op} of ${name}`, timeout_ms: ASK_MS, may_have_run: true };
-    const timer = setTimeout(() => reject(new DeadlineExceeded(late)), ASK_MS);
+    const timer = setTimeout(() => asked.reject(new DeadlineExceeded(late)), ASK_MS);
     this.#line?.send({ ...what, id: this.id, ask });
-    const over = this.exited.then((exit): never => {
-      throw new VaultFailed({ driver: 'quickjs', reason: exit.reason });
-    });
     try {
-      return await Promise.race([promise, over]);
+      return await asked.promise;
     } finally {
       clearTimeout(timer);
       this.#asked.delete(ask);
