@@ -117,8 +117,14 @@ describe('the token of a data folder', () => {
       writeFileSync(file, 'hauki_secret\n');
       for (const core of ['http://127.0.0.1:8000', 'http://localhost:1', 'https://[::1]:1', 'http://127.9.9.9'])
         assert.equal(findToken(folder, core), 'hauki_secret');
-      const told = (error: unknown) => isError(error, Unauthorised) && /is not this machine.*HAUKI_TOKEN/.test(String(error));
-      for (const core of ['http://10.9.9.9:1', 'https://localhost.example', 'http://127.0.0.1@evil.example', 'http://[::2]'])
+      const told = (error: unknown) =>
+        isError(error, Unauthorised) && /is not this machine.*HAUKI_TOKEN/.test(String(error));
+      for (const core of [
+        'http://10.9.9.9:1',
+        'https://localhost.example',
+        'http://127.0.0.1@evil.example',
+        'http://[::2]',
+      ])
         assert.throws(() => findToken(folder, core), told, core);
       await assert.rejects(openMesh({ core: 'http://10.9.9.9:1', data: folder }), told);
       process.env.HAUKI_TOKEN = 'hauki_for_there';

@@ -88,7 +88,8 @@ export function createUpgrades(powers: UpgradePowers) {
         const path = (request.url ?? '').split('?')[0]!;
         const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
         const wanted = request.headers.upgrade?.toLowerCase();
-        if (worker !== undefined && wanted === 'websocket') return await websockets.serve(worker, request, socket, head);
+        if (worker !== undefined && wanted === 'websocket')
+          return await websockets.serve(worker, request, socket, head);
         if (wanted === 'websocket' && (await gatewaySockets.take(request, socket, head))) return;
         if (wanted !== UPGRADE_PROTOCOL)
           throw new BadInput({

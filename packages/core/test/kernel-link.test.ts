@@ -32,7 +32,10 @@ describe('a kernel’s link', () => {
     });
     sessions.push(session);
     const register = () =>
-      remote<CoreForKernel>(session).register({ kernel: 'Microkernel-7', url: 'http://127.0.0.1:1', gathers: true }, []);
+      remote<CoreForKernel>(session).register(
+        { kernel: 'Microkernel-7', url: 'http://127.0.0.1:1', gathers: true },
+        [],
+      );
     return { session, register };
   };
 

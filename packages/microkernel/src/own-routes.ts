@@ -9,8 +9,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { type KernelForCore, NoSuchMethod } from '@hauki/protocol';
 import type { FastifyInstance } from 'fastify';
 
-const ROUTES =
-  /^\/api\/(?:status|history|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|log|diff|rollback|weights|pin))$/;
+const ROUTES = /^\/api\/(?:status|history|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|log|diff|rollback|weights|pin))$/;
 const [WORD, BY] = ['x-hauki-inside', 'x-hauki-by'] as const;
 
 export class OwnRoutes {

@@ -103,23 +103,23 @@ describe('an HTTP server', () => {
 
   it('refuses an upgrade behind a request that is not answered yet, after its answer', async () => {
     const begun = Promise.withResolvers<ServerResponse>();
-    const { port } = await start((_, response) => begun.resolve(response));
-    {
-      const socket = ask(port, `POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx`);
-      const response = await begun.promise;
-      socket.write(upgrade('websocket'));
-      const [server] = servers.slice(-1);
-      await once(server!, 'upgrade');
-      response.end('the answer');
-      assert.match(await allOf(socket), /^HTTP\/1\.1 200[\s\S]*the answer[\s\S]*HTTP\/1\.1 400[\s\S]*not answered yet/);
-    }
+    const { server, port } = await start((_, response) => begun.resolve(response));
+    const socket = ask(port, 'POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx');
+    const response = await begun.promise;
+    const asked = once(server, 'upgrade');
+    socket.write(upgrade('websocket'));
+    await asked;
+    response.end('the answer');
+    assert.match(await allOf(socket), /^HTTP\/1\.1 200[\s\S]*the answer[\s\S]*HTTP\/1\.1 400[\s\S]*not answered yet/);
     assert.deepEqual(upgrades, []);
   });
 
   it('refuses a coding of a body that it does not know', async () => {
     const { port } = await start((_, response) => response.end());
     const post = (coding: string) =>
-      allOf(ask(port, `POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: ${coding}\r\n\r\n0\r\n\r\n`));
+      allOf(
+        ask(port, `POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: ${coding}\r\n\r\n0\r\n\r\n`),
+      );
     assert.match(await post('gzip, chunked'), /^HTTP\/1\.1 501[\s\S]*only chunked/);
     assert.match(await post('chunked'), /^HTTP\/1\.1 200/);
   });

@@ -123,11 +123,7 @@ export class Rollouts {
     return request.dry_run ? run() : this.#exclusive(module, run);
   }
 
-  async #rollOut(
-    module: string,
-    request: RolloutRequest,
-    sender: Sender,
-  ): Promise<RolledOut> {
+  async #rollOut(module: string, request: RolloutRequest, sender: Sender): Promise<RolledOut> {
     const { by, reached } = sender;
     const { kernel, replicas, wave = 1, watch_ms = 0, ...evolve } = request;
     const targets = this.#targets(module, kernel, replicas, reached);
