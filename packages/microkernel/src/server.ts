@@ -16,7 +16,6 @@ import {
   BadInput,
   type Body,
   type FlatHeaders,
-  Forbidden,
   InternalError,
   isError,
   type KernelForCore,
