@@ -95,6 +95,54 @@ describe('kernels of a mesh', () => {
     socket.destroy();
   });
 
+  it('end what streams with the token that it was asked for with, in both directions', async () => {
+    const content = `export default { async fetch(request) {
+      if (request.method === 'POST') for await (const chunk of request.body) void chunk;
+      return new Response(new ReadableStream({ start: (all) => all.enqueue(new TextEncoder().encode('begun')) }));
+    } };`;
+    await used.mesh.kernels.evolve({ target_module: 'endless', content });
+    const under_way = async () => {
+      const status = await Promise.all(
+        kernels.map((one) => connectKernel({ url: one.url, token: one.token }).status()),
+      );
+      const live = status.flatMap(({ modules }) => modules.filter(({ module }) => module === 'endless'));
+      return live.flatMap((one) => one.live).reduce((sum, { in_flight }) => sum + in_flight, 0);
+    };
+    // Without a header of its own, one is read directly and one by node:http.
+    for (const more of [{}, { method: 'OPTIONS' }]) {
+      const { token, id } = await used.mesh.tokens.create({ name: 'short', scopes: ['evolve'] });
+      const { body } = await get('endless/', { ...more, headers: { authorization: `Bearer ${token}` } });
+      const reader = body!.getReader();
+      assert.equal(String(Buffer.from((await reader.read()).value!)), 'begun');
+      await used.mesh.tokens.revoke(id);
+      await assert.rejects(reader.read());
+      await until('the module hears that it has ended', async () => (await under_way()) === 0);
+    }
+    const { token } = await used.mesh.tokens.create({ name: 'short', scopes: ['evolve'], expires_in_ms: 1_000 });
+    const uploaded = get('endless/', {
+      method: 'POST',
+      body: new ReadableStream({ start: (all) => all.enqueue(new Uint8Array(1)) }),
+      duplex: 'half',
+      headers: { authorization: `Bearer ${token}` },
+    } as RequestInit);
+    await assert.rejects(uploaded);
+    await until('the module hears that the upload has ended', async () => (await under_way()) === 0);
+  });
+
+  it('answer for their own routes through the core as at their port: to HEAD, and with any query', async () => {
+    const { kernel } = (await used.mesh.kernels.list())[0]!;
+    for (const [method, path] of [
+      ['HEAD', 'status'],
+      ['GET', 'status/'],
+      ['GET', 'status?x=y'],
+    ] as const) {
+      const headers = { authorization: `Bearer ${used.local.token}` };
+      const answer = await fetch(`${used.local.url}/api/v2/kernels/${kernel}/${path}`, { method, headers });
+      assert.equal(answer.status, 200, `${method} ${path}`);
+      assert.equal((await answer.text()).length > 0, method === 'GET');
+    }
+  });
+
   it('halt a roll-out after the first wave that fails, and have what they had', async () => {
     const bad = `export default { fetch: () => new Response('x', { status: 500 }) };`;
     const tests = [{ path: '/', expect: { status: 200 } }];

@@ -1,5 +1,7 @@
 /** Requests of a module where they are no plain ones: whatever makes an answer, a client that leaves, and failures. */
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import { useKernel } from './support/kernel.ts';
 import { DRIVERS, missing, until } from './support/mesh.ts';
@@ -49,6 +51,21 @@ describe('the door of an open kernel', { skip: missing('quickjs') }, () => {
     // The last good one: there is nothing more to say.
     assert.equal((await post('/api/modules/plain/rollback')).status, 200);
     assert.equal(await (await fetch(`${kernel.process.url}/api/plugins/plain/`)).text(), 'one');
+  });
+
+  it('answers for no other host, also where no token is needed', async () => {
+    const { hostname, port, host } = new URL(kernel.process.url);
+    const status = async (target: string, ...headers: string[]) => {
+      const socket = connect(Number(port), hostname);
+      socket.write(`${[`GET ${target} HTTP/1.1`, ...headers, 'Connection: close'].join('\r\n')}\r\n\r\n`);
+      return Number((await text(socket)).slice(9, 12));
+    };
+    for (const path of ['/health', '/docs/json', '/api/status']) {
+      assert.equal(await status(path, `Host: ${host}`), 200, path);
+      assert.equal(await status(path, 'Host: evil.example'), 403, path);
+      assert.equal(await status(`http://evil.example${path}`, `Host: ${host}`), 403, path);
+      assert.equal(await status(path, `Host: ${host}`, 'Host: evil.example'), 400, path);
+    }
   });
 
   it('says of each module what it serves and how it does', async () => {

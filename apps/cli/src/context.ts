@@ -14,6 +14,7 @@ import {
   type Mesh,
   type Routing,
   type SecretRequests,
+  Unauthorised,
 } from '@hauki/mesh';
 import { adminTokenFile, defaultDataDir } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
@@ -67,9 +68,25 @@ export function oneOf<T extends string>(what: string, given: string, words: read
 export const given = <T>(text: string | undefined, read: (text: string) => T): T | undefined =>
   text === undefined ? undefined : read(text);
 
-/** The token: HAUKI_TOKEN, else the file that the core made in its data folder. */
-export function findToken(data_dir: string = defaultDataDir()): string {
+/** This machine, as the host of a URL. */
+const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
+
+/**
+ * Refuses to send a token that was found in a file to another machine: `--data` names a folder, and whoever listens there
+ * could use the token here. Throws Unauthorised.
+ */
+export function checkOwnMachine(url: string): void {
+  const hostname = URL.parse(url)?.hostname ?? '';
+  if (hostname !== '' && !LOOPBACK.test(hostname))
+    throw new Unauthorised({
+      why: `${hostname} is not this machine, and the token of a data folder is sent to no other: set HAUKI_TOKEN to a token that is known there`,
+    });
+}
+
+/** The token for a core: HAUKI_TOKEN, else the file that the core made in its data folder. */
+export function findToken(data_dir: string = defaultDataDir(), core?: string): string {
   if (process.env.HAUKI_TOKEN) return process.env.HAUKI_TOKEN;
+  if (core !== undefined) checkOwnMachine(core);
   const file = adminTokenFile(data_dir);
   try {
     return readFileSync(file, 'utf8').trim();
@@ -84,7 +101,7 @@ export function findToken(data_dir: string = defaultDataDir()): string {
 
 /** Connects as the command line says. */
 export async function openMesh({ core, data }: Common): Promise<Mesh> {
-  return connect({ ...(core ? { core } : {}), token: findToken(data) });
+  return connect({ ...(core ? { core } : {}), token: findToken(data, coreUrl({ core })) });
 }
 
 /** Runs `use` with a mesh and lets go of it afterwards. */

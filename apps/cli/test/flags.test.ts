@@ -1,12 +1,13 @@
 /** The flags that say what a worker gets and may do. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { BadInput, isError, normaliseGrants } from '@hauki/mesh';
+import { BadInput, isError, normaliseGrants, Unauthorised } from '@hauki/mesh';
+import { adminTokenFile } from '@hauki/mesh/data-dir';
 import { Command } from 'commander';
-import { type CloneFlags, cloneOptions, milliseconds, withModuleFlags } from '../src/context.ts';
+import { type CloneFlags, cloneOptions, findToken, milliseconds, openMesh, withModuleFlags } from '../src/context.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hauki-flags-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -103,5 +104,34 @@ describe('flags', () => {
       refuses([`--turn=${text}`], /--turn.*is no duration/);
     assert.throws(() => milliseconds('--timeout', '0s', 1), /--timeout.*less than 1 ms/);
     assert.equal(milliseconds('--timeout', '1.5s', 1), 1_500);
+  });
+});
+
+describe('the token of a data folder', () => {
+  it('is for a core on this machine alone, whatever folder is named', async () => {
+    const before = process.env.HAUKI_TOKEN;
+    delete process.env.HAUKI_TOKEN;
+    try {
+      const file = adminTokenFile(folder);
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, 'hauki_secret\n');
+      for (const core of ['http://127.0.0.1:8000', 'http://localhost:1', 'https://[::1]:1', 'http://127.9.9.9'])
+        assert.equal(findToken(folder, core), 'hauki_secret');
+      const told = (error: unknown) =>
+        isError(error, Unauthorised) && /is not this machine.*HAUKI_TOKEN/.test(String(error));
+      for (const core of [
+        'http://10.9.9.9:1',
+        'https://localhost.example',
+        'http://127.0.0.1@evil.example',
+        'http://[::2]',
+      ])
+        assert.throws(() => findToken(folder, core), told, core);
+      await assert.rejects(openMesh({ core: 'http://10.9.9.9:1', data: folder }), told);
+      process.env.HAUKI_TOKEN = 'hauki_for_there';
+      assert.equal(findToken(folder, 'http://10.9.9.9:1'), 'hauki_for_there');
+    } finally {
+      delete process.env.HAUKI_TOKEN;
+      if (before !== undefined) process.env.HAUKI_TOKEN = before;
+    }
   });
 });

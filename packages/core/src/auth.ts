@@ -8,7 +8,7 @@ import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, r
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { BadInput, Forbidden, Unauthorised } from '@hauki/protocol';
-import { type Asked, onceForHeaders } from '@hauki/rpc/node';
+import { type Asked, originCheck } from '@hauki/rpc/node';
 import { ADMIN, demand, NODE, type Principal, type Scope } from './rights.ts';
 import { hashOf, newSecret, type TokenStore } from './tokens.ts';
 
@@ -58,20 +58,13 @@ function loadToken(file: string): string {
   return token;
 }
 
-/** A host as it is named, without a port. */
-const named = (text: string): string => text.toLowerCase().replace(/:\d+$/, '');
-/** The host of a URL; empty where that is none of the web's. */
-const hostOf = (text: string): string => {
-  const url = URL.parse(text);
-  return url && /^https?:$/.test(url.protocol) ? named(url.host) : '';
-};
-
 export class Auth {
   /** By the hashes of their tokens: how long it takes to look for one tells nothing of a token. */
   readonly #first: Map<string, Principal>;
   /** The hash of the token that a connection last asked with. */
   readonly #hashed = new WeakMap<object, { token: string; hash: string }>();
-  readonly #hosts: Set<string>;
+  /** Refuses requests that name another host, and those of pages of another origin. */
+  readonly checkOrigin: ReturnType<typeof originCheck>;
   readonly #tokens: TokenStore | undefined;
 
   /** `hosts`: names under which the core may be asked for, besides loopback's. `tokens`: those made from the first two. */
@@ -79,32 +72,8 @@ export class Auth {
     this.#first = new Map(
       [ADMIN, NODE].map((principal) => [hashOf(loadToken(join(data_dir, `${principal.id}.token`))), principal]),
     );
-    this.#hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...hosts.map((h) => h.toLowerCase())]);
+    this.checkOrigin = originCheck('core', hosts);
     this.#tokens = tokens;
-  }
-
-  /**
-   * Refuses requests that name another host, in the header or in their target, or two; and those that come from a page of
-   * another origin. Once for the same headers: what is read without `node:http` has no target but a path.
-   */
-  readonly checkOrigin = onceForHeaders((request: Pick<Asked, 'headers' | 'rawHeaders' | 'url'>): void => {
-    // RFC 9112, 3.2. node:http would take the first of two.
-    if (request.rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === 'host').length > 1)
-      throw new BadInput({ what: 'the Host header', why: 'there is more than one' });
-    this.#checkHost(named(request.headers.host ?? ''));
-    const { url = '' } = request;
-    // RFC 9112, 3.2.2: there the target says which host is meant.
-    if (/^https?:/i.test(url)) this.#checkHost(hostOf(url));
-    const { origin } = request.headers;
-    if (origin !== undefined && !this.#hosts.has(hostOf(origin)))
-      throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-  });
-
-  #checkHost(host: string): void {
-    if (!this.#hosts.has(host))
-      throw new Forbidden({
-        why: `This core does not answer for the host ${JSON.stringify(host)}; name it with --host-name`,
-      });
   }
 
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */

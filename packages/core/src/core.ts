@@ -5,10 +5,7 @@
  * and workers passes it only over route B. It needs no root and runs no one else's code.
  */
 import { existsSync, mkdirSync } from 'node:fs';
-import { createServer, type IncomingMessage } from 'node:http';
-import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
@@ -18,7 +15,6 @@ import {
   BadInput,
   InternalError,
   isError,
-  KERNEL_LINK,
   LEASE,
   LIMITS,
   MeshError,
@@ -29,28 +25,23 @@ import {
 } from '@hauki/protocol';
 import { readably } from '@hauki/protocol/schema-refusal';
 import { randomText } from '@hauki/rpc';
-import { readDirectly, Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
+import { createHttpServer, readDirectly } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
 import { boundBody } from './bodies.ts';
 import { Callers } from './callers.ts';
-import { serveCloneLink } from './clone-link.ts';
 import { shareWithPage } from './cors.ts';
 import { Events } from './events.ts';
 import { createFamily } from './family.ts';
 import { Fates } from './fates.ts';
 import { Gateway } from './kernels/gateway.ts';
-import { GatewaySockets } from './kernels/gateway-sockets.ts';
 import { Kernels } from './kernels/kernels.ts';
-import { serveKernel } from './kernels/link.ts';
 import { Rollouts } from './kernels/rollouts.ts';
 import { Lasting } from './lasting/lasting.ts';
 import { HTTP_LIMITS } from './limits.ts';
-import { serveLink } from './links.ts';
 import { Quotas } from './quotas.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
-import { CALL, demand, type Principal } from './rights.ts';
 import { eventRoutes } from './routes/events.ts';
 import { kernelRoutes } from './routes/kernels.ts';
 import { lifeRoutes } from './routes/life.ts';
@@ -66,8 +57,8 @@ import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { openTicketOffice } from './tickets.ts';
 import { TokenStore } from './tokens.ts';
+import { createUpgrades, refuse } from './upgrades.ts';
 import { VolumeHomes } from './volumes.ts';
-import { WebSocketDoor } from './websockets.ts';
 
 export interface CoreOptions {
   /** Keys, tokens and MeshFS; made at the first start, mode 0700. */
@@ -88,24 +79,6 @@ export interface CoreServer {
   /** Listens; rejects with a clear BadInput when the port is taken. Gives the URL. */
   listen(host: string, port: number): Promise<string>;
   close(): Promise<void>;
-}
-
-/** An HTTP answer on a raw connection, for refused upgrades and bodies that do not end. */
-function refuse(socket: Socket, error: unknown): void {
-  const wire = error instanceof MeshError ? error : new InternalError({ why: 'the upgrade failed' });
-  const body = JSON.stringify({ status: 'error', error: toWire(wire) });
-  socket.write(
-    `HTTP/1.1 ${wire.status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
-  socket.destroySoon();
-}
-
-function accept(socket: Socket, head: Buffer): Socket {
-  socket.setNoDelay(true);
-  socket.setTimeout(0);
-  if (head.length > 0) socket.unshift(head);
-  socket.write(`HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ${UPGRADE_PROTOCOL}\r\n\r\n`);
-  return socket;
 }
 
 /** Builds a core over its data folder; `listen` opens its port. */
@@ -167,7 +140,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await volumes.open();
   await Promise.all([lasting.open(), spool.open()]);
   const kernels = new Kernels(events.emit);
-  const gateway = new Gateway(kernels, auth);
+  const gateway = new Gateway(kernels, auth, tokens);
   const started_at = Date.now();
 
   const { body_ms = HTTP_LIMITS.body_ms } = options;
@@ -185,9 +158,12 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     routerOptions: { ignoreTrailingSlash: true },
     forceCloseConnections: true,
     serverFactory: (handler) =>
-      createServer(times, (request, response) => {
-        boundBody(request, response, body_ms, () => refuse(request.socket, late));
-        if (!gateway.take(request, response)) handler(request, response);
+      createHttpServer(times, {
+        serve(request, response) {
+          boundBody(request, response, body_ms, () => refuse(request.socket, late));
+          if (!gateway.take(request, response)) handler(request, response);
+        },
+        upgrade: (request, socket, head) => void upgrades.serve(request, socket, head),
       }),
   }).withTypeProvider<TypeBoxTypeProvider>();
   app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
@@ -253,99 +229,19 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(revokeRoutes, { registry, swarm, lasting, emit: events.emit });
   await app.register(provisionRoutes, { lasting });
   await app.register(spoolRoutes, { spool });
-  await app.register(kernelRoutes, { kernels, rollouts: new Rollouts(kernels, events.emit), meshfs });
+  await app.register(kernelRoutes, {
+    kernels,
+    rollouts: new Rollouts(kernels, events.emit, tokens.behind),
+    meshfs,
+  });
   await app.register(lifeRoutes, { registry, tokens, emit: events.emit });
   await app.register(tokenRoutes, { tokens, quotas, registry, lasting, spool });
   await app.register(eventRoutes, { events, tokens });
 
-  /** Connections that HTTP no longer knows of: links, splices, relayed callers. */
-  const upgraded = new Set<Socket>();
-
-  /** What is open in a token's name ends with the token. */
-  const heldBy = (principal: Principal, socket: Duplex) => {
-    const release = tokens.hold(principal, () => socket.destroy());
-    socket.once('close', release);
-  };
-
-  /** Lets who may call the worker pass, for as long as the token lasts that says so. */
-  const admitCaller = (principal: Principal, worker: string, socket: Duplex) => {
-    demand(principal, { scope: CALL });
-    demand(principal, { scope: 'call', worker: registry.known(worker) });
-    registry.find(worker);
-    heldBy(principal, socket);
-  };
-
-  const strangers = new Strangers();
-  const websockets = new WebSocketDoor({
-    relay,
-    strangers,
-    admit: (worker, by, socket) =>
-      admitCaller(typeof by === 'string' ? auth.bearer(by) : auth.authenticate(by), worker, socket),
+  const upgrades = createUpgrades({
+    ...{ auth, tokens, registry, meshfs, family, swarm, kernels, relay, keys: office.keys, core_id, log, typed },
   });
-
-  const gatewaySockets = new GatewaySockets({ kernels, auth, strangers, hold: heldBy });
-
-  const upgrade = async (request: IncomingMessage, socket: Socket, head: Buffer) => {
-    socket.on('error', () => socket.destroy());
-    upgraded.add(socket);
-    socket.once('close', () => upgraded.delete(socket));
-    try {
-      auth.checkOrigin(request);
-      const path = (request.url ?? '').split('?')[0]!;
-      const worker = /^\/api\/v2\/ephemeral\/([a-z0-9-]{1,64})$/.exec(path)?.[1];
-      const wanted = request.headers.upgrade?.toLowerCase();
-      if (worker !== undefined && wanted === 'websocket') return await websockets.serve(worker, request, socket, head);
-      if (wanted === 'websocket' && (await gatewaySockets.take(request, socket, head))) return;
-      if (wanted !== UPGRADE_PROTOCOL)
-        throw new BadInput({
-          what: 'upgrade',
-          why: `only to ${UPGRADE_PROTOCOL}; to websocket, for a worker or a module`,
-        });
-      if (path === '/api/v2/node/link') {
-        const principal = auth.principal(request, 'node');
-        heldBy(principal, socket);
-        accept(socket, head);
-        serveLink(socket, {
-          registry,
-          principal,
-          keys: office.keys,
-          core_id,
-          log,
-          meshfs,
-          family,
-        });
-        return;
-      }
-      if (path === '/api/v2/swarm_link') {
-        const asks = () => auth.principal(request, 'spawn.pointer');
-        heldBy(asks(), socket);
-        accept(socket, head);
-        serveCloneLink(socket, { swarm, principal: asks, typed });
-        return;
-      }
-      if (path === KERNEL_LINK) {
-        const principal = auth.principal(request, 'node');
-        heldBy(principal, socket);
-        accept(socket, head);
-        serveKernel(socket, { kernels, principal, core_id, log });
-        return;
-      }
-      const splice = /^\/api\/v2\/node\/splice\/([A-Za-z0-9_-]{1,64})$/.exec(path)?.[1];
-      if (splice !== undefined) {
-        heldBy(auth.principal(request, 'node'), socket);
-        accept(socket, head);
-        if (!relay.arrived(splice, socket)) socket.destroy();
-        return;
-      }
-      if (worker === undefined) throw new NoSuchMethod({ method: path }, 'There is nothing to upgrade here');
-      admitCaller(auth.authenticate(request), worker, socket);
-      await relay.splice(worker, () => accept(socket, head));
-    } catch (error) {
-      refuse(socket, error);
-    }
-  };
   const endDirect = readDirectly(app.server, (request, by) => gateway.take(request, by));
-  app.server.on('upgrade', (request, socket, head) => void upgrade(request, socket as Socket, head));
 
   return {
     routes,
@@ -366,8 +262,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     async close() {
       spool.close();
       await lasting.close();
-      await gatewaySockets.close();
-      for (const socket of upgraded) socket.destroy();
+      await upgrades.close();
       endDirect();
       app.server.closeAllConnections();
       await app.close();

@@ -1,10 +1,19 @@
 /** Roll-outs over kernels that are played: one of a module at a time, and what is taken back when one fails. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { EvolveRejected, isError, Overloaded, type RolloutRequest } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  EditRefused,
+  EvolveRejected,
+  isError,
+  Overloaded,
+  type RolloutRequest,
+  Unauthorised,
+} from '@hauki/protocol';
 import { Kernels, type RegisteredKernel } from '../src/kernels/kernels.ts';
 import { KERNELS_LIMITS } from '../src/kernels/limits.ts';
 import { Rollouts } from '../src/kernels/rollouts.ts';
+import { ADMIN, type Principal } from '../src/rights.ts';
 
 type Live = { version: number; weight: number };
 
@@ -64,7 +73,9 @@ class Played {
       const before = this.live;
       const version = this.post(content);
       if (content.includes('poor')) [this.live, this.draining] = [before, [{ version, weight: 0 }]];
-      return { module: 'm', version, digest: '', vault: { driver: 'quickjs', level: 'vm' } };
+      const diff = '-what ran before';
+      if (content.includes('stale')) throw new EditRefused({ why: 'the base is not what runs', running: 'd', diff });
+      return { module: 'm', version, digest: '', diff, vault: { driver: 'quickjs', level: 'vm' } };
     }
     if (method === 'rollback') this.live = [{ version: args[1], weight: 100 }];
     if (method === 'remove') this.live = [];
@@ -99,13 +110,13 @@ class Played {
   }
 }
 
-function mesh(options?: { turn_ms: number }) {
+function mesh(options?: { turn_ms: number }, asker: () => Principal | undefined = () => ADMIN) {
   const kernels = new Kernels(() => {});
   const played = ['a', 'b'].map((name) => new Played(name));
   for (const one of played) kernels.register(one.registered);
-  const rollouts = new Rollouts(kernels, () => {}, options);
-  const roll = (content: string, more: Partial<RolloutRequest> = {}) =>
-    rollouts.rollOut({ target_module: 'm.js', content, replicas: 'all', ...more }, 'somebody', () => true);
+  const rollouts = new Rollouts(kernels, () => {}, asker, options);
+  const roll = (content: string, more: Partial<RolloutRequest> = {}, signal?: AbortSignal) =>
+    rollouts.rollOut({ target_module: 'm.js', content, replicas: 'all', ...more }, 'somebody', () => true, signal);
   const serves = () => played.map((one) => one.serves);
   return { played: played as [Played, Played], rollouts, roll, serves };
 }
@@ -209,5 +220,54 @@ describe('roll-outs', () => {
     await failing;
     assert.deepEqual(serves(), ['somebody’s own', 'base']);
     assert.ok(!played[0].calls.includes('rollback'));
+  });
+
+  it('go to no further kernel when their token has ended or their sender has gone, and are taken back', async () => {
+    for (const ends of ['token', 'sender'] as const) {
+      let asker: Principal | undefined = ADMIN;
+      const sender = new AbortController();
+      const { played, roll, serves } = mesh(undefined, () => asker);
+      await roll('base');
+      const rolled = roll('slow', {}, sender.signal);
+      await played[0].begun;
+      if (ends === 'token') asker = undefined;
+      else sender.abort();
+      for (const one of played) one.letGo();
+      await assert.rejects(rolled, (error) => isError(error, ends === 'token' ? Unauthorised : ConnectionLost));
+      assert.deepEqual(serves(), ['base', 'base']);
+      assert.equal(played[1].latest, 1);
+    }
+  });
+
+  it('that are watched hold nobody up when their token has ended or their sender has gone', async () => {
+    for (const ends of ['token', 'sender'] as const) {
+      let asker: Principal | undefined = ADMIN;
+      const sender = new AbortController();
+      const { played, roll, serves } = mesh(undefined, () => asker);
+      await roll('base');
+      const watched = roll('slow', { watch_ms: 600_000 }, sender.signal);
+      await played[0].begun;
+      played[0].letGo();
+      if (ends === 'token') asker = undefined;
+      else sender.abort();
+      await assert.rejects(watched);
+      asker = ADMIN;
+      played[1].letGo();
+      await roll('next');
+      assert.deepEqual(serves(), ['next', 'next']);
+    }
+  });
+
+  it('tell what differs from the source that runs to admins alone, also where edits are refused', async () => {
+    const narrow: Principal = { ...ADMIN, id: 'narrow', name: 'narrow', scopes: ['evolve'] };
+    for (const asker of [ADMIN, narrow]) {
+      const diff = asker === ADMIN ? '-what ran before' : undefined;
+      const { roll } = mesh(undefined, () => asker);
+      assert.equal((await roll('base', { dry_run: true })).diff, diff);
+      await assert.rejects(
+        roll('stale'),
+        (error) => isError(error, EditRefused) && error.fields.running === 'd' && error.fields.diff === diff,
+      );
+    }
   });
 });

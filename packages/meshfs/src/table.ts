@@ -46,6 +46,12 @@ export function checkExpected(pointer: Pointer, expect: Expect | undefined, reco
       : live && (expect === 'present' || expect.some((e) => e === live.version || e === live.digest));
   if (is_met) return;
   const wanted = typeof expect === 'string' ? `to be ${expect}` : `one of ${expect.join(', ')}`;
+  // Who reaches one spelling of a name may not reach another.
+  if (live && parsePointer(live.pointer).name !== pointer.name)
+    throw new PreconditionFailed(
+      { pointer: pointer.text, wanted, found: null },
+      `${pointer.text} is not as expected (${wanted}): another spelling of it is there. Nothing was changed`,
+    );
   const found = live ? { version: live.version, digest: live.digest } : null;
   throw new PreconditionFailed({ pointer: record?.pointer ?? pointer.text, wanted, found });
 }
@@ -209,8 +215,9 @@ function checkAsked(pointer: Pointer, record: MeshRecord): void {
   const is_spelled = parsePointer(record.pointer).name === pointer.name;
   const wants_document = pointer.space === 'wiki' && pointer.text.endsWith('.md');
   if (is_spelled && (!wants_document || record.pointer === pointer.text)) return;
-  throw new PointerUnknown(
-    { pointer: pointer.text },
-    `Nothing was ever written to ${pointer.text}. There is ${record.pointer}`,
-  );
+  // Who reaches a folder reaches all in it, and may not even hear of another.
+  const there = folderOf(record.pointer) === folderOf(pointer.text) ? `. There is ${record.pointer}` : '';
+  throw new PointerUnknown({ pointer: pointer.text }, `Nothing was ever written to ${pointer.text}${there}`);
 }
+
+const folderOf = (pointer: string): string => pointer.slice(0, pointer.lastIndexOf('/') + 1);

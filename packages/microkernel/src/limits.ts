@@ -34,6 +34,8 @@ export const KERNEL_LIMITS = {
   requests: 1_024,
   /** WebSockets of them: of its session's streams (`LIMITS.streams`) the rest is left to bodies. */
   sockets: 96,
+  /** Bodies of one module that go to the core: of the link's streams (`LIMITS.streams`) the rest is left to other modules. */
+  link_streams: 96,
   /** Requests that are held while a stateful module hands its state over, and for how long. */
   held: 1_024,
   held_ms: 10_000,

@@ -9,8 +9,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { type KernelForCore, NoSuchMethod } from '@hauki/protocol';
 import type { FastifyInstance } from 'fastify';
 
-const ROUTES =
-  /^\/api\/(?:status|history(?:\?module=[\w%.~-]+)?|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|log(?:\?version=\d+)?|diff\?from=\d+&to=\d+|rollback|weights|pin))$/;
+const ROUTES = /^\/api\/(?:status|history|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|log|diff|rollback|weights|pin))$/;
 const [WORD, BY] = ['x-hauki-inside', 'x-hauki-by'] as const;
 
 export class OwnRoutes {
@@ -23,11 +22,14 @@ export class OwnRoutes {
 
   /** Answers by `app`, whose routes these are. */
   asked(app: Pick<FastifyInstance, 'inject'>): KernelForCore['own'] {
-    return async (method, path, body, by) => {
-      if (!ROUTES.test(path)) throw new NoSuchMethod({ method: `${method} ${path.split('?')[0]}` });
+    return async (method: string, path, body, by) => {
+      const { pathname = '', search = '' } = URL.parse(path, 'http://kernel') ?? {};
+      const route = pathname.replace(/\/$/, '');
+      if (!ROUTES.test(route)) throw new NoSuchMethod({ method: `${method} ${pathname}` });
       const { statusCode, payload } = await app.inject({
-        method,
-        url: path,
+        // Of HEAD the core itself leaves the content out.
+        method: method === 'POST' ? 'POST' : 'GET',
+        url: route + search,
         headers: { [WORD]: this.#word, [BY]: encodeURIComponent(by) },
         ...(method === 'POST' ? { payload: (body ?? {}) as object } : {}),
       });

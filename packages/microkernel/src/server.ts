@@ -7,7 +7,7 @@
  * that opens the kernel is not passed on to a module.
  */
 import { timingSafeEqual } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
@@ -16,7 +16,6 @@ import {
   BadInput,
   type Body,
   type FlatHeaders,
-  Forbidden,
   InternalError,
   isError,
   type KernelForCore,
@@ -40,11 +39,13 @@ import {
   answerUpgrade,
   bodyOf,
   callWebSocket,
+  createHttpServer,
   hasBody,
   headersOf,
   leaving,
   offerFirst,
   onceForHeaders,
+  originCheck,
   readDirectly,
   Strangers,
   type WebSocketCall,
@@ -102,7 +103,7 @@ function secret(right: string): (given: string) => boolean {
 export async function createKernelServer(kernel: Kernel, options: ServerOptions): Promise<KernelServer> {
   const { log, open } = options;
   const isRight = secret(options.token);
-  const hosts = new Set(['localhost', '127.0.0.1', '[::1]', ...(options.host_names ?? [])].map((h) => h.toLowerCase()));
+  const checkOrigin = originCheck('kernel', options.host_names ?? []);
 
   /** Whose token this is. Throws Unauthorised. */
   const bearer = (token: string): string | Promise<string> => {
@@ -117,17 +118,6 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   /** Whether a caller who says nothing of themself may come in. */
   const anybody = (request: Asked) => open && LOOPBACK.test(request.socket.remoteAddress ?? '');
 
-  /** Refuses requests that name another host, or come from a page of another origin. */
-  const checkOrigin = onceForHeaders((request: Asked): void => {
-    const named = (text: string) => text.toLowerCase().replace(/:\d+$/, '');
-    if (!hosts.has(named(request.headers.host ?? '')))
-      throw new Forbidden({
-        why: `This kernel does not answer for the host ${JSON.stringify(request.headers.host ?? '')}`,
-      });
-    const { origin } = request.headers;
-    if (origin !== undefined && !(URL.canParse(origin) && hosts.has(named(new URL(origin).host))))
-      throw new Forbidden({ why: `Requests from pages of ${JSON.stringify(origin)} are not taken` });
-  });
   const tokenOf = onceForHeaders(({ headers }: Asked) => {
     const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(headers.authorization ?? '')?.[1];
     return { token, right: token !== undefined && isRight(token) };
@@ -145,12 +135,16 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   };
 
   let own: (request: IncomingMessage, response: ServerResponse) => void = () => {};
-  const server = createServer({ keepAliveTimeout: LIMITS.http_idle_ms }, (request, response) => {
-    const target = readTarget(request.url ?? '', kernel.aliases);
-    if (target.kind === 'plugin') void serve(request, response, target);
-    else if (target.kind === 'refused')
-      writeError(response, new BadInput({ what: 'the request target', why: target.why }));
-    else own(request, response);
+  const times = { keepAliveTimeout: LIMITS.http_idle_ms };
+  const server = createHttpServer(times, {
+    serve(request, response) {
+      const target = readTarget(request.url ?? '', kernel.aliases);
+      if (target.kind === 'plugin') void serve(request, response, target);
+      else if (target.kind === 'refused')
+        writeError(response, new BadInput({ what: 'the request target', why: target.why }));
+      else own(request, response);
+    },
+    upgrade: (request, socket, head) => void upgrade(request, socket, head).catch(() => socket.destroy()),
   });
   const endDirect = readDirectly(server, (request, by) => {
     const target = readTarget(request.url!, kernel.aliases);
@@ -167,10 +161,6 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       return server;
     },
   }).withTypeProvider<TypeBoxTypeProvider>();
-  server.on('upgrade', (request, socket, head) => {
-    socket.on('error', () => socket.destroy());
-    void upgrade(request, socket, head).catch(() => socket.destroy());
-  });
   const own_routes = new OwnRoutes();
   const ending = new AbortController();
   const strangers = new Strangers();
@@ -230,6 +220,8 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   });
   app.addHook('onRequest', async (request) => {
     const { config, url } = request.routeOptions;
+    // Also where no token is needed: a page of another host must not read it under a name that was bent to this machine.
+    checkOrigin(request.raw);
     if (url && !config.open) request.by = own_routes.by(request.headers) ?? (await whoAsks(request.raw));
   });
   await app.register(swagger, {

@@ -7,6 +7,7 @@ export * from './sniff.ts';
 export * from './transports/first-token.ts';
 export * from './transports/http.ts';
 export { type Asked, type Direct, onceForHeaders, readDirectly } from './transports/http-direct.ts';
+export * from './transports/http-server.ts';
 export * from './transports/http-websocket.ts';
 export * from './transports/lines.ts';
 export * from './transports/secure.ts';

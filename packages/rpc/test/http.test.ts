@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import type { Answer, Body } from '@hauki/protocol';
-import { writeAnswer } from '../src/transports/http.ts';
+import { headersOf, writeAnswer } from '../src/transports/http.ts';
 import { readDirectly } from '../src/transports/http-direct.ts';
 
 /** A stream that never ends, and whether it was left. */
@@ -123,5 +123,15 @@ describe('an answer', () => {
     }
     const { lengths, content } = await ask('GET', [200, ['content-length', '9'], 'ab']);
     assert.deepEqual([lengths, content], [['2'], 'ab']);
+  });
+});
+
+describe('the headers of a request', () => {
+  it('go along but for those of one connection, those named, and those that only servers say', () => {
+    const rawHeaders = ['Host', 'a', 'X-Hauki-Digest', 'forged', 'x-hauki-inside', 'forged', 'TE', 'trailers'];
+    rawHeaders.push('X-Hauki-Version', '2', 'x-hauki-key', 'ada', 'Authorization', 'Bearer x');
+    assert.deepEqual(headersOf({ rawHeaders }, new Set(['authorization'])), [
+      ...['host', 'a', 'x-hauki-version', '2', 'x-hauki-key', 'ada'],
+    ]);
   });
 });

@@ -92,18 +92,31 @@ describe('a secret', () => {
 });
 
 describe('a rate', () => {
-  it('lets through what its grants say in a minute, and not more for asking often', () => {
+  it('lets through what its grants say in any minute, and not more for asking often', () => {
     let now = 0;
     const rates = createRates(() => now);
     const rules = [{ to: 'a:1', per_minute: 6 }];
     const taken = (times: number) => Array.from({ length: times }, () => rates.take(rules)).filter(Boolean).length;
-    assert.equal(taken(10), 6);
-    now += 9_999;
+    assert.equal(taken(4), 4);
+    now += 30_000;
+    assert.equal(taken(10), 2);
+    now += 29_999;
     assert.equal(taken(3), 0);
-    now += 1;
-    assert.equal(taken(3), 1);
+    // What was taken first is a minute ago, with the part of it that is counted as one.
+    now += 1_001;
+    assert.equal(taken(10), 4);
     now += 3_600_000;
     assert.equal(taken(20), 6, 'what nobody asked for is not saved up beyond a minute');
+  });
+
+  it('holds in each minute, however the requests are spread', () => {
+    let now = 0;
+    const rates = createRates(() => now);
+    const rules = [{ to: 'a:1', per_minute: 60 }];
+    const at: number[] = [];
+    for (; now < 300_000; now += 137) if (rates.take(rules)) at.push(now);
+    for (const begin of at) assert.ok(at.filter((time) => time >= begin && time < begin + 60_000).length <= 60);
+    assert.ok(at.length >= 4 * 60);
   });
 
   it('of one grant leaves the next; a grant without one is taken first', () => {

@@ -1,6 +1,8 @@
 /**
  * The gateway: requests below /api/plugins/ go to a kernel that holds the module, over the kernel's link, and their
  * answers come back the same way. The token of the mesh is not passed on.
+ *
+ * What always holds: a body that streams, of a request or of an answer, ends with the token that it was asked for with.
  */
 import type { IncomingMessage } from 'node:http';
 import {
@@ -19,13 +21,15 @@ import {
   bodyOf,
   hasBody,
   headersOf,
+  isWhole,
   leaving,
   onceForHeaders,
   writeAnswer,
   writeError,
 } from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
-import { CALL, demand } from '../rights.ts';
+import { CALL, demand, type Principal } from '../rights.ts';
+import type { TokenStore } from '../tokens.ts';
 import type { Kernels } from './kernels.ts';
 
 /** By which a caller asks for always the same kernel. */
@@ -47,10 +51,12 @@ export const forwarded = onceForHeaders((request: Asked, module) => {
 export class Gateway {
   readonly #kernels: Kernels;
   readonly #auth: Auth;
+  readonly #tokens: Pick<TokenStore, 'hold'>;
 
-  constructor(kernels: Kernels, auth: Auth) {
+  constructor(kernels: Kernels, auth: Auth, tokens: Pick<TokenStore, 'hold'>) {
     this.#kernels = kernels;
     this.#auth = auth;
+    this.#tokens = tokens;
   }
 
   /** Takes a request that is for a module. False: it is for the core itself. */
@@ -65,29 +71,46 @@ export class Gateway {
   }
 
   async #serve(request: Asked, response: Answering, target: Exclude<Target, { kind: 'own' }>): Promise<void> {
+    let release: (() => void) | undefined;
     try {
       this.#auth.checkOrigin(request);
-      demand(this.#auth.authenticate(request), SCOPE);
+      const principal = this.#auth.authenticate(request);
+      demand(principal, SCOPE);
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
       const { headers, key } = forwarded(request, module);
+      const body = hasBody(request) ? await bodyOf(request as IncomingMessage) : null;
+      if (!isWhole(body)) release = this.#hold(principal, request, body);
       const { answer, kernel } = await this.#kernels.fetch(
         module,
         {
           method: request.method ?? 'GET',
           path: path + query,
           headers,
-          body: hasBody(request) ? await bodyOf(request as IncomingMessage) : null,
+          body,
           signal: leaving(request),
         },
         key,
       );
+      if (!isWhole(answer[2])) release ??= this.#hold(principal, request, answer[2]);
       await writeAnswer(response, answer, ['x-hauki-kernel', kernel]);
     } catch (error) {
       writeError(
         response,
         error instanceof MeshError ? error : (new InternalError({ why: describe(error) }) as MeshError),
       );
+    } finally {
+      release?.();
+    }
+  }
+
+  /** Ends the connection with the token, until the result is called. Throws Unauthorised where that has ended already. */
+  #hold(principal: Principal, { socket }: Asked, stream: AsyncIterable<unknown>): () => void {
+    try {
+      return this.#tokens.hold(principal, () => socket.destroy());
+    } catch (error) {
+      void (stream as AsyncGenerator).return?.(undefined);
+      throw error;
     }
   }
 }

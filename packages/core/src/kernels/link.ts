@@ -1,10 +1,21 @@
 /** The kernels' side of the core: their links. What a kernel says is checked; what is sent to it is in its own trust. */
 import type { Socket } from 'node:net';
-import { BadInput, type CoreForKernel, type KernelForCore, LIMITS, type ModuleSummary } from '@hauki/protocol';
+import {
+  BadInput,
+  ConnectionLost,
+  type CoreForKernel,
+  DeadlineExceeded,
+  isError,
+  type KernelForCore,
+  LIMITS,
+  type ModuleSummary,
+  NameTaken,
+} from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { demand, type Principal } from '../rights.ts';
 import type { Kernels, RegisteredKernel } from './kernels.ts';
+import { KERNELS_LIMITS } from './limits.ts';
 
 const NAME = /^Microkernel-[a-z0-9-]{1,16}$/;
 const MODULES = 1_024;
@@ -20,6 +31,14 @@ function summaries(given: unknown): ModuleSummary[] {
   }));
 }
 
+/** Whether the kernel at a link's other end is there. */
+const answers = ({ session }: RegisteredKernel): Promise<boolean> =>
+  session.call('modules', [], { timeout_ms: KERNELS_LIMITS.answer_ms }).then(
+    () => true,
+    // It is there and cannot say now: that is an answer too.
+    (error) => session.open && !isError(error, DeadlineExceeded),
+  );
+
 /** Serves one kernel's link for as long as it lasts. */
 export function serveKernel(
   stream: Socket,
@@ -32,12 +51,26 @@ export function serveKernel(
     if (performance.now() - (kernel?.heard_at ?? began_at) > LIMITS.node_silence_ms)
       session.close('the kernel has not reported for too long');
   }, LIMITS.node_silence_ms / 4);
+  /** Waits for a link of the same kernel that has just gone silent; rejects where another kernel has the name. */
+  const takeName = async (name: string) => {
+    for (let older = kernels.get(name); older; older = kernels.get(name)) {
+      if (await answers(older))
+        throw new NameTaken(
+          { name },
+          `There is a ${name} already, at ${older.info.url}, and it answers: two kernels cannot have one number. Give this one another with --id, or end that one first`,
+        );
+      kernels.away(older, 'another link has come in its place');
+      older.session.close('another link has come in its place');
+    }
+  };
   const core: CoreForKernel = {
     async register(info, modules) {
       if (kernel) throw new BadInput({ what: 'register', why: 'a link registers once' });
       if (!NAME.test(info?.kernel)) throw new BadInput({ what: 'kernel', why: 'a name is like Microkernel-77' });
       demand(powers.principal, { scope: 'node', node: info.kernel.toLowerCase() });
       const { kernel: name, url } = info;
+      await takeName(name);
+      if (!session.open) throw new ConnectionLost({ why: 'the kernel has gone meanwhile' });
       kernel = {
         info: { kernel: name, url: String(url).slice(0, 256) },
         modules: summaries(modules),

@@ -3,10 +3,11 @@
  *
  * What always holds: of one module there is one roll-out or removal at a time, so that none takes back what another was
  * answered with success for; one that fails leaves what was there before, and takes nothing from who changed the module
- * on a kernel itself meanwhile.
+ * on a kernel itself meanwhile. One whose token has ended, or whose sender has gone, fails before its next wave.
  */
 import {
   BadInput,
+  ConnectionLost,
   DeadlineExceeded,
   describe,
   type EventName,
@@ -23,7 +24,10 @@ import {
   type Removed,
   type RolledOut,
   type RolloutRequest,
+  Unauthorised,
 } from '@hauki/protocol';
+import type { CallSignal } from '@hauki/rpc';
+import { covers, type Principal } from '../rights.ts';
 import type { Kernels, RegisteredKernel } from './kernels.ts';
 import { KERNELS_LIMITS } from './limits.ts';
 
@@ -39,9 +43,20 @@ interface Change {
   evolved?: Evolved;
 }
 
+/** Who changes a module. */
+interface Sender {
+  /** The owner that its token is. */
+  by: string;
+  /** Which kernels it may change. */
+  reached(kernel: string): boolean;
+  /** Aborted when it has gone. */
+  signal?: CallSignal | undefined;
+}
+
 export class Rollouts {
   readonly #kernels: Kernels;
   readonly #emit: (name: EventName, fields: object) => void;
+  readonly #asker: (owner: string) => Principal | undefined;
   readonly #turn_ms: number;
   /** Of each module that is being changed: how many changes wait, and when the last of them is over. */
   readonly #turns = new Map<string, { waiting: number; last: Promise<unknown> }>();
@@ -49,10 +64,13 @@ export class Rollouts {
   constructor(
     kernels: Kernels,
     emit: (name: EventName, fields: object) => void,
+    /** Whose token an owner is; undefined where that has ended. */
+    asker: (owner: string) => Principal | undefined,
     { turn_ms = KERNELS_LIMITS.turn_ms }: { turn_ms?: number } = {},
   ) {
     this.#kernels = kernels;
     this.#emit = emit;
+    this.#asker = asker;
     this.#turn_ms = turn_ms;
   }
 
@@ -88,30 +106,35 @@ export class Rollouts {
   /**
    * Evolves a module on one kernel or several, wave by wave. The first wave that fails ends it, and those before it are
    * taken back. When all serve, those that hold it beyond the `replicas` asked for have it removed. `reached`: which
-   * kernels it may change. Rejects with Forbidden where a kernel that is named is none of these, with Overloaded where
-   * others are under way for too long, or as the kernel that refused did, saying which that was.
+   * kernels it may change. `signal`: aborted when whoever sent it has gone. Rejects with Forbidden where a kernel that is
+   * named is none of these, with Overloaded where others are under way for too long, with Unauthorised where the token has
+   * ended meanwhile, or as the kernel that refused did, saying which that was. What differs from the source that runs is
+   * told to admins alone.
    */
-  async rollOut(request: RolloutRequest, by: string, reached: (kernel: string) => boolean): Promise<RolledOut> {
+  async rollOut(
+    request: RolloutRequest,
+    by: string,
+    reached: (kernel: string) => boolean,
+    signal?: CallSignal,
+  ): Promise<RolledOut> {
     const module = String(request.target_module).replace(/\.[a-z]+$/, '');
-    const run = () => this.#rollOut(module, request, by, reached);
+    const run = () => this.#rollOut(module, request, { by, reached, signal });
     // What changes nothing waits for nobody.
     return request.dry_run ? run() : this.#exclusive(module, run);
   }
 
-  async #rollOut(
-    module: string,
-    request: RolloutRequest,
-    by: string,
-    reached: (kernel: string) => boolean,
-  ): Promise<RolledOut> {
+  async #rollOut(module: string, request: RolloutRequest, sender: Sender): Promise<RolledOut> {
+    const { by, reached } = sender;
     const { kernel, replicas, wave = 1, watch_ms = 0, ...evolve } = request;
     const targets = this.#targets(module, kernel, replicas, reached);
     const waves: RegisteredKernel[][] = [];
     for (let at = 0; at < targets.length; at += wave) waves.push(targets.slice(at, at + wave));
     const done: Change[] = [];
     for (const [i, kernels] of waves.entries()) {
+      const over = this.#over(sender);
       const outcomes = await Promise.allSettled(
         kernels.map(async (one) => {
+          if (over) throw over;
           // Its report may be a moment old.
           const held = await viewOf(one, module);
           const change: Change = { kernel: one, was: held?.version == null ? undefined : held };
@@ -127,7 +150,7 @@ export class Rollouts {
         }),
       );
       const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-      const fallen = failed ? undefined : await this.#watch(done, watch_ms);
+      const fallen = failed ? undefined : await this.#watch(done, watch_ms, sender);
       const fault = failed?.reason ?? fallen?.fault;
       if (fault === undefined) continue;
       const left = evolve.dry_run ? [] : await this.#takeBack(module, done, by);
@@ -135,15 +158,17 @@ export class Rollouts {
       const why = describe(fault);
       const halted = { module, wave: i + 1, waves: waves.length, kernel: which, why };
       this.#emit('ROLLOUT_HALTED', { ...halted, ...(left.length > 0 ? { not_taken_back: left } : {}) });
-      throw halt(fault, { module, kernel: which, wave: i + 1, waves: waves.length, left });
+      const told = halt(fault, { module, kernel: which, wave: i + 1, waves: waves.length, left });
+      throw this.#seesSources(by) ? told : withoutDiff(told);
     }
     const surplus =
       replicas === undefined ? [] : this.#holding(module, reached).filter((one) => !targets.includes(one));
     const left = evolve.dry_run ? undefined : await this.#remove(module, surplus, by);
     const removed = left ? left.removed : surplus.map(({ info }) => info.kernel);
-    const { version: _, digest: __, ...common } = done[0]!.evolved!;
+    const { version: _, digest: __, diff, ...common } = done[0]!.evolved!;
     return {
       ...common,
+      ...(diff !== undefined && this.#seesSources(by) ? { diff } : {}),
       kernels: done.map(({ kernel: { info }, evolved }) => ({
         kernel: info.kernel,
         version: evolved!.version,
@@ -232,10 +257,28 @@ export class Rollouts {
     return [...holders, ...rest].slice(0, count);
   }
 
+  /** Why nothing more may be done for a sender; undefined while it may. */
+  #over({ by, signal }: Sender): Error | undefined {
+    if (signal?.aborted) return new ConnectionLost({ why: 'whoever sent the roll-out has gone' });
+    return this.#asker(by) ? undefined : new Unauthorised({ why: 'The token of this roll-out has ended' });
+  }
+
+  /** Sources are for admins (`routes/kernels.ts`). */
+  #seesSources(by: string): boolean {
+    const asker = this.#asker(by);
+    return asker !== undefined && covers(asker.scopes, 'admin');
+  }
+
   /** Looks on for a while; gives what went wrong. */
-  async #watch(done: readonly Change[], watch_ms: number): Promise<{ kernel: string; fault: Error } | undefined> {
+  async #watch(
+    done: readonly Change[],
+    watch_ms: number,
+    sender: Sender,
+  ): Promise<{ kernel: string; fault: Error } | undefined> {
     for (const until = Date.now() + watch_ms; Date.now() < until; ) {
       await new Promise((resolve) => setTimeout(resolve, WATCH_EVERY_MS));
+      const over = this.#over(sender);
+      if (over) return { kernel: done.at(-1)!.kernel.info.kernel, fault: over };
       for (const { kernel, evolved } of done) {
         const { kernel: name } = kernel.info;
         const views = await kernel.rpc.modules().catch(() => undefined);
@@ -282,6 +325,14 @@ export class Rollouts {
 
 const viewOf = async ({ rpc }: RegisteredKernel, module: string): Promise<ModuleView | undefined> =>
   (await rpc.modules()).find((one) => one.module === module);
+
+/** An error without what differs between two sources. */
+function withoutDiff(error: Error): Error {
+  if (!(error instanceof MeshError) || !('diff' in error.fields)) return error;
+  const { name, code, status, retryable, message } = error;
+  const { diff: _, ...fields } = error.fields as { diff?: unknown };
+  return new MeshError({ name, code, status, retryable }, fields, message);
+}
 
 /** What a roll-out ended of, as its sender is told: on which kernel, and where the new version may still serve. */
 function halt(

@@ -167,7 +167,8 @@ export class Direct {
   };
 
   readonly #timeout = (): void => {
-    if (!this.#busy || this.#draining) this.socket.destroy();
+    // Behind an answer that is not taken; one that has nothing to say goes on.
+    if (!this.#busy || this.#draining || this.socket.writableLength > 0) this.socket.destroy();
   };
   readonly #end = (): void => void this.socket.end();
   readonly #error = (): void => void this.socket.destroy();

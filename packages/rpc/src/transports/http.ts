@@ -18,12 +18,17 @@ const WHOLE_BYTES = 64 * 1024;
 export const isWhole = (body: Body): body is null | string | Uint8Array =>
   body === null || typeof body === 'string' || body instanceof Uint8Array;
 
+/** What callers may say to a gateway, a kernel or a module; all else of that name they and what is between them say. */
+const OWN = 'x-hauki-';
+const OF_CALLERS = new Set(['x-hauki-key', 'x-hauki-version']);
+
 /** The headers of a request that go along, but for those that `without` names. */
 export function headersOf({ rawHeaders }: Pick<Asked, 'rawHeaders'>, without: ReadonlySet<string>): FlatHeaders {
   const headers: FlatHeaders = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i]!.toLowerCase();
-    if (!isHop(name) && !without.has(name)) headers.push(name, rawHeaders[i + 1]!);
+    if (isHop(name) || without.has(name) || (name.startsWith(OWN) && !OF_CALLERS.has(name))) continue;
+    headers.push(name, rawHeaders[i + 1]!);
   }
   return headers;
 }

@@ -1,0 +1,131 @@
+/** What the servers of the core and of kernels refuse and bound before any of their own rules. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { after, describe, it } from 'node:test';
+import { createHttpServer, readDirectly, writeAnswer } from '../src/node.ts';
+
+/** More than the system's buffers of both sides take. */
+const LARGE = 32 * 1024 * 1024;
+
+describe('an HTTP server', () => {
+  const servers: Server[] = [];
+  after(() => {
+    for (const server of servers) {
+      server.close();
+      server.closeAllConnections();
+    }
+  });
+  const upgrades: string[] = [];
+  /** Gives the port. */
+  const start = async (serve: (request: IncomingMessage, response: ServerResponse) => void, stalled_ms?: number) => {
+    const server = createHttpServer(
+      { keepAliveTimeout: 60_000, ...(stalled_ms ? { stalled_ms } : {}) },
+      {
+        serve,
+        upgrade(request, socket) {
+          upgrades.push(request.headers.upgrade!);
+          socket.end('HTTP/1.1 101 Switching Protocols\r\n\r\n');
+        },
+      },
+    );
+    servers.push(server);
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return { server, port: (server.address() as AddressInfo).port };
+  };
+  const ask = (port: number, text: string): Socket => {
+    const socket = connect(port, '127.0.0.1');
+    socket.on('error', () => {});
+    socket.write(text);
+    return socket;
+  };
+  const allOf = async (socket: Socket): Promise<string> => {
+    let text = '';
+    for await (const chunk of socket.setEncoding('latin1')) text += chunk;
+    return text;
+  };
+  const upgrade = (to: string) => `GET /u HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: ${to}\r\n\r\n`;
+
+  it('gives up an answer that nobody reads, and lets one go on that has nothing to say', async () => {
+    const quiet = Promise.withResolvers<ServerResponse>();
+    const { port } = await start((request, response) => {
+      if (request.url === '/quiet') {
+        response.write('first');
+        return quiet.resolve(response);
+      }
+      response.once('close', () => closed.resolve(response.writableFinished));
+      void writeAnswer(response, [200, [], new Uint8Array(LARGE)]);
+    }, 50);
+    const closed = Promise.withResolvers<boolean>();
+    const reader = ask(port, 'GET /quiet HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n');
+    const text = allOf(reader);
+    const response = await quiet.promise;
+    const deaf = ask(port, 'GET / HTTP/1.1\r\nhost: a\r\n\r\n');
+    deaf.pause();
+    assert.equal(await closed.promise, false);
+    // It has been silent for longer than the other was.
+    response.end('last');
+    assert.match(await text, /first[\s\S]*last/);
+    deaf.destroy();
+  });
+
+  it('gives up a stream that nobody reads where it is read directly too', async () => {
+    const { server, port } = await start(() => {});
+    server.keepAliveTimeout = 50;
+    const left = Promise.withResolvers<void>();
+    const end = readDirectly(server, (_, by) => {
+      const endless = (async function* () {
+        try {
+          for (;;) yield new Uint8Array(1024 * 1024);
+        } finally {
+          left.resolve();
+        }
+      })();
+      void writeAnswer(by, [200, [], endless]);
+      return true;
+    });
+    const deaf = ask(port, 'GET / HTTP/1.1\r\nhost: a\r\n\r\n');
+    deaf.pause();
+    await left.promise;
+    deaf.destroy();
+    end();
+  });
+
+  it('ignores the offer of a protocol that it does not know', async () => {
+    const { port } = await start((_, response) => response.end('as usual'));
+    const offer = 'connection: close, Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n';
+    assert.match(await allOf(ask(port, `GET / HTTP/1.1\r\nhost: a\r\n${offer}\r\n`)), /^HTTP\/1\.1 200[\s\S]*as usual/);
+    assert.match(await allOf(ask(port, upgrade('hauki'))), /^HTTP\/1\.1 101/);
+    assert.deepEqual(upgrades.splice(0), ['hauki']);
+  });
+
+  it('refuses an upgrade behind a request that is not answered yet, after its answer', async () => {
+    const begun = Promise.withResolvers<ServerResponse>();
+    const { server, port } = await start((_, response) => begun.resolve(response));
+    const socket = ask(port, 'POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx');
+    const response = await begun.promise;
+    const asked = once(server, 'upgrade');
+    socket.write(upgrade('websocket'));
+    await asked;
+    response.end('the answer');
+    assert.match(await allOf(socket), /^HTTP\/1\.1 200[\s\S]*the answer[\s\S]*HTTP\/1\.1 400[\s\S]*not answered yet/);
+    assert.deepEqual(upgrades, []);
+  });
+
+  it('refuses a coding of a body that it does not know', async () => {
+    const { port } = await start((_, response) => response.end());
+    const post = (coding: string) =>
+      allOf(
+        ask(port, `POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: ${coding}\r\n\r\n0\r\n\r\n`),
+      );
+    assert.match(await post('gzip, chunked'), /^HTTP\/1\.1 501[\s\S]*only chunked/);
+    assert.match(await post('chunked'), /^HTTP\/1\.1 200/);
+  });
+
+  it('leaves some of the process’s descriptors free', async () => {
+    const { server } = await start(() => {});
+    assert.ok(server.maxConnections > 0);
+  });
+});
