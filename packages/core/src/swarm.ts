@@ -216,8 +216,11 @@ export class Swarm {
 
   async #place(order: Order, options: PlaceOptions, quota: { release: () => void }) {
     const { registry, office, volumes, event, random, quotas } = this.#powers;
-    const { owner, grants, min_isolation } = order.job;
-    const { volume } = grants;
+    const {
+      owner,
+      min_isolation,
+      grants: { volume },
+    } = order.job;
     const usual = new Map(Object.entries(DEFAULT_MEMORY_MIB));
     const memory = (driver: string) => order.memory_mib ?? usual.get(driver) ?? 128;
     const { driver: asked, labels } = order;
@@ -250,28 +253,20 @@ export class Swarm {
         release();
         throw error;
       }
+      registry.forges(job, node.info.node, (made) => {
+        told = true;
+        ready?.(node.info.node, ofJob(made, job));
+      });
       job.voucher = office.vouchers.sign(job, node.info.node);
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
-      const { worker, code } = job;
-      registry.forging.set(worker, {
-        worker,
-        owner,
-        grants,
-        ...(code ? { code } : {}),
-        node: node.info.node,
-        ...(min_isolation ? { min_isolation } : {}),
-        ready: (made) => {
-          told = true;
-          ready?.(node.info.node, ofJob(made, job));
-        },
-      });
       try {
         const made = ofJob(await node.rpc.provision(job), job);
         return { entry: this.#admit(job, node.info.node, made), made };
       } catch (error) {
         release();
-        // Its answer may only be late: then nobody waits for the worker any more.
-        void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
+        // Its answer may only be late: then nobody waits for the worker any more. One that is overloaded has made none.
+        if (!isError(error, Overloaded))
+          void node.rpc.destruct(job.worker, 'its clone failed', job.epoch ?? 1).catch(() => {});
         tried.add(node.info.node);
         event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
         // It has no room, so it has made no volume either: another node may.
@@ -337,7 +332,9 @@ export class Swarm {
   #admit(job: Job, node: string, made: Provisioned): RegisteredWorker {
     const { worker, epoch, driver, isolation, direct } = made;
     const own = { isolation, direct, pid: 0, born_at: Date.now(), lease_until: 0 };
-    const entry: RegisteredWorker = { ...vouchedOf(job, node), ...own };
+    // Its parent may have lost some while it was being made.
+    const { grants } = this.#powers.registry.forging.get(worker) ?? job;
+    const entry: RegisteredWorker = { ...vouchedOf({ ...job, grants }, node), ...own };
     // News of its end may come first: then there is nothing to be given a ticket for.
     if (!this.#powers.registry.born(entry))
       throw this.#powers.registry.death(worker) ?? new VaultFailed({ driver, reason: 'a later start took its place' });
