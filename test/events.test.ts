@@ -140,6 +140,9 @@ describe('the events of a mesh', () => {
     const last = await gather(used.mesh.events({ limit: 1 }));
     assert.deepEqual(await gather(used.mesh.events({ after: last[0]!.id })), []);
     await used.mesh.destruct(worker);
+    const headers = { authorization: `Bearer ${used.local.token}` };
+    const answer = await fetch(`${used.local.url}/api/v2/events/recent`, { headers });
+    assert.deepEqual([answer.status, ((await answer.json()) as { status: string }).status], [200, 'success']);
   });
 
   it('come as Server-Sent Events that any client reads', async () => {

@@ -9,6 +9,7 @@ import {
   GrantMissing,
   isError,
   type Mesh,
+  NoNodeFits,
   QuotaExceeded,
   SourceRejected,
   WorkerDied,
@@ -215,6 +216,31 @@ for (const driver of DRIVERS)
       await until('no clone of it is left', async () => !(await used.mesh.registry()).workers.some((w) => w.parent));
     });
   });
+
+describe('a clone in another kind of vault', { skip: missing('process') }, () => {
+  const used = useMesh({ nodes: [{ drivers: ['quickjs', 'process'] }] });
+  const clones = async (options: object, asked: object) => {
+    const one = used.mesh.clone<Parent>({ source: PARENT }, { ...options, grants: { clone: 2 } });
+    const [, child] = await one.clone!(CHILD, asked);
+    const { isolation } = (await used.mesh.registry()).workers.find((w) => w.worker === child)!;
+    await used.mesh.destruct(one);
+    return isolation;
+  };
+
+  it('is held no weaker than its parent, unless its owner said that this will do', async () => {
+    const weaker = { driver: 'process' };
+    await refused(clones({ driver: 'quickjs' }, weaker), NoNodeFits, /isolation process, less than vm/);
+    await refused(clones({ driver: 'quickjs', min_isolation: 'vm' }, weaker), NoNodeFits, /less than vm/);
+    assert.equal(await clones({ driver: 'quickjs', min_isolation: 'process' }, weaker), 'process');
+    assert.equal(await clones({ driver: 'process' }, { driver: 'quickjs' }), 'vm', 'stronger it may be');
+    const loading = `await hauki.clone({ source: ${JSON.stringify(CHILD)} }, { driver: 'process' }); ${CHILD}`;
+    await refused(
+      used.mesh.clone({ source: loading }, { driver: 'quickjs', grants: { clone: 1 } }),
+      SourceRejected,
+      /less than vm/,
+    );
+  });
+});
 
 describe('clones of a narrower token’s workers', () => {
   const used = useMesh({ nodes: [{ drivers: ['quickjs' satisfies DriverName] }] });

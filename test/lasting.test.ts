@@ -143,6 +143,16 @@ describe('lasting workers', () => {
     for (const name of [worker, 'only-one']) await used.mesh.lasting.delete(name);
   });
 
+  it('are not called as clones and jobs’ workers are, which can be told before those are made', async () => {
+    const { worker } = await used.mesh.details(used.mesh.clone(origin));
+    for (const name of [worker, 'w-a', 's-0abc', 's-0abc-1'])
+      await assert.rejects(
+        used.mesh.provision(origin, { name }),
+        (e) => isError(e, BadInput) && /w- or s-/.test(e.message),
+      );
+    await used.mesh.destruct(worker);
+  });
+
   it('are not ended by a destruct, which says what does', async () => {
     await used.mesh.provision(origin, { name: 'stays' });
     await assert.rejects(used.mesh.destruct('stays'), (e) => isError(e, BadInput) && /lxc_provision/.test(e.message));

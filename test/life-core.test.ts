@@ -198,6 +198,27 @@ describe('what the core keeps of workers', { concurrency: 2 }, () => {
     await mesh.close();
   });
 
+  it('ends with a revoked token also what was still being made', async () => {
+    const { mesh, id, owner } = await holder({});
+    const slow = { source: `await new Promise((resolve) => setTimeout(resolve, 1_500)); ${SOURCE}` };
+    const lasting = name('slow');
+    const made = Promise.allSettled([
+      mesh.details(mesh.clone(slow, { ttl_ms: 60_000 })),
+      mesh.provision(slow, { name: lasting }),
+    ]);
+    const begun = new Set<string>();
+    await until('both are begun', async () => {
+      for await (const { fields } of used.mesh.events({ names: ['SPAWN_DISTRIBUTED'] }))
+        if (fields.owner === owner) begun.add(String(fields.worker));
+      return begun.size === 2;
+    });
+    await used.mesh.tokens.revoke(id, { end_workers: true });
+    await made;
+    await until('none lives', async () => !(await used.mesh.registry()).workers.some((w) => w.owner === owner));
+    await assert.rejects(used.mesh.lasting.get(lasting), (error) => isError(error, WorkerUnknown));
+    await mesh.close();
+  });
+
   it('is a lasting worker’s log, followed over its restarts to its end', async () => {
     const worker = name('talker');
     await used.mesh.provision(source, { name: worker, memory_mib: 4 });

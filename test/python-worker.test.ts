@@ -135,7 +135,7 @@ def drawn(): return os.urandom(8)
       const parent = (more: object) =>
         mesh.clone<{ now(): number }>(
           { source: family },
-          { driver: 'quickjs', grants: { clone: 1, meshfs: { read: [pointer] }, ...more } },
+          { driver: 'quickjs', min_isolation: 'process', grants: { clone: 1, meshfs: { read: [pointer] }, ...more } },
         );
       await assert.rejects(
         Promise.resolve(parent({}).now()),

@@ -40,7 +40,13 @@ interface Asker {
 for (const driver of DRIVERS)
   describe(`a worker in a ${driver} vault whose grants are revoked`, { skip: missing(driver) }, () => {
     const used = useMesh({ nodes: [{}] });
-    const web = createHttp((_request, response) => response.end('hello'));
+    /** Answers to `/held`, which wait until somebody lets them go. */
+    const held: (() => void)[] = [];
+    const web = createHttp(({ url }, response) => {
+      const answer = () => response.end('hello');
+      if (url === '/held') held.push(answer);
+      else answer();
+    });
     const tcp = createTcp((socket) => socket.on('error', () => {}));
     let http = '';
     let echo = '';
@@ -106,6 +112,27 @@ for (const driver of DRIVERS)
       await refused(one.clone!({ driver, memory_mib }), GrantMissing, /clone/);
       const { workers } = await used.mesh.registry();
       assert.deepEqual(workers.find((w) => w.parent)!.grants.fetch, []);
+      await used.mesh.destruct(one);
+    });
+
+    it('takes them from a clone that is still being made, whose code has begun', async () => {
+      const pages = ['gem-pointer://wiki/revoke/'];
+      const grants = { fetch: [http], meshfs: { write: pages } };
+      const one = asker({ ...grants, clone: 1 });
+      await one.own!(`${SOURCE}
+        await get('http://${http}/held');
+        const loading = await get('http://${http}/').catch((error) => error.name);
+        export const early = () => loading;`);
+      const made = Promise.resolve(one.clone!({ driver, memory_mib, grants }));
+      await until('its code waits', () => held.length > 0);
+      await used.mesh.revoke(one, { fetch: true, meshfs: { write: true } });
+      held.pop()!();
+      await made;
+      assert.equal(await one.call!('early'), 'GrantMissing');
+      await refused(one.call!('get', `http://${http}/`), GrantMissing, /fetch/);
+      await refused(one.call!('write', 'gem-pointer://wiki/revoke/new', 'x'), GrantMissing, /meshfs/);
+      const { grants: left } = (await used.mesh.registry()).workers.find((w) => w.parent)!;
+      assert.deepEqual([left.fetch, left.meshfs.write], [[], []]);
       await used.mesh.destruct(one);
     });
 

@@ -19,6 +19,8 @@ import {
   TokenUnknown,
   Unauthorised,
 } from '@hauki/mesh';
+import { MESHFS_LIMITS } from '@hauki/meshfs';
+import { LIMITS } from '@hauki/protocol';
 import { remote, Session } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import { CALCULATOR, type Calculator, until, useMesh } from './support/mesh.ts';
@@ -108,6 +110,69 @@ describe('a narrower token', () => {
     assert.match(await relayed(other), / 403 /);
   });
 
+  it('holds and narrows those that it may end: lasting ones with provision, others with destruct', async () => {
+    const grants = { clone: 1 };
+    const { worker: clone } = await used.mesh.details(used.mesh.clone({ source: CALCULATOR }, { grants }));
+    const { worker: lasting } = await used.mesh.provision({ source: CALCULATOR }, { name: 'held', grants });
+    const workers = [clone, lasting];
+    const log = (mesh: Mesh, worker: string) => mesh.logs(worker).next();
+    for (const [scope, ends, other] of [
+      ['destruct', clone, lasting],
+      ['provision', lasting, clone],
+    ] as const) {
+      const { mesh } = await holder([scope], { workers });
+      for (const act of [mesh.pause, mesh.resume] as const) {
+        await refused(act.call(mesh, other), Forbidden, /needs a token with the scope/);
+        await act.call(mesh, ends);
+      }
+      await refused(mesh.revoke(other, { clone: true }), Forbidden, /needs a token with the scope/);
+      await refused(log(mesh, other), Forbidden, /needs a token with the scope/);
+      await log(mesh, ends);
+      assert.equal((await mesh.revoke(ends, { clone: true })).clone, null);
+    }
+    await used.mesh.destruct(clone);
+    await used.mesh.lasting.delete(lasting);
+  });
+
+  it('leaves places for others, however many tokens it makes of itself', async () => {
+    const { worker } = await used.mesh.details(used.mesh.clone({ source: CALCULATOR }));
+    const scopes: Scope[] = ['read', 'events', 'meshfs.write', 'tokens'];
+    const { mesh, token } = await holder(scopes);
+    const { token: child } = await holder(scopes, undefined, mesh);
+    const leaving = new AbortController();
+    for (const [path, most] of [
+      [`ephemeral/${worker}/logs?follow=true`, LIMITS.log_streams / 2],
+      ['events', LIMITS.event_streams_each],
+    ] as const) {
+      const read = async (by: string) => {
+        const headers = { authorization: `Bearer ${by}` };
+        const { status } = await fetch(`${used.local.url}/api/v2/${path}`, { headers, signal: leaving.signal });
+        return status;
+      };
+      const seen = await Promise.all(Array.from({ length: most + 2 }, (_, i) => read(i % 2 ? token : child)));
+      assert.equal(seen.filter((status) => status === 200).length, most, path);
+      assert.equal(await read(child), 429);
+      assert.equal(await read(used.local.token), 200, 'an admin');
+      assert.equal(await read((await holder(scopes)).token), 200, 'another');
+    }
+    let refused = 0;
+    for (let i = 0; i < MESHFS_LIMITS.streams_at_once / 2 + 2; i++) {
+      // A content that begins, and of which no more comes.
+      const body = new ReadableStream({ start: (content) => content.enqueue(new Uint8Array(1)) });
+      const request = { method: 'PUT', body, duplex: 'half', signal: leaving.signal };
+      const headers = { authorization: `Bearer ${i % 2 ? token : child}` };
+      fetch(`${used.local.url}/api/v2/meshfs/raw?pointer=gem-pointer://wiki/still/${i}`, { ...request, headers }).then(
+        ({ status }) => {
+          if (status === 429) refused++;
+        },
+        () => {},
+      );
+    }
+    await until('two are refused', () => refused === 2);
+    leaving.abort();
+    await used.mesh.destruct(worker);
+  });
+
   it('reaches pointers below its prefixes, in no spelling others', async () => {
     for (const page of ['mine/a', 'mine/deep/b', 'mineral/c', 'Mine/d', 'other/e'])
       await used.mesh.meshfs.write(`gem-pointer://wiki/${page}`, `# ${page}`);
@@ -155,6 +220,22 @@ describe('a narrower token', () => {
     await used.mesh.meshfs.write('gem-pointer://wiki/workers/calc', CALCULATOR, { language: 'javascript' });
     assert.equal(await catalogue.mesh.clone<Calculator>('gem-pointer://wiki/workers/calc').add(1, 2), 3);
     await refused(catalogue.mesh.clone({ source: CALCULATOR }), Forbidden, /needs a token with the scope spawn;/);
+  });
+
+  it('that may run what it may not read hears where it fails, and nothing of its text', async () => {
+    const pointer = 'gem-pointer://cfg/pass';
+    await used.mesh.meshfs.write(pointer, 'DB_PASSWORD: hunter2 of all\n');
+    const { token } = await used.mesh.tokens.create({ name: 'runs', scopes: ['spawn.pointer'] });
+    const body = { audience: 'A'.repeat(43), pointer, language: 'typescript' };
+    const answer = await fetch(`${used.local.url}/api/v2/swarm_spawn_ephemeral`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+    const text = await answer.text();
+    assert.equal(answer.status, 422, text);
+    assert.match(text, /worker\.\w+:1\)/);
+    assert.doesNotMatch(text, /hunter2/);
   });
 
   it('makes narrower ones, sees and ends those below it alone', async () => {

@@ -3,7 +3,7 @@
  *
  * What always holds: a clone is its parent's owner's, made with that owner's token while that lasts, and with no right
  * that the parent itself was not granted; it stays on its parent's node, where it ends with it; its isolation is no
- * weaker than its parent's owner had asked for. How many there may be is counted by the agent.
+ * weaker than its parent's, unless that owner had asked for less. How many there may be is counted by the agent.
  */
 import {
   BadInput,
@@ -12,6 +12,7 @@ import {
   type GrantRequest,
   type Grants,
   grantsWithin,
+  type IsolationLevel,
   type Job,
   type Language,
   normaliseGrants,
@@ -25,7 +26,11 @@ import { covers, type Principal, type Scope } from './rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from './swarm.ts';
 
 /** A worker that clones, living or being made. */
-export type Parent = Pick<Job, 'worker' | 'owner' | 'grants' | 'code' | 'min_isolation'> & { node: string };
+export type Parent = Pick<Job, 'worker' | 'owner' | 'grants' | 'code' | 'min_isolation' | 'parent' | 'lasting'> & {
+  node: string;
+  /** Of its own vault. */
+  isolation?: IsolationLevel | undefined;
+};
 
 export interface FamilyPowers {
   registry: Registry;
@@ -112,8 +117,12 @@ export function createFamily({ registry, swarm, principal }: FamilyPowers) {
   return {
     /** Makes a clone of `node`'s worker. Rejects as a clone does, with Forbidden where it would have more than its parent. */
     async clone(node: string, worker: string, given: unknown): Promise<{ worker: string }> {
-      const parent: Parent | undefined = registry.workers.get(worker) ?? registry.forging.get(worker);
-      if (parent?.node !== node) throw new WorkerUnknown({ worker });
+      const present = (): Parent => {
+        const parent = registry.parent(worker);
+        if (parent?.node !== node) throw new WorkerUnknown({ worker });
+        return parent;
+      };
+      const parent = present();
       if (parent.grants.clone === null) throw new GrantMissing({ grant: 'clone', wanted: 'a clone' });
       const owner = principal(parent.owner);
       if (!owner) throw new Unauthorised({ why: `The token that ${worker} was made with has ended` });
@@ -123,10 +132,11 @@ export function createFamily({ registry, swarm, principal }: FamilyPowers) {
         source: 'spawn',
         pointer: 'spawn.pointer',
       });
-      // What is written in Python has more than was asked for.
-      demandWithin(parent, order.job.grants);
-      const { min_isolation } = parent;
-      const job = { ...order.job, parent: worker, ...(min_isolation ? { min_isolation } : {}) };
+      // What is written in Python has more than was asked for; and the parent may have lost some meanwhile.
+      demandWithin(present(), order.job.grants);
+      // What its owner asked for, else what it has itself: code is not let out of its vault into a weaker one.
+      const { min_isolation = parent.isolation ?? 'process' } = parent;
+      const job = { ...order.job, parent: worker, min_isolation };
       const { entry } = await swarm.place({ ...order, job }, { name: () => `w-${randomName(9)}`, only: node });
       return { worker: entry.worker };
     },

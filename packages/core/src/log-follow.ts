@@ -1,5 +1,6 @@
 /**
- * Follows one worker's log for one reader, over restarts of a lasting worker, until the worker is gone for good.
+ * Follows one worker's log for one reader, over restarts of a lasting worker, until the worker is gone for good, and not
+ * into another owner's of the same name.
  *
  * What always holds: lines come in order, each once; where lines were dropped it says how many; nothing is fetched that
  * the reader has not room for, so it grows with nobody. Nothing is asked of the node more often than `PACE_MS`.
@@ -25,6 +26,7 @@ export async function* followLog(
   last: number,
   gone: () => boolean,
 ): AsyncGenerator<LogNews, void> {
+  const { owner } = registry.known(worker);
   /** The start whose lines are being read, and the last of them that was given; undefined before the first look. */
   let at: { epoch: number; seq: number } | undefined;
   /** The newest start whose end was told. */
@@ -40,6 +42,7 @@ export async function* followLog(
     return found;
   };
   while (!gone()) {
+    if (registry.known(worker).owner !== owner) return yield { fate: followed(worker, owner, told) };
     const entry = registry.workers.get(worker);
     if (!entry) {
       const fate = registry.fate(worker);
@@ -62,6 +65,11 @@ export async function* followLog(
       await rest(AGAIN_MS);
       continue;
     }
+    const now = registry.workers.get(worker);
+    if (now && (now.owner !== owner || now.epoch !== page.epoch)) {
+      await rest(PACE_MS);
+      continue;
+    }
     if (at && page.epoch !== at.epoch) {
       // It was started again meanwhile: its lines are counted anew.
       at = { epoch: page.epoch, seq: 0 };
@@ -75,6 +83,12 @@ export async function* followLog(
     await rest(PACE_MS);
   }
 }
+
+/** What became of a worker whose name is another owner's by now: that is all that is known of it. */
+const followed = (worker: string, owner: string, epoch: number): Fate => ({
+  ...{ worker, owner, epoch, cause: 'destructed', at: Date.now(), lines: [] },
+  reason: 'it was deleted, and another owner has a worker of its name',
+});
 
 /** The node's word; undefined where the node is away, or has just lost the worker. */
 async function ask(registry: Registry, node: string, worker: string, after?: number): Promise<LogPage | undefined> {

@@ -6,6 +6,7 @@ import {
   cutGrants,
   type EventName,
   type Fate,
+  type Job,
   LIMITS,
   type NodeForCore,
   type NodeInfo,
@@ -21,7 +22,7 @@ import type { Session } from '@hauki/rpc';
 import type { Parent } from './family.ts';
 import { Fates } from './fates.ts';
 import type { Candidate } from './matchmaker.ts';
-import { believed, type Vouched } from './vouchers.ts';
+import { believed, type Vouched, vouchedOf } from './vouchers.ts';
 
 export interface RegisteredNode extends Candidate {
   info: NodeInfo;
@@ -51,11 +52,14 @@ export interface RegistryWitness {
   placed?(worker: string): { node: string | null; epoch: number; wanted: boolean } | undefined;
 }
 
+/** Whether it is a name that the core makes for a clone (`w-`) or a job's worker (`s-`). No lasting worker is called so. */
+export const isMadeUp = (name: string): boolean => /^[ws]-/.test(name);
+
 export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
   /** Workers that a node is making: they may ask for MeshFS before the core hears of their birth. `ready`: of their vaults. */
-  readonly forging = new Map<string, Parent & { ready?: ((made: Provisioned) => void) | undefined }>();
+  readonly forging = new Map<string, Parent & { ready?: (made: Provisioned) => void }>();
   /** Lasting workers that do not run just now, whose they are, and why. */
   readonly restarting = new Map<string, { owner: string; why: string }>();
   readonly fates: Fates;
@@ -233,17 +237,36 @@ export class Registry {
     return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
   }
 
-  /** A worker, living, dead or being started again, and whose it is. Throws WorkerUnknown. */
-  known(worker: string): { worker: string; owner: string } {
-    const entry = this.workers.get(worker) ?? this.restarting.get(worker) ?? this.fates.get(worker);
+  /** A worker, living, dead or being started again, whose it is, and whether it lasts. Throws WorkerUnknown. */
+  known(worker: string): { worker: string; owner: string; lasting: boolean } {
+    const living = this.workers.get(worker);
+    const entry = living ?? this.restarting.get(worker) ?? this.fates.get(worker);
     if (!entry) throw new WorkerUnknown({ worker });
-    return { worker, owner: entry.owner };
+    // Of the dead their names tell.
+    const lasting = living ? living.lasting === true : this.restarting.has(worker) || !isMadeUp(worker);
+    return { worker, owner: entry.owner, lasting };
   }
 
-  /** Its node says that it has no more than this now. */
-  regranted(worker: string, grants: WorkerInfo['grants'], node: string): void {
-    const entry = this.workers.get(worker);
-    if (entry?.node === node) this.workers.set(worker, { ...entry, grants: cutGrants(grants, entry.grants) });
+  /** Its node says that it has no more than this now; nor have its clones, also those that are being made. */
+  regranted(worker: string, most: WorkerInfo['grants'], node: string): void {
+    for (const known of [this.workers, this.forging] as Map<string, Parent>[]) {
+      const entry = known.get(worker);
+      if (entry?.node === node) known.set(worker, { ...entry, grants: cutGrants(most, entry.grants) });
+      for (const [child, { parent }] of known) if (parent === worker) this.regranted(child, most, node);
+    }
+  }
+
+  /** A node begins to make a worker, which has no more than its parent: that may have lost some since it asked. */
+  forges(job: Job, node: string, ready: (made: Provisioned) => void): void {
+    const parent = job.parent === undefined ? undefined : this.parent(job.parent);
+    if (parent) job.grants = cutGrants(parent.grants, job.grants);
+    const isolation = this.nodes.get(node)?.info.drivers[job.driver]?.level;
+    this.forging.set(job.worker, { ...vouchedOf(job, node), isolation, ready });
+  }
+
+  /** What there is of a worker that lives or is being made: as much as it needs to clone. */
+  parent(worker: string): Parent | undefined {
+    return this.workers.get(worker) ?? this.forging.get(worker);
   }
 
   /** A worker that lives as far as is known. Throws WorkerRestarting, WorkerDied, or WorkerUnknown. */

@@ -40,8 +40,9 @@ import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
-import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
+import { demand, demandGrants, type Principal, reachesNode, refusal as refusalOf, type Scope } from './rights.ts';
 import type { Spawned, TicketOffice, TicketSubject } from './tickets.ts';
+import { withoutSource } from './unread.ts';
 import type { VolumeHomes } from './volumes.ts';
 import { vouchedOf } from './vouchers.ts';
 
@@ -105,6 +106,8 @@ export interface Order {
   memory_mib?: number | undefined;
   /** Nodes that whoever asked may use; `*` for all. */
   nodes: readonly string[];
+  /** Whether its source, or what that imports, is kept where whoever asked may not read. */
+  unread?: boolean | undefined;
 }
 
 export interface PlaceOptions {
@@ -200,7 +203,9 @@ export class Swarm {
       ...(request.idle_ms === undefined ? {} : { idle_ms: request.idle_ms }),
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
-    return { job, driver, labels, memory_mib, nodes: principal.targets.nodes };
+    const pointers = [pointer ?? [], ...modules.map((one) => one.pointer)].flat();
+    const unread = pointers.some((one) => refusalOf(principal, { scope: 'meshfs.read', pointer: one }));
+    return { job, driver, labels, memory_mib, nodes: principal.targets.nodes, unread };
   }
 
   /** Finds a node and has the worker made there. Rejects with NoNodeFits, or as the last node that was tried. */
@@ -216,8 +221,11 @@ export class Swarm {
 
   async #place(order: Order, options: PlaceOptions, quota: { release: () => void }) {
     const { registry, office, volumes, event, random, quotas } = this.#powers;
-    const { owner, grants, min_isolation } = order.job;
-    const { volume } = grants;
+    const {
+      owner,
+      min_isolation,
+      grants: { volume },
+    } = order.job;
     const usual = new Map(Object.entries(DEFAULT_MEMORY_MIB));
     const memory = (driver: string) => order.memory_mib ?? usual.get(driver) ?? 128;
     const { driver: asked, labels } = order;
@@ -250,28 +258,21 @@ export class Swarm {
         release();
         throw error;
       }
+      registry.forges(job, node.info.node, (made) => {
+        told = true;
+        ready?.(node.info.node, ofJob(made, job));
+      });
       job.voucher = office.vouchers.sign(job, node.info.node);
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
-      const { worker, code } = job;
-      registry.forging.set(worker, {
-        worker,
-        owner,
-        grants,
-        ...(code ? { code } : {}),
-        node: node.info.node,
-        ...(min_isolation ? { min_isolation } : {}),
-        ready: (made) => {
-          told = true;
-          ready?.(node.info.node, ofJob(made, job));
-        },
-      });
       try {
         const made = ofJob(await node.rpc.provision(job), job);
         return { entry: this.#admit(job, node.info.node, made), made };
-      } catch (error) {
+      } catch (thrown) {
         release();
-        // Its answer may only be late: then nobody waits for the worker any more.
-        void node.rpc.destruct(job.worker, 'its clone failed').catch(() => {});
+        const error = order.unread ? withoutSource(thrown) : thrown;
+        // Its answer may only be late: then nobody waits for the worker any more. One that is overloaded has made none.
+        if (!isError(error, Overloaded))
+          void node.rpc.destruct(job.worker, 'its clone failed', job.epoch ?? 1).catch(() => {});
         tried.add(node.info.node);
         event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
         // It has no room, so it has made no volume either: another node may.
@@ -337,7 +338,9 @@ export class Swarm {
   #admit(job: Job, node: string, made: Provisioned): RegisteredWorker {
     const { worker, epoch, driver, isolation, direct } = made;
     const own = { isolation, direct, pid: 0, born_at: Date.now(), lease_until: 0 };
-    const entry: RegisteredWorker = { ...vouchedOf(job, node), ...own };
+    // Its parent may have lost some while it was being made.
+    const { grants } = this.#powers.registry.forging.get(worker) ?? job;
+    const entry: RegisteredWorker = { ...vouchedOf({ ...job, grants }, node), ...own };
     // News of its end may come first: then there is nothing to be given a ticket for.
     if (!this.#powers.registry.born(entry))
       throw this.#powers.registry.death(worker) ?? new VaultFailed({ driver, reason: 'a later start took its place' });

@@ -3,8 +3,9 @@
  * with the hash of its secret. Secrets are shown once, to whoever made them, and are kept nowhere.
  *
  * What always holds: a token that was answered survives a kill -9, and one whose revocation was answered is gone for
- * good. With a token go all below it, in one commit, so a token that is there has all above it. Changes happen one
- * after another. Whoever keeps something open in a token's name `hold`s it and is called when the token ends.
+ * good. With a token go all below it, in one commit, so a token that is there has all above it. Tokens are made one
+ * after another, and wait for their turn; to end one waits for nobody's. Whoever keeps something open in a token's name
+ * `hold`s it and is called when the token ends.
  */
 import { hash, randomBytes } from 'node:crypto';
 import { entriesOf, type KeyValue } from '@hauki/backplane';
@@ -22,6 +23,7 @@ import {
 } from '@hauki/protocol';
 import { leastOf, NO_QUOTA, narrowQuota } from './quotas.ts';
 import { ADMIN, attenuate, covers, demand, NODE, owns, type Principal, TOKEN_NAME } from './rights.ts';
+import { Shares } from './shares.ts';
 
 interface Kept extends TokenInfo {
   format: 1;
@@ -55,7 +57,7 @@ export class TokenStore {
   /** What is open in a token's name, by the token's id. */
   readonly #holds = new Map<string, Set<(why: string) => void>>();
   #turn: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
+  readonly #places = new Shares('tokens that wait to be made', LIMITS.token_changes);
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -102,7 +104,7 @@ export class TokenStore {
     const { expires_in_ms } = request;
     if (expires_in_ms !== undefined && !(expires_in_ms >= 1_000 && expires_in_ms <= LIMITS.token_ms))
       throw new BadInput({ what: 'expires_in_ms', why: `from 1000 to ${LIMITS.token_ms}` });
-    return this.#inTurn(async () => {
+    return this.#inTurn(maker, async () => {
       const above = this.#by_id.get(maker.id);
       if (!above && maker.id !== ADMIN.id) throw ended();
       const now = this.#powers.now();
@@ -127,6 +129,11 @@ export class TokenStore {
       };
       const kept: Kept = { format: 1, ...info, hash: hashOf(token) };
       await this.#powers.kv.put(id, JSON.stringify(kept), { expect: 'absent' });
+      if (this.#by_id.get(maker.id) !== above) {
+        // Its maker has ended meanwhile. What the disk cannot forget now goes at the next start.
+        await this.#powers.kv.delete(id).catch(() => false);
+        throw ended();
+      }
       this.#know(kept);
       this.#arm();
       this.#powers.emit('TOKEN_CREATED', {
@@ -166,15 +173,13 @@ export class TokenStore {
   };
 
   /** Ends a token and all below it, at once and for good. Resolves with their ids when that is durable. */
-  revoke(asker: Principal, id: string): Promise<string[]> {
+  async revoke(asker: Principal, id: string): Promise<string[]> {
     demand(asker, { scope: 'tokens' });
-    return this.#inTurn(async () => {
-      const known = this.#by_id.get(id);
-      if (!known || !sees(asker, known)) throw new TokenUnknown({ token: id });
-      const family = [...this.#by_id.values()].filter((t) => owns({ name: known.owner }, t.owner));
-      await this.#end(family, 'TOKEN_REVOKED', 'its token was revoked', { by: asker.name });
-      return family.map((t) => t.id);
-    });
+    const known = this.#by_id.get(id);
+    if (!known || !sees(asker, known)) throw new TokenUnknown({ token: id });
+    const family = [...this.#by_id.values()].filter((t) => owns({ name: known.owner }, t.owner));
+    await this.#end(family, 'TOKEN_REVOKED', 'its token was revoked', { by: asker.name });
+    return family.map((t) => t.id);
   }
 
   /**
@@ -212,15 +217,22 @@ export class TokenStore {
       throw new Overloaded({ what: 'the number of tokens below one', limit: LIMITS.tokens_below });
   }
 
+  /** At once here; resolves when the disk has forgotten them too. What it cannot forget is there again. */
   async #end(family: Known[], event: EventName, why: string, fields: object): Promise<void> {
-    // Begun in one turn of the loop, they are one commit.
-    await Promise.all(family.map((t) => this.#powers.kv.delete(t.id)));
     for (const t of family) {
       this.#by_id.delete(t.id);
       this.#by_hash.delete(t.hash);
-      this.#powers.emit(event, { token: t.id, owner: t.owner, ...fields });
     }
     this.#cut(family, why);
+    try {
+      // Begun in one turn of the loop, they are one commit.
+      await Promise.all(family.map((t) => this.#powers.kv.delete(t.id)));
+    } catch (error) {
+      // Those above stand before those below. One that has lost those above it goes at the next start.
+      for (const t of family) if (above(t.owner).every((id) => this.#by_id.has(id))) this.#know(t);
+      throw error;
+    }
+    for (const t of family) this.#powers.emit(event, { token: t.id, owner: t.owner, ...fields });
   }
 
   #cut(family: Known[], why: string): void {
@@ -235,8 +247,6 @@ export class TokenStore {
   async #expire(): Promise<void> {
     const why = 'its token has expired';
     const over = [...this.#by_id.values()].filter(this.#isOver);
-    // Also where the store cannot forget them now.
-    this.#cut(over, why);
     if (over.length > 0) await this.#end(over, 'TOKEN_EXPIRED', why, {});
     this.#arm();
   }
@@ -248,23 +258,22 @@ export class TokenStore {
     for (const t of this.#by_id.values()) next = Math.min(next, t.expires_at ?? next);
     if (next === Number.POSITIVE_INFINITY) return;
     const wait_ms = Math.min(Math.max(next - this.#powers.now(), least_ms), LONGEST_TIMER_MS);
-    this.#timer = setTimeout(() => this.#inTurn(() => this.#expire()).catch(() => this.#arm(AGAIN_MS)), wait_ms);
+    this.#timer = setTimeout(() => void this.#expire().catch(() => this.#arm(AGAIN_MS)), wait_ms);
     this.#timer.unref();
   }
 
-  #inTurn<T>(change: () => Promise<T>): Promise<T> {
-    if (this.#waiting >= LIMITS.token_changes)
-      return Promise.reject(new Overloaded({ what: 'changes of tokens', limit: LIMITS.token_changes }));
-    this.#waiting += 1;
-    const done = this.#turn.then(change).finally(() => {
-      this.#waiting -= 1;
-    });
+  /** Rejects with Overloaded where too many wait already. */
+  async #inTurn<T>({ name }: Principal, change: () => Promise<T>): Promise<T> {
+    const release = this.#places.take(name);
+    const done = this.#turn.then(change).finally(release);
     this.#turn = done.catch(() => {});
     return done;
   }
 }
 
 const ended = () => new Unauthorised({ why: 'This token has just ended' });
+/** The ids of all above it. */
+const above = (owner: string): string[] => owner.split('/').slice(0, -1);
 const sees = (asker: Principal, token: TokenInfo) => covers(asker.scopes, 'admin') || owns(asker, token.owner);
 
 function infoOf({ id, name, owner, scopes, targets, quota, created_at, expires_at }: TokenInfo): TokenInfo {

@@ -193,7 +193,8 @@ describe('a stream of events over HTTP', () => {
   before(async () => {
     app = Fastify({ forceCloseConnections: true });
     app.addHook('onRequest', async (request) => {
-      request.principal = { ...ADMIN, id: String(request.headers['x-who'] ?? 'admin') };
+      const who = String(request.headers['x-who'] ?? 'admin');
+      request.principal = { ...ADMIN, id: who, name: who };
     });
     const hold = (_principal: Principal, end: (why: string) => void) => {
       holds.add(end);

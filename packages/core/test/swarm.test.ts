@@ -1,14 +1,25 @@
 /** Placing a worker: what the node answers is about the job that it was given, and about nothing else. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { isError, type Job, NO_GRANTS, type Provisioned, WorkerDied } from '@hauki/protocol';
-import { type RegisteredNode, Registry } from '../src/registry.ts';
+import {
+  ConnectionLost,
+  type Grants,
+  isError,
+  type Job,
+  NO_GRANTS,
+  Overloaded,
+  type Provisioned,
+  VaultFailed,
+  WorkerDied,
+} from '@hauki/protocol';
+import { type RegisteredNode, type RegisteredWorker, Registry } from '../src/registry.ts';
 import { Swarm, type SwarmPowers } from '../src/swarm.ts';
 import { Vouchers } from '../src/vouchers.ts';
 
 function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned>) {
   const registry = new Registry();
   const events: string[] = [];
+  const ended: unknown[][] = [];
   const vouchers = new Vouchers('k');
   registry.register(
     {
@@ -26,7 +37,7 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
           const { worker, driver, epoch = 1 } = job;
           return { worker, driver, epoch, isolation: 'vm', direct: {}, ticket: {}, ...answer(job, registry) };
         },
-        destruct: async () => true,
+        destruct: async (...told: unknown[]) => ended.push(told) > 0,
       },
     } as unknown as RegisteredNode,
     [],
@@ -47,8 +58,9 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
     ttl_ms: 0,
     load_timeout_ms: 1,
   };
-  const place = () => swarm.place({ job, labels: {}, nodes: ['*'] }, { name: () => 'w-one' });
-  return { registry, events, place };
+  const place = (more: Partial<Job> = {}) =>
+    swarm.place({ job: { ...job, ...more }, labels: {}, nodes: ['*'] }, { name: () => 'w-one' });
+  return { registry, events, ended, place };
 }
 
 describe('a worker that is placed', () => {
@@ -68,5 +80,38 @@ describe('a worker that is placed', () => {
     assert.equal(registry.workers.size, 0);
     assert.ok(!events.includes('WORKER_BORN'));
     assert.equal(registry.nodes.get('north')!.load.workers, 0, 'its room is given back');
+  });
+
+  it('is ended in its own start where its node failed, and not where that had no place for it', async () => {
+    for (const [error, most] of [
+      [new VaultFailed({ driver: 'quickjs', reason: 'r' }), [['w-one', 'its clone failed', 1]]],
+      [new ConnectionLost({ why: 'w' }), [['w-one', 'its clone failed', 1]]],
+      [new Overloaded({ what: 'workers named w-one on one node', limit: 1 }), []],
+    ] as const) {
+      const { ended, place } = swarmOver(() => {
+        throw error;
+      });
+      await assert.rejects(place());
+      assert.deepEqual(ended, most, error.name);
+    }
+  });
+
+  it('has no more than its parent, also where that lost some before and while it was being made', async () => {
+    const reading = (...read: string[]): Grants => ({ ...NO_GRANTS, meshfs: { read, write: [] } });
+    const [one, two, three] = ['gem-pointer://a/1', 'gem-pointer://a/2', 'gem-pointer://a/3'] as const;
+    let asked: string[] = [];
+    const { registry, place } = swarmOver(({ grants }, registry) => {
+      asked = grants.meshfs.read;
+      registry.regranted('w-parent', reading(one), 'north');
+      assert.deepEqual(registry.parent('w-one')!.grants.meshfs.read, [one], 'while it is being made');
+      return {};
+    });
+    const parent = { worker: 'w-parent', owner: 'ada', node: 'north', epoch: 1, grants: reading(one, two) };
+    registry.workers.set('w-parent', parent as RegisteredWorker);
+    const { entry } = await place({ parent: 'w-parent', grants: reading(one, two, three) });
+    assert.deepEqual(asked, [one, two]);
+    assert.deepEqual(entry.grants.meshfs.read, [one]);
+    registry.regranted('w-parent', NO_GRANTS, 'north');
+    assert.deepEqual(registry.workers.get('w-one')!.grants.meshfs.read, [], 'and once it lives');
   });
 });

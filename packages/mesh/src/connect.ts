@@ -33,7 +33,7 @@ import type { Ask, Spawned } from './worker.ts';
 export interface ConnectOptions {
   /** URL of the core. HAUKI_URL, else http://127.0.0.1:8000. */
   core?: string;
-  /** HAUKI_TOKEN, else the admin token of a core on this machine. */
+  /** HAUKI_TOKEN, else, for a core on this machine, its admin token. */
   token?: string;
 }
 
@@ -135,7 +135,7 @@ async function moduleOf(origin: Origin, driver: string | undefined): Promise<obj
 
 /** Connects to a mesh. Rejects with ConnectionLost when no core answers, Unauthorised when no token is found. */
 export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
-  const defaults = powers.defaults();
+  const defaults = powers.defaults(options.core);
   const base = options.core ?? defaults.core;
   const token = options.token ?? defaults.token;
   if (!token)

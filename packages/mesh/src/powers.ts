@@ -32,7 +32,7 @@ export interface Powers {
   /** Asks a core for a clone, where there is a better way than a request over HTTP; rejects as that does. */
   clone?(core: CoreClient, wanted: object, timeout_ms: number): Promise<Spawned>;
   /** Where a core is looked for, and the token for it, when the script names none. */
-  defaults(): { core: string; token?: string | undefined };
+  defaults(core?: string): { core: string; token?: string | undefined };
   /** Whether there is a direct route, to which a relayed session may go back. */
   readonly direct: boolean;
   /** Dials what a routing allows, the direct route first. Rejects with ConnectionLost when nothing opens in time. */

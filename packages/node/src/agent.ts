@@ -36,7 +36,7 @@ import { createNetwork, type Driver, type Network, type Offer, type VaultExit } 
 import { CpuLoad } from './cpu-load.ts';
 import { endGently } from './ending.ts';
 import { Families } from './families.ts';
-import { type Forged, forge, type Living } from './forge.ts';
+import { type Forged, type Forging, forge, type Living } from './forge.ts';
 import { Mint, mint } from './mint.ts';
 import { cleanSession, fateOf, infoOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
@@ -64,7 +64,7 @@ export class Agent {
   readonly #options: AgentOptions;
   readonly #offers = new Map<string, { driver: Driver; offer: Offer }>();
   readonly #living = new Map<string, Living>();
-  readonly #forging = new Map<string, { memory_mib: number; over: Promise<void> }>();
+  readonly #forging = new Map<string, Forging>();
   readonly #unwanted = new Set<string>();
   readonly #network: Network;
   readonly #families = new Families();
@@ -161,7 +161,8 @@ export class Agent {
       throw new Overloaded({ what: 'memory (MiB) of this node', limit: this.#options.memory_mib });
     this.#families.join(job);
     const { promise: over, resolve: done } = Promise.withResolvers<void>();
-    this.#forging.set(job.worker, { memory_mib: job.memory_mib, over });
+    const forging: Forging = { epoch, memory_mib: job.memory_mib, over };
+    this.#forging.set(job.worker, forging);
     try {
       const { node, listen_host, tls, keys, volumes } = this.#options;
       const made = (port: number, ticket: TicketPart) => {
@@ -187,6 +188,8 @@ export class Agent {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
         },
+        grants: () => this.#families.grantsOf(name),
+        equipped: (effects) => void Object.assign(forging, { effects }),
         ended: (worker, cause, reason) => this.end(worker, cause, reason),
       });
       this.#living.set(job.worker, living);
@@ -215,7 +218,7 @@ export class Agent {
   /** Kills at once. False when there was no such worker, or not of this epoch. Resolves when nothing of it and its clones is left. */
   async destruct(worker: string, reason: string, epoch?: number, cause?: Cause): Promise<boolean> {
     const forging = this.#forging.get(worker);
-    if (forging) {
+    if (forging && (epoch ?? forging.epoch) === forging.epoch) {
       // It ends as soon as it is born, or fails to be.
       this.#unwanted.add(worker);
       await forging.over;
@@ -232,13 +235,13 @@ export class Agent {
 
   /** Leaves a worker, and then its clones, no more than these grants. Gives what they have from now on. */
   narrow(worker: string, most: Grants): { worker: string; grants: Grants }[] {
-    const living = this.#find(worker);
-    const grants = cutGrants(most, living.job.grants);
-    living.job = { ...living.job, grants };
-    living.effects.regrant(grants);
+    const living = this.#living.get(worker);
+    const grants = cutGrants(most, this.#families.grantsOf(worker));
     this.#families.regrant(worker, grants);
-    const children = this.#families.childrenOf(worker).filter((child) => this.#living.has(child));
-    return [{ worker, grants }, ...children.flatMap((child) => this.narrow(child, grants))];
+    if (living) living.job = { ...living.job, grants };
+    (living ?? this.#forging.get(worker))?.effects?.regrant(grants);
+    const clones = this.#families.childrenOf(worker).flatMap((child) => this.narrow(child, grants));
+    return [{ worker, grants }, ...clones];
   }
 
   /** The core that asked for them will not hear of the workers being forged: nobody can want them. */

@@ -3,10 +3,12 @@
  *
  * What always holds: whoever is made or lives on this node is a member, from before its vault is started until nothing
  * of it is left; a clone is counted by its parent and by all above it, so that no chain of clones has more than the first
- * one was granted; looking and counting happen in one step. A family stays on one node, where its end is certain.
+ * one was granted; looking and counting happen in one step; a clone has no more than its parent,
+ * from the moment it joins. A family stays on one node, where its end is certain.
  */
 import {
   type CloneGrant,
+  cutGrants,
   type Fate,
   GrantMissing,
   type Job,
@@ -44,7 +46,9 @@ export class Families {
     }
     if (job.parent !== undefined) this.#members.get(job.parent)!.children.add(job.worker);
     const none = { live: 0, total: 0, memory_mib: 0 };
-    this.#members.set(job.worker, { ...none, job, children: new Set(), ends: new Map(), above });
+    // Its parent may have lost some since the core looked.
+    const grants = above[0] ? cutGrants(above[0].job.grants, job.grants) : job.grants;
+    this.#members.set(job.worker, { ...none, job: { ...job, grants }, children: new Set(), ends: new Map(), above });
   }
 
   /** Nothing of it is left. Gives its clones, which must end too. */
@@ -68,6 +72,13 @@ export class Families {
   regrant(worker: string, grants: Job['grants']): void {
     const member = this.#members.get(worker);
     if (member) member.job = { ...member.job, grants };
+  }
+
+  /** What a member has now. */
+  grantsOf(worker: string): Job['grants'] {
+    const member = this.#members.get(worker);
+    if (!member) throw new WorkerUnknown({ worker });
+    return member.job.grants;
   }
 
   /** Its clones that are not gone, now and whenever it is looked at, also when the worker itself is gone. */

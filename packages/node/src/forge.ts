@@ -7,6 +7,7 @@ import {
   type Cause,
   DeadlineExceeded,
   type FirstMessage,
+  type Grants,
   type Job,
   LIMITS,
   type LogLevel,
@@ -53,6 +54,10 @@ export interface ForgePowers {
   family: FamilyPowers;
   network: Network;
   mint: Mint;
+  /** What the worker has now: it may lose some while it is being made. */
+  grants(): Grants;
+  /** Told what performs its effects, before any of its code runs. */
+  equipped(effects: Effects): void;
   /** Told when the vault has a port and its worker is being loaded; whom that does not reach waits for the answer. */
   ready(port: number, ticket: TicketPart): void;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
@@ -75,6 +80,16 @@ export interface Living {
   born_at: number;
   /** Why the agent is ending it, where it is. */
   ending?: { cause: Cause; reason: string };
+}
+
+/** A worker that is being made. */
+export interface Forging {
+  epoch: number;
+  memory_mib: number;
+  /** Resolves when it lives, or is not to be. */
+  over: Promise<void>;
+  /** What performs its effects, as soon as there is that. */
+  effects?: Effects;
 }
 
 /** Where a vault finds its volume. */
@@ -119,7 +134,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
   try {
     const effects = createEffects({
       owner,
-      grants,
+      grants: powers.grants(),
       secrets: job.secrets,
       meshfs: powers.meshfs,
       volume: volume?.path,
@@ -131,6 +146,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
       },
       paused: () => lifetime?.paused_at !== undefined,
     });
+    powers.equipped(effects);
     void vault.exited.then(() => effects.close());
     const agent: Outside = {
       async effect(name, args, call) {
@@ -196,7 +212,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
             tls: powers.tls,
             keys: powers.keys(),
             owner: expected,
-            grants,
+            grants: powers.grants(),
             ...(job.first ? { first: job.first } : {}),
           },
         ],
@@ -228,7 +244,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
     const call: Living['call'] = (method, args, options) => session.call('call', [method, args], options);
     living = {
       call,
-      job,
+      job: { ...job, grants: powers.grants() },
       epoch,
       vault,
       shell,

@@ -57,7 +57,7 @@ interface Found {
 async function meshFor(flags: Common): Promise<Found | undefined> {
   const url = coreUrl(flags);
   try {
-    const token = findToken(flags.data);
+    const token = findToken(flags.data, url);
     await (await connect({ core: url, token })).close();
     return { url, token };
   } catch (error) {

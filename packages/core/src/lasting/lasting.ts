@@ -33,7 +33,7 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { modulesText } from '../modules.ts';
-import type { RegisteredNode, Registry } from '../registry.ts';
+import { isMadeUp, type RegisteredNode, type Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import { Texts } from '../texts.ts';
@@ -142,14 +142,16 @@ export class Lasting {
         what: 'name',
         why: `${JSON.stringify(name)} is not [a-z0-9-], at most ${LIMITS.lasting_name_chars} long`,
       });
+    if (isMadeUp(name))
+      throw new BadInput({ what: 'name', why: `${name}: names that begin with w- or s- are for clones and jobs` });
     const scopes = { source: SCOPE, pointer: SCOPE } as const;
-    const { job, driver, labels, memory_mib, nodes } = await swarm.order(spawn, principal, scopes);
+    const { job, driver, labels, memory_mib, nodes, unread } = await swarm.order(spawn, principal, scopes);
     const [source, modules] = await this.#texts.keepAll([job.source, modulesText(job.modules)]);
     const before = this.#entries.get(name);
     let alive = 0;
     for (const { record } of this.#entries.values()) if (record.state !== 'deleted') alive++;
     try {
-      if ((before && before.record.state !== 'deleted') || registry.workers.has(name)) throw new NameTaken({ name });
+      if ((before && before.record.state !== 'deleted') || registry.parent(name)) throw new NameTaken({ name });
       if (alive >= LIMITS.lasting_workers)
         throw new Overloaded({ what: 'lasting workers', limit: LIMITS.lasting_workers });
     } catch (error) {
@@ -167,6 +169,7 @@ export class Lasting {
       driver: driver ?? null,
       labels,
       nodes: [...nodes],
+      unread,
       memory_mib: memory_mib ?? null,
       min_isolation: job.min_isolation ?? (driver === undefined ? 'process' : undefined),
       cpu: job.cpu,
@@ -188,6 +191,8 @@ export class Lasting {
         await this.#bury(entry).catch(() => {});
         throw error;
       }
+      // The last words of another owner's worker of this name are not this one's.
+      if (registry.fate(name)?.owner !== principal.name) registry.fates.delete(name);
       const { node, epoch, driver } = entry.record;
       event('WORKER_PROVISIONED', { worker: name, node, epoch, driver, owner: principal.name });
       return this.#view(entry);
@@ -204,6 +209,12 @@ export class Lasting {
       .map((entry) => this.#view(entry));
   }
 
+  /** Those of owners that are meant, also those that are being made. */
+  owned(meant: (owner: string) => boolean): string[] {
+    const records = [...this.#entries.values()].map(({ record }) => record);
+    return records.filter(({ state, owner }) => state !== 'deleted' && meant(owner)).map(({ worker }) => worker);
+  }
+
   /** Throws WorkerUnknown, or Forbidden for one that is out of reach. */
   get(worker: string, principal: Principal): LastingWorker {
     return this.#view(this.#find(worker, principal));
@@ -211,7 +222,7 @@ export class Lasting {
 
   /** Deletes it for good; resolves when that is on disk, and nothing is left of it where its node is there. */
   async remove(worker: string, principal: Principal): Promise<void> {
-    const entry = this.#find(worker, principal);
+    const entry = this.#find(worker, principal, false);
     await this.#inTurn(entry, async () => {
       if (entry.record.state === 'deleted') throw new WorkerUnknown({ worker });
       await this.#bury(entry, `deleted by ${principal.name}`);
@@ -259,9 +270,11 @@ export class Lasting {
       this.#powers.event('WORKER_STATE_CHANGED', { worker, owner, state, before, why, node, epoch });
   }
 
-  #find(worker: string, principal: Principal): Entry {
+  /** `confirmed`: not one that is still being made. */
+  #find(worker: string, principal: Principal, confirmed = true): Entry {
     const entry = this.#entries.get(worker);
-    if (!entry || entry.record.state === 'deleted' || !entry.record.confirmed) throw new WorkerUnknown({ worker });
+    if (!entry || entry.record.state === 'deleted' || (confirmed && !entry.record.confirmed))
+      throw new WorkerUnknown({ worker });
     demand(principal, { scope: SCOPE, worker: entry.record });
     return entry;
   }

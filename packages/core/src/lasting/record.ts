@@ -26,6 +26,8 @@ export interface LastingRecord {
   labels: Record<string, string>;
   /** Nodes that its owner may use; `*` for all. */
   nodes: string[];
+  /** As an order's. */
+  unread?: boolean | undefined;
   memory_mib: number | null;
   /** Left out in records of older cores. A driver that was not asked for by name stays one that isolates. */
   min_isolation?: IsolationLevel | undefined;
@@ -76,6 +78,7 @@ export async function orderOf(record: LastingRecord, texts: Texts): Promise<Orde
     driver: record.driver ?? undefined,
     labels,
     nodes,
+    unread: record.unread,
     memory_mib: record.memory_mib ?? undefined,
   };
 }

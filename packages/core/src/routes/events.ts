@@ -1,10 +1,14 @@
 /** Events over HTTP: what is remembered as JSON, and what comes as Server-Sent Events (WHATWG HTML, section 9.2). */
 import type { ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { LIMITS, type MeshEvent, Overloaded } from '@hauki/protocol';
+import { LIMITS, type MeshEvent } from '@hauki/protocol';
 import { asked, type EventReader, type Events, visibleTo } from '../events.ts';
 import type { Principal } from '../rights.ts';
+import { Shares } from '../shares.ts';
 import type { TokenStore } from '../tokens.ts';
+
+/** Events in one answer where nobody says how many. */
+const RECENT = 100;
 
 export interface EventRoutesPowers {
   events: Events;
@@ -25,8 +29,7 @@ const Filters = {
 };
 
 export const eventRoutes: FastifyPluginAsyncTypebox<EventRoutesPowers> = async (app, { events, tokens }) => {
-  const streams = new Map<string, number>();
-  let open = 0;
+  const streams = new Shares('streams of events', LIMITS.event_streams, LIMITS.event_streams_each);
 
   const matcher = (principal: Principal, { name, worker }: { name?: string | string[]; worker?: string }) => {
     const wanted = asked(name === undefined ? [] : [name].flat(), worker);
@@ -42,12 +45,12 @@ export const eventRoutes: FastifyPluginAsyncTypebox<EventRoutesPowers> = async (
         summary: 'The events that the core remembers and this token may see, oldest first',
         querystring: Type.Object({
           ...Filters,
-          limit: Type.Integer({ minimum: 1, maximum: LIMITS.events, default: 100 }),
+          limit: Type.Optional(Type.Integer({ minimum: 1, maximum: LIMITS.events, default: RECENT })),
         }),
       },
     },
     async (request) => {
-      const { after, limit, ...filters } = request.query;
+      const { after, limit = RECENT, ...filters } = request.query;
       const found = events.recent({ after, limit, match: matcher(request.principal, filters) });
       return {
         status: 'success',
@@ -71,34 +74,24 @@ export const eventRoutes: FastifyPluginAsyncTypebox<EventRoutesPowers> = async (
     (request, reply) => {
       const { principal } = request;
       const { after, ...filters } = request.query;
-      const mine = streams.get(principal.id) ?? 0;
-      if (open >= LIMITS.event_streams)
-        throw new Overloaded({ what: 'streams of events', limit: LIMITS.event_streams });
-      if (mine >= LIMITS.event_streams_each && principal.id !== 'admin')
-        throw new Overloaded({ what: 'streams of events of one token', limit: LIMITS.event_streams_each });
       const last = request.headers['last-event-id'];
       const reader = events.reader({
         after: typeof last === 'string' && last !== '' ? last : after,
         match: matcher(principal, filters),
       });
       const { raw } = reply;
-      let release = () => {};
+      const ends = [() => reader.close()];
+      const close = () => {
+        for (const end of ends) end();
+      };
       try {
-        release = tokens.hold(principal, () => raw.destroy());
+        ends.push(streams.take(principal.name));
+        ends.push(tokens.hold(principal, () => raw.destroy()));
       } catch (error) {
-        reader.close();
+        close();
         throw error;
       }
-      open += 1;
-      streams.set(principal.id, mine + 1);
-      raw.once('close', () => {
-        release();
-        reader.close();
-        open -= 1;
-        const left = streams.get(principal.id)! - 1;
-        if (left > 0) streams.set(principal.id, left);
-        else streams.delete(principal.id);
-      });
+      raw.once('close', close);
       reply.hijack();
       raw.writeHead(200, {
         ...(reply.getHeaders() as Record<string, string>),

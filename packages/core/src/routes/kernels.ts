@@ -10,6 +10,7 @@ import {
   type RolloutRequest,
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
+import { leaving } from '@hauki/rpc/node';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Kernels } from '../kernels/kernels.ts';
 import type { Rollouts } from '../kernels/rollouts.ts';
@@ -81,7 +82,8 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
       async (request) => {
         const { principal } = request;
         const asked = await withSource(withinRights(request.body as RolloutRequest, principal), principal, meshfs);
-        return { status: 'success', ...(await rollouts.rollOut(asked, principal.name, reachOf(principal))) };
+        const rolled = await rollouts.rollOut(asked, principal.name, reachOf(principal), leaving(request.raw));
+        return { status: 'success', ...rolled };
       },
     );
 

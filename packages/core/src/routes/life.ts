@@ -1,10 +1,11 @@
 /** A living worker in its owner's hands: pause and resume, a look inside, its log. */
 import type { ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { type EventName, Forbidden, LIMITS, Overloaded, toWire } from '@hauki/protocol';
+import { type EventName, Forbidden, LIMITS, toWire } from '@hauki/protocol';
 import { followLog, type LogNews } from '../log-follow.ts';
 import type { Registry } from '../registry.ts';
 import { covers, demand, may, owns, type Principal } from '../rights.ts';
+import { Shares } from '../shares.ts';
 import type { TokenStore } from '../tokens.ts';
 
 export interface LifeRoutesPowers {
@@ -22,12 +23,12 @@ const SLACK_MS = 2_000;
 const LINES = 200;
 
 export const lifeRoutes: FastifyPluginAsyncTypebox<LifeRoutesPowers> = async (app, { registry, tokens, emit }) => {
-  let streams = 0;
+  const streams = new Shares('readers of logs', LIMITS.log_streams);
 
   /** Who may end a worker may hold it. */
   const demandHold = (principal: Principal, worker: string) => {
     const known = registry.known(worker);
-    demand(principal, { scope: ['destruct', 'provision'], worker: known });
+    demand(principal, { scope: known.lasting ? 'provision' : 'destruct', worker: known });
     return known;
   };
 
@@ -110,8 +111,9 @@ export const lifeRoutes: FastifyPluginAsyncTypebox<LifeRoutesPowers> = async (ap
       const { principal } = request;
       const { worker } = request.params;
       const { follow = false, lines = LINES } = request.query;
-      const known = registry.known(worker);
-      if (!may(principal, { scope: 'read' })) demand(principal, { scope: ['destruct', 'provision'], worker: known });
+      // Whoever may read sees all logs, of workers that there are or were.
+      if (may(principal, { scope: 'read' })) registry.known(worker);
+      else demandHold(principal, worker);
       if (!follow) {
         const entry = registry.workers.get(worker);
         const home = entry && registry.nodes.get(entry.node);
@@ -121,15 +123,15 @@ export const lifeRoutes: FastifyPluginAsyncTypebox<LifeRoutesPowers> = async (ap
         const end = fate && { ...fate, lines: [] };
         return { status: 'success', worker, epoch: page?.epoch ?? fate?.epoch ?? null, lines: said, fate: end ?? null };
       }
-      if (streams >= LIMITS.log_streams) throw new Overloaded({ what: 'readers of logs', limit: LIMITS.log_streams });
       const { raw } = reply;
-      const release = tokens.hold(principal, () => raw.destroy());
-      streams += 1;
       let gone = false;
+      raw.once(
+        'close',
+        tokens.hold(principal, () => raw.destroy()),
+      );
+      raw.once('close', streams.take(principal.name));
       raw.once('close', () => {
         gone = true;
-        streams -= 1;
-        release();
       });
       reply.hijack();
       raw.writeHead(200, {

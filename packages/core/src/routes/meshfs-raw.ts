@@ -6,7 +6,7 @@
  */
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import type { MeshFs, PutRequest, Written } from '@hauki/meshfs';
+import { MESHFS_LIMITS, type MeshFs, type PutRequest, type Written } from '@hauki/meshfs';
 import {
   BadInput,
   Forbidden,
@@ -17,7 +17,8 @@ import {
 } from '@hauki/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { releaseBody } from '../bodies.ts';
-import { demand, may } from '../rights.ts';
+import { ADMIN, demand, may } from '../rights.ts';
+import { Shares } from '../shares.ts';
 import type { TokenStore } from '../tokens.ts';
 import {
   announcedDigest,
@@ -133,6 +134,7 @@ export interface MeshFsRawPowers {
 }
 
 export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async (app, { meshfs, tokens }) => {
+  const puts = new Shares('raw contents coming in', MESHFS_LIMITS.streams_at_once);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, _body, done) => done(null, undefined)); // handlers read it themselves
   app.addHook('onError', async (request) => hearOut(request.raw));
@@ -178,6 +180,8 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
       const range = headers['content-range'];
       if ((upload === undefined) !== (range === undefined))
         throw new BadInput({ what: 'an upload', why: 'it needs both: `upload` in the query, and Content-Range' });
+      // An admin waits where all places are taken; others leave some to whoever comes.
+      if (request.principal.id !== ADMIN.id) reply.raw.once('close', puts.take(request.principal.name));
       let written: Written | undefined;
       if (upload === undefined || range === undefined) written = await meshfs.put({ ...common, content: bodyOf(raw) });
       else {

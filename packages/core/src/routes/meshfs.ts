@@ -5,10 +5,12 @@
  */
 import { Readable } from 'node:stream';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
+import { BACKPLANE_LIMITS } from '@hauki/backplane';
 import type { MeshFs, Written } from '@hauki/meshfs';
 import { PointerMissing, reaches, toWire } from '@hauki/protocol';
 import { demandPrefix, listFor } from '../listing.ts';
 import { demand } from '../rights.ts';
+import { Shares } from '../shares.ts';
 import type { TokenStore } from '../tokens.ts';
 import { etagOf, expectOf } from './conditions.ts';
 import { meshfsRawRoutes } from './meshfs-raw.ts';
@@ -33,6 +35,7 @@ export interface MeshFsRoutesPowers {
 
 export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async (app, { meshfs, tokens }) => {
   await app.register(meshfsRawRoutes, { meshfs, tokens });
+  const watches = new Shares('watches of MeshFS', BACKPLANE_LIMITS.watchers);
 
   app.post(
     '/api/v2/meshfs/write',
@@ -141,13 +144,14 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async
       const last = request.headers['last-event-id'];
       const seen = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Number(last) : undefined;
       const after = seen ?? query.after ?? (await meshfs.revision());
-      const gone = new AbortController();
-      const changes = meshfs.watch(prefix, { after, signal: gone.signal });
-      reply.raw.once('close', () => gone.abort());
       reply.raw.once(
         'close',
         tokens.hold(principal, () => reply.raw.destroy()),
       );
+      reply.raw.once('close', watches.take(principal.name));
+      const gone = new AbortController();
+      const changes = meshfs.watch(prefix, { after, signal: gone.signal });
+      reply.raw.once('close', () => gone.abort());
       // `wiki/a` begins `wiki/ab` too, and the store folds letter case.
       const visible = ({ pointer }: Written) => reaches(principal.targets.pointers, pointer);
       void reply.headers({ 'content-type': 'text/event-stream', 'cache-control': 'no-store' });

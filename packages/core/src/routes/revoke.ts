@@ -45,8 +45,8 @@ export const revokeRoutes: FastifyPluginAsyncTypebox<RevokeRoutesPowers> = async
     },
     async (request) => {
       const { worker } = request.params;
-      const { owner } = registry.known(worker);
-      demand(request.principal, { scope: ['destruct', 'provision'], worker: { worker, owner } });
+      const { owner, lasting: lasts } = registry.known(worker);
+      demand(request.principal, { scope: lasts ? 'provision' : 'destruct', worker: { worker, owner } });
       const what = request.body as Revocation;
       const driver = registry.workers.get(worker)?.driver;
       if (what.volume && driver !== undefined && driver !== 'quickjs')

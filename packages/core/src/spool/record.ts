@@ -49,6 +49,8 @@ export interface JobRecord {
   labels: Record<string, string>;
   /** Nodes that its owner may use; `*` for all. */
   nodes: string[];
+  /** As an order's. */
+  unread?: boolean | undefined;
   memory_mib: number | null;
   /** Left out in records of older cores. */
   min_isolation?: IsolationLevel | undefined;

@@ -221,6 +221,7 @@ export class Runner {
         driver: record.driver ?? undefined,
         labels: record.labels,
         nodes: record.nodes,
+        unread: record.unread,
         memory_mib: record.memory_mib ?? undefined,
       },
       {

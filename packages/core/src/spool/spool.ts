@@ -141,6 +141,7 @@ export class Spool {
         driver: order.driver ?? null,
         labels: order.labels,
         nodes: [...order.nodes],
+        unread: order.unread,
         memory_mib: order.memory_mib ?? null,
         min_isolation: order.job.min_isolation,
         cpu: order.job.cpu,

@@ -1,0 +1,50 @@
+/** Places that all share: nobody takes the last one, whatever comes and goes, and what is given back is free again. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { isError, Overloaded } from '@hauki/protocol';
+import fc from 'fast-check';
+import { Shares } from '../src/shares.ts';
+
+describe('places that all share', () => {
+  it('are half of them one’s who is alone, with all its tokens, and never all but an admin’s', () => {
+    const shares = new Shares('readers', 8);
+    const taken = [1, 2, 3, 4].map((i) => shares.take(i % 2 ? 'ada' : 'ada/child'));
+    assert.throws(
+      () => shares.take('ada/other'),
+      (error) => isError(error, Overloaded) && /readers, of one token and all below it/.test(error.message),
+    );
+    for (const owner of ['bob', 'bob', 'eve']) shares.take(owner);
+    assert.throws(() => shares.take('dan'), 'the last one');
+    shares.take('admin');
+    assert.throws(() => shares.take('admin'), 'there is none left');
+    taken[0]!();
+    taken[0]!();
+    shares.take('admin');
+    assert.throws(() => shares.take('admin'), 'one is given back once');
+  });
+
+  it('are no more than one may have at most, and always one for an admin', () => {
+    const owners = fc.constantFrom('a', 'a/b', 'b', 'c', 'd/e/f');
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 20 }), fc.array(fc.tuple(owners, fc.boolean())), (each, steps) => {
+        const shares = new Shares('places', 16, each);
+        const held: { first: string; giveBack: () => void }[] = [];
+        for (const [owner, takes] of steps) {
+          if (!takes) held.shift()?.giveBack();
+          else
+            try {
+              held.push({ first: owner.split('/')[0]!, giveBack: shares.take(owner) });
+            } catch (error) {
+              assert.ok(isError(error, Overloaded));
+            }
+          for (const { first } of held)
+            assert.ok(held.filter((one) => one.first === first).length <= Math.min(each, 8));
+          shares.take('admin')();
+        }
+        for (const { giveBack } of held) giveBack();
+        const all = Array.from({ length: 16 }, () => shares.take('admin'));
+        assert.equal(all.length, 16);
+      }),
+    );
+  });
+});
