@@ -15,6 +15,8 @@ export function viewOf(source: ArrayBuffer | ArrayBufferView): Uint8Array {
   return new Uint8Array(source);
 }
 
+const isBuffer = (given: unknown): boolean => given instanceof ArrayBuffer || given instanceof SharedArrayBuffer;
+
 /** The same as a buffer of its own. */
 export function bufferOf(source: ArrayBuffer | ArrayBufferView): ArrayBuffer {
   const view = viewOf(source);
@@ -108,6 +110,10 @@ export function textCoders(powers: Pick<PlatformPowers, 'encode' | 'decode'>) {
     }
 
     decode(input?: ArrayBuffer | ArrayBufferView, options: { stream?: unknown } = {}): string {
+      if (input !== undefined && !ArrayBuffer.isView(input) && !isBuffer(input))
+        throw new TypeError(
+          'The "list" argument must be an instance of SharedArrayBuffer, ArrayBuffer or ArrayBufferView.',
+        );
       let bytes = input === undefined ? new Uint8Array(0) : viewOf(input);
       if (this.#left) {
         const joined = new Uint8Array(this.#left.length + bytes.length);
