@@ -66,7 +66,7 @@ describe('what depends on locales, in a quickjs vault', () => {
         (error: Error) => error.message,
       );
     const why = await rejected("export const a = 1;\nimport { readFileSync } from 'node:fs';");
-    assert.match(why, /"node:fs" is a module of Node's: lxc and process vaults have it.*worker\.mjs:2/);
+    assert.match(why, /"node:fs" is Node's: lxc and process vaults have it.*worker\.mjs:2/);
     assert.match(await rejected("import x from 'left-pad';"), /"left-pad" cannot be imported here\. Bundle it in.*:1/);
   });
 });

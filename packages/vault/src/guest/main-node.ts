@@ -70,7 +70,7 @@ function insideOf({ scope, name }: Around, setup: InnerSetup, outside: Outside):
       try {
         return wrapped ? unwrapped(await import(`file://${wrapped}`)) : await import(`file://${file}`);
       } catch (error) {
-        throw placed(error, source, setup.modules);
+        throw placed(error, source, language, setup.modules);
       }
     },
   });

@@ -55,7 +55,8 @@ export function pluginObject(
     const request = make(method, url, headers, socket === undefined ? body : null, call);
     const failed = (error: unknown): never => {
       // The client has gone, mostly.
-      if ((error as Partial<Error> | null | undefined)?.name !== 'AbortError') said(`${method} ${url}:`, error);
+      if ((error as Partial<Error> | null | undefined)?.name !== 'AbortError')
+        said(`${method} ${url.split('?', 1)[0]}:`, error);
       throw error;
     };
     const answered = (answer: unknown) => {

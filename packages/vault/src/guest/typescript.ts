@@ -22,7 +22,7 @@ export function stripTypes(source: string, name = 'worker.mjs'): string {
 }
 
 /** What the platform's own SyntaxError does not tell: where. Returns the error that does, or the one given. */
-export function withPlace(error: unknown, source: string, name?: string): unknown {
+export function withPlace(error: unknown, source: string, name?: string, language = 'javascript'): unknown {
   if (!(error instanceof SyntaxError)) return error;
   let stripped: string;
   try {
@@ -31,8 +31,9 @@ export function withPlace(error: unknown, source: string, name?: string): unknow
     return placed;
   }
   // It parses as TypeScript: what is none of JavaScript are its types, or else decorators, which stay.
-  const typed = stripped !== source;
-  const at = typed ? firstDifference(source, stripped) : source.search(/^[\t ]*@[\w(]/m);
+  const typed = stripped !== source && language === 'javascript';
+  const decorated = error.message === 'Invalid or unexpected token';
+  const at = typed ? firstDifference(source, stripped) : decorated ? source.search(/^[\t ]*@[\w(]/m) : -1;
   if (at < 0) return error;
   const line = source.slice(0, at).split('\n').length;
   const hint = typed ? TYPED : 'JavaScript engines have no decorators yet: compile them first';

@@ -37,7 +37,7 @@ export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOpti
         const place = line < 0 ? '' : ` (at worker.mjs:${line + 1})`;
         throw new Error(
           isBuiltin(name)
-            ? `${JSON.stringify(name)} is a module of Node's: lxc and process vaults have it, quickjs vaults do not${place}`
+            ? `a worker is one module here, and ${JSON.stringify(name)} is Node's: lxc and process vaults have it${place}`
             : `a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in${place}`,
         );
       }),

@@ -15,7 +15,9 @@ export function viewOf(source: ArrayBuffer | ArrayBufferView): Uint8Array {
   return new Uint8Array(source);
 }
 
-const isBuffer = (given: unknown): boolean => given instanceof ArrayBuffer || given instanceof SharedArrayBuffer;
+/** Not each engine has shared ones. */
+const isBuffer = (given: unknown): boolean =>
+  /^\[object (?:Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(given));
 
 /** The same as a buffer of its own. */
 export function bufferOf(source: ArrayBuffer | ArrayBufferView): ArrayBuffer {
