@@ -48,10 +48,9 @@ export function refuseLocales(scope: any): void {
   for (const prototype of [Array.prototype, Object.getPrototypeOf(Uint8Array.prototype), scope.Date.prototype])
     wrap(prototype, 'toLocaleString', 0);
   for (const name of ['toLocaleDateString', 'toLocaleTimeString']) wrap(scope.Date.prototype, name, 0);
-  for (let i = 1; i <= 9; i++) {
-    const get = () => {
-      throw new TypeError(`RegExp.$${i}: quickjs vaults keep no last match; take it from what match() or exec() gives`);
-    };
-    Object.defineProperty(RegExp, `$${i}`, { get, configurable: true });
-  }
+  // One for all: every vault carries it.
+  const get = () => {
+    throw new TypeError('RegExp.$1: quickjs vaults keep no last match; take it from what match() or exec() gives');
+  };
+  for (let i = 1; i <= 9; i++) Object.defineProperty(RegExp, `$${i}`, { get, configurable: true });
 }
