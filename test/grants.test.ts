@@ -250,6 +250,20 @@ describe('grants', () => {
         assert.equal(await withOptions(bare, { timeout_ms: 10_000 }).rest(20), 'rested');
         assert.deepEqual(await bare.one('new Date(7)'), new Date(7));
         await assert.rejects(withOptions(bare, { timeout_ms: 100 }).rest(60_000), (e) => isError(e, DeadlineExceeded));
+        // With a key that is given nothing is drawn, but to make one is. Quickjs has nothing but hashes and HMAC.
+        const bytes = (length: number) => `new Uint8Array(${length})`;
+        const imported = (name: string, use: string) =>
+          `crypto.subtle.importKey('raw', ${bytes(16)}, '${name}', false, ['${use}'])`;
+        const sealed = `crypto.subtle.encrypt({ name: 'AES-GCM', iv: ${bytes(12)} }, key, ${bytes(1)})`;
+        const derived = `crypto.subtle.deriveBits({ name: 'PBKDF2', hash: 'SHA-1', salt: ${bytes(1)}, iterations: 1 }, key, 64)`;
+        if (driver !== 'quickjs')
+          for (const [key, what, length] of [
+            [imported('AES-GCM', 'encrypt'), sealed, 17],
+            [imported('PBKDF2', 'deriveBits'), derived, 8],
+          ])
+            assert.equal(await bare.one(`${key}.then((key) => ${what}).then((made) => made.byteLength)`), length);
+        const drawn = "(async () => crypto.subtle.generateKey({ name: 'HMAC', hash: 'SHA-1' }, true, ['sign']))()";
+        await assert.rejects(bare.one(drawn), (e) => isError(e, GrantMissing) && e.fields.grant === 'random');
         const told = clone({ time: true, random: true });
         assert.equal(await told.clock(), true);
         assert.deepEqual(await told.dates(), given);

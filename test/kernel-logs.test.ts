@@ -66,6 +66,60 @@ for (const driver of DRIVERS)
       await says('throws', /(?:uncaught exception: RangeError: in a listener[\s\S]*){2}closed with 4000/);
     });
 
+    it('is told of what their handlers throw, with the line, and of what they leave to be done', async () => {
+      const content = `let n = -0;
+        const fails = () => { throw new RangeError('oops'); };
+        export default { async fetch(request, env, ctx) {
+          const { pathname } = new URL(request.url);
+          if (pathname === '/late') ctx.waitUntil((async () => fails())());
+          else if (pathname === '/none') return undefined;
+          else if (pathname === '/object') throw { status: 404, message: 'Not found' };
+          else if (pathname === '/stream') return new Response(new ReadableStream({ pull() { throw new Error('dried up'); } }));
+          else if (pathname === '/error') return Response.error();
+          else if (pathname === '/main') { if (import.meta.main) fails(); console.log(n); }
+          else fails();
+          return new Response('x');
+        } };`;
+      await kernel.door.evolve({ target_module: 'fails', content });
+      const got = async (path: string) => {
+        const answer = await kernel.get(`fails/${path}`);
+        return [answer.status, await answer.text().catch(() => 'broken')];
+      };
+      assert.deepEqual(await got('late'), [200, 'x']);
+      assert.deepEqual(await got('main'), [200, 'x']);
+      for (const [path, said] of [
+        ['sync', /RangeError: oops/],
+        ['none', /must return a Response/],
+        ['object', /: Error: Not found/],
+        ['error', /Response\.error\(\), which cannot be sent/],
+      ] as const) {
+        const [status, text] = await got(path);
+        assert.deepEqual([status, said.test(String(text))], [500, true], `${text}`);
+      }
+      await got('stream');
+      await says(
+        'fails',
+        /waitUntil\(\): RangeError: oops\n.*worker\.mjs:2/,
+        /^-0$/m,
+        /GET \S+\/sync: RangeError: oops\n.*worker\.mjs:2/,
+        /\/none: TypeError: fetch\(\) must return a Response/,
+        /\/object: \{ status: 404, message: "Not found" \}/,
+        /\/stream: Error: dried up\n.*worker\.mjs:\d/,
+      );
+    });
+
+    it('is what they write to the standard streams too, where there are such', {
+      skip: driver === 'quickjs',
+    }, async () => {
+      const content = `export default { fetch() {
+        process.stdout.write('one\\ntw'); process.stdout.write('o\\n'); process.stderr.write('no end');
+        return new Response('x');
+      } };`;
+      await kernel.door.evolve({ target_module: 'writes', content });
+      await kernel.get('writes/');
+      await says('writes', /^one\ntwo\n(?:.*\n)?no end$/);
+    });
+
     it('is told of their end hook, which runs when they are left or removed and holds nothing up', async () => {
       const content = (work: string) =>
         `export default { fetch: () => new Response('x') }; export async function onEnd(reason) { console.log('ending:', reason); ${work} }`;

@@ -123,6 +123,35 @@ for (const driver of DRIVERS)
       assert.deepEqual(await kernel.json('edge/kinds'), Array(7).fill(true));
     });
 
+    it('are answered with headers beyond ASCII in Latin-1, whatever the body is', async () => {
+      const content = `const bodies = {
+          text: () => 'caf\\u00e9', bytes: () => new Uint8Array([1]), none: () => null, empty: () => '',
+          stream: () => new ReadableStream({ start(to) { to.enqueue(new TextEncoder().encode('x')); to.close(); } }),
+        };
+        export default { fetch: (request) =>
+          new Response(bodies[new URL(request.url).pathname.slice(1)](), { headers: { 'x-name': 'caf\\u00e9' } }) };`;
+      await kernel.door.evolve({ target_module: 'accents', content });
+      for (const body of ['text', 'bytes', 'none', 'empty', 'stream'])
+        for (const method of ['GET', 'POST', 'HEAD']) {
+          const answer = await kernel.get(`accents/${body}`, { method });
+          assert.deepEqual([method, body, answer.headers.get('x-name')], [method, body, 'caf\u00e9']);
+          if (body === 'text' && method !== 'HEAD') assert.equal(await answer.text(), 'caf\u00e9');
+        }
+    });
+
+    it('are refused with the line where a module is TypeScript, and nobody says so', async () => {
+      const refused = (content: string) =>
+        kernel.door.evolve({ target_module: 'typed', content }).then(
+          () => assert.fail('it was taken'),
+          (error: Error) => error.message,
+        );
+      const typed = await refused('const twice =\n  (n: number) => 2 * n;\nexport default { fetch: () => twice(1) };');
+      assert.match(typed, /SyntaxError.*worker\.mjs:2/);
+      const decorated = await refused('const d = () => {};\n@d\nclass A {}\nexport default { fetch() {} };');
+      assert.match(decorated, /SyntaxError.*worker\.mjs:2/);
+      assert.match(typed, /language "typescript"/);
+    });
+
     it('abort their signal when the client leaves, before the answer or in the middle of it', async () => {
       const early = new AbortController();
       const asked = kernel.get('edge/waits', { signal: early.signal });

@@ -56,13 +56,18 @@ export const RefGone = /* @__PURE__ */ define<{ what: string; why?: string }>(
 export const ownFrames = (stack: string) =>
   stack
     .split('\n')
-    .filter((line) => !/guest\.m?js|\(native\)|node:internal/.test(line))
+    .filter(
+      (line) => !/guest\.m?js|\(native\)|node:internal|[( ](?:platform|forms|crypto|streams|console)\.js:/.test(line),
+    )
     .join('\n')
     .slice(0, 4096);
 
 /** A stack that says what went wrong first: those of some engines (QuickJS) are frames alone. */
 export const headed = (name: string, message: string, stack: string): string =>
   /^ +at /.test(stack) ? `${name}${message && `: ${message}`}\n${stack.trimEnd()}` : stack;
+
+/** How much is shown of an object that is thrown and no error. */
+const SHOWN_CHARS = 1000;
 
 /** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
 export function toWire(thrown: unknown): WireError {
@@ -78,7 +83,12 @@ export function toWire(thrown: unknown): WireError {
       name = String(thrown.name);
       message = String(thrown.message);
       if (typeof thrown.stack === 'string') stack = headed(name, message, ownFrames(thrown.stack));
-    } else message = String(thrown);
+    } else {
+      const said = Object(thrown) as { name?: unknown; message?: unknown };
+      if (typeof thrown === 'object' && typeof said.name === 'string') name = said.name;
+      message = typeof said.message === 'string' ? said.message : String(thrown);
+      if (message === '[object Object]') message = (JSON.stringify(thrown) ?? message).slice(0, SHOWN_CHARS);
+    }
   } catch {
     // A hostile getter threw: the words above stand.
   }

@@ -131,6 +131,23 @@ describe('what travels of an error', () => {
     assert.doesNotMatch(String(got.stack), /guest\.mjs|node:internal/);
   });
 
+  it('is what an object says that is thrown and no error, or what it holds', () => {
+    const said = (thrown: unknown) => toWire(thrown).message;
+    assert.equal(said({ status: 404, message: 'Not found' }), 'Error: Not found');
+    assert.equal(said(Object.assign(Object.create(null), { name: 'Odd', message: 'so it is' })), 'Odd: so it is');
+    assert.equal(said({ status: 404, of: ['x'] }), 'Error: {"status":404,"of":["x"]}');
+    assert.equal(said([1, 2]), 'Error: 1,2');
+    assert.equal(said('text'), 'Error: text');
+    assert.ok(said({ long: 'x'.repeat(100_000) }).length < 2_000);
+  });
+
+  it('has no frame of what a quickjs vault runs for the worker', () => {
+    const thrown = new TypeError('no');
+    const own = '    at run (worker.mjs:3:7)\n    at <anonymous> (gem-pointer://wiki/platform.js:1:2)';
+    thrown.stack = `TypeError: no\n    at URL (platform.js:1:99)\n    at formData (forms.js:1:1)\n${own}\n    at streams.js:2:1\n    at x (crypto.js:1:1)`;
+    assert.equal((toWire(thrown).data as any).fields.remote_stack, `TypeError: no\n${own}`);
+  });
+
   it('is bounded, however long the stack', () => {
     const thrown = new Error('x');
     thrown.stack = 'Error: x\n'.padEnd(1_000_000, '    at f (worker.mjs:1:1)\n');

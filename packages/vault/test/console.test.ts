@@ -32,6 +32,8 @@ describe('a line of a console', () => {
       ['%x %', 1],
       [1, '%s', 'x'],
       ['%s', Symbol('x')],
+      ['%d %i %f %s', -0, -0, -0, -0],
+      [-0, 0],
     ];
     for (const line of lines) assert.equal(written().format(line), format(...line), JSON.stringify(String(line[0])));
   });

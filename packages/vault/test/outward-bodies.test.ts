@@ -6,7 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { BadInput, Overloaded } from '@hauki/protocol';
 import { piecesOf } from '../src/effects/bytes.ts';
+import type { Outside } from '../src/guest/guest.ts';
+import { fetchFor } from '../src/guest/outward.ts';
 import { Request as VmRequest } from '../src/guest/platform/http.ts';
+import { nodePlatform } from '../src/guest/respond-node.ts';
 import { guest, http, refuses, tcp, until } from './outward-support.ts';
 
 /** What `piecesOf` wants beside what a test is about. */
@@ -61,6 +64,48 @@ describe('the body of a request', () => {
     }
     for (const method of ['GET', 'HEAD'])
       for (const [, form] of forms) await refuses(fetch(url, { method, body: form() }), BadInput, /has no body/);
+  });
+});
+
+describe('what a fetch sends', () => {
+  const sending = (platform = nodePlatform) => {
+    const sent: unknown[] = [];
+    const outside = {
+      async effect(_name: string, [, { body }]: any[]) {
+        // Others have their turn first.
+        await sleep(1);
+        if (typeof body === 'string' || body instanceof Uint8Array || !body) sent.push(body);
+        else for await (const piece of body) sent.push(piece);
+        return { status: 200, status_text: '', url: '', headers: [], text: '' };
+      },
+    };
+    return { sent, fetch: fetchFor(outside as unknown as Outside, platform) };
+  };
+
+  it('are the bytes as they were when it was called', async () => {
+    const { sent, fetch } = sending();
+    const bytes = new Uint8Array([65, 65]);
+    const all = [bytes, bytes.buffer, new DataView(bytes.buffer)].map((body) => fetch('http://a/', { body }));
+    bytes.fill(66);
+    await Promise.all(all);
+    assert.deepEqual(sent, Array(3).fill(new Uint8Array([65, 65])));
+  });
+
+  it('is the body of a Request once: another time it is refused, also while it is sent', async () => {
+    const { sent, fetch } = sending();
+    const make = () => new Request('http://a/', { method: 'POST', body: 'once' });
+    const [twice, read, held] = [make(), make(), make()];
+    const first = fetch(twice);
+    await assert.rejects(fetch(twice), TypeError);
+    await first;
+    await assert.rejects(fetch(twice), TypeError);
+    await read.text();
+    await assert.rejects(fetch(read), TypeError);
+    held.body!.getReader();
+    await assert.rejects(fetch(held), TypeError);
+    assert.equal(Buffer.concat(sent as Uint8Array[]).toString(), 'once');
+    await fetch(read, { body: 'another' });
+    assert.equal(sent.at(-1), 'another');
   });
 });
 

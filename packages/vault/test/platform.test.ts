@@ -265,6 +265,11 @@ describe('text inside a quickjs vault', () => {
   it('that is not what it says is refused where that was asked for', () => {
     assert.throws(() => new OurDecoder('utf-8', { fatal: true }).decode(new Uint8Array([0xff])), TypeError);
     assert.throws(() => new OurDecoder('koi8-r'), RangeError);
+    for (const Kind of [OurDecoder, TextDecoder])
+      for (const given of ['hello', [104, 105], 5, null, {}])
+        assert.throws(() => new Kind().decode(given as never), TypeError);
+    assert.equal(new OurDecoder().decode(Uint8Array.of(104, 105).buffer), 'hi');
+    assert.equal(new OurDecoder().decode(), '');
   });
 });
 
@@ -279,6 +284,7 @@ describe('structuredClone inside a quickjs vault', () => {
     round.self = round;
     round.map = new Map<unknown, unknown>([[round, new Set([1, round])]]);
     round.error = new RangeError('no', { cause: 'x' });
+    round.boxed = [Object(1n), Object(2), Object('three'), Object(false)];
     round.sparse = Object.assign(new Array(2), { 1: 1 });
     const copy = ours(round);
     assert.notEqual(copy, round);
@@ -287,7 +293,7 @@ describe('structuredClone inside a quickjs vault', () => {
   });
 
   it('refuses functions, symbols and promises, and runs no method of what it copies', () => {
-    for (const value of [() => {}, Symbol('x'), { deep: [() => {}] }, Promise.resolve()])
+    for (const value of [() => {}, Symbol('x'), Object(Symbol('x')), { deep: [() => {}] }, Promise.resolve()])
       assert.throws(() => ours(value), { name: 'DataCloneError' });
     const hostile = Object.assign(new Map(), { entries: () => assert.fail('it was called') });
     assert.deepEqual(ours(hostile), new Map());

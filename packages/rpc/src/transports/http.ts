@@ -130,6 +130,7 @@ export function writeAnswer(
   return writeResponse(direct ? to.response() : to, status, sent, body, length, bare);
 }
 
+const NO_BYTES = new Uint8Array(0);
 const lengthOf = (body: string | Uint8Array): string =>
   String(typeof body === 'string' ? Buffer.byteLength(body) : body.length);
 
@@ -153,14 +154,16 @@ async function writeResponse(
     if (!whole) await (body as AsyncGenerator).return?.(undefined);
     throw error;
   }
-  if (whole) return void response.end(bare ? undefined : (body ?? undefined));
-  response.flushHeaders();
+  // Always with bytes: before a text, Node encodes the headers as it encodes that.
+  if (whole)
+    return void response.end(bare ? undefined : typeof body === 'string' ? Buffer.from(body) : (body ?? undefined));
   const chunks = body[Symbol.asyncIterator]();
   if (bare) {
     // Nobody will read it, and it may have no end.
     void chunks.return?.().catch(() => {});
     return void response.end();
   }
+  response.write(NO_BYTES);
   // A client that leaves is told at once: the next chunk, by which it would be noticed, may never come.
   response.once('close', () => void chunks.return?.().catch(() => {}));
   try {

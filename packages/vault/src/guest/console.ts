@@ -110,6 +110,6 @@ function put(kind: string, value: unknown, shown: (value: unknown) => string): s
   if (!number) return shown(value);
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value === 'symbol') return 'NaN';
-  if (kind === 'd') return `${Number(value)}`;
-  return `${kind === 'i' ? Number.parseInt(String(value), 10) : Number.parseFloat(String(value))}`;
+  if (kind === 'd') return shown(Number(value));
+  return shown(kind === 'i' ? Number.parseInt(String(value), 10) : Number.parseFloat(String(value)));
 }

@@ -2,17 +2,27 @@
  * Request and Response for plugins in Node: what a handler mostly uses of them, without the cost of Node's own, which
  * are made only when something else is asked for. Both stand in the line of Node's prototypes, so `instanceof` holds.
  */
-import type { Body, FlatHeaders } from '@hauki/protocol';
+import { type Body, type FlatHeaders, HEADER_NAME } from '@hauki/protocol';
 
 // Taken when they are first wanted: touching them has Node load its whole HTTP client, 50 ms at the start of each vault.
 let NativeRequest: typeof globalThis.Request;
 let NativeResponse: typeof globalThis.Response;
 const TEXT = 'text/plain;charset=UTF-8';
+const JSON_TYPE = 'application/json';
 
 type Whole = string | Uint8Array | null;
 
 const isWhole = (body: unknown): body is Whole | undefined =>
   body === undefined || body === null || typeof body === 'string' || body instanceof Uint8Array;
+
+/** As UTF-8 decodes what the text would be encoded as. */
+const decoded = (text: string): string => {
+  const well_formed = text.toWellFormed();
+  return well_formed.charCodeAt(0) === 0xfeff ? well_formed.slice(1) : well_formed;
+};
+
+/** Reads the body of Node's own, so that it refuses whoever reads it again. */
+const readOut = (native: Request | Response) => void native.text().catch(() => {});
 
 const used = () => new TypeError('Body is unusable: Body has already been read');
 
@@ -68,13 +78,13 @@ export class FastRequest {
   }
 
   get bodyUsed(): boolean {
-    return this.#native?.bodyUsed ?? this.#used;
+    return this.#used || (this.#native?.bodyUsed ?? false);
   }
 
   async text(): Promise<string> {
     const whole = this.#take();
     if (whole === undefined) return this.native().text();
-    return typeof whole === 'string' ? whole : new TextDecoder().decode(whole ?? undefined);
+    return typeof whole === 'string' ? decoded(whole) : new TextDecoder().decode(whole ?? undefined);
   }
 
   async json(): Promise<unknown> {
@@ -97,59 +107,105 @@ export class FastRequest {
       headers,
       ...(this.#call && { signal: this.#call.signal }),
     };
-    if (this.#body !== null && !this.#used) {
+    if (this.#body !== null) {
       init.body = (isWhole(this.#body) ? this.#body : (ReadableStream as any).from(this.#body)) as BodyInit;
       init.duplex = 'half';
     }
     this.#native = new NativeRequest(url, init);
+    if (this.#used) readOut(this.#native);
     return this.#native;
   }
 }
 
-/** An answer that a handler makes. */
+/** What `Response.json` has made of a value: its type is another than other texts'. */
+class Json {
+  readonly text: string;
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
+/** Header values that are sent as they stand: others Node's own trims, refuses or encodes. */
+const VALUE = /^(?:[!-~](?:[\t -~]*[!-~])?)?$/;
+
+/** The headers given for an answer, as they stand at this moment; undefined where Node's own must look at them. */
+function flatOf(given: unknown): FlatHeaders | undefined {
+  const flat: FlatHeaders = [];
+  if (given === undefined) return flat;
+  if (given === null || Object.getPrototypeOf(given) !== Object.prototype) {
+    if (!(given instanceof Headers)) return undefined;
+    for (const [name, value] of given) flat.push(name, value);
+    return flat;
+  }
+  for (const name of Object.keys(given as object)) {
+    const value = (given as Record<string, unknown>)[name];
+    if (typeof value !== 'string' || !VALUE.test(value) || !HEADER_NAME.test(name)) return undefined;
+    flat.push(name, value);
+  }
+  return flat;
+}
+
+const isTyped = (flat: FlatHeaders): boolean => {
+  for (let i = 0; i < flat.length; i += 2)
+    if (flat[i]!.length === 12 && flat[i]!.toLowerCase() === 'content-type') return true;
+  return false;
+};
+
+/** An answer that a handler makes: of what it is given it keeps copies, as Node's own does. */
 export class FastResponse {
   readonly #body: Whole = null;
-  readonly #init: ResponseInit | undefined;
+  readonly #status: number = 200;
+  readonly #flat: FlatHeaders = [];
   #headers: Headers | undefined;
   #native: Response | undefined;
   #used = false;
   readonly webSocket: unknown;
-  /** Of a text, where nobody says another. */
-  #type = TEXT;
 
   constructor(body?: unknown, init?: ResponseInit) {
+    const json = body instanceof Json;
+    const given = json ? body.text : body;
     const { webSocket } = (init ?? {}) as { webSocket?: unknown };
     if (webSocket !== undefined) {
       // Only a kernel sees it, and answers with the handshake.
       this.webSocket = webSocket;
-      this.#init = init;
+      this.#status = init!.status ?? 200;
+      this.#headers = new Headers(init!.headers);
       return;
     }
-    const status = init?.status;
-    const plain = status === undefined || (Number.isInteger(status) && status >= 200 && status <= 599);
-    if (!isWhole(body) || !plain || (body != null && EMPTY.has(status ?? 200))) {
-      // Node's own says what is wrong, or makes a stream of it.
-      this.#native = new NativeResponse(body as BodyInit, init);
+    const status = init?.status ?? 200;
+    const flat =
+      isWhole(given) &&
+      Number.isInteger(status) &&
+      status >= 200 &&
+      status <= 599 &&
+      (given == null || !EMPTY.has(status)) &&
+      init?.statusText === undefined
+        ? flatOf(init?.headers)
+        : undefined;
+    if (!flat) {
+      // Node's own says what is wrong, or makes of it what it should be.
+      this.#native = new NativeResponse((json ? Buffer.from(body.text) : body) as BodyInit, init);
+      if (json && !this.#native.headers.has('content-type')) this.#native.headers.set('content-type', JSON_TYPE);
       return;
     }
-    this.#body = body ?? null;
-    this.#init = init;
+    if (typeof given === 'string' && !isTyped(flat)) flat.push('content-type', json ? JSON_TYPE : TEXT);
+    this.#body = given instanceof Uint8Array ? new Uint8Array(given) : ((given ?? null) as string | null);
+    this.#status = status;
+    this.#flat = flat;
   }
 
   static json(value: unknown, init?: ResponseInit): FastResponse {
     const text = JSON.stringify(value);
     if (text === undefined) throw new TypeError('Value is not JSON serializable');
-    const made = new FastResponse(text, init);
-    made.#type = 'application/json';
-    return made;
+    return new FastResponse(new Json(text), init);
   }
 
   get status(): number {
-    return this.#native ? this.#native.status : (this.#init?.status ?? 200);
+    return this.#native ? this.#native.status : this.#status;
   }
 
   get statusText(): string {
-    return this.#native ? this.#native.statusText : (this.#init?.statusText ?? '');
+    return this.#native ? this.#native.statusText : '';
   }
 
   get ok(): boolean {
@@ -159,22 +215,21 @@ export class FastResponse {
   get headers(): Headers {
     if (this.#native) return this.#native.headers;
     if (!this.#headers) {
-      this.#headers = new Headers(this.#init?.headers);
-      if (typeof this.#body === 'string' && !this.#headers.has('content-type'))
-        this.#headers.set('content-type', this.#type);
+      this.#headers = new Headers();
+      for (let i = 0; i < this.#flat.length; i += 2) this.#headers.append(this.#flat[i]!, this.#flat[i + 1]!);
     }
     return this.#headers;
   }
 
   get bodyUsed(): boolean {
-    return this.#native?.bodyUsed ?? this.#used;
+    return this.#used || (this.#native?.bodyUsed ?? false);
   }
 
   async text(): Promise<string> {
     if (this.#native || typeof this.#body !== 'string') return this.native().text();
     if (this.#used) throw used();
     this.#used = true;
-    return this.#body;
+    return decoded(this.#body);
   }
 
   async json(): Promise<unknown> {
@@ -184,27 +239,19 @@ export class FastResponse {
   /** The whole answer, where it is here; undefined where it must be read. */
   whole(): [number, FlatHeaders, Whole] | undefined {
     if (this.#native || this.#used) return undefined;
-    const { status } = this;
+    if (!this.#headers) return [this.#status, this.#flat.slice(), this.#body];
     const flat: FlatHeaders = [];
-    const given = this.#init?.headers;
-    if (this.#headers || given instanceof Headers || Array.isArray(given))
-      for (const [name, value] of this.headers) flat.push(name, value);
-    else {
-      // Nobody has asked for them as Headers: the kernel checks them as it writes them.
-      let typed = false;
-      for (const name in given as Record<string, string>) {
-        typed ||= name.toLowerCase() === 'content-type';
-        flat.push(name, String((given as Record<string, string>)[name]));
-      }
-      if (!typed && typeof this.#body === 'string') flat.push('content-type', this.#type);
-    }
-    return [status, flat, this.#body];
+    for (const [name, value] of this.#headers) flat.push(name, value);
+    return [this.#status, flat, this.#body];
   }
 
   native(): Response {
     if (this.#native) return this.#native;
-    const { status, statusText, headers } = this;
-    this.#native = new NativeResponse(this.#used ? null : (this.#body as BodyInit), { status, statusText, headers });
+    const { status, headers } = this;
+    // As bytes: of a text it would take a type that was taken away for one that is missing.
+    const body = typeof this.#body === 'string' ? Buffer.from(this.#body) : this.#body;
+    this.#native = new NativeResponse(body as BodyInit, { status, headers });
+    if (this.#used) readOut(this.#native);
     return this.#native;
   }
 }

@@ -73,7 +73,7 @@ export type Evaluate = (source: string, language: string) => Promise<Record<stri
 export function createGuest(powers: {
   outside: Outside;
   evaluate: Evaluate;
-  context: { call?: Served };
+  context: { call?: Served; write_log?(level: string, values: unknown[]): void };
   /** Makes a plugin's requests. */
   request?: MakeRequest;
   /** Any value as text, at most so long (`present.ts`). */

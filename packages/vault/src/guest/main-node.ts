@@ -3,7 +3,7 @@
  * else. With the argument `gate-outside` there is no listening socket, and fd 4 leads to the gate (`outer-shell.ts`).
  * It ends when fd 4 does, so that a vault never outlives its agent.
  */
-import { rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 import { randomText } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
@@ -13,12 +13,13 @@ import { FastRequest, useFastHttp } from './fast-http.ts';
 import { createGuest, type Inside, type Outside } from './guest.ts';
 import { GATE_OUTSIDE, type InnerSetup, runInnerShell } from './inner-shell.ts';
 import { namesPointers } from './modules.ts';
-import { mayExportThen, unwrapped, wrapperOf } from './namespace.ts';
+import { mayExportThen, namesMeta, unwrapped, wrapperOf } from './namespace.ts';
 import { hookModules, hookText, placed } from './node-modules.ts';
 import { present } from './present.ts';
 import { rehearseWhenIdle } from './rehearsal.ts';
 import { nodePlatform } from './respond-node.ts';
 import { runShell } from './shell.ts';
+import { logStreams, namesStreams } from './std-streams.ts';
 import { stripTypes } from './typescript.ts';
 import { withhold } from './withheld-node.ts';
 
@@ -58,16 +59,18 @@ function insideOf({ scope, name }: Around, setup: InnerSetup, outside: Outside):
     request: (...given) => new FastRequest(...given) as unknown as Request,
     async evaluate(source, language) {
       const file = `${FOLDER}/${name}.mjs`;
+      if (namesStreams([source, ...(setup.modules ?? []).map((module) => module.source)])) logStreams(write_log);
       if (namesPointers(source)) hookModules(setup, `file://${file}`);
       const text = language === 'typescript' ? stripTypes(source) : source;
       writeFileSync(file, text);
       hookText(`file://${file}`, text);
-      const wrapped = mayExportThen(source) ? `${FOLDER}/wrapped.mjs` : undefined;
+      // What nobody imports is the main module to Node, and runs what it keeps for that.
+      const wrapped = mayExportThen(source) || namesMeta(source) ? `${FOLDER}/wrapped.mjs` : undefined;
       if (wrapped) writeFileSync(wrapped, wrapperOf(`file://${file}`));
       try {
         return wrapped ? unwrapped(await import(`file://${wrapped}`)) : await import(`file://${file}`);
       } catch (error) {
-        throw placed(error, source, setup.modules);
+        throw placed(error, source, language, setup.modules);
       }
     },
   });
@@ -100,6 +103,6 @@ function rehearsed(setup: InnerSetup, outside: Outside): Inside {
 
 const callOff = rehearseWhenIdle(rehearsed);
 void run().then((reason) => {
-  process.stderr.write(`the agent is gone: ${reason}\n`);
+  writeSync(2, `the agent is gone: ${reason}\n`);
   process.exit(0);
 });

@@ -11,6 +11,9 @@ export const wrapperOf = (specifier: string): string =>
 /** Whether a source may export `then`, by its own name or another module's; wrong only on the safe side. */
 export const mayExportThen = (source: string): boolean => /(?<!\.\s*)\bthen\b|\\[ux]|\bexport\s*\*/.test(source);
 
+/** Whether a source may ask `import.meta` something. */
+export const namesMeta = (source: string): boolean => /\bimport\s*\.\s*meta\b/.test(source);
+
 /** The namespace out of a wrapper. Throws SourceRejected for one that nobody can await. */
 export function unwrapped({ worker }: { worker: Record<string, unknown> }): Record<string, unknown> {
   if (typeof worker.then !== 'function') return worker;

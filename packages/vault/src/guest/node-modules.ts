@@ -58,9 +58,14 @@ export function hookModules(setup: Pick<Setup, 'pointer' | 'modules'>, worker_ur
 }
 
 /** An error of loading, with the place that Node's own SyntaxError does not tell: the first module that does not parse. */
-export function placed(error: unknown, source: string, modules: readonly PointerModule[] = []): unknown {
-  for (const one of [{ source, pointer: undefined }, ...modules]) {
-    const found = withPlace(error, one.source, one.pointer);
+export function placed(
+  error: unknown,
+  source: string,
+  language: string,
+  modules: readonly PointerModule[] = [],
+): unknown {
+  for (const one of [{ source, language, pointer: undefined }, ...modules]) {
+    const found = withPlace(error, one.source, one.pointer, one.language);
     if (found !== error) return found;
   }
   return error;

@@ -46,9 +46,13 @@ async function bodyOf(body: unknown, headers: Pairs, platform: Platform): Promis
   if (body === undefined || body === null) return undefined;
   const piece = asPiece(body);
   if (typeof piece === 'string') kind('text/plain;charset=UTF-8');
-  if (piece !== undefined) return piece;
-  if (typeof body === 'object' && Symbol.asyncIterator in body)
-    return cutAll('the body of a fetch', body as AsyncIterable<unknown>);
+  // Of bytes a copy: their owner may change them before they leave.
+  if (piece !== undefined) return piece.slice();
+  if (typeof body === 'object' && Symbol.asyncIterator in body) {
+    // Now, so that a stream is locked from here on.
+    const pieces = (body as AsyncIterable<unknown>)[Symbol.asyncIterator]();
+    return cutAll('the body of a fetch', { [Symbol.asyncIterator]: () => pieces });
+  }
   if (!platform.pack) return String(body);
   const { bytes, content_type } = await platform.pack(body);
   kind(content_type);
@@ -63,6 +67,8 @@ export const fetchFor =
     const signal: AbortSignal | undefined = init.signal ?? from.signal ?? undefined;
     signal?.throwIfAborted();
     const headers = pairsOf(init.headers ?? from.headers);
+    if (init.body === undefined && (from.bodyUsed || from.body?.locked))
+      throw new TypeError('Cannot construct a Request with a Request object that has already been used.');
     const body = await bodyOf(init.body ?? (platform.sent ? platform.sent(from) : from.body), headers, platform);
     const redirect = String(init.redirect ?? from.redirect ?? 'follow');
     const request = {

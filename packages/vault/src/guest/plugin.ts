@@ -12,6 +12,10 @@ import { joinClient, PairSocket, WebSocketPair } from './plugin-websocket.ts';
 import type { WorkerObject } from './worker-object.ts';
 
 type Handler = (request: Request, env: object, context: object) => unknown;
+/** A line of these values in the module's log. */
+type WriteLog = (level: string, values: unknown[]) => void;
+/** Says in the log what was thrown, and throws it. */
+type Failed = (error: unknown) => never;
 /** The call that brings a request. */
 type Call = Pick<Served, 'signal' | 'abort' | 'onabort'>;
 
@@ -21,7 +25,7 @@ const EMPTY = new Set([101, 204, 205, 304]);
 /** Makes the plugin of a module; `env` is what its handler gets beside the request. Throws SourceRejected. */
 export function pluginObject(
   module: Record<string, unknown>,
-  env: { call?: Call; log?(text: string): void },
+  env: { call?: Call; log?(text: string): void; write_log?: WriteLog },
   make: MakeRequest = plainRequest,
 ): WorkerObject {
   const made = isClass(module.default) ? new (module.default as new (env: object) => object)(env) : module.default;
@@ -39,17 +43,36 @@ export function pluginObject(
   // Looked up anew each time: a module may give it another value.
   const keeps = !hooks && !half && typeof module.state === 'object' && module.state !== null;
   const context = {
-    waitUntil: (work: unknown) => void Promise.resolve(work).catch(() => {}),
+    waitUntil: (work: unknown) => void Promise.resolve(work).catch((error) => said('waitUntil():', error)),
     passThroughOnException() {},
   };
+  /** Its caller hears in short what failed; its log shows where. */
+  const said = (what: string, error: unknown) => env.write_log?.('error', [what, error]);
 
   /** Not async: what a handler has at once is answered at once. */
   const serve = (method: string, url: string, headers: FlatHeaders, body: Body, call: Call | undefined) => {
     const socket = isUpgrade(headers) ? body : undefined;
     const request = make(method, url, headers, socket === undefined ? body : null, call);
-    const given = Reflect.apply(handler, app, [request, env, context]) as { then?: unknown } | null | undefined;
-    const answered = (answer: unknown) => answerOf(answer, socket, call);
-    return typeof given?.then === 'function' ? Promise.resolve(given).then(answered) : answered(given);
+    const failed = (error: unknown): never => {
+      // The client has gone, mostly.
+      if ((error as Partial<Error> | null | undefined)?.name !== 'AbortError')
+        said(`${method} ${url.split('?', 1)[0]}:`, error);
+      throw error;
+    };
+    const answered = (answer: unknown) => {
+      try {
+        return answerOf(answer, socket, call, failed);
+      } catch (error) {
+        return failed(error);
+      }
+    };
+    let given: { then?: unknown } | null | undefined;
+    try {
+      given = Reflect.apply(handler, app, [request, env, context]) as typeof given;
+    } catch (error) {
+      return failed(error);
+    }
+    return typeof given?.then === 'function' ? Promise.resolve(given).then(answered, failed) : answered(given);
   };
   const gathered = new Gathered((method, url, headers, body, call) => {
     const before = env.call;
@@ -99,13 +122,17 @@ function rehearse(make: MakeRequest): void {
   try {
     const gathered = new Gathered((method, url, headers, body, call) => {
       const request = make(method, url, headers, body, call);
-      return answerOf(new Response(request.method), undefined, call);
+      return answerOf(new Response(request.method), undefined, call, failed);
     });
     gathered.fetchAll(0, ['GET', 'http://staging/', 0]);
   } catch {
     // As above.
   }
 }
+
+const failed: Failed = (error) => {
+  throw error;
+};
 
 /** Makes the request that a handler gets; Node's guest has a quicker one of its own. Its signal is the call's. */
 export type MakeRequest = (method: string, url: string, headers: FlatHeaders, body: Body, call?: Call) => Request;
@@ -121,8 +148,8 @@ const plainRequest: MakeRequest = (method, url, flat, body, call) => {
 const isUpgrade = (headers: FlatHeaders): boolean =>
   headers.some((text, i) => i % 2 === 0 && text === 'upgrade' && headers[i + 1]?.toLowerCase() === 'websocket');
 
-/** What crosses of an answer. `socket`: the client's messages, where it asked for a WebSocket. */
-function answerOf(answer: unknown, socket: Body | undefined, call: Call | undefined): Answer {
+/** What crosses of an answer. `socket`: the client's messages, where it asked for a WebSocket; `failed`: told of a stream that fails. */
+function answerOf(answer: unknown, socket: Body | undefined, call: Call | undefined, failed: Failed): Answer {
   const client = (answer as { webSocket?: unknown } | null | undefined)?.webSocket;
   if (client instanceof PairSocket) {
     if (socket === undefined || socket === null) throw new TypeError('the request did not ask for a WebSocket');
@@ -131,13 +158,16 @@ function answerOf(answer: unknown, socket: Body | undefined, call: Call | undefi
   }
   if (!(answer instanceof Response))
     throw new TypeError(`fetch() must return a Response, but it returned ${answer === null ? 'null' : typeof answer}`);
+  if (answer.status === 0)
+    throw new TypeError('fetch() returned Response.error(), which cannot be sent: answer with a status');
+  if (answer.bodyUsed) throw new TypeError('fetch() returned a Response whose body has already been read');
   const at_once = (answer as { whole?(): Answer | undefined }).whole?.();
   if (at_once) return at_once;
   const headers: FlatHeaders = [];
   for (const [name, value] of answer.headers) headers.push(name, value);
   const { status, body } = answer;
   if (body === null || EMPTY.has(status)) return [status, headers, null];
-  return [status, headers, chunksOf(body, call)];
+  return [status, headers, chunksOf(body, call, failed)];
 }
 
 /** A chunk as bytes; what is no chunk ends the answer's stream with an error. */
@@ -148,7 +178,11 @@ function bytesOf(chunk: unknown): Uint8Array {
 }
 
 /** The chunks of an answer. No generator: one that waits for a chunk could not be left before it comes. */
-function chunksOf(body: Pick<ReadableStream, 'getReader'>, call: Call | undefined): AsyncIterableIterator<Uint8Array> {
+function chunksOf(
+  body: Pick<ReadableStream, 'getReader'>,
+  call: Call | undefined,
+  failed: Failed,
+): AsyncIterableIterator<Uint8Array> {
   const { source } = body as { source?: ReadableStream };
   const reader = (source?.getReader ? source : body).getReader();
   return {
@@ -158,7 +192,7 @@ function chunksOf(body: Pick<ReadableStream, 'getReader'>, call: Call | undefine
         return done ? { done, value: undefined } : { done, value: bytesOf(value) };
       } catch (error) {
         await reader.cancel().catch(() => {});
-        throw error;
+        return failed(error);
       }
     },
     async return() {

@@ -63,6 +63,7 @@ function plain(value: unknown, above: Set<object>): string | undefined {
     return `${JSON.stringify(cut ? value.slice(0, TEXT_CHARS) : value)}${cut ? '…' : ''}`;
   }
   if (typeof value === 'bigint') return `${value}n`;
+  if (Object.is(value, -0)) return '-0';
   if (typeof value === 'function') return `[${/^class\b/.test(String(value)) ? 'class' : 'function'} ${nameOf(value)}]`;
   if (typeof value !== 'object' || value === null) return String(value);
   if (above.has(value)) return '[it contains itself]';

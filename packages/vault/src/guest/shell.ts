@@ -23,6 +23,8 @@ export interface ShellPowers {
   inside(setup: Setup, outside: Outside): Inside;
   /** Source as the guest can run it; `name`: of the module, where it is not the worker's own. */
   prepare?(source: string, language: string, name?: string): string;
+  /** What is said of a source that was refused, where more is known of it than the guest knows. */
+  explain?(refusal: unknown, source: string, language: string): unknown;
 }
 
 /** Resolves with the reason when the agent is gone: then the vault has no owner and must end. */
@@ -81,8 +83,9 @@ export function runShell(powers: ShellPowers): Promise<string> {
         else admit(has);
         return has;
       } catch (error) {
-        reject(error);
-        throw error;
+        const refusal = powers.explain?.(error, setup.source, setup.language) ?? error;
+        reject(refusal);
+        throw refusal;
       }
     },
     async expect(ticket: ExpectedTicket): Promise<void> {

@@ -3,7 +3,9 @@
  * cell, never in the agent: the source is a stranger's.
  */
 import { stripTypeScriptTypes } from 'node:module';
-import { SourceRejected } from '@hauki/protocol';
+import { isError, SourceRejected } from '@hauki/protocol';
+
+const TYPED = 'it is TypeScript: say language "typescript"';
 
 /** The source without types; JavaScript passes unchanged. Throws SourceRejected (parse) with `name`, line and text. */
 export function stripTypes(source: string, name = 'worker.mjs'): string {
@@ -20,12 +22,39 @@ export function stripTypes(source: string, name = 'worker.mjs'): string {
 }
 
 /** What the platform's own SyntaxError does not tell: where. Returns the error that does, or the one given. */
-export function withPlace(error: unknown, source: string, name?: string): unknown {
+export function withPlace(error: unknown, source: string, name?: string, language = 'javascript'): unknown {
   if (!(error instanceof SyntaxError)) return error;
+  let stripped: string;
   try {
-    stripTypes(source, name);
-    return error;
+    stripped = stripTypes(source, name);
   } catch (placed) {
     return placed;
   }
+  // It parses as TypeScript: what is none of JavaScript are its types, or else decorators, which stay.
+  const typed = stripped !== source && language === 'javascript';
+  const decorated = error.message === 'Invalid or unexpected token';
+  const at = typed ? firstDifference(source, stripped) : decorated ? source.search(/^[\t ]*@[\w(]/m) : -1;
+  if (at < 0) return error;
+  const line = source.slice(0, at).split('\n').length;
+  const hint = typed ? TYPED : 'JavaScript engines have no decorators yet: compile them first';
+  const text = source.split('\n')[line - 1]!.trim().slice(0, 120);
+  const place = `(at ${name ?? 'worker.mjs'}:${line}: ${text})`;
+  return new SourceRejected({ stage: 'parse', reason: `SyntaxError: ${error.message} ${place}. Perhaps ${hint}` });
+}
+
+/** The refusal of a source that does not parse as JavaScript, with a hint where it does as TypeScript. */
+export function hinted(refusal: unknown, source: string): unknown {
+  if (!isError(refusal, SourceRejected) || refusal.fields.stage !== 'parse') return refusal;
+  try {
+    if (stripTypes(source) === source) return refusal;
+  } catch {
+    return refusal;
+  }
+  return new SourceRejected({ stage: 'parse', reason: `${refusal.fields.reason}. Perhaps ${TYPED}` });
+}
+
+function firstDifference(one: string, other: string): number {
+  let at = 0;
+  while (one[at] === other[at]) at++;
+  return at;
 }

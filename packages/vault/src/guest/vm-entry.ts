@@ -25,6 +25,7 @@ import {
   VmAbortSignal,
   withoutClock,
 } from './vm-globals.ts';
+import { refuseLocales } from './vm-locales.ts';
 import type { Platform, PlatformPowers } from './vm-platform.ts';
 
 interface HostBridge
@@ -146,6 +147,7 @@ Object.assign(scope, {
   fetch: context.fetch,
   console: createConsole(write_log, late_console),
 });
+refuseLocales(scope);
 const giveClock = withoutClock(scope);
 const random = giveRandom(scope);
 const crypto_powers: CryptoPowers = { digest: host.digest, verify: host.verify, draw: random.draw };

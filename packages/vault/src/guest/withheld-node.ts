@@ -70,9 +70,11 @@ function withholdRandom(scope: typeof globalThis): void {
     const crypto = refusing('crypto', original, refuse);
     const { subtle } = original as Crypto;
     const kept = refusing('crypto.subtle', subtle, refuse);
-    // These come to the same whenever they are asked for.
-    for (const name of ['digest', 'importKey', 'exportKey', 'sign', 'verify'] as const)
-      put(kept, name, subtle[name].bind(subtle));
+    // What is done with keys that are given: the entropy in padding and signatures is for no other use.
+    for (const name of Object.getOwnPropertyNames(Object.getPrototypeOf(subtle)) as (keyof SubtleCrypto)[]) {
+      const own = !/^(constructor|generateKey|encapsulate.*)$/.test(name) && subtle[name];
+      if (typeof own === 'function') put(kept, name, own.bind(subtle));
+    }
     put(crypto, 'subtle', kept);
     return crypto;
   });

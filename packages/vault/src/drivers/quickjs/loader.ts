@@ -1,4 +1,5 @@
 /** What a VM's `import` finds: the worker's own source, and the modules that were resolved for it. */
+import { isBuiltin } from 'node:module';
 import { JSException, type QuickJSOptions } from 'quickjs-wasi';
 import { isPointer, type lookUp } from '../../guest/modules.ts';
 import { wrapperOf } from '../../guest/namespace.ts';
@@ -30,7 +31,15 @@ export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOpti
         if (name === 'wrapped.mjs') return wrapperOf('worker.mjs');
         const found = isPointer(name) ? find(name, name) : 'worker';
         if (found !== 'worker') return found.source;
-        throw new Error(`a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`);
+        const line = source()
+          .split('\n')
+          .findIndex((text) => text.includes(`'${name}'`) || text.includes(`"${name}"`));
+        const place = line < 0 ? '' : ` (at worker.mjs:${line + 1})`;
+        throw new Error(
+          isBuiltin(name)
+            ? `a worker is one module here, and ${JSON.stringify(name)} is Node's: lxc and process vaults have it${place}`
+            : `a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in${place}`,
+        );
       }),
   };
 }

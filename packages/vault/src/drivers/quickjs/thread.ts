@@ -5,7 +5,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { describe, LIMITS } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import { runShell } from '../../guest/shell.ts';
-import { stripTypes } from '../../guest/typescript.ts';
+import { hinted, stripTypes } from '../../guest/typescript.ts';
 import { Engines } from './engines.ts';
 import type { VmImage } from './image.ts';
 import { SPARES, TURN_MS, WEB_AFTER_MS } from './limits.ts';
@@ -66,15 +66,18 @@ const extend = (more_ms: number) => {
 };
 
 /** The parser sees a stranger's text: the watchdog's clock runs for it too. */
-function prepare(source: string, language: string, name?: string): string {
-  if (language !== 'typescript') return source;
+function parsing<T>(run: () => T): T {
   busy(TURN_MS.default);
   try {
-    return stripTypes(source, name);
+    return run();
   } finally {
     busy(0);
   }
 }
+const prepare = (source: string, language: string, name?: string): string =>
+  language === 'typescript' ? parsing(() => stripTypes(source, name)) : source;
+const explain = (refusal: unknown, source: string, language: string): unknown =>
+  language === 'javascript' ? parsing(() => hinted(refusal, source)) : refusal;
 
 function gone(id: string, how: Gone): void {
   line.send({ op: 'gone', id, ...how });
@@ -146,8 +149,8 @@ async function start({ id, listen_host, web, doom }: StartMessage): Promise<void
     });
     const control = portTransport((text, bytes) => say(id, text, bytes && joinBytes(bytes)));
     vaults.set(id, { vm, server, sockets, control });
-    void runShell({ control, server, prepare, inside: (setup, outside) => vm.inside(setup, outside) }).then((reason) =>
-      release(id, 'exited', reason),
+    void runShell({ control, server, prepare, explain, inside: (setup, outside) => vm.inside(setup, outside) }).then(
+      (reason) => release(id, 'exited', reason),
     );
     line.send({ op: 'started', id, port: (server.address() as { port: number }).port });
   } catch (error) {

@@ -31,17 +31,26 @@ function pieceOf(piece: unknown): Uint8Array {
  */
 export class Body {
   readonly source: Source;
+  /** It was read as a whole, or given on. */
+  used = false;
   #stream: ReadableStream | undefined;
   constructor(source: Source) {
     this.source = source;
     if (isStream(source)) this.#stream = source;
   }
+  /** The same for another message; this one is used then. */
+  moved(): Body {
+    const body = new Body(this.#stream ?? this.source);
+    this.used = true;
+    return body;
+  }
   /** The body as a stream. */
   stream(): ReadableStream {
     if (!this.#stream) {
+      if (this.used) throw unusable();
       // As something that can be iterated, which is all that it is yet.
       const pieces = { [Symbol.asyncIterator]: () => iterator };
-      const iterator = this[Symbol.asyncIterator]();
+      const iterator = this.#iterated();
       this.#stream = powers.streams().ReadableStream.from(pieces) as ReadableStream;
     }
     return this.#stream;
@@ -51,7 +60,7 @@ export class Body {
   }
   /** Whether some of it was read. Streams have no other word for it. */
   get disturbed(): boolean {
-    return (this.#stream as { _disturbed?: boolean } | undefined)?._disturbed === true;
+    return this.used || (this.#stream as { _disturbed?: boolean } | undefined)?._disturbed === true;
   }
   getReader(...given: []): ReadableStreamDefaultReader {
     return this.stream().getReader(...given);
@@ -77,6 +86,11 @@ export class Body {
   }
   [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array> {
     if (this.#stream) return piecesOf(this.#stream);
+    if (this.used) throw unusable();
+    this.used = true;
+    return this.#iterated();
+  }
+  #iterated(): AsyncIterableIterator<Uint8Array> {
     const pieces = this.#pieces();
     const iterator: AsyncIterableIterator<Uint8Array> = {
       next: () => pieces.next(),
@@ -97,6 +111,9 @@ export class Body {
     return 'ReadableStream';
   }
 }
+
+/** What is thrown for a body that was read already. */
+export const unusable = () => new TypeError('Body is unusable: Body has already been read');
 
 export const isBody = (given: unknown): boolean => given instanceof Body;
 
@@ -135,7 +152,10 @@ export function bodyOf(given: unknown): { body: Body; type?: string } | undefine
   if (given === undefined || given === null) return undefined;
   if (typeof given === 'string') return { body: new Body(given), type: 'text/plain;charset=UTF-8' };
   if (given instanceof Typed) return { body: new Body(given.text), type: given.type };
-  if (given instanceof Body) return { body: given };
+  if (given instanceof Body) {
+    if (given.disturbed || given.locked) throw unusable();
+    return { body: given };
+  }
   if (given instanceof URLSearchParams)
     return { body: new Body(given.toString()), type: 'application/x-www-form-urlencoded;charset=UTF-8' };
   if (given instanceof ArrayBuffer || ArrayBuffer.isView(given)) return { body: new Body(viewOf(given).slice()) };

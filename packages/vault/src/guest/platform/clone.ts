@@ -71,7 +71,8 @@ function cloned(value: unknown, seen: Seen): unknown {
       Object.defineProperty(made, key, { value: part, writable: true, configurable: true });
     return made;
   }
-  if (value instanceof Boolean || value instanceof Number || value instanceof String)
+  if (value instanceof Symbol) return refuse(`Object(${String(value.valueOf())})`);
+  if (value instanceof Boolean || value instanceof Number || value instanceof String || value instanceof BigInt)
     return keep(Object(value.valueOf()));
   if (value instanceof Promise || value instanceof WeakMap || value instanceof WeakSet || value instanceof WeakRef)
     return refuse(`#<${value.constructor.name}>`);

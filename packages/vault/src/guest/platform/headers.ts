@@ -2,12 +2,12 @@
 import { type FlatHeaders, HEADER_NAME } from '@hauki/protocol';
 
 const nameOf = (given: unknown): string => {
-  const name = String(given);
+  const name = `${given}`;
   if (!HEADER_NAME.test(name)) throw new TypeError(`Headers: ${JSON.stringify(name)} is an invalid header name.`);
   return name.toLowerCase();
 };
 const valueFrom = (given: unknown): string => {
-  const value = String(given).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, '');
+  const value = `${given}`.replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, '');
   if (/[\r\n\u0100-\uffff]/.test(value) || value.includes('\0'))
     throw new TypeError(`Headers: ${JSON.stringify(value)} is an invalid header value.`);
   return value;

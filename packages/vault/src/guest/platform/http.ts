@@ -5,7 +5,7 @@ import { type Answer, type FlatHeaders, HEADER_NAME } from '@hauki/protocol';
 import { bytesOf } from '../carried.ts';
 import type { FetchedBody } from '../context.ts';
 import type { Blob } from './blob.ts';
-import { Body, bodyOf, isHere, powers, type Source, Typed } from './body.ts';
+import { Body, bodyOf, isHere, powers, type Source, Typed, unusable } from './body.ts';
 import type { FormData } from './form-data.ts';
 import { Headers } from './headers.ts';
 import { FORM } from './limits.ts';
@@ -17,7 +17,6 @@ class Message {
   /** As they came, until somebody asks for them. */
   #headers: Headers | FlatHeaders;
   #body: Body | undefined;
-  #used = false;
 
   constructor(headers: Headers | FlatHeaders, body: { body: Body; type?: string } | undefined) {
     this.#headers = headers;
@@ -33,7 +32,7 @@ class Message {
     return this.#body ?? null;
   }
   get bodyUsed(): boolean {
-    return this.#used || (this.#body?.disturbed ?? false);
+    return this.#body?.disturbed ?? false;
   }
 
   async text(): Promise<string> {
@@ -64,12 +63,10 @@ class Message {
 
   /** `most`: of a form, of which more than one copy has to fit into memory. */
   async #whole(most = Number.POSITIVE_INFINITY): Promise<string | Uint8Array> {
-    if (this.#used) throw new TypeError('Body is unusable: Body has already been read');
     if (!this.#body) return '';
-    if (this.#body.locked || this.#body.disturbed)
-      throw new TypeError('Body is unusable: Body is a stream that is being read');
-    this.#used = true;
-    const { source } = this.#body;
+    if (this.#body.disturbed || this.#body.locked) throw unusable();
+    const body = this.#body.moved();
+    const { source } = body;
     const bound = (size: number) => {
       if (size > most) throw new TypeError(`A form has at most ${most} bytes here; larger ones are read from body`);
     };
@@ -79,7 +76,7 @@ class Message {
     }
     const pieces: Uint8Array[] = [];
     let size = 0;
-    for await (const piece of this.#body) {
+    for await (const piece of body) {
       size += piece.length;
       bound(size);
       pieces.push(piece);
@@ -97,9 +94,9 @@ class Message {
   }
   /** The body for a request that takes this one's place. */
   protected taken(): Body | undefined {
-    if (this.#used) throw new TypeError('Cannot construct a Request with a Request object that has already been used.');
-    this.#used = this.#body !== undefined;
-    return this.#body;
+    if (this.bodyUsed || this.#body?.locked)
+      throw new TypeError('Cannot construct a Request with a Request object that has already been used.');
+    return this.#body?.moved();
   }
 }
 
@@ -196,7 +193,7 @@ export class Request extends Message {
 export function sent(given: object & { body?: unknown }): unknown {
   if (!(given instanceof Request)) return given.body;
   const body = Request.sent(given);
-  return body && isHere(body.source) && !body.locked && !body.disturbed ? body.source : body;
+  return body && isHere(body.source) ? body.source : body;
 }
 
 // What means nothing to a vault: always as Node has it where nobody says otherwise.

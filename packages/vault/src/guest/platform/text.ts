@@ -15,6 +15,10 @@ export function viewOf(source: ArrayBuffer | ArrayBufferView): Uint8Array {
   return new Uint8Array(source);
 }
 
+/** Not each engine has shared ones. */
+const isBuffer = (given: unknown): boolean =>
+  /^\[object (?:Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(given));
+
 /** The same as a buffer of its own. */
 export function bufferOf(source: ArrayBuffer | ArrayBufferView): ArrayBuffer {
   const view = viewOf(source);
@@ -108,6 +112,10 @@ export function textCoders(powers: Pick<PlatformPowers, 'encode' | 'decode'>) {
     }
 
     decode(input?: ArrayBuffer | ArrayBufferView, options: { stream?: unknown } = {}): string {
+      if (input !== undefined && !ArrayBuffer.isView(input) && !isBuffer(input))
+        throw new TypeError(
+          'The "list" argument must be an instance of SharedArrayBuffer, ArrayBuffer or ArrayBufferView.',
+        );
       let bytes = input === undefined ? new Uint8Array(0) : viewOf(input);
       if (this.#left) {
         const joined = new Uint8Array(this.#left.length + bytes.length);
