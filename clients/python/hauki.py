@@ -606,7 +606,10 @@ class _Encoder:
         if isinstance(value, (bytes, memoryview)):
             return self._bytes("Uint8Array", value)
         if isinstance(value, datetime.datetime):
-            since = value.astimezone(datetime.timezone.utc) - _EPOCH
+            try:
+                since = value.astimezone(datetime.timezone.utc) - _EPOCH
+            except (OverflowError, ValueError, OSError):
+                self._refuse("a datetime that lies outside of what can be told in UTC: send it as text")
             return self._tag("date", since // datetime.timedelta(milliseconds=1))
         if isinstance(value, re.Pattern):
             return self._tag(*self._pattern(value))

@@ -121,4 +121,13 @@ def give(name): return VALUES[name]
       );
     assert.deepEqual(await session.call('give', ['safe']), [2 ** 53, -(2 ** 53), true, 1.5, { a: [1] }]);
   });
+
+  it('refuses times that no date in UTC can tell, in every session', async () => {
+    const source = `
+import datetime
+def early(): return datetime.datetime.min.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=5)))
+`;
+    for (const session of [await (await start(source)).open(), await (await start(source)).openLiteral()])
+      await assert.rejects(session.call('early'), (error) => isError(error, Unserialisable));
+  });
 });

@@ -187,7 +187,7 @@ def literal(value) -> str:
     _check_literal(value)
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=other)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise peer.Unserialisable(f"This value cannot be sent: {error}", {"why": str(error)}) from None
     return text if text.isascii() else peer._LONE_HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
