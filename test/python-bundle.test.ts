@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { isError, RemoteError, SourceRejected } from '@hauki/mesh';
+import { BadInput, isError, RemoteError, SourceRejected } from '@hauki/mesh';
 import { bundlePython } from '@hauki/mesh/bundle-python';
 import { missing, useMesh } from './support/mesh.ts';
 
@@ -65,6 +65,17 @@ describe('files of a worker in Python', () => {
   it('are taken once where they import each other', async () => {
     const main = files('round', { 'main.py': 'import a', 'a.py': 'import b', 'b.py': 'import a, main' });
     assert.equal((await bundlePython(main)).files.length, 4);
+  });
+
+  it('are refused by name where they are not in UTF-8', async () => {
+    const main = files('coding', { 'main.py': 'import part', 'part.py': '' });
+    const part = join(folder, 'coding', 'part.py');
+    writeFileSync(part, Buffer.from('# -*- coding: latin-1 -*-\nX = "caf\u00e9"\n', 'latin1'));
+    for (const file of [main, part])
+      await assert.rejects(
+        bundlePython(file),
+        (error) => isError(error, BadInput) && /part\.py.*UTF-8/.test(error.message),
+      );
   });
 
   it('are refused where they are too much together', async () => {

@@ -115,6 +115,18 @@ for (const driver of ['lxc', 'process'] satisfies DriverName[])
       await mesh.destruct(twice);
     });
 
+    it('has the time zones of its machine', {
+      skip: !existsSync('/usr/share/zoneinfo') && 'there are none',
+    }, async () => {
+      const source = `
+import datetime, zoneinfo
+def noon(zone): return datetime.datetime(2026, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo(zone)).isoformat()
+`;
+      const worker = clone<{ noon(zone: string): string }>(source);
+      assert.equal(await worker.noon('Europe/Berlin'), '2026-07-01T12:00:00+02:00');
+      await used.mesh.destruct(worker);
+    });
+
     it('has the clock and entropy, and says so; a worker that lacks them may not clone one', async () => {
       const { mesh } = used;
       const source = `

@@ -606,7 +606,10 @@ class _Encoder:
         if isinstance(value, (bytes, memoryview)):
             return self._bytes("Uint8Array", value)
         if isinstance(value, datetime.datetime):
-            since = value.astimezone(datetime.timezone.utc) - _EPOCH
+            try:
+                since = value.astimezone(datetime.timezone.utc) - _EPOCH
+            except (OverflowError, ValueError, OSError):
+                self._refuse("a datetime that lies outside of what can be told in UTC: send it as text")
             return self._tag("date", since // datetime.timedelta(milliseconds=1))
         if isinstance(value, re.Pattern):
             return self._tag(*self._pattern(value))
@@ -1614,6 +1617,8 @@ def _arrived(value, seen=None):
 class _Session:
     """JSON-RPC both ways over a channel: calls, references, streams. Everything of it under `lock`."""
 
+    calls_served = CALLS_SERVED
+
     def __init__(self, channel: _Channel, timeout_ms: float, runner=None):
         self.lock = threading.RLock()
         self.channel = channel
@@ -1996,8 +2001,8 @@ class _Session:
         rpc = message["rpc"] if isinstance(message.get("rpc"), dict) else {}
         kept = _Kept() if rpc.get("keep") is True and id is not None else None
         try:
-            if self._serving >= CALLS_SERVED:
-                raise _overloaded("calls being served", CALLS_SERVED)
+            if self._serving >= self.calls_served:
+                raise _overloaded("calls being served", self.calls_served)
             if kept and len(self._kept) >= EXPORTS:
                 raise _overloaded("results kept for this session", EXPORTS)
             params = self._decoded(message.get("params", []), attached)

@@ -152,10 +152,14 @@ export function originOf(what: string): string | { file: string } {
   return { file: what };
 }
 
+/** Integers that a number would round are bigints. */
+const exact = (_key: string, value: unknown, { source = '' }: { source?: string }) =>
+  typeof value === 'number' && /^-?\d+$/.test(source) && !Number.isSafeInteger(value) ? BigInt(source) : value;
+
 /** An argument of a call: JSON where it is JSON, else text. */
 export function argument(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(text, exact as (key: string, value: unknown) => unknown);
   } catch {
     return text;
   }

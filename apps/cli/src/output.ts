@@ -1,6 +1,7 @@
 /** What people see: tables and colour on a terminal, plain text in a pipe, JSON where it was asked for. */
 import { inspect, isDeepStrictEqual, styleText } from 'node:util';
 import { describe, MeshError } from '@hauki/mesh';
+import { sourceOf } from '@hauki/rpc';
 
 /** Exit codes, also shown by --help. */
 export const EXIT = {
@@ -23,6 +24,8 @@ export function printable(text: string): string {
 /** A value for people: a text as it is, JSON where that says all of it, else as Node shows it. */
 export function shown(value: unknown): string {
   if (typeof value === 'string') return value;
+  // Node would show its proxy.
+  if (sourceOf(value)) return String(value);
   try {
     const text = JSON.stringify(value, undefined, 2);
     if (isDeepStrictEqual(JSON.parse(text), value)) return text;
@@ -98,6 +101,9 @@ export function parseDuration(text: string): number | undefined {
   return Number.isSafeInteger(ms) ? ms : undefined;
 }
 
+/** How deep what a worker threw is shown: causes of causes, and what their properties hold. */
+const THROWN_DEPTH = 4;
+
 const EXIT_OF: Record<string, number> = {
   WorkerUnknown: EXIT.not_found,
   WorkerDied: EXIT.not_found,
@@ -119,13 +125,20 @@ const EXIT_OF: Record<string, number> = {
   PointerMissing: EXIT.usage,
 };
 
+/** What a worker threw, where that says more than its message: with its cause, its errors, its own properties. */
+const thrownBy = (error: unknown): string | undefined =>
+  error instanceof MeshError && error.cause instanceof Error
+    ? inspect(error.cause, { depth: THROWN_DEPTH })
+    : undefined;
+
 /** Prints an error for people, or as JSON, and gives the exit code that says what kind it was. */
 export function report(error: unknown, json: boolean): number {
   const code = error instanceof MeshError ? (EXIT_OF[error.name] ?? EXIT.failed) : EXIT.failed;
+  const thrown = thrownBy(error);
   if (json) {
     const { name, message, fields } =
       error instanceof MeshError ? error : { name: 'Error', message: describe(error), fields: {} };
-    console.error(JSON.stringify({ error: { name, message, fields } }));
+    console.error(JSON.stringify({ error: { name, message, fields, ...(thrown === undefined ? {} : { thrown }) } }));
   } else {
     const text = printable(`hauki: ${describe(error)}`);
     console.error(process.stderr.isTTY && !process.env.NO_COLOR ? styleText('red', text) : text);
@@ -135,7 +148,8 @@ export function report(error: unknown, json: boolean): number {
     if (code === EXIT.failed && typeof unborn === 'string') console.error(printable(`More: hauki why ${unborn}`));
     // Without one of the worker's, the stack is that of this process: of no use to whoever wrote the worker.
     const remote = error instanceof MeshError ? (error.fields as { remote_stack?: unknown }).remote_stack : undefined;
-    if (typeof remote === 'string' && error instanceof Error && error.stack?.includes('\n    at '))
+    if (thrown !== undefined) console.error(printable(thrown));
+    else if (typeof remote === 'string' && error instanceof Error && error.stack?.includes('\n    at '))
       console.error(printable(error.stack.split('\n').slice(1, 6).join('\n')));
   }
   return code;

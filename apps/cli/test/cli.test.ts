@@ -187,12 +187,13 @@ describe('the hauki command', () => {
       file,
       `export const map = () => new Map([['a', 1n]]);
        export async function* items() { yield 'one'; yield { two: 2 }; yield [NaN]; }
-       export const fn = () => () => 1;`,
+       export const fn = () => () => 1; export const toString = () => 'its own';`,
     );
     const { worker } = JSON.parse((await run(['clone', file, '--ttl', '5m', '--json'])).out);
     assert.equal((await run(['call', worker, 'map'])).out, "Map(1) { 'a' => 1n }\n");
     assert.equal((await run(['call', worker, 'items'])).out, 'one\n{\n  "two": 2\n}\n[ NaN ]\n');
     assert.match((await run(['call', worker, 'fn'])).out, /function/i);
+    assert.equal((await run(['call', worker, 'toString'])).out, 'its own\n');
     for (const method of ['map', 'items', 'fn']) {
       const { code, out, err } = await run(['call', worker, method, '--json']);
       assert.deepEqual([code, out, JSON.parse(err).error.name], [1, '', 'Unserialisable']);

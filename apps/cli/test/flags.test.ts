@@ -7,7 +7,15 @@ import { after, describe, it } from 'node:test';
 import { BadInput, isError, normaliseGrants, Unauthorised } from '@hauki/mesh';
 import { adminTokenFile } from '@hauki/mesh/data-dir';
 import { Command } from 'commander';
-import { type CloneFlags, cloneOptions, findToken, milliseconds, openMesh, withModuleFlags } from '../src/context.ts';
+import {
+  argument,
+  type CloneFlags,
+  cloneOptions,
+  findToken,
+  milliseconds,
+  openMesh,
+  withModuleFlags,
+} from '../src/context.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hauki-flags-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -48,6 +56,18 @@ describe('flags', () => {
       ...{ fetch: [], connect: [], meshfs: { read: [], write: [] }, time: false, random: false },
       ...{ volume: 'x', clone: { live: 3 } },
     });
+  });
+
+  it('and arguments are JSON where they are JSON; no integer is rounded', () => {
+    const cases: [string, unknown][] = [
+      ['1e3', 1000],
+      ['9007199254740991', Number.MAX_SAFE_INTEGER],
+      ['9007199254740993', 9007199254740993n],
+      ['{"ids":[-12345678901234567890, 0.5]}', { ids: [-12345678901234567890n, 0.5] }],
+      ['"9007199254740993"', '9007199254740993'],
+      ['007', '007'],
+    ];
+    for (const [text, value] of cases) assert.deepEqual(argument(text), value, text);
   });
 
   it('take secrets from a file or the environment, and from nowhere that others see', () => {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { RemoteError } from '@hauki/mesh';
+import { ghost } from '@hauki/rpc';
 import { Command } from 'commander';
 import { TURN_MS } from '../../../packages/vault/src/drivers/quickjs/limits.ts';
 import { lifeCommands } from '../src/commands/life.ts';
@@ -45,6 +46,26 @@ describe('what is shown', () => {
       said.filter((text) => text.includes(' at ')),
       ['    at work (worker.mjs:1:2)'],
     );
+  });
+
+  it('has the cause, the errors and the properties of what a worker threw', (t) => {
+    const said: string[] = [];
+    t.mock.method(console, 'error', (text: string) => void said.push(text));
+    const error = new RemoteError({ error_name: 'ApiError' }, 'ApiError: not loaded');
+    error.cause = Object.assign(new AggregateError([new Error('mirror 1 down')], 'not loaded'), {
+      status: 404,
+      cause: new SyntaxError('no JSON'),
+    });
+    report(error, false);
+    report(error, true);
+    const json = JSON.parse(said.pop()!).error.thrown;
+    for (const text of [said.join('\n'), json])
+      for (const part of [/mirror 1 down/, /status: 404/, /cause\]?: SyntaxError: no JSON/]) assert.match(text, part);
+  });
+
+  it('shows a remote object by its name', () => {
+    const away = ghost({ label: 'reference 1', call: async () => 1, dispose: async () => {} });
+    assert.equal(shown(away), '[Ghost reference 1]');
   });
 
   it('says of exec how long an expression may compute in a quickjs vault', () => {

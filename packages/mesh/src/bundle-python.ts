@@ -4,6 +4,7 @@
  *
  * What is not beside it is left to the machine's Python: whether that has it only its vault can tell.
  */
+import { isUtf8 } from 'node:buffer';
 import { readFile } from 'node:fs/promises';
 import { dirname, join, relative, sep } from 'node:path';
 import { BadInput, LIMITS, TooLarge } from '@hauki/protocol';
@@ -42,11 +43,14 @@ function importsOf(text: string, own: readonly string[]): string[] {
  */
 export async function bundlePython(file: string, sought?: (file: string) => void): Promise<BundledPython> {
   const root = dirname(file);
-  const read = (path: string) =>
-    readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+  const read = async (path: string) => {
+    const content = await readFile(path).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'EISDIR') return undefined;
       throw new BadInput({ what: path, why: `it cannot be read (${error.code})` });
     });
+    if (content === undefined || isUtf8(content)) return content?.toString('utf8');
+    throw new BadInput({ what: path, why: 'it is not in UTF-8, the only coding that sources travel in: convert it' });
+  };
   const main = await read(file);
   if (main === undefined) throw new BadInput({ what: file, why: 'there is no such file' });
   const parts = new Map<string, string>();

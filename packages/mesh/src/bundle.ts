@@ -24,6 +24,8 @@ const where = ({ location, text }: Message) =>
 const NAME = 'worker.mjs';
 /** A place in it, as the vaults tell it. */
 const PLACE = /(?:file:\/\/[^\s():]*\/)?\bworker\.mjs:(\d+):(\d+)/g;
+/** What CommonJS packages ask for Node's own modules; an ES module has none. */
+const REQUIRE = `import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);`;
 /** Beyond the end of any line. */
 const LINE_END = 2 ** 30;
 
@@ -79,6 +81,7 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
   const { build } = await import('esbuild');
   const { builtinModules, SourceMap } = await import('node:module');
   const builtins = new Set(builtinModules.flatMap((name) => [name, `node:${name}`]));
+  let requires = false;
   const node: Plugin = {
     name: 'node-builtins',
     setup(on) {
@@ -87,8 +90,10 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
         // What is kept in MeshFS is fetched and checked by the core, when the worker is ordered.
         if (path.startsWith('gem-pointer:')) return { path, external: true };
         if (!builtins.has(path) || kind === 'entry-point') return undefined;
-        if (options.driver === 'lxc' || options.driver === 'process')
+        if (options.driver === 'lxc' || options.driver === 'process') {
+          requires ||= kind === 'require-call' || kind === 'require-resolve';
           return { path: path.startsWith('node:') ? path : `node:${path}`, external: true };
+        }
         return {
           errors: [
             {
@@ -100,26 +105,35 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
     },
   };
   try {
-    const { outputFiles, metafile } = await build({
-      entryPoints: [file],
-      bundle: true,
-      write: false,
-      metafile: true,
-      outfile: NAME,
-      sourcemap: 'external',
-      sourcesContent: false,
-      format: 'esm',
-      platform: 'neutral',
-      mainFields: ['module', 'main'],
-      conditions: ['import', 'default'],
-      target: 'es2023',
-      jsx: 'automatic',
-      keepNames: false,
-      charset: 'utf8',
-      legalComments: 'none',
-      logLevel: 'silent',
-      plugins: [node],
-    });
+    const make = (banner: string) =>
+      build({
+        entryPoints: [file],
+        bundle: true,
+        write: false,
+        metafile: true,
+        outfile: NAME,
+        sourcemap: 'external',
+        sourcesContent: false,
+        format: 'esm',
+        platform: 'neutral',
+        mainFields: ['module', 'main'],
+        // With `import` or `require`, whichever a package is asked for by.
+        conditions: ['default'],
+        // Packages choose their faster half by it, and only Node has a `process`.
+        define: { 'process.env.NODE_ENV': '"production"' },
+        target: 'es2023',
+        jsx: 'automatic',
+        // Errors are told by the names of their classes, of which two files may have the same.
+        keepNames: true,
+        charset: 'utf8',
+        legalComments: 'none',
+        logLevel: 'silent',
+        banner: { js: banner },
+        plugins: [node],
+      });
+    const made = await make('');
+    // Only now is it known whether it is needed; in front of everything, since what it gives is asked for at once.
+    const { outputFiles, metafile } = requires ? await make(REQUIRE) : made;
     const files = Object.keys(metafile.inputs).map((input) => resolve(input));
     const [map, code] = [true, false].map(
       (is_map) => outputFiles.find(({ path }) => path.endsWith('.map') === is_map)!,

@@ -1,15 +1,18 @@
 /**
- * How values become JSON text. What JSON would silently change (functions, NaN, bigint, Map, bytes, streams, cycles) is
- * refused with its place, because a value that arrives as another value is worse than an error. Dates arrive as ISO
+ * How values become JSON text. What JSON would silently change (functions, NaN, bigint, Map, bytes, streams, cycles,
+ * objects of the platform) is refused with its place, because a value that arrives as another value is worse than an error. Dates arrive as ISO
  * strings.
  */
 import { TooLarge, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { utf8Bytes } from '#platform';
 import { sourceOf } from './ghost.ts';
+import { lineageOf } from './lineage.ts';
 import { kindOf, type RefKind } from './references.ts';
 
 const REFUSED = [Map, Set, WeakMap, WeakSet, RegExp, ArrayBuffer, Promise, Error] as const;
+/** Built-in classes whose instances JSON writes whole; of the platform's others, as Response, it would make {}. */
+const WRITTEN: ReadonlySet<string> = new Set(['Object', 'Array', 'Number', 'String', 'Boolean']);
 /** What goes by reference alone. Instances of classes, which do as well, are plain objects in JSON. */
 const NOT_COPIED: ReadonlySet<unknown> = new Set<RefKind>(['iterable', 'stream', 'signal']);
 
@@ -30,13 +33,16 @@ function guard(this: any, key: string, shown: unknown): unknown {
     case 'number':
       if (Number.isFinite(value)) return value;
       return refuse(key, `${value}`);
-    case 'object':
+    case 'object': {
       if (value === null) return value;
       for (const kind of REFUSED) if (value instanceof kind) refuse(key, `of type ${kind.name}`);
       if (value instanceof Date) refuse(key, 'an invalid date');
       if (NOT_COPIED.has(kindOf(value))) refuse(key, 'a stream or a signal');
       if (ArrayBuffer.isView(value)) refuse(key, 'binary');
+      const { base = 'Object' } = lineageOf(Object.getPrototypeOf(value));
+      if (!WRITTEN.has(base)) refuse(key, `of the class ${base || 'without a name'}: send what you need of it`);
       return value;
+    }
     default:
       return value;
   }

@@ -85,6 +85,22 @@ describe('encode', () => {
     refused({ thing: ghost(away) }, /"thing" is a remote object/);
   });
 
+  it('refuses objects of the platform, which JSON would empty, and sends those that say what they are in JSON', () => {
+    class Reply extends Response {}
+    for (const thing of [new Response('x'), new Headers(), new FormData(), new URLSearchParams('a=1'), new Reply('x')])
+      refused({ thing }, /"thing" is of the class (?:Response|Headers|FormData|URLSearchParams): send what you need/);
+    refused({ bytes: new SharedArrayBuffer(3) }, /of the class SharedArrayBuffer/);
+    class Point {
+      x = 1;
+    }
+    const url = new URL('http://a.example/');
+    assert.equal(
+      encode([url, new Point(), Object.assign(Object.create(null), { a: 1 })]),
+      `["${url}",{"x":1},{"a":1}]`,
+    );
+    assert.equal(encode([Object(1), Object('a'), Object(true)]), '[1,"a",true]');
+  });
+
   it('refuses Node’s Buffer like any other bytes', () => {
     refused({ bytes: Buffer.from('abc') }, /"bytes".*binary/);
     refused(Buffer.from('abc'), /binary/);

@@ -1,5 +1,6 @@
 /** `hauki spool`: durable one-shot jobs from a terminal. */
 import { JOB_STATES, type JobDetails, LIMITS, type SpoolOptions } from '@hauki/mesh';
+import { encode } from '@hauki/rpc';
 import type { Command } from 'commander';
 import {
   argument,
@@ -44,6 +45,8 @@ async function run(what: string, method: string, args: string[], flags: RunFlags
     key: flags.key,
   };
   await withMesh(flags, async (mesh) => {
+    // Refuses what a job cannot carry: bigints.
+    encode(options.params);
     const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
     const handle = await mesh.spool(origin, given as unknown as SpoolOptions);
     if (flags.wait) return print(await handle.result(), flags.json);

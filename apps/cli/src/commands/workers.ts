@@ -1,6 +1,6 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
 import { type Mesh, NoSuchMethod, type WorkerInfo } from '@hauki/mesh';
-import { encode } from '@hauki/rpc';
+import { encode, sourceOf } from '@hauki/rpc';
 import type { Command } from 'commander';
 import {
   argument,
@@ -175,7 +175,7 @@ export function workerCommands(program: Command): void {
     .command('call')
     .argument('<worker>', 'its name, as hauki ps shows it')
     .argument('<method>')
-    .argument('[arguments...]', 'JSON where it is JSON, else text')
+    .argument('[arguments...]', 'JSON where it is JSON (integers beyond 2^53 as bigints), else text')
     .description('call a method of a worker and print the result, of a stream item by item')
     .option('--timeout <duration>', 'how long to wait', '60s')
     .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
@@ -187,7 +187,8 @@ export function workerCommands(program: Command): void {
         const ghost = mesh.visit(worker, { timeout_ms, ...(routing ? { routing } : {}) });
         const { methods } = await mesh.details(ghost);
         if (!methods.includes(method)) throw new NoSuchMethod({ method, has: methods });
-        const result = await ghost[method]!(...args.map(argument));
+        // Not `ghost[method]`: some names, as toString, are the ghost's own.
+        const result = await sourceOf(ghost)!.call(method, args.map(argument));
         if (common(command).json) console.log(encode({ result }));
         else await show(result);
       });

@@ -1,6 +1,6 @@
 /**
  * Stages the read-only root that Python vaults share, beside Node's: the system's interpreter, its standard library with
- * what its extension modules link, and the guest. No pip, no site-packages, nothing else of the host.
+ * what its extension modules link, time zones, and the guest. No pip, no site-packages, nothing else of the host.
  *
  * Like Node's it is made in a temporary folder and renamed into place, and never changes afterwards. It is named by the
  * identity of the library's files (size, times; a change time cannot be set) and by the guest's content. Compiled
@@ -59,6 +59,9 @@ const NOT_EXTENSIONS = /^(?:_test|_xx|xx|_ctypes_test|readline|_curses|_dbm|_gdb
 const PYC_HEADER_BYTES = 16;
 const UNCHECKED = 1;
 const COPIED_AT_ONCE = 32;
+/** What `zoneinfo` reads; without its copies in other forms. */
+const TIME_ZONES = '/usr/share/zoneinfo';
+const NOT_ZONES = new Set(['posix', 'right', 'localtime', 'posixrules']);
 
 /** What starts a Python guest, in a root that has one. */
 export const PYTHON_COMMAND = [PYTHON_INSIDE, '-I', '-S', '-B', `${GUEST_INSIDE}/main.py`];
@@ -108,6 +111,7 @@ export async function stagePython(stage_dir: string, set: PythonSet = SYSTEM_PYT
     if ((await stat(path)).isDirectory()) await collect(path, join(PACKAGES_INSIDE, name), files);
     else await collectModule(path, suffix, files);
   for (const [from, inside] of set.folders) await collect(from, inside, files);
+  if (existsSync(TIME_ZONES)) await collectZones(TIME_ZONES, files);
   const guest = await pythonGuestFiles();
   const policy = pythonPolicy(await readFile(POLICY_FILE, 'utf8'));
   const library = createHash('sha256').update('python library 2');
@@ -204,6 +208,16 @@ async function collect(from: string, inside: string, files: Map<string, string>)
     // Modules, compiled modules, extensions, and the few data files of packages.
     else if (/\.(?:py|so|txt|json|toml)$|\.so\./.test(name) || /^[^.]*\.[a-z]+-\d+\.pyc$/.test(name))
       files.set(join(inside, name), entry.isSymbolicLink() ? await realpath(source) : source);
+  }
+}
+
+/** The time zones of the host, which lie inside where they do outside. */
+async function collectZones(folder: string, files: Map<string, string>): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (NOT_ZONES.has(entry.name)) continue;
+    if (entry.isDirectory()) await collectZones(path, files);
+    else if (existsSync(path)) files.set(path, await realpath(path));
   }
 }
 

@@ -3,6 +3,7 @@
 In a method whatever waits blocks; in a coroutine it gives something to await: `hauki.fetch(url)`, `await hauki.fetch(url)`.
 """
 import base64
+import codecs
 import collections
 import io
 import json
@@ -253,12 +254,16 @@ class Context(types.ModuleType):
 class LogStream(io.TextIOBase):
     """What is printed becomes log lines."""
 
-    encoding = "utf-8"
+    encoding, errors, line_buffering, write_through = "utf-8", "replace", True, False
 
-    def __init__(self, guest, level: str):
+    def __init__(self, guest, level: str, name: str):
         self._guest, self._level = guest, level
         self._begun = threading.local()
         """Each thread's unfinished line."""
+        self.name, self.mode, self.buffer = name, "w", LogBytes(self)
+
+    def reconfigure(self, **_) -> None:
+        """Log lines are UTF-8, and one is sent when it is whole, whatever is asked for."""
 
     def writable(self) -> bool:
         return True
@@ -275,6 +280,25 @@ class LogStream(io.TextIOBase):
         part, self._begun.part = getattr(self._begun, "part", ""), ""
         if part:
             self._guest.log(self._level, part)
+
+
+class LogBytes(io.RawIOBase):
+    """`sys.stdout.buffer`: bytes become the text that they are in UTF-8."""
+
+    def __init__(self, text: LogStream):
+        self._text, self.raw = text, self
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        data = bytes(data)
+        self._text.write(self._decoder.decode(data))
+        return len(data)
+
+    def flush(self) -> None:
+        self._text.flush()
 
 
 class LogBound:
@@ -311,4 +335,4 @@ class LogBound:
 
 def redirect(guest) -> None:
     """print and stray tracebacks go to the log."""
-    sys.stdout, sys.stderr = LogStream(guest, "info"), LogStream(guest, "error")
+    sys.stdout, sys.stderr = LogStream(guest, "info", "<stdout>"), LogStream(guest, "error", "<stderr>")

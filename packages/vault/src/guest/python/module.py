@@ -15,7 +15,6 @@ FILE = "worker.py"
 BUNDLED = "# hauki: file "
 """How a file begins that came with the module (bundled.py)."""
 _HOOKS = ("on_end", "onEnd")
-_METHODS = (types.FunctionType, staticmethod, classmethod)
 _PACKAGED = dict.fromkeys(("fastapi", "starlette", "pydantic"), "python3-fastapi")
 """What vaults have where their node has it, and Debian's package for it (drivers/lxc/staging-python.ts)."""
 _LATE = {name: f"python3-{name.removeprefix('python-')}" for name in ("python-multipart", "email-validator")}
@@ -128,7 +127,7 @@ def _target(module: types.ModuleType):
     if isinstance(own.get("Worker"), type):
         return own["Worker"]
     classes = [v for v in public.values() if isinstance(v, type) and not issubclass(v, BaseException)]
-    functions = [v for v in public.values() if callable(v) and not isinstance(v, type)]
+    functions = [v for v in public.values() if _is_called(v)]
     return classes[0] if len(classes) == 1 and not functions else module
 
 
@@ -139,17 +138,35 @@ def _members(target) -> dict:
         return {
             name: value
             for name, value in vars(target).items()
-            if callable(value) and not isinstance(value, type) and getattr(value, "__module__", None) == "worker"
+            if _is_called(value) and getattr(value, "__module__", None) == "worker"
             and (listed is None or name in listed or name in _HOOKS)
         }  # fmt: skip
     found = {}
     for kind in reversed(type(target).__mro__):
         if kind.__module__ != "builtins":
             found.update({name: value for name, value in vars(kind).items()})
-    return {name: getattr(target, name) for name, value in found.items() if isinstance(value, _METHODS)
+    return {name: getattr(target, name) for name, value in found.items()
+            if (isinstance(value, (staticmethod, classmethod)) or _is_function(value))
             and not (name.startswith("__") and name.endswith("__"))}  # fmt: skip
 
 
+def _is_function(value) -> bool:
+    """Whether it was written as a function, whatever is wrapped around it (functools.cache does so)."""
+    while not isinstance(value, type) and "__wrapped__" in getattr(value, "__dict__", ()):
+        value = value.__wrapped__
+    return isinstance(value, types.FunctionType)
+
+
+def _is_called(value) -> bool:
+    """Whether a module's member is a function, or an object of a class of its own that is called like one."""
+    return _is_function(value) or (
+        callable(value) and type(value).__module__ == "worker" and not isinstance(value, type)
+    )
+
+
 def _takes_context(kind: type) -> bool:
+    """Whether a constructor wants it: its first parameter has no default, or is named so."""
     code = getattr(kind.__init__, "__code__", None)
-    return code is not None and code.co_argcount > 1
+    if code is None or code.co_argcount < 2:
+        return False
+    return code.co_argcount - len(kind.__init__.__defaults__ or ()) > 1 or code.co_varnames[1] == "hauki"

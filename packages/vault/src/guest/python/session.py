@@ -50,6 +50,9 @@ async def _settled(pending, then):
 class GuestSession(peer._Session):
     """A session of this side's: `guest` has the pool, the loop and the worker."""
 
+    calls_served = peer.CALLS_IN_FLIGHT
+    """The protocol's: one that waits for its turn holds no thread here."""
+
     def __init__(self, channel, guest):
         super().__init__(channel, peer.CALL_MS, guest.pool)
         self.guest = guest
@@ -179,14 +182,35 @@ def literal(value) -> str:
             return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if thing is peer.undefined:
             return None
-        why = f"of type {type(thing).__name__}, which a session of plain JSON cannot carry"
-        raise peer.Unserialisable(f"This value cannot be sent: it is {why}", {"why": why})
+        _refuse(f"it is of type {type(thing).__name__}, which a session of plain JSON cannot carry")
 
+    _check_literal(value)
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=other)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise peer.Unserialisable(f"This value cannot be sent: {error}", {"why": str(error)}) from None
     return text if text.isascii() else peer._LONE_HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def _refuse(why: str):
+    raise peer.Unserialisable(f"This value cannot be sent: {why}", {"why": why})
+
+
+def _check_literal(value) -> None:
+    """Refuses what json.dumps writes, but readers take for something else."""
+    # Step by step, and each once: a value may hold itself.
+    seen, left = set(), [("", value)]
+    while left:
+        key, one = left.pop()
+        what = f"the value at {key!r}" if key != "" else "it"
+        if isinstance(one, peer.BigInt) or (isinstance(one, int) and abs(one) > peer.SAFE_INTEGER):
+            _refuse(f"{what} is a bigint, or an int beyond 2**53, which JSON rounds: send it as text")
+        elif isinstance(one, (dict, list, tuple)) and id(one) not in seen:
+            seen.add(id(one))
+            for name in one if isinstance(one, dict) else ():
+                if not isinstance(name, str):
+                    _refuse(f"{what} has the key {name!r:.100}, and those of JSON are texts: make it one")
+            left.extend(one.items() if isinstance(one, dict) else enumerate(one))
 
 
 class ControlSession(GuestSession):
