@@ -6,4 +6,10 @@ export const KERNELS_LIMITS = {
   turn_ms: 60_000,
   /** Kernels report every second: one that was silent for so long may stand still, and requests go to others first. */
   silent_ms: 3_000,
+  /** Modules that a kernel may tell of: more than one takes. */
+  modules: 1_024,
+  /** Their names, as long as one may be; a SHA-256 in hex; where a kernel listens, with the longest host. */
+  module_chars: 48,
+  digest_chars: 64,
+  url_chars: 320,
 } as const;
