@@ -69,7 +69,7 @@ describe('a kernel’s link', () => {
     const core = link();
     const newer = { ...info, gathers: true, newer: 1 };
     assert.deepEqual(await core.register(newer, [{ ...held, newer: 1 } as never]), { core: 'c' });
-    const [{ since: _, ...listed }] = kernels.list() as [Record<string, unknown>];
+    const [{ since: _, ...listed }] = kernels.list() as unknown as [Record<string, unknown>];
     assert.deepEqual(listed, { ...info, modules: [held] });
     await core.report([{ ...held, serving: false }], null);
     assert.equal(kernels.list()[0]!.modules[0]!.serving, false);

@@ -27,7 +27,8 @@ export function cleanDescription(said: PluginDescription): PluginDescription {
   return { routes, state: known.find((one) => one === state) ?? 'none', gathers: gathers === true };
 }
 
-const FORGED = /^x-hauki-/i;
+/** What only the kernel says; and what would give a module's service worker the pages of all others. */
+const FORGED = /^(?:x-hauki-.*|service-worker-allowed)$/i;
 export const asksForUpgrade = (headers: FlatHeaders) => headers.some((text, i) => i % 2 === 0 && text === 'upgrade');
 
 /** What only the kernel says is left out. Throws TypeError. */

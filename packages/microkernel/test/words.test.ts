@@ -11,6 +11,7 @@ describe('an answer of a module', () => {
     const headers = ['x-a', 'ü\t\x80', 'X-B!', ''];
     assert.deepEqual(answer(...headers), [200, headers, null]);
     assert.deepEqual(answer('x-hauki-version', '5', 'a', 'b'), [200, ['a', 'b'], null]);
+    assert.deepEqual(answer('Service-Worker-Allowed', '/', 'a', 'b'), [200, ['a', 'b'], null]);
   });
 
   it('is the module’s error with a header that cannot be sent, which it names', () => {

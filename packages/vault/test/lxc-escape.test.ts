@@ -60,7 +60,15 @@ suite('what a captured guest tries', { skip: skip || no_perl }, () => {
   test('works without the filter, so the filter is what refuses it', async () => {
     const found = await attempts(true);
     for (const name of BANNERS) assert.equal(found.get(name), 'READ', name);
-    for (const name of ['listener-bind', 'listener-siocgifconf', 'socket-inet', 'clone-fork', 'fcntl-notify', 'flock', 'sysinfo']) {
+    for (const name of [
+      'listener-bind',
+      'listener-siocgifconf',
+      'socket-inet',
+      'clone-fork',
+      'fcntl-notify',
+      'flock',
+      'sysinfo',
+    ]) {
       assert.equal(found.get(name), 'OPEN', name);
     }
     assert.equal(found.get('listener-moved'), 'OPEN');
