@@ -51,6 +51,18 @@ describe('the door of an open kernel', { skip: missing('quickjs') }, () => {
     assert.equal(await (await fetch(`${kernel.process.url}/api/plugins/plain/`)).text(), 'one');
   });
 
+  it('says of each module what it serves and how it does', async () => {
+    const status: any = await (await fetch(`${kernel.process.url}/api/status`)).json();
+    const { module, version, digest, language, state, routes, requests, error_rate, p99_ms, memory_bytes } =
+      status.modules.find((one: { module: string }) => one.module === 'plain');
+    assert.deepEqual(
+      [module, version, language, state, routes, requests, error_rate],
+      ['plain', 1, 'javascript', 'serving', ['* /*'], 1, 0],
+    );
+    assert.match(digest, /^[0-9a-f]{64}$/);
+    assert.ok(p99_ms > 0 && memory_bytes > 0);
+  });
+
   it('takes no change from a page that a module served, which has the kernel’s own origin; what is read it may', async () => {
     const type = { 'content-type': 'application/json' };
     const own = { origin: kernel.process.url };
@@ -71,18 +83,6 @@ describe('the door of an open kernel', { skip: missing('quickjs') }, () => {
     const dry = JSON.stringify({ target_module: 'plain.js', content: answers('dry'), dry_run: true });
     const authorization = `Bearer ${kernel.process.token}`;
     assert.equal((await post('/api/evolve', dry, { ...type, ...own, authorization })).status, 200);
-  });
-
-  it('says of each module what it serves and how it does', async () => {
-    const status: any = await (await fetch(`${kernel.process.url}/api/status`)).json();
-    const { module, version, digest, language, state, routes, requests, error_rate, p99_ms, memory_bytes } =
-      status.modules.find((one: { module: string }) => one.module === 'plain');
-    assert.deepEqual(
-      [module, version, language, state, routes, requests, error_rate],
-      ['plain', 1, 'javascript', 'serving', ['* /*'], 1, 0],
-    );
-    assert.match(digest, /^[0-9a-f]{64}$/);
-    assert.ok(p99_ms > 0 && memory_bytes > 0);
   });
 
   it('has room for a module after any number of others that came to nothing', async () => {
