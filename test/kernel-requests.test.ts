@@ -80,6 +80,28 @@ describe('the door of an open kernel', { skip: missing('quickjs') }, () => {
     assert.ok(p99_ms > 0 && memory_bytes > 0);
   });
 
+  it('takes no change from a page that a module served, which has the kernel’s own origin; what is read it may', async () => {
+    const type = { 'content-type': 'application/json' };
+    const own = { origin: kernel.process.url };
+    const body = JSON.stringify({ target_module: 'plain.js', content: answers('owned') });
+    for (const page of [own, { 'sec-fetch-site': 'same-origin' }, { ...own, 'sec-fetch-site': 'same-origin' }])
+      for (const [path, sent] of [
+        ['/api/evolve_plugin', body],
+        ['/api/evolve', body],
+        ['/api/modules/plain/rollback', '{}'],
+      ] as const) {
+        const refused = await post(path, sent, { ...type, ...page });
+        assert.equal(refused.status, 401);
+        assert.match(await refused.text(), /only with its token/);
+      }
+    assert.equal(await (await fetch(`${kernel.process.url}/api/plugins/plain/`)).text(), 'one');
+    assert.equal((await fetch(`${kernel.process.url}/api/status`, { headers: own })).status, 200);
+    assert.equal((await post('/api/plugins/plain/', 'x', own)).status, 200);
+    const dry = JSON.stringify({ target_module: 'plain.js', content: answers('dry'), dry_run: true });
+    const authorization = `Bearer ${kernel.process.token}`;
+    assert.equal((await post('/api/evolve', dry, { ...type, ...own, authorization })).status, 200);
+  });
+
   it('has room for a module after any number of others that came to nothing', async () => {
     for (let i = 0; i <= 256; i++)
       assert.equal(

@@ -156,7 +156,7 @@ describe('a swarm', { skip: ircMissing || missing('lxc') || noNetworks }, () => 
     skip: no_fastapi,
   }, async () => {
     const content = `
-import os, subprocess
+import ctypes, fcntl, os, socket, subprocess
 from fastapi import APIRouter
 
 router = APIRouter()
@@ -176,6 +176,24 @@ def start():
         subprocess.Popen(["/bin/node"])
     except PermissionError as error:
         return str(error)
+
+@router.get("/refused")
+def refused():
+    def errno(run):
+        try:
+            return run() and 0
+        except OSError as error:
+            return error.errno
+    families = (socket.AF_VSOCK, socket.AF_ALG, socket.AF_PACKET, socket.AF_NETLINK)
+    code = os.open("/tmp/code", os.O_RDONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    unshared = libc.unshare(0x10000000)
+    return [
+        [errno(lambda: socket.socket(family, socket.SOCK_RAW)) for family in families],
+        [errno(lambda: socket.socket(family)) for family in (socket.AF_UNIX, socket.AF_INET)],
+        errno(lambda: fcntl.fcntl(code, fcntl.F_NOTIFY, fcntl.DN_ACCESS)),
+        unshared and ctypes.get_errno(),
+    ]
 
 @router.get("/hoard")
 def hoard():
@@ -199,6 +217,8 @@ def fill():
     assert.match(`${vault.driver} ${vault.isolation}`, /^process .*contained from the host, not from each other/);
     for (const path of ['snake/kept', own]) assert.deepEqual(await (await ask(path)).json(), { count: 1 });
     assert.match(await (await ask('snake/start')).text(), /a worker starts no processes/);
+    // What no network namespace holds cannot be asked for, nor namespaces of its own; others are not watched.
+    assert.deepEqual(await (await ask('snake/refused')).json(), [[97, 97, 97, 97], [0, 0], 1, 1]);
     // Another version takes its place while it serves, and finds its files.
     await used.mesh.kernels.evolve({ ...posted, content: `${content}\n# again\n` });
     for (const path of ['snake/kept', own]) assert.deepEqual(await (await ask(path)).json(), { count: 2 });

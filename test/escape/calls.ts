@@ -188,6 +188,12 @@ function steps(facts: Facts, folder: string): Attempt[] {
       },
     },
     {
+      name: 'the times of the host’s /dev/null',
+      by: { lxc: 'mounted read-only', process: 'mounted read-only' },
+      run: (driver) => judge(() => inVault(driver as Native, folder, STEPS, ['touch'])),
+      control: { what: 'Perl outside', run: () => judge(() => outside(STEPS, ['touch'])) },
+    },
+    {
       name: 'fork bomb',
       by: { lxc: 'filter, limit of processes', process: 'filter, limit of processes' },
       run: (driver) => judge(() => inVault(driver as Native, folder, STEPS, ['bomb'])),

@@ -19,4 +19,8 @@ if ($what eq 'bomb') {
   my $text = "\0" x 64;
   for my $fd (@found) { next if syscall(17, $fd, $text, 64, 0) <= 0; print "$text\n" }
   print 'beyond 4: ', (@found ? join(' ', @found) : 'none'), "\n";
+} elsif ($what eq 'touch') {
+  # utimensat, to the time that it is: who may write may do that. And it can be written to all the same.
+  print syscall(280, -100, '/dev/null', 0, 0) >= 0 ? "OPEN\n" : "not touched: $!\n";
+  open(my $null, '>', '/dev/null') && print $null 'x' or print "OPEN: it cannot be written to: $!\n";
 }

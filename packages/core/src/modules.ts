@@ -51,6 +51,7 @@ export interface PointerImport {
 const SCHEME = 'gem-pointer:';
 /** Where a source may have an import to look at: most have none, and are not read by the lexer. */
 const WORTH_A_LOOK = /gem-pointer:|['"]\.\.?\//;
+const TOO_MANY = `at most ${LIMITS.modules} modules besides the worker’s own`;
 const DIGEST = /^sha256-([0-9a-f]{64})$/;
 
 export const digestOf = (source: string): string => createHash('sha256').update(source).digest('hex');
@@ -69,9 +70,10 @@ const rejected = (where: string, specifier: string, why: string) =>
   new SourceRejected({ stage: 'import', reason: `${where} imports ${specifier}: ${why}` });
 
 /**
- * The pointers that a source imports: statically, or dynamically with a literal. Throws SourceRejected, naming `label` and
- * line, for a pointer that is none, and for a static import of a path, since no folder is around a module that came alone.
- * A source that is no module at all has none: whoever loads it will say so better.
+ * The pointers that a source imports, each spelling once: statically, or dynamically with a literal. Throws
+ * SourceRejected, naming `label` and line, for a pointer that is none, for more than a worker may have, and for a static
+ * import of a path, since no folder is around a module that came alone. A source that is no module at all has
+ * none: whoever loads it will say so better.
  */
 export function pointerImports(source: string, label: string): PointerImport[] {
   if (!WORTH_A_LOOK.test(source)) return [];
@@ -82,29 +84,45 @@ export function pointerImports(source: string, label: string): PointerImport[] {
   } catch {
     return [];
   }
-  return imports.flatMap((one) => {
+  const found: PointerImport[] = [];
+  const seen = new Set<string>();
+  const names = new Set<string>();
+  const lineOf = lines(source);
+  for (const one of imports) {
     const { specifier } = one;
     // A dynamic one may stand where nothing comes to: it fails when it runs, if it does.
     const is_path = one.type !== 'dynamic' && /^\.\.?\//.test(specifier ?? '');
-    if (!specifier || !(is_path || specifier.startsWith(SCHEME))) return [];
-    if (one.type === 'dynamic' ? one.glob || one.probablyTypeOnly : one.typeOnly) return [];
-    const line = source.slice(0, one.importStart).split('\n').length;
-    if (is_path)
-      throw rejected(
-        `${label}:${line}`,
-        specifier,
-        'there are no files around it; import a gem-pointer:// instead, or bundle it',
-      );
+    if (!specifier || seen.has(specifier) || !(is_path || specifier.startsWith(SCHEME))) continue;
+    if (one.type === 'dynamic' ? one.glob || one.probablyTypeOnly : one.typeOnly) continue;
+    seen.add(specifier);
+    const line = lineOf(one.importStart);
+    const refuse = (why: string) => rejected(`${label}:${line}`, specifier, why);
+    if (is_path) throw refuse('there are no files around it; import a gem-pointer:// instead, or bundle it');
     const [text, fragment, ...rest] = specifier.split('#');
     const digest = fragment === undefined ? undefined : DIGEST.exec(fragment)?.[1];
     if (rest.length > 0 || (fragment !== undefined && digest === undefined))
-      throw rejected(`${label}:${line}`, specifier, 'what stands behind # must be sha256- and 64 small hex digits');
+      throw refuse('what stands behind # must be sha256- and 64 small hex digits');
+    let pointer: Pointer;
     try {
-      return [{ pointer: parsePointer(text), digest, line }];
+      pointer = parsePointer(text);
     } catch (error) {
-      throw rejected(`${label}:${line}`, specifier, describe(error));
+      throw refuse(describe(error));
     }
-  });
+    // One may be the worker's own, which counts for nothing.
+    if (names.add(pointer.name).size > LIMITS.modules + 1) throw refuse(TOO_MANY);
+    found.push({ pointer, digest, line });
+  }
+  return found;
+}
+
+/** Tells the line of each place of a text. The places must be asked for in their order: it reads the text once for all. */
+function lines(text: string): (place: number) => number {
+  let line = 1;
+  let ends = text.indexOf('\n');
+  return (place) => {
+    for (; ends >= 0 && ends < place; ends = text.indexOf('\n', ends + 1)) line++;
+    return line;
+  };
 }
 
 /**
@@ -126,8 +144,7 @@ export async function resolveModules(root: RootModule, powers: ModulePowers): Pr
         const refuse = (why: string) => rejected(where, pointer.text, why);
         if (!digests.has(pointer.name)) {
           if (depth >= LIMITS.module_depth) throw refuse(`at most ${LIMITS.module_depth} imports in a row`);
-          if (modules.length >= LIMITS.modules)
-            throw refuse(`at most ${LIMITS.modules} modules besides the worker’s own`);
+          if (modules.length >= LIMITS.modules) throw refuse(TOO_MANY);
           const module = await fetchModule(pointer.text, where, powers);
           bytes += Buffer.byteLength(module.source);
           if (bytes > LIMITS.source_bytes)

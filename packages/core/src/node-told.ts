@@ -115,8 +115,8 @@ const Workers = Type.Array(
 /** The rest of a fate is put right rather than refused: what became of a worker is worth knowing in parts. */
 const Fates = Type.Array(Type.Object({ ...NAMED, epoch: Type.Optional(Epoch) }), { maxItems: LIMITS.fates });
 
-/** A check that throws BadInput, in words for whoever runs the node; made when it is first needed. */
-function checker<T>(schema: TSchema): (told: unknown) => T {
+/** A check that throws BadInput, in words for whoever runs the node or kernel; made when it is first needed. */
+export function checker<T>(schema: TSchema): (told: unknown) => T {
   let check: ReturnType<ReturnType<typeof readably>> | undefined;
   return (told) => {
     check ??= readably(TypeBoxValidatorCompiler as never)({ schema, httpPart: 'body' });

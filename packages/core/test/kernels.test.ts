@@ -1,8 +1,14 @@
-/** Which kernel of the mesh a request goes to. */
+/** Which kernel of the mesh a request goes to, and what a kernel may say of itself. */
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { type AddressInfo, connect, createServer } from 'node:net';
+import { after, before, describe, it } from 'node:test';
+import { BadInput, type CoreForKernel, isError } from '@hauki/protocol';
+import { remote, Session } from '@hauki/rpc';
+import { streamTransport } from '@hauki/rpc/node';
 import { Kernels, type RegisteredKernel } from '../src/kernels/kernels.ts';
 import { KERNELS_LIMITS } from '../src/kernels/limits.ts';
+import { serveKernel } from '../src/kernels/link.ts';
+import { NODE } from '../src/rights.ts';
 
 describe('the kernels for a request', () => {
   it('are tried last when they have been silent for a while, also those that a key has chosen', () => {
@@ -34,5 +40,59 @@ describe('the kernels for a request', () => {
     // Where all are silent it may be the core that was kept from hearing them.
     now += KERNELS_LIMITS.silent_ms + 1;
     assert.equal(new Set(firsts()).size, 3);
+  });
+});
+
+describe('a kernel’s link', () => {
+  const kernels = new Kernels(() => {});
+  const server = createServer((socket) => serveKernel(socket, { kernels, principal: NODE, core_id: 'c', log() {} }));
+  const sessions: Session[] = [];
+  before(() => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)));
+  after(async () => {
+    for (const session of sessions) session.close('the test is over');
+    await new Promise((resolve) => server.close(resolve));
+  });
+  const link = (): CoreForKernel => {
+    const session = new Session({
+      transport: streamTransport(connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1' })),
+    });
+    sessions.push(session);
+    return remote<CoreForKernel>(session);
+  };
+  const info = { kernel: 'Microkernel-1', url: 'http://127.0.0.1:1' };
+  const held = { module: 'm', version: 1, digest: 'd', serving: true };
+  /** Short on the wire, and two to the power of its depth texts when written out. */
+  let shared: unknown[] = [];
+  for (let depth = 0; depth < 16; depth++) shared = [shared, shared];
+
+  it('takes what kernels say of themselves and of their modules, and keeps no more than is known', async () => {
+    const core = link();
+    const newer = { ...info, gathers: true, newer: 1 };
+    assert.deepEqual(await core.register(newer, [{ ...held, newer: 1 } as never]), { core: 'c' });
+    const [{ since: _, ...listed }] = kernels.list() as unknown as [Record<string, unknown>];
+    assert.deepEqual(listed, { ...info, modules: [held] });
+    await core.report([{ ...held, serving: false }], null);
+    assert.equal(kernels.list()[0]!.modules[0]!.serving, false);
+  });
+
+  it('refuses what is of another kind or too long, wherever it stands, and makes no text of it', async () => {
+    const strange: [string, unknown, unknown][] = [
+      ['nothing', undefined, []],
+      ['a name in lists', { ...info, kernel: shared }, []],
+      ['another name', { ...info, kernel: 'x' }, []],
+      ['a URL in lists', { ...info, url: shared }, []],
+      ['a long URL', { ...info, url: 'x'.repeat(2_000) }, []],
+      ['no list', info, 'm'],
+      ['a module in lists', info, [{ ...held, module: shared }]],
+      ['a digest in lists', info, [{ ...held, digest: shared }]],
+      ['a version in lists', info, [{ ...held, version: shared }]],
+      ['too many modules', info, Array(KERNELS_LIMITS.modules + 1).fill(held)],
+    ];
+    const refused = (error: Error) => isError(error, BadInput);
+    const core = link();
+    for (const [what, told, modules] of strange)
+      await assert.rejects(core.register(told as never, modules as never), refused, what);
+    await core.register({ ...info, kernel: 'Microkernel-2' }, [held]);
+    await assert.rejects(core.report([{ ...held, module: shared as never }], null), refused);
   });
 });

@@ -79,6 +79,17 @@ import fs from 'node:fs';`;
     assert.deepEqual(found(none), []);
   });
 
+  it('are told once for each spelling, by the first line, and no more of them are read than a worker may have', () => {
+    const same = `\n${`import '${at('a')}';\n`.repeat(10_000)}import '${at('b')}'`;
+    assert.deepEqual(found(same), [
+      [at('a'), 2],
+      [at('b'), 10_002],
+    ]);
+    const others = Array.from({ length: 10_000 }, (_, n) => `import '${at(`${n}`)}';`);
+    assert.throws(() => found(others.join('\n')), new RegExp(`x:${LIMITS.modules + 2} .*at most ${LIMITS.modules}`));
+    assert.equal(found(others.slice(0, LIMITS.modules + 1).join('\n')).length, LIMITS.modules + 1);
+  });
+
   it('of anything at all fail with SourceRejected, if at all', () => {
     const piece = fc.oneof(
       fc.string(),

@@ -17,6 +17,8 @@ export const KERNEL_LIMITS = {
   all_tests_ms: 60_000,
   /** Edits of one x-surgeon payload. */
   edits: 64,
+  /** What they search together, each a whole source: the kernel's thread reads a million of characters in 10 to 20 ms. */
+  searched_chars: 32 * 1024 * 1024,
   /** Lines that differ: to find the shortest difference of more takes the kernel's thread from all modules. */
   diff_edits: 500,
   /** Of a difference so much is shown: it goes to the core in one message. */

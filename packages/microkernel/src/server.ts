@@ -223,6 +223,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     // Also where no token is needed: a page of another host must not read it under a name that was bent to this machine.
     checkOrigin(request.raw);
     if (url && !config.open) request.by = own_routes.by(request.headers) ?? (await whoAsks(request.raw));
+    if (request.by === 'anonymous') checkNoPage(request);
   });
   await app.register(swagger, {
     openapi: {
@@ -327,6 +328,18 @@ export function failure(module: string, error: unknown, log: ServerOptions['log'
   }
   if (error instanceof MeshError) return error;
   return new PluginFailed({ module, why: error instanceof Error ? error.message : 'it gave no answer' }) as MeshError;
+}
+
+/**
+ * Refuses changes that a page of a browser asks for without a token: modules' pages have the kernel's own origin, and
+ * would change it by whoever looks at them. Who is no browser sends neither header.
+ */
+function checkNoPage({ method, headers }: { method: string; headers: IncomingMessage['headers'] }): void {
+  const by_page = headers.origin !== undefined || headers['sec-fetch-site'] !== undefined;
+  if (by_page && method !== 'GET' && method !== 'HEAD')
+    throw new Unauthorised({
+      why: 'A page of a browser changes this kernel only with its token ("Authorize" in /docs)',
+    });
 }
 
 function typedError(error: FastifyError | MeshError): MeshError {

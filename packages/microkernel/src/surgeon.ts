@@ -8,15 +8,12 @@ import { createHash } from 'node:crypto';
 import { BadInput, type Edit, EditRefused } from '@hauki/protocol';
 import { createTwoFilesPatch, formatPatch } from 'diff';
 import { KERNEL_LIMITS } from './limits.ts';
+import { placesOf, standsIn } from './search.ts';
 
 export const digestOf = (source: string): string => createHash('sha256').update(source).digest('hex');
 
-function placesOf(source: string, find: string): number[] {
-  const places: number[] = [];
-  for (let at = source.indexOf(find); at >= 0 && places.length < 10; at = source.indexOf(find, at + 1)) places.push(at);
-  return places;
-}
-
+/** So many of the places of an ambiguous text are told. */
+const PLACES = 10;
 const lineAt = (source: string, at: number) => source.slice(0, at).split('\n').length;
 
 /** A version that runs no more, which edits were made for. */
@@ -56,16 +53,22 @@ export function operate(
     });
   }
   let source = running;
+  let searched = 0;
   edits.forEach(({ find, replace }, i) => {
     const refused = (why: string) => new EditRefused({ why: `edit ${i + 1} ${why}`, running: digest });
     const sought = JSON.stringify(find.slice(0, 200));
     if (find === '')
       throw refused('looks for nothing, which only makes a new module: name a text that stands there once');
-    const places = placesOf(source, find);
+    searched += source.length;
+    if (searched > KERNEL_LIMITS.searched_chars)
+      throw refused(
+        `and those before it are too many for so long a source: together they may search ${KERNEL_LIMITS.searched_chars} characters. Make fewer at once, or post the whole source`,
+      );
+    const places = placesOf(source, find, PLACES);
     const [place] = places;
     if (place === undefined)
       throw refused(
-        `looks for what is not there${running.includes(find) ? ' any more, once those before it are made' : ''}: ${sought}`,
+        `looks for what is not there${standsIn(running, find) ? ' any more, once those before it are made' : ''}: ${sought}`,
       );
     if (places.length > 1) {
       const lines = places.map((at) => lineAt(source, at)).join(', ');

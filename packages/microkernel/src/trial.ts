@@ -14,6 +14,7 @@ import {
 } from '@hauki/protocol';
 import type { Instance, PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
+import { standsIn } from './search.ts';
 
 /** From a test that was late: whether its vault still does anything else. */
 const ALIVE_MS = 2_000;
@@ -104,7 +105,7 @@ function difference(expect: Trial['expect'], status: number, headers: FlatHeader
     }
     if (!isDeepStrictEqual(got, json)) return `the body is ${short(got)}, not ${short(json)}`;
   }
-  if (part !== undefined && !text.includes(part))
+  if (part !== undefined && !standsIn(text, part))
     return `the body has no ${JSON.stringify(short(part))} in it: ${short(text)}`;
   for (const [name, value] of Object.entries(named)) {
     const at = headers.findIndex((header, i) => i % 2 === 0 && header.toLowerCase() === name.toLowerCase());

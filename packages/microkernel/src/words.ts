@@ -13,19 +13,22 @@ import { KERNEL_LIMITS } from './limits.ts';
 
 /** What a guest says of itself, as far as it can be that. Throws SourceRejected for a route that would lie elsewhere. */
 export function cleanDescription(said: PluginDescription): PluginDescription {
-  const routes = Array.isArray(said?.routes) ? said.routes.slice(0, KERNEL_LIMITS.routes).map(String) : [];
-  const wrong = routes.find((route) => !isRoute(route));
-  if (wrong !== undefined)
-    throw new SourceRejected({
-      stage: 'routes',
-      reason: `${JSON.stringify(wrong.slice(0, 200))} is no route: a method or *, and a path such as /users/:id`,
-    });
+  const given: unknown[] = Array.isArray(said?.routes) ? said.routes.slice(0, KERNEL_LIMITS.routes) : [];
+  for (const one of given) {
+    if (typeof one === 'string' && isRoute(one)) continue;
+    // Of what is no text none is made: lists with shared parts may be endless when written out.
+    const shown = typeof one === 'string' ? JSON.stringify(one.slice(0, 200)) : 'what is no text';
+    const reason = `${shown} is no route: a method or *, and a path such as /users/:id`;
+    throw new SourceRejected({ stage: 'routes', reason });
+  }
   const { state, gathers } = said ?? {};
   const known = ['hooks', 'half', 'export'] as const;
+  const routes = given as string[];
   return { routes, state: known.find((one) => one === state) ?? 'none', gathers: gathers === true };
 }
 
-const FORGED = /^x-hauki-/i;
+/** What only the kernel says; and what would give a module's service worker the pages of all others. */
+const FORGED = /^(?:x-hauki-.*|service-worker-allowed)$/i;
 export const asksForUpgrade = (headers: FlatHeaders) => headers.some((text, i) => i % 2 === 0 && text === 'upgrade');
 
 /** What only the kernel says is left out. Throws TypeError. */

@@ -56,6 +56,16 @@ describe('surgical edits', () => {
     refused(() => operate('aaa', digestOf('aaa'), [{ find: 'aa', replace: '' }]), /ambiguous/);
   });
 
+  it('of texts that nearly match are looked for in time, and too many in too long a source are refused', () => {
+    const half = 'a'.repeat(100_000);
+    const sought = { find: `${half}b${half}`, replace: '' };
+    const running = 'a'.repeat(1_000_000);
+    refused(() => operate(running, digestOf(running), [sought]), /edit 1 looks for what is not there: /);
+    const long = `${'a'.repeat(KERNEL_LIMITS.searched_chars / 2)}b`;
+    const twice = ['b', 'c'].map((find) => ({ find, replace: 'c' }));
+    refused(() => operate(long, digestOf(long), twice), /edit 2 and those before it are too many .* whole source/);
+  });
+
   it('change what they name and nothing else', () => {
     fc.assert(
       fc.property(fc.string(), fc.uuid(), fc.string(), fc.string(), (before, find, after, replace) => {

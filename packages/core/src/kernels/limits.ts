@@ -8,4 +8,10 @@ export const KERNELS_LIMITS = {
   silent_ms: 3_000,
   /** So long a kernel's link has to answer when another comes under its name: less than the other waits (`handshake_ms`). */
   answer_ms: 2_000,
+  /** Modules that a kernel may tell of: more than one takes. */
+  modules: 1_024,
+  /** Their names, as long as one may be; a SHA-256 in hex; where a kernel listens, with the longest host. */
+  module_chars: 48,
+  digest_chars: 64,
+  url_chars: 320,
 } as const;

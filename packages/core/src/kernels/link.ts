@@ -8,7 +8,6 @@ import {
   isError,
   type KernelForCore,
   LIMITS,
-  type ModuleSummary,
   NameTaken,
 } from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
@@ -16,20 +15,7 @@ import { streamTransport } from '@hauki/rpc/node';
 import { demand, type Principal } from '../rights.ts';
 import type { Kernels, RegisteredKernel } from './kernels.ts';
 import { KERNELS_LIMITS } from './limits.ts';
-
-const NAME = /^Microkernel-[a-z0-9-]{1,16}$/;
-const MODULES = 1_024;
-
-/** What a kernel says that it holds, as far as it can be that. */
-function summaries(given: unknown): ModuleSummary[] {
-  if (!Array.isArray(given)) throw new BadInput({ what: 'modules', why: 'a list' });
-  return given.slice(0, MODULES).map((one) => ({
-    module: String(one?.module).slice(0, 48),
-    version: Number(one?.version) || 0,
-    digest: String(one?.digest).slice(0, 64),
-    serving: one?.serving === true,
-  }));
-}
+import { infoOf, summariesOf } from './told.ts';
 
 /** Whether the kernel at a link's other end is there. */
 const answers = ({ session }: RegisteredKernel): Promise<boolean> =>
@@ -66,17 +52,17 @@ export function serveKernel(
   const core: CoreForKernel = {
     async register(info, modules) {
       if (kernel) throw new BadInput({ what: 'register', why: 'a link registers once' });
-      if (!NAME.test(info?.kernel)) throw new BadInput({ what: 'kernel', why: 'a name is like Microkernel-77' });
-      demand(powers.principal, { scope: 'node', node: info.kernel.toLowerCase() });
-      const { kernel: name, url } = info;
+      const { kernel: name, url, gathers } = infoOf(info);
+      const held = summariesOf(modules);
+      demand(powers.principal, { scope: 'node', node: name.toLowerCase() });
       await takeName(name);
       if (!session.open) throw new ConnectionLost({ why: 'the kernel has gone meanwhile' });
       kernel = {
-        info: { kernel: name, url: String(url).slice(0, 256) },
-        modules: summaries(modules),
+        info: { kernel: name, url },
+        modules: held,
         rpc: remote<KernelForCore>(session, { timeout_ms: LIMITS.clone_ms }),
         session,
-        gatherers: info.gathers === true ? new Map() : undefined,
+        gatherers: gathers ? new Map() : undefined,
         since: Date.now(),
         heard_at: performance.now(),
       };
@@ -85,7 +71,7 @@ export function serveKernel(
       return { core: powers.core_id };
     },
     async report(modules, line) {
-      if (kernel) kernels.report(kernel, summaries(modules), typeof line === 'string' ? line : null);
+      if (kernel) kernels.report(kernel, summariesOf(modules), typeof line === 'string' ? line : null);
     },
   };
   const session: Session = new Session({

@@ -96,6 +96,14 @@ try('sethostname', 170, 'x', 1);
 try('mknod', 133, '/tmp/n', 0020666, 0x0101);
 try('inotify_init', 294, 0);
 try('shmget', 29, 0, 4096, 0600);
+# What others do in the root that they share, and on the machine: F_NOTIFY for DN_ACCESS, F_SETSIG, flock, sysinfo.
+my ($root, $names) = ('/', '/etc/passwd');
+my $folder = syscall(2, $root, 0x10000, 0);
+try('fcntl-setsig', 72, $folder, 10, 34);
+try('fcntl-notify', 72, $folder, 1026, 1);
+try('fcntl-notify-x', 72, $folder, 0x100000000 + 1026, 1);
+try('flock', 73, syscall(2, $names, 0, 0), 1);
+try('sysinfo', 99, "\0" x 128);
 # The hard limit of open files; whoever may raise it may raise all.
 my $limit = pack('QQ', 0, 0);
 syscall(302, 0, 7, 0, $limit);

@@ -72,7 +72,8 @@ export function renderConfig(config: VaultConfig): string {
     // subset=pid hides cmdline, meminfo, sys, sysrq-trigger and all else of the host; Node needs /proc/self only.
     'lxc.mount.entry = proc proc proc nosuid,nodev,noexec,subset=pid 0 0',
     `lxc.mount.entry = tmpfs tmp tmpfs nosuid,nodev,noexec,size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777 0 0`,
-    ...DEVICES.map((name) => `lxc.mount.entry = /dev/${name} dev/${name} none bind,rw,nosuid,noexec 0 0`),
+    // They can be written to all the same; what is read-only is what the host has of them, such as their times.
+    ...DEVICES.map((name) => `lxc.mount.entry = /dev/${name} dev/${name} none bind,ro,nosuid,noexec 0 0`),
     // Its ids on disk are the vault's own, 0 and up, whatever range the vault has this time.
     ...(volume
       ? [`lxc.mount.entry = ${escaped(volume.path)} ${volume.inside.slice(1)} none ${VOLUME_OPTIONS} 0 0`]

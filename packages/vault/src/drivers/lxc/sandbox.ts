@@ -8,6 +8,7 @@
  */
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { VaultFailed } from '@hauki/protocol';
 import type { VaultExit } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
@@ -56,7 +57,8 @@ const LXC_DIR = join(RUN_DIR, 'lxc');
 /** Where code and folders are bound before LXC's own mounts: the way to them on the host may be closed to a sandbox's root. */
 const CODE = join(RUN_DIR, 'code');
 const SHARED = join(RUN_DIR, 'shared');
-const SECCOMP = '/usr/share/lxc/config/common.seccomp';
+/** A list of what is refused: more than a vault's guest, a whole program needs nearly all that there is. */
+const SECCOMP = fileURLToPath(new URL('./sandbox.policy', import.meta.url));
 const UNSHARE = '/usr/bin/unshare';
 const IP = '/sbin/ip';
 const DISK = join(SHARED, 'disk');
@@ -79,7 +81,7 @@ export const CODE_INSIDE = '/tmp/code';
 
 /** Why there can be no sandboxes on this machine, or undefined. */
 export function sandboxObstacle(): string | undefined {
-  const missing = [UNSHARE, IP, SECCOMP].find((file) => !existsSync(file));
+  const missing = [UNSHARE, IP].find((file) => !existsSync(file));
   return obstacle() ?? (missing && `${missing} is not there; install lxc, iproute2 and util-linux`);
 }
 

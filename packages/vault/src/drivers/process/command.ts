@@ -68,8 +68,11 @@ done </proc/self/mounts)
 set -f; IFS='
 '; [ -z "$others" ] || /bin/umount -l $others; unset IFS`;
 // bubblewrap can bound the size of a tmpfs, but neither its inodes nor execution from it. Before: who is not the agent's
-// child any more asked too late to die with it. $1 is the agent.
-const MOUNT = `[ "$PPID" = "$1" ] && shift && /bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$0" && exec "$@"`;
+// child any more asked too late to die with it. Nor does it bind devices so that they can be written to while what the
+// host has of them, such as their times, is read-only. $1 is the agent, $2 the root.
+const MOUNT = `[ "$PPID" = "$1" ] && root=$2 && shift 2 || exit 98
+for device in ${DEVICES.join(' ')}; do /bin/mount -o bind,ro,nosuid,noexec "/dev/$device" "$root/dev/$device" || exit 98; done
+/bin/mount -t tmpfs -o "size=${TMP_SIZE},nr_inodes=${TMP_INODES},mode=1777,nosuid,nodev,noexec" tmpfs "$root/tmp" && exec "$@"`;
 
 /** A path as /proc/mounts has it. */
 const inMountTable = (path: string) =>
@@ -128,11 +131,11 @@ export function sandboxed(shape: Shape): string[] {
     ...mapped,
     ...[TOOLS.setpriv, '--pdeathsig=KILL', ...leave, '--'],
     ...[TOOLS.unshare, '--user', '--map-root-user', '--mount', '--'],
-    ...['/bin/sh', '-c', MOUNT, tmp, String(agent)],
+    ...['/bin/sh', '-c', MOUNT, name, String(agent), rootfs],
     ...[TOOLS.bwrap, ...options],
     ...['--ro-bind', rootfs, '/', '--bind', tmp, '/tmp'],
-    // Not bound recursively read-only like the rest, or they could not be written to.
-    ...DEVICES.flatMap((device) => ['--dev-bind', `/dev/${device}`, `/dev/${device}`]),
+    // As they were bound below it: bound like the rest they could not be opened.
+    ...DEVICES.flatMap((device) => ['--dev-bind', `${rootfs}/dev/${device}`, `/dev/${device}`]),
     ...(volume ? ['--bind', home, volume.inside, '--setenv', 'HOME', volume.inside] : []),
     ...(trial.binds ?? []).flatMap(([source, inside]) => ['--ro-bind', source, inside]),
     ...['--chdir', volume?.inside ?? '/tmp', '--json-status-fd', String(STATUS_FD)],
