@@ -8,7 +8,7 @@
  * `embedded.ts`), so a counter makes temporary names unique.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { BadInput, Overloaded, StorageFailed, TooLarge } from '@hauki/protocol';
@@ -229,6 +229,9 @@ export async function openObjects(root: string, db: DatabaseSync, queue: CommitQ
     const row = await queue.read(() => rowBytes(digest));
     if (row) {
       if (sha256(row) === digest) return row;
+      // Kept among the files, so that a person can look; it stays a row where the disk is full.
+      const aside = writeFile(`${fileOf(digest)}.damaged`, row, { mode: 0o600 });
+      if (!(await aside.then(() => true).catch(() => false))) return undefined;
       // Unless the right bytes have been put meanwhile.
       await queue.run(() => sha256(rowBytes(digest) ?? row) !== digest && remove.run(rowOf(digest)));
       return undefined;

@@ -6,7 +6,19 @@
  * process ends, however it ends, so no lock is ever stale. The objects are touched only by who holds it. POSIX drops the
  * lock when this process closes any descriptor of `kv.sqlite`: the one that syncs it stays open until SQLite has closed.
  */
-import { closeSync, fdatasync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  fdatasync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { promisify } from 'node:util';
@@ -18,24 +30,33 @@ import { openObjects } from './embedded-objects.ts';
 import { storageFailed } from './errors.ts';
 import { BACKPLANE_LIMITS } from './limits.ts';
 import type { Backplane } from './types.ts';
+import { lostCommits } from './wal.ts';
 
 /** `SQLITE_BUSY`: somebody else holds the lock. */
 const BUSY = 5;
+/** The file that names the process which has, or had, the folder open. */
+const OWNER = 'owner.pid';
+const FILES_TOO = { recursive: true, withFileTypes: true } as const;
 
 export interface EmbeddedOptions {
   /** How long to wait for whoever has the folder open. */
   wait_ms?: number;
   /** How many of each namespace's changes are held in memory for watchers; few where nobody watches. */
   remembered_changes?: number;
+  /** Told what a person should know although the folder could be opened. */
+  report?: (problem: string) => void;
 }
 
 /** Opens the backplane kept in `folder`, which is made if need be. Rejects with `StorageFailed`, saying why not. */
 export async function openEmbedded(folder: string, options: EmbeddedOptions = {}): Promise<Backplane> {
   const { wait_ms = BACKPLANE_LIMITS.open_wait_ms, remembered_changes } = options;
+  const { report = (problem) => process.emitWarning(problem, 'BackplaneWarning') } = options;
   const root = resolve(folder);
   const db = openDatabase(root, wait_ms);
   let disk: ReturnType<typeof openDisk> | undefined;
   try {
+    if (db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'entry'").get() === undefined) checkIsNew(root);
+    const lost = lookForLoss(root, db, report);
     disk = openDisk(root);
     const queue = openCommitQueue(db, disk);
     const keys = openSqliteKeyValues(db, queue, remembered_changes);
@@ -43,10 +64,13 @@ export async function openEmbedded(folder: string, options: EmbeddedOptions = {}
     // The tables may be new.
     await disk.log();
     await syncFolder(root);
+    // From here on a database without tables has lost them.
+    tellOwner(root);
     let closing: Promise<void> | undefined;
     return {
       kv: keys.kv,
       objects,
+      lost,
       commit: (writes, prepared = []) => keys.commit(writes, () => objects.keep(prepared)),
       close() {
         closing ??= (async () => {
@@ -96,37 +120,69 @@ function closeDatabase(db: DatabaseSync, disk: Disposable | undefined): void {
 
 function openDatabase(root: string, wait_ms: number): DatabaseSync {
   let db: DatabaseSync | undefined;
-  const owner = join(root, 'owner.pid');
   try {
     mkdirSync(root, { recursive: true, mode: 0o700 });
+    // Over an empty database SQLite would remove the log too.
+    if (!statSync(join(root, 'kv.sqlite'), { throwIfNoEntry: false })?.size) checkIsNew(root);
     db = new DatabaseSync(join(root, 'kv.sqlite'), { timeout: wait_ms });
     // Exclusive before WAL: the lock then covers the whole life of the connection, and no shared memory is needed.
     db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
     db.exec('BEGIN EXCLUSIVE; COMMIT;');
     // From here on the disk is synced, and the log shortened, by the commit queue.
     db.exec('PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;');
-    tellOwner(owner);
     return db;
   } catch (thrown) {
     db?.close();
     if ((thrown as { errcode?: number }).errcode !== BUSY) throw storageFailed(`opening ${root}`, thrown);
     throw new StorageFailed(
       { what: `${root} is in use` },
-      `${root} is open in another process${pidIn(owner)}. One process alone may open it: stop that one, or connect to it`,
+      `${root} is open in another process${pidIn(root)}. One process alone may open it: stop that one, or connect to it`,
     );
   }
 }
 
-/** Only for the message above; the lock is SQLite's, and the disk may be full. */
-function tellOwner(owner: string): void {
+/** Throws `StorageFailed` where a database without tables is not that of a first start. */
+function checkIsNew(root: string): void {
+  const has_objects = () => readdirSync(join(root, 'objects'), FILES_TOO).some((entry) => entry.isFile());
+  if (!existsSync(join(root, OWNER)) && !(existsSync(join(root, 'objects')) && has_objects())) return;
+  throw new StorageFailed(
+    { what: `${root}/kv.sqlite has lost its contents` },
+    `${root}/kv.sqlite is empty or gone, but ${root} was in use before. Nothing was changed. Put kv.sqlite back from a copy; or move ${root} elsewhere, to start anew without what it held`,
+  );
+}
+
+/**
+ * What this opening, or an earlier one, found lost; told then. A damaged log is copied aside, and then moved into the
+ * database as far as it is whole: what stands behind the damage would be found again each time.
+ */
+function lookForLoss(root: string, db: DatabaseSync, report: (problem: string) => void): string | undefined {
+  const log = join(root, 'kv.sqlite-wal');
+  const page_bytes = db.prepare('PRAGMA page_size').get()?.page_size as number;
+  const commits = lostCommits(log, page_bytes);
+  if (commits > 0) {
+    const aside = `${log}.damaged-${Date.now()}`;
+    copyFileSync(log, `${aside}.tmp`);
+    renameSync(`${aside}.tmp`, aside);
+    db.exec('PRAGMA synchronous = FULL; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous = NORMAL;');
+    report(`${log} is damaged: ${commits} commits or more that were made before the store was killed are lost`);
+  }
+  const aside = readdirSync(root).find((name) => /^kv\.sqlite-wal\.damaged-\d+$/.test(name));
+  if (aside === undefined) return undefined;
+  const lost = `A damaged log of the database was put aside as ${join(root, aside)}. Until that file is removed, content that nothing names stays where it is, unless somebody asks for its collection`;
+  report(lost);
+  return lost;
+}
+
+/** For the message that the folder is in use, and to know a folder that was; the lock is SQLite's, and the disk may be full. */
+function tellOwner(root: string): void {
   try {
-    writeFileSync(owner, `${process.pid}\n`);
+    writeFileSync(join(root, OWNER), `${process.pid}\n`);
   } catch {}
 }
 
-function pidIn(owner: string): string {
+function pidIn(root: string): string {
   try {
-    return ` (pid ${Number.parseInt(readFileSync(owner, 'utf8'), 10)})`;
+    return ` (pid ${Number.parseInt(readFileSync(join(root, OWNER), 'utf8'), 10)})`;
   } catch {
     return '';
   }

@@ -127,6 +127,8 @@ export interface ObjectStore {
 }
 
 export interface Backplane {
+  /** What opening found lost, or an earlier opening did: what nothing names any more may be wanted back then. */
+  readonly lost?: string | undefined;
   /** The key-value store of this name; namespaces share nothing. */
   kv(namespace: string): KeyValue;
   readonly objects: ObjectStore;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -74,6 +74,114 @@ describe('the embedded backend', { concurrency: true }, () => {
         join(folder, 'objects', digest.slice(0, 2), digest.slice(2)),
       ]);
       await again.close();
+    }));
+
+  test('a store whose database was emptied or removed is not taken for a new one, and nothing of it is touched', () =>
+    inFolder(async (folder) => {
+      const first = await openEmbedded(folder);
+      await first.objects.put(Buffer.alloc(LARGE, 'content'));
+      await first.close();
+      const database = join(folder, 'kv.sqlite');
+      for (const harm of [() => truncate(database), () => rm(database), () => rm(join(folder, 'owner.pid'))]) {
+        await harm();
+        const before = await filesIn(folder);
+        await assert.rejects(openEmbedded(folder), (thrown: Error) => {
+          return isError(thrown, StorageFailed) && /Put kv\.sqlite back from a copy/.test(thrown.message);
+        });
+        assert.deepEqual(await filesIn(folder), before);
+      }
+    }));
+
+  test('a store whose log is gone before anything of it was in the database is not taken for a new one', () =>
+    inFolder(async (folder) => {
+      const first = await openEmbedded(folder);
+      await first.kv('a').put('key', 'value');
+      const killed = join(folder, 'killed');
+      await mkdir(killed);
+      for (const name of ['kv.sqlite', 'owner.pid']) await cp(join(folder, name), join(killed, name));
+      await first.close();
+      await assert.rejects(openEmbedded(killed), (thrown) => isError(thrown, StorageFailed));
+    }));
+
+  test('a log that was damaged in its middle is told, put aside, and remembered until a person removes it', () =>
+    inFolder(async (folder) => {
+      const problems: string[] = [];
+      const report = (problem: string) => problems.push(problem);
+      const first = await openEmbedded(folder);
+      for (let at = 0; at < 20; at++) await first.kv('a').put(`key-${at}`, 'value');
+      const killed = join(folder, 'killed');
+      const log = join(killed, 'kv.sqlite-wal');
+      await mkdir(killed);
+      for (const name of ['kv.sqlite', 'kv.sqlite-wal', 'owner.pid']) await cp(join(folder, name), join(killed, name));
+      await first.close();
+      const whole = await readFile(log);
+      const keys = async (wanted: number | undefined) => {
+        const store = await openEmbedded(killed, { report });
+        const { entries } = await store.kv('a').list('');
+        if (wanted !== undefined) assert.equal(entries.length, wanted);
+        return { store, there: entries.length };
+      };
+      const damaged = Buffer.from(whole);
+      damaged[Math.floor(whole.length / 2)]! ^= 1;
+      await writeFile(log, damaged);
+      const found = await keys(undefined);
+      assert.ok(found.there < 20, 'SQLite drops what stands behind the damage');
+      assert.match(problems.join(), /commits or more .* are lost/);
+      assert.match(found.store.lost ?? '', /put aside/);
+      await found.store.kv('a').put('later', 'value');
+      await found.store.close();
+      const aside = (await readdir(killed)).find((name) => name.includes('damaged'))!;
+      assert.deepEqual(await readFile(join(killed, aside)), damaged);
+      problems.length = 0;
+      const again = await keys(found.there + 1);
+      assert.match(again.store.lost ?? '', /put aside/);
+      assert.doesNotMatch(problems.join(), /are lost/);
+      await again.store.close();
+      await rm(join(killed, aside));
+      problems.length = 0;
+      const last = await keys(found.there + 1);
+      assert.equal(last.store.lost, undefined);
+      assert.deepEqual(problems, []);
+      await last.store.close();
+    }));
+
+  test('a log that was torn at its end by a kill is no damage, nor is an older log behind its end', () =>
+    inFolder(async (folder) => {
+      const first = await openEmbedded(folder);
+      for (let at = 0; at < 20; at++) await first.kv('a').put(`key-${at}`, 'value');
+      const log = await readFile(join(folder, 'kv.sqlite-wal'));
+      const [database, owner] = [await readFile(join(folder, 'kv.sqlite')), await readFile(join(folder, 'owner.pid'))];
+      await first.close();
+      const older = Buffer.from(log.subarray(-4 * (24 + 4096)));
+      for (let at = 0; at < older.length; at += 24 + 4096) older[at + 8]! ^= 1; // its salt
+      const torn = Buffer.concat([log.subarray(0, -4096), Buffer.alloc(4096)]);
+      for (const [n, one] of [log, log.subarray(0, -100), torn, Buffer.concat([log, older])].entries()) {
+        const killed = join(folder, `killed-${n}`);
+        await mkdir(killed);
+        await writeFile(join(killed, 'kv.sqlite'), database);
+        await writeFile(join(killed, 'owner.pid'), owner);
+        await writeFile(join(killed, 'kv.sqlite-wal'), one);
+        const store = await openEmbedded(killed, { report: assert.fail });
+        assert.ok((await store.kv('a').list('')).entries.length >= 19);
+        assert.equal(store.lost, undefined);
+        await store.close();
+      }
+    }));
+
+  test('a small object that is damaged is put aside, so that a person can look', () =>
+    inFolder(async (folder) => {
+      const first = await openEmbedded(folder);
+      const digest = await first.objects.put(Buffer.from('the right content'));
+      await first.close();
+      const db = new DatabaseSync(join(folder, 'kv.sqlite'));
+      db.prepare('UPDATE object SET bytes = ?').run(Buffer.from('the wrong content'));
+      db.close();
+      const again = await openEmbedded(folder);
+      assert.equal(await again.objects.get(digest), undefined);
+      assert.equal(await again.objects.size(digest), undefined);
+      await again.close();
+      const aside = join(folder, 'objects', digest.slice(0, 2), `${digest.slice(2)}.damaged`);
+      assert.equal(await readFile(aside, 'utf8'), 'the wrong content');
     }));
 
   test('a damaged object is never given out, and putting it again heals it', () =>

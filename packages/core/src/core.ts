@@ -4,18 +4,16 @@
  * On its port: the HTTP API (OpenAPI at /docs), the nodes' links and splices, and route B. Bulk traffic between callers
  * and workers passes it only over route B. It needs no root and runs no one else's code.
  */
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
-import { openEmbedded } from '@hauki/backplane';
 import { createMeshFs, type Written } from '@hauki/meshfs';
 import {
   BadInput,
   InternalError,
   isError,
-  LEASE,
   LIMITS,
   MeshError,
   NoSuchMethod,
@@ -31,6 +29,7 @@ import { Auth, type RouteAccess } from './auth.ts';
 import { boundBody } from './bodies.ts';
 import { Callers } from './callers.ts';
 import { shareWithPage } from './cors.ts';
+import { openDataFolder } from './data-folder.ts';
 import { Events } from './events.ts';
 import { createFamily } from './family.ts';
 import { Fates } from './fates.ts';
@@ -55,7 +54,6 @@ import { tokenRoutes } from './routes/tokens.ts';
 import { volumeRoutes } from './routes/volumes.ts';
 import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
-import { openTicketOffice } from './tickets.ts';
 import { TokenStore } from './tokens.ts';
 import { createUpgrades, refuse } from './upgrades.ts';
 import { VolumeHomes } from './volumes.ts';
@@ -84,15 +82,13 @@ export interface CoreServer {
 /** Builds a core over its data folder; `listen` opens its port. */
 export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const { data_dir, logger } = options;
-  mkdirSync(data_dir, { recursive: true, mode: 0o700 });
   const first_start = !existsSync(join(data_dir, 'admin.token'));
-  const office = await openTicketOffice(data_dir, LEASE.ticket_ms);
-  const backplane = await openEmbedded(join(data_dir, 'store'));
+  const { backplane, office, kept, collect } = await openDataFolder(data_dir, logger);
   const log = (line: string, fields: object = {}) => logger.info(fields, line);
   const core_id = randomText(6);
   const events = new Events({ core_id, log });
   events.emit('CORE_STARTED', { core: core_id });
-  const tokens = await TokenStore.open({ kv: backplane.kv('tokens'), emit: events.emit });
+  const tokens = await TokenStore.open({ ...kept('tokens'), emit: events.emit });
   const auth = new Auth(data_dir, options.host_names ?? [], tokens);
   if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const meshfs = await createMeshFs(backplane, {
@@ -100,17 +96,13 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     report: (problem) => logger.warn(problem),
     onWrite: (written) => tellWrite(written, events.emit),
   });
-  // Space that a crash left occupied is given back while the core works already.
-  meshfs.collect().then(
-    (swept) => swept.removed > 0 && logger.info(swept, 'content that nothing names was removed'),
-    (error) => logger.warn({ err: error }, 'content that nothing names could not be looked for'),
-  );
+  collect(meshfs);
   const { node_grace_ms = LIMITS.node_grace_ms } = options;
   const fates = new Fates(backplane.kv('fates'), undefined, log);
-  await fates.open();
+  await fates.open(kept('fates').damaged);
   const registry = new Registry(events.emit, node_grace_ms, fates);
   const quotas = new Quotas({ quota: tokens.quota, workers: () => registry.workers.values() });
-  const volumes = new VolumeHomes({ kv: backplane.kv('volumes'), registry, event: events.emit });
+  const volumes = new VolumeHomes({ ...kept('volumes'), registry, event: events.emit });
   const callers = new Callers();
   registry.watch({ died: ({ worker }) => callers.over(worker) });
   const swarm = new Swarm({
@@ -128,9 +120,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     registry,
     visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience, 'core'),
   });
-  const lasting = new Lasting({ kv: backplane.kv('lasting'), registry, swarm, event: events.emit, node_grace_ms });
+  const lasting = new Lasting({ ...kept('lasting'), registry, swarm, event: events.emit, node_grace_ms });
   const spool = new Spool({
-    kv: backplane.kv('spool'),
+    ...kept('spool'),
     registry,
     swarm,
     connect: (worker) => relay.open(worker),

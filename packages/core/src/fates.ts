@@ -5,7 +5,7 @@
  * What always holds: `saved` resolves when all that was remembered before is on disk. What the disk refuses is tried
  * again; memory has it meanwhile. What the store takes never (`BadInput`, `TooLarge`) memory alone has.
  */
-import { entriesOf, type KeyValue } from '@hauki/backplane';
+import type { KeyValue } from '@hauki/backplane';
 import {
   BadInput,
   causeOfFailure,
@@ -18,6 +18,7 @@ import {
   type MeshError,
   TooLarge,
 } from '@hauki/protocol';
+import { type Damaged, type RecordShape, recordsOf, warnOf } from './records.ts';
 
 const PREFIX = 'fate/';
 /** Writes that go into one commit. */
@@ -28,6 +29,11 @@ const AGAIN_MS = 1_000;
 const LINE_CHARS = 52;
 
 const charsOf = (fate: Fate): number => fate.lines.reduce((sum, { text }) => sum + LINE_CHARS + text.length, 0);
+
+const SHAPE: RecordShape<Fate> = {
+  keyOf: (fate) => (Number.isFinite(charsOf(fate)) ? `${PREFIX}${fate.worker}` : ''),
+  needs: ['owner', 'cause', 'reason', 'at', 'lines'],
+};
 
 export interface FateBounds {
   fates: number;
@@ -59,9 +65,9 @@ export class Fates {
   }
 
   /** Reads what was kept. */
-  async open(): Promise<void> {
+  async open(damaged: Damaged = warnOf): Promise<void> {
     const kept: Fate[] = [];
-    if (this.#kv) for await (const { value } of entriesOf(this.#kv, PREFIX)) kept.push(JSON.parse(value) as Fate);
+    if (this.#kv) for await (const { record } of recordsOf(this.#kv, PREFIX, SHAPE, damaged)) kept.push(record);
     for (const fate of kept.sort((a, b) => a.at - b.at)) this.#know(fate);
     this.#write();
   }

@@ -25,6 +25,16 @@ const keysOf = (digest: string, chars: number) =>
     (_, at) => `${PREFIX}${digest}/${String(at).padStart(6, '0')}`,
   );
 
+/** A text is gone or damaged for good: reading it again gives nothing else. What it was part of can only be handed in anew. */
+export class TextDamaged extends StorageFailed {
+  constructor(digest: string) {
+    super(
+      { what: `the text ${digest}` },
+      `The text ${digest} is damaged: what it was part of can only be handed in anew`,
+    );
+  }
+}
+
 interface Held {
   chars: number;
   holders: number;
@@ -51,10 +61,12 @@ export class Texts {
 
   /**
    * To be called once, before all else, with what the records hold: removes everything else, as far as the disk lets it
-   * now. What is left goes at the next start.
+   * now. What is left goes at the next start. `complete`: whether these are all records; of others, which could not be
+   * read, the texts stay.
    */
-  async open(kept: Iterable<Kept>): Promise<void> {
+  async open(kept: Iterable<Kept>, complete = true): Promise<void> {
     for (const one of kept) if ('digest' in one) this.#hold(one.digest, one.chars);
+    if (!complete) return;
     for (let after = ''; ; ) {
       const page = await this.#kv.list(PREFIX, { after });
       const lost = page.entries.filter(({ key }) => !this.#held.has(key.slice(PREFIX.length).split('/')[0]!));
@@ -93,14 +105,17 @@ export class Texts {
     return { digest, chars };
   }
 
-  /** Rejects with StorageFailed when it is gone or damaged. */
+  /** Rejects with TextDamaged when it is gone or damaged, and with StorageFailed where the disk fails. */
   async read(kept: Kept): Promise<string> {
     if ('text' in kept) return kept.text;
     const pieces = await Promise.all(keysOf(kept.digest, kept.chars).map((key) => this.#kv.get(key)));
-    const text = pieces.map((piece) => (piece ? (JSON.parse(piece.value) as string) : '')).join('');
-    if (digestOf(text) !== kept.digest)
-      throw new StorageFailed({ what: `the text ${kept.digest} is damaged` }, `The text ${kept.digest} is damaged`);
-    return text;
+    try {
+      const text = pieces.map((piece) => (piece ? (JSON.parse(piece.value) as string) : '')).join('');
+      if (digestOf(text) === kept.digest) return text;
+    } catch {
+      // A piece is no JSON any more.
+    }
+    throw new TextDamaged(kept.digest);
   }
 
   /** As `keep`, of several: all are held, or none. What is undefined stays so. */

@@ -8,7 +8,7 @@
  * `hold`s it and is called when the token ends.
  */
 import { hash, randomBytes } from 'node:crypto';
-import { entriesOf, type KeyValue } from '@hauki/backplane';
+import type { KeyValue } from '@hauki/backplane';
 import {
   BadInput,
   type EventName,
@@ -22,6 +22,7 @@ import {
   Unauthorised,
 } from '@hauki/protocol';
 import { leastOf, NO_QUOTA, narrowQuota } from './quotas.ts';
+import { type Damaged, type RecordShape, recordsOf, warnOf } from './records.ts';
 import { ADMIN, attenuate, covers, demand, NODE, owns, type Principal, TOKEN_NAME } from './rights.ts';
 import { Shares } from './shares.ts';
 
@@ -31,6 +32,11 @@ interface Kept extends TokenInfo {
   hash: string;
 }
 
+const SHAPE: RecordShape<Kept> = {
+  keyOf: ({ id }) => id,
+  needs: ['owner', 'name', 'scopes', 'targets', 'hash', 'expires_at'],
+};
+
 interface Known extends Kept {
   principal: Principal;
 }
@@ -38,6 +44,8 @@ interface Known extends Kept {
 export interface TokenPowers {
   kv: KeyValue;
   emit(name: EventName, fields: object): void;
+  /** Told of each token whose record is damaged. */
+  damaged?: Damaged;
   /** Milliseconds since 1970. */
   now?: () => number;
 }
@@ -62,16 +70,28 @@ export class TokenStore {
   #timer: NodeJS.Timeout | undefined;
 
   private constructor(powers: TokenPowers) {
-    this.#powers = { now: Date.now, ...powers };
+    this.#powers = { now: Date.now, damaged: warnOf, ...powers };
   }
 
   /** Loads the table. */
   static async open(powers: TokenPowers): Promise<TokenStore> {
     const store = new TokenStore(powers);
-    for await (const { value } of entriesOf(powers.kv)) store.#know(JSON.parse(value) as Kept);
+    let complete = true;
+    const damaged: Damaged = (...what) => {
+      complete = false;
+      store.#powers.damaged(...what);
+    };
+    for await (const { record } of recordsOf<Kept>(powers.kv, '', SHAPE, damaged)) store.#know(record);
     // A backplane that deletes one by one may have been stopped between two: what has nothing above it goes too.
     const orphans = [...store.#by_id.values()].filter((t) => t.owner.split('/').some((id) => !store.#by_id.has(id)));
-    if (orphans.length > 0) await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {});
+    if (complete && orphans.length > 0) await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {});
+    // Or what is above it is damaged: then it is left out too, and may be had back.
+    if (!complete)
+      for (const { id, hash } of orphans) {
+        store.#by_id.delete(id);
+        store.#by_hash.delete(hash);
+        damaged(id, 'a token above it is missing');
+      }
     // A full disk keeps no core from starting: they are refused all the same.
     await store.#expire().catch(() => store.#arm(AGAIN_MS));
     return store;

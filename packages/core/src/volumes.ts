@@ -6,17 +6,19 @@
  * Nodes hold the truth about what is in them; it is asked for whenever somebody wants to know.
  */
 import { createHash } from 'node:crypto';
-import { entriesOf, type KeyValue } from '@hauki/backplane';
+import type { KeyValue } from '@hauki/backplane';
 import {
   type EventName,
   Forbidden,
   LIMITS,
   NoNodeFits,
   Overloaded,
+  StorageFailed,
   type VolumeDetails,
   type VolumeGrant,
   VolumeUnknown,
 } from '@hauki/protocol';
+import { type Damaged, recordsOf, warnOf } from './records.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { covers, owns, type Principal } from './rights.ts';
 
@@ -24,6 +26,8 @@ export interface VolumesPowers {
   kv: KeyValue;
   registry: Registry;
   event(name: EventName, fields: object): void;
+  /** Told of each volume whose record is damaged. */
+  damaged?: Damaged;
 }
 
 interface Home {
@@ -48,6 +52,8 @@ const mayHandle = (principal: Principal, owner: string): boolean =>
 export class VolumeHomes {
   readonly #powers: VolumesPowers;
   readonly #homes = new Map<string, Home>();
+  /** Keys of records that say no longer where a volume is. */
+  readonly #damaged = new Set<string>();
 
   constructor(powers: VolumesPowers) {
     this.#powers = powers;
@@ -55,13 +61,28 @@ export class VolumeHomes {
 
   /** Reads what is known; to be called once, before any node can register. */
   async open(): Promise<void> {
-    for await (const { key, value } of entriesOf(this.#powers.kv, PREFIX))
-      this.#homes.set(key, JSON.parse(value) as Home);
+    const { kv, damaged = warnOf } = this.#powers;
+    const shape = { keyOf: ({ owner, name }: Home) => keyOf(owner, name), needs: ['node'] as const };
+    const left_out: Damaged = (key, why) => {
+      this.#damaged.add(key);
+      damaged(key, why);
+    };
+    for await (const { record } of recordsOf<Home>(kv, PREFIX, shape, left_out))
+      this.#homes.set(keyOf(record.owner, record.name), record);
   }
 
-  /** The node that has the volume; undefined where none has yet. Throws NoNodeFits while that node is away. */
+  /**
+   * The node that has the volume; undefined where none has yet. Throws NoNodeFits while that node is away, and
+   * StorageFailed where its record is damaged.
+   */
   home(owner: string, { name }: VolumeGrant): string | undefined {
-    const node = this.#homes.get(keyOf(owner, name))?.node;
+    const key = keyOf(owner, name);
+    if (this.#damaged.has(key))
+      throw new StorageFailed(
+        { what: `the record of the volume ${name} is damaged` },
+        `Which node has the volume ${name} is not known any more: its record ${key} is damaged. The volume stays where it is. Put the core's store back from a copy, or name another volume`,
+      );
+    const node = this.#homes.get(key)?.node;
     if (node !== undefined && !this.#powers.registry.nodes.has(node))
       throw new NoNodeFits({ wanted: { volume: name }, have: [`${node}, which has the volume ${name}, is away`] });
     return node;

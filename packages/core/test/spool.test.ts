@@ -303,6 +303,22 @@ describe('over a real store', () => {
     assert.deepEqual(events, ['SPOOL_STARTED']);
   });
 
+  it('a job whose kept text is damaged has failed, and is not tried again', async () => {
+    const kv = fresh();
+    const store = storeOver(kv);
+    const source = await store.texts.keep(long('x'));
+    for (const { key } of (await kv.list('text/')).entries) await kv.put(key, 'z');
+    const open = (await store.add(record('j-1', { source, retry_on_error: true, max_attempts: 3 })))!;
+    const ended = new Promise<void>((resolve) => open.waiters.add(resolve));
+    const events: string[] = [];
+    const runner = running(store, async () => assert.fail('none of it may run'), events);
+    runner.take(open);
+    await ended;
+    runner.close();
+    assert.deepEqual([open.record.state, open.record.error?.data?.name, events], ['failed', 'StorageFailed', []]);
+    assert.match(open.record.error!.message, /damaged/);
+  });
+
   it('a job whose attempt the core cannot record waits for room on the disk, and that is no attempt', async () => {
     const kv = fresh();
     let refused = 0;

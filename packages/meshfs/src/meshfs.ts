@@ -117,6 +117,8 @@ export interface MeshFsOptions {
   /** Where the wiki's readable files go: `<wiki_folder>/<project>/<path>`. */
   wiki_folder: string;
   clock?: () => number;
+  /** Milliseconds on a clock that nobody sets. */
+  elapsed?: () => number;
   /** Told of each write and deletion, once, when it is committed. */
   onWrite?: (written: Written) => void;
   /** Told what a person should know although no call failed: a file of the wiki that could not be kept up to date. */
@@ -130,6 +132,7 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   const {
     wiki_folder,
     clock = Date.now,
+    elapsed = () => performance.now(),
     onWrite = () => {},
     report = (problem) => process.emitWarning(problem, 'MeshFsWarning'),
     collect_ms = MESHFS_LIMITS.collect_ms,
@@ -144,7 +147,9 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
   }
   await repair(backplane.kv(RECORDS), objects, folder, report);
   const inTurn = queue(MESHFS_LIMITS.writes_at_once, MESHFS_LIMITS.waiting_bytes);
-  const collector = openCollector(table, objects, { collect_ms, report });
+  const { collect, ...by_itself } = openCollector(table, objects, { collect_ms, report });
+  // Where the store has lost something, what nothing names any more may be wanted back.
+  const collector = backplane.lost === undefined ? by_itself : { freed() {}, hurry() {} };
 
   const now = () => new Date(clock()).toISOString();
   const turnOf = (pointer: Pointer, place: { file: string } | undefined) =>
@@ -317,12 +322,10 @@ export async function createMeshFs(backplane: Backplane, options: MeshFsOptions)
 
     revision: () => table.revision(),
 
-    collect: () => collector.collect(),
+    collect,
 
     uploads: openUploads(backplane, {
-      clock,
-      streaming,
-      aim,
+      ...{ clock, elapsed, report, streaming, aim },
       answer: async (text, version) => answer(await openVersion(text, version)),
       store: (aimed, prepared, more) =>
         inTurn(turnOf(aimed.pointer, aimed.place), 0, () => store(aimed, prepared, more)),

@@ -5,8 +5,10 @@
  * compare-and-set, so that versions have no gap and none is lost or told twice; the newest `kept_versions` are kept, a
  * deletion being one of them. Whoever sees a record has its content.
  */
+import assert from 'node:assert/strict';
 import { type Backplane, type Change, CompareFailed, entriesOf, type Prepared, type Write } from '@hauki/backplane';
 import {
+  describe,
   type FileVersion,
   type Pointer,
   PointerInvalid,
@@ -65,7 +67,27 @@ export function openTable(backplane: Backplane, report: (problem: string) => voi
 
   async function find(key: string): Promise<Found | undefined> {
     const stored = await records.get(key);
-    return stored && { record: readRecord(stored.value), revision: stored.revision };
+    if (!stored) return undefined;
+    const { value, revision } = stored;
+    try {
+      return { record: readRecord(value), revision };
+    } catch (thrown) {
+      return { record: await rebuilt(key, thrown), revision };
+    }
+  }
+
+  /**
+   * A damaged record's contents: those of its newest version, whose entry was written with it. Throws `StorageFailed`
+   * for the wiki, since a version does not tell the spelling and the file, and where that entry is damaged too.
+   */
+  async function rebuilt(key: string, thrown: unknown): Promise<MeshRecord> {
+    let newest: string | undefined;
+    if (!key.startsWith('wiki/')) for await (const { value } of entriesOf(versions, `${key}//`)) newest = value;
+    if (newest === undefined) throw damaged(`the record of ${SCHEME}${key}`, thrown);
+    report(
+      `The record of ${SCHEME}${key} is damaged: it is read from its newest version. Write or delete it to mend it`,
+    );
+    return { ...readEntry(`the newest version of ${SCHEME}${key}`, newest), format: 2, pointer: SCHEME + key };
   }
 
   /** The record that this very spelling names; a deletion's too. Throws `PointerUnknown`. */
@@ -82,7 +104,9 @@ export function openTable(backplane: Backplane, report: (problem: string) => voi
     const oldest = oldestOf(record);
     if (Number.isSafeInteger(number) && number >= oldest && number < record.version) {
       const stored = await versions.get(versionKey(keyOf(pointer), number));
-      const found = stored ? readVersion(stored.value) : record.past?.find((one) => one.version === number);
+      const found = stored
+        ? readEntry(`version ${number} of ${record.pointer}`, stored.value)
+        : record.past?.find((one) => one.version === number);
       if (found) return found;
     }
     throw new VersionUnknown({ pointer: record.pointer, version: number, oldest, newest: record.version });
@@ -97,9 +121,10 @@ export function openTable(backplane: Backplane, report: (problem: string) => voi
     const found = new Map((record.past ?? []).map((one) => [one.version, one]));
     for (let after = versionKey(key, to - 1), more = from >= to; more; ) {
       const page = await versions.list(`${key}//`, { after, limit: from - to + 1 });
-      for (const { value } of page.entries) {
-        const one = readVersion(value);
-        found.set(one.version, one);
+      for (const { key, value } of page.entries) {
+        const one = tryRead(value);
+        if (one) found.set(one.version, one);
+        else report(`Left out of a history, since its entry cannot be read: ${SCHEME}${key}`);
       }
       const last = page.entries.at(-1);
       more = page.next !== undefined && last !== undefined && last.key < versionKey(key, from);
@@ -142,7 +167,8 @@ export function openTable(backplane: Backplane, report: (problem: string) => voi
       if (trimmed) writes.push({ namespace: VERSIONS, key: versionKey(key, superfluous) });
       try {
         const [revision] = await backplane.commit([...writes, ...(more?.({ record, revision: 0 }) ?? [])], objects);
-        return { record, revision: revision!, ...(trimmed && { trimmed: readVersion(trimmed.value) }) };
+        const gone = trimmed && tryRead(trimmed.value);
+        return { record, revision: revision!, ...(gone && { trimmed: gone }) };
       } catch (thrown) {
         if (!(thrown instanceof CompareFailed)) throw thrown;
       }
@@ -179,18 +205,27 @@ export function openTable(backplane: Backplane, report: (problem: string) => voi
     });
   }
 
-  /** Every digest that a record or a kept version names. */
+  /** Every digest that a record or a kept version names; of a damaged one, whatever in it looks like a digest. */
   async function* reachable(): AsyncGenerator<string> {
-    for await (const value of all(RECORDS)) {
-      const record = readRecord(value);
-      if (!record.deleted) yield record.digest;
-      for (const { digest } of record.past ?? []) yield digest;
-    }
-    for await (const value of all(VERSIONS)) yield readVersion(value).digest;
-  }
-
-  async function* all(namespace: string): AsyncGenerator<string> {
-    for await (const { value } of entriesOf(backplane.kv(namespace))) yield value;
+    const damaged: string[] = [];
+    const digestsOf = (key: string, value: string, read: () => string[]) => {
+      try {
+        const digests = read();
+        assert(digests.every((digest) => typeof digest === 'string'));
+        return digests;
+      } catch {
+        damaged.push(SCHEME + key);
+        return value.match(/[0-9a-f]{64}/g) ?? [];
+      }
+    };
+    for await (const { key, value } of entriesOf(records))
+      yield* digestsOf(key, value, () => {
+        const { deleted, digest, past = [] } = readRecord(value);
+        return [...(deleted ? [] : [digest]), ...past.map((one) => one.digest)];
+      });
+    for await (const { key, value } of entriesOf(versions))
+      yield* digestsOf(key, value, () => [readVersion(value).digest]);
+    if (damaged.length > 0) report(`A collection kept what these name, since they cannot be read: ${someOf(damaged)}`);
   }
 
   return { find, ask, version, history, commit, list, watch, reachable, revision: () => records.revision() };
@@ -198,6 +233,28 @@ export function openTable(backplane: Backplane, report: (problem: string) => voi
 
 /** The oldest version that is kept of what a record tells of. */
 const oldestOf = ({ version }: MeshRecord) => Math.max(1, version - MESHFS_LIMITS.kept_versions + 1);
+
+const damaged = (what: string, thrown: unknown) =>
+  new StorageFailed(
+    { what: `${what} is damaged` },
+    `In the store ${what} is damaged: ${describe(thrown)}. Put the store back from a copy, or use another name`,
+  );
+
+function readEntry(what: string, value: string): FileVersion {
+  try {
+    return readVersion(value);
+  } catch (thrown) {
+    throw damaged(what, thrown);
+  }
+}
+
+function tryRead(value: string): FileVersion | undefined {
+  try {
+    return readVersion(value);
+  } catch {
+    return undefined;
+  }
+}
 
 const someOf = (names: string[]) =>
   names.slice(0, 5).join(', ') + (names.length > 5 ? ` and ${names.length - 5} more` : '');

@@ -5,7 +5,8 @@
  * once; who comes back cuts off a predecessor that may still hang in a dead connection; the last piece commits content,
  * record and the upload's end together, so that asking again after a lost answer tells what happened and writes nothing
  * twice; what is not that last piece is refused then, never acknowledged. Uploads are bounded in number, and given up
- * when nothing comes for a day, or when their bytes are gone.
+ * when nothing comes for a day, or when their bytes are gone. A kill in the moment between the last piece and its commit
+ * gives an upload up too: its file has its final name by then, so that asking again is told `UploadUnknown`.
  */
 import { type Backplane, digestOf, type Prepared, type Write } from '@hauki/backplane';
 import {
@@ -73,6 +74,9 @@ export interface Uploads {
 
 export interface UploadPowers {
   clock(): number;
+  /** Milliseconds on a clock that nobody sets. */
+  elapsed(): number;
+  report(problem: string): void;
   streaming<T>(work: () => Promise<T>): Promise<T>;
   aim(request: Omit<PutRequest, 'content'>): Promise<Target>;
   store(target: Target, prepared: Prepared, more: (found: Found) => Write[]): Promise<Written>;
@@ -85,9 +89,21 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
   /** Uploads with a piece coming in, and how to cut it off. Resolves when it has let go. */
   const busy = new Map<string, { cut: AbortController; over: Promise<unknown> }>();
 
+  const [opened_at, opened] = [powers.clock(), powers.elapsed()];
+  /** A clock that is set ahead for a moment must not give up what is under way. */
+  const clock = () => Math.min(powers.clock(), opened_at + powers.elapsed() - opened);
+
   async function find(id: string): Promise<Upload | undefined> {
     const stored = await uploads.get(id);
-    return stored && (JSON.parse(stored.value) as Upload);
+    const there = stored && readUpload(stored.value);
+    if (stored && !there) await forgetDamaged(id);
+    return there;
+  }
+
+  /** Nobody can go on with an upload whose entry is damaged: it can only begin anew. */
+  async function forgetDamaged(id: string): Promise<void> {
+    powers.report(`The upload ${id} was given up, since its entry cannot be read`);
+    await forget(id);
   }
 
   /** An upload that there is. Throws `UploadUnknown`, or what `allow` throws for its pointer. */
@@ -129,13 +145,18 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
   async function sweep(): Promise<void> {
     const parts = new Map((await objects.parts()).map((part) => [part.id, part.touched_at]));
     const { entries } = await uploads.list('');
-    const now = powers.clock();
+    const now = clock();
     const finished: { key: string; at: number }[] = [];
     for (const { key, value } of entries) {
-      const { at, done } = JSON.parse(value) as Upload;
-      const touched = Math.max(at, parts.get(key) ?? 0);
+      const there = readUpload(value);
+      const touched = Math.max(there?.at ?? 0, parts.get(key) ?? 0);
       const has_part = parts.delete(key);
       if (busy.has(key)) continue;
+      if (!there) {
+        await forgetDamaged(key);
+        continue;
+      }
+      const { at, done } = there;
       if (now - touched > MESHFS_LIMITS.upload_ms) await forget(key);
       else if (done !== undefined) finished.push({ key, at });
       else if (!has_part) await alone(key, () => forgetLost(key));
@@ -160,12 +181,10 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
 
   async function begin({ upload, pointer }: Piece): Promise<Upload> {
     await sweep();
-    const open = (await uploads.list('')).entries.filter(
-      ({ value }) => (JSON.parse(value) as Upload).done === undefined,
-    );
+    const open = (await uploads.list('')).entries.filter(({ value }) => readUpload(value)?.done === undefined);
     const limit = MESHFS_LIMITS.uploads;
     if (open.length >= limit) throw new Overloaded({ what: 'uploads under way', limit });
-    const first: Upload = { format: 1, pointer, at: powers.clock() };
+    const first: Upload = { format: 1, pointer, at: clock() };
     await uploads.put(upload, JSON.stringify(first), { expect: 'absent' });
     return first;
   }
@@ -186,7 +205,7 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
     const size = length === 0 ? offset : await part.append(pieceOf(piece, signal), { limit_bytes });
     if (total === undefined || size < total) return { upload, pointer: text, offset: size };
     const done = ({ record }: Found): Write[] => {
-      const ended: Upload = { format: 1, pointer: text, at: powers.clock(), done: record.version };
+      const ended: Upload = { format: 1, pointer: text, at: clock(), done: record.version };
       return [{ namespace: NAMESPACE, key: upload, value: JSON.stringify(ended) }];
     };
     try {
@@ -242,6 +261,16 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
 
     sweep,
   };
+}
+
+/** Undefined where the entry is damaged. */
+function readUpload(value: string): Upload | undefined {
+  try {
+    const upload = JSON.parse(value) as Upload;
+    return typeof upload.pointer === 'string' && Number.isFinite(upload.at) ? upload : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The piece's bytes: exactly as many as were announced. */

@@ -19,7 +19,7 @@ export interface Place {
 
 export async function inPlace(
   use: (place: Place) => Promise<void>,
-  options: { collect_ms?: number } = {},
+  options: { collect_ms?: number; elapsed?: () => number } = {},
 ): Promise<void> {
   const root = await mkdtemp(join(tmpdir(), 'hauki-meshfs-'));
   const wiki = join(root, 'area', 'wiki');
@@ -32,7 +32,10 @@ export async function inPlace(
     now = ms;
   };
   const reopen = (over = backplane) =>
-    createMeshFs(over, { wiki_folder: wiki, clock: () => now, report: (problem) => reports.push(problem), ...options });
+    createMeshFs(over, {
+      ...{ wiki_folder: wiki, clock: () => now, elapsed: () => now, report: (problem) => reports.push(problem) },
+      ...options,
+    });
   try {
     await use({ root, wiki, backplane, mesh: await reopen(), reports, reopen, at });
   } finally {

@@ -221,4 +221,26 @@ describe('an upload in pieces', { concurrency: true }, () => {
       assert.equal((await backplane.objects.parts()).length, 1);
       await assert.rejects(mesh.uploads.state('upload-1'), is(UploadUnknown));
     }));
+
+  test('is not given up by a clock that is set ahead for a moment', () =>
+    inPlace(
+      async ({ mesh, at }) => {
+        await send(mesh, 0, 10, { upload: 'upload-1' });
+        at(Date.now() + MESHFS_LIMITS.upload_ms + 60_000);
+        await send(mesh, 0, 10, { upload: 'upload-2' });
+        assert.equal((await mesh.uploads.state('upload-1')).offset, 10);
+      },
+      { elapsed: () => 0 },
+    ));
+
+  test('is given up and told when its entry is damaged, and others go on', () =>
+    inPlace(async ({ mesh, backplane, reports }) => {
+      for (const upload of ['upload-1', 'upload-2']) await send(mesh, 0, 10, { upload });
+      for (const upload of ['upload-1', 'upload-2']) await backplane.kv('meshfs-uploads').put(upload, 'z"format":1}');
+      await send(mesh, 0, 10, { upload: 'upload-3' });
+      await assert.rejects(mesh.uploads.state('upload-1'), is(UploadUnknown));
+      assert.match(reports.join(), /upload-1 was given up.*upload-2 was given up/s);
+      await send(mesh, 0, 10, { upload: 'upload-2' });
+      assert.equal((await backplane.objects.parts()).length, 2);
+    }));
 });

@@ -363,4 +363,57 @@ describe('raw content', { concurrency: true }, () => {
       assert.equal(sha256(await readFile(join(wiki, 'p/film.mp4'))), sha256(bytes));
       assert.deepEqual(reports, []);
     }));
+
+  test('a damaged record is read from its newest version, and mended by the next write; of the wiki it is named', () =>
+    inPlace(async ({ mesh, backplane, reports }) => {
+      const pointer = 'gem-pointer://data/one';
+      for (const content of ['1', '2']) await mesh.write({ pointer, content });
+      await mesh.write({ pointer: page, content: 'page' });
+      for (const key of ['data/one', 'wiki/p/page']) await backplane.kv('meshfs').put(key, 'z"format":2}');
+      assert.equal((await mesh.resolve(pointer)).content, '2');
+      assert.match(reports.join(), /The record of gem-pointer:\/\/data\/one is damaged/);
+      assert.equal((await mesh.write({ pointer, content: '3' })).version, 3);
+      reports.length = 0;
+      assert.equal((await mesh.resolve(pointer)).content, '3');
+      assert.deepEqual(reports, []);
+      await assert.rejects(mesh.resolve(page), (thrown: Error) => {
+        return isError(thrown, StorageFailed) && thrown.message.includes('gem-pointer://wiki/p/page is damaged');
+      });
+    }));
+
+  test('a damaged version is left out of the history and named when it is asked for; the others stay', () =>
+    inPlace(async ({ mesh, backplane, reports }) => {
+      const pointer = 'gem-pointer://data/one';
+      for (const content of ['1', '2', '3']) await mesh.write({ pointer, content });
+      await backplane.kv('meshfs-versions').put('data/one//0000000002', 'z"version":2}');
+      const { versions } = await mesh.history(pointer);
+      assert.deepEqual(
+        versions.map(({ version }) => version),
+        [3, 1],
+      );
+      assert.match(reports.join(), /data\/one\/\/0000000002/);
+      await assert.rejects(mesh.resolve(pointer, { version: 2 }), (thrown: Error) => {
+        return isError(thrown, StorageFailed) && thrown.message.includes('version 2 of gem-pointer://data/one');
+      });
+      assert.equal((await mesh.resolve(pointer, { version: 1 })).content, '1');
+    }));
+
+  test('a collection goes on over damaged records and versions, keeps what they name, and tells which they are', () =>
+    inPlace(async ({ mesh, backplane, reports }) => {
+      const pointer = 'gem-pointer://data/one';
+      for (const content of ['1', '2']) await mesh.write({ pointer, content });
+      await backplane.objects.put(Buffer.from('of nobody'));
+      for (const [namespace, key] of [
+        ['meshfs', 'data/one'],
+        ['meshfs-versions', 'data/one//0000000001'],
+        ['meshfs-versions', 'data/one//0000000002'],
+      ] as const) {
+        const kv = backplane.kv(namespace);
+        await kv.put(key, `z${(await kv.get(key))!.value.slice(1)}`);
+      }
+      assert.deepEqual([(await mesh.collect()).kept, (await mesh.collect()).removed], [2, 0]);
+      assert.match(reports.join(), /data\/one\/\/0000000001/);
+      for (const content of ['1', '2']) assert.ok(await backplane.objects.get(sha256(content)));
+      assert.equal(await backplane.objects.get(sha256('of nobody')), undefined);
+    }));
 });

@@ -6,7 +6,7 @@
  * is not the present one is ended as soon as the node is there. Whatever happens to one worker happens in turn, which is
  * why all of it stands here, in a long file.
  */
-import { CompareFailed, entriesOf, type KeyValue } from '@hauki/backplane';
+import { CompareFailed, type KeyValue } from '@hauki/backplane';
 import {
   BadInput,
   type Cause,
@@ -29,10 +29,12 @@ import {
   QuotaExceeded,
   type Revocation,
   revokeGrants,
+  StorageFailed,
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { modulesText } from '../modules.ts';
+import { type Damaged, type RecordShape, recordsOf, warnOf } from '../records.ts';
 import { isMadeUp, type RegisteredNode, type Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
@@ -52,7 +54,12 @@ export interface LastingPowers {
   /** A worker whose node is away so long is started on another. */
   node_grace_ms: number;
   restart?: RestartTerms;
+  /** Told of each worker whose record is damaged. */
+  damaged?: Damaged;
+  /** Milliseconds since 1970: what people are shown, and what is on disk. */
   now?: () => number;
+  /** Milliseconds on a clock that nobody sets: what waits are measured by. */
+  elapsed?: () => number;
 }
 
 interface Entry {
@@ -61,7 +68,7 @@ interface Entry {
   /** What is done to this worker is done in turn. */
   turn: Promise<unknown>;
   timer?: NodeJS.Timeout | undefined;
-  /** Since when its node is away; undefined while it is there. */
+  /** Since when its node is away, by the clock that nobody sets; undefined while it is there. */
   away_since?: number | undefined;
   /** The node's registration under which the present epoch was started, or seen. */
   seen_by?: RegisteredNode | undefined;
@@ -73,6 +80,12 @@ interface Entry {
 
 const NAME = new RegExp(`^[a-z0-9][a-z0-9-]{0,${LIMITS.lasting_name_chars - 1}}$`);
 const PREFIX = 'worker/';
+/** setTimeout takes no more; what is due later is looked at again. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+const SHAPE: RecordShape<LastingRecord> = {
+  keyOf: ({ worker }) => `${PREFIX}${worker}`,
+  needs: ['owner', 'state', 'confirmed', 'source', 'grants', 'epoch', 'node', 'deaths', 'next_try_at'],
+};
 const SCOPE = 'provision';
 /** Sources of all lasting workers together, in characters. */
 const SOURCES = LIMITS.spool_bytes;
@@ -83,12 +96,16 @@ export class Lasting {
   readonly #powers: LastingPowers;
   readonly #entries = new Map<string, Entry>();
   readonly #texts: Texts;
+  /** Keys of records that cannot be read: their names are taken, and what runs of them is left alone. */
+  readonly #damaged = new Set<string>();
   readonly #now: () => number;
+  readonly #elapsed: () => number;
   #closed = false;
 
   constructor(powers: LastingPowers) {
     this.#powers = powers;
     this.#now = powers.now ?? (() => Date.now());
+    this.#elapsed = powers.elapsed ?? (() => performance.now());
     this.#texts = new Texts(powers.kv, SOURCES);
     powers.registry.trust({
       placed: (worker) => {
@@ -101,7 +118,7 @@ export class Lasting {
       away: (node) => {
         for (const entry of this.#entries.values())
           if (entry.record.node === node) {
-            entry.away_since = this.#now();
+            entry.away_since = this.#elapsed();
             this.#tell(entry);
             this.#tendLater(entry, powers.node_grace_ms);
           }
@@ -112,12 +129,16 @@ export class Lasting {
 
   /** Reads what lasts; to be called once, before any node can register. */
   async open(): Promise<void> {
-    for await (const { value, revision } of entriesOf(this.#powers.kv, PREFIX)) {
-      const record = JSON.parse(value) as LastingRecord;
+    const { kv, damaged = warnOf } = this.#powers;
+    const left_out: Damaged = (key, why) => {
+      this.#damaged.add(key);
+      damaged(key, why);
+    };
+    for await (const { record, revision } of recordsOf(kv, PREFIX, SHAPE, left_out))
       this.#entries.set(record.worker, { record, revision, turn: Promise.resolve() });
-    }
     await this.#texts.open(
       [...this.#entries.values()].flatMap(({ record }) => [record.source, record.modules ?? []].flat()),
+      this.#damaged.size === 0,
     );
     await this.#forget();
     for (const entry of this.#entries.values()) {
@@ -125,7 +146,7 @@ export class Lasting {
       // Whoever asked for it never heard of it.
       if (record.state !== 'deleted' && !record.confirmed) await this.#bury(entry);
       if (record.state === 'deleted' || !record.confirmed) continue;
-      if (record.node !== null) entry.away_since = this.#now();
+      if (record.node !== null) entry.away_since = this.#elapsed();
       const why = 'the mesh has just been started, and its node is not there yet';
       this.#powers.registry.restarting.set(record.worker, { owner: record.owner, why });
       this.#tell(entry);
@@ -145,6 +166,11 @@ export class Lasting {
     if (isMadeUp(name))
       throw new BadInput({ what: 'name', why: `${name}: names that begin with w- or s- are for clones and jobs` });
     const scopes = { source: SCOPE, pointer: SCOPE } as const;
+    if (this.#damaged.has(`${PREFIX}${name}`))
+      throw new StorageFailed(
+        { what: `the record of ${name} is damaged` },
+        `There was a lasting worker ${name}, whose record is damaged. Choose another name, or put the core's store back from a copy`,
+      );
     const { job, driver, labels, memory_mib, nodes, unread } = await swarm.order(spawn, principal, scopes);
     const [source, modules] = await this.#texts.keepAll([job.source, modulesText(job.modules)]);
     const before = this.#entries.get(name);
@@ -184,11 +210,14 @@ export class Lasting {
     const entry: Entry = { record, revision: before?.revision ?? 'absent', turn: before?.turn ?? Promise.resolve() };
     this.#entries.set(name, entry);
     return this.#inTurn(entry, async () => {
+      // The one before was perhaps still being written.
+      if (before) entry.revision = before.revision;
       try {
         await this.#start(entry);
         await this.#commit(entry, { state: 'running', confirmed: true });
       } catch (error) {
-        await this.#bury(entry).catch(() => {});
+        // Also where the disk cannot be told of it now: nobody else could end it, and its name is free.
+        await this.#bury(entry, 'nobody wants it', (change) => this.#noteUntilKept(entry, change));
         throw error;
       }
       // The last words of another owner's worker of this name are not this one's.
@@ -290,6 +319,7 @@ export class Lasting {
     const name = node.info.node;
     const told = new Map(workers.filter((w) => w.lasting).map((w) => [w.worker, w]));
     for (const info of told.values()) {
+      if (this.#damaged.has(`${PREFIX}${info.worker}`)) continue;
       const entry = this.#entries.get(info.worker);
       const stray = () =>
         entry?.record.epoch !== info.epoch || entry.record.node !== name || entry.record.state === 'deleted';
@@ -339,14 +369,16 @@ export class Lasting {
   #tendLater(entry: Entry, wait_ms: number): void {
     clearTimeout(entry.timer);
     if (this.#closed) return;
-    entry.timer = setTimeout(() => void this.#inTurn(entry, () => this.#tend(entry)), wait_ms);
+    const wait = Math.min(wait_ms, LONGEST_TIMER_MS);
+    entry.timer = setTimeout(() => void this.#inTurn(entry, () => this.#tend(entry)), wait);
     entry.timer.unref();
   }
 
   /** Does what is due for a worker that ought to run; in turn. Never rejects. */
   async #tend(entry: Entry): Promise<void> {
     const { registry, node_grace_ms, event } = this.#powers;
-    const now = this.#now();
+    const { first_ms, most_ms } = this.#powers.restart ?? RESTART;
+    const now = this.#elapsed();
     const { record } = entry;
     if (this.#closed || record.state === 'deleted' || this.#entries.get(record.worker) !== entry) return;
     const home = record.node === null ? undefined : registry.nodes.get(record.node);
@@ -355,7 +387,10 @@ export class Lasting {
       if (left > 0) return this.#tendLater(entry, left);
       if (record.state === 'running') await this.#dead(entry, 'node_lost', `its node ${record.node} is gone`);
     } else if (record.state === 'running') return;
-    const wait_ms = entry.record.next_try_at - now;
+    // The time on disk is of a clock that may have been set back since.
+    const next_try_at = Math.min(entry.record.next_try_at, this.#now() + most_ms);
+    entry.record = { ...entry.record, next_try_at };
+    const wait_ms = next_try_at - this.#now();
     if (wait_ms > 0) return this.#tendLater(entry, wait_ms);
     try {
       await this.#start(entry, home?.info.node);
@@ -364,7 +399,6 @@ export class Lasting {
       event('WORKER_RESTARTED', { worker, node, epoch, owner });
     } catch (error) {
       const why = describe(error);
-      const { first_ms, most_ms } = this.#powers.restart ?? RESTART;
       if (CROWDED.some((kind) => isError(error, kind as typeof NoNodeFits)) || error instanceof CompareFailed) {
         const times = (entry.waiting?.times ?? 0) + 1;
         entry.waiting = { why, times };
@@ -416,12 +450,16 @@ export class Lasting {
   }
 
   /** Leaves of it nothing but its epoch, so that a next one of its name goes on counting. */
-  async #bury(entry: Entry, reason = 'nobody wants it'): Promise<void> {
+  async #bury(
+    entry: Entry,
+    reason = 'nobody wants it',
+    keep = (change: Partial<LastingRecord>) => this.#commit(entry, change),
+  ): Promise<void> {
     const { worker, source, modules, node, epoch } = entry.record;
     clearTimeout(entry.timer);
     const none = { modules: null, code: null, secrets: undefined };
     const rest = { ...none, source: { text: '' }, deaths: [], grants: NO_GRANTS };
-    await this.#commit(entry, { ...rest, state: 'deleted', deleted_at: this.#now() });
+    await keep({ ...rest, state: 'deleted', deleted_at: this.#now() });
     this.#texts.release(source, modules);
     this.#powers.registry.restarting.delete(worker);
     const home = node === null ? undefined : this.#powers.registry.nodes.get(node);
@@ -451,6 +489,19 @@ export class Lasting {
     entry.revision = await this.#powers.kv.put(`${PREFIX}${next.worker}`, JSON.stringify(next), { expect });
     entry.record = next;
     this.#tell(entry);
+  }
+
+  /** Here, and on disk as soon as that can be, unless another worker has its name by then. */
+  async #noteUntilKept(entry: Entry, change: Partial<LastingRecord>): Promise<void> {
+    const { revision } = entry;
+    await this.#note(entry, change);
+    if (entry.revision !== revision || this.#closed) return;
+    const again = async () => {
+      if (this.#entries.get(entry.record.worker) === entry) await this.#noteUntilKept(entry, {});
+    };
+    clearTimeout(entry.timer);
+    entry.timer = setTimeout(() => void this.#inTurn(entry, again), (this.#powers.restart ?? RESTART).most_ms);
+    entry.timer.unref();
   }
 
   /** Here, and on disk if that can be: what is lost is found out again from the nodes. */

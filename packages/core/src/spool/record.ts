@@ -24,7 +24,7 @@ import {
   type WireError,
   WorkerDied,
 } from '@hauki/protocol';
-import type { Kept } from '../texts.ts';
+import { type Kept, TextDamaged } from '../texts.ts';
 
 export const ENDED: ReadonlySet<JobState> = new Set(['done', 'failed', 'cancelled']);
 
@@ -111,6 +111,7 @@ const CROWDED = [NoNodeFits, Overloaded, ConnectionLost, QuotaExceeded];
 
 /** `cut`: whether the connection to the worker was over by then, so that the error is no answer of the worker's. */
 export function judge(error: unknown, step: Step, cut: boolean): Verdict {
+  if (error instanceof TextDamaged) return 'own';
   if (isError(error, WorkerDied) && OWN_DEATHS.has(error.fields.cause)) return 'own';
   if (step === 'place') {
     if (CROWDED.some((kind) => isError(error, kind as typeof NoNodeFits))) return 'crowded';

@@ -21,6 +21,7 @@ import type { Session } from '@hauki/rpc';
 import { readCode } from '../modules.ts';
 import type { RegisteredNode, Registry } from '../registry.ts';
 import type { Swarm } from '../swarm.ts';
+import { TextDamaged } from '../texts.ts';
 import { exhausted, type JobRecord, jobOf, judge, ownDeadline, type Step, withAttempt, workerOf } from './record.ts';
 import type { Open, SpoolStore } from './store.ts';
 
@@ -33,7 +34,10 @@ export interface RunnerPowers {
   event(name: EventName, fields: object): void;
   /** How long the next attempt waits for the node of the one before. */
   node_grace_ms: number;
+  /** Milliseconds since 1970. */
   now(): number;
+  /** Milliseconds on a clock that nobody sets. */
+  elapsed?(): number;
 }
 
 /** The runner's own notes on a job. */
@@ -51,11 +55,16 @@ const RETRY_MS = { first: 100, most: 2_000 };
 /** An attempt's worker ends by itself so long after its call ought to be over, should nobody be left to end it. */
 const TTL_SLACK_MS = 60_000;
 
-/** The core's own store failed before a node had heard of the attempt. By its class alone: a job may throw any error. */
+/**
+ * The core's own store failed before a node had heard of the attempt, and may not the next time: a text that is damaged
+ * stays so. By its class alone: a job may throw any error.
+ */
 class NotBegun extends Error {}
 const beforeIt = <T>(work: Promise<T>): Promise<T> =>
   work.catch((error) => {
-    throw isError(error, StorageFailed) ? new NotBegun(describe(error), { cause: error }) : error;
+    throw isError(error, StorageFailed) && !(error instanceof TextDamaged)
+      ? new NotBegun(describe(error), { cause: error })
+      : error;
   });
 
 const backoff = (times: number) => Math.min(RETRY_MS.first * 2 ** Math.min(times - 1, 20), RETRY_MS.most);
@@ -260,7 +269,7 @@ export class Runner {
       this.#crowded.add(open);
       return this.#aside(open, describe(error));
     }
-    const again = verdict === 'interrupted' || retry_on_error;
+    const again = !(error instanceof TextDamaged) && (verdict === 'interrupted' || retry_on_error);
     if (again && attempt < max_attempts) {
       event('SPOOL_INTERRUPTED', { job, owner, attempt, why: describe(error) });
       this.#noted(open).error = error;
@@ -272,7 +281,7 @@ export class Runner {
 
   /** Whether the next attempt may begin: the worker of the one before is ended, or its node has been away too long. */
   async #earlierIsOver(open: Open): Promise<boolean> {
-    const { store, registry, now, node_grace_ms } = this.#powers;
+    const { store, registry, elapsed = () => performance.now(), node_grace_ms } = this.#powers;
     const notes = this.#noted(open);
     const { attempts, max_attempts, worker, node, method } = open.record;
     if (attempts >= max_attempts) {
@@ -283,8 +292,8 @@ export class Runner {
     }
     if (worker === null || notes.over === attempts) return true;
     if (node !== null && !registry.nodes.has(node)) {
-      notes.away_since ??= now();
-      const left = notes.away_since + node_grace_ms - now();
+      notes.away_since ??= elapsed();
+      const left = notes.away_since + node_grace_ms - elapsed();
       if (left > 0) {
         this.#aside(open, `the node of its attempt ${attempts}, ${node}, is away`, left);
         return false;

@@ -20,6 +20,7 @@ import {
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
 import { modulesText } from '../modules.ts';
+import type { Damaged } from '../records.ts';
 import type { Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
@@ -50,7 +51,12 @@ export interface SpoolPowers {
   /** How long the next attempt waits for the node of the one before. */
   node_grace_ms?: number;
   kept?: { jobs: number; ms: number };
+  /** Told of each job whose record is damaged. */
+  damaged?: Damaged;
+  /** Milliseconds since 1970: what people are shown, and what is on disk. */
   now?: () => number;
+  /** Milliseconds on a clock that nobody sets: what waits are measured by. */
+  elapsed?: () => number;
 }
 
 /** Attempts when nobody said otherwise. */
@@ -73,7 +79,8 @@ export class Spool {
   #sweeper: NodeJS.Timeout | undefined;
 
   constructor(powers: SpoolPowers) {
-    const { kv, registry, swarm, connect, event, now = () => Date.now() } = powers;
+    const { kv, registry, swarm, connect, event, damaged } = powers;
+    const { now = () => Date.now(), elapsed = () => performance.now() } = powers;
     const { kept = { jobs: LIMITS.spool_kept, ms: LIMITS.spool_kept_ms }, node_grace_ms = LIMITS.node_silence_ms } =
       powers;
     this.#powers = powers;
@@ -82,11 +89,12 @@ export class Spool {
       kv,
       now,
       kept,
+      damaged,
       ended: ({ record: { job, owner, state, attempts } }) =>
         event(ENDS[state as keyof typeof ENDS], { job, owner, attempts }),
       failed: (job, error) => event('STORAGE_FAILED', { job, why: describe(error) }),
     });
-    this.#runner = new Runner({ store: this.#store, registry, swarm, connect, event, now, node_grace_ms });
+    this.#runner = new Runner({ store: this.#store, registry, swarm, connect, event, now, elapsed, node_grace_ms });
   }
 
   /** Reads what was spooled, and goes on with it; to be called once, before any node can register. */

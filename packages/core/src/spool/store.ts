@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto';
 import { CompareFailed, entriesOf, type KeyValue } from '@hauki/backplane';
 import { type JobState, KeyReused, LIMITS } from '@hauki/protocol';
+import { type Damaged, type RecordShape, readRecord, recordsOf, warnOf } from '../records.ts';
 import { type Kept, Texts } from '../texts.ts';
 import { ENDED, type JobRecord } from './record.ts';
 
@@ -29,11 +30,17 @@ export interface StorePowers {
   ended(open: Open): void;
   /** Something could not be removed; it is tried again at the next start. */
   failed(job: string, error: unknown): void;
+  /** Told of each job whose record is damaged. */
+  damaged?: Damaged | undefined;
   /** How many that have ended are kept, and for how long. */
   kept: { jobs: number; ms: number };
 }
 
 const JOB = 'job/';
+const SHAPE: RecordShape<JobRecord> = {
+  keyOf: ({ job }) => JOB + job,
+  needs: ['owner', 'key', 'state', 'source', 'params', 'method', 'grants', 'attempts', 'history'],
+};
 const KEY = 'key/';
 /** A filter that little passes must not read the whole store in one request. */
 const PAGES = 5;
@@ -61,8 +68,13 @@ export class SpoolStore {
   async load(): Promise<Open[]> {
     const ended: JobRecord[] = [];
     const held: Kept[] = [];
-    await this.#each(JOB, (value, revision) => {
-      const record = JSON.parse(value) as JobRecord;
+    const { kv, failed, damaged = warnOf } = this.#powers;
+    const left_out = new Set<string>();
+    const note: Damaged = (key, why) => {
+      left_out.add(key.slice(JOB.length));
+      damaged(key, why);
+    };
+    for await (const { record, revision } of recordsOf(kv, JOB, SHAPE, note)) {
       if (!ENDED.has(record.state)) {
         this.open.set(record.job, { record, revision, turn: Promise.resolve(), waiters: new Set() });
         held.push(record.source, record.params, ...(record.modules ? [record.modules] : []));
@@ -70,16 +82,14 @@ export class SpoolStore {
         ended.push(record);
         if (record.result) held.push(record.result);
       }
-    });
+    }
     for (const record of ended.sort((a, b) => a.ended_at - b.ended_at)) this.#remember(record);
     // Keys of acceptances that a crash cut short.
     const lost: string[] = [];
-    await this.#each(KEY, (value, _revision, key) => {
-      if (!this.open.has(value) && !this.#ended.has(value)) lost.push(key);
-    });
-    const { kv, failed } = this.#powers;
+    for await (const { key, value } of entriesOf(kv, KEY))
+      if (!this.open.has(value) && !this.#ended.has(value) && !left_out.has(value)) lost.push(key);
     await Promise.all(lost.map((key) => kv.delete(key).catch((error) => failed(key, error))));
-    await this.texts.open(held);
+    await this.texts.open(held, left_out.size === 0);
     return [...this.open.values()].sort((a, b) => a.record.accepted_at - b.record.accepted_at);
   }
 
@@ -87,7 +97,7 @@ export class SpoolStore {
     const open = this.open.get(job);
     if (open) return open.record;
     const found = await this.#powers.kv.get(JOB + job);
-    return found && (JSON.parse(found.value) as JobRecord);
+    return found && readRecord(JOB + job, found.value, SHAPE);
   }
 
   /** The id that the key is bound to; undefined where it is not. */
@@ -164,8 +174,8 @@ export class SpoolStore {
     for (let pages = 0; pages < PAGES; pages++) {
       const page = await this.#powers.kv.list(JOB, { after: from });
       for (const { key, value } of page.entries) {
-        const record = JSON.parse(value) as JobRecord;
-        if (passes(record)) {
+        const record = readable(key, value);
+        if (record && passes(record)) {
           if (records.length === limit) return { records, next: records.at(-1)!.job };
           records.push(record);
         }
@@ -201,9 +211,14 @@ export class SpoolStore {
   #remember({ job, owner, key, ended_at, result }: JobRecord): void {
     this.#ended.set(job, { ended_at, key: key === null ? undefined : keyName(owner, key), result });
   }
+}
 
-  async #each(prefix: string, use: (value: string, revision: number, key: string) => void): Promise<void> {
-    for await (const { key, value, revision } of entriesOf(this.#powers.kv, prefix)) use(value, revision, key);
+/** Undefined where the record is damaged, which was told at the start. */
+function readable(key: string, value: string): JobRecord | undefined {
+  try {
+    return readRecord(key, value, SHAPE);
+  } catch {
+    return undefined;
   }
 }
 
