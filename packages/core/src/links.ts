@@ -15,12 +15,13 @@ import {
   parsePointer,
   reaches,
   type ToldFate,
+  type WorkerInfo,
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { cleanFate } from './fates.ts';
 import { NODE_LIMITS } from './limits.ts';
-import { fateOf, loadOf, registrationOf } from './node-told.ts';
+import { announcementOf, fateOf, loadOf, registrationOf } from './node-told.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { demand, type Principal } from './rights.ts';
 
@@ -56,6 +57,7 @@ const answers = ({ session }: RegisteredNode): Promise<boolean> =>
 export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const { registry, meshfs, log } = powers;
   let node: RegisteredNode | undefined;
+  let ahead: { node: string; workers: WorkerInfo[] } | undefined;
   let heard_at = performance.now();
   // A node that is stopped, or cut off in silence, says nothing more: then its link is over.
   const watch = setInterval(() => {
@@ -76,6 +78,14 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     if (owner !== undefined) registry.died(cleanFate({ ...fate, owner, node: from }, isCause));
     else log(`node ${from} told the end of ${fate.worker}, which this core has not placed there: it is not believed`);
   };
+  /** These workers behind those that the node announced. Throws BadInput where another announced, or too many are told. */
+  const joined = (name: string, workers: WorkerInfo[]): WorkerInfo[] => {
+    if (ahead && ahead.node !== name) throw new BadInput({ what: 'node', why: `${ahead.node} was announced` });
+    const all = [...(ahead?.workers ?? []), ...workers];
+    if (all.length > LIMITS.vaults_per_node)
+      throw new BadInput({ what: 'workers', why: `a node has at most ${LIMITS.vaults_per_node}` });
+    return all;
+  };
   /** Waits for a link of the same node that has just gone silent; rejects where another node has the name. */
   const takeName = async (name: string) => {
     for (let older = registry.nodes.get(name); older; older = registry.nodes.get(name)) {
@@ -89,10 +99,22 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     }
   };
   const core: CoreForNode = {
+    async announce(...told) {
+      heard_at = performance.now();
+      if (node) throw new BadInput({ what: 'announce', why: 'that comes before register' });
+      const { node: name, workers, fates } = announcementOf(...told);
+      demand(powers.principal, { scope: 'node', node: name });
+      await takeName(name);
+      if (node || !session.open) throw new BadInput({ what: 'announce', why: 'that comes before register' });
+      ahead = { node: name, workers: joined(name, workers) };
+      for (const fate of fates) heard(fate, name);
+      await registry.fates.saved();
+    },
     async register(...told) {
       if (node) throw new BadInput({ what: 'register', why: 'a link registers once' });
-      const { info, load, workers, fates } = registrationOf(...told);
+      const { info, load, workers: last, fates } = registrationOf(...told);
       demand(powers.principal, { scope: 'node', node: info.node });
+      const workers = joined(info.node, last);
       await takeName(info.node);
       // Nothing awaits from here to its place among the nodes. It may have been asked twice, or have given up.
       if (node || !session.open)

@@ -133,6 +133,12 @@ const all = checker<{ info: NodeInfo; load: NodeLoad; workers: WorkerInfo[]; fat
 /** What a node registers with. */
 export const registrationOf = (info: unknown, load: unknown, workers: unknown, fates: unknown) =>
   all({ info, load, workers, fates: fates ?? [] });
+const announced = checker<{ node: string; workers: WorkerInfo[]; fates: ToldFate[] }>(
+  Type.Object({ node: NAMED.worker, workers: Workers, fates: Fates }),
+);
+
+/** What a node announces of itself before it registers. */
+export const announcementOf = (node: unknown, workers: unknown, fates: unknown) => announced({ node, workers, fates });
 export const loadOf = checker<NodeLoad>(Load);
 export const workersOf = checker<WorkerInfo[]>(Workers);
 const fates = checker<ToldFate[]>(Fates);

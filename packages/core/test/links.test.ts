@@ -139,6 +139,26 @@ describe('a node’s link', () => {
     session.close();
   });
 
+  it('registers with all that it announced before, under one name and within the bounds of one node', async () => {
+    const { session, core } = dial();
+    registry.born({ ...worker({ worker: 'w-ahead' }), node: 'long' });
+    registry.born({ ...worker({ worker: 'w-last' }), node: 'long' });
+    registry.born({ ...worker({ worker: 'w-ended' }), node: 'long' });
+    await core.announce('long', [worker({ worker: 'w-ahead' })], []);
+    await core.announce('long', [], [{ ...fate, worker: 'w-ended', reason: 'its own' }]);
+    await refuses(core.announce('short', [], []), BadInput);
+    await refuses(core.announce('Bad Name', [], []), BadInput);
+    await refuses(core.register(info('short'), load, [], []), BadInput);
+    const most = Array.from({ length: LIMITS.vaults_per_node }, (_, i) => worker({ worker: `w-${i}` }));
+    await refuses(core.announce('long', most, []), BadInput);
+    await refuses(core.register(info('long'), load, most, []), BadInput);
+    await core.register(info('long'), load, [worker({ worker: 'w-last' })], []);
+    assert.ok(registry.workers.has('w-ahead') && registry.workers.has('w-last'));
+    assert.equal(registry.fate('w-ended')!.reason, 'its own');
+    await refuses(core.announce('long', [], []), BadInput);
+    session.close();
+  });
+
   it('is the only one under its name: a second is refused while the first answers, and no worker is lost by it', async () => {
     const first = dial({ workers: () => [] });
     await first.core.register(info('twin'), load, [], []);

@@ -220,6 +220,24 @@ describe('over a real store', () => {
     );
   });
 
+  it('what a job may do is held outside its record until it ends, also over a restart, and is gone then', async () => {
+    const kv = fresh();
+    const store = storeOver(kv);
+    const rights = { labels: { a: 'b' }, grants: NO_GRANTS, secrets: { KEY: long('s') } };
+    const kept = await store.texts.keep(JSON.stringify(rights));
+    assert.ok(store.texts.chars > 200_000, 'it counts');
+    await store.add(record('j-1', { rights: kept }));
+    const again = storeOver(kv);
+    const [open] = await again.load();
+    assert.deepEqual(await again.rightsOf(open!.record), rights);
+    assert.ok(JSON.stringify(open!.record).length < 2_000, 'little of it stands in memory');
+    await again.move(open!, () => ({ state: 'done' }));
+    assert.equal(open!.record.rights, undefined);
+    while (again.texts.chars > 0) await new Promise((resolve) => setImmediate(resolve));
+    const { rights: _, ...old } = record('j-2', { ...rights, secrets: { KEY: 'value' } });
+    assert.deepEqual(await again.rightsOf(old), { ...rights, secrets: { KEY: 'value' } }, 'as older cores kept it');
+  });
+
   it('a store that was changed behind its back is believed', async () => {
     const kv = fresh();
     const ended: string[] = [];

@@ -9,6 +9,7 @@ import type { PluginHost } from './plugin-host.ts';
 /** `kernel` gives the kernel, once there is one; `host` is told of vaults that are there, and of their ends. */
 export function ownCore(meshfs: MeshFs, kernel: () => Kernel, host: Pick<PluginHost, 'ready' | 'ended'>): CoreForNode {
   return {
+    announce: async () => {},
     register: async () => ({ keys: {}, core: 'kernel' }),
     report: async () => {},
     vault_ready: async (made) => host.ready(made),

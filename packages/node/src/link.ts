@@ -13,10 +13,12 @@ import {
   isError,
   LIMITS,
   type NodeForCore,
+  type ToldFate,
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import type { Agent } from './agent.ts';
+import { pageOf } from './pages.ts';
 
 /** First wait after a lost link, doubled up to the second. */
 const RETRY_MS = { first: 100, most: 1_000 };
@@ -127,7 +129,11 @@ export class Link {
       mint_ticket: (worker) => agent.mint_ticket(worker),
       destruct: (worker, reason, epoch, cause) => agent.destruct(worker, reason, epoch ?? undefined, cause),
       splice: (worker, splice) => this.#splice(worker, splice),
-      workers: async (usage) => (usage === true ? agent.measured() : agent.workers()),
+      workers: async (usage, after = '') => {
+        const all = usage === true ? await agent.measured() : agent.workers();
+        const behind = all.filter(({ worker }) => worker > after);
+        return pageOf(behind.sort((a, b) => (a.worker < b.worker ? -1 : 1)));
+      },
       sessions: () => agent.sessions((peer) => this.#spliced.has(peer)),
       narrow: async (worker, grants) => agent.narrow(worker, grants),
       volumes: () => agent.volumes.list(),
@@ -147,6 +153,7 @@ export class Link {
     const quick = remote<CoreForNode>(session);
     const slow = remote<CoreForNode>(session, { timeout_ms: LIMITS.clone_ms });
     const core: CoreForNode = {
+      announce: (...told) => quick.announce(...told),
       register: (...told) => quick.register(...told),
       report: (load) => quick.report(load),
       vault_ready: (made) => quick.vault_ready(made),
@@ -157,7 +164,7 @@ export class Link {
     };
     const fates = agent.takeUnreported();
     try {
-      const { keys } = await core.register(agent.info(), agent.load(), agent.workers(), fates);
+      const { keys } = await this.#register(core, fates);
       this.#keys = keys;
       this.#core = core;
       return session;
@@ -165,6 +172,25 @@ export class Link {
       agent.putBack(fates);
       session.close('registering failed');
       throw error;
+    }
+  }
+
+  /** What is too much for one message goes ahead. `fates`: those that were not told are left in it. */
+  async #register(core: CoreForNode, fates: ToldFate[]): Promise<{ keys: object }> {
+    const agent = this.#agent;
+    const info = agent.info();
+    for (let page = pageOf(fates); page.length < fates.length; page = pageOf(fates)) {
+      await core.announce(info.node, [], page);
+      fates.splice(0, page.length);
+    }
+    const told = new Set<string>();
+    for (;;) {
+      const rest = agent.workers().filter(({ worker }) => !told.has(worker));
+      const page = pageOf(rest);
+      // Those that have ended since they were announced are told as fates, over this link or with the next report.
+      if (page.length === rest.length) return core.register(info, agent.load(), page, fates);
+      await core.announce(info.node, page, []);
+      for (const { worker } of page) told.add(worker);
     }
   }
 

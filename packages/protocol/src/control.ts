@@ -246,6 +246,8 @@ export interface NodeLoad {
 
 /** The core, as an agent sees it. */
 export interface CoreForNode {
+  /** A part of what `register` tells, before it: where one message does not hold all of it. */
+  announce(node: string, workers: WorkerInfo[], fates: ToldFate[]): Promise<void>;
   /** `fates`: of workers that died while the core was away. Once a session. */
   register(
     info: NodeInfo,
@@ -273,8 +275,8 @@ export interface NodeForCore {
   destruct(worker: string, reason: string, epoch?: number | null, cause?: Cause): Promise<boolean>;
   /** Dial the core at the given splice and join it to the worker. */
   splice(worker: string, splice: string): Promise<void>;
-  /** With `usage`: also what each uses. */
-  workers(usage?: boolean): Promise<WorkerInfo[]>;
+  /** In the order of their names, those behind `after`, as many as one message holds. With `usage`: also what each uses. */
+  workers(usage?: boolean, after?: string): Promise<WorkerInfo[]>;
   /** Stops its code where it stands. Until `resume` its lease does not run out, and nothing of it answers. */
   pause(worker: string): Promise<void>;
   resume(worker: string): Promise<void>;

@@ -4,7 +4,7 @@
  * hand it on is the core's to say (`core/src/rights.ts`).
  */
 
-import { BadInput } from './caller-errors.ts';
+import { BadInput, TooLarge } from './caller-errors.ts';
 import type { Runtime } from './control.ts';
 import { LIMITS } from './limits.ts';
 import { canonicalPrefix, EVERYTHING } from './prefix.ts';
@@ -235,8 +235,8 @@ function secretGrants(secrets: unknown): SecretGrant[] {
 const KINDS = ['fetch', 'connect', 'meshfs', 'volume', 'clone', 'time', 'random'];
 
 /**
- * Makes grants whole and checks them; throws BadInput naming the grant that is wrong, and no secret's value. Grants that
- * are whole stay as they are (their secrets come of `secrets` alone).
+ * Makes grants whole and checks them; throws BadInput naming the grant that is wrong, and no secret's value, or TooLarge
+ * for more than a ticket holds. Grants that are whole stay as they are (their secrets come of `secrets` alone).
  */
 export function normaliseGrants(request: GrantRequest = {}, secrets: SecretRequests = {}): Grants {
   const given = members('grants', request, [...KINDS, 'secrets']);
@@ -259,7 +259,7 @@ export function normaliseGrants(request: GrantRequest = {}, secrets: SecretReque
     });
     return [...new Set(all)];
   };
-  return {
+  const grants: Grants = {
     fetch: fetchGrants(given.fetch),
     connect: canonicalTargets('grants.connect', given.connect),
     meshfs: { read: prefixes('read'), write: prefixes('write') },
@@ -269,6 +269,11 @@ export function normaliseGrants(request: GrantRequest = {}, secrets: SecretReque
     time: truth('grants.time', given.time),
     random: truth('grants.random', given.random),
   };
+  const got_bytes = new TextEncoder().encode(JSON.stringify(grants)).length;
+  const limit_bytes = LIMITS.grants_bytes;
+  if (got_bytes > limit_bytes)
+    throw new TooLarge({ what: 'What the grants and the targets of secrets say', limit_bytes, got_bytes });
+  return grants;
 }
 
 /** The grants as a worker really has them: from Python neither clock nor entropy is withheld, so none may say they are. */

@@ -27,8 +27,10 @@ export const LIMITS = {
   handshake_bytes: 64 * 1024,
   /** Connections to one worker that have not redeemed a ticket yet; the oldest gives way. */
   strangers: 64,
-  /** Connections to one worker at once, visitors included. */
+  /** Connections to one worker at once, visitors included, that have redeemed a ticket or resumed a session. */
   connections: 256,
+  /** Of those, visitors'. What is left is for its owner, half of it also for visitors' sessions that go on. */
+  visitors: 240,
   /** Tickets of one worker, and callers of it over HTTP, of which the core remembers whose they are. */
   callers: 1024,
   /** How long a worker's module may take to load, its constructor included. */
@@ -61,6 +63,8 @@ export const LIMITS = {
   effects_in_flight: 64,
   /** Grants of one kind in one request. */
   grants: 64,
+  /** All of them, as JSON: the ticket that they stand in, base64, has to fit a handshake (`handshake_bytes`). */
+  grants_bytes: 40 * 1024,
   /** What a grant may say of its rate: more in a minute is no bound that anybody feels. */
   fetches_per_minute: 100_000,
   /** A private volume. */
@@ -140,7 +144,7 @@ export const LIMITS = {
   spool_kept_ms: 24 * 3600 * 1000,
   /** How many that have ended are kept; the oldest go first. */
   spool_kept: 10_000,
-  /** Sources, parameters and results that the spool holds on disk, all together; what is the same counts once. */
+  /** Sources, parameters, grants with secrets, and results that the spool holds on disk, all together; what is the same counts once. */
   spool_bytes: 1024 * 1024 * 1024,
   /** Tokens that a core knows: all are held in memory. */
   tokens: 10_000,

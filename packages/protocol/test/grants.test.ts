@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { BadInput, isError } from '../src/caller-errors.ts';
+import { BadInput, isError, TooLarge } from '../src/caller-errors.ts';
 import { canonicalTarget, NO_GRANTS, normaliseGrants } from '../src/grants.ts';
 import { LEASE, LIMITS } from '../src/limits.ts';
 import { pointerGranted, reaches } from '../src/prefix.ts';
@@ -19,6 +19,19 @@ describe('grants', () => {
     assert.deepEqual(normaliseGrants(), NO_GRANTS);
     assert.deepEqual(normaliseGrants({}), NO_GRANTS);
     assert.deepEqual(normaliseGrants({ meshfs: {} }), NO_GRANTS);
+  });
+
+  it('are no more than a ticket holds that fits a handshake', () => {
+    const read = Array.from(
+      { length: LIMITS.grants },
+      (_, i) => `gem-pointer://wiki/p${i}/${'a'.repeat(200)}/${'b'.repeat(200)}/`,
+    );
+    normaliseGrants({ meshfs: { read } });
+    assert.throws(
+      () => normaliseGrants({ meshfs: { read, write: read } }),
+      (thrown) => isError(thrown, TooLarge) && thrown.fields.limit_bytes === LIMITS.grants_bytes,
+    );
+    assert.ok((LIMITS.grants_bytes * 4) / 3 < LIMITS.handshake_bytes * 0.9, 'base64 takes a third more');
   });
 
   it('are whole, in small letters and without repetition', () => {

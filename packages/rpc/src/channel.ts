@@ -17,12 +17,14 @@ const ACK = { messages: 64, bytes: 256 * 1024, after_ms: 50 };
 
 interface Kept {
   text: string;
-  bytes: readonly Uint8Array[] | undefined;
+  bytes?: readonly Uint8Array[] | undefined;
   size: number;
 }
 
 /** Stands for a message that was taken back before it left: its number stays, and means nothing. */
 const NOTHING = '{"jsonrpc":"2.0","method":"rpc.forget","params":[]}';
+/** It counts as about what it takes: who takes back all that is sent while no connection is there is bounded too. */
+const NOTHING_BYTES = 64;
 
 export class Channel implements Transport {
   readonly #detached: (reason: string) => void;
@@ -229,8 +231,8 @@ export class Channel implements Transport {
     const at = this.#kept.length - 1 - from_newest;
     const kept = this.#kept[at];
     if (!kept || this.#confirmed + at < this.#handed) return false;
-    this.#kept_bytes -= kept.size;
-    this.#kept[at] = { text: NOTHING, bytes: undefined, size: 0 };
+    this.#kept_bytes += NOTHING_BYTES - kept.size;
+    this.#kept[at] = { text: NOTHING, size: NOTHING_BYTES };
     return true;
   }
 
@@ -270,7 +272,7 @@ export class Channel implements Transport {
   #confirm(count: number): void {
     if (!this.canResume(count))
       throw new ProtocolViolation({ why: `it says that it has ${count} of ${this.#handed} messages` });
-    for (const { size } of this.#kept.splice(0, count - this.#confirmed)) this.#kept_bytes -= size;
+    for (const kept of this.#kept.splice(0, count - this.#confirmed)) this.#kept_bytes -= kept.size;
     this.#confirmed = count;
   }
 }

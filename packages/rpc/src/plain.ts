@@ -2,7 +2,7 @@
  * Answers plain JSON-RPC 2.0 clients, by the letter of https://www.jsonrpc.org/specification: requests, notifications,
  * batches, and an error for whatever is neither. Used wherever text comes in and text goes out: JSON lines, HTTP.
  */
-import { InvalidRequest, ParseError, toWire } from '@hauki/protocol';
+import { InvalidRequest, ParseError, TooLarge, toWire } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { encode } from './values.ts';
 
@@ -16,6 +16,12 @@ function failure(id: unknown, error: unknown): string {
     shown = JSON.stringify(toWire(unserialisable));
   }
   return `{"jsonrpc":"2.0","error":${shown},"id":${JSON.stringify(id ?? null)}}`;
+}
+
+/** A request's id as an answer shows it. */
+function idOf(request: unknown): string | number | null {
+  const id = (request as { id?: unknown } | null)?.id;
+  return typeof id === 'number' || typeof id === 'string' ? id : null;
 }
 
 async function one(request: unknown, dispatch: PlainDispatch): Promise<string | undefined> {
@@ -55,6 +61,18 @@ export async function answerPlain(text: string, dispatch: PlainDispatch): Promis
   if (request.length === 0) return failure(null, new InvalidRequest({ why: 'a batch holds at least one request' }));
   if (request.length > LIMITS.batch)
     return failure(null, new InvalidRequest({ why: `a batch holds at most ${LIMITS.batch} requests` }));
-  const answers = (await Promise.all(request.map((r) => one(r, dispatch)))).filter((a) => a !== undefined);
+  const limit_bytes = LIMITS.message_bytes;
+  let chars = 0;
+  // All answers are held until the last one is there: together they are no more than one message.
+  const bounded = async (r: unknown) => {
+    const text = await one(r, dispatch);
+    if (text === undefined || chars + text.length > limit_bytes)
+      return (
+        text && failure(idOf(r), new TooLarge({ what: 'The answer, with those of its batch before it,', limit_bytes }))
+      );
+    chars += text.length;
+    return text;
+  };
+  const answers = (await Promise.all(request.map(bounded))).filter((a) => a !== undefined);
   return answers.length > 0 ? `[${answers.join(',')}]` : undefined;
 }

@@ -94,6 +94,18 @@ describe('a channel', () => {
     left.close();
   });
 
+  it('counts what was taken back, so that nobody sends and takes back without end while no connection is there', async () => {
+    const { left, links } = pair();
+    links[1].close('cut');
+    await settle();
+    for (let i = 0; i < 1_000; i++) {
+      left.send('x'.repeat(1_000));
+      assert.ok(left.retract(0));
+    }
+    assert.ok(left.buffered_bytes >= 50_000 && left.buffered_bytes < 500_000, `${left.buffered_bytes}`);
+    left.close();
+  });
+
   it('refuses counts that cannot be, and tells those that were overtaken', async () => {
     const { left, right } = pair();
     left.send('1');

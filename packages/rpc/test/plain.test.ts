@@ -100,6 +100,23 @@ describe('plain answers', () => {
     assert.equal(JSON.parse((await batch(LIMITS.batch + 1))!).error.code, -32600);
   });
 
+  it('bounds what the answers of a batch have together, and says of those beyond it that they are too large', async () => {
+    const calls = (n: number) =>
+      JSON.stringify(Array.from({ length: n }, (_, id) => ({ jsonrpc: '2.0', method: 'x', id })));
+    const text = 'x'.repeat(LIMITS.message_bytes / 4);
+    const answer = (await answerPlain(calls(9), () => text))!;
+    assert.ok(answer.length < LIMITS.message_bytes + 10_000, `${answer.length}`);
+    const answers = JSON.parse(answer) as { id: number; result?: string; error?: { data: { name: string } } }[];
+    assert.deepEqual(
+      answers.map(({ id, result, error }) => [id, result?.length ?? error!.data.name]),
+      [...Array(9).keys()].map((id) => [id, id < 3 ? text.length : 'TooLarge']),
+    );
+    const fails = await answerPlain(calls(9), () => {
+      throw new RemoteError({ error_name: text });
+    });
+    assert.ok(fails!.length < LIMITS.message_bytes + 10_000, `${fails!.length}`);
+  });
+
   it('answers what cannot be sent with an error', async () => {
     const answer = await answerPlain('{"jsonrpc":"2.0","method":"x","id":1}', () => 1n);
     assert.equal(JSON.parse(answer!).error.data.name, 'Unserialisable');
@@ -164,6 +181,26 @@ describe('JSON lines over TCP', () => {
       lines.map((line) => JSON.parse(line).result),
       [9],
     );
+    await server.end();
+  });
+
+  it('cuts a client who asks for much at once and reads none of it', async () => {
+    const { promise: cut, resolve } = Promise.withResolvers<void>();
+    let most = 0;
+    const server = await listening((socket) => {
+      socket.once('close', () => resolve());
+      serveLines(socket, () => {
+        most = Math.max(most, socket.writableLength);
+        return 'x'.repeat(LIMITS.message_bytes / 2);
+      });
+    });
+    // Nobody listens for what comes.
+    const socket = connect(server.port, '127.0.0.1');
+    socket.on('error', () => {});
+    socket.write('{"jsonrpc":"2.0","method":"big","params":[],"id":1}\n'.repeat(60));
+    await cut;
+    assert.ok(most <= LIMITS.unsent_bytes + LIMITS.message_bytes, `${most}`);
+    socket.destroy();
     await server.end();
   });
 

@@ -10,6 +10,7 @@ import {
   isError,
   LIMITS,
   NoSuchMethod,
+  Overloaded,
   TicketForged,
   TicketReplayed,
   type TicketRole,
@@ -333,12 +334,13 @@ describe('the gate', () => {
       await redeemTicket(made, ticket, gate.caller);
       sessions.push(made);
     }
-    await untilClosed(await gate.dial());
+    const further = await gate.ticket();
+    await refuses(redeemTicket(session(await gate.dial()), further.ticket, gate.caller), Overloaded);
     assert.ok(sessions.every((s) => s.open));
     sessions[0]!.close();
-    const { ticket } = await gate.ticket();
     let admitted = false;
     for (let i = 0; i < 100 && !admitted; i++) {
+      const { ticket } = await gate.ticket();
       const next = session(await gate.dial());
       admitted = await redeemTicket(next, ticket, gate.caller).then(
         () => true,
@@ -347,6 +349,22 @@ describe('the gate', () => {
       if (!admitted) await new Promise((resolve) => setTimeout(resolve, 20));
     }
     assert.ok(admitted, 'there was no room again');
+    await gate.close();
+  });
+
+  it('has room for its owner and for sessions that go on, however many visitors there are and however many dial', async () => {
+    const gate = await open();
+    for (let i = 0; i < LIMITS.visitors; i++) {
+      const { ticket } = await gate.ticket('visitor');
+      await redeemTicket(session(await gate.dial()), ticket, gate.caller);
+    }
+    const one_more = await gate.ticket('visitor');
+    await refuses(redeemTicket(session(await gate.dial()), one_more.ticket, gate.caller), Overloaded);
+    for (let i = 0; i < LIMITS.connections - LIMITS.visitors; i++) await gate.dial();
+    const { ticket } = await gate.ticket('owner');
+    const owner = session(await gate.dial());
+    assert.deepEqual(await redeemTicket(owner, ticket, gate.caller), METHODS);
+    assert.equal(await owner.call('look', ['in']), 'in');
     await gate.close();
   });
 });

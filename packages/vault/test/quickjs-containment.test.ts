@@ -11,6 +11,8 @@ import vm from 'node:vm';
 import { Worker as Thread } from 'node:worker_threads';
 import { isError, NO_GRANTS, SourceRejected } from '@hauki/protocol';
 import { QuickJS } from 'quickjs-wasi';
+import { HOLD_UP, WAITING } from '../src/drivers/quickjs/limits.ts';
+import { Waiting } from '../src/drivers/quickjs/waiting.ts';
 import { type Lab, openLab, type Worker } from './quickjs-support.ts';
 
 const wasm_file = fileURLToPath(import.meta.resolve('quickjs-wasi/quickjs.wasm'));
@@ -526,12 +528,55 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
       assert.deepEqual(await Promise.all(calls), [1, 2, 3, 4, 5]);
     });
 
-    it('and is ended when more comes for it, paused, than it may keep waiting', async () => {
-      const worker = await lab.worker(SOUND, { owner: 'flooded' });
+    it('and holds its callers up, paused, before more waits than may', async () => {
+      const worker = await lab.worker('export const sizeOf = (text) => text.length', {
+        owner: 'patient',
+        memory_mib: 64,
+      });
       await worker.vault.pause!();
       const text = 'x'.repeat(1024 * 1024);
-      for (let i = 0; i < 12; i++) worker.call('add', text).catch(() => {});
+      const calls = Array.from({ length: 20 }, () => worker.call('sizeOf', text));
+      // Beyond what waits in the vault it lies with who sends it, so that this comes after all of it has gone as far as it may.
+      await worker.vault.usage!();
+      await worker.vault.resume!();
+      assert.deepEqual(await Promise.all(calls), Array(20).fill(text.length));
+    });
+
+    it('and holds up who streams to it, or calls, faster than its share lets it answer', async () => {
+      const worker = await lab.worker(
+        `export const sum = async (items) => { let s = 0; for await (const n of items) s += n; return s; };
+         export const next = (n) => n + 1;`,
+        { owner: 'streamed', memory_mib: 64, cpu: 0.5 },
+      );
+      const ones = async function* () {
+        for (let i = 0; i < 10_000; i++) yield 1;
+      };
+      const sums = Array.from({ length: 4 }, () => worker.call('sum', ones()));
+      assert.deepEqual(await Promise.all(sums), Array(4).fill(10_000));
+      const calls = Array.from({ length: 4_000 }, (_, n) => worker.call('next', n));
+      assert.equal((await Promise.all(calls)).at(-1), 4_000);
+    });
+
+    it('and is ended when more comes for it, paused, of what cannot be held up than it may keep waiting', async () => {
+      const worker = await lab.worker(SOUND, { owner: 'flooded' });
+      await worker.vault.pause!();
+      const text = 'x'.repeat(4 * 1024 * 1024);
+      for (let i = 0; i < 12; i++) {
+        worker.shell.call('add', [text]).catch(() => {});
+        await worker.vault.usage!().catch(() => {});
+      }
       await ended(worker, /more came for it than it takes/);
+    });
+
+    it('and counts what waits before it: first its callers are held up, then it is too much', () => {
+      const waiting = new Waiting();
+      for (let i = 0; i < HOLD_UP.entries; i++) assert.ok(waiting.add('fire', [1]));
+      assert.ok(!waiting.are_many);
+      assert.ok(waiting.add('deliver', [1, 'x'.repeat(HOLD_UP.bytes)]));
+      assert.ok(waiting.are_many);
+      assert.ok(!waiting.add('deliver', [1, 'x'.repeat(WAITING.bytes)]));
+      while (waiting.next());
+      assert.ok(!waiting.are_many && waiting.add('fire', [1]));
     });
 
     it('and tells what it has used', async () => {

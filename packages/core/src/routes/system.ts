@@ -52,9 +52,16 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
     // Leases and processes are the nodes' to know; a node that does not answer leaves its workers as last seen.
     await Promise.allSettled(
       registry.candidates().map(async (node) => {
-        const workers = workersOf(await node.session.call('workers', [true], { timeout_ms: 1_000 }));
-        // Also one whose birth the core never heard of: its answer was lost.
-        for (const info of workers) if (!registry.isDead(info)) registry.learn(info, node.info.node);
+        let asked = 0;
+        for (let after = ''; ; ) {
+          const page = workersOf(await node.session.call('workers', [true, after], { timeout_ms: 1_000 }));
+          // Also one whose birth the core never heard of: its answer was lost.
+          for (const info of page) if (!registry.isDead(info)) registry.learn(info, node.info.node);
+          asked += page.length;
+          // One answer may not hold all of them.
+          if (page.length === 0 || asked >= node.load.workers) break;
+          after = page.at(-1)!.worker;
+        }
       }),
     );
     return {

@@ -28,6 +28,14 @@ import { type Kept, TextDamaged } from '../texts.ts';
 
 export const ENDED: ReadonlySet<JobState> = new Set(['done', 'failed', 'cancelled']);
 
+/** What a job may be large in beside its code: never in a view, and not in memory while it waits. */
+export interface JobRights {
+  labels: Record<string, string>;
+  grants: Grants;
+  /** Values of its secrets. */
+  secrets?: Record<string, string> | undefined;
+}
+
 export interface JobRecord {
   job: string;
   owner: string;
@@ -46,7 +54,9 @@ export interface JobRecord {
   /** JSON. */
   params: Kept;
   driver: string | null;
-  labels: Record<string, string>;
+  /** JSON of `JobRights`, until it ends. Records of older cores have them in place. */
+  rights?: Kept | undefined;
+  labels?: Record<string, string>;
   /** Nodes that its owner may use; `*` for all. */
   nodes: string[];
   /** As an order's. */
@@ -56,8 +66,7 @@ export interface JobRecord {
   min_isolation?: IsolationLevel | undefined;
   cpu?: number | undefined;
   turn_ms?: number | undefined;
-  grants: Grants;
-  /** Values of its secrets, until it ends; never in a view. */
+  grants?: Grants;
   secrets?: Record<string, string> | undefined;
   timeout_ms: number;
   load_timeout_ms: number;

@@ -211,6 +211,7 @@ export class Runner {
     const { store, swarm, now, event } = this.#powers;
     const { record } = open;
     const { job, owner } = record;
+    const { labels, grants, secrets } = await beforeIt(store.rightsOf(record));
     const ttl_ms = record.timeout_ms + record.load_timeout_ms + TTL_SLACK_MS;
     await swarm.place(
       {
@@ -218,8 +219,8 @@ export class Runner {
           owner: record.owner,
           ...(await beforeIt(readCode(record, store.texts))),
           language: record.language,
-          grants: record.grants,
-          ...(record.secrets ? { secrets: record.secrets } : {}),
+          grants,
+          ...(secrets ? { secrets } : {}),
           lease: { heartbeat_ms: LEASE.heartbeat_ms, lease_ms: LEASE.lease_ms },
           ttl_ms,
           load_timeout_ms: record.load_timeout_ms,
@@ -228,7 +229,7 @@ export class Runner {
           ...(record.turn_ms === undefined ? {} : { turn_ms: record.turn_ms }),
         },
         driver: record.driver ?? undefined,
-        labels: record.labels,
+        labels,
         nodes: record.nodes,
         unread: record.unread,
         memory_mib: record.memory_mib ?? undefined,

@@ -25,7 +25,7 @@ import type { Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
-import { type JobRecord, newJobId, viewOf } from './record.ts';
+import { type JobRecord, type JobRights, newJobId, viewOf } from './record.ts';
 import { Runner } from './runner.ts';
 import { inState, keyName, SpoolStore } from './store.ts';
 
@@ -125,12 +125,18 @@ export class Spool {
     try {
       const order = await this.#powers.swarm.order(request, principal, { source: SCOPE, pointer: SCOPE });
       const params_text = JSON.stringify(request.params ?? []);
-      const [source, modules, params] = await this.#store.texts.keepAll([
+      const {
+        labels,
+        job: { grants, secrets },
+      } = order;
+      const rights_text = JSON.stringify({ labels, grants, secrets } satisfies JobRights);
+      const [source, modules, params, rights] = await this.#store.texts.keepAll([
         order.job.source,
         modulesText(order.job.modules),
         params_text,
+        rights_text,
       ]);
-      texts.push(source, params, ...(modules ? [modules] : []));
+      texts.push(source, params, rights, ...(modules ? [modules] : []));
       job ??= newJobId(this.#now(), randomName(6));
       if (key_name !== undefined) job = await this.#store.bind(key_name, job);
       const record: JobRecord = {
@@ -147,15 +153,13 @@ export class Spool {
         method: request.method,
         params,
         driver: order.driver ?? null,
-        labels: order.labels,
+        rights,
         nodes: [...order.nodes],
         unread: order.unread,
         memory_mib: order.memory_mib ?? null,
         min_isolation: order.job.min_isolation,
         cpu: order.job.cpu,
         turn_ms: order.job.turn_ms,
-        grants: order.job.grants,
-        secrets: order.job.secrets,
         timeout_ms: request.timeout_ms ?? LIMITS.call_ms,
         load_timeout_ms: order.job.load_timeout_ms,
         max_attempts: request.attempts ?? ATTEMPTS,

@@ -2,14 +2,14 @@
  * The spool on disk, and what of it stands in memory: the jobs that have not ended, and when the others did.
  *
  * What always holds: a change of a job is on disk when `move` resolves, made by compare-and-set, one after the other;
- * an end is final. Sources and parameters are held until their job ends, results until it is forgotten.
+ * an end is final. Sources, parameters and rights are held until their job ends, results until it is forgotten.
  */
 import { createHash } from 'node:crypto';
 import { CompareFailed, entriesOf, type KeyValue } from '@hauki/backplane';
-import { type JobState, KeyReused, LIMITS } from '@hauki/protocol';
+import { type JobState, KeyReused, LIMITS, NO_GRANTS } from '@hauki/protocol';
 import { type Damaged, type RecordShape, readRecord, recordsOf, warnOf } from '../records.ts';
 import { type Kept, Texts } from '../texts.ts';
-import { ENDED, type JobRecord } from './record.ts';
+import { ENDED, type JobRecord, type JobRights } from './record.ts';
 
 /** A job that has not ended. */
 export interface Open {
@@ -39,7 +39,7 @@ export interface StorePowers {
 const JOB = 'job/';
 const SHAPE: RecordShape<JobRecord> = {
   keyOf: ({ job }) => JOB + job,
-  needs: ['owner', 'key', 'state', 'source', 'params', 'method', 'grants', 'attempts', 'history'],
+  needs: ['owner', 'key', 'state', 'source', 'params', 'method', 'attempts', 'history'],
 };
 const KEY = 'key/';
 /** A filter that little passes must not read the whole store in one request. */
@@ -77,7 +77,7 @@ export class SpoolStore {
     for await (const { record, revision } of recordsOf(kv, JOB, SHAPE, note)) {
       if (!ENDED.has(record.state)) {
         this.open.set(record.job, { record, revision, turn: Promise.resolve(), waiters: new Set() });
-        held.push(record.source, record.params, ...(record.modules ? [record.modules] : []));
+        for (const text of [record.source, record.params, record.modules, record.rights]) if (text) held.push(text);
       } else {
         ended.push(record);
         if (record.result) held.push(record.result);
@@ -98,6 +98,11 @@ export class SpoolStore {
     if (open) return open.record;
     const found = await this.#powers.kv.get(JOB + job);
     return found && readRecord(JOB + job, found.value, SHAPE);
+  }
+
+  /** What a job that has not ended may do, and where. */
+  async rightsOf({ rights, labels = {}, grants = NO_GRANTS, secrets }: JobRecord): Promise<JobRights> {
+    return rights ? (JSON.parse(await this.texts.read(rights)) as JobRights) : { labels, grants, secrets };
   }
 
   /** The id that the key is bound to; undefined where it is not. */
@@ -142,8 +147,9 @@ export class SpoolStore {
       const wanted = ENDED.has(open.record.state) ? undefined : change(open.record);
       if (!wanted) return false;
       const ends = wanted.state !== undefined && ENDED.has(wanted.state);
-      const next = { ...open.record, ...wanted, ...(ends ? { ended_at: this.#powers.now(), secrets: undefined } : {}) };
-      const { revision: expect } = open;
+      const over = () => ({ ended_at: this.#powers.now(), secrets: undefined, rights: undefined });
+      const next = { ...open.record, ...wanted, ...(ends ? over() : {}) };
+      const { revision: expect, record: before } = open;
       try {
         open.revision = await this.#powers.kv.put(JOB + next.job, JSON.stringify(next), { expect });
       } catch (error) {
@@ -152,11 +158,11 @@ export class SpoolStore {
         if (!found) throw error;
         Object.assign(open, { record: JSON.parse(found.value), revision: found.revision });
         if (!ENDED.has(open.record.state)) throw error;
-        this.#end(open);
+        this.#end(open, before);
         return false;
       }
       open.record = next;
-      if (ends) this.#end(open);
+      if (ends) this.#end(open, before);
       return true;
     };
     const mine = open.turn.then(work);
@@ -198,11 +204,10 @@ export class SpoolStore {
     }
   }
 
-  #end(open: Open): void {
-    const { job, source, modules, params } = open.record;
+  #end(open: Open, { job, source, modules, params, rights }: JobRecord): void {
     this.open.delete(job);
     this.#remember(open.record);
-    this.texts.release(source, modules, params);
+    this.texts.release(source, modules, params, rights);
     this.#powers.ended(open);
     for (const wake of open.waiters) wake();
     this.sweep();

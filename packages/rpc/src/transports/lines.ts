@@ -5,7 +5,7 @@ import { answerPlain, type PlainDispatch } from '../plain.ts';
 
 /**
  * Answers lines until the stream ends. Requests of one connection run at once, up to `LIMITS.batch`; beyond it, and
- * while the client does not read its answers, the stream is not read.
+ * while the client does not read its answers, the stream is not read; with more than `LIMITS.unsent_bytes` of them it ends.
  */
 export function serveLines(
   stream: Duplex,
@@ -26,6 +26,8 @@ export function serveLines(
     const text = await answerPlain(line, dispatch);
     running--;
     if (text !== undefined && !stream.destroyed) stream.write(`${text}\n`);
+    // What was asked at once comes at once, also for a client who does not read.
+    if (stream.writableLength > LIMITS.unsent_bytes) stream.destroy();
     gate();
     if (over && running === 0) stream.end();
   };

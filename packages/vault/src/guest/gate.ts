@@ -11,6 +11,7 @@ import {
   type ExpectedTicket,
   LIMITS,
   NoSuchMethod,
+  Overloaded,
   type TicketRole,
   toWire,
   Unauthorised,
@@ -42,8 +43,13 @@ export interface GateOptions {
   early?: Iterable<Socket>;
 }
 
+/** Lets a connection stay; throws Overloaded where there is no place for one of its kind. */
+type Admit = (role: TicketRole, resumed: boolean) => void;
+
 interface Step {
   answer: Hello | Redeemed | Resumed;
+  /** Whose session goes on. */
+  resumed?: TicketRole;
   ticket?: ExpectedTicket;
   /** With a ticket: how long its owner's lease is. */
   lease_ms?: number;
@@ -75,7 +81,9 @@ function withFirst(link: FrameTransport, text: string, bytes: Uint8Array | undef
 /** Gives the sessions that have been opened through it. */
 export function openGate(options: GateOptions): CallerSessions {
   const { server, worker, redeemer, inside, methods } = options;
+  /** Those that are let in, and how many of them are visitors'. */
   let connections = 0;
+  let visitors = 0;
   /** Those that have not redeemed a ticket, the oldest first: strangers make room for strangers, never for guests. */
   const strangers = new Set<Socket>();
 
@@ -105,17 +113,13 @@ export function openGate(options: GateOptions): CallerSessions {
     };
   };
 
-  const frames = (stream: Duplex, peer: string, admitted: () => void) => {
+  const frames = (stream: Duplex, peer: string, admitted: Admit) => {
     let ticket: ExpectedTicket | undefined;
     let inside_limit = false;
     const link = streamTransport(stream, () => (inside_limit ? LIMITS.message_bytes : LIMITS.handshake_bytes));
     const step = handshake(stream);
     const answer = (id: unknown, member: 'result' | 'error', value: object) =>
       link.send(JSON.stringify({ jsonrpc: '2.0', id, [member]: value }));
-    const admit = () => {
-      inside_limit = true;
-      admitted();
-    };
     const receive = async (text: string) => {
       if (!inside_limit && link.carried_bytes > LIMITS.handshake_bytes) return link.close('too much before redemption');
       let id: unknown = null;
@@ -123,12 +127,16 @@ export function openGate(options: GateOptions): CallerSessions {
         const request = JSON.parse(text);
         id = request.id ?? null;
         const done = await step(String(request.method), request.params);
+        const admits = done.resumed ?? done.ticket?.role;
+        if (admits) {
+          admitted(admits, done.resumed !== undefined);
+          inside_limit = true;
+        }
         answer(id, 'result', done.answer);
-        if (!done.go && !done.ticket) return;
-        admit();
         if (done.go) return done.go(link, peer);
-        const { role, jti } = done.ticket!;
-        sessions.keep(done.ticket!, done.lease_ms!, (channel) => inside.open(channel, role, true, jti));
+        if (!done.ticket) return;
+        const { role, jti } = done.ticket;
+        sessions.keep(done.ticket, done.lease_ms!, (channel) => inside.open(channel, role, true, jti));
         ticket = done.ticket;
       } catch (error) {
         answer(id, 'error', toWire(error));
@@ -148,7 +156,7 @@ export function openGate(options: GateOptions): CallerSessions {
     });
   };
 
-  const lines = (stream: Duplex, admitted: () => void) => {
+  const lines = (stream: Duplex, admitted: Admit) => {
     let role: TicketRole | undefined;
     const step = handshake(stream);
     const call = async (method: string, params: unknown) => {
@@ -156,9 +164,9 @@ export function openGate(options: GateOptions): CallerSessions {
       if (method === 'rpc.resume') throw new Unauthorised({ why: 'JSON lines cannot resume a session' });
       const { answer, ticket } = await step(method, params);
       if (ticket) {
+        admitted(ticket.role, false);
         sessions.forget(ticket.jti);
         role = ticket.role;
-        admitted();
       }
       return answer;
     };
@@ -174,7 +182,7 @@ export function openGate(options: GateOptions): CallerSessions {
     );
   };
 
-  const accept = async (stream: Duplex, encrypted: boolean, peer: string, admitted: () => void): Promise<void> => {
+  const accept = async (stream: Duplex, encrypted: boolean, peer: string, admitted: Admit): Promise<void> => {
     const speech = await sniff(stream, LIMITS.handshake_ms);
     if (speech === 'tls' && !encrypted) {
       const inner = await securedServerStream(stream as Socket, (jti) => redeemer.pskOf(jti) ?? sessions.keyOf(jti));
@@ -190,22 +198,35 @@ export function openGate(options: GateOptions): CallerSessions {
 
   const enter = (socket: Socket) => {
     socket.on('error', () => socket.destroy());
-    if (connections >= LIMITS.connections) return socket.destroy();
-    connections++;
     strangers.add(socket);
     if (strangers.size > LIMITS.strangers)
       for (const oldest of strangers) {
+        // It closes later: the next one must not find it again.
+        strangers.delete(oldest);
         oldest.destroy();
         break;
       }
     socket.setNoDelay(true);
     const timer = setTimeout(() => socket.destroy(), LIMITS.handshake_ms);
     socket.on('close', () => {
-      connections--;
       strangers.delete(socket);
       clearTimeout(timer);
     });
-    const admitted = () => {
+    const admitted: Admit = (role, resumed) => {
+      // Its session may go on over another connection.
+      if (socket.destroyed) return;
+      const is_visitor = role === 'visitor';
+      // However many visitors there are, each kind has room left: who goes on with a session, and the owner.
+      const rest = LIMITS.connections - LIMITS.visitors;
+      const limit = LIMITS.visitors + (is_visitor ? (resumed ? rest / 2 : 0) : rest);
+      if ((is_visitor ? visitors : connections) >= limit)
+        throw new Overloaded({ what: 'connections to this worker', limit });
+      connections++;
+      if (is_visitor) visitors++;
+      socket.on('close', () => {
+        connections--;
+        if (is_visitor) visitors--;
+      });
       clearTimeout(timer);
       strangers.delete(socket);
     };

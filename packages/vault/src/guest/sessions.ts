@@ -171,7 +171,7 @@ export class CallerSessions {
   async resume(
     wanted: Resumption,
     nonce: string,
-  ): Promise<{ answer: Resumed; go(link: FrameTransport, peer?: string): void }> {
+  ): Promise<{ answer: Resumed; resumed: ExpectedTicket['role']; go(link: FrameTransport, peer?: string): void }> {
     const { session, received } = wanted ?? {};
     const held = this.#held.get(String(session));
     // The ticket alone is not enough: who redeems it also shows the key that it was made for.
@@ -190,6 +190,7 @@ export class CallerSessions {
     const proof = await mac(ticket.resume_key, said('worker', told));
     return {
       answer: { received: told, proof },
+      resumed: ticket.role,
       go: (link, peer) =>
         held.turn === turn ? this.#go(held, link, received, told, peer) : link.close('another connection took over'),
     };

@@ -26,8 +26,16 @@ export const SHARE_WINDOW_MS = 1_000;
 export const LEAST_SHARE = CPU_SHARE.least_quickjs;
 /** The longest that a vault waits for its share, so that heartbeats still pass. */
 export const LONGEST_WAIT_MS = 10_000;
-/** What may wait before a vault that is paused or has used up its share: entries, and their characters and bytes. */
-export const WAITING = { entries: 4_096, bytes: 8 * 1024 * 1024 } as const;
+/**
+ * What may wait before a vault that is paused or has used up its share until its callers are read no more: entries, and
+ * their characters and bytes.
+ */
+export const HOLD_UP = { entries: 2_048, bytes: 4 * 1024 * 1024 } as const;
+/**
+ * What may wait at all: beside that, what one read of a socket brings in the smallest of frames, a few of the largest
+ * messages, and what no caller sends. Beyond it the vault ends.
+ */
+export const WAITING = { entries: 16_384, bytes: 32 * 1024 * 1024 } as const;
 /** A VM that has not so much left after a turn could not even tell its caller that its memory is full. */
 export const ANSWER_BYTES = 64 * 1024;
 /** Depth of QuickJS's own stack; deep recursion must end inside as a RangeError, not in the thread. */

@@ -87,6 +87,8 @@ export class Vm {
   readonly #born_at = performance.now();
   #next_channel = 1;
   #queued_bytes = 0;
+  /** Its callers are not read until nothing waits any more. */
+  #holds_up = false;
   readonly #waiting = new Waiting();
   /** As it was last seen, also when its memory is gone. */
   #memory_bytes = 0;
@@ -190,6 +192,7 @@ export class Vm {
       open: (transport, role, tagged, session_id) => {
         const channel = this.#next_channel++;
         this.#channels.set(channel, transport);
+        if (this.#holds_up) transport.read?.(false);
         this.#enter('open', channel, role, tagged ? 1 : 0, session_id);
         transport.start({
           message: (text, bytes) =>
@@ -258,13 +261,19 @@ export class Vm {
     }
     if (!this.#waiting.add(entry, args))
       this.#discardLater('more came for it than it takes: it was paused, or had used up its share of the processor');
+    if (this.#waiting.are_many && !this.#holds_up) this.#holdUp(true);
+  }
+
+  #holdUp(on: boolean): void {
+    this.#holds_up = on;
+    for (const transport of this.#channels.values()) transport.read?.(!on);
   }
 
   /** Enters with what waits, as far as it may. */
   #drain(): void {
     while (!this.#over && !this.#inside && !this.#paused && !this.#yields) {
       const next = this.#waiting.next();
-      if (!next) return;
+      if (!next) return this.#holds_up ? this.#holdUp(false) : undefined;
       this.#run(next.entry, next.args);
     }
   }
@@ -369,8 +378,7 @@ export class Vm {
     transport?.close('closed by the worker');
   }
 
-  /** The engine asks only now and then whether it must stop: before what takes long it is asked each time. */
-  /** What takes a while is done within the VM's turn, whose time it takes. */
+  /** What takes a while takes of the turn's time. The engine asks only now and then whether it must stop: here each time. */
   #reckon(run: () => Uint8Array | number): JSValueHandle {
     if (this.#turn.stops()) throw new Error('its turn is over');
     const made = run();

@@ -1,6 +1,6 @@
 /** What is for a VM that may not be entered now: in order, and within a bound. */
 import type { Entry } from './image.ts';
-import { WAITING } from './limits.ts';
+import { HOLD_UP, WAITING } from './limits.ts';
 
 export type Argument = number | string | Uint8Array;
 interface Waits {
@@ -25,6 +25,11 @@ export class Waiting {
     const next = this.#list.shift();
     if (next) this.#bytes -= next.size;
     return next;
+  }
+
+  /** Who can be held up must be, before it is more than may wait. */
+  get are_many(): boolean {
+    return this.#list.length > HOLD_UP.entries || this.#bytes > HOLD_UP.bytes;
   }
 
   clear(): void {
