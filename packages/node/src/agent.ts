@@ -275,11 +275,11 @@ export class Agent {
 
   /** Evaluates an expression beside the worker. Rejects with what it throws, DeadlineExceeded, or WorkerPaused. */
   async inspect(worker: string, expression: string, timeout_ms: number): Promise<string> {
-    const { shell } = this.#findRunning(worker);
     if (typeof expression !== 'string' || expression.length > LIMITS.inspect_chars)
       throw new BadInput({ what: 'expression', why: `a text of at most ${LIMITS.inspect_chars} characters` });
     const least = Math.max(1, Math.min(Number(timeout_ms) || 0, LIMITS.inspect_ms));
-    return String(await shell.inspect(expression, least)).slice(0, LIMITS.inspect_chars);
+    const shown: unknown = await this.#findRunning(worker).shell.inspect(expression, least);
+    return typeof shown === 'string' ? shown.slice(0, LIMITS.inspect_chars) : '';
   }
 
   async logs(worker: string, after: number, wait_ms: number): Promise<LogPage> {

@@ -73,7 +73,8 @@ export class Lease {
    */
   async renew(challenge: string, mac: string): Promise<Beat> {
     const { worker, epoch, key, lease_ms } = this.#terms;
-    if (!(await macHolds(key, heartbeatText(worker, epoch, String(challenge)), mac)))
+    // It is a stranger's: what is no text may be anything.
+    if (typeof challenge !== 'string' || !(await macHolds(key, heartbeatText(worker, epoch, challenge), mac)))
       throw new Unauthorised({ why: 'this heartbeat is not from the worker’s owner' });
     const renewed = challenge === this.#challenge;
     if (renewed) {

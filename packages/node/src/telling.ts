@@ -60,7 +60,7 @@ export function cleanSession(
   const count = (value: unknown) => (typeof value === 'number' && value >= 0 ? value : 0);
   const stats = Object.entries(info.stats ?? {}).filter(([name]) => /^[a-z_]{1,32}$/.test(name));
   return {
-    session: /^[\w-]{1,64}$/.exec(String(info.session))?.[0] ?? '?',
+    session: typeof info.session === 'string' && /^[\w-]{1,64}$/.test(info.session) ? info.session : '?',
     role: info.role === 'owner' ? 'owner' : 'visitor',
     ...(info.connected === true && typeof info.peer === 'string'
       ? { route: relayed(info.peer) ? 'relay' : 'direct' }

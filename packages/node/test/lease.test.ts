@@ -71,7 +71,8 @@ describe('a lease', () => {
     ];
     clock.now += 1_000;
     for (const proof of wrong) await assert.rejects(lease.renew(jti, proof as string), unauthorised);
-    for (const challenge of [null, undefined, {}, 5])
+    const odd = { toString: () => assert.fail('it was asked for its text') };
+    for (const challenge of [null, undefined, {}, 5, odd])
       await assert.rejects(lease.renew(challenge as never, await mac(key, text)), unauthorised);
     assert.equal(lease.until, 1_005_000);
     assert.equal((await lease.renew(jti, await mac(key, text))).renewed, true, 'what was refused used nothing up');

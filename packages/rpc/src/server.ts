@@ -78,11 +78,12 @@ export class Server {
   /** The caller gave a call up. */
   cancel(id: unknown, why: unknown): void {
     // Where its time was over, it says so in the words of its own error.
-    const [, ms] = LATE.exec(String(why)) ?? [];
+    const said = typeof why === 'string' ? why : 'it did not say why';
+    const [, ms] = LATE.exec(said) ?? [];
     const may_have_run = true;
     const reason = ms
       ? new DeadlineExceeded({ what: 'The call', timeout_ms: Number(ms), may_have_run })
-      : new Cancelled({ method: '', why: String(why), may_have_run }, `The caller gave up: ${why}`);
+      : new Cancelled({ method: '', why: said, may_have_run }, `The caller gave up: ${said}`);
     this.#served.get(id)?.abort(reason);
   }
 

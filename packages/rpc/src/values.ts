@@ -20,7 +20,12 @@ function refuse(key: string, is: string): never {
   throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is ${is}` });
 }
 
+/** What is left of a message while it is written: what stands in a value again and again is written as often. */
+let left = 0;
+
 function guard(this: any, key: string, shown: unknown): unknown {
+  left -= typeof shown === 'string' ? shown.length : 1;
+  if (left < 0) throw new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });
   // What stood there before its toJSON changed it, if it has one: a Buffer, a date that is none.
   const given = this[key];
   if (sourceOf(given)) refuse(key, 'a remote object');
@@ -62,9 +67,10 @@ export function encode(value: unknown): string {
   if (typeof value === 'string' || typeof value === 'boolean' || value === null) return JSON.stringify(value);
   if (value === undefined) return 'null';
   try {
+    left = LIMITS.message_bytes;
     text = JSON.stringify(value, guard);
   } catch (error) {
-    if (error instanceof Unserialisable) throw error;
+    if (error instanceof Unserialisable || error instanceof TooLarge) throw error;
     const message = error instanceof Error ? error.message : String(error);
     throw new Unserialisable({ why: message.startsWith('Converting circular') ? 'it contains itself' : message });
   }

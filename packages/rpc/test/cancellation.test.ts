@@ -268,6 +268,26 @@ describe('a deadline', () => {
     x.close();
   });
 
+  it('is one also where the caller says why in what is no text', async () => {
+    const [x, y] = memoryPair();
+    const worker = new Worker();
+    const b = new Session({
+      transport: y,
+      dispatch: (_method, _params, _session, call) => {
+        now.call = call;
+        return worker.obedient();
+      },
+    });
+    x.start({ message: () => {}, close: () => {} });
+    x.send(JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'obedient' }));
+    // What would throw if it were asked for its text.
+    x.send(JSON.stringify({ jsonrpc: '2.0', method: 'rpc.cancel', params: [1, { toString: 1, valueOf: 1 }] }));
+    await until(() => worker.heard.length === 1, 'the callee to hear');
+    assert.match(String(worker.heard[0]), /Cancelled: The caller gave up: it did not say why/);
+    assert.equal(b.open, true);
+    x.close();
+  });
+
   it('that cannot be is no deadline', async () => {
     const [x, y] = memoryPair();
     const calls: Served[] = [];

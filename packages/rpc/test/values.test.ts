@@ -162,6 +162,24 @@ describe('encode', () => {
       (thrown) => isError(thrown, TooLarge),
     );
   });
+
+  it('stops writing where it is too large: what stands in a value again and again is not written out', () => {
+    let written = 0;
+    const leaf = {
+      get x() {
+        written++;
+        return 1;
+      },
+    };
+    let value: unknown = leaf;
+    for (let level = 0; level < 23; level++) value = [value, value];
+    assert.throws(
+      () => encode(value),
+      (thrown) => isError(thrown, TooLarge),
+    );
+    assert.ok(written < 2 ** 22, `${written} of ${2 ** 23} were written`);
+    assert.equal(encode([leaf, leaf]), '[{"x":1},{"x":1}]', 'and the next one is written');
+  });
 });
 
 /** What JSON makes of a value that it may carry: undefined is null in lists and absent from objects; −0 is 0. */

@@ -239,6 +239,38 @@ describe('a guest’s other effects', () => {
     assert.equal(lines.at(-1), 'warn [70007 lines were dropped: too many at once]');
   });
 
+  it('take no text from what is none', async () => {
+    const odd = { toString: () => assert.fail('it was asked for its text') };
+    for (const name of ['volume.read', 'volume.write', 'volume.list', 'volume.delete'])
+      await refuses(effect(name, [odd, { text: '' }]), BadInput, /it is no text/);
+  });
+
+  it('hold no more in memory of what they were called with than there is room for', async () => {
+    const parked: (() => void)[] = [];
+    const { perform } = createEffects({
+      owner: 'test',
+      grants: normaliseGrants({ clone: 1 }),
+      network: createNetwork(),
+      meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
+      family: {
+        clone: () => assert.fail(),
+        call: () => new Promise<void>((resolve) => parked.push(resolve)),
+        destruct: async () => {},
+      },
+      log: () => {},
+    });
+    const park = (items: number) => perform('clone.call', ['child', 'park', Array.from({ length: items }, () => [])]);
+    // More than all the room: alone it passes.
+    const large = park(1_000_000);
+    await refuses(park(1), Overloaded, /called with/);
+    parked.pop()!();
+    await large;
+    const few = Array.from({ length: 5 }, () => park(100_000));
+    await refuses(park(100_000), Overloaded, /called with/);
+    for (const resolve of parked) resolve();
+    await Promise.all(few);
+  });
+
   it('are only those that exist', async () => {
     await refuses(effect('shell', ['rm']), NoSuchMethod);
     await refuses(effect('constructor', []), NoSuchMethod);

@@ -87,6 +87,25 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
       assert.deepEqual(new Set(await worker.call('roots')), new Set([true]));
     });
 
+    // What is loaded late is given its powers then, when the worker's code has had its say.
+    const LATE = { platform: 'void TextEncoder', crypto: 'void crypto.subtle', console: 'console.table([1])' };
+    const TRAPS = {
+      'an accessor on the global object': `Object.defineProperty(globalThis, '__platform', { configurable: true, get: () => caught, set(v) { caught = v } });`,
+      'accessors on the prototype of all': `for (const name of ['platform', 'crypto', 'console', 'made_forms', 'made_streams', 'writable', '__platform', 'get'])
+        Object.defineProperty(Object.prototype, name, { __proto__: null, configurable: true, get() { caught ??= this; return undefined }, set(v) { caught ??= this } });`,
+      'a definer of its own': `const define = Object.defineProperty;
+        Object.defineProperty = Reflect.defineProperty = (o, name, d) => { if (name === '__platform') caught = d.value; return define(o, name, d) };`,
+    };
+    for (const [what, trap] of Object.entries(TRAPS))
+      it(`by ${what}, and gets none of the host's functions`, async () => {
+        for (const [part, touch] of Object.entries(LATE)) {
+          const worker = await lab.worker(`let caught; ${trap}
+            try { ${touch} } catch {}
+            export const got = () => ['encode', 'digest', 'write_log'].filter((name) => typeof caught?.[name] === 'function');`);
+          assert.deepEqual(await worker.call('got'), [], part);
+        }
+      });
+
     it('by importing, and is told what to do instead, without a path of this machine', async () => {
       const worker = await lab.worker(`
         export const attempt = (name) => import(name).then(() => 'imported', (e) => e.message + '\\n' + e.stack);
@@ -210,6 +229,15 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
         worker.call('run', code).catch(() => {});
         await ended(worker, /ran for more than 200 ms/);
       });
+
+    it('where it catches what interrupts it, in the platform that the host loads for it: its vault ends, and no other', async () => {
+      const owner = 'caught';
+      const [worker, beside] = [await lab.worker(EVAL, { ...TURN, owner }), await lab.worker(SOUND, { owner })];
+      const spin = 'Object.defineProperty = () => { for (;;) {} }; for (;;) try { new TextEncoder() } catch {}';
+      worker.call('run', spin).catch(() => {});
+      await ended(worker, /ran for more than 200 ms/);
+      await well(beside);
+    });
 
     it('in native code, which nothing interrupts: its thread ends, and its owner gets another', async () => {
       const code = `const a = 'a'.repeat(2e6); a.indexOf('a'.repeat(1e6) + 'b')`;

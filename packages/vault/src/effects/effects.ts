@@ -25,6 +25,7 @@ import { meshfsEffects } from './meshfs.ts';
 import { roomFor } from './network.ts';
 import { secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
+import { weightOf } from './weight.ts';
 
 /** All effects there are. */
 const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects, cloneEffects];
@@ -77,6 +78,12 @@ export function createEffects(powers: EffectPowers): Effects {
       return () => watchers.delete(run);
     },
   };
+  /** What effects under way were called with stays in memory until they are over: room besides that of fetches. */
+  const holdArgs = roomFor(
+    'bytes of what this worker’s effects under way were called with',
+    LIMITS.fetched_bytes_each,
+    powers.network.holdFor(powers.owner),
+  );
   const effects = new Map<string, Effect>(MAKERS.flatMap((make) => Object.entries(make(vault))));
 
   const run = async (name: string, args: unknown[], call?: { readonly signal?: AbortSignal | undefined }) => {
@@ -88,12 +95,14 @@ export function createEffects(powers: EffectPowers): Effects {
     if (INSTANT.has(name)) return effect(args, over.signal);
     if (running >= LIMITS.effects_in_flight)
       throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
+    const letGo = holdArgs(weightOf(args, LIMITS.fetched_bytes_each));
     running++;
     try {
       const signal = call?.signal;
       return await effect(args, signal ? AbortSignal.any([signal, over.signal]) : over.signal);
     } finally {
       running--;
+      letGo();
     }
   };
 

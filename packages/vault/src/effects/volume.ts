@@ -16,6 +16,7 @@ import type { Carried } from '../guest/carried.ts';
 import type { VolumeEntry } from '../guest/volume.ts';
 import { carried } from './carried.ts';
 import type { EffectMaker } from './effect.ts';
+import { roomInTurn } from './weight.ts';
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
 const PATH = { bytes: 1024, segment_bytes: 255, segments: 32 } as const;
@@ -30,10 +31,11 @@ export async function sweepVolume(root: string): Promise<void> {
 
 /** A path as its segments. Throws BadInput for what is no plain relative path. */
 export function segmentsOf(given: unknown): string[] {
+  // What is no text may be anything of a stranger's: it is not written out.
+  if (typeof given !== 'string') throw new BadInput({ what: 'the path', why: 'it is no text' });
   const refuse = (why: string): never => {
-    throw new BadInput({ what: `the path ${JSON.stringify(String(given).slice(0, 200))}`, why });
+    throw new BadInput({ what: `the path ${JSON.stringify(given.slice(0, 200))}`, why });
   };
-  if (typeof given !== 'string') return refuse('it is no text');
   if (Buffer.byteLength(given) > PATH.bytes) refuse(`it is longer than ${PATH.bytes} bytes`);
   if (given.includes('\0') || !given.isWellFormed()) refuse('it holds a character that no name has');
   if (given.startsWith('/')) refuse('paths are relative: the volume is where they begin');
@@ -77,7 +79,7 @@ async function inFolder<T>(
   }
 }
 
-async function readFile(folder: FileHandle, name: string): Promise<Carried> {
+async function readFile(folder: FileHandle, name: string, inTurn: ReturnType<typeof roomInTurn>): Promise<Carried> {
   const file = await open(within(folder, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   try {
     const found = await file.stat();
@@ -85,9 +87,11 @@ async function readFile(folder: FileHandle, name: string): Promise<Carried> {
     const limit_bytes = LIMITS.volume_file_bytes;
     // It may be growing: no more is read than what was measured.
     if (found.size > limit_bytes) throw new TooLarge({ what: name, limit_bytes, got_bytes: found.size });
-    const bytes = Buffer.alloc(found.size);
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
-    return carried(bytes.subarray(0, bytesRead));
+    return await inTurn(found.size, async () => {
+      const bytes = Buffer.alloc(found.size);
+      const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
+      return carried(bytes.subarray(0, bytesRead));
+    });
   } finally {
     await file.close();
   }
@@ -130,6 +134,8 @@ async function listFolder(folder: FileHandle): Promise<VolumeEntry[]> {
 }
 
 export const volumeEffects: EffectMaker = (vault) => {
+  // Whatever is read or written is turned into text and back in the one thread that all vaults of the node share.
+  const inTurn = roomInTurn(LIMITS.message_bytes);
   /** What is done at a path, with the system's errors as ours. */
   const at = async <T>(
     given: unknown,
@@ -156,22 +162,23 @@ export const volumeEffects: EffectMaker = (vault) => {
       throw new VolumeFailed({ volume: grants.volume.name, why: `${path}: ${reasons[code] ?? code}`, code });
     }
   };
-  const named = (given: unknown) => {
+  const named = (given: unknown): string => {
     if (segmentsOf(given).length === 0) throw new BadInput({ what: 'the path', why: 'it names nothing' });
-    return given;
+    return given as string;
   };
   return {
-    'volume.read': ([path]) => at(named(path), false, readFile),
-    async 'volume.write'([path, content]) {
+    'volume.read': ([path]) => at(named(path), false, (folder, name) => readFile(folder, name, inTurn)),
+    async 'volume.write'([given, content]) {
       const limit_bytes = LIMITS.volume_file_bytes;
-      if (TEMPORARY.test(String(path)))
+      const path = named(given);
+      if (TEMPORARY.test(path))
         throw new BadInput({ what: `the path ${path}`, why: 'files of such names are being written, and swept away' });
       const { text, base64 } = (content ?? {}) as { text?: unknown; base64?: unknown };
       if (typeof text !== 'string' && typeof base64 !== 'string')
         throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });
       const bytes = typeof text === 'string' ? Buffer.from(text) : Buffer.from(base64 as string, 'base64');
-      if (bytes.length > limit_bytes) throw new TooLarge({ what: String(path), limit_bytes, got_bytes: bytes.length });
-      await at(named(path), true, (folder, name) => writeFile(vault.volume!, folder, name, bytes));
+      if (bytes.length > limit_bytes) throw new TooLarge({ what: path, limit_bytes, got_bytes: bytes.length });
+      await at(path, true, (folder, name) => inTurn(bytes.length, () => writeFile(vault.volume!, folder, name, bytes)));
     },
     'volume.list': ([path = '']) =>
       at(path, false, async (folder, name) => {

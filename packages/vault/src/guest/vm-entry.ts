@@ -44,6 +44,9 @@ interface HostBridge
 const scope = globalThis as any;
 // Taken before the worker's code runs, which may replace it.
 const { stringify } = JSON;
+const { defineProperty } = Object;
+/** Powers that ask no prototype for what they lack: one of the worker's making would be called with them at hand. */
+const bare = <T extends object>(powers: T): T => Object.setPrototypeOf(powers, null);
 const host: HostBridge = scope.__host;
 delete scope.__host;
 
@@ -57,7 +60,7 @@ for (const [name, value] of Object.entries({ AbortController: VmAbortController,
   scope[name] = value;
 }
 // What few workers touch is loaded when one does: it then takes its room and its millisecond there alone.
-const powers: PlatformPowers = {
+const powers: PlatformPowers = bare({
   encode: host.encode,
   decode: host.decode,
   find: host.find,
@@ -74,9 +77,10 @@ const powers: PlatformPowers = {
     if (!powers.made_streams) loadPart(3, powers);
     return powers.made_streams!;
   },
-};
+});
 const loadPart = (part: number, powers: PlatformPowers | CryptoPowers | VmConsolePowers) => {
-  scope.__platform = powers;
+  // Whatever the worker has put in its place is replaced, not called.
+  defineProperty(scope, '__platform', { __proto__: null, value: powers, configurable: true } as object);
   try {
     host.platform(part);
   } finally {
@@ -141,7 +145,7 @@ const context = createContext(
 );
 const { write_log } = context;
 // The worker's own clock, which it may not have.
-const console_powers: VmConsolePowers = { write_log, now: () => scope.performance.now() };
+const console_powers = bare<VmConsolePowers>({ write_log, now: () => scope.performance.now() });
 Object.assign(scope, {
   hauki: context,
   fetch: context.fetch,
@@ -150,7 +154,7 @@ Object.assign(scope, {
 refuseLocales(scope);
 const giveClock = withoutClock(scope);
 const random = giveRandom(scope);
-const crypto_powers: CryptoPowers = { digest: host.digest, verify: host.verify, draw: random.draw };
+const crypto_powers = bare<CryptoPowers>({ digest: host.digest, verify: host.verify, draw: random.draw });
 const cryptography = (): Cryptography => {
   if (!crypto_powers.crypto) loadPart(2, crypto_powers);
   return crypto_powers.crypto!;

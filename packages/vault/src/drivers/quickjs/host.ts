@@ -47,6 +47,10 @@ const threads = new Threads({
   images: await makeImages(wasm, scripts),
   left: forget,
   unfit: (ids) => report({ op: 'unfit', ids }),
+  stranded() {
+    console.error('a thread of the vault host could not be ended: the host ends, with all quickjs vaults of this node');
+    process.kill(process.pid, 'SIGKILL');
+  },
   lost(ids, reason) {
     for (const id of ids) forget(id);
     report({ op: 'lost', ids, reason });
@@ -64,7 +68,8 @@ process.on('message', (message: Order) => {
   if (message.op === 'start') start(message);
   else doomVault(message.id);
 });
-process.on('disconnect', () => process.exit(0));
+// An orderly exit would wait for its threads, also for one that cannot be stopped.
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 // Who ends a whole service asks all its processes: the agent decides when this one ends.
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => {});
 setInterval(() => threads.watch(), WATCH_EVERY_MS);

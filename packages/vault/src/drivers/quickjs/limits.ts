@@ -1,6 +1,7 @@
 /** Bounds of the quickjs driver, with their reasons. */
 import { availableParallelism } from 'node:os';
 import { TURN_MS as BOUNDS, CPU_SHARE } from '@hauki/protocol';
+import { FORM } from '../../guest/platform/limits.ts';
 
 /**
  * What one turn of a guest's code (one entry into its VM) may take: within what a request may ask for. The default is
@@ -12,10 +13,22 @@ export const TURN_MS = { ...BOUNDS, default: 2_000 } as const;
  * gives way on a busy machine, short against a lease.
  */
 export const WALL_PER_TURN = 8;
+/**
+ * What is searched for at once in a form, in one go that nothing interrupts: a boundary, whose characters have three bytes
+ * each, with what stands before it. Up to 250 bytes the platform's search takes time in step with what it searches, beyond
+ * that with the product of both. `places`: more parts than a form within `bytes` is likely to have.
+ */
+export const FIND = {
+  bytes: 32 * 1024 * 1024,
+  what_bytes: 3 * FORM.boundary_chars + 4,
+  places: 262_144,
+} as const;
 /** The VM's own interrupt comes first; past this the thread itself is ended. */
 export const GRACE_MS = 500;
 /** A vault that is to end and is not gone by then ends with its thread; shorter than what the whole host has (`started.ts`). */
 export const END_MS = 8_000;
+/** A thread that does not end within this, once it is told to, ends with the whole host: with `END_MS` less than `started.ts` waits. */
+export const TERMINATE_MS = 15_000;
 /** How often the watchdog looks. */
 export const WATCH_EVERY_MS = 100;
 /** A turn longer than this lets the others of its thread go first before its vault is entered again. */

@@ -44,7 +44,7 @@ export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOpti
   };
 }
 
-/** An error's name and words for the other side of the bridge, and no stack. */
+/** An error's name and words for the other side of the bridge, and no stack: that has paths of this machine. */
 export function told(error: unknown): Error {
   let words = String(error);
   if (error instanceof Error) words = error instanceof JSException ? `${error.name}: ${error.message}` : error.message;

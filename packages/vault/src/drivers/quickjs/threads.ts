@@ -13,6 +13,7 @@ import {
   GRACE_MS,
   IDLE_THREAD_MS,
   STUCK_MS,
+  TERMINATE_MS,
   THREAD_STACK_MIB,
   THREAD_YOUNG_MIB,
   THREADS_PER_OWNER,
@@ -56,6 +57,9 @@ export interface ThreadsPowers {
   unfit(ids: string[]): void;
   /** A thread has ended with these vaults in it. */
   lost(ids: string[], reason: string): void;
+  /** A thread was told to end and did not: only the end of the process ends it. */
+  stranded(): void;
+  terminate_ms?: number;
 }
 
 export class Threads {
@@ -83,7 +87,7 @@ export class Threads {
     thread.vaults.delete(id);
     this.#powers.left(id);
     if (thread.vaults.size > 0 || !this.#all.has(thread)) return;
-    if (thread.soiled) return this.#end(thread);
+    if (thread.soiled) return void this.#end(thread);
     thread.idle_timer = setTimeout(() => this.#end(thread), IDLE_THREAD_MS);
   }
 
@@ -100,8 +104,7 @@ export class Threads {
   lose(thread: Thread, reason: string): void {
     // Its sockets close with it: on a busy machine whoever gives way may take long to end.
     this.hurry(thread);
-    this.#gone(thread, reason);
-    void thread.worker.terminate();
+    if (this.#forget(thread)) void this.#end(thread).then(() => this.#powers.lost([...thread.vaults], reason));
   }
 
   /** Ends threads that overran, and tells the system which are to give way. */
@@ -202,14 +205,21 @@ export class Threads {
     return thread;
   }
 
-  #end(thread: Thread): void {
-    this.#all.delete(thread);
-    void thread.worker.terminate();
+  /** Resolves when nothing of it runs any more, which native code may put off for ever. */
+  async #end(thread: Thread): Promise<void> {
+    this.#forget(thread);
+    const timer = setTimeout(this.#powers.stranded, this.#powers.terminate_ms ?? TERMINATE_MS);
+    await thread.worker.terminate();
+    clearTimeout(timer);
   }
 
   #gone(thread: Thread, reason: string): void {
-    if (!this.#all.delete(thread)) return;
+    if (this.#forget(thread)) this.#powers.lost([...thread.vaults], reason);
+  }
+
+  /** It gets no more vaults. False where that was so. */
+  #forget(thread: Thread): boolean {
     clearTimeout(thread.idle_timer);
-    this.#powers.lost([...thread.vaults], reason);
+    return this.#all.delete(thread);
   }
 }

@@ -4,6 +4,16 @@
  */
 import { TURN_MS, WALL_PER_TURN } from './limits.ts';
 
+/**
+ * Thrown by a host function in a turn that is over. The library makes of a thrown error one of the VM's own, by its
+ * message, and that the worker could catch and go on: this one has none to give, so that it leaves the VM as a whole.
+ */
+export class TurnOver extends Error {
+  override get message(): string {
+    throw new Error('its turn is over');
+  }
+}
+
 export class Turn {
   /** What a turn may compute. */
   most_ms: number = TURN_MS.default;

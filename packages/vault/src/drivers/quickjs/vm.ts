@@ -10,7 +10,7 @@ import type { Inside, Outside } from '../../guest/guest.ts';
 import { lookUp } from '../../guest/modules.ts';
 import { GUEST_BOUNDS, serveOutside } from '../../guest/outside.ts';
 import { LOADED, type VmControl } from '../../guest/vm-control.ts';
-import { decoded, found } from './decoded.ts';
+import { checkPlain, decoded, found } from './decoded.ts';
 import { digested, verified } from './digest.ts';
 import type { Engine, VmPowers } from './engines.ts';
 import {
@@ -31,7 +31,7 @@ import type { Limits, Used } from './messages.ts';
 import type { Meter } from './meter.ts';
 import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
-import { Turn } from './turn.ts';
+import { Turn, TurnOver } from './turn.ts';
 import { type Argument, Waiting } from './waiting.ts';
 import { checksum, deflated, inflated } from './zip.ts';
 
@@ -127,7 +127,7 @@ export class Vm {
       encode: (text) => this.#lend(vm.newArrayBuffer(new TextEncoder().encode(text!.toString()))),
       decode: (bytes, encoding, fatal, keep_bom) =>
         this.#lend(vm.newString(decoded(bytes!, encoding!, fatal!.toNumber() === 1, keep_bom!.toNumber() === 1))),
-      find: (bytes, what, most) => this.#lend(vm.newArrayBuffer(found(bytes!, what!, most!.toNumber()))),
+      find: (bytes, what, most) => this.#reckon(() => found(bytes!, what!, most!.toNumber())),
       digest: (hash, bytes, key) => this.#reckon(() => digested(hash!, bytes!, key)),
       verify: (hash, bytes, key, mac) => this.#reckon(() => (verified(hash!, bytes!, key!, mac!) ? 1 : 0)),
       deflate: (piece, before) => this.#reckon(() => deflated(piece!, before!)),
@@ -138,11 +138,11 @@ export class Vm {
     for (const name of HOST_FUNCTIONS)
       vm.registerHostCallback(name, (...args) => {
         try {
+          checkPlain(args);
           const given = hosts[name](...args);
           return given instanceof JSValueHandle ? given : vm.undefined;
         } catch (error) {
-          // Only the words: a stack of this side has paths of this machine.
-          throw told(error);
+          throw this.#turn.overran ? new TurnOver() : told(error);
         }
       });
     const bridge = ENTRIES.map((name) => [name, vm.importHandle(rest.image.entries[name])]);
