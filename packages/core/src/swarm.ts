@@ -40,9 +40,9 @@ import { place } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
-import { demand, demandGrants, type Principal, reachesNode, refusal as refusalOf, type Scope } from './rights.ts';
+import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { Spawned, TicketOffice, TicketSubject } from './tickets.ts';
-import { withoutSource } from './unread.ts';
+import { isUnread, withoutSource } from './unread.ts';
 import type { VolumeHomes } from './volumes.ts';
 import { vouchedOf } from './vouchers.ts';
 
@@ -203,8 +203,7 @@ export class Swarm {
       ...(request.idle_ms === undefined ? {} : { idle_ms: request.idle_ms }),
       load_timeout_ms: Math.min(request.load_timeout_ms ?? LIMITS.load_ms, LIMITS.load_ms),
     };
-    const pointers = [pointer ?? [], ...modules.map((one) => one.pointer)].flat();
-    const unread = pointers.some((one) => refusalOf(principal, { scope: 'meshfs.read', pointer: one }));
+    const unread = isUnread(principal, [pointer ?? [], ...modules.map((one) => one.pointer)].flat());
     return { job, driver, labels, memory_mib, nodes: principal.targets.nodes, unread };
   }
 

@@ -3,9 +3,14 @@
  * parser says quotes the line at which it stopped.
  */
 import { isError, SourceRejected } from '@hauki/protocol';
+import { type Principal, refusal } from './rights.ts';
 
 /** Where in a file, as refusals name it. */
 const PLACE = /\bat ([\w./-]+:\d+)/;
+
+/** Whether one of the pointers is out of the principal's sight. */
+export const isUnread = (principal: Principal, pointers: readonly string[]): boolean =>
+  pointers.some((pointer) => refusal(principal, { scope: 'meshfs.read', pointer }) !== undefined);
 
 /** The error with the place in the source in the stead of all that was said of it. Others stay as they are. */
 export function withoutSource(error: unknown): unknown {
