@@ -12,6 +12,7 @@ import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/typ
 import { createMeshFs, type Written } from '@hauki/meshfs';
 import {
   BadInput,
+  type Fate,
   InternalError,
   isError,
   LIMITS,
@@ -88,7 +89,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const core_id = randomText(6);
   const events = new Events({ core_id, log });
   events.emit('CORE_STARTED', { core: core_id });
-  const tokens = await TokenStore.open({ ...kept('tokens'), emit: events.emit });
+  const quotas = new Quotas({ quota: (token) => tokens.quota(token), workers: () => registry.workers.values() });
+  const ended = (token: string) => quotas.forget(token);
+  const tokens: TokenStore = await TokenStore.open({ ...kept('tokens'), emit: events.emit, ended });
   const auth = new Auth(data_dir, options.host_names ?? [], tokens);
   if (first_start) logger.info(`an admin token was made: ${join(data_dir, 'admin.token')}`);
   const meshfs = await createMeshFs(backplane, {
@@ -101,10 +104,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const fates = new Fates(backplane.kv('fates'), undefined, log);
   await fates.open(kept('fates').damaged);
   const registry = new Registry(events.emit, node_grace_ms, fates);
-  const quotas = new Quotas({ quota: tokens.quota, workers: () => registry.workers.values() });
   const volumes = new VolumeHomes({ ...kept('volumes'), registry, event: events.emit });
   const callers = new Callers();
-  registry.watch({ died: ({ worker }) => callers.over(worker) });
+  const over = ({ worker }: Fate) => callers.over(worker);
+  registry.watch({ died: over, stillborn: over });
   const swarm = new Swarm({
     callers,
     registry,

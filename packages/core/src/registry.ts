@@ -42,6 +42,8 @@ export interface RegistryWatcher {
   registered?(node: RegisteredNode, workers: WorkerInfo[]): void;
   away?(node: string): void;
   died?(fate: Fate): void;
+  /** It was never born. */
+  stillborn?(fate: Fate): void;
 }
 
 /** Who knows, besides the nodes, what was placed where. */
@@ -214,6 +216,7 @@ export class Registry {
   /** A worker that was never born: nobody waits for its end, but its owner may ask why. */
   stillborn(fate: Fate): void {
     this.fates.set(fate);
+    for (const watcher of this.#watchers) watcher.stillborn?.(fate);
   }
 
   /** Notes that a worker is paused since then, or no longer. */

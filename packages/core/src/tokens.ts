@@ -44,6 +44,8 @@ interface Known extends Kept {
 export interface TokenPowers {
   kv: KeyValue;
   emit(name: EventName, fields: object): void;
+  /** A token has ended: revoked, expired, or with the one that made it. */
+  ended?(token: string): void;
   /** Told of each token whose record is damaged. */
   damaged?: Damaged;
   /** Milliseconds since 1970. */
@@ -70,7 +72,7 @@ export class TokenStore {
   #timer: NodeJS.Timeout | undefined;
 
   private constructor(powers: TokenPowers) {
-    this.#powers = { now: Date.now, damaged: warnOf, ...powers };
+    this.#powers = { now: Date.now, damaged: warnOf, ended: () => {}, ...powers };
   }
 
   /** Loads the table. */
@@ -252,7 +254,10 @@ export class TokenStore {
       for (const t of family) if (above(t.owner).every((id) => this.#by_id.has(id))) this.#know(t);
       throw error;
     }
-    for (const t of family) this.#powers.emit(event, { token: t.id, owner: t.owner, ...fields });
+    for (const t of family) {
+      this.#powers.ended(t.id);
+      this.#powers.emit(event, { token: t.id, owner: t.owner, ...fields });
+    }
   }
 
   #cut(family: Known[], why: string): void {

@@ -30,12 +30,14 @@ async function setUp() {
   folders.push(folder);
   const clock = { now: 1_000_000 };
   const told: [string, any][] = [];
+  const ended: string[] = [];
   const open = async () => {
     const backplane = await openEmbedded(folder);
     const kv = backplane.kv('tokens');
     const store = await TokenStore.open({
       kv,
       emit: (name, fields) => told.push([name, fields]),
+      ended: (token) => ended.push(token),
       now: () => clock.now,
     });
     return {
@@ -47,7 +49,7 @@ async function setUp() {
       },
     };
   };
-  return { folder, clock, told, open };
+  return { folder, clock, told, ended, open };
 }
 
 const wants = (name: string, more: Partial<TokenRequest> = {}): TokenRequest => ({
@@ -164,15 +166,17 @@ describe('the table of tokens', () => {
   });
 
   it('cuts what is open in a token’s name when its time has come, by itself', async () => {
-    const { open, clock } = await setUp();
+    const { open, clock, ended, told } = await setUp();
     const { store, close } = await open();
-    const { token } = await store.create(ADMIN, wants('brief', { expires_in_ms: 1_000 }));
+    const { token, id } = await store.create(ADMIN, wants('brief', { expires_in_ms: 1_000 }));
     const cut = new Promise<string>((resolve) => store.hold(store.find(token)!, resolve));
     const alive = setInterval(() => {
       clock.now += 100;
     }, 10);
     assert.equal(await cut, 'its token has expired');
     clearInterval(alive);
+    while (!told.some(([name]) => name === 'TOKEN_EXPIRED')) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.deepEqual(ended, [id], 'what is counted for it is forgotten');
     await close();
   });
 

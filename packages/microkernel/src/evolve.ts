@@ -142,12 +142,17 @@ export function rejection(module: string, stage: string, error: unknown, log = '
   // Not the module's fault: full, shutting down, no such driver.
   if (error instanceof MeshError && !rejected && stage === 'start') return error;
   const fields = (error as { fields?: { stage?: string; log_tail?: string; reason?: string } }).fields ?? {};
+  /** A guest may have shaped it. */
+  const text = (value: unknown) => (typeof value === 'string' ? value : 'it did not say');
   const line = lineOf(error);
-  const said = [fields.log_tail, log].filter(Boolean).join('\n').slice(-KERNEL_LIMITS.report_log_chars);
+  const said = [fields.log_tail, log]
+    .filter((one) => typeof one === 'string' && one !== '')
+    .join('\n')
+    .slice(-KERNEL_LIMITS.report_log_chars);
   return new EvolveRejected({
     module,
-    stage: rejected ? String(fields.stage) : stage,
-    why: rejected ? String(fields.reason) : describe(error),
+    stage: rejected ? text(fields.stage) : stage,
+    why: rejected ? text(fields.reason) : describe(error),
     ...(line === undefined ? {} : { line }),
     ...(said === '' ? {} : { log: said }),
   });

@@ -237,6 +237,10 @@ describe('a module without a worker', () => {
   it('is refused, saying what it has', () => {
     rejected({}, /exports nothing/);
     rejected({ value: 5, other: 'x' }, /exports only value, other/);
+    rejected(
+      { default: { add: () => 1 } },
+      /exports only default, which is an object: export its functions each by name/,
+    );
     rejected({ _private: () => 1 }, /exports only _private/);
     rejected({ onEnd: () => 1 }, /exports only onEnd/);
     rejected({ default: class {} }, /class without public methods/);

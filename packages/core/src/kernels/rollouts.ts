@@ -287,7 +287,7 @@ export class Rollouts {
         if (!views) return fallen('went away');
         const serves = view?.live.some(({ version, draining }) => version === evolved!.version && !draining);
         if (!view || !(serves || view.version === evolved!.version))
-          return fallen(`took version ${evolved!.version} back`);
+          return fallen(`took ${Number.isInteger(evolved!.version) ? `version ${evolved!.version}` : 'it'} back`);
         if (view.state === 'failed') return fallen('cannot keep it alive: it dies again and again');
       }
     }

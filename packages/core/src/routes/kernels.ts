@@ -10,6 +10,7 @@ import {
   type RolloutRequest,
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
+import { encode } from '@hauki/rpc';
 import { leaving } from '@hauki/rpc/node';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Kernels } from '../kernels/kernels.ts';
@@ -26,6 +27,8 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
   app,
   { kernels, rollouts, meshfs },
 ) => {
+  // What a kernel told may be short on the wire and endless when written out: this writer has a bound.
+  app.setReplySerializer(encode);
   app.get(
     '/api/v2/kernels',
     { config: { scope: ['read', 'evolve'] }, schema: { tags: ['kernels'], summary: 'Kernels, and what each holds' } },

@@ -98,7 +98,6 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenS
     },
     async (request) => {
       const revoked = await tokens.revoke(request.principal, request.params.id);
-      for (const id of revoked) quotas.forget(id);
       const ended = request.query.end_workers ? await endWorkers(powers, revoked) : undefined;
       return { status: 'success', revoked, ...(ended ? { ended } : {}) };
     },

@@ -30,9 +30,10 @@ export function workerObject(module: Record<string, unknown>, context: object): 
       callable.set(name, value);
   if (callable.size === 0) {
     const names = Object.keys(module);
+    const lost = typeof module.default === 'object' ? ', which is an object: export its functions each by name' : '';
     throw new SourceRejected({
       stage: 'exports',
-      reason: `a worker is a default-exported class with methods, or exported functions; this module ${made ? 'exports a class without public methods' : names.length > 0 ? `exports only ${names.join(', ')}` : 'exports nothing'}`,
+      reason: `a worker is a default-exported class with methods, or exported functions; this module ${made ? 'exports a class without public methods' : names.length > 0 ? `exports only ${names.join(', ')}${lost}` : 'exports nothing'}`,
     });
   }
   const methods = [...callable.keys()];
