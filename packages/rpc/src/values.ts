@@ -20,11 +20,18 @@ function refuse(key: string, is: string): never {
   throw new Unserialisable({ why: `${key === '' ? 'it' : `the value at "${key}"`} is ${is}` });
 }
 
-/** What is left of a message while it is written: what stands in a value again and again is written as often. */
+/** Characters that are left of a message while it is written: what stands in a value again and again is written as often. */
 let left = 0;
 
+/** So many characters at least a member takes: a comma, its name, and itself; of a list or an object one of the brackets. */
+function charsOf(inside: object, key: string, shown: unknown): number {
+  if (shown === undefined) return 0;
+  const name = Array.isArray(inside) ? 0 : key.length + 3;
+  return 1 + name + (typeof shown === 'string' ? shown.length + 2 : 1);
+}
+
 function guard(this: any, key: string, shown: unknown): unknown {
-  left -= typeof shown === 'string' ? shown.length : 1;
+  left -= charsOf(this, key, shown);
   if (left < 0) throw new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });
   // What stood there before its toJSON changed it, if it has one: a Buffer, a date that is none.
   const given = this[key];
@@ -67,7 +74,8 @@ export function encode(value: unknown): string {
   if (typeof value === 'string' || typeof value === 'boolean' || value === null) return JSON.stringify(value);
   if (value === undefined) return 'null';
   try {
-    left = LIMITS.message_bytes;
+    // The root has neither name nor comma.
+    left = LIMITS.message_bytes + 4;
     text = JSON.stringify(value, guard);
   } catch (error) {
     if (error instanceof Unserialisable || error instanceof TooLarge) throw error;

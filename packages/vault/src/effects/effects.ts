@@ -27,6 +27,9 @@ import { secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 import { weightOf } from './weight.ts';
 
+/** Arguments of no more than this are bounded by the number of effects under way. */
+const SMALL_BYTES = 4096;
+
 /** All effects there are. */
 const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects, cloneEffects];
 /** Need no room among those under way: they answer at once. */
@@ -95,7 +98,8 @@ export function createEffects(powers: EffectPowers): Effects {
     if (INSTANT.has(name)) return effect(args, over.signal);
     if (running >= LIMITS.effects_in_flight)
       throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
-    const letGo = holdArgs(weightOf(args, LIMITS.fetched_bytes_each));
+    const weight = weightOf(args, LIMITS.fetched_bytes_each);
+    const letGo = weight > SMALL_BYTES ? holdArgs(weight) : () => {};
     running++;
     try {
       const signal = call?.signal;
