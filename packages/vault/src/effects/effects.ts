@@ -32,6 +32,9 @@ const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffe
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 
+/** Arguments of so little are not counted: all that may be under way together have a mebibyte. */
+const SMALL_BYTES = 16 * 1024;
+
 /** A vault's effects. */
 export interface Effects {
   /** Performs one, or rejects with a typed error. `call.signal`: the guest gives up. */
@@ -95,7 +98,8 @@ export function createEffects(powers: EffectPowers): Effects {
     if (INSTANT.has(name)) return effect(args, over.signal);
     if (running >= LIMITS.effects_in_flight)
       throw new Overloaded({ what: 'effects of this worker', limit: LIMITS.effects_in_flight });
-    const letGo = holdArgs(weightOf(args, LIMITS.fetched_bytes_each));
+    const weight = weightOf(args, LIMITS.fetched_bytes_each);
+    const letGo = weight > SMALL_BYTES ? holdArgs(weight) : () => {};
     running++;
     try {
       const signal = call?.signal;
