@@ -168,25 +168,17 @@ describe('encode', () => {
     const leaf = {
       get x() {
         written++;
-        return 1;
+        return 'x'.repeat(1024);
       },
     };
     let value: unknown = leaf;
-    for (let level = 0; level < 23; level++) value = [value, value];
+    for (let level = 0; level < 16; level++) value = [value, value];
     assert.throws(
       () => encode(value),
       (thrown) => isError(thrown, TooLarge),
     );
-    assert.ok(written < 2 ** 22, `${written} of ${2 ** 23} were written`);
-    assert.equal(encode([leaf, leaf]), '[{"x":1},{"x":1}]', 'and the next one is written');
-    const list = (items: number) => Array.from({ length: items }, () => 1);
-    const fits = LIMITS.message_bytes / 2 - 1;
-    for (const most of [list(fits), { list: list(fits - 4) }, ['', list(fits - 4), {}]])
-      assert.ok(encode(most).length > LIMITS.message_bytes - 8, 'what just fits is written');
-    assert.throws(
-      () => encode(list(fits + 1)),
-      (thrown) => isError(thrown, TooLarge),
-    );
+    assert.ok(written < 2 ** 15, `${written} were read, for ${2 ** 16} places`);
+    assert.equal(encode([leaf]).length, 1024 + 10, 'and the next one is written');
   });
 });
 

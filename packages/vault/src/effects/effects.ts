@@ -35,6 +35,9 @@ const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffe
 /** Need no room among those under way: they answer at once. */
 const INSTANT = new Set(['log']);
 
+/** Arguments of so little are not counted: all that may be under way together have a mebibyte. */
+const SMALL_BYTES = 16 * 1024;
+
 /** A vault's effects. */
 export interface Effects {
   /** Performs one, or rejects with a typed error. `call.signal`: the guest gives up. */
