@@ -27,9 +27,6 @@ import { secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 import { weightOf } from './weight.ts';
 
-/** Arguments of no more than this are bounded by the number of effects under way. */
-const SMALL_BYTES = 4096;
-
 /** All effects there are. */
 const MAKERS: EffectMaker[] = [logEffect, fetchEffect, connectEffect, meshfsEffects, volumeEffects, cloneEffects];
 /** Need no room among those under way: they answer at once. */
