@@ -21,6 +21,7 @@ if ($what eq 'bomb') {
   print 'beyond 4: ', (@found ? join(' ', @found) : 'none'), "\n";
 } elsif ($what eq 'touch') {
   # utimensat, to the time that it is: who may write may do that. And it can be written to all the same.
-  print syscall(280, -100, '/dev/null', 0, 0) >= 0 ? "OPEN\n" : "not touched: $!\n";
-  open(my $null, '>', '/dev/null') && print $null 'x' or print "OPEN: it cannot be written to: $!\n";
+  my ($null, $path) = (undef, '/dev/null');
+  print syscall(280, -100, $path, 0, 0) >= 0 ? "OPEN\n" : "not touched: $!\n";
+  open($null, '>', $path) && syswrite($null, 'x') or print "OPEN: it cannot be written to: $!\n";
 }
