@@ -140,14 +140,17 @@ describe('a narrower token', () => {
     const { mesh, token } = await holder(scopes);
     const { token: child } = await holder(scopes, undefined, mesh);
     const leaving = new AbortController();
+    // Kept, because an answer that nobody holds is given up when garbage is collected.
+    const answers: Response[] = [];
     for (const [path, most] of [
       [`ephemeral/${worker}/logs?follow=true`, LIMITS.log_streams / 2],
       ['events', LIMITS.event_streams_each],
     ] as const) {
       const read = async (by: string) => {
         const headers = { authorization: `Bearer ${by}` };
-        const { status } = await fetch(`${used.local.url}/api/v2/${path}`, { headers, signal: leaving.signal });
-        return status;
+        const answer = await fetch(`${used.local.url}/api/v2/${path}`, { headers, signal: leaving.signal });
+        answers.push(answer);
+        return answer.status;
       };
       const seen = await Promise.all(Array.from({ length: most + 2 }, (_, i) => read(i % 2 ? token : child)));
       assert.equal(seen.filter((status) => status === 200).length, most, path);

@@ -30,10 +30,11 @@ export async function until(what: string, check: () => boolean | Promise<boolean
   }
 }
 
-/** Whether a process lives; a zombie does not. */
+/** Whether a process lives; a zombie does not, once its last thread is gone: until then it holds its descriptors. */
 export function lives(pid: number): boolean {
   try {
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    return !/^State:\s+Z/m.test(status) || !/^Threads:\s+[01]$/m.test(status);
   } catch {
     return false;
   }

@@ -634,7 +634,8 @@ async function run(options: ScheduleOptions, { issued, role, now, moved }: Surro
   way.stop();
   await until('the worker is idle', () => worker.busy === 0);
   // What may still be under way has its time.
-  if (!tcp) await wait(1_000);
+  if (tcp) await until('the tables are empty at the end', () => empty(session) && (!far() || empty(far()!.session)));
+  else await wait(1_000);
   for (let i = 0; i < 30; i++) await turn();
   if (!empty(session)) faults.push(`the caller’s tables are not empty at the end: ${table(session)}`);
   if (far() && !empty(far()!.session))
