@@ -156,7 +156,7 @@ export const LIMITS = {
   token_targets: 64,
   /** Ten years: longer is for ever, which is said by leaving it out. */
   token_ms: 10 * 365 * 24 * 3600 * 1000,
-  /** Changes of tokens that wait for the disk. */
+  /** Changes of tokens that wait for the disk; one token and all below it may have half of those that nobody else has. */
   token_changes: 256,
   /** Events that the core remembers, and their characters: some minutes of a busy mesh, to resume after a cut. */
   events: 4_096,
@@ -165,7 +165,7 @@ export const LIMITS = {
   event_text_chars: 1_024,
   /** All of one event's fields; the longest go first. */
   event_chars: 8 * 1024,
-  /** Readers of events at once: of a core, and of one token. */
+  /** Readers of events at once: of a core, and of one token with all below it. */
   event_streams: 256,
   event_streams_each: 32,
   /** What a reader may ask to be chosen by. */

@@ -188,6 +188,26 @@ describe('engines that serve again', () => {
     }
   });
 
+  it('begin without what was freed as the image was made: the heap’s free blocks are zeros', async () => {
+    const { wasm, bare, web } = await image;
+    for (const from of [bare, web]) {
+      const vm = (await Engine.create(wasm, from.memory_bytes)).begin(from, powers());
+      const { malloc } = vm._getExports() as unknown as { malloc(bytes: number): number };
+      const page = 4096;
+      let free_bytes = 0;
+      for (const bytes of [32, 16, 8, 4, 3].map((pages) => pages * page))
+        for (let at = malloc(bytes); at + bytes <= from.memory_bytes; at = malloc(bytes)) {
+          const whole = new Uint8Array(vm._getMemory().buffer, Math.ceil((at + 64) / page) * page, bytes - 2 * page);
+          assert.ok(
+            whole.every((byte) => byte === 0),
+            `${bytes} at ${at}`,
+          );
+          free_bytes += whole.length;
+        }
+      assert.ok(free_bytes > 0, 'there are some');
+    }
+  });
+
   it('have the powers of the VM that they serve, not of one before', async () => {
     const { wasm, bare } = await image;
     const engine = await Engine.create(wasm, bare.memory_bytes);

@@ -44,6 +44,8 @@ export interface VmImage {
 
 /** The machine's. */
 const PAGE_BYTES = 4096;
+/** What the engine's allocator writes into a free block at most (dlmalloc: four links and an index), generously. */
+const NOTES_BYTES = 64;
 const EMPTY_PAGE = new Uint8Array(PAGE_BYTES);
 /** Bytecode without its source, which nobody asks a function of ours for: a third of the size. */
 const BARE = CompileFlags.STRIP_SOURCE;
@@ -91,11 +93,11 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
   ) as VmImage['entries'];
   vm.evalCode('delete globalThis.__vm').dispose();
   const parts = [platform, ...others].map(copied);
-  const take = () => ({ ...pagesOf(vm), entries, parts });
-  const bare = take();
+  const take = async () => ({ ...(await pagesOf(vm, options)), entries, parts });
+  const bare = await take();
   // To touch one of it loads all of it.
   vm.evalCode('void Response').dispose();
-  const web = take();
+  const web = await take();
   // The same of both, so that an engine may serve either: the smaller has some more behind it.
   return { bare: { ...bare, memory_bytes: web.memory_bytes }, web };
 }
@@ -111,9 +113,12 @@ export function* writtenPages(memory: Uint8Array): Generator<[at: number, page: 
   }
 }
 
-function pagesOf(vm: QuickJS): Omit<VmImage, 'entries' | 'parts'> {
+async function pagesOf(vm: QuickJS, options: QuickJSOptions): Promise<Omit<VmImage, 'entries' | 'parts'>> {
   vm.runGC();
-  const { memory, stackPointer: stack_pointer } = vm.snapshot();
+  const taken = vm.snapshot();
+  const { memory, stackPointer: stack_pointer } = taken;
+  for (const page of freePages(await QuickJS.restore(taken, options), memory.length))
+    memory.fill(0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
   const runs: [number, number][] = [];
   for (const [at] of writtenPages(memory)) {
     const last = runs.at(-1);
@@ -127,6 +132,24 @@ function pagesOf(vm: QuickJS): Omit<VmImage, 'entries' | 'parts'> {
     filled += length;
   }
   return { pages, runs, memory_bytes: memory.length, stack_pointer };
+}
+
+/**
+ * The numbers of the pages of a VM's heap in which only what was freed is left: a seventh of what it began with has been
+ * the guest's bytecode. It takes whatever there is to have, which is the end of the VM.
+ */
+function* freePages(vm: QuickJS, memory_bytes: number): Generator<number> {
+  const { malloc, free } = vm._getExports() as unknown as Record<'malloc' | 'free', (of: number) => number>;
+  for (let bytes = memory_bytes; bytes > 2 * PAGE_BYTES; bytes -= PAGE_BYTES) {
+    let at = malloc(bytes);
+    // What lies beyond the memory has been added to it just now.
+    for (; at > 0 && at + bytes <= memory_bytes; at = malloc(bytes)) {
+      // The allocator has its own notes where a free block begins.
+      const first = Math.ceil((at + NOTES_BYTES) / PAGE_BYTES);
+      for (let page = first; (page + 1) * PAGE_BYTES <= at + bytes; page++) yield page;
+    }
+    free(at);
+  }
 }
 
 /** Sets what a VM may allocate. */

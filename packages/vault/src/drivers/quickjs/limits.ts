@@ -56,7 +56,7 @@ export const STACK_BYTES = 256 * 1024;
 /** The thread's stack: frames of WebAssembly are larger than those that QuickJS counts (4 MiB held in all tries). */
 export const THREAD_STACK_MIB = 8;
 /** What a thread's own objects may take before they are sifted: they are few, and every thread would keep the default. */
-export const THREAD_YOUNG_MIB = 4;
+export const THREAD_YOUNG_MIB = 8;
 /** A little above what the guest allows itself (`guest/vm-globals.ts`). */
 export const TIMERS = 11_000;
 /** Entropy that the guest may ask for at once: as `crypto.getRandomValues` has it. */

@@ -21,7 +21,7 @@ interface Host extends HostLink {
  * Heaps of a thread are small: helpers that collect them beside it cost more time, waiting for a processor, than they save.
  * And young heaps of 16 MiB, as V8 has them by default, would be room for a dozen vaults.
  */
-const HOST_FLAGS = ['--disable-warning=ExperimentalWarning', '--single-threaded-gc', '--max-semi-space-size=1'];
+const HOST_FLAGS = ['--disable-warning=ExperimentalWarning', '--single-threaded-gc', '--max-semi-space-size=2'];
 
 export function createQuickjsDriver(): Driver {
   const vaults = new Map<string, Started>();
