@@ -1,6 +1,8 @@
 /** Workers that clone workers: as their grant says, with no more than they have, and never outliving them. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { after, describe, it } from 'node:test';
 import {
   connect,
@@ -10,6 +12,7 @@ import {
   isError,
   type Mesh,
   NoNodeFits,
+  Overloaded,
   QuotaExceeded,
   SourceRejected,
   WorkerDied,
@@ -32,6 +35,7 @@ const CHILD = `
   export const fail = (text) => { throw new RangeError(text); };
   export const never = () => new Promise(() => {});
   export const me = () => hauki.worker;
+  export const get = async (url) => (await fetch(url)).text();
   export const read = (pointer) => hauki.meshfs.resolve(pointer).then((d) => d.content);
   export const spin = () => { for (;;) {} };`;
 
@@ -193,6 +197,33 @@ for (const driver of DRIVERS)
       );
       await refused(one.clone!('export const f = (', same), SourceRejected, /parse/);
       await refused(parent({}).clone!(CHILD, same), GrantMissing, /clone/);
+      await used.mesh.destruct(one);
+    });
+
+    it('has with all its clones together the rate that it was granted, also after some of them have ended', async () => {
+      const server = createServer((_, response) => response.end('here'));
+      after(() => void server.close());
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const to = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+      const rate = (per_minute: number) => ({ fetch: [{ to, per_minute }] });
+      const one = parent({ ...rate(4), clone: { live: 3, total: 4, memory_mib: 1024 } });
+      const url = `http://${to}/`;
+      const [first] = await one.clone!(CHILD, { ...same, grants: rate(4) });
+      const [second] = await one.clone!(PARENT, {
+        ...same,
+        grants: { ...rate(2), clone: { live: 1, total: 1, memory_mib } },
+      });
+      const [below] = await one.call!(second, 'clone', CHILD, { ...same, grants: rate(2) });
+      assert.equal(await one.call!(second, 'call', below, 'get', url), 'here');
+      assert.equal(await one.call!(second, 'get', url), 'here');
+      await refused(one.call!(second, 'get', url), Overloaded, /of this worker and its clones\) .+ limit of 2/);
+      await refused(one.call!(second, 'call', below, 'get', url), Overloaded, /w-\w+, from which this one stems/);
+      assert.equal(await one.call!(first, 'get', url), 'here');
+      await one.end!(first);
+      assert.equal(await one.get!(url), 'here');
+      await refused(one.get!(url), Overloaded, /of this worker and its clones\) .+ limit of 4/);
+      const [next] = await one.clone!(CHILD, { ...same, grants: rate(4) });
+      await refused(one.call!(next, 'get', url), Overloaded, /from which this one stems.+ limit of 4/);
       await used.mesh.destruct(one);
     });
 

@@ -188,7 +188,7 @@ export class Agent {
           resolve: (pointer) => this.#core().meshfs_resolve(job.worker, pointer),
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
         },
-        grants: () => this.#families.grantsOf(name),
+        allowances: () => this.#families.allowancesOf(name),
         equipped: (effects) => void Object.assign(forging, { effects }),
         ended: (worker, cause, reason) => this.end(worker, cause, reason),
       });

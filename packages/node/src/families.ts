@@ -16,11 +16,14 @@ import {
   WorkerDied,
   WorkerUnknown,
 } from '@hauki/protocol';
+import { type Allowance, createRates } from '@hauki/vault';
 
 /** Ends of a worker's clones that it can still ask after. */
 const ENDS = 64;
 
 interface Member {
+  /** How often it and all below it did of late what has a rate. */
+  rates: Allowance['rates'];
   job: Pick<Job, 'worker' | 'grants' | 'memory_mib' | 'parent'>;
   children: Set<string>;
   /** Its living clones and theirs, ever, and the memory of the living. */
@@ -45,7 +48,7 @@ export class Families {
       member.memory_mib += job.memory_mib;
     }
     if (job.parent !== undefined) this.#members.get(job.parent)!.children.add(job.worker);
-    const none = { live: 0, total: 0, memory_mib: 0 };
+    const none = { live: 0, total: 0, memory_mib: 0, rates: createRates() };
     // Its parent may have lost some since the core looked.
     const grants = above[0] ? cutGrants(above[0].job.grants, job.grants) : job.grants;
     this.#members.set(job.worker, { ...none, job: { ...job, grants }, children: new Set(), ends: new Map(), above });
@@ -79,6 +82,13 @@ export class Families {
     const member = this.#members.get(worker);
     if (!member) throw new WorkerUnknown({ worker });
     return member.job.grants;
+  }
+
+  /** What all that it does counts against: what it may do itself, and all above it; its own first. */
+  allowancesOf(worker: string): readonly Allowance[] {
+    const member = this.#members.get(worker);
+    if (!member) throw new WorkerUnknown({ worker });
+    return [member, ...member.above].map(({ job, rates }) => ({ worker: job.worker, grants: job.grants, rates }));
   }
 
   /** Its clones that are not gone, now and whenever it is looked at, also when the worker itself is gone. */

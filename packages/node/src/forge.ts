@@ -7,7 +7,6 @@ import {
   type Cause,
   DeadlineExceeded,
   type FirstMessage,
-  type Grants,
   type Job,
   LIMITS,
   type LogLevel,
@@ -24,6 +23,7 @@ import {
 import { type Dispatch, remote, Session } from '@hauki/rpc';
 import { areFirst } from '@hauki/rpc/node';
 import {
+  type Allowance,
   createEffects,
   type Driver,
   type Effects,
@@ -54,8 +54,8 @@ export interface ForgePowers {
   family: FamilyPowers;
   network: Network;
   mint: Mint;
-  /** What the worker has now: it may lose some while it is being made. */
-  grants(): Grants;
+  /** What the worker has now, the first of them, and all above it: it may lose some while it is being made. */
+  allowances(): readonly Allowance[];
   /** Told what performs its effects, before any of its code runs. */
   equipped(effects: Effects): void;
   /** Told when the vault has a port and its worker is being loaded; whom that does not reach waits for the answer. */
@@ -110,14 +110,16 @@ export interface Forged {
 
 /** Provisions a worker. Rejects with SourceRejected, VaultFailed or Overloaded; then nothing of it is left. */
 export async function forge(job: Job, driver: Driver, powers: ForgePowers): Promise<Forged> {
-  const { worker, owner, memory_mib, cpu = 1, turn_ms, grants } = job;
+  const { worker, owner, memory_mib, cpu = 1, turn_ms } = job;
   const { epoch = 1, lasting } = job;
   const log = new LogRing();
   // A vault of an earlier epoch may be ending still, on this machine, in another node's hands.
   const id = lasting ? `${worker}-${epoch}` : worker;
   const { listen_host, volumes } = powers;
   const runtime = runtimeOf(job.language);
-  const volume = grants.volume ? await volumes.acquire(owner, grants.volume, worker, job.volume_group) : undefined;
+  const grants = () => powers.allowances()[0]!.grants;
+  const wanted = job.grants.volume;
+  const volume = wanted ? await volumes.acquire(owner, wanted, worker, job.volume_group) : undefined;
   const inside = volume && { path: volume.path, inside: HOME };
   const minted = powers.mint.owner();
   const spec = { id, owner, listen_host, memory_mib, runtime, cpu, volume: inside, web: job.kind === 'plugin' };
@@ -134,7 +136,8 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
   try {
     const effects = createEffects({
       owner,
-      grants: powers.grants(),
+      grants: grants(),
+      allowances: powers.allowances,
       secrets: job.secrets,
       meshfs: powers.meshfs,
       volume: volume?.path,
@@ -212,7 +215,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
             tls: powers.tls,
             keys: powers.keys(),
             owner: expected,
-            grants: powers.grants(),
+            grants: grants(),
             ...(job.first ? { first: job.first } : {}),
           },
         ],
@@ -244,7 +247,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
     const call: Living['call'] = (method, args, options) => session.call('call', [method, args], options);
     living = {
       call,
-      job: { ...job, grants: powers.grants() },
+      job: { ...job, grants: grants() },
       epoch,
       vault,
       shell,

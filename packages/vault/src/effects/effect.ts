@@ -5,12 +5,20 @@
 import { GrantMissing, type Grants } from '@hauki/protocol';
 import type { FamilyPowers } from './clone.ts';
 import type { Hold, Network } from './network.ts';
+import type { Rates } from './rates.ts';
 import type { Secrets } from './secrets.ts';
 
 /** MeshFS as effects need it. */
 export interface MeshFsClient {
   resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
   write(pointer: string, content: string, media_type?: string): Promise<object>;
+}
+
+/** What a worker may do, and how often it and those below it have done it of late. */
+export interface Allowance {
+  worker: string;
+  readonly grants: Grants;
+  rates: Rates;
 }
 
 /** What the host gives for one vault. */
@@ -23,6 +31,8 @@ export interface EffectPowers {
   meshfs: MeshFsClient;
   /** Where the vault's volume is mounted, if it has one. */
   volume?: string | undefined;
+  /** All that what it does counts against: its own, its parent's, and so on. Its own alone where left out. */
+  allowances?(): readonly Allowance[];
   /** Makes clones for it; left out where there are none. */
   family?: FamilyPowers | undefined;
   /** What all vaults of the node share. */
@@ -36,10 +46,12 @@ export interface EffectPowers {
 }
 
 /** The vault as its effects see it. */
-export interface EffectVault extends Omit<EffectPowers, 'grants' | 'owner' | 'secrets'> {
+export interface EffectVault extends Omit<EffectPowers, 'allowances' | 'grants' | 'owner' | 'secrets'> {
   /** Those that hold just now: they may change between two calls. */
   readonly grants: Grants;
   readonly secrets: Secrets;
+  /** Never empty: its own is the first. */
+  allowances(): readonly Allowance[];
   /** Room in the agent's memory, of the vault's and of the node's. */
   hold: Hold;
   /** An error as the guest may hear it: typed, without a place in the host's own code. */

@@ -23,6 +23,7 @@ import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
 import { roomFor } from './network.ts';
+import { createRates } from './rates.ts';
 import { secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
 import { weightOf } from './weight.ts';
@@ -53,6 +54,8 @@ export function createEffects(powers: EffectPowers): Effects {
   const revoked = new Set<string>();
   let running = 0;
   const now = {
+    worker: '',
+    rates: createRates(),
     get grants() {
       return grants;
     },
@@ -61,6 +64,7 @@ export function createEffects(powers: EffectPowers): Effects {
     meshfs: powers.meshfs,
     volume: powers.volume,
     family: powers.family,
+    allowances: () => powers.allowances?.() ?? [now],
     network: powers.network,
     hold: roomFor(
       'bytes held for this worker’s fetches and connections',

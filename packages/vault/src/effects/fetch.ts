@@ -23,7 +23,6 @@ import { carried } from './carried.ts';
 import type { EffectMaker } from './effect.ts';
 import { ACCEPT_ENCODING, decoded, exchange } from './exchange.ts';
 import { routeTo } from './network.ts';
-import { createRates } from './rates.ts';
 import { asksFor } from './secrets.ts';
 
 /** Fetches of one vault that wait for their answer; the rest waits its turn (bounded by the effects in flight). */
@@ -44,6 +43,12 @@ const UNSAID = 'where it is redirected to (not told here, since a secret was sen
 const HEADERS = 100;
 const HEADER_CHARS = 64 * 1024;
 
+/** Whether a rule of the grant lets such a request pass. */
+const fits =
+  (target: string, method: string) =>
+  ({ to, methods }: FetchGrant): boolean =>
+    to === target && (methods.length === 0 || methods.includes(method));
+
 /** A guest's request, checked in form; nothing of it has been granted yet. */
 interface Wanted {
   url: URL;
@@ -57,7 +62,6 @@ interface Wanted {
 
 export const fetchEffect: EffectMaker = (vault) => {
   const { network, secrets } = vault;
-  const rates = createRates();
   let fetching = 0;
   const waiting: (() => void)[] = [];
   const enter = async () => {
@@ -83,16 +87,22 @@ export const fetchEffect: EffectMaker = (vault) => {
     }
   };
 
-  /** The rule that lets the request pass now; takes one from its rate. `shown`: the target, as far as it may be told. */
-  const granted = (target: string, method: string, shown = target): FetchGrant => {
+  /**
+   * Lets a request pass, or throws. Takes one from the rate of the worker and of all above it: whoever was granted so many
+   * has no more by its clones. `shown`: the target, as far as it may be told.
+   */
+  const demand = (target: string, method: string, shown = target): void => {
     const there = vault.grants.fetch.filter(({ to }) => to === target);
     if (there.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: shown });
-    const fitting = there.filter(({ methods }) => methods.length === 0 || methods.includes(method));
-    if (fitting.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: `${method} ${target}` });
-    const rule = rates.take(fitting);
-    if (rule) return rule;
-    const limit = Math.max(...fitting.map(({ per_minute }) => per_minute));
-    throw new Overloaded({ what: `fetches of this worker from ${target} in a minute`, limit });
+    if (!there.some(fits(target, method))) throw new GrantMissing({ grant: 'fetch', wanted: `${method} ${target}` });
+    for (const [i, { worker, grants, rates }] of vault.allowances().entries()) {
+      const fitting = grants.fetch.filter(fits(target, method));
+      // One above that has lost them meanwhile takes them from those below it by itself.
+      if (fitting.length === 0 || rates.take(fitting)) continue;
+      const whose = i === 0 ? 'this worker and its clones' : `${worker}, from which this one stems, and all its clones`;
+      const limit = Math.max(...fitting.map(({ per_minute }) => per_minute));
+      throw new Overloaded({ what: `fetches from ${target} in a minute (of ${whose})`, limit });
+    }
   };
 
   const ask = async (wanted: Wanted, signal: AbortSignal) => {
@@ -103,7 +113,7 @@ export const fetchEffect: EffectMaker = (vault) => {
     const answered = (answer: IncomingMessage, hops: number) => ({ answer, url, method, redirected: hops > 0 });
     for (let hop = 0; hop <= LIMITS.fetch_redirects; hop++) {
       const target = targetOf(url);
-      granted(target, method, hop > 0 && with_secret ? UNSAID : undefined);
+      demand(target, method, hop > 0 && with_secret ? UNSAID : undefined);
       const listed = vault.grants.fetch
         .filter(({ methods }) => methods.length === 0 || methods.includes(method))
         .map(({ to }) => to);
