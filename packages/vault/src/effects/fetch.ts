@@ -101,7 +101,7 @@ export const fetchEffect: EffectMaker = (vault) => {
       if (fitting.length === 0 || rates.take(fitting)) continue;
       const whose = i === 0 ? 'this worker and its clones' : `${worker}, from which this one stems, and all its clones`;
       const limit = Math.max(...fitting.map(({ per_minute }) => per_minute));
-      throw new Overloaded({ what: `fetches from ${target} in a minute (of ${whose})`, limit });
+      throw new Overloaded({ what: `fetches (of ${whose}) from ${target} in a minute`, limit });
     }
   };
 
