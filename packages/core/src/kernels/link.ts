@@ -32,6 +32,7 @@ export function serveKernel(
 ): Session {
   const { kernels, log } = powers;
   let kernel: RegisteredKernel | undefined;
+  let registering = false;
   const began_at = performance.now();
   const watch = setInterval(() => {
     if (performance.now() - (kernel?.heard_at ?? began_at) > LIMITS.node_silence_ms)
@@ -51,11 +52,15 @@ export function serveKernel(
   };
   const core: CoreForKernel = {
     async register(info, modules) {
-      if (kernel) throw new BadInput({ what: 'register', why: 'a link registers once' });
+      // Also while the name is waited for: what a link does not know any more would be listed for ever.
+      if (kernel || registering) throw new BadInput({ what: 'register', why: 'a link registers once' });
       const { kernel: name, url, gathers } = infoOf(info);
       const held = summariesOf(modules);
       demand(powers.principal, { scope: 'node', node: name.toLowerCase() });
-      await takeName(name);
+      registering = true;
+      await takeName(name).finally(() => {
+        registering = false;
+      });
       if (!session.open) throw new ConnectionLost({ why: 'the kernel has gone meanwhile' });
       kernel = {
         info: { kernel: name, url },
