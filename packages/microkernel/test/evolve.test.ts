@@ -5,7 +5,11 @@ import { EvolveRejected, isError, SourceRejected } from '@hauki/protocol';
 import { rejection } from '../src/evolve.ts';
 
 it('what a guest says of its refusal is told where it is a text, and no text is made of anything else', () => {
-  const said = rejection('m', 'load', new SourceRejected({ stage: 'parse', reason: 'a dot is missing', log_tail: 'x' }));
+  const said = rejection(
+    'm',
+    'load',
+    new SourceRejected({ stage: 'parse', reason: 'a dot is missing', log_tail: 'x' }),
+  );
   assert.ok(isError(said, EvolveRejected));
   assert.deepEqual(said.fields, { module: 'm', stage: 'parse', why: 'a dot is missing', log: 'x' });
   // Short on the wire and endless when it is written out.

@@ -25,6 +25,8 @@ const answers = ({ session }: RegisteredKernel): Promise<boolean> =>
     (error) => session.open && !isError(error, DeadlineExceeded),
   );
 
+const registersOnce = () => new BadInput({ what: 'register', why: 'a link registers once' });
+
 /** Serves one kernel's link for as long as it lasts. */
 export function serveKernel(
   stream: Socket,
@@ -32,7 +34,6 @@ export function serveKernel(
 ): Session {
   const { kernels, log } = powers;
   let kernel: RegisteredKernel | undefined;
-  let registering = false;
   const began_at = performance.now();
   const watch = setInterval(() => {
     if (performance.now() - (kernel?.heard_at ?? began_at) > LIMITS.node_silence_ms)
@@ -52,15 +53,13 @@ export function serveKernel(
   };
   const core: CoreForKernel = {
     async register(info, modules) {
-      // Also while the name is waited for: what a link does not know any more would be listed for ever.
-      if (kernel || registering) throw new BadInput({ what: 'register', why: 'a link registers once' });
+      if (kernel) throw registersOnce();
       const { kernel: name, url, gathers } = infoOf(info);
       const held = summariesOf(modules);
       demand(powers.principal, { scope: 'node', node: name.toLowerCase() });
-      registering = true;
-      await takeName(name).finally(() => {
-        registering = false;
-      });
+      await takeName(name);
+      // By another name, meanwhile: what a link does not know any more would be listed for ever.
+      if (kernel) throw registersOnce();
       if (!session.open) throw new ConnectionLost({ why: 'the kernel has gone meanwhile' });
       kernel = {
         info: { kernel: name, url },
