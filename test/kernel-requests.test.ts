@@ -192,6 +192,46 @@ for (const driver of DRIVERS)
       assert.equal((await kernel.json('edge/told')).length, 2);
     });
 
+    it('with a body that nobody reads leave their connection to the next one; what is read on behind the answer comes whole', async () => {
+      const content = `let late = '';
+        export default { async fetch(request, env, ctx) {
+          const { pathname } = new URL(request.url);
+          if (pathname === '/late') return new Response(late);
+          if (pathname === '/fails') throw new Error('on purpose');
+          const reader = request.body?.getReader();
+          if (pathname === '/some') await reader.read();
+          if (pathname === '/behind' || pathname === '/later') ctx.waitUntil((async () => {
+            let bytes = 0;
+            if (pathname === '/later') await new Promise((resolve) => setTimeout(resolve, 3_000));
+            try {
+              for (let got = await reader.read(); !got.done; got = await reader.read()) bytes += got.value.length;
+              late += bytes + ' read ';
+            } catch (error) {
+              late += error.message;
+            }
+          })());
+          return new Response('answered');
+        } };`;
+      await kernel.door.evolve({ target_module: 'unread', content });
+      const { hostname, port, host } = new URL(kernel.process.url);
+      const bytes = 1_500_000;
+      const head = (method: string, path: string, more = '') =>
+        `${method} /api/plugins/unread/${path} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${kernel.process.token}\r\n${more}\r\n`;
+      for (const path of ['none', 'some', 'fails', 'behind', 'later']) {
+        const socket = connect(Number(port), hostname);
+        socket.write(head('POST', path, `Content-Length: ${bytes}\r\n`));
+        socket.write(Buffer.alloc(bytes));
+        socket.write(head('GET', 'next', 'Connection: close\r\n'));
+        const said = (await text(socket)).match(/HTTP\/1\.1 \d+/g);
+        assert.deepEqual(said, [`HTTP/1.1 ${path === 'fails' ? 500 : 200}`, 'HTTP/1.1 200'], path);
+      }
+      const late = async () => (await kernel.get('unread/late')).text();
+      await until('both have heard', async () => (await late()).endsWith('nobody read it'));
+      assert.match(await late(), new RegExp(`^${bytes} read .*was dropped: after the answer nobody read it$`));
+      const [{ live }] = (await kernel.door.status()).modules.filter(({ module }) => module === 'unread') as any;
+      assert.equal(live[0].in_flight, 0);
+    });
+
     it('of HEAD are told the length that GET would have, and 204 has none', async () => {
       for (const [method, path, status, length] of [
         ['HEAD', 'sized', 200, '20'],

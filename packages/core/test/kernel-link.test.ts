@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import type { AddressInfo } from 'node:net';
 import { connect, createServer } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { type CoreForKernel, isError, NameTaken } from '@hauki/protocol';
+import { BadInput, type CoreForKernel, isError, NameTaken } from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { Kernels } from '../src/kernels/kernels.ts';
@@ -31,11 +31,8 @@ describe('a kernel’s link', () => {
       dispatch: serve({ modules: answers }, ['modules']),
     });
     sessions.push(session);
-    const register = () =>
-      remote<CoreForKernel>(session).register(
-        { kernel: 'Microkernel-7', url: 'http://127.0.0.1:1', gathers: true },
-        [],
-      );
+    const register = (kernel = 'Microkernel-7') =>
+      remote<CoreForKernel>(session).register({ kernel, url: 'http://127.0.0.1:1', gathers: true }, []);
     return { session, register };
   };
 
@@ -60,5 +57,16 @@ describe('a kernel’s link', () => {
     await link(async () => []).register();
     await silent.session.closed;
     assert.equal(kernels.list().length, 1);
+  });
+
+  it('registers once, also where it asks again before it is answered: none of its names is left behind', async () => {
+    const { session, register } = link(async () => []);
+    const names = ['Microkernel-8', 'Microkernel-9'];
+    const [first, second] = await Promise.allSettled(names.map((name) => register(name)));
+    assert.equal(first!.status, 'fulfilled');
+    assert.ok(second!.status === 'rejected' && isError(second!.reason, BadInput));
+    session.close('it ends');
+    while (kernels.get('Microkernel-8')) await new Promise(setImmediate);
+    assert.equal(kernels.get('Microkernel-9'), undefined);
   });
 });

@@ -110,7 +110,7 @@ class Played {
   }
 }
 
-function mesh(options?: { turn_ms: number }, asker: () => Principal | undefined = () => ADMIN) {
+function mesh(options?: { turn_ms?: number }, asker: (owner: string) => Principal | undefined = () => ADMIN) {
   const kernels = new Kernels(() => {});
   const played = ['a', 'b'].map((name) => new Played(name));
   for (const one of played) kernels.register(one.registered);
@@ -150,6 +150,21 @@ describe('roll-outs', () => {
     for (const one of played) one.letGo();
     await slow;
     assert.deepEqual((await removed).removed, ['a']);
+  });
+
+  it('and removals whose token has ended while they waited change nothing', async () => {
+    const ended = new Set<string>();
+    const { played, rollouts, roll, serves } = mesh({}, (owner) => (ended.has(owner) ? undefined : ADMIN));
+    await roll('base');
+    const slow = roll('slow');
+    await played[0].begun;
+    const removed = rollouts.remove('m', 'a', 'another', () => true);
+    ended.add('another');
+    for (const one of played) one.letGo();
+    await assert.rejects(removed, (error) => isError(error, Unauthorised));
+    await slow;
+    assert.ok(!played[0].calls.includes('remove'));
+    assert.equal(serves()[0], 'slow');
   });
 
   it('that wait for too long are refused and change nothing, and hold nobody up behind them', async () => {

@@ -18,7 +18,6 @@ import {
   MeshError,
   type ModuleSummary,
   ModuleUnknown,
-  Overloaded,
   PluginFailed,
   PointerUnknown,
   RemoteError,
@@ -27,11 +26,12 @@ import { type CallSignal, Gathered, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, errorAnswer, isWhole, leavingOf, streamTransport } from '@hauki/rpc/node';
 import { type KernelPage, readInside } from './inside.ts';
 import type { Kernel } from './kernel.ts';
-import { KERNEL_LIMITS } from './limits.ts';
+import { LinkStreams } from './link-streams.ts';
 import { blamedFor, VERSION_HEADER } from './module.ts';
 import { dialSocket } from './outside.ts';
 import { checkEvolve } from './routes.ts';
 import { failure, provenance } from './server.ts';
+import { asksForUpgrade } from './words.ts';
 
 const RETRY_MS = { first: 100, most: 2_000 };
 const REPORT_EVERY_MS = 1_000;
@@ -52,50 +52,6 @@ export interface CoreLinkOptions {
   /** Answers for this kernel's own routes. */
   own: KernelForCore['own'];
   log(line: string, fields?: object): void;
-}
-
-/**
- * A stream that counts among those of its module for as long as it lasts: one module must not have all that the link has.
- * Throws Overloaded, and leaves the stream, where there are as many as one may have.
- */
-export function shared(
-  streams: Map<string, number>,
-  module: string,
-  body: AsyncIterable<Uint8Array>,
-): AsyncIterableIterator<Uint8Array> {
-  const items = body[Symbol.asyncIterator]();
-  const before = streams.get(module) ?? 0;
-  const limit = KERNEL_LIMITS.link_streams;
-  if (before >= limit) {
-    void items.return?.().catch(() => {});
-    throw new Overloaded({ what: `streams of the module ${module} through the core`, limit });
-  }
-  streams.set(module, before + 1);
-  let over = false;
-  const end = () => {
-    if (!over) streams.set(module, streams.get(module)! - 1);
-    over = true;
-  };
-  return {
-    async next() {
-      try {
-        const item = await items.next();
-        if (item.done) end();
-        return item;
-      } catch (error) {
-        end();
-        throw error;
-      }
-    },
-    async return(value) {
-      end();
-      await items.return?.();
-      return { done: true, value };
-    },
-    [Symbol.asyncIterator]() {
-      return this;
-    },
-  };
 }
 
 export class CoreLink {
@@ -262,8 +218,7 @@ export class CoreLink {
       fetchAll: (name, first, requests) => gatheredOf(name).fetchAll(first, requests),
       lateAnswer: (name, number, gone) => gatheredOf(name).lateAnswer(number, gone),
     };
-    /** Bodies that go to the core, by module. */
-    const streams = new Map<string, number>();
+    const [uploads, streams] = [new LinkStreams(), new LinkStreams()];
     const fetch = async ([name, method, path, headers, body]: Fetch, signal?: CallSignal): Promise<Answer> => {
       const module = kernel.module(name);
       if (!module) throw new ModuleUnknown({ module: name });
@@ -273,15 +228,17 @@ export class CoreLink {
         else if (headers[i] === VERSION_HEADER) asked ??= headers[i + 1];
       // As the client has it.
       const url = `http://${named_host ?? host}${path}`;
+      const sent = isWhole(body) || asksForUpgrade(headers) ? body : uploads.take(name, body);
       try {
-        const request = { method, url, headers, body, ...(signal && { signal }) };
+        const request = { method, url, headers, body: sent, ...(signal && { signal }) };
         const { answer, instance } = await module.serve(request, asked);
         answer[1].push(...provenance(instance));
         const [status, , given] = answer;
-        // WebSockets are bounded by the core.
-        if (!isWhole(given) && status !== 101) answer[2] = shared(streams, name, given);
+        if (!isWhole(given)) answer[2] = streams.take(name, given, status === 101);
         return answer;
       } catch (error) {
+        // It may not have got to a version.
+        if (sent !== body) void (sent as AsyncIterableIterator<Uint8Array>).return!().catch(() => {});
         const own = isError(error, RemoteError) || isError(error, PluginFailed);
         if (error instanceof MeshError && !own) throw error;
         // A module's own fault is a failed request, not a kernel that is lost.
@@ -301,6 +258,7 @@ export class CoreLink {
       },
       timeout_ms: LIMITS.handshake_ms,
     });
+    void session.closed.then(() => streams.close());
     try {
       await remote<CoreForKernel>(session).register({ kernel: kernel.name, url, gathers: true }, this.#summaries());
     } catch (error) {

@@ -31,7 +31,7 @@ import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
 import { isWhole } from '@hauki/rpc/node';
 import type { Endings } from './endings.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import { watched } from './passing.ts';
+import { Upload, watched } from './passing.ts';
 import { VersionStats } from './stats.ts';
 import { asksForUpgrade, checkAnswer } from './words.ts';
 
@@ -142,14 +142,14 @@ export class Instance {
     if (socket) this.#sockets++;
     if (this.#in_flight++ === 0) this.#watch();
     const began = performance.now();
-    const sent = isWhole(body) || socket ? { body } : this.#sent(body);
+    const sent = isWhole(body) || socket ? undefined : this.#sent(body);
     const { stats } = this;
     let streams = false;
     try {
       const asked =
         body === null && this.#gatherer?.takes()
           ? this.#gatherer.fetch(method, url, headers, signal)
-          : this.#session.call('fetch', [method, url, headers, sent.body], signal ? { signal } : {});
+          : this.#session.call('fetch', [method, url, headers, sent?.upload ?? body], signal ? { signal } : {});
       const answer = checkAnswer(await asked, headers);
       const number = stats.note(performance.now() - began, answer[0] >= 500 ? 'failed' : 'answered');
       const [, , stream] = answer;
@@ -160,32 +160,37 @@ export class Instance {
           // One whose client has gone may break off of that.
           if (broke && !signal?.aborted) stats.broke(number);
           this.#streaming--;
+          sent?.upload.answered();
           this.#done(socket);
         });
       }
       return answer;
     } catch (error) {
+      sent?.upload.drop();
       stats.note(performance.now() - began, signal?.aborted ? 'given_up' : 'failed');
       // A session's streams are bounded: whoever asks for one more may come again.
       if (isError(error, Overloaded) && this.#streaming >= LIMITS.streams)
         throw new Overloaded({ what: `streams of the module ${this.spec.module}`, limit: LIMITS.streams });
       throw blamed(this.spec.module, error);
     } finally {
-      sent.over?.();
+      sent?.over();
       if (streams) this.#look();
-      else this.#done(socket);
+      else {
+        sent?.upload.answered();
+        this.#done(socket);
+      }
     }
   }
 
   /** A request's body, counted until it is sent, or `over` is called since its answer is there. */
-  #sent(stream: AsyncIterable<Uint8Array>): { body: Body; over?(): void } {
+  #sent(stream: AsyncIterable<Uint8Array>): { upload: Upload; over(): void } {
     let is_over = false;
     const over = () => {
       if (!is_over) this.#sending--;
       is_over = true;
     };
     this.#sending++;
-    return { body: watched(stream, over), over };
+    return { upload: new Upload(stream, over), over };
   }
 
   #done(socket: boolean): void {

@@ -36,7 +36,9 @@ export const KERNEL_LIMITS = {
   requests: 1_024,
   /** WebSockets of them: of its session's streams (`LIMITS.streams`) the rest is left to bodies. */
   sockets: 96,
-  /** Bodies of one module that go to the core: of the link's streams (`LIMITS.streams`) the rest is left to other modules. */
+  /** What is left of a request's body after its answer is dropped when nobody reads it for so long. */
+  unread_ms: 1_000,
+  /** Bodies of one module, each way between kernel and core: of the link's streams (`LIMITS.streams`) the rest is left to others. */
   link_streams: 96,
   /** Requests that are held while a stateful module hands its state over, and for how long. */
   held: 1_024,

@@ -1,4 +1,5 @@
 /** Bodies that pass through the kernel, for whoever must know when they are over. */
+import { KERNEL_LIMITS } from './limits.ts';
 
 /**
  * The same stream; `over` is called once, when it has ended, was left, or broke off. No generator: one that waits for a
@@ -35,4 +36,61 @@ export function watched(
       return this;
     },
   };
+}
+
+/**
+ * The body of a request on its way to a version. `over` is called once, as by `watched`.
+ *
+ * What always holds: when the answer is over, what is left goes on for as long as somebody reads it, and is dropped then:
+ * the next request of the client's connection stands behind it. Who reads after that hears so.
+ */
+export class Upload implements AsyncIterableIterator<Uint8Array> {
+  readonly #chunks: AsyncIterableIterator<Uint8Array>;
+  #is_over = false;
+  #dropped = false;
+  /** Chunks asked for so far. */
+  #asked = 0;
+  /** Whether the last of them has not come yet. */
+  #waits = false;
+
+  constructor(stream: AsyncIterable<Uint8Array>, over: () => void) {
+    this.#chunks = watched(stream, () => {
+      this.#is_over = true;
+      over();
+    });
+  }
+
+  async next(): Promise<IteratorResult<Uint8Array>> {
+    if (this.#dropped) throw new Error('the rest of the body was dropped: after the answer nobody read it');
+    this.#asked++;
+    this.#waits = true;
+    try {
+      return await this.#chunks.next();
+    } finally {
+      this.#waits = false;
+    }
+  }
+
+  return(): Promise<IteratorResult<Uint8Array>> {
+    return this.#chunks.return!();
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** The answer is over. */
+  answered(): void {
+    if (this.#is_over) return;
+    const before = this.#asked;
+    const look = () => (this.#waits || this.#asked > before ? this.answered() : this.drop());
+    setTimeout(look, KERNEL_LIMITS.unread_ms).unref();
+  }
+
+  /** Nobody needs the rest. */
+  drop(): void {
+    if (this.#is_over) return;
+    this.#dropped = true;
+    void this.return().catch(() => {});
+  }
 }

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BadInput, isError } from '@hauki/protocol';
-import { checkTrials, requestOf } from '../src/trial.ts';
+import type { Instance } from '../src/instance.ts';
+import { checkTrials, requestOf, runTrials } from '../src/trial.ts';
 
 describe('posted tests', () => {
   const good = {
@@ -32,6 +33,17 @@ describe('posted tests', () => {
       headers: ['content-type', 'text/x', 'host', 'a:1', 'x-forwarded-prefix', '/api/plugins/notes'],
       body: '[1]',
     });
+  });
+
+  it('look for a text in time, also where the answer nearly has it again and again', async () => {
+    const half = 'a'.repeat(100_000);
+    const instance = { spec: { module: 'm' }, open: true, fetch: async () => [200, [], 'a'.repeat(1_000_000)] };
+    const trials = [`${half}b${half}`, half, ''].map((text) => ({ path: '/', expect: { text } }));
+    const results = await runTrials(instance as unknown as Instance, trials);
+    assert.deepEqual(
+      results.map(({ passed }) => passed),
+      [false, true, true],
+    );
   });
 
   const wrong: [string, unknown, RegExp][] = [

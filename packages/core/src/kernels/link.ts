@@ -25,6 +25,8 @@ const answers = ({ session }: RegisteredKernel): Promise<boolean> =>
     (error) => session.open && !isError(error, DeadlineExceeded),
   );
 
+const registersOnce = () => new BadInput({ what: 'register', why: 'a link registers once' });
+
 /** Serves one kernel's link for as long as it lasts. */
 export function serveKernel(
   stream: Socket,
@@ -51,11 +53,13 @@ export function serveKernel(
   };
   const core: CoreForKernel = {
     async register(info, modules) {
-      if (kernel) throw new BadInput({ what: 'register', why: 'a link registers once' });
+      if (kernel) throw registersOnce();
       const { kernel: name, url, gathers } = infoOf(info);
       const held = summariesOf(modules);
       demand(powers.principal, { scope: 'node', node: name.toLowerCase() });
       await takeName(name);
+      // By another name, meanwhile: what a link does not know any more would be listed for ever.
+      if (kernel) throw registersOnce();
       if (!session.open) throw new ConnectionLost({ why: 'the kernel has gone meanwhile' });
       kernel = {
         info: { kernel: name, url },

@@ -3,7 +3,8 @@
  *
  * What always holds: of one module there is one roll-out or removal at a time, so that none takes back what another was
  * answered with success for; one that fails leaves what was there before, and takes nothing from who changed the module
- * on a kernel itself meanwhile. One whose token has ended, or whose sender has gone, fails before its next wave.
+ * on a kernel itself meanwhile. One whose token has ended, or whose sender has gone, fails before its next wave; a removal
+ * whose token has ended while it waited does not begin.
  */
 import {
   BadInput,
@@ -184,7 +185,7 @@ export class Rollouts {
 
   /**
    * Removes a module from the kernel that is named, or from all that hold it. Rejects with ModuleUnknown where none does,
-   * with Overloaded as `rollOut` does, and as the kernel did where it is one.
+   * with Overloaded and Unauthorised as `rollOut` does, and as the kernel did where it is one.
    */
   remove(
     module: string,
@@ -192,7 +193,11 @@ export class Rollouts {
     by: string,
     reached: (kernel: string) => boolean,
   ): Promise<Removed> {
-    return this.#exclusive(module, () => this.#removeFrom(module, named, by, reached));
+    return this.#exclusive(module, async () => {
+      const over = this.#over({ by, reached });
+      if (over) throw over;
+      return this.#removeFrom(module, named, by, reached);
+    });
   }
 
   async #removeFrom(
@@ -260,7 +265,7 @@ export class Rollouts {
   /** Why nothing more may be done for a sender; undefined while it may. */
   #over({ by, signal }: Sender): Error | undefined {
     if (signal?.aborted) return new ConnectionLost({ why: 'whoever sent the roll-out has gone' });
-    return this.#asker(by) ? undefined : new Unauthorised({ why: 'The token of this roll-out has ended' });
+    return this.#asker(by) ? undefined : new Unauthorised({ why: 'The token of this change has ended' });
   }
 
   /** Sources are for admins (`routes/kernels.ts`). */
