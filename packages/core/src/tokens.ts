@@ -86,7 +86,9 @@ export class TokenStore {
     for await (const { record } of recordsOf<Kept>(powers.kv, '', SHAPE, damaged)) store.#know(record);
     // A backplane that deletes one by one may have been stopped between two: what has nothing above it goes too.
     const orphans = [...store.#by_id.values()].filter((t) => t.owner.split('/').some((id) => !store.#by_id.has(id)));
-    if (complete && orphans.length > 0) await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {});
+    // A full disk keeps no core from starting: they are refused all the same.
+    if (complete && orphans.length > 0)
+      await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {}).catch(() => {});
     // Or what is above it is damaged: then it is left out too, and may be had back.
     if (!complete)
       for (const { id, hash } of orphans) {
@@ -94,7 +96,6 @@ export class TokenStore {
         store.#by_hash.delete(hash);
         damaged(id, 'a token above it is missing');
       }
-    // A full disk keeps no core from starting: they are refused all the same.
     await store.#expire().catch(() => store.#arm(AGAIN_MS));
     return store;
   }
@@ -250,8 +251,9 @@ export class TokenStore {
       // Begun in one turn of the loop, they are one commit.
       await Promise.all(family.map((t) => this.#powers.kv.delete(t.id)));
     } catch (error) {
-      // Those above stand before those below. One that has lost those above it goes at the next start.
-      for (const t of family) if (above(t.owner).every((id) => this.#by_id.has(id))) this.#know(t);
+      // Those above before those below. One that has lost those above it goes at the next start.
+      for (const t of family.toSorted((a, b) => a.owner.length - b.owner.length))
+        if (above(t.owner).every((id) => this.#by_id.has(id))) this.#know(t);
       throw error;
     }
     for (const t of family) {

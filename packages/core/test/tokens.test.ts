@@ -212,6 +212,21 @@ describe('the table of tokens', () => {
     await second.close();
   });
 
+  it('refuses what has lost those above it also where the disk cannot forget it, and opens', async () => {
+    const { open } = await setUp();
+    const { store, kv, close } = await open();
+    const maker = await store.create(ADMIN, wants('maker'));
+    const { token } = await store.create(store.find(maker.token)!, wants('child'));
+    await kv.delete(maker.id);
+    const stuck: typeof kv = Object.assign(Object.create(kv), {
+      delete: () => Promise.reject(new StorageFailed({ what: 'the disk is full' })),
+    });
+    const again = await TokenStore.open({ kv: stuck, emit: () => {} });
+    assert.equal(again.find(token), undefined);
+    again.close();
+    await close();
+  });
+
   it('refuses what is not bounded, and makers that may not', async () => {
     const { open } = await setUp();
     const { store, close } = await open();
@@ -244,6 +259,19 @@ describe('the table of tokens', () => {
     await store.create(ADMIN, wants('another'));
     await settled;
     assert.equal((await store.revoke(ADMIN, greedy.id)).length, LIMITS.tokens_below + 1);
+    await close();
+  });
+
+  it('has a token again with all below it, in whatever order they were read, where the disk cannot forget it', async () => {
+    const { open } = await setUp();
+    const first = await open();
+    const maker = await first.store.create(ADMIN, wants('z'));
+    const below = await first.store.create(first.store.find(maker.token)!, wants('a'));
+    await first.close();
+    const { store, kv, close } = await open();
+    kv.delete = () => Promise.reject(new StorageFailed({ what: 'the disk is full' }));
+    await refused(store.revoke(ADMIN, maker.id), StorageFailed, /disk is full/);
+    assert.deepEqual([store.find(maker.token)?.id, store.find(below.token)?.id], [maker.id, below.id]);
     await close();
   });
 
