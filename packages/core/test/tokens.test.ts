@@ -28,7 +28,7 @@ after(() => {
 async function setUp() {
   const folder = mkdtempSync(join(tmpdir(), 'hauki-tokens-'));
   folders.push(folder);
-  const clock = { now: 1_000_000 };
+  const clock = { now: 1_000_000, ahead: 0 };
   const told: [string, any][] = [];
   const ended: string[] = [];
   const open = async () => {
@@ -38,7 +38,8 @@ async function setUp() {
       kv,
       emit: (name, fields) => told.push([name, fields]),
       ended: (token) => ended.push(token),
-      now: () => clock.now,
+      now: () => clock.now + clock.ahead,
+      elapsed: () => clock.now,
     });
     return {
       store,
@@ -197,6 +198,23 @@ describe('the table of tokens', () => {
     assert.deepEqual(store.list(ADMIN), []);
     assert.deepEqual((await first.kv.list('')).entries, []);
     await first.close();
+  });
+
+  it('refuses a token while somebody has set the clock ahead, and has it again then', async () => {
+    const { open, clock } = await setUp();
+    const { store, close } = await open();
+    const { token } = await store.create(ADMIN, wants('hour', { expires_in_ms: 3_600_000 }));
+    const hour = store.find(token)!;
+    clock.ahead = 2 * 3_600_000;
+    assert.equal(store.find(token), undefined);
+    // It looks at what has expired, and at once.
+    await store.create(ADMIN, wants('other', { expires_in_ms: 1_000 }));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    clock.ahead = 0;
+    assert.deepEqual(store.find(token), hour);
+    clock.now += 3_600_000;
+    assert.equal(store.find(token), undefined);
+    await close();
   });
 
   it('drops at its start what has lost those above it', async () => {
