@@ -17,7 +17,7 @@ export interface CommitQueue {
   /** Runs `work` within the next commit. `committed` is called, in order, before the promise resolves. */
   run<T>(work: () => T, committed?: (result: T) => void): Promise<T>;
   checkOpen(): void;
-  /** Reads what is on the disk: at once, or when the last commit has got there. Rejects as `checkOpen` and `look` throw. */
+  /** Reads what is on the disk: at once, or when the last commit has got there. Rejects as `checkOpen` throws, or with `StorageFailed`. */
   read<T>(look: () => T): Promise<T>;
   /** Commits what waits; nothing is taken from now on. The database stays open. */
   close(): Promise<void>;
@@ -136,12 +136,19 @@ export function openCommitQueue(db: DatabaseSync, disk: DiskSync): CommitQueue {
     checkOpen,
     async read(look) {
       checkOpen();
-      if (!readers) return look();
+      const reading = () => {
+        if (broken) throw broken;
+        try {
+          return look();
+        } catch (thrown) {
+          throw storageFailed('reading the database', thrown);
+        }
+      };
+      if (!readers) return reading();
       const { promise, resolve, reject } = Promise.withResolvers<ReturnType<typeof look>>();
       readers.push(() => {
         try {
-          if (broken) throw broken;
-          resolve(look());
+          resolve(reading());
         } catch (thrown) {
           reject(thrown);
         }

@@ -7,7 +7,7 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { BadInput } from '@hauki/protocol';
 import type { CommitQueue } from './commit-queue.ts';
-import { CompareFailed, checkExpectation, checkKey, checkNamespace, checkText, storageFailed } from './errors.ts';
+import { CompareFailed, checkExpectation, checkKey, checkNamespace, checkText } from './errors.ts';
 import { type Feed, openFeed } from './feed.ts';
 import { BACKPLANE_LIMITS } from './limits.ts';
 import type { Entry, KeyValue, Write } from './types.ts';
@@ -102,7 +102,7 @@ export function openSqliteKeyValues(
     return {
       async get(key) {
         checkKey(key);
-        return reading(() => {
+        return queue.read(() => {
           const row = read.get(namespace, key);
           return row && { value: row.value as string, revision: row.revision as number };
         });
@@ -127,7 +127,7 @@ export function openSqliteKeyValues(
         // No key holds a NUL: this is the least that can come after `after`.
         const behind = after === '' ? '' : `${after}\0`;
         const from = Buffer.compare(Buffer.from(behind), Buffer.from(prefix)) > 0 ? behind : prefix;
-        return reading(() => {
+        return queue.read(() => {
           const entries: Entry[] = [];
           let bytes = 0;
           for (const row of page.iterate(namespace, from)) {
@@ -145,7 +145,7 @@ export function openSqliteKeyValues(
       },
 
       async revision() {
-        return reading(() => newest(namespace));
+        return queue.read(() => newest(namespace));
       },
 
       watch(prefix, options = {}) {
@@ -155,15 +155,6 @@ export function openSqliteKeyValues(
       },
     };
   }
-
-  const reading = <T>(look: () => T): Promise<T> =>
-    queue.read(() => {
-      try {
-        return look();
-      } catch (thrown) {
-        throw storageFailed('reading a key', thrown);
-      }
-    });
 
   return {
     kv,

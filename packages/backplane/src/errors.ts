@@ -50,10 +50,18 @@ export function checkExpectation(expect: Expectation | undefined): void {
   throw new BadInput({ what: 'expect', why: 'it is neither a revision nor "absent"' });
 }
 
+/** `SQLITE_CORRUPT` and `SQLITE_NOTADB`. */
+const DAMAGED = [11, 26];
+
 /** Turns what the system threw into `StorageFailed`; leaves typed errors of ours alone. */
 export function storageFailed(doing: string, thrown: unknown): Error {
   if (thrown instanceof CompareFailed || thrown instanceof MeshError) return thrown;
-  const code = (thrown as NodeJS.ErrnoException | undefined)?.code;
+  const { code, errcode = 0 } = (thrown ?? {}) as { code?: string; errcode?: number };
+  if (DAMAGED.includes(errcode & 0xff))
+    return new StorageFailed(
+      { what: `${doing}: ${(thrown as Error).message}` },
+      `kv.sqlite is damaged, as was found while ${doing} (${(thrown as Error).message}). Stop the core and put the file back from a copy, without the kv.sqlite-wal of now; .recover of sqlite3 gets out what is whole`,
+    );
   if (code === 'ENOSPC' || code === 'EDQUOT')
     return new StorageFailed({ what: `${doing}: the disk is full (${code})` });
   return new StorageFailed({ what: `${doing}: ${thrown instanceof Error ? thrown.message : String(thrown)}` });

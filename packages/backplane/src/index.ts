@@ -1,4 +1,5 @@
 /** What a mesh's processes share. The interfaces are `types.ts`; the one backend so far is `embedded.ts`. */
+export { neverAhead } from './clock.ts';
 export { digestOf } from './content.ts';
 export { syncFolder, writeNew } from './durable.ts';
 export { openEmbedded } from './embedded.ts';

@@ -184,6 +184,33 @@ describe('the embedded backend', { concurrency: true }, () => {
       assert.equal(await readFile(aside, 'utf8'), 'the wrong content');
     }));
 
+  test('a damaged page of the database is a typed error that says what to do, of keys and of small objects', () =>
+    inFolder(async (folder) => {
+      const backplane = await openEmbedded(folder);
+      const texts = Array.from({ length: 40 }, (_, at) => `needle-${at}-`.padEnd(1_000, '.'));
+      const digests: string[] = [];
+      for (const [at, text] of texts.entries()) {
+        digests.push(await backplane.objects.put(Buffer.from(text)));
+        await backplane.kv('names').put(`name-${at}`, text);
+      }
+      await backplane.close();
+      const file = join(folder, 'kv.sqlite');
+      const bytes = await readFile(file);
+      for (let at = bytes.indexOf('needle-'); at >= 0; at = bytes.indexOf('needle-', at)) {
+        const page = Math.floor(at / 4_096) * 4_096;
+        bytes.fill(0, page, page + 4_096);
+      }
+      await writeFile(file, bytes);
+      const again = await openEmbedded(folder);
+      const is_told = (thrown: Error) =>
+        isError(thrown, StorageFailed) && /kv\.sqlite is damaged.*put the file back from a copy/.test(thrown.message);
+      await assert.rejects(again.kv('names').get('name-1'), is_told);
+      await assert.rejects(again.objects.get(digests[1]!), is_told);
+      await assert.rejects(contentOf(again.objects.read(digests[1]!)), is_told);
+      await assert.rejects(again.objects.size(digests[1]!), is_told);
+      await again.close();
+    }));
+
   test('a damaged object is never given out, and putting it again heals it', () =>
     inFolder(async (folder) => {
       const backplane = await openEmbedded(folder);

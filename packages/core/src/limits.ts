@@ -19,6 +19,8 @@ export const NODE_LIMITS = {
   count: 2 ** 32,
   /** A voucher holds grants and pointers, as a request does that the core took. */
   voucher_chars: 1024 * 1024,
+  /** How long a list of workers asks one node for more of its own: a full node has told them all in a few pages. */
+  pages_ms: 3_000,
   /** So long a node's link has to answer when another comes under its name: less than the other waits (`handshake_ms`). */
   answer_ms: 2_000,
 } as const;

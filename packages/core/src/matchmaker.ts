@@ -53,8 +53,10 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
     return `${driver} is of isolation ${offer.level}, less than ${wanted.min_isolation}`;
   if (wanted.driver === undefined && !isAtLeast(offer.level, 'process'))
     return `${driver} isolates nothing here, so it is taken only when it is named`;
-  for (const [label, value] of Object.entries(wanted.labels))
-    if (info.labels[label] !== value) return `label ${label} is ${info.labels[label] ?? 'not set'}`;
+  for (const [label, value] of Object.entries(wanted.labels)) {
+    const has = Object.hasOwn(info.labels, label) ? info.labels[label] : undefined;
+    if (has !== value) return `label ${label} is ${has ?? 'not set'}`;
+  }
   if (wanted.volume && !info.volumes?.available) return `no volumes: ${info.volumes?.reason ?? 'this node is too old'}`;
   const free = info.memory_mib - load.memory_used_mib;
   const memory_mib = wanted.memory_mib(driver);

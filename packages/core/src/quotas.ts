@@ -54,6 +54,7 @@ export function narrowQuota(maker: TokenQuota, asked: Partial<TokenQuota> = {}):
 }
 
 const MINUTE_MS = 60_000;
+const NOTHING = { vaults: 0, memory_mib: 0 };
 
 export class Quotas {
   readonly #powers: QuotaPowers;
@@ -109,13 +110,27 @@ export class Quotas {
           vaults += 1;
           memory_mib += one.memory_mib;
         }
-    return { vaults, memory_mib, clones_last_minute: this.#clones.has(token) ? this.#recent(token).length : 0 };
+    return { vaults, memory_mib, clones_last_minute: this.#lastMinute(token) };
+  }
+
+  /** The same for whichever tokens are asked for, of one look at all workers: a list of tokens may be long. */
+  usedNow(): (token: string) => QuotaUse {
+    const taken = new Map<string, { vaults: number; memory_mib: number }>();
+    for (const all of [this.#powers.workers(), this.#reserved])
+      for (const one of all)
+        for (const token of one.owner.split('/')) {
+          const { vaults, memory_mib } = taken.get(token) ?? NOTHING;
+          taken.set(token, { vaults: vaults + 1, memory_mib: memory_mib + one.memory_mib });
+        }
+    return (token) => ({ ...(taken.get(token) ?? NOTHING), clones_last_minute: this.#lastMinute(token) });
   }
 
   /** A token has ended. */
   forget(token: string): void {
     this.#clones.delete(token);
   }
+
+  #lastMinute = (token: string): number => (this.#clones.has(token) ? this.#recent(token).length : 0);
 
   /** How long until one more clone of the token is allowed. */
   #wait(token: string, limit: number): number {

@@ -25,13 +25,19 @@ export interface RelayPowers {
   visitorTicket(worker: string, audience: string): Promise<Ticket>;
 }
 
-/** Sessions that the core keeps for HTTP clients, one a worker; the longest unused goes first. */
+/** Sessions that the core keeps for HTTP clients, one a worker; the longest unused goes first, none with a call under way. */
 const KEPT_SESSIONS = 256;
+
+interface Kept {
+  session: Promise<Session>;
+  /** Under way. */
+  calls: number;
+}
 
 export class Relay {
   readonly #powers: RelayPowers;
   readonly #waiting = new Map<string, (stream: Socket) => void>();
-  readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #sessions = new Map<string, Kept>();
   readonly #key: Promise<CallerKey> = makeCallerKey();
   readonly #streams = new Set<Socket>();
   #carried_before = 0;
@@ -105,31 +111,46 @@ export class Relay {
   /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */
   async call(worker: string, method: string, params: unknown, options: CallOptions): Promise<unknown> {
     await this.#powers.registry.demandRunning(worker);
-    const session = await this.#session(worker);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];
-    return session.call(method, list, options);
+    for (;;) {
+      const kept = this.#kept(worker);
+      kept.calls++;
+      try {
+        const session = await kept.session;
+        if (session.open) return await session.call(method, list, options);
+      } finally {
+        kept.calls--;
+        this.#trim();
+      }
+      if (this.#sessions.get(worker) === kept) this.#sessions.delete(worker);
+    }
   }
 
-  async #session(worker: string): Promise<Session> {
+  /** The worker's session, or one that is being opened; it is the last to go now. Throws as `home` of the registry does. */
+  #kept(worker: string): Kept {
     this.#powers.registry.home(worker);
-    const kept = this.#sessions.get(worker);
+    let kept = this.#sessions.get(worker);
     this.#sessions.delete(worker);
-    const session = kept ?? this.open(worker);
-    this.#sessions.set(worker, session);
-    const forget = () => {
-      if (this.#sessions.get(worker) === session) this.#sessions.delete(worker);
-    };
-    if (!kept) session.then((s) => s.closed).then(forget, forget);
-    if (this.#sessions.size > KEPT_SESSIONS) {
-      const [oldest, ending] = this.#sessions.entries().next().value!;
-      this.#sessions.delete(oldest);
-      void ending.then((s) => s.close()).catch(() => {});
+    if (!kept) {
+      const made: Kept = { session: this.open(worker), calls: 0 };
+      const forget = () => {
+        if (this.#sessions.get(worker) === made) this.#sessions.delete(worker);
+      };
+      made.session.then((session) => session.closed).then(forget, forget);
+      kept = made;
     }
-    const opened = await session;
-    if (opened.open) return opened;
-    forget();
-    return this.#session(worker);
+    this.#sessions.set(worker, kept);
+    return kept;
+  }
+
+  #trim(): void {
+    for (const [worker, { session, calls }] of this.#sessions) {
+      if (this.#sessions.size <= KEPT_SESSIONS) return;
+      if (calls > 0) continue;
+      this.#sessions.delete(worker);
+      void session.then((one) => one.close()).catch(() => {});
+    }
   }
 
   /** A session of the core's own with a worker, as a visitor; whoever asks for it closes it. */

@@ -220,11 +220,8 @@ export class Swarm {
 
   async #place(order: Order, options: PlaceOptions, quota: { release: () => void }) {
     const { registry, office, volumes, event, random, quotas } = this.#powers;
-    const {
-      owner,
-      min_isolation,
-      grants: { volume },
-    } = order.job;
+    const { owner, min_isolation, grants } = order.job;
+    const { volume } = grants;
     const usual = new Map(Object.entries(DEFAULT_MEMORY_MIB));
     const memory = (driver: string) => order.memory_mib ?? usual.get(driver) ?? 128;
     const { driver: asked, labels } = order;
@@ -290,13 +287,15 @@ export class Swarm {
   /** A further ticket to a living worker, for a visitor: it may call, but neither renew nor end. */
   async visitorTicket(worker: string, audience: string, caller: string): Promise<Ticket> {
     const { registry } = this.#powers;
-    const entry = registry.find(worker);
-    return this.#sign(entry, await registry.home(worker).rpc.mint_ticket(worker), audience, caller);
+    return this.#sign(registry.find(worker), await registry.home(worker).rpc.mint_ticket(worker), audience, caller);
   }
 
   #sign(subject: TicketSubject, part: TicketPart, audience: string, caller: string): Promise<Ticket> {
-    this.#powers.callers.issued(part.jti, { worker: subject.worker, role: part.role, caller });
-    return this.#powers.office.sign(subject, part, audience);
+    const { registry, callers, office } = this.#powers;
+    const { worker } = subject;
+    // What is noted goes with the worker's end: not of one that has ended meanwhile.
+    if (registry.parent(worker)) callers.issued(part.jti, { worker, role: part.role, caller });
+    return office.sign(subject, part, audience);
   }
 
   /**

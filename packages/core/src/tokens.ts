@@ -8,7 +8,7 @@
  * `hold`s it and is called when the token ends.
  */
 import { hash, randomBytes } from 'node:crypto';
-import type { KeyValue } from '@hauki/backplane';
+import { type KeyValue, neverAhead } from '@hauki/backplane';
 import {
   BadInput,
   type EventName,
@@ -50,6 +50,8 @@ export interface TokenPowers {
   damaged?: Damaged;
   /** Milliseconds since 1970. */
   now?: () => number;
+  /** Milliseconds on a clock that nobody sets. */
+  elapsed?: () => number;
 }
 
 /** setTimeout takes no more; a later expiry is looked at again. */
@@ -68,11 +70,14 @@ export class TokenStore {
   readonly #holds = new Map<string, Set<(why: string) => void>>();
   #turn: Promise<unknown> = Promise.resolve();
   readonly #places = new Shares('tokens that wait to be made', LIMITS.token_changes);
+  /** What has expired by this is forgotten for good: a clock that is set ahead for a moment only has it refused. */
+  readonly #steady: () => number;
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
 
   private constructor(powers: TokenPowers) {
-    this.#powers = { now: Date.now, damaged: warnOf, ended: () => {}, ...powers };
+    this.#powers = { now: Date.now, elapsed: () => performance.now(), damaged: warnOf, ended: () => {}, ...powers };
+    this.#steady = neverAhead(this.#powers.now, this.#powers.elapsed);
   }
 
   /** Loads the table. */
@@ -86,7 +91,9 @@ export class TokenStore {
     for await (const { record } of recordsOf<Kept>(powers.kv, '', SHAPE, damaged)) store.#know(record);
     // A backplane that deletes one by one may have been stopped between two: what has nothing above it goes too.
     const orphans = [...store.#by_id.values()].filter((t) => t.owner.split('/').some((id) => !store.#by_id.has(id)));
-    if (complete && orphans.length > 0) await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {});
+    // A full disk keeps no core from starting: they are refused all the same.
+    if (complete && orphans.length > 0)
+      await store.#end(orphans, 'TOKEN_REVOKED', 'its token was revoked', {}).catch(() => {});
     // Or what is above it is damaged: then it is left out too, and may be had back.
     if (!complete)
       for (const { id, hash } of orphans) {
@@ -94,7 +101,6 @@ export class TokenStore {
         store.#by_hash.delete(hash);
         damaged(id, 'a token above it is missing');
       }
-    // A full disk keeps no core from starting: they are refused all the same.
     await store.#expire().catch(() => store.#arm(AGAIN_MS));
     return store;
   }
@@ -250,8 +256,9 @@ export class TokenStore {
       // Begun in one turn of the loop, they are one commit.
       await Promise.all(family.map((t) => this.#powers.kv.delete(t.id)));
     } catch (error) {
-      // Those above stand before those below. One that has lost those above it goes at the next start.
-      for (const t of family) if (above(t.owner).every((id) => this.#by_id.has(id))) this.#know(t);
+      // Those above before those below. One that has lost those above it goes at the next start.
+      for (const t of family.toSorted((a, b) => a.owner.length - b.owner.length))
+        if (above(t.owner).every((id) => this.#by_id.has(id))) this.#know(t);
       throw error;
     }
     for (const t of family) {
@@ -268,21 +275,26 @@ export class TokenStore {
     }
   }
 
-  /** Removes what has expired, and sets the clock for the next. */
+  /** Cuts what has expired, removes it, and sets the clock for the next. */
   async #expire(): Promise<void> {
     const why = 'its token has expired';
     const over = [...this.#by_id.values()].filter(this.#isOver);
-    if (over.length > 0) await this.#end(over, 'TOKEN_EXPIRED', why, {});
+    this.#cut(over, why);
+    const gone = over.filter(({ expires_at }) => expires_at! <= this.#steady());
+    if (gone.length > 0) await this.#end(gone, 'TOKEN_EXPIRED', why, {});
     this.#arm();
   }
 
   #arm(least_ms = 1): void {
     clearTimeout(this.#timer);
     if (this.#closed) return;
-    let next = Number.POSITIVE_INFINITY;
-    for (const t of this.#by_id.values()) next = Math.min(next, t.expires_at ?? next);
-    if (next === Number.POSITIVE_INFINITY) return;
-    const wait_ms = Math.min(Math.max(next - this.#powers.now(), least_ms), LONGEST_TIMER_MS);
+    let left_ms = Number.POSITIVE_INFINITY;
+    for (const t of this.#by_id.values()) {
+      const now = this.#isOver(t) ? this.#steady() : this.#powers.now();
+      left_ms = Math.min(left_ms, (t.expires_at ?? left_ms + now) - now);
+    }
+    if (left_ms === Number.POSITIVE_INFINITY) return;
+    const wait_ms = Math.min(Math.max(left_ms, least_ms), LONGEST_TIMER_MS);
     this.#timer = setTimeout(() => void this.#expire().catch(() => this.#arm(AGAIN_MS)), wait_ms);
     this.#timer.unref();
   }

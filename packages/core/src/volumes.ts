@@ -98,7 +98,8 @@ export class VolumeHomes {
     const home = { owner, name, node };
     this.#homes.set(key, home);
     try {
-      await this.#powers.kv.put(key, JSON.stringify(home), { expect: 'absent' });
+      // Over one that a full disk could not forget, where there is such a record.
+      await this.#powers.kv.put(key, JSON.stringify(home));
     } catch (error) {
       this.#homes.delete(key);
       throw error;

@@ -5,11 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type Backplane, type KeyValue, openEmbedded } from '@hauki/backplane';
-import { isError, NO_GRANTS, StorageFailed } from '@hauki/protocol';
+import { isError, LIMITS, NO_GRANTS, StorageFailed } from '@hauki/protocol';
 import { Lasting, type LastingPowers } from '../src/lasting/lasting.ts';
 import { type RegisteredNode, type RegisteredWorker, Registry } from '../src/registry.ts';
 import { ADMIN } from '../src/rights.ts';
 
+const refuses = () => Promise.reject(new StorageFailed({ what: 'the disk is full' }));
 const RESTART = { first_ms: 1, most_ms: 5, stable_ms: 1_000 };
 
 describe('a lasting worker', () => {
@@ -67,8 +68,7 @@ describe('a lasting worker', () => {
     const kv = store.kv('filling');
     let full = false;
     const filling: KeyValue = Object.assign(Object.create(kv), {
-      put: (...args: Parameters<KeyValue['put']>) =>
-        full ? Promise.reject(new StorageFailed({ what: 'the disk is full' })) : kv.put(...args),
+      put: (...args: Parameters<KeyValue['put']>) => (full ? refuses() : kv.put(...args)),
     });
     const { lasting, alive, onPlaced } = setUp(filling);
     await lasting.open();
@@ -83,6 +83,52 @@ describe('a lasting worker', () => {
       await new Promise((resolve) => setTimeout(resolve, 1));
     const again = await lasting.provision({ name: 'keeper', source: '' }, ADMIN);
     assert.deepEqual([again.state, again.epoch, [...alive]], ['running', 2, ['keeper']]);
+    await lasting.close();
+  });
+
+  it('that was half made keeps no core from starting, and is nobody’s, where the disk is full', async () => {
+    const kv = store.kv('half');
+    const first = setUp(kv);
+    await first.lasting.open();
+    await first.lasting.provision({ name: 'keeper', source: '' }, ADMIN);
+    await first.lasting.close();
+    const { value } = (await kv.get('worker/keeper'))!;
+    await kv.put('worker/keeper', value.replace('"confirmed":true', '"confirmed":false'));
+    let full = true;
+    const filling: KeyValue = Object.assign(Object.create(kv), {
+      put: (...args: Parameters<KeyValue['put']>) => (full ? refuses() : kv.put(...args)),
+    });
+    const { lasting } = setUp(filling);
+    await lasting.open();
+    assert.deepEqual(lasting.list(ADMIN), []);
+    full = false;
+    assert.equal((await lasting.provision({ name: 'keeper', source: '' }, ADMIN)).epoch, 2);
+    await lasting.close();
+  });
+
+  it('may be called as one was whose epoch the disk could not forget', async () => {
+    const kv = store.kv('forgetting');
+    let now = 1e12;
+    const stuck: KeyValue = Object.assign(Object.create(kv), { delete: refuses });
+    const { lasting } = setUp(stuck, { now: () => now, elapsed: () => now });
+    await lasting.open();
+    for (const name of ['old', 'other']) await lasting.provision({ name, source: '' }, ADMIN);
+    await lasting.remove('old', ADMIN);
+    now += LIMITS.lasting_epoch_kept_ms + 1;
+    await lasting.remove('other', ADMIN);
+    assert.equal((await lasting.provision({ name: 'old', source: '' }, ADMIN)).epoch, 2);
+    await lasting.close();
+  });
+
+  it('is not given an epoch twice although somebody sets the clock ahead for a moment', async () => {
+    let now = 1e12;
+    const { lasting } = setUp(store.kv('ahead'), { now: () => now, elapsed: () => 0 });
+    await lasting.open();
+    for (const name of ['old', 'other']) await lasting.provision({ name, source: '' }, ADMIN);
+    await lasting.remove('old', ADMIN);
+    now += 2 * LIMITS.lasting_epoch_kept_ms;
+    await lasting.remove('other', ADMIN);
+    assert.equal((await lasting.provision({ name: 'old', source: '' }, ADMIN)).epoch, 2);
     await lasting.close();
   });
 

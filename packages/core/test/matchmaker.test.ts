@@ -144,6 +144,12 @@ describe('where a job may go', () => {
     );
   });
 
+  it('has no label that nobody gave it, whatever that is called', () => {
+    const refused = place(want({ labels: { constructor: 'north' } }), [node('a')], Math.random);
+    assert.ok('refused' in refused);
+    assert.match(refused.refused[0]!, /label constructor is not set/);
+  });
+
   it('is refused in words that say once what no driver changes', () => {
     const refused = place(want({ labels: { zone: 'north' } }), [node('a')], Math.random);
     assert.ok('refused' in refused);

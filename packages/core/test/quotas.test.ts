@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BadInput, Forbidden, isError, QuotaExceeded, type TokenQuota } from '@hauki/protocol';
 import fc from 'fast-check';
+import Fastify from 'fastify';
 import { leastOf, NO_QUOTA, narrowQuota, Quotas } from '../src/quotas.ts';
+import { tokenRoutes } from '../src/routes/tokens.ts';
 
 const exceeded = (limit: number, used: number) => (error: unknown) =>
   isError(error, QuotaExceeded) && error.fields.limit === limit && error.fields.used === used;
@@ -28,6 +30,28 @@ describe('the quota of a token', () => {
     assert.throws(() => all.reserve('a', 0, true), exceeded(2, 2));
     all.reserve('other', 1_000_000, true);
     assert.deepEqual(all.used('a'), { vaults: 2, memory_mib: 100, clones_last_minute: 0 });
+  });
+
+  it('is listed with what is taken of it, and a list of any length looks at the workers once', async (t) => {
+    const { all, workers } = make({});
+    workers.push({ owner: 'a/b', memory_mib: 60 }, { owner: 'a', memory_mib: 1 }, { owner: 'c', memory_mib: 5 });
+    all.reserve('c', 7, true);
+    let looks = 0;
+    workers[Symbol.iterator] = () => {
+      looks++;
+      return workers.values();
+    };
+    const tokens = { list: () => ['a', 'b', 'c', 'd'].map((id) => ({ id })) };
+    const app = Fastify();
+    t.after(() => app.close());
+    await app.register(tokenRoutes, { tokens, quotas: all } as never);
+    const listed = (await app.inject('/api/v2/tokens')).json().tokens;
+    assert.equal(looks, 1);
+    for (const { id, used } of listed) assert.deepEqual(used, all.used(id), id);
+    assert.deepEqual(
+      listed.map(({ used }: { used: { memory_mib: number } }) => used.memory_mib),
+      [61, 60, 12, 0],
+    );
   });
 
   it('gives back what is released, and what lives no more', () => {

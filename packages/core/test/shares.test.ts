@@ -1,8 +1,14 @@
 /** Places that all share: nobody takes the last one, whatever comes and goes, and what is given back is free again. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { describe, it } from 'node:test';
+import type { MeshFs } from '@hauki/meshfs';
 import { isError, Overloaded } from '@hauki/protocol';
 import fc from 'fast-check';
+import Fastify from 'fastify';
+import { ADMIN } from '../src/rights.ts';
+import { meshfsRoutes } from '../src/routes/meshfs.ts';
 import { Shares } from '../src/shares.ts';
 
 describe('places that all share', () => {
@@ -46,5 +52,41 @@ describe('places that all share', () => {
         assert.equal(all.length, 16);
       }),
     );
+  });
+
+  it('are given back by a watcher of MeshFS that leaves while the store is still being asked', async (t) => {
+    const app = Fastify();
+    t.after(() => app.close());
+    app.addHook('onRequest', async (request, reply) => {
+      request.principal = ADMIN;
+      left = once(reply.raw, 'close');
+    });
+    let left: Promise<unknown> | undefined;
+    const asked = Promise.withResolvers<void>();
+    const watched = Promise.withResolvers<AbortSignal>();
+    const meshfs = {
+      async revision() {
+        asked.resolve();
+        await left;
+        return 1;
+      },
+      watch(_prefix: string, { signal }: { signal: AbortSignal }) {
+        watched.resolve(signal);
+        return (async function* () {})();
+      },
+    } as unknown as MeshFs;
+    let held = 0;
+    const hold = () => {
+      held++;
+      return () => void held--;
+    };
+    await app.register(meshfsRoutes, { meshfs, tokens: { hold } });
+    const port = Number(new URL(await app.listen({ host: '127.0.0.1', port: 0 })).port);
+    const socket = connect(port, '127.0.0.1');
+    socket.write('GET /api/v2/meshfs/watch HTTP/1.1\r\nHost: x\r\n\r\n');
+    await asked.promise;
+    socket.destroy();
+    const { aborted } = await watched.promise;
+    assert.deepEqual([aborted, held], [true, 0]);
   });
 });

@@ -20,6 +20,8 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   const registry = new Registry();
   const events: string[] = [];
   const ended: unknown[][] = [];
+  const issued: string[] = [];
+  let minting = (_worker: string) => {};
   const vouchers = new Vouchers('k');
   registry.register(
     {
@@ -38,13 +40,18 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
           return { worker, driver, epoch, isolation: 'vm', direct: {}, ticket: {}, ...answer(job, registry) };
         },
         destruct: async (...told: unknown[]) => ended.push(told) > 0,
+        mint_ticket: async (worker: string) => {
+          minting(worker);
+          return { jti: 'ticket', role: 'visitor' };
+        },
       },
     } as unknown as RegisteredNode,
     [],
   );
   const swarm = new Swarm({
     registry,
-    office: { vouchers },
+    office: { vouchers, sign: async () => ({}) },
+    callers: { issued: (jti: string) => issued.push(jti) },
     quotas: { reserve: () => () => {} },
     event: (name: string) => events.push(name),
     random: () => 0,
@@ -60,7 +67,11 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   };
   const place = (more: Partial<Job> = {}) =>
     swarm.place({ job: { ...job, ...more }, labels: {}, nodes: ['*'] }, { name: () => 'w-one' });
-  return { registry, events, ended, place };
+  const visits = (meanwhile: typeof minting = () => {}) => {
+    minting = meanwhile;
+    return swarm.visitorTicket('w-one', 'audience', 'bob');
+  };
+  return { registry, events, ended, issued, place, visits };
 }
 
 describe('a worker that is placed', () => {
@@ -69,6 +80,16 @@ describe('a worker that is placed', () => {
     const { entry, made } = await place();
     assert.deepEqual([entry.worker, entry.epoch, made.worker, made.epoch], ['w-one', 1, 'w-one', 1]);
     assert.deepEqual([...registry.workers.keys()], ['w-one']);
+  });
+
+  it('that ends while a ticket to it is made is noted nowhere, since nobody would forget it', async () => {
+    const { registry, issued, place, visits } = swarmOver(() => ({}));
+    await place();
+    await visits();
+    await visits((worker) =>
+      registry.died({ worker, owner: 'ada', cause: 'exited', reason: '', at: 0, lines: [], epoch: 1 }),
+    );
+    assert.deepEqual(issued, ['ticket']);
   });
 
   it('is refused to its caller when news of its end came before that of its birth', async () => {

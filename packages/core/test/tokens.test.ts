@@ -28,7 +28,7 @@ after(() => {
 async function setUp() {
   const folder = mkdtempSync(join(tmpdir(), 'hauki-tokens-'));
   folders.push(folder);
-  const clock = { now: 1_000_000 };
+  const clock = { now: 1_000_000, ahead: 0 };
   const told: [string, any][] = [];
   const ended: string[] = [];
   const open = async () => {
@@ -38,7 +38,8 @@ async function setUp() {
       kv,
       emit: (name, fields) => told.push([name, fields]),
       ended: (token) => ended.push(token),
-      now: () => clock.now,
+      now: () => clock.now + clock.ahead,
+      elapsed: () => clock.now,
     });
     return {
       store,
@@ -199,6 +200,23 @@ describe('the table of tokens', () => {
     await first.close();
   });
 
+  it('refuses a token while somebody has set the clock ahead, and has it again then', async () => {
+    const { open, clock } = await setUp();
+    const { store, close } = await open();
+    const { token } = await store.create(ADMIN, wants('hour', { expires_in_ms: 3_600_000 }));
+    const hour = store.find(token)!;
+    clock.ahead = 2 * 3_600_000;
+    assert.equal(store.find(token), undefined);
+    // It looks at what has expired, and at once.
+    await store.create(ADMIN, wants('other', { expires_in_ms: 1_000 }));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    clock.ahead = 0;
+    assert.deepEqual(store.find(token), hour);
+    clock.now += 3_600_000;
+    assert.equal(store.find(token), undefined);
+    await close();
+  });
+
   it('drops at its start what has lost those above it', async () => {
     const { open } = await setUp();
     const first = await open();
@@ -210,6 +228,21 @@ describe('the table of tokens', () => {
     assert.equal(second.store.find(token), undefined);
     assert.deepEqual((await second.kv.list('')).entries, []);
     await second.close();
+  });
+
+  it('refuses what has lost those above it also where the disk cannot forget it, and opens', async () => {
+    const { open } = await setUp();
+    const { store, kv, close } = await open();
+    const maker = await store.create(ADMIN, wants('maker'));
+    const { token } = await store.create(store.find(maker.token)!, wants('child'));
+    await kv.delete(maker.id);
+    const stuck: typeof kv = Object.assign(Object.create(kv), {
+      delete: () => Promise.reject(new StorageFailed({ what: 'the disk is full' })),
+    });
+    const again = await TokenStore.open({ kv: stuck, emit: () => {} });
+    assert.equal(again.find(token), undefined);
+    again.close();
+    await close();
   });
 
   it('refuses what is not bounded, and makers that may not', async () => {
@@ -244,6 +277,19 @@ describe('the table of tokens', () => {
     await store.create(ADMIN, wants('another'));
     await settled;
     assert.equal((await store.revoke(ADMIN, greedy.id)).length, LIMITS.tokens_below + 1);
+    await close();
+  });
+
+  it('has a token again with all below it, in whatever order they were read, where the disk cannot forget it', async () => {
+    const { open } = await setUp();
+    const first = await open();
+    const maker = await first.store.create(ADMIN, wants('z'));
+    const below = await first.store.create(first.store.find(maker.token)!, wants('a'));
+    await first.close();
+    const { store, kv, close } = await open();
+    kv.delete = () => Promise.reject(new StorageFailed({ what: 'the disk is full' }));
+    await refused(store.revoke(ADMIN, maker.id), StorageFailed, /disk is full/);
+    assert.deepEqual([store.find(maker.token)?.id, store.find(below.token)?.id], [maker.id, below.id]);
     await close();
   });
 

@@ -8,7 +8,7 @@
  * when nothing comes for a day, or when their bytes are gone. A kill in the moment between the last piece and its commit
  * gives an upload up too: its file has its final name by then, so that asking again is told `UploadUnknown`.
  */
-import { type Backplane, digestOf, type Prepared, type Write } from '@hauki/backplane';
+import { type Backplane, digestOf, neverAhead, type Prepared, type Write } from '@hauki/backplane';
 import {
   BadInput,
   DigestMismatch,
@@ -89,9 +89,9 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
   /** Uploads with a piece coming in, and how to cut it off. Resolves when it has let go. */
   const busy = new Map<string, { cut: AbortController; over: Promise<unknown> }>();
 
-  const [opened_at, opened] = [powers.clock(), powers.elapsed()];
-  /** A clock that is set ahead for a moment must not give up what is under way. */
-  const clock = () => Math.min(powers.clock(), opened_at + powers.elapsed() - opened);
+  const clock = neverAhead(powers.clock, powers.elapsed);
+  /** Uploads begin one after another, or several would take the last place. */
+  let beginning: Promise<unknown> = Promise.resolve();
 
   async function find(id: string): Promise<Upload | undefined> {
     const stored = await uploads.get(id);
@@ -157,7 +157,9 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
         continue;
       }
       const { at, done } = there;
-      if (now - touched > MESHFS_LIMITS.upload_ms) await forget(key);
+      // Where its file is younger than can be, the clock was far behind when the core began.
+      const present = touched > now + MESHFS_LIMITS.upload_ms ? powers.clock() : now;
+      if (present - touched > MESHFS_LIMITS.upload_ms) await forget(key);
       else if (done !== undefined) finished.push({ key, at });
       else if (!has_part) await alone(key, () => forgetLost(key));
     }
@@ -201,7 +203,12 @@ export function openUploads(backplane: Backplane, powers: UploadPowers): Uploads
     if (there === undefined && start > 0) throw new UploadUnknown({ upload });
     const offset = await part.size();
     if (start !== offset) throw new UploadOffset({ upload, offset });
-    if (!there) await begin({ ...piece, pointer: text });
+    if (!there) {
+      const begins = () => begin({ ...piece, pointer: text });
+      const begun = beginning.then(begins, begins);
+      beginning = begun;
+      await begun;
+    }
     const size = length === 0 ? offset : await part.append(pieceOf(piece, signal), { limit_bytes });
     if (total === undefined || size < total) return { upload, pointer: text, offset: size };
     const done = ({ record }: Found): Write[] => {

@@ -222,9 +222,30 @@ describe('an upload in pieces', { concurrency: true }, () => {
       await assert.rejects(mesh.uploads.state('upload-1'), is(UploadUnknown));
     }));
 
-  test('is not given up by a clock that is set ahead for a moment', () =>
+  test('is one of few also where many begin at once', () =>
+    inPlace(async ({ mesh }) => {
+      const begin = (one: number) => send(mesh, 0, 10, { upload: `upload-${one}` });
+      await begin(0);
+      const begun = await Promise.allSettled(Array.from({ length: MESHFS_LIMITS.uploads }, (_, one) => begin(one + 1)));
+      assert.equal(begun.filter(({ status }) => status === 'fulfilled').length, MESHFS_LIMITS.uploads - 1);
+    }));
+
+  test('is given up after a day also where the clock was far behind when MeshFS was opened', () =>
     inPlace(
       async ({ mesh, at }) => {
+        await send(mesh, 0, 10, { upload: 'upload-1' });
+        at(Date.now() + MESHFS_LIMITS.upload_ms + 60_000);
+        await send(mesh, 0, 10, { upload: 'upload-2' });
+        await assert.rejects(mesh.uploads.state('upload-1'), is(UploadUnknown));
+      },
+      { elapsed: () => 0 },
+    ));
+
+  test('is not given up by a clock that is set ahead for a moment', () =>
+    inPlace(
+      async ({ reopen, at }) => {
+        at(Date.now());
+        const mesh = await reopen();
         await send(mesh, 0, 10, { upload: 'upload-1' });
         at(Date.now() + MESHFS_LIMITS.upload_ms + 60_000);
         await send(mesh, 0, 10, { upload: 'upload-2' });

@@ -6,7 +6,7 @@
  * is not the present one is ended as soon as the node is there. Whatever happens to one worker happens in turn, which is
  * why all of it stands here, in a long file.
  */
-import { CompareFailed, type KeyValue } from '@hauki/backplane';
+import { CompareFailed, type KeyValue, neverAhead } from '@hauki/backplane';
 import {
   BadInput,
   type Cause,
@@ -100,12 +100,15 @@ export class Lasting {
   readonly #damaged = new Set<string>();
   readonly #now: () => number;
   readonly #elapsed: () => number;
+  /** For what is old: never ahead. */
+  readonly #steady: () => number;
   #closed = false;
 
   constructor(powers: LastingPowers) {
     this.#powers = powers;
     this.#now = powers.now ?? (() => Date.now());
     this.#elapsed = powers.elapsed ?? (() => performance.now());
+    this.#steady = neverAhead(this.#now, this.#elapsed);
     this.#texts = new Texts(powers.kv, SOURCES);
     powers.registry.trust({
       placed: (worker) => {
@@ -143,8 +146,9 @@ export class Lasting {
     await this.#forget();
     for (const entry of this.#entries.values()) {
       const { record } = entry;
-      // Whoever asked for it never heard of it.
-      if (record.state !== 'deleted' && !record.confirmed) await this.#bury(entry);
+      // Whoever asked for it never heard of it. A full disk, which may be why, keeps no core from starting.
+      if (record.state !== 'deleted' && !record.confirmed)
+        await this.#bury(entry, 'nobody wants it', (change) => this.#noteUntilKept(entry, change));
       if (record.state === 'deleted' || !record.confirmed) continue;
       if (record.node !== null) entry.away_since = this.#elapsed();
       const why = 'the mesh has just been started, and its node is not there yet';
@@ -472,14 +476,18 @@ export class Lasting {
     const deleted = [...this.#entries.values()]
       .filter(({ record }) => record.state === 'deleted')
       .sort((a, b) => a.record.deleted_at - b.record.deleted_at);
-    const before = this.#now() - LIMITS.lasting_epoch_kept_ms;
-    for (const [at, { record }] of deleted.entries())
-      if (record.deleted_at < before || at < deleted.length - LIMITS.lasting_workers) {
-        this.#entries.delete(record.worker);
-        // Its epochs begin anew: what became of earlier ones would be taken for news of those.
-        this.#powers.registry.fates.delete(record.worker);
-        await this.#powers.kv.delete(`${PREFIX}${record.worker}`).catch(() => false);
-      }
+    const before = this.#steady() - LIMITS.lasting_epoch_kept_ms;
+    for (const [at, entry] of deleted.entries()) {
+      const { worker, deleted_at } = entry.record;
+      if (deleted_at >= before && at >= deleted.length - LIMITS.lasting_workers) continue;
+      this.#entries.delete(worker);
+      // Its epochs begin anew: what became of earlier ones would be taken for news of those.
+      this.#powers.registry.fates.delete(worker);
+      await this.#powers.kv.delete(`${PREFIX}${worker}`).catch(() => {
+        // The disk remembers it still: so must whoever takes its name.
+        if (!this.#entries.has(worker)) this.#entries.set(worker, entry);
+      });
+    }
   }
 
   /** On disk first, then here. */

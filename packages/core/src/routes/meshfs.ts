@@ -143,15 +143,16 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async
       demandPrefix(principal, prefix);
       const last = request.headers['last-event-id'];
       const seen = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Number(last) : undefined;
-      const after = seen ?? query.after ?? (await meshfs.revision());
+      // Before anything is awaited: a watcher that has left by then would be waited for in vain.
       reply.raw.once(
         'close',
         tokens.hold(principal, () => reply.raw.destroy()),
       );
       reply.raw.once('close', watches.take(principal.name));
       const gone = new AbortController();
-      const changes = meshfs.watch(prefix, { after, signal: gone.signal });
       reply.raw.once('close', () => gone.abort());
+      const after = seen ?? query.after ?? (await meshfs.revision());
+      const changes = meshfs.watch(prefix, { after, signal: gone.signal });
       // `wiki/a` begins `wiki/ab` too, and the store folds letter case.
       const visible = ({ pointer }: Written) => reaches(principal.targets.pointers, pointer);
       void reply.headers({ 'content-type': 'text/event-stream', 'cache-control': 'no-store' });

@@ -1,7 +1,8 @@
 /** Health, keys, schemas, and the picture of the mesh. */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
-import { TICKET_BODY_SCHEMA, TICKET_SCHEMA } from '@hauki/protocol';
+import { LIMITS, TICKET_BODY_SCHEMA, TICKET_SCHEMA } from '@hauki/protocol';
 import type { Callers } from '../callers.ts';
+import { NODE_LIMITS } from '../limits.ts';
 import { loadOf } from '../matchmaker.ts';
 import { workersOf } from '../node-told.ts';
 import type { Registry } from '../registry.ts';
@@ -53,13 +54,14 @@ export const systemRoutes: FastifyPluginAsyncTypebox<SystemPowers> = async (app,
     await Promise.allSettled(
       registry.candidates().map(async (node) => {
         let asked = 0;
-        for (let after = ''; ; ) {
+        const until = performance.now() + NODE_LIMITS.pages_ms;
+        for (let after = ''; performance.now() < until; ) {
           const page = workersOf(await node.session.call('workers', [true, after], { timeout_ms: 1_000 }));
           // Also one whose birth the core never heard of: its answer was lost.
           for (const info of page) if (!registry.isDead(info)) registry.learn(info, node.info.node);
           asked += page.length;
-          // One answer may not hold all of them.
-          if (page.length === 0 || asked >= node.load.workers) break;
+          // One answer may not hold all of them. How many there are is the node's word too.
+          if (page.length === 0 || asked >= Math.min(node.load.workers, LIMITS.vaults_per_node)) break;
           after = page.at(-1)!.worker;
         }
       }),

@@ -17,7 +17,6 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenS
   powers,
 ) => {
   const { tokens, quotas } = powers;
-  const withUse = (token: TokenInfo): TokenInfo => ({ ...token, used: quotas.used(token.id) });
 
   app.post(
     '/api/v2/tokens',
@@ -67,7 +66,11 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenS
       config: { scope: 'tokens' },
       schema: { tags: ['tokens'], summary: 'This token and those below it, without secrets; all of them for an admin' },
     },
-    async (request) => ({ status: 'success', tokens: tokens.list(request.principal).map(withUse) }),
+    async (request) => {
+      const used = quotas.usedNow();
+      const list = tokens.list(request.principal).map((token): TokenInfo => ({ ...token, used: used(token.id) }));
+      return { status: 'success', tokens: list };
+    },
   );
 
   app.get(

@@ -6,7 +6,7 @@
  * same key of the same owner is the same job.
  */
 import { createHash } from 'node:crypto';
-import type { KeyValue } from '@hauki/backplane';
+import { type KeyValue, neverAhead } from '@hauki/backplane';
 import {
   BadInput,
   describe,
@@ -88,6 +88,7 @@ export class Spool {
     this.#store = new SpoolStore({
       kv,
       now,
+      steady: neverAhead(now, elapsed),
       kept,
       damaged,
       ended: ({ record: { job, owner, state, attempts } }) =>

@@ -26,6 +26,8 @@ export interface Open {
 export interface StorePowers {
   kv: KeyValue;
   now(): number;
+  /** The same, for what is old: never ahead. */
+  steady?: (() => number) | undefined;
   /** A job has ended, and that is on disk. */
   ended(open: Open): void;
   /** Something could not be removed; it is tried again at the next start. */
@@ -194,10 +196,10 @@ export class SpoolStore {
 
   /** Forgets the oldest that have ended: by age, by number, and where texts take too much room. */
   sweep(): void {
-    const { kept, now, kv, failed } = this.#powers;
+    const { kept, now, steady = now, kv, failed } = this.#powers;
     for (const [job, { ended_at, key, result }] of this.#ended) {
       const many = this.#ended.size > kept.jobs || this.texts.chars > LIMITS.spool_bytes;
-      if (!many && ended_at >= now() - kept.ms) return;
+      if (!many && ended_at >= steady() - kept.ms) return;
       this.#ended.delete(job);
       this.texts.release(result ?? undefined);
       for (const gone of [JOB + job, key]) if (gone !== undefined) kv.delete(gone).catch((error) => failed(job, error));
