@@ -70,7 +70,9 @@ export const fetchFor =
     if (init.body === undefined && (from.bodyUsed || from.body?.locked))
       throw new TypeError('Cannot construct a Request with a Request object that has already been used.');
     const given = init.body ?? (platform.sent ? platform.sent(from) : from.body);
-    const body = await bodyOf(given instanceof Promise ? await given : given, headers, platform);
+    // A Request has said in its own headers of what kind its body is: where others take their place, nobody says it.
+    const told = given === init.body ? headers : [...headers];
+    const body = await bodyOf(given instanceof Promise ? await given : given, told, platform);
     const redirect = String(init.redirect ?? from.redirect ?? 'follow');
     const request = {
       ...{ method: String(init.method ?? from.method ?? 'GET'), headers, stream: true },

@@ -19,6 +19,9 @@ function streamOf(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
   );
 }
 
+const isStream = (body: unknown): body is ReadableStream<unknown> =>
+  typeof (body as Partial<ReadableStream> | null | undefined)?.getReader === 'function';
+
 /** Of a Request's body, so much leaves whole. */
 const WHOLE_BYTES = 1024 * 1024;
 
@@ -59,7 +62,7 @@ async function wholeOf(body: ReadableStream<unknown>): Promise<unknown> {
 }
 
 export const nodePlatform: Platform = {
-  sent: ({ body }) => (body instanceof ReadableStream ? wholeOf(body) : body),
+  sent: ({ body }) => (isStream(body) ? wholeOf(body) : body),
   respond({ status, status_text, url, redirected = false, headers, body, text, base64 }: FetchedBody): Response {
     const whole = base64 === undefined ? text : Buffer.from(base64, 'base64');
     const bodiless = EMPTY.has(status);
