@@ -93,7 +93,7 @@ describe('a line of a console', () => {
 describe('a console', () => {
   it('has the methods of Node’s, none of which throws, with values or without', () => {
     const { console: ours } = written();
-    for (const name of [...LATE_METHODS, 'log', 'info', 'debug', 'warn', 'error', 'trace']) {
+    for (const name of [...LATE_METHODS, 'clear', 'log', 'info', 'debug', 'warn', 'error', 'trace']) {
       assert.equal(typeof (console as any)[name], 'function', name);
       for (const given of [[], ['x'], [undefined, Symbol('y')], [false, { a: 1 }]])
         if (given[0] !== undefined || !/count|time/.test(name)) assert.doesNotThrow(() => ours[name]!(...given), name);

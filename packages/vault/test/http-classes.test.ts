@@ -96,6 +96,20 @@ describe('a body that was read', () => {
     });
 });
 
+describe('a body that was cancelled', () => {
+  it('is used, as one that was read', async () => {
+    const told = await alike(({ Response: Res, arrived }) =>
+      Promise.all(
+        [new Res('x'), new Res(new Uint8Array(2)), arrived([], 'x')].map(async (one) => {
+          await one.body!.cancel();
+          return [one.bodyUsed, await outcome(() => one.text()), await outcome(() => one.clone())];
+        }),
+      ),
+    );
+    assert.match(JSON.stringify(told), /true.*TypeError/);
+  });
+});
+
 describe('an answer', () => {
   it('keeps copies of what it is made of', async () => {
     const told = await alike(async ({ Response: Res }) => {

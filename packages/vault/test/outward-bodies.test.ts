@@ -62,6 +62,24 @@ describe('the body of a request', () => {
       assert.equal(request.bodyUsed, true);
       await assert.rejects(vmFetch(request), TypeError);
     }
+    // And of Node's, which has only a stream of it; one that is slow is not there at once.
+    const slow = async function* () {
+      yield Buffer.from(body.slice(0, 9));
+      await sleep(20);
+      yield Buffer.from(body.slice(9));
+    };
+    for (const [framed, given] of [
+      [/^content-length: 44$/im, body],
+      [/^content-length: 44$/im, Buffer.from(body)],
+      [/^transfer-encoding: chunked\r\n(.*\r\n)*\r\n9\r\nPOST \/adm\r\n23\r\nin/im, slow()],
+    ] as const) {
+      raw = '';
+      const init = { method: 'POST', body: given, duplex: 'half' } as unknown as RequestInit;
+      const request = new Request(url, init);
+      assert.equal(await (await fetch(request)).text(), 'hi');
+      assert.match(raw, framed, raw);
+      assert.equal(request.bodyUsed, true);
+    }
     for (const method of ['GET', 'HEAD'])
       for (const [, form] of forms) await refuses(fetch(url, { method, body: form() }), BadInput, /has no body/);
   });

@@ -222,7 +222,7 @@ describe('fetch', () => {
     const port = await http(async (request, response) =>
       response.end(`${request.headers['content-type']} ${request.headers['content-length']} ${await textOf(request)}`),
     );
-    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const { fetch, vmFetch } = guest({ fetch: [`127.0.0.1:${port}`] });
     const post = async (body: unknown, headers = {}) =>
       (await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body, headers })).text();
     assert.equal(await post('ä'), 'text/plain;charset=UTF-8 2 ä');
@@ -238,6 +238,9 @@ describe('fetch', () => {
       headers: { 'x-a': '1' },
     });
     assert.match(await (await fetch(request)).text(), /asked$/);
+    const others = new VmRequest(`http://127.0.0.1:${port}/`, { method: 'POST', body: 'asked' });
+    assert.match(await (await vmFetch(others.clone())).text(), /^text\/plain;charset=UTF-8 5 asked$/);
+    assert.equal(await (await vmFetch(others, { headers: { 'x-a': '1' } })).text(), 'undefined 5 asked');
     await refuses(fetch(`http://127.0.0.1:${port}/`, { body: 'x' }), BadInput, /GET has no body/);
     await assert.rejects(
       post(

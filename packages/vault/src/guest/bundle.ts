@@ -32,6 +32,7 @@ export interface Scripts {
   crypto: string;
   streams: string;
   console: string;
+  english: string;
   thread: string;
 }
 
@@ -83,16 +84,17 @@ async function build(entry: string, platform: 'node' | 'neutral', around?: Aroun
  * source.
  */
 export async function buildVmScripts(): Promise<Scripts> {
-  const [guest, platform, forms, crypto, streams, console, thread] = await Promise.all([
+  const [guest, platform, forms, crypto, streams, console, english, thread] = await Promise.all([
     build('./vm-entry.ts', 'neutral', { banner: `((${VM_OWN})=>{`, footer: `})(${VM_OWN})` }),
     build('./vm-platform.ts', 'neutral'),
     build('./vm-forms.ts', 'neutral'),
     build('./vm-crypto.ts', 'neutral'),
     build('./vm-streams.ts', 'neutral'),
     build('./vm-console.ts', 'neutral'),
+    build('./vm-english.ts', 'neutral'),
     build('../drivers/quickjs/thread.ts', 'node', { banner: REQUIRE }),
   ]);
-  return { guest, platform, forms, crypto, streams, console, thread };
+  return { guest, platform, forms, crypto, streams, console, english, thread };
 }
 
 /** Writes what runs inside lxc and process vaults to `file`, whole or not at all. */

@@ -16,7 +16,7 @@ export interface ConsolePowers {
 
 /** The methods of the console that are here, by their names. */
 export const LATE_METHODS = [
-  ...['assert', 'count', 'countReset', 'dir', 'dirxml', 'group', 'groupCollapsed', 'groupEnd'],
+  ...['assert', 'clear', 'count', 'countReset', 'dir', 'dirxml', 'group', 'groupCollapsed', 'groupEnd'],
   ...['table', 'time', 'timeEnd', 'timeLog', 'timeStamp'],
 ] as const;
 
@@ -65,6 +65,7 @@ export function lateConsole({ write_log, now }: ConsolePowers): LateConsole {
         if (typeof first === 'string') write_log('error', [`Assertion failed: ${first}`, ...rest]);
         else write_log('error', first === undefined ? ['Assertion failed'] : ['Assertion failed', first, ...rest]);
       },
+      clear() {},
       count(label = 'default') {
         const count = (counts.get(`${label}`) ?? 0) + 1;
         keep(counts, `${label}`, count);

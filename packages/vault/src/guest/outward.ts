@@ -23,7 +23,7 @@ export interface Platform {
   respond(fetched: FetchedBody): unknown;
   /** Bodies of kinds that only this platform has. */
   pack?(body: unknown): Promise<{ bytes: Uint8Array; content_type: string | null }>;
-  /** The body of what is given to `fetch`, where the platform knows better than it says itself. */
+  /** The body of what is given to `fetch`, where the platform knows better than it says itself; it is used from here on. */
   sent?(given: { body?: unknown }): unknown;
 }
 
@@ -69,7 +69,10 @@ export const fetchFor =
     const headers = pairsOf(init.headers ?? from.headers);
     if (init.body === undefined && (from.bodyUsed || from.body?.locked))
       throw new TypeError('Cannot construct a Request with a Request object that has already been used.');
-    const body = await bodyOf(init.body ?? (platform.sent ? platform.sent(from) : from.body), headers, platform);
+    const given = init.body ?? (platform.sent ? platform.sent(from) : from.body);
+    // A Request has said in its own headers of what kind its body is: where others take their place, nobody says it.
+    const told = given === init.body ? headers : [...headers];
+    const body = await bodyOf(given instanceof Promise ? await given : given, told, platform);
     const redirect = String(init.redirect ?? from.redirect ?? 'follow');
     const request = {
       ...{ method: String(init.method ?? from.method ?? 'GET'), headers, stream: true },

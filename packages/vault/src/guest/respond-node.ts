@@ -19,7 +19,50 @@ function streamOf(body: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
   );
 }
 
+const isStream = (body: unknown): body is ReadableStream<unknown> =>
+  typeof (body as Partial<ReadableStream> | null | undefined)?.getReader === 'function';
+
+/** Of a Request's body, so much leaves whole. */
+const WHOLE_BYTES = 1024 * 1024;
+
+/**
+ * The body of a Request, which has only a stream of it: whole where all of it is there at once, since not all servers take a
+ * body without its length, nor can it be sent again where a redirect asks for that.
+ */
+async function wholeOf(body: ReadableStream<unknown>): Promise<unknown> {
+  const reader = body.getReader();
+  const now = new Promise<undefined>((resolve) => setImmediate(resolve, undefined));
+  const pieces: unknown[] = [];
+  let bytes = 0;
+  let next = reader.read();
+  for (;;) {
+    const got = await Promise.race([next, now]);
+    if (!got) break;
+    if (got.done) return Buffer.concat(pieces as Uint8Array[]);
+    pieces.push(got.value);
+    next = reader.read();
+    bytes += got.value instanceof Uint8Array ? got.value.length : Number.POSITIVE_INFINITY;
+    if (bytes > WHOLE_BYTES) break;
+  }
+  // Whoever takes the rest hears of it.
+  next.catch(() => {});
+  const rest = {
+    async next() {
+      if (pieces.length > 0) return { done: false, value: pieces.shift() };
+      const got = await next;
+      if (!got.done) next = reader.read();
+      return got;
+    },
+    async return() {
+      await reader.cancel();
+      return { done: true, value: undefined };
+    },
+  };
+  return { [Symbol.asyncIterator]: () => rest };
+}
+
 export const nodePlatform: Platform = {
+  sent: ({ body }) => (isStream(body) ? wholeOf(body) : body),
   respond({ status, status_text, url, redirected = false, headers, body, text, base64 }: FetchedBody): Response {
     const whole = base64 === undefined ? text : Buffer.from(base64, 'base64');
     const bodiless = EMPTY.has(status);

@@ -13,6 +13,7 @@ import type { CompressionPowers } from './platform/compression.ts';
 import type { VmConsolePowers } from './vm-console.ts';
 import { LOADED, type Loaded, type VmBridge, type VmControl } from './vm-control.ts';
 import type { Cryptography, CryptoPowers } from './vm-crypto.ts';
+import type { VmEnglish } from './vm-english.ts';
 import {
   CRYPTO,
   createTimers,
@@ -37,7 +38,7 @@ interface HostBridge
   disarm(id: number): void;
   /** Entropy; throws without the grant. */
   random(bytes: number): ArrayBuffer;
-  /** Runs `vm-platform.ts` (0), `vm-forms.ts` (1), `vm-crypto.ts` (2), `vm-streams.ts` (3) or `vm-console.ts` (4). */
+  /** Runs `vm-platform.ts` (0), `vm-forms.ts` (1), `vm-crypto.ts` (2), `vm-streams.ts` (3), `vm-console.ts` (4) or `vm-english.ts` (5). */
   platform(part: number): void;
 }
 
@@ -78,7 +79,7 @@ const powers: PlatformPowers = bare({
     return powers.made_streams!;
   },
 });
-const loadPart = (part: number, powers: PlatformPowers | CryptoPowers | VmConsolePowers) => {
+const loadPart = (part: number, powers: PlatformPowers | CryptoPowers | VmConsolePowers | VmEnglish) => {
   // Whatever the worker has put in its place is replaced, not called.
   defineProperty(scope, '__platform', { __proto__: null, value: powers, configurable: true } as object);
   try {
@@ -151,7 +152,11 @@ Object.assign(scope, {
   fetch: context.fetch,
   console: createConsole(write_log, late_console),
 });
-refuseLocales(scope);
+const texts = bare<VmEnglish>({});
+refuseLocales(scope, () => {
+  if (!texts.english) loadPart(5, texts);
+  return texts.english!;
+});
 const giveClock = withoutClock(scope);
 const random = giveRandom(scope);
 const crypto_powers = bare<CryptoPowers>({ digest: host.digest, verify: host.verify, draw: random.draw });

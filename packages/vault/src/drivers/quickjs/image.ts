@@ -63,7 +63,9 @@ export async function makeImages(wasm: WebAssembly.Module, from: Omit<Scripts, '
   const compile = (script: string, name: string) => compiler.compile(script, name, EvalFlags.TYPE_GLOBAL, BARE);
   const guest = compile(from.guest, 'guest.js');
   const platform = compile(from.platform, 'platform.js');
-  const others = (['forms', 'crypto', 'streams', 'console'] as const).map((name) => compile(from[name], `${name}.js`));
+  const others = (['forms', 'crypto', 'streams', 'console', 'english'] as const).map((name) =>
+    compile(from[name], `${name}.js`),
+  );
   compiler.dispose();
   const options: QuickJSOptions = {
     wasm,

@@ -79,7 +79,9 @@ export class Body {
   }
   /** Nobody wants the rest of it: whoever sends it hears so. */
   async cancel(reason?: unknown): Promise<void> {
-    await (this.#stream ? this.#stream.cancel(reason) : this.#leave());
+    if (this.#stream) return this.#stream.cancel(reason);
+    this.used = true;
+    await this.#leave();
   }
   async #leave(): Promise<void> {
     await (this.source as Partial<AsyncIterable<unknown>>)[Symbol.asyncIterator]?.().return?.();
