@@ -127,6 +127,32 @@ def noon(zone): return datetime.datetime(2026, 7, 1, 12, tzinfo=zoneinfo.ZoneInf
       await used.mesh.destruct(worker);
     });
 
+    it('copies files with what belongs to them, and maps them into memory, as elsewhere', async () => {
+      const source = `
+import mmap, os, pathlib, shutil, tempfile
+def copied():
+    folder = pathlib.Path(tempfile.mkdtemp())
+    (folder / "a" / "b").mkdir(parents=True)
+    first = folder / "a" / "b" / "first.txt"
+    first.write_text("kept")
+    os.utime(first, (1, 1))
+    shutil.copytree(folder / "a", folder / "c")
+    second = pathlib.Path(shutil.copy2(folder / "c" / "b" / "first.txt", folder))
+    return [second.read_text(), second.stat().st_mtime]
+def mapped():
+    with tempfile.TemporaryFile() as file:
+        file.truncate(4096)
+        with mmap.mmap(file.fileno(), 0) as memory:
+            memory[:4] = b"kept"
+            memory.flush()
+        return os.pread(file.fileno(), 4, 0).decode()
+`;
+      const worker = clone<{ copied(): [string, number]; mapped(): string }>(source);
+      assert.deepEqual(await worker.copied(), ['kept', 1]);
+      assert.equal(await worker.mapped(), 'kept');
+      await used.mesh.destruct(worker);
+    });
+
     it('has the clock and entropy, and says so; a worker that lacks them may not clone one', async () => {
       const { mesh } = used;
       const source = `

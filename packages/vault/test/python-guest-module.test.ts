@@ -31,9 +31,19 @@ class Users:
     @property
     @functools.lru_cache
     def hidden(self): return 1
+    @functools.cached_property
+    def hidden_too(self): return 1
+    @functools.singledispatchmethod
+    def told(self, id): return "something"
+    @told.register
+    def _(self, id: int): return "a number"
+    first = functools.partialmethod(find, 1)
 `);
-    assert.deepEqual(one.methods, ['find']);
-    assert.equal(await (await one.open()).call('find', [3]), 3);
+    assert.deepEqual(one.methods, ['find', 'told', 'first']);
+    const users = await one.open();
+    assert.equal(await users.call('find', [3]), 3);
+    assert.deepEqual([await users.call('told', ['x']), await users.call('told', [3])], ['something', 'a number']);
+    assert.equal(await users.call('first'), 1);
   });
 
   it('gives the context to a constructor that wants it, and leaves what has a default as it is', async () => {

@@ -54,12 +54,12 @@ ${body.replaceAll(/^/gm, '    ')}
     const { get, call } = await start(
       app(
         `${begin}
-await send({"type": "http.response.body", "body": (scope["path"] + "?" + scope["query_string"].decode() + str(scope["server"]) + str(scope["headers"])).encode()})`,
+await send({"type": "http.response.body", "body": (scope["path"] + "?" + scope["query_string"].decode() + str(scope["server"]) + str(scope["client"]) + str(scope["headers"])).encode()})`,
       ),
     );
     const [status, headers, body] = await get('/%C3%A4?b=%20', ['X-B', 'ü']);
     assert.deepEqual([status, headers], [200, ['x-a', '1']]);
-    assert.equal(Buffer.from(body as Uint8Array).toString(), "/ä?b=%20('h', 81)[(b'x-b', b'\\xfc')]");
+    assert.equal(Buffer.from(body as Uint8Array).toString(), "/ä?b=%20('h', 81)('unknown', 0)[(b'x-b', b'\\xfc')]");
     assert.deepEqual(await call('describe'), { routes: ['* /*'], state: 'none' });
   });
 

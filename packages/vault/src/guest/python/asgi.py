@@ -119,6 +119,10 @@ class _Lifespan:
             raise LifespanFailed(event, str(told).strip())
 
 
+_CLIENT = ("unknown", 0)
+"""Nobody tells who it is; much code reads `request.client.host` all the same. No address, so that none is trusted."""
+
+
 def _scope(method: str, url: str, headers: list) -> dict:
     scheme, _, rest = url.partition("://")
     target, _, query = rest.partition("?")
@@ -139,7 +143,7 @@ def _scope(method: str, url: str, headers: list) -> dict:
         "query_string": query.encode("latin-1", "replace"),
         "root_path": prefix.decode("latin-1"),
         "headers": pairs,
-        "client": None,
+        "client": _CLIENT,
         "server": (name, int(port) if port else 80),
     }
 

@@ -6,6 +6,7 @@ Only what was written as a function or method there is ever reachable; names tha
 """
 from __future__ import annotations
 
+import functools
 import sys
 import types
 
@@ -150,10 +151,13 @@ def _members(target) -> dict:
             and not (name.startswith("__") and name.endswith("__"))}  # fmt: skip
 
 
+_AROUND = (functools.partialmethod, functools.singledispatchmethod)
+
+
 def _is_function(value) -> bool:
-    """Whether it was written as a function, whatever is wrapped around it (functools.cache does so)."""
-    while not isinstance(value, type) and "__wrapped__" in getattr(value, "__dict__", ()):
-        value = value.__wrapped__
+    """Whether it was written as a function, whatever functools wrapped around it."""
+    while isinstance(value, _AROUND) or (not isinstance(value, type) and "__wrapped__" in getattr(value, "__dict__", ())):
+        value = value.func if isinstance(value, _AROUND) else value.__wrapped__
     return isinstance(value, types.FunctionType)
 
 
