@@ -16,7 +16,7 @@ import {
   type SecretRequests,
   Unauthorised,
 } from '@hauki/mesh';
-import { adminTokenFile, defaultDataDir } from '@hauki/mesh/data-dir';
+import { adminTokenFile, defaultDataDir, isThisMachine } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import { parseDuration } from './output.ts';
 
@@ -25,6 +25,8 @@ export interface Common {
   data?: string;
   json?: boolean;
 }
+
+const DEFAULT_CORE = 'http://127.0.0.1:8000';
 
 /** Options before and after the verb count alike. */
 export function common(command: Command): Common {
@@ -39,8 +41,15 @@ export const dataFlag = (command: Command): string => {
   return ` --data ${/^[\w./-]+$/.test(data) ? data : `'${data.replaceAll("'", "'\\''")}'`}`;
 };
 
-/** The core that the command line means. */
-export const coreUrl = ({ core }: Common): string => core ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
+/** The core that the command line means. Throws BadInput for what is no URL of one. */
+export function coreUrl({ core }: Pick<Common, 'core'>): string {
+  const url = core ?? process.env.HAUKI_URL ?? DEFAULT_CORE;
+  if (/^https?:\/\//i.test(url) && URL.canParse(url)) return url;
+  throw new BadInput({
+    what: core === undefined ? 'HAUKI_URL' : '--core',
+    why: `${JSON.stringify(url)} is no URL such as ${DEFAULT_CORE}`,
+  });
+}
 
 /** A whole number from a flag, as people write one: no sign, no point, no exponent. Throws BadInput. */
 export function whole(what: string, given: string, least = 0, most: number = Number.MAX_SAFE_INTEGER): number {
@@ -68,18 +77,14 @@ export function oneOf<T extends string>(what: string, given: string, words: read
 export const given = <T>(text: string | undefined, read: (text: string) => T): T | undefined =>
   text === undefined ? undefined : read(text);
 
-/** This machine, as the host of a URL. */
-const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
-
 /**
  * Refuses to send a token that was found in a file to another machine: `--data` names a folder, and whoever listens there
- * could use the token here. Throws Unauthorised.
+ * could use the token here. `instead`: what to do. Throws Unauthorised.
  */
-export function checkOwnMachine(url: string): void {
-  const hostname = URL.parse(url)?.hostname ?? '';
-  if (hostname !== '' && !LOOPBACK.test(hostname))
+export function checkOwnMachine(url: string, instead = 'set HAUKI_TOKEN to a token that is known there'): void {
+  if (!isThisMachine(url))
     throw new Unauthorised({
-      why: `${hostname} is not this machine, and the token of a data folder is sent to no other: set HAUKI_TOKEN to a token that is known there`,
+      why: `${URL.parse(url)?.hostname} is not this machine, and the token of a data folder is sent to no other: ${instead}`,
     });
 }
 

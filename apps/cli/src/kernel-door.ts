@@ -1,7 +1,7 @@
 /** What the commands of a kernel share: where it is, and how a change of it is shown. */
 import { readFileSync } from 'node:fs';
 import { BadInput, connectKernel, type Evolved, type KernelDoor } from '@hauki/mesh';
-import { defaultDataDir, kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
+import { defaultDataDir, isThisMachine, kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import { type Common, coreUrl, withMesh } from './context.ts';
 import { duration, paint, printable } from './output.ts';
@@ -12,8 +12,6 @@ export interface KernelFlags extends Common {
 }
 
 const DEFAULT_URL = 'http://127.0.0.1:8881';
-/** Where a kernel of this data folder may be. */
-const HERE = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 /** Whether this is a kernel of the mesh, as it is called there; anything else is a URL. */
 export const isKernelName = (to: string | undefined): boolean => /^(?:Microkernel-)?[a-z0-9-]{1,16}$/.test(to ?? '');
@@ -41,7 +39,7 @@ export function openKernel({ to, id = '77', data = defaultDataDir() }: KernelFla
       what: to ? '--to' : 'HAUKI_KERNEL',
       why: `${JSON.stringify(url)} is no URL such as ${DEFAULT_URL}, nor a name such as Microkernel-77`,
     });
-  const token = process.env.HAUKI_KERNEL_TOKEN ?? (HERE.test(new URL(url).hostname) ? tokenIn(data, id) : undefined);
+  const token = process.env.HAUKI_KERNEL_TOKEN ?? (isThisMachine(url) ? tokenIn(data, id) : undefined);
   return connectKernel({ url, ...(token ? { token } : {}) });
 }
 

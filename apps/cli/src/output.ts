@@ -149,8 +149,11 @@ export function report(error: unknown, json: boolean): number {
     // Without one of the worker's, the stack is that of this process: of no use to whoever wrote the worker.
     const remote = error instanceof MeshError ? (error.fields as { remote_stack?: unknown }).remote_stack : undefined;
     if (thrown !== undefined) console.error(printable(thrown));
-    else if (typeof remote === 'string' && error instanceof Error && error.stack?.includes('\n    at '))
-      console.error(printable(error.stack.split('\n').slice(1, 6).join('\n')));
+    else if (typeof remote === 'string' && error instanceof Error && error.stack?.includes('\n    at ')) {
+      // Behind the message, which is said above and may have several lines.
+      const frames = error.stack.replace(/^.*?\n(?= +at )/s, '').split('\n');
+      console.error(printable(frames.slice(0, 5).join('\n')));
+    }
   }
   return code;
 }

@@ -173,9 +173,9 @@ describe('the hauki command', () => {
       (await run(['clone', GREETER, '--ttl', '5m', '--label', 'zone=north', '--json'])).out,
     );
     assert.equal((await run(['call', worker, 'greet', 'grace'])).out, 'Hello, Grace!\n');
-    const killed = await run(['kill', 'w-nobody', worker, 'w-noone']);
+    const killed = await run(['kill', '', 'w-nobody', worker, 'w-noone']);
     assert.deepEqual([killed.code, killed.out], [3, `${worker}\n`]);
-    for (const unknown of ['w-nobody', 'w-noone'])
+    for (const unknown of ['a name is', 'w-nobody', 'w-noone'])
       assert.ok(killed.err.includes(unknown), 'each that fails is told of');
     assert.equal(JSON.parse((await run(['ps', '--json'])).out).workers.length, 0);
     assert.equal((await run(['kill', worker])).code, 3);

@@ -5,12 +5,14 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { BadInput, isError, normaliseGrants, Unauthorised } from '@hauki/mesh';
-import { adminTokenFile } from '@hauki/mesh/data-dir';
+import { adminTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import { Command } from 'commander';
+import { coreToJoin } from '../src/commands/up.ts';
 import {
   argument,
   type CloneFlags,
   cloneOptions,
+  coreUrl,
   findToken,
   milliseconds,
   openMesh,
@@ -127,7 +129,44 @@ describe('flags', () => {
   });
 });
 
+describe('the core that is meant', () => {
+  it('is a URL of HTTP; what is none is refused, not looked for', () => {
+    const refused = (core: string | undefined, what: string) =>
+      assert.throws(
+        () => coreUrl({ ...(core === undefined ? {} : { core }) }),
+        (error) => isError(error, BadInput) && error.fields.what === what,
+        core,
+      );
+    for (const core of ['nonsense', 'localhost:8000', '127.0.0.1:8000', 'ftp://127.0.0.1', '', 'http://'])
+      refused(core, '--core');
+    assert.equal(coreUrl({ core: 'HTTPS://core.example' }), 'HTTPS://core.example');
+    const before = process.env.HAUKI_URL;
+    try {
+      process.env.HAUKI_URL = 'localhost';
+      refused(undefined, 'HAUKI_URL');
+      delete process.env.HAUKI_URL;
+      assert.equal(coreUrl({}), 'http://127.0.0.1:8000');
+    } finally {
+      delete process.env.HAUKI_URL;
+      if (before !== undefined) process.env.HAUKI_URL = before;
+    }
+  });
+});
+
 describe('the token of a data folder', () => {
+  it('for nodes is for a core on this machine alone, unless its file is named', () => {
+    const token_file = nodeTokenFile(folder);
+    mkdirSync(dirname(token_file), { recursive: true });
+    writeFileSync(token_file, 'hauki_node\n');
+    const [here, there] = ['http://127.0.0.1:1', 'http://10.9.9.9:1'];
+    assert.deepEqual(coreToJoin({ core: here, data: folder }), { core_url: here, token_file });
+    assert.throws(
+      () => coreToJoin({ core: there, data: folder }),
+      (error) => isError(error, Unauthorised) && /is not this machine.*--token-file/.test(error.message),
+    );
+    assert.deepEqual(coreToJoin({ core: there }, token_file), { core_url: there, token_file });
+  });
+
   it('is for a core on this machine alone, whatever folder is named', async () => {
     const before = process.env.HAUKI_TOKEN;
     delete process.env.HAUKI_TOKEN;

@@ -1,7 +1,7 @@
 /** What people see of it: nothing that steers their terminal, and help that is true. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { RemoteError } from '@hauki/mesh';
+import { fromWire, RemoteError } from '@hauki/mesh';
 import { ghost } from '@hauki/rpc';
 import { Command } from 'commander';
 import { TURN_MS } from '../../../packages/vault/src/drivers/quickjs/limits.ts';
@@ -61,6 +61,21 @@ describe('what is shown', () => {
     const json = JSON.parse(said.pop()!).error.thrown;
     for (const text of [said.join('\n'), json])
       for (const part of [/mirror 1 down/, /status: 404/, /cause\]?: SyntaxError: no JSON/]) assert.match(text, part);
+  });
+
+  it('says a message of several lines once, before the worker’s frames', (t) => {
+    const said: string[] = [];
+    t.mock.method(console, 'error', (text: string) => void said.push(text));
+    const error_name = 'AssertionError';
+    const wire = {
+      message: `${error_name}: not equal:\n\n+ 1\n- 2`,
+      data: {
+        name: 'RemoteError',
+        fields: { error_name, remote_stack: 'AssertionError: not equal:\n\n+ 1\n- 2\n    at check (worker.mjs:1:2)' },
+      },
+    };
+    report(fromWire(wire), false);
+    assert.equal(said.join('\n'), 'hauki: AssertionError: not equal:\n\n+ 1\n- 2\n    at check (worker.mjs:1:2)');
   });
 
   it('shows a remote object by its name', () => {

@@ -2,6 +2,10 @@
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 
+/** Whether a URL's host is this machine: a token that lies here is sent to no other. */
+export const isThisMachine = (url: string): boolean =>
+  /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(URL.parse(url)?.hostname ?? '');
+
 /** HAUKI_DATA, else /var/lib/hauki for root, else the user's own data folder (XDG). */
 export function defaultDataDir(): string {
   if (process.env.HAUKI_DATA) return resolve(process.env.HAUKI_DATA);

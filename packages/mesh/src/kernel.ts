@@ -17,6 +17,7 @@ import { ConnectionLost, isError } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { powers } from '#powers';
 import { type CoreClient, createCoreClient } from './http.ts';
+import { pathPart } from './path.ts';
 
 const EVOLVE_MS = LIMITS.evolve_ms;
 
@@ -37,7 +38,7 @@ export function meshKernels(core: CoreClient): Kernels {
   const kernels: Kernels = {
     list,
     door(kernel) {
-      const base = `/api/v2/kernels/${encodeURIComponent(kernel)}`;
+      const base = `/api/v2/kernels/${pathPart('kernel', kernel)}`;
       return {
         ...doorOf(core.request, base),
         async evolve(request) {
@@ -55,9 +56,9 @@ export function meshKernels(core: CoreClient): Kernels {
       const waves = Math.max(1, Math.ceil(count / wave));
       return core.request('POST', '/api/evolve_plugin', request, (waves + 1) * EVOLVE_MS + waves * watch_ms);
     },
-    remove(module, kernel) {
+    async remove(module, kernel) {
       const query = kernel === undefined ? '' : `?kernel=${encodeURIComponent(kernel)}`;
-      return core.request('DELETE', `/api/v2/modules/${encodeURIComponent(module)}${query}`, undefined, EVOLVE_MS);
+      return core.request('DELETE', `/api/v2/modules/${pathPart('module', module)}${query}`, undefined, EVOLVE_MS);
     },
   };
   return kernels;
@@ -105,23 +106,23 @@ type Request = CoreClient['request'];
 const changesOf = (request: Request): Pick<KernelDoor, 'evolve' | 'remove'> => ({
   evolve: (asked) => request('POST', '/api/evolve_plugin', asked, EVOLVE_MS),
   async remove(module) {
-    await request('DELETE', `/api/modules/${encodeURIComponent(module)}`);
+    await request('DELETE', `/api/modules/${pathPart('module', module)}`);
   },
 });
 
 /** A kernel's own routes below `base`: its port has them, and a core for the kernels of its mesh. */
 function doorOf(request: Request, base: string): Omit<KernelDoor, 'url' | 'evolve' | 'remove'> {
-  const at = (module: string) => `${base}/modules/${encodeURIComponent(module)}`;
+  const at = (module: string) => `${base}/modules/${pathPart('module', module)}`;
   return {
     status: () => request('GET', `${base}/status`),
-    rollback: (module, version) =>
+    rollback: async (module, version) =>
       request('POST', `${at(module)}/rollback`, version === undefined ? {} : { version }, EVOLVE_MS),
-    weigh: (module, versions) => request('POST', `${at(module)}/weights`, { versions }, EVOLVE_MS),
+    weigh: async (module, versions) => request('POST', `${at(module)}/weights`, { versions }, EVOLVE_MS),
     async pin(module, pinned) {
       await request('POST', `${at(module)}/pin`, { pinned });
     },
     versions: async (module) => (await request<{ versions: VersionFacts[] }>('GET', `${at(module)}/versions`)).versions,
-    version: (module, version) => request('GET', `${at(module)}/versions/${version}`),
+    version: async (module, version) => request('GET', `${at(module)}/versions/${version}`),
     diff: async (module, from, to) =>
       (await request<{ diff: string }>('GET', `${at(module)}/diff?from=${from}&to=${to}`)).diff,
     logs: async (module, version) => {

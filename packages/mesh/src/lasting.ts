@@ -2,6 +2,7 @@
 import type { LastingWorker } from '@hauki/protocol';
 import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
+import { pathPart } from './path.ts';
 
 export interface ProvisionOptions
   extends Pick<
@@ -53,12 +54,12 @@ export function lastingDoor(core: CoreClient, moduleOf: ModuleOf): LastingDoor {
       async get(worker) {
         const { status: _status, ...found } = await core.request<LastingWorker & { status: string }>(
           'GET',
-          `${PATH}/${encodeURIComponent(worker)}`,
+          `${PATH}/${pathPart('worker', worker)}`,
         );
         return found;
       },
       async delete(worker) {
-        await core.request('DELETE', `${PATH}/${encodeURIComponent(worker)}`);
+        await core.request('DELETE', `${PATH}/${pathPart('worker', worker)}`);
       },
     },
   };

@@ -10,6 +10,7 @@ import {
 } from '@hauki/protocol';
 import type { CoreClient } from './http.ts';
 import { requestStream } from './http-stream.ts';
+import { pathPart } from './path.ts';
 import type { WorkerOf } from './services.ts';
 import { eventsOf } from './streams.ts';
 
@@ -70,7 +71,7 @@ const INSPECT_MS = 10_000;
 export function lifeDoor(core: CoreClient, workerOf: WorkerOf): LifeDoor {
   const path = async (worker: object | string, verb = '') => {
     const name = typeof worker === 'string' ? worker : (await workerOf(worker)).body.worker;
-    return `/api/v2/ephemeral/${encodeURIComponent(name)}${verb}`;
+    return `/api/v2/ephemeral/${pathPart('worker', name)}${verb}`;
   };
   return {
     async pause(worker) {

@@ -7,15 +7,13 @@ import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type FrameTransport, sessionKey } from '@hauki/rpc/client';
 import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
 import { CloneLink } from './clone-link.ts';
-import { adminTokenFile, defaultDataDir } from './data-dir.ts';
+import { adminTokenFile, defaultDataDir, isThisMachine } from './data-dir.ts';
 import { type CoreClient, unanswered } from './http.ts';
 import { clientOf } from './http-stream-node.ts';
 import type { Link, Powers, Routing } from './powers.ts';
 
 /** A direct connection that has not opened by then is left for the relay. */
 const DIRECT_MS = 3_000;
-/** This machine, as the host of a URL. */
-const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
 /** A core may answer a clone twice, a line each: when its vault is there, and when its worker is loaded. */
 const IN_PARTS = 'application/x-ndjson';
 const ACCEPT = `application/json, ${IN_PARTS}`;
@@ -116,8 +114,7 @@ export const powers: Powers = {
   defaults(named) {
     const core = named ?? process.env.HAUKI_URL ?? 'http://127.0.0.1:8000';
     if (process.env.HAUKI_TOKEN) return { core, token: process.env.HAUKI_TOKEN };
-    // A token that lies on this machine is sent to no other.
-    if (!LOOPBACK.test(URL.parse(core)?.hostname ?? '')) return { core };
+    if (!isThisMachine(core)) return { core };
     try {
       return { core, token: readFileSync(adminTokenFile(defaultDataDir()), 'utf8').trim() };
     } catch {

@@ -12,6 +12,7 @@ import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CloneOptions, Origin } from './connect.ts';
 import type { CoreClient } from './http.ts';
 import type { ModuleOf } from './lasting.ts';
+import { pathPart } from './path.ts';
 import { pause } from './pause.ts';
 
 export interface SpoolOptions
@@ -68,7 +69,7 @@ const AGAIN_MS = 250;
 /** The part of a mesh that has to do with the spool. */
 export function spoolDoor(core: CoreClient, moduleOf: ModuleOf): SpoolDoor {
   const handle = <T>(job: string): SpooledJob<T> => {
-    const path = `${PATH}/${encodeURIComponent(job)}`;
+    const path = () => `${PATH}/${pathPart('job', job)}`;
     return {
       job,
       async result({ timeout_ms } = {}) {
@@ -78,7 +79,7 @@ export function spoolDoor(core: CoreClient, moduleOf: ModuleOf): SpoolDoor {
           const wait_ms = Math.floor(Math.min(WAIT_MS, left));
           const asked = core.request<JobDetails & { result?: T }>(
             'GET',
-            `${path}?wait_ms=${wait_ms}`,
+            `${path()}?wait_ms=${wait_ms}`,
             undefined,
             wait_ms + LIMITS.handshake_ms,
           );
@@ -96,10 +97,10 @@ export function spoolDoor(core: CoreClient, moduleOf: ModuleOf): SpoolDoor {
         }
       },
       async cancel() {
-        await core.request('DELETE', path);
+        await core.request('DELETE', path());
       },
       async state() {
-        const { status: _status, result: _result, ...details } = await core.request<any>('GET', path);
+        const { status: _status, result: _result, ...details } = await core.request<any>('GET', path());
         return details as JobDetails;
       },
     };

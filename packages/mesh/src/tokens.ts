@@ -1,6 +1,7 @@
 /** Tokens for a script: narrower ones than its own, for whoever needs less. */
 import type { TokenInfo, TokenRequest } from '@hauki/protocol';
 import type { CoreClient } from './http.ts';
+import { pathPart } from './path.ts';
 
 export interface Tokens {
   /** Makes a token with no more rights than this mesh's own. `token` is its secret, shown this once. */
@@ -27,7 +28,7 @@ export function meshTokens(core: CoreClient): Tokens {
     create: (request) => bare(core.request('POST', path, request)),
     list: async () => (await core.request<{ tokens: TokenInfo[] }>('GET', path)).tokens,
     async revoke(id, { end_workers = false } = {}) {
-      const at = `${path}/${encodeURIComponent(id)}${end_workers ? '?end_workers=true' : ''}`;
+      const at = `${path}/${pathPart('token', id)}${end_workers ? '?end_workers=true' : ''}`;
       return (await core.request<{ revoked: string[] }>('DELETE', at)).revoked;
     },
     self: () => bare(core.request('GET', `${path}/self`)),

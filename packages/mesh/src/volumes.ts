@@ -1,6 +1,7 @@
 /** `mesh.volumes`: private lasting folders of one's workers. They are made by the grant `volume`. */
 import type { VolumeDetails } from '@hauki/protocol';
 import type { CoreClient } from './http.ts';
+import { pathPart } from './path.ts';
 
 export interface Volumes {
   /** The mesh's own token's volumes and those of tokens below it; all of them for an admin. */
@@ -18,7 +19,7 @@ export function meshVolumes(core: CoreClient): Volumes {
     list: async () => (await core.request<{ volumes: VolumeDetails[] }>('GET', path)).volumes,
     async delete(name, { owner, forget } = {}) {
       const given = [...(owner === undefined ? [] : [['owner', owner]]), ...(forget ? [['forget', 'true']] : [])];
-      await core.request('DELETE', `${path}/${encodeURIComponent(name)}?${new URLSearchParams(given)}`);
+      await core.request('DELETE', `${path}/${pathPart('volume', name)}?${new URLSearchParams(given)}`);
     },
   };
 }

@@ -126,7 +126,7 @@ export function fromWire(wire: unknown): MeshError {
     const { remote_stack } = fields;
     // The worker's frames tell where it happened; ours would only tell how the news came.
     if (typeof remote_stack === 'string')
-      error.stack = `${error.name}: ${text}\n${remote_stack.replace(/^[^\n]*\n(?= +at )/, '')}`;
+      error.stack = `${error.name}: ${text}\n${remote_stack.replace(/^.*?\n(?= +at )/s, '')}`;
     return error;
   }
   const ours = typeof code === 'number' && code <= -32000 && code > -32769;

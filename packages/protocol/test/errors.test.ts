@@ -193,6 +193,12 @@ describe('what travels of an error', () => {
   });
 });
 
+it('an error with a message of several lines says it once in its stack', () => {
+  const thrown = new Error('not equal:\n\n+ 1\n- 2');
+  thrown.stack = 'Error: not equal:\n\n+ 1\n- 2\n    at check (worker.mjs:1:2)';
+  assert.equal(fromWire(toWire(thrown)).stack, `RemoteError: ${thrown.stack}`);
+});
+
 describe('an error from a hostile peer', () => {
   it('never throws, and is always one of ours', () => {
     const code = fc.oneof(

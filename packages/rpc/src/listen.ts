@@ -81,7 +81,11 @@ export interface Listener extends AsyncDisposable {
  */
 export async function listen(offer: object | (() => object), options: ListenOptions = {}): Promise<Listener> {
   const { host = '127.0.0.1', port = 0, websocket = false, origins } = options;
-  if (isClass(offer)) throw new BadInput({ what: 'listen()', why: 'it takes an object or a function that makes one' });
+  if (Object(offer) !== offer || isClass(offer))
+    throw new BadInput({ what: 'listen()', why: 'it takes an object or a function that makes one' });
+  // Any other text would be the path of a Unix socket.
+  if (!Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new BadInput({ what: 'the port', why: `${JSON.stringify(port)} is no whole number from 0 to 65535` });
   const key = await linkKey(options, host);
   const links = new Set<FrameTransport>();
   const sessions = new Set<Session>();

@@ -176,12 +176,18 @@ describe('a listener', () => {
     }
   });
 
+  it('takes nothing but an object, or what makes one, and a port that can be', async () => {
+    for (const offer of [undefined, null, 5, 'text', Counter])
+      await assert.rejects(listen(offer as object), BadInput, String(offer));
+    for (const port of [-1, 65_536, 0.5, Number.NaN, 'worker.sock', '8080'])
+      await assert.rejects(listen({}, { port: port as number }), BadInput, `port ${port}`);
+  });
+
   it('stays on loopback unless told otherwise, and goes further only with a secret', async () => {
     const refused = (error: unknown) => error instanceof BadInput;
     await assert.rejects(listen({}, { host: '0.0.0.0' }), refused);
     await assert.rejects(listen({}, { host: '0.0.0.0', allow_remote: true }), refused);
     await assert.rejects(listen({}, { secret: 'short' }), refused);
-    await assert.rejects(listen(Counter), refused);
     await assert.rejects(dial('tcp://192.0.2.1:7'), refused);
     await assert.rejects(dial('ws://example.org:7'), refused);
     for (const url of ['tcp://127.0.0.1', 'http://127.0.0.1:7', 'nothing']) await assert.rejects(dial(url), refused);

@@ -1,12 +1,11 @@
 /** `hauki kernel`, `rollback`, `history` and their like: a server that changes while it serves. */
 import { BadInput, type KernelDoor } from '@hauki/mesh';
-import { defaultDataDir, kernelDataDir, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
+import { defaultDataDir, kernelDataDir, kernelTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import {
   askedToEnd,
   collect,
   common,
-  coreUrl,
   DRIVERS,
   dataFlag,
   given,
@@ -19,7 +18,7 @@ import { isKernelName, type KernelFlags, openKernel, show, useKernel, withKernel
 import { startKernel } from '../local-mesh.ts';
 import { EXIT, paint, printable, size, table } from '../output.ts';
 import { lineOf } from './life.ts';
-import { anyEnded, readableToken, tellEnd } from './up.ts';
+import { anyEnded, coreToJoin, tellEnd } from './up.ts';
 
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
 const ms = (value: number | null) => (value === null ? '–' : `${value} ms`);
@@ -33,7 +32,7 @@ export function kernelCommands(program: Command): void {
     .option('--id <id>', 'its number, as in Microkernel-77', '77')
     .option('--open', 'callers on this machine need no token')
     .option('--join', 'belong to the mesh of the core (--core): its gateway serves what this kernel holds')
-    .option('--token-file <file>', 'the core’s node.token; default: that of a core on this machine')
+    .option('--token-file <file>', 'the core’s node.token; default, for a core on this machine: its own')
     .option('--driver <name>', 'run modules in these vaults only; may be repeated', collect)
     .addHelpText(
       'after',
@@ -50,14 +49,8 @@ Example:
       if (!/^[a-z0-9-]{1,16}$/.test(flags.id)) throw new BadInput({ what: '--id', why: 'as in 77: [a-z0-9-]' });
       const asked = askedToEnd();
       const data_dir = kernelDataDir(data, flags.id);
-      const joined = flags.join
-        ? {
-            core_url: coreUrl(common(command)),
-            token_file: readableToken(flags.tokenFile ?? nodeTokenFile(data)),
-          }
-        : {};
       const options = {
-        ...joined,
+        ...(flags.join ? coreToJoin(common(command), flags.tokenFile) : {}),
         data_dir,
         id: flags.id,
         port,

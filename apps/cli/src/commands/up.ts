@@ -7,6 +7,8 @@ import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import {
   askedToEnd,
+  type Common,
+  checkOwnMachine,
   collect,
   common,
   coreUrl,
@@ -60,10 +62,17 @@ export function tellEnd(why: string | undefined, more: string): void {
   process.exitCode = EXIT.failed;
 }
 
-/** The file of a node's token, where it can be read. Throws BadInput. */
-export function readableToken(file: string): string {
+/**
+ * The core that is joined, and the file with the token for it: what `--token-file` names, else, for a core on this machine,
+ * that of the data folder. Throws BadInput where it cannot be read, Unauthorised for another machine and no file.
+ */
+export function coreToJoin(flags: Common, token_file?: string): { core_url: string; token_file: string } {
+  const core_url = coreUrl(flags);
+  if (token_file === undefined)
+    checkOwnMachine(core_url, 'copy its core/node.token to this machine and name it with --token-file');
+  const file = token_file ?? nodeTokenFile(flags.data ?? defaultDataDir());
   try {
-    if (readFileSync(file, 'utf8').trim() !== '') return file;
+    if (readFileSync(file, 'utf8').trim() !== '') return { core_url, token_file: file };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const why = code === 'ENOENT' ? 'is not there' : `cannot be read (${code})`;
@@ -121,7 +130,7 @@ export function upCommands(program: Command): void {
 
   withNodeFlags(program.command('node'))
     .description('join this machine to a mesh as a node')
-    .option('--token-file <file>', 'the core’s node.token; default: that of a core on this machine')
+    .option('--token-file <file>', 'the core’s node.token; default, for a core on this machine: its own')
     .option(
       '--name <name>',
       'what this node is called, and its folder below the data folder; default: as this machine',
@@ -131,13 +140,12 @@ export function upCommands(program: Command): void {
       const { data = defaultDataDir() } = common(command);
       if (!/^[a-z0-9][a-z0-9-]*$/.test(flags.name)) throw new BadInput({ what: '--name', why: 'a name is [a-z0-9-]' });
       const asked = askedToEnd();
-      const token_file = readableToken(flags.tokenFile ?? nodeTokenFile(data));
+      const joined = coreToJoin(common(command), flags.tokenFile);
       const options = {
         ...nodeOptions(flags),
         ...(flags.name === 'node' ? {} : { name: flags.name }),
-        core_url: coreUrl(common(command)),
+        ...joined,
         data_dir: join(data, flags.name),
-        token_file,
       };
       const node = await unlessAsked(asked, (signal) => startNode(options, 'inherit', signal));
       if (!node) return;

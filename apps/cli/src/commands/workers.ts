@@ -1,5 +1,5 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
-import { type Mesh, NoSuchMethod, type WorkerInfo } from '@hauki/mesh';
+import { BadInput, ID_PATTERN, type Mesh, NoSuchMethod, type WorkerInfo } from '@hauki/mesh';
 import { encode, sourceOf } from '@hauki/rpc';
 import type { Command } from 'commander';
 import {
@@ -57,6 +57,12 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   if (ended !== undefined) console.error(`hauki: ${worker} has ended: ${ended}`);
   clearInterval(alive);
   await mesh.close();
+}
+
+/** An empty name, or dots, would be the path of something else. */
+async function destruct(mesh: Mesh, worker: string): Promise<void> {
+  if (!new RegExp(ID_PATTERN).test(worker)) throw new BadInput({ what: 'worker', why: 'a name is like w-abc123' });
+  return mesh.destruct(worker);
 }
 
 const left = (until: number) => duration(Math.max(0, until - Date.now()));
@@ -212,7 +218,7 @@ export function workerCommands(program: Command): void {
     .description('destruct workers at once')
     .action((workers: string[], _flags, command: Command) =>
       withMesh(common(command), async (mesh) => {
-        const results = await Promise.allSettled(workers.map((worker) => mesh.destruct(worker)));
+        const results = await Promise.allSettled(workers.map((worker) => destruct(mesh, worker)));
         const json = common(command).json ?? false;
         results.forEach((result, i) => {
           if (result.status === 'rejected') process.exitCode = report(result.reason, json);
