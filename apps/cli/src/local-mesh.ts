@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, createWriteStream, mkdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CoreProcessOptions } from '@hauki/core';
@@ -49,7 +49,14 @@ async function start(
     execArgv: ['--disable-warning=ExperimentalWarning', ...flags],
     stdio: ['ignore', 'ignore', typeof log === 'string' ? log : 'pipe', 'ipc'],
   });
-  if (typeof log === 'object') child.stderr!.pipe(createWriteStream(log.file, { flags: 'a', mode: 0o600 }));
+  if (typeof log === 'object')
+    child.stderr!.on('data', (lines: Buffer) => {
+      try {
+        appendFileSync(log.file, lines, { mode: 0o600 });
+      } catch {
+        // A full disk: these lines are lost, and nothing else. The mesh goes on.
+      }
+    });
   const ended = once(child, 'exit');
   const started: Started = {
     child,

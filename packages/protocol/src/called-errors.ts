@@ -57,7 +57,8 @@ export const ownFrames = (stack: string) =>
   stack
     .split('\n')
     .filter(
-      (line) => !/guest\.m?js|\(native\)|node:internal|[( ](?:platform|forms|crypto|streams|console|english)\.js:/.test(line),
+      (line) =>
+        !/guest\.m?js|\(native\)|node:internal|[( ](?:platform|forms|crypto|streams|console|english)\.js:/.test(line),
     )
     .join('\n')
     .slice(0, 4096);

@@ -262,12 +262,17 @@ describe('the gate', () => {
       socket.write(crypto.getRandomValues(new Uint8Array(200)));
       await untilClosed(socket);
     }
-    for (const text of ['null', '[]', '{"method":5}', 'not json']) {
+    for (const [text, code] of [
+      ['null', -32600],
+      ['[]', -32012],
+      ['{"method":5}', -32012],
+      ['not json', -32700],
+    ] as const) {
       const socket = await gate.dial();
       const head = Buffer.alloc(5, 1);
       head.writeUInt32BE(text.length + 1);
       socket.write(Buffer.concat([head, Buffer.from(text)]));
-      await untilClosed(socket);
+      assert.match(await untilClosed(socket), new RegExp(`"code":${code},`), text);
     }
     const { ticket } = await gate.ticket();
     const client = session(await gate.dial());

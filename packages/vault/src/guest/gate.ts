@@ -9,9 +9,11 @@ import {
   ConnectionLost,
   describe,
   type ExpectedTicket,
+  InvalidRequest,
   LIMITS,
   NoSuchMethod,
   Overloaded,
+  ParseError,
   type TicketRole,
   toWire,
   Unauthorised,
@@ -78,6 +80,18 @@ function withFirst(link: FrameTransport, text: string, bytes: Uint8Array | undef
   return link;
 }
 
+/** A stranger's call. Throws ParseError and InvalidRequest. */
+function requestOf(text: string): { id?: unknown; method?: unknown; params?: unknown } {
+  let request: unknown;
+  try {
+    request = JSON.parse(text);
+  } catch (error) {
+    throw new ParseError({ why: describe(error) });
+  }
+  if (typeof request === 'object' && request !== null) return request;
+  throw new InvalidRequest({ why: 'a request is an object' });
+}
+
 /** Gives the sessions that have been opened through it. */
 export function openGate(options: GateOptions): CallerSessions {
   const { server, worker, redeemer, inside, methods } = options;
@@ -124,7 +138,7 @@ export function openGate(options: GateOptions): CallerSessions {
       if (!inside_limit && link.carried_bytes > LIMITS.handshake_bytes) return link.close('too much before redemption');
       let id: unknown = null;
       try {
-        const request = JSON.parse(text);
+        const request = requestOf(text);
         id = request.id ?? null;
         const done = await step(String(request.method), request.params);
         const admits = done.resumed ?? done.ticket?.role;
