@@ -157,6 +157,9 @@ for (const driver of DRIVERS) {
       assert.ok(await find(used.mesh, kept), 'it lives without an owner');
       assert.equal(await used.mesh.visit<Calculator>(kept).add(1, 1), 2);
       await until(`${kept} has ended`, async () => (await find(used.mesh, kept)) === undefined);
+      const ended = await used.mesh.why(kept);
+      assert.ok(ended.state === 'dead');
+      assert.match(ended.fate.reason, new RegExp(`, and its ttl of ${2 * LEASE_MS} ms is over$`));
       await used.mesh.destruct(ghost);
       await nothingLeft(worker, info.direct.port);
     });

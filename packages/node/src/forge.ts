@@ -238,7 +238,12 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
         // A clone lives as long as its parent lets it.
         lasting: lasting === true || job.parent !== undefined,
       },
-      () => void powers.ended(worker, 'lease_expired', `nobody renewed its lease within ${job.lease.lease_ms} ms`),
+      () => {
+        const { ttl_ms } = job;
+        const outlived = ttl_ms > job.lease.lease_ms ? `, and its ttl of ${ttl_ms} ms is over` : '';
+        const why = `nobody renewed its lease within ${job.lease.lease_ms} ms${outlived}`;
+        void powers.ended(worker, 'lease_expired', why);
+      },
     );
     const { max_life_ms = 0, idle_ms = 0 } = job;
     lifetime = new Lifetime({ max_life_ms, idle_ms, vault, lease, activity }, (cause, reason) => {
