@@ -18,7 +18,7 @@ import {
   type MeshError,
   TooLarge,
 } from '@hauki/protocol';
-import { type Damaged, type RecordShape, recordsOf, warnOf } from './records.ts';
+import { type Damaged, type RecordShape, recordsOf } from './records.ts';
 
 const PREFIX = 'fate/';
 /** Writes that go into one commit. */
@@ -65,7 +65,7 @@ export class Fates {
   }
 
   /** Reads what was kept. */
-  async open(damaged: Damaged = warnOf): Promise<void> {
+  async open(damaged?: Damaged): Promise<void> {
     const kept: Fate[] = [];
     if (this.#kv) for await (const { record } of recordsOf(this.#kv, PREFIX, SHAPE, damaged)) kept.push(record);
     for (const fate of kept.sort((a, b) => a.at - b.at)) this.#know(fate);

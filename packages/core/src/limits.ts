@@ -21,6 +21,13 @@ export const NODE_LIMITS = {
   voucher_chars: 1024 * 1024,
   /** How long a list of workers asks one node for more of its own: a full node has told them all in a few pages. */
   pages_ms: 3_000,
-  /** So long a node's link has to answer when another comes under its name: less than the other waits (`handshake_ms`). */
+} as const;
+
+/** The bounds of links, of nodes as of kernels, each with its reason. */
+export const LINK_LIMITS = {
+  /** So long a link has to answer when another comes under its name: less than the other waits (`handshake_ms`). */
   answer_ms: 2_000,
 } as const;
+
+/** setTimeout takes no more; what is due later is looked at again. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;

@@ -3,13 +3,10 @@ import type { Socket } from 'node:net';
 import {
   BadInput,
   type CoreForNode,
-  DeadlineExceeded,
   Forbidden,
   GrantMissing,
   isCause,
-  isError,
   LIMITS,
-  NameTaken,
   type NodeForCore,
   type NodeLoad,
   parsePointer,
@@ -20,7 +17,7 @@ import {
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { cleanFate } from './fates.ts';
-import { NODE_LIMITS } from './limits.ts';
+import { takeName } from './link-names.ts';
 import { announcementOf, fateOf, loadOf, registrationOf } from './node-told.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { demand, type Principal } from './rights.ts';
@@ -45,14 +42,6 @@ export interface LinkPowers {
 /** Names of workers that a line of the log has. */
 const LOGGED = 8;
 
-/** Whether the node at a link's other end is there. */
-const answers = ({ session }: RegisteredNode): Promise<boolean> =>
-  session.call('workers', [], { timeout_ms: NODE_LIMITS.answer_ms }).then(
-    () => true,
-    // It is there and knows no such method, or cannot say now: that is an answer too.
-    (error) => session.open && !isError(error, DeadlineExceeded),
-  );
-
 /** Serves one node's link for as long as it lasts. */
 export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const { registry, meshfs, log } = powers;
@@ -66,7 +55,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const registerFirst = () => new BadInput({ what: 'link', why: 'a node registers first' });
   /** The pointer, when a worker that this node has, or is making, may go there. */
   const granted = (right: 'read' | 'write', worker: string, pointer: string): string => {
-    const of = registry.workers.get(worker) ?? registry.forging.get(worker);
+    const of = registry.parent(worker);
     if (!node || of?.node !== node.info.node) throw new Forbidden({ why: `${worker} is no worker of this node` });
     const { text } = parsePointer(pointer);
     if (!reaches(of.grants.meshfs[right], text)) throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
@@ -87,24 +76,21 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     return all;
   };
   /** Waits for a link of the same node that has just gone silent; rejects where another node has the name. */
-  const takeName = async (name: string) => {
-    for (let older = registry.nodes.get(name); older; older = registry.nodes.get(name)) {
-      if (await answers(older))
-        throw new NameTaken(
-          { name },
-          `There is a node ${name} already, and it answers: two cannot have one name. Give this one another, or end that one first`,
-        );
-      registry.away(older, 'another link has come in its place');
-      older.session.close('another link has come in its place');
-    }
-  };
+  const waitForName = (name: string) =>
+    takeName<RegisteredNode>(name, {
+      present: () => registry.nodes.get(name),
+      ask: 'workers',
+      away: (older, why) => registry.away(older, why),
+      taken: () =>
+        `There is a node ${name} already, and it answers: two cannot have one name. Give this one another, or end that one first`,
+    });
   const core: CoreForNode = {
     async announce(...told) {
       heard_at = performance.now();
       if (node) throw new BadInput({ what: 'announce', why: 'that comes before register' });
       const { node: name, workers, fates } = announcementOf(...told);
       demand(powers.principal, { scope: 'node', node: name });
-      await takeName(name);
+      await waitForName(name);
       if (node || !session.open) throw new BadInput({ what: 'announce', why: 'that comes before register' });
       ahead = { node: name, workers: joined(name, workers) };
       for (const fate of fates) heard(fate, name);
@@ -115,7 +101,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
       const { info, load, workers: last, fates } = registrationOf(...told);
       demand(powers.principal, { scope: 'node', node: info.node });
       const workers = joined(info.node, last);
-      await takeName(info.node);
+      await waitForName(info.node);
       // Nothing awaits from here to its place among the nodes. It may have been asked twice, or have given up.
       if (node || !session.open)
         throw new BadInput({ what: 'register', why: 'a link registers once, while it is open' });

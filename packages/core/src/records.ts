@@ -34,18 +34,20 @@ export function readRecord<T>(key: string, value: string, { keyOf, needs }: Reco
   }
 }
 
-/** All records whose key begins with `prefix`, without the damaged ones. */
+/** All records whose key begins with `prefix`, without the damaged ones; the keys of those are added to `left_out`. */
 export async function* recordsOf<T>(
   kv: KeyValue,
   prefix: string,
   shape: RecordShape<T>,
-  damaged: Damaged,
+  damaged: Damaged = warnOf,
+  left_out: Set<string> = new Set(),
 ): AsyncGenerator<{ record: T; revision: number }, void> {
   for await (const { key, value, revision } of entriesOf(kv, prefix)) {
     let record: T;
     try {
       record = readRecord(key, value, shape);
     } catch (error) {
+      left_out.add(key);
       damaged(key, (error as Error).message);
       continue;
     }

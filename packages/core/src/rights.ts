@@ -122,6 +122,11 @@ export function demand(principal: Principal, wish: Wish): void {
   if (refused) throw new Forbidden(refused);
 }
 
+/** Throws Forbidden unless the principal may end a worker: who may, may hold it too, and take from it. */
+export function demandEnd(principal: Principal, known: { worker: string; owner: string; lasting: boolean }): void {
+  demand(principal, { scope: known.lasting ? 'provision' : 'destruct', worker: known });
+}
+
 /** Throws Forbidden unless the principal may hand these grants to a worker: nobody gives what they do not have. */
 export function demandGrants(principal: Principal, { fetch, connect, meshfs, clone, secrets }: Grants): void {
   for (const right of ['read', 'write'] as const) {

@@ -21,6 +21,7 @@ import {
   TokenUnknown,
   Unauthorised,
 } from '@hauki/protocol';
+import { LONGEST_TIMER_MS } from './limits.ts';
 import { leastOf, NO_QUOTA, narrowQuota } from './quotas.ts';
 import { type Damaged, type RecordShape, recordsOf, warnOf } from './records.ts';
 import { ADMIN, attenuate, covers, demand, NODE, owns, type Principal, TOKEN_NAME } from './rights.ts';
@@ -54,8 +55,6 @@ export interface TokenPowers {
   elapsed?: () => number;
 }
 
-/** setTimeout takes no more; a later expiry is looked at again. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** After a store that could not forget the expired ones. They are refused all the same. */
 const AGAIN_MS = 60_000;
 
@@ -83,12 +82,10 @@ export class TokenStore {
   /** Loads the table. */
   static async open(powers: TokenPowers): Promise<TokenStore> {
     const store = new TokenStore(powers);
-    let complete = true;
-    const damaged: Damaged = (...what) => {
-      complete = false;
-      store.#powers.damaged(...what);
-    };
-    for await (const { record } of recordsOf<Kept>(powers.kv, '', SHAPE, damaged)) store.#know(record);
+    const { damaged } = store.#powers;
+    const left_out = new Set<string>();
+    for await (const { record } of recordsOf<Kept>(powers.kv, '', SHAPE, damaged, left_out)) store.#know(record);
+    const complete = left_out.size === 0;
     // A backplane that deletes one by one may have been stopped between two: what has nothing above it goes too.
     const orphans = [...store.#by_id.values()].filter((t) => t.owner.split('/').some((id) => !store.#by_id.has(id)));
     // A full disk keeps no core from starting: they are refused all the same.

@@ -18,7 +18,7 @@ import {
   type VolumeGrant,
   VolumeUnknown,
 } from '@hauki/protocol';
-import { type Damaged, recordsOf, warnOf } from './records.ts';
+import { type Damaged, recordsOf } from './records.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { covers, owns, type Principal } from './rights.ts';
 
@@ -61,13 +61,9 @@ export class VolumeHomes {
 
   /** Reads what is known; to be called once, before any node can register. */
   async open(): Promise<void> {
-    const { kv, damaged = warnOf } = this.#powers;
+    const { kv, damaged } = this.#powers;
     const shape = { keyOf: ({ owner, name }: Home) => keyOf(owner, name), needs: ['node'] as const };
-    const left_out: Damaged = (key, why) => {
-      this.#damaged.add(key);
-      damaged(key, why);
-    };
-    for await (const { record } of recordsOf<Home>(kv, PREFIX, shape, left_out))
+    for await (const { record } of recordsOf<Home>(kv, PREFIX, shape, damaged, this.#damaged))
       this.#homes.set(keyOf(record.owner, record.name), record);
   }
 

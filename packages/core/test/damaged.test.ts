@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { type Backplane, openEmbedded } from '@hauki/backplane';
+import { describe, it } from 'node:test';
+import { openEmbedded } from '@hauki/backplane';
 import type { MeshFs } from '@hauki/meshfs';
 import { type Fate, isError, NO_GRANTS, StorageFailed } from '@hauki/protocol';
 import type { FastifyBaseLogger } from 'fastify';
@@ -17,21 +17,13 @@ import { keyName, SpoolStore } from '../src/spool/store.ts';
 import { TextDamaged, Texts } from '../src/texts.ts';
 import { TokenStore } from '../src/tokens.ts';
 import { VolumeHomes } from '../src/volumes.ts';
+import { useStore } from './store.ts';
 
 const is_told = (thrown: Error) => isError(thrown, StorageFailed) && /damaged/.test(thrown.message);
 
 describe('a damaged record', () => {
-  let folder: string;
-  let store: Backplane;
+  const store = useStore();
   let count = 0;
-  before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'hauki-damaged-'));
-    store = await openEmbedded(join(folder, 'store'));
-  });
-  after(async () => {
-    await store.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
 
   const setUp = () => {
     const kv = store.kv(`damaged-${++count}`);

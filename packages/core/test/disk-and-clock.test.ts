@@ -1,28 +1,17 @@
 /** The spool and volumes where the disk is full for a while, and where somebody sets the clock. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { type Backplane, type KeyValue, openEmbedded } from '@hauki/backplane';
+import { describe, it } from 'node:test';
+import type { KeyValue } from '@hauki/backplane';
 import { isError, LIMITS, NoNodeFits, StorageFailed } from '@hauki/protocol';
 import { type RegisteredNode, Registry } from '../src/registry.ts';
 import { ADMIN } from '../src/rights.ts';
 import type { JobRecord } from '../src/spool/record.ts';
 import { Spool } from '../src/spool/spool.ts';
 import { VolumeHomes } from '../src/volumes.ts';
+import { useStore } from './store.ts';
 
 describe('the store of the core', () => {
-  let folder: string;
-  let store: Backplane;
-  before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'hauki-core-'));
-    store = await openEmbedded(join(folder, 'store'));
-  });
-  after(async () => {
-    await store.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  const store = useStore();
 
   it('keeps the results of jobs although somebody sets the clock ahead for a moment', async () => {
     const kv = store.kv('spool');

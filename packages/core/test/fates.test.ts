@@ -1,12 +1,9 @@
 /** What became of workers: bounded, and known again after a restart of the core. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { openEmbedded } from '@hauki/backplane';
+import { describe, it } from 'node:test';
 import { BadInput, type Fate, isCause } from '@hauki/protocol';
 import { cleanFate, Fates } from '../src/fates.ts';
+import { useStore } from './store.ts';
 
 const fate = (worker: string, at: number, words = ''): Fate => ({
   worker,
@@ -18,16 +15,7 @@ const fate = (worker: string, at: number, words = ''): Fate => ({
 });
 
 describe('fates', () => {
-  let folder: string;
-  let store: Awaited<ReturnType<typeof openEmbedded>>;
-  before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'hauki-fates-'));
-    store = await openEmbedded(join(folder, 'store'));
-  });
-  after(async () => {
-    await store.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  const store = useStore();
 
   const reopened = async (name: string, bounds?: ConstructorParameters<typeof Fates>[1]) => {
     const fates = new Fates(store.kv(name), bounds);

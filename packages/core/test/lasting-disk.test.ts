@@ -1,29 +1,18 @@
 /** Lasting workers where the disk refuses, and where somebody sets the clock. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { type Backplane, type KeyValue, openEmbedded } from '@hauki/backplane';
+import { describe, it } from 'node:test';
+import type { KeyValue } from '@hauki/backplane';
 import { isError, LIMITS, NO_GRANTS, StorageFailed } from '@hauki/protocol';
 import { Lasting, type LastingPowers } from '../src/lasting/lasting.ts';
 import { type RegisteredNode, type RegisteredWorker, Registry } from '../src/registry.ts';
 import { ADMIN } from '../src/rights.ts';
+import { useStore } from './store.ts';
 
 const refuses = () => Promise.reject(new StorageFailed({ what: 'the disk is full' }));
 const RESTART = { first_ms: 1, most_ms: 5, stable_ms: 1_000 };
 
 describe('a lasting worker', () => {
-  let folder: string;
-  let store: Backplane;
-  before(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'hauki-lasting-'));
-    store = await openEmbedded(join(folder, 'store'));
-  });
-  after(async () => {
-    await store.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  const store = useStore();
 
   /** One node, which has what is placed there until it is told to end it. */
   const setUp = (kv: KeyValue, powers: Partial<LastingPowers> = {}) => {

@@ -26,7 +26,7 @@ import { type CallSignal, Gathered, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, errorAnswer, isWhole, leavingOf, streamTransport } from '@hauki/rpc/node';
 import { type KernelPage, readInside } from './inside.ts';
 import type { Kernel } from './kernel.ts';
-import { LinkStreams } from './link-streams.ts';
+import { LinkStreams, leave } from './link-streams.ts';
 import { blamedFor, VERSION_HEADER } from './module.ts';
 import { dialSocket } from './outside.ts';
 import { checkEvolve } from './routes.ts';
@@ -238,7 +238,7 @@ export class CoreLink {
         return answer;
       } catch (error) {
         // It may not have got to a version.
-        if (sent !== body) void (sent as AsyncIterableIterator<Uint8Array>).return!().catch(() => {});
+        if (sent !== body) leave(sent as AsyncIterableIterator<Uint8Array>);
         const own = isError(error, RemoteError) || isError(error, PluginFailed);
         if (error instanceof MeshError && !own) throw error;
         // A module's own fault is a failed request, not a kernel that is lost.

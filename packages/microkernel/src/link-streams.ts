@@ -58,4 +58,5 @@ export class LinkStreams {
   }
 }
 
-const leave = (stream: AsyncIterator<unknown>): void => void stream.return?.().catch(() => {});
+/** Nobody reads it any more. */
+export const leave = (stream: AsyncIterator<unknown>): void => void stream.return?.().catch(() => {});

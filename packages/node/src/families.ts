@@ -79,15 +79,12 @@ export class Families {
 
   /** What a member has now. */
   grantsOf(worker: string): Job['grants'] {
-    const member = this.#members.get(worker);
-    if (!member) throw new WorkerUnknown({ worker });
-    return member.job.grants;
+    return this.#memberOf(worker).job.grants;
   }
 
   /** What all that it does counts against: what it may do itself, and all above it; its own first. */
   allowancesOf(worker: string): readonly Allowance[] {
-    const member = this.#members.get(worker);
-    if (!member) throw new WorkerUnknown({ worker });
+    const member = this.#memberOf(worker);
     return [member, ...member.above].map(({ job, rates }) => ({ worker: job.worker, grants: job.grants, rates }));
   }
 
@@ -113,12 +110,17 @@ export class Families {
     throw end ? new WorkerDied({ worker: child, ...end }) : new WorkerUnknown({ worker: child });
   }
 
+  #memberOf(worker: string): Member {
+    const member = this.#members.get(worker);
+    if (!member) throw new WorkerUnknown({ worker });
+    return member;
+  }
+
   #above(parent: string | undefined): Member[] {
     const found: Member[] = [];
     for (let name = parent; name !== undefined; ) {
-      const member = this.#members.get(name);
       // Nobody outlives its parent by more than a moment, in which it clones nothing.
-      if (!member) throw new WorkerUnknown({ worker: name });
+      const member = this.#memberOf(name);
       found.push(member);
       name = member.job.parent;
     }

@@ -232,6 +232,21 @@ for (const kind of KINDS)
     });
   });
 
+/** A worker whose caller writes its messages by hand, into `x`. */
+function calledByHand() {
+  const [x, y] = memoryPair();
+  const worker = new Worker();
+  const b = new Session({
+    transport: y,
+    dispatch: (_method, _params, _session, call) => {
+      now.call = call;
+      return worker.obedient();
+    },
+  });
+  x.start({ message: () => {}, close: () => {} });
+  return { x, b, worker };
+}
+
 describe('a deadline', () => {
   it('reaches the callee: how long, and until when', async () => {
     await using t = await join(new Worker());
@@ -252,16 +267,7 @@ describe('a deadline', () => {
   });
 
   it('aborts the callee also when nothing of the caller comes any more', async () => {
-    const [x, y] = memoryPair();
-    const worker = new Worker();
-    const b = new Session({
-      transport: y,
-      dispatch: (_method, _params, _session, call) => {
-        now.call = call;
-        return worker.obedient();
-      },
-    });
-    x.start({ message: () => {}, close: () => {} });
+    const { x, b, worker } = calledByHand();
     x.send(JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'obedient', rpc: { timeout_ms: 20 } }));
     await until(() => worker.heard.length === 1, 'the callee to hear');
     assert.equal(b.stats().serving, 0);
@@ -269,16 +275,7 @@ describe('a deadline', () => {
   });
 
   it('is one also where the caller says why in what is no text', async () => {
-    const [x, y] = memoryPair();
-    const worker = new Worker();
-    const b = new Session({
-      transport: y,
-      dispatch: (_method, _params, _session, call) => {
-        now.call = call;
-        return worker.obedient();
-      },
-    });
-    x.start({ message: () => {}, close: () => {} });
+    const { x, b, worker } = calledByHand();
     x.send(JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'obedient' }));
     // What would throw if it were asked for its text.
     x.send(JSON.stringify({ jsonrpc: '2.0', method: 'rpc.cancel', params: [1, { toString: 1, valueOf: 1 }] }));

@@ -6,8 +6,6 @@ export const KERNELS_LIMITS = {
   turn_ms: 60_000,
   /** Kernels report every second: one that was silent for so long may stand still, and requests go to others first. */
   silent_ms: 3_000,
-  /** So long a kernel's link has to answer when another comes under its name: less than the other waits (`handshake_ms`). */
-  answer_ms: 2_000,
   /** Modules that a kernel may tell of: more than one takes. */
   modules: 1_024,
   /** Their names, as long as one may be; a SHA-256 in hex; where a kernel listens, with the longest host. */

@@ -1,29 +1,12 @@
 /** The kernels' side of the core: their links. What a kernel says is checked; what is sent to it is in its own trust. */
 import type { Socket } from 'node:net';
-import {
-  BadInput,
-  ConnectionLost,
-  type CoreForKernel,
-  DeadlineExceeded,
-  isError,
-  type KernelForCore,
-  LIMITS,
-  NameTaken,
-} from '@hauki/protocol';
+import { BadInput, ConnectionLost, type CoreForKernel, type KernelForCore, LIMITS } from '@hauki/protocol';
 import { remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
+import { takeName } from '../link-names.ts';
 import { demand, type Principal } from '../rights.ts';
 import type { Kernels, RegisteredKernel } from './kernels.ts';
-import { KERNELS_LIMITS } from './limits.ts';
 import { infoOf, summariesOf } from './told.ts';
-
-/** Whether the kernel at a link's other end is there. */
-const answers = ({ session }: RegisteredKernel): Promise<boolean> =>
-  session.call('modules', [], { timeout_ms: KERNELS_LIMITS.answer_ms }).then(
-    () => true,
-    // It is there and cannot say now: that is an answer too.
-    (error) => session.open && !isError(error, DeadlineExceeded),
-  );
 
 const registersOnce = () => new BadInput({ what: 'register', why: 'a link registers once' });
 
@@ -40,24 +23,21 @@ export function serveKernel(
       session.close('the kernel has not reported for too long');
   }, LIMITS.node_silence_ms / 4);
   /** Waits for a link of the same kernel that has just gone silent; rejects where another kernel has the name. */
-  const takeName = async (name: string) => {
-    for (let older = kernels.get(name); older; older = kernels.get(name)) {
-      if (await answers(older))
-        throw new NameTaken(
-          { name },
-          `There is a ${name} already, at ${older.info.url}, and it answers: two kernels cannot have one number. Give this one another with --id, or end that one first`,
-        );
-      kernels.away(older, 'another link has come in its place');
-      older.session.close('another link has come in its place');
-    }
-  };
+  const waitForName = (name: string) =>
+    takeName<RegisteredKernel>(name, {
+      present: () => kernels.get(name),
+      ask: 'modules',
+      away: (older, why) => kernels.away(older, why),
+      taken: ({ info }) =>
+        `There is a ${name} already, at ${info.url}, and it answers: two kernels cannot have one number. Give this one another with --id, or end that one first`,
+    });
   const core: CoreForKernel = {
     async register(info, modules) {
       if (kernel) throw registersOnce();
       const { kernel: name, url, gathers } = infoOf(info);
       const held = summariesOf(modules);
       demand(powers.principal, { scope: 'node', node: name.toLowerCase() });
-      await takeName(name);
+      await waitForName(name);
       // By another name, meanwhile: what a link does not know any more would be listed for ever.
       if (kernel) throw registersOnce();
       if (!session.open) throw new ConnectionLost({ why: 'the kernel has gone meanwhile' });

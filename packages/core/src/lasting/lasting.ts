@@ -33,8 +33,9 @@ import {
   type WorkerInfo,
   WorkerUnknown,
 } from '@hauki/protocol';
+import { LONGEST_TIMER_MS } from '../limits.ts';
 import { modulesText } from '../modules.ts';
-import { type Damaged, type RecordShape, recordsOf, warnOf } from '../records.ts';
+import { type Damaged, type RecordShape, recordsOf } from '../records.ts';
 import { isMadeUp, type RegisteredNode, type Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
 import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
@@ -80,8 +81,6 @@ interface Entry {
 
 const NAME = new RegExp(`^[a-z0-9][a-z0-9-]{0,${LIMITS.lasting_name_chars - 1}}$`);
 const PREFIX = 'worker/';
-/** setTimeout takes no more; what is due later is looked at again. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const SHAPE: RecordShape<LastingRecord> = {
   keyOf: ({ worker }) => `${PREFIX}${worker}`,
   needs: ['owner', 'state', 'confirmed', 'source', 'grants', 'epoch', 'node', 'deaths', 'next_try_at'],
@@ -132,12 +131,8 @@ export class Lasting {
 
   /** Reads what lasts; to be called once, before any node can register. */
   async open(): Promise<void> {
-    const { kv, damaged = warnOf } = this.#powers;
-    const left_out: Damaged = (key, why) => {
-      this.#damaged.add(key);
-      damaged(key, why);
-    };
-    for await (const { record, revision } of recordsOf(kv, PREFIX, SHAPE, left_out))
+    const { kv, damaged } = this.#powers;
+    for await (const { record, revision } of recordsOf(kv, PREFIX, SHAPE, damaged, this.#damaged))
       this.#entries.set(record.worker, { record, revision, turn: Promise.resolve() });
     await this.#texts.open(
       [...this.#entries.values()].flatMap(({ record }) => [record.source, record.modules ?? []].flat()),

@@ -4,7 +4,7 @@ import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typ
 import { type EventName, Forbidden, LIMITS, toWire } from '@hauki/protocol';
 import { followLog, type LogNews } from '../log-follow.ts';
 import type { Registry } from '../registry.ts';
-import { covers, demand, may, owns, type Principal } from '../rights.ts';
+import { covers, demand, demandEnd, may, owns, type Principal } from '../rights.ts';
 import { Shares } from '../shares.ts';
 import type { TokenStore } from '../tokens.ts';
 
@@ -25,10 +25,9 @@ const LINES = 200;
 export const lifeRoutes: FastifyPluginAsyncTypebox<LifeRoutesPowers> = async (app, { registry, tokens, emit }) => {
   const streams = new Shares('readers of logs', LIMITS.log_streams);
 
-  /** Who may end a worker may hold it. */
   const demandHold = (principal: Principal, worker: string) => {
     const known = registry.known(worker);
-    demand(principal, { scope: known.lasting ? 'provision' : 'destruct', worker: known });
+    demandEnd(principal, known);
     return known;
   };
 

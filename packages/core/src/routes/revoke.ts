@@ -3,7 +3,7 @@ import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typ
 import { BadInput, type EventName, LIMITS, type Revocation, revokeGrants } from '@hauki/protocol';
 import type { Lasting } from '../lasting/lasting.ts';
 import type { Registry } from '../registry.ts';
-import { demand } from '../rights.ts';
+import { demandEnd } from '../rights.ts';
 import type { Swarm } from '../swarm.ts';
 
 export interface RevokeRoutesPowers {
@@ -45,8 +45,9 @@ export const revokeRoutes: FastifyPluginAsyncTypebox<RevokeRoutesPowers> = async
     },
     async (request) => {
       const { worker } = request.params;
-      const { owner, lasting: lasts } = registry.known(worker);
-      demand(request.principal, { scope: lasts ? 'provision' : 'destruct', worker: { worker, owner } });
+      const known = registry.known(worker);
+      const { owner } = known;
+      demandEnd(request.principal, known);
       const what = request.body as Revocation;
       const driver = registry.workers.get(worker)?.driver;
       if (what.volume && driver !== undefined && driver !== 'quickjs')

@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 import { CompareFailed, entriesOf, type KeyValue } from '@hauki/backplane';
 import { type JobState, KeyReused, LIMITS, NO_GRANTS } from '@hauki/protocol';
-import { type Damaged, type RecordShape, readRecord, recordsOf, warnOf } from '../records.ts';
+import { type Damaged, type RecordShape, readRecord, recordsOf } from '../records.ts';
 import { type Kept, Texts } from '../texts.ts';
 import { ENDED, type JobRecord, type JobRights } from './record.ts';
 
@@ -70,13 +70,9 @@ export class SpoolStore {
   async load(): Promise<Open[]> {
     const ended: JobRecord[] = [];
     const held: Kept[] = [];
-    const { kv, failed, damaged = warnOf } = this.#powers;
+    const { kv, failed, damaged } = this.#powers;
     const left_out = new Set<string>();
-    const note: Damaged = (key, why) => {
-      left_out.add(key.slice(JOB.length));
-      damaged(key, why);
-    };
-    for await (const { record, revision } of recordsOf(kv, JOB, SHAPE, note)) {
+    for await (const { record, revision } of recordsOf(kv, JOB, SHAPE, damaged, left_out)) {
       if (!ENDED.has(record.state)) {
         this.open.set(record.job, { record, revision, turn: Promise.resolve(), waiters: new Set() });
         for (const text of [record.source, record.params, record.modules, record.rights]) if (text) held.push(text);
@@ -89,7 +85,7 @@ export class SpoolStore {
     // Keys of acceptances that a crash cut short.
     const lost: string[] = [];
     for await (const { key, value } of entriesOf(kv, KEY))
-      if (!this.open.has(value) && !this.#ended.has(value) && !left_out.has(value)) lost.push(key);
+      if (!this.open.has(value) && !this.#ended.has(value) && !left_out.has(JOB + value)) lost.push(key);
     await Promise.all(lost.map((key) => kv.delete(key).catch((error) => failed(key, error))));
     await this.texts.open(held, left_out.size === 0);
     return [...this.open.values()].sort((a, b) => a.record.accepted_at - b.record.accepted_at);

@@ -43,11 +43,9 @@ const UNSAID = 'where it is redirected to (not told here, since a secret was sen
 const HEADERS = 100;
 const HEADER_CHARS = 64 * 1024;
 
-/** Whether a rule of the grant lets such a request pass. */
-const fits =
-  (target: string, method: string) =>
-  ({ to, methods }: FetchGrant): boolean =>
-    to === target && (methods.length === 0 || methods.includes(method));
+/** The rules of a grant that let such a request pass, wherever it goes. */
+const forMethod = (rules: readonly FetchGrant[], method: string): FetchGrant[] =>
+  rules.filter(({ methods }) => methods.length === 0 || methods.includes(method));
 
 /** A guest's request, checked in form; nothing of it has been granted yet. */
 interface Wanted {
@@ -94,9 +92,10 @@ export const fetchEffect: EffectMaker = (vault) => {
   const demand = (target: string, method: string, shown = target): void => {
     const there = vault.grants.fetch.filter(({ to }) => to === target);
     if (there.length === 0) throw new GrantMissing({ grant: 'fetch', wanted: shown });
-    if (!there.some(fits(target, method))) throw new GrantMissing({ grant: 'fetch', wanted: `${method} ${target}` });
+    if (forMethod(there, method).length === 0)
+      throw new GrantMissing({ grant: 'fetch', wanted: `${method} ${target}` });
     for (const [i, { worker, grants, rates }] of vault.allowances().entries()) {
-      const fitting = grants.fetch.filter(fits(target, method));
+      const fitting = forMethod(grants.fetch, method).filter(({ to }) => to === target);
       // One above that has lost them meanwhile takes them from those below it by itself.
       if (fitting.length === 0 || rates.take(fitting)) continue;
       const whose = i === 0 ? 'this worker and its clones' : `${worker}, from which this one stems, and all its clones`;
@@ -114,9 +113,7 @@ export const fetchEffect: EffectMaker = (vault) => {
     for (let hop = 0; hop <= LIMITS.fetch_redirects; hop++) {
       const target = targetOf(url);
       demand(target, method, hop > 0 && with_secret ? UNSAID : undefined);
-      const listed = vault.grants.fetch
-        .filter(({ methods }) => methods.length === 0 || methods.includes(method))
-        .map(({ to }) => to);
+      const listed = forMethod(vault.grants.fetch, method).map(({ to }) => to);
       const route = await routeTo(target, { network, grant: 'fetch', listed, signal });
       const answer = await exchange({
         ...{ url, route, method, signal },
