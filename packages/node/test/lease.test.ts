@@ -104,7 +104,10 @@ describe('a lease', () => {
     const terms = { worker: WORKER, epoch: EPOCH, key, jti, lease_ms: 0, ttl_ms: 0 };
     const lease = new Lease(terms, () => times++);
     assert.equal(times, 0);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    // A busy machine may be late with its timers; then it has a while for a second time.
+    const rest = () => new Promise((resolve) => setTimeout(resolve, 100));
+    for (let i = 0; i < 100 && times === 0; i++) await rest();
+    await rest();
     assert.equal(times, 1);
     lease.stop();
   });
