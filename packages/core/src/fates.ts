@@ -90,11 +90,13 @@ export class Fates {
   /** Resolves when the disk has all, or cannot take it now. */
   async saved(): Promise<void> {
     await this.#writing;
+    // What came as the last one was ending goes with the next.
+    await this.#writing;
   }
 
   async close(): Promise<void> {
+    await this.saved();
     this.#closed = true;
-    await this.#writing;
   }
 
   #know(fate: Fate): void {
@@ -134,14 +136,15 @@ export class Fates {
 
   #write(): void {
     if (!this.#kv || this.#closed || this.#dirty.size === 0) return;
-    this.#writing ??= this.#writeAll(this.#kv).finally(() => {
+    this.#writing ??= this.#writeAll(this.#kv).then((taken) => {
       this.#writing = undefined;
-      // What failed, and what came meanwhile.
-      if (this.#dirty.size > 0) setTimeout(() => this.#write(), AGAIN_MS).unref();
+      if (taken) this.#write();
+      else setTimeout(() => this.#write(), AGAIN_MS).unref();
     });
   }
 
-  async #writeAll(kv: KeyValue): Promise<void> {
+  /** Gives whether the disk took all. */
+  async #writeAll(kv: KeyValue): Promise<boolean> {
     // What comes in this turn of the loop goes together.
     await Promise.resolve();
     while (this.#dirty.size > 0) {
@@ -165,8 +168,9 @@ export class Fates {
         this.#dirty.add(worker);
         failed = true;
       }
-      if (failed) return;
+      if (failed) return false;
     }
+    return true;
   }
 }
 

@@ -37,6 +37,22 @@ describe('fates', () => {
     assert.equal((await reopened('durable')).get('w-1'), undefined);
   });
 
+  it('are on disk when `saved` resolves, at whatever moment of the write before they came', async () => {
+    for (let steps = 0; steps < 24; steps++) {
+      const name = `moments-${steps}`;
+      const kv = store.kv(name);
+      let written = Promise.resolve(1);
+      const fates = new Fates({ ...kv, put: (...given) => (written = kv.put(...given)) });
+      fates.set(fate('w-1', 1));
+      await null;
+      await written;
+      for (let step = 0; step < steps; step++) await null;
+      fates.set(fate('w-2', 2));
+      await fates.saved();
+      assert.ok((await reopened(name)).get('w-2'), `${steps} steps behind the write before`);
+    }
+  });
+
   it('are bounded in number, also on disk; the oldest go first', async () => {
     const bounds = { fates: 3, chars: 1000 };
     const fates = await reopened('few', bounds);
