@@ -4,13 +4,14 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, chmodSync, mkdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CoreProcessOptions } from '@hauki/core';
 import { adminTokenFile, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { KernelProcessOptions } from '@hauki/microkernel';
 import type { NodeOptions } from '@hauki/node';
+import { makeFolder } from './named-files.ts';
 
 /** A core may have much to repair at its start, a node a runtime to stage. */
 const READY_MS = 180_000;
@@ -122,7 +123,7 @@ export async function startCore(
   log: LogTo = 'ignore',
   signal?: AbortSignal,
 ): Promise<StartedCore> {
-  mkdirSync(data_dir, { recursive: true });
+  makeFolder(data_dir);
   chmodSync(data_dir, 0o711);
   const all: CoreProcessOptions = { ...options, data_dir: join(data_dir, 'core') };
   const { said, ...started } = await start(
@@ -146,6 +147,7 @@ export async function startNode(
   signal?: AbortSignal,
 ): Promise<StartedNode> {
   const { data_dir, token_file = nodeTokenFile(data_dir), ...rest } = options;
+  makeFolder(data_dir);
   const all: NodeOptions = { ...rest, data_dir, token_file };
   const { said, ...started } = await start(
     '@hauki/node/main',
@@ -170,7 +172,7 @@ export async function startKernel(
   signal?: AbortSignal,
 ): Promise<StartedKernel> {
   const { data_dir, id } = options;
-  mkdirSync(data_dir, { recursive: true });
+  makeFolder(data_dir);
   const env = { NODE_COMPILE_CACHE: COMPILED, HAUKI_KERNEL_OPTIONS: JSON.stringify(options) };
   const { said, ...started } = await start('@hauki/microkernel/main', env, log, signal, KERNEL_FLAGS);
   return { ...started, url: said.url!, id, token: readFileSync(kernelTokenFile(data_dir), 'utf8').trim() };

@@ -10,6 +10,7 @@ import { basename, dirname, join } from 'node:path';
 import { BadInput, DigestMismatch, type FileInfo, type Mesh, type OpenFile } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { type Common, common, withMesh } from '../context.ts';
+import { asInput } from '../named-files.ts';
 import { printable, progress, size } from '../output.ts';
 import { type ConditionFlags, condition, wholeNumber, withConditions } from './fs.ts';
 
@@ -26,22 +27,6 @@ export async function fileContent(file: string): Promise<Blob> {
   const found = await stat(file).catch(() => undefined);
   if (!found?.isFile()) throw new BadInput({ what: file, why: found ? 'it is no file' : 'there is no such file' });
   return openAsBlob(file);
-}
-
-/** What whoever named a file can mend, by the code of the error. */
-const MENDABLE: Record<string, string> = {
-  ENOENT: 'there is no such file or folder',
-  ENOTDIR: 'one of its folders is a file',
-  EISDIR: 'it is a folder',
-  EACCES: 'this user may not',
-  EPERM: 'this user may not',
-  EROFS: 'its file system is read-only',
-};
-
-/** An error of the system over a file that was named: BadInput that names it, where that can be mended; else as it is. */
-export function asInput(file: string, error: unknown): unknown {
-  const { code = '' } = error as NodeJS.ErrnoException;
-  return MENDABLE[code] === undefined ? error : new BadInput({ what: file, why: `${MENDABLE[code]} (${code})` });
 }
 
 /** Lets go of what is not read: it would hold its connection, and with it this process. */

@@ -12,9 +12,10 @@ import { join, resolve } from 'node:path';
 import { BadInput, describe, isError, type Mesh, PreconditionFailed, parsePointer } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { askedToEnd, type Common, common, withMesh } from '../context.ts';
+import { asInput } from '../named-files.ts';
 import { EXIT, paint, printable } from '../output.ts';
 import { type Action, plan, type There } from '../sync-plan.ts';
-import { asInput, fileContent, isPointer, saveFile } from './fs-cp.ts';
+import { fileContent, isPointer, saveFile } from './fs-cp.ts';
 
 const STATE = '.hauki-sync.json';
 /** Transfers at once. */

@@ -6,9 +6,10 @@ import { BadInput, type FileVersion, PointerInvalid } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { askedToEnd, type Common, common, whole, withMesh } from '../context.ts';
 import { languageOf } from '../languages.ts';
+import { asInput } from '../named-files.ts';
 import { paint, printable, report, size, table } from '../output.ts';
 import { renderMarkdown } from '../render-markdown.ts';
-import { asInput, cpCommand, isPointer } from './fs-cp.ts';
+import { cpCommand, isPointer } from './fs-cp.ts';
 import { syncCommand } from './fs-sync.ts';
 
 export interface ConditionFlags {

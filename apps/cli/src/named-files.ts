@@ -1,0 +1,36 @@
+/** Files and folders that somebody named: what is wrong with them is said of the name, and can be mended by another. */
+import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { BadInput } from '@hauki/protocol';
+
+/** What whoever named a file can mend, by the code of the error. */
+const MENDABLE: Record<string, string> = {
+  ENOENT: 'there is no such file or folder',
+  ENOTDIR: 'one of its folders is a file',
+  EISDIR: 'it is a folder',
+  EACCES: 'this user may not',
+  EPERM: 'this user may not',
+  EROFS: 'its file system is read-only',
+};
+
+/** An error of the system over a file that was named: BadInput that names it, where that can be mended; else as it is. */
+export function asInput(file: string, error: unknown): unknown {
+  const { code = '' } = error as NodeJS.ErrnoException;
+  return MENDABLE[code] === undefined ? error : new BadInput({ what: file, why: `${MENDABLE[code]} (${code})` });
+}
+
+/** Makes the folder that data goes to, with those above it. Throws BadInput where it cannot be there. */
+export function makeFolder(folder: string): void {
+  let first = resolve(folder);
+  while (!existsSync(dirname(first))) first = dirname(first);
+  try {
+    // Node's way of making several goes round for ever where a folder that is there takes none, as /proc does.
+    if (!existsSync(first)) mkdirSync(first);
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return;
+    if (code !== 'EEXIST' && MENDABLE[code] === undefined) throw error;
+    throw new BadInput({ what: folder, why: `a folder cannot be made there (${code}); name another with --data` });
+  }
+}
