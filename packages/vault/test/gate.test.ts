@@ -330,7 +330,7 @@ describe('the gate', () => {
     await gate.close();
   });
 
-  it('takes a bounded number of connections in all, and refuses the next', async () => {
+  it('takes a bounded number of connections in all, and refuses the next, whose ticket stays good', async () => {
     const gate = await open();
     const sessions: Session[] = [];
     for (let i = 0; i < LIMITS.connections; i++) {
@@ -345,9 +345,8 @@ describe('the gate', () => {
     sessions[0]!.close();
     let admitted = false;
     for (let i = 0; i < 100 && !admitted; i++) {
-      const { ticket } = await gate.ticket();
       const next = session(await gate.dial());
-      admitted = await redeemTicket(next, ticket, gate.caller).then(
+      admitted = await redeemTicket(next, further.ticket, gate.caller).then(
         () => true,
         () => false,
       );

@@ -50,8 +50,6 @@ type Admit = (role: TicketRole, resumed: boolean) => void;
 
 interface Step {
   answer: Hello | Redeemed | Resumed;
-  /** Whose session goes on. */
-  resumed?: TicketRole;
   ticket?: ExpectedTicket;
   /** With a ticket: how long its owner's lease is. */
   lease_ms?: number;
@@ -104,7 +102,7 @@ export function openGate(options: GateOptions): CallerSessions {
   const sessions = new CallerSessions();
 
   /** The calls before a connection is let in. Gives the ticket once, when redeemed, or what goes on, when resumed. */
-  const handshake = (stream: Duplex) => {
+  const handshake = (stream: Duplex, admit: Admit) => {
     const nonce = randomText(16);
     let busy = false;
     return async (method: string, params: unknown): Promise<Step> => {
@@ -115,11 +113,17 @@ export function openGate(options: GateOptions): CallerSessions {
       busy = true;
       try {
         const given = Array.isArray(params) ? params[0] : params;
-        if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
+        if (method === 'rpc.resume') {
+          const going_on = await sessions.resume(given as Resumption, nonce);
+          admit(going_on.resumed, true);
+          return going_on;
+        }
         const loaded = await methods();
         // Who did not wait for that burns no ticket.
         if (stream.destroyed) throw new ConnectionLost({ why: 'its connection ended' });
-        const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce);
+        const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce, (role) =>
+          admit(role, false),
+        );
         return { answer: { worker, proof, methods: loaded }, ticket, lease_ms };
       } finally {
         busy = false;
@@ -127,11 +131,11 @@ export function openGate(options: GateOptions): CallerSessions {
     };
   };
 
-  const frames = (stream: Duplex, peer: string, admitted: Admit) => {
+  const frames = (stream: Duplex, peer: string, admit: Admit) => {
     let ticket: ExpectedTicket | undefined;
     let inside_limit = false;
     const link = streamTransport(stream, () => (inside_limit ? LIMITS.message_bytes : LIMITS.handshake_bytes));
-    const step = handshake(stream);
+    const step = handshake(stream, admit);
     const answer = (id: unknown, member: 'result' | 'error', value: object) =>
       link.send(JSON.stringify({ jsonrpc: '2.0', id, [member]: value }));
     const receive = async (text: string) => {
@@ -141,11 +145,7 @@ export function openGate(options: GateOptions): CallerSessions {
         const request = requestOf(text);
         id = request.id ?? null;
         const done = await step(String(request.method), request.params);
-        const admits = done.resumed ?? done.ticket?.role;
-        if (admits) {
-          admitted(admits, done.resumed !== undefined);
-          inside_limit = true;
-        }
+        if (done.go || done.ticket) inside_limit = true;
         answer(id, 'result', done.answer);
         if (done.go) return done.go(link, peer);
         if (!done.ticket) return;
@@ -170,15 +170,14 @@ export function openGate(options: GateOptions): CallerSessions {
     });
   };
 
-  const lines = (stream: Duplex, admitted: Admit) => {
+  const lines = (stream: Duplex, admit: Admit) => {
     let role: TicketRole | undefined;
-    const step = handshake(stream);
+    const step = handshake(stream, admit);
     const call = async (method: string, params: unknown) => {
       if (role) return inside.call(method, params, role);
       if (method === 'rpc.resume') throw new Unauthorised({ why: 'JSON lines cannot resume a session' });
       const { answer, ticket } = await step(method, params);
       if (ticket) {
-        admitted(ticket.role, false);
         sessions.forget(ticket.jti);
         role = ticket.role;
       }
@@ -196,16 +195,16 @@ export function openGate(options: GateOptions): CallerSessions {
     );
   };
 
-  const accept = async (stream: Duplex, encrypted: boolean, peer: string, admitted: Admit): Promise<void> => {
+  const accept = async (stream: Duplex, encrypted: boolean, peer: string, admit: Admit): Promise<void> => {
     const speech = await sniff(stream, LIMITS.handshake_ms);
     if (speech === 'tls' && !encrypted) {
       const inner = await securedServerStream(stream as Socket, (jti) => redeemer.pskOf(jti) ?? sessions.keyOf(jti));
       inner.on('error', () => stream.destroy());
-      return accept(inner, true, peer, admitted);
+      return accept(inner, true, peer, admit);
     }
     if (options.tls && !encrypted) stream.destroy();
-    else if (speech === 'frames') frames(stream, peer, admitted);
-    else if (speech === 'lines') lines(stream, admitted);
+    else if (speech === 'frames') frames(stream, peer, admit);
+    else if (speech === 'lines') lines(stream, admit);
     else if (speech === 'http') http(stream);
     else stream.destroy();
   };
@@ -226,7 +225,7 @@ export function openGate(options: GateOptions): CallerSessions {
       strangers.delete(socket);
       clearTimeout(timer);
     });
-    const admitted: Admit = (role, resumed) => {
+    const admit: Admit = (role, resumed) => {
       // Its session may go on over another connection.
       if (socket.destroyed) return;
       const is_visitor = role === 'visitor';
@@ -245,7 +244,7 @@ export function openGate(options: GateOptions): CallerSessions {
       strangers.delete(socket);
     };
     const peer = `${socket.remoteAddress?.replace('::ffff:', '')}:${socket.remotePort}`;
-    accept(socket, false, peer, admitted).catch(() => socket.destroy());
+    accept(socket, false, peer, admit).catch(() => socket.destroy());
   };
   server.on('connection', enter);
   for (const socket of options.early ?? []) enter(socket);

@@ -12,6 +12,7 @@ import {
   TicketForged,
   TicketMisdirected,
   TicketReplayed,
+  type TicketRole,
   TicketUnproven,
 } from '@hauki/protocol';
 import { mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
@@ -62,10 +63,14 @@ export class Redeemer {
     return expected && expected.until > this.#now() ? expected.key : undefined;
   }
 
-  /** Redeems, or throws one of the ticket errors. `nonce` is what this side sent to this connection alone. */
+  /**
+   * Redeems, or throws one of the ticket errors. `nonce` is what this side sent to this connection alone. `admit` throws
+   * where there is no place for its holder now: the ticket is good for later then.
+   */
   async redeem(
     redemption: Redemption,
     nonce: string,
+    admit: (role: TicketRole) => void = () => {},
   ): Promise<{ ticket: ExpectedTicket; proof: string; lease_ms: number }> {
     const body = this.#verified(redemption?.ticket);
     const { worker, node, epoch } = this.#self;
@@ -89,7 +94,9 @@ export class Redeemer {
       throw new TicketUnproven({ why: 'the proof does not hold' });
     const proof = await mac(expected.key, transcript('worker', body.jti, nonce, String(redemption.nonce)));
     // From here to the return nothing awaits: the claim is one step.
-    if (!this.#expected.delete(body.jti)) throw new TicketReplayed({ ticket: body.jti });
+    if (!this.#expected.has(body.jti)) throw new TicketReplayed({ ticket: body.jti });
+    admit(expected.role);
+    this.#expected.delete(body.jti);
     this.#redeemed.add(body.jti);
     if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
     return { ticket: expected, proof, lease_ms: body.lease.lease_ms };
