@@ -1,9 +1,12 @@
 /** Kernels of a mesh: the core's gateway serves what they hold, and its roll-outs go in waves. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { before, describe, it } from 'node:test';
 import { startCore, startKernel } from '@hauki/cli';
 import { BadInput, connectKernel, EvolveRejected, isError, NoNodeFits, PointerUnknown } from '@hauki/mesh';
@@ -129,17 +132,15 @@ describe('kernels of a mesh', () => {
     await until('the module hears that the upload has ended', async () => (await under_way()) === 0);
   });
 
-  it('answer for their own routes through the core as at their port: to HEAD, and with any query', async () => {
+  it('answer for their own routes through the core as at their port: to HEAD, with any query, in absolute form', async () => {
     const { kernel } = (await used.mesh.kernels.list())[0]!;
-    for (const [method, path] of [
-      ['HEAD', 'status'],
-      ['GET', 'status/'],
-      ['GET', 'status?x=y'],
-    ] as const) {
-      const headers = { authorization: `Bearer ${used.local.token}` };
-      const answer = await fetch(`${used.local.url}/api/v2/kernels/${kernel}/${path}`, { method, headers });
-      assert.equal(answer.status, 200, `${method} ${path}`);
-      assert.equal((await answer.text()).length > 0, method === 'GET');
+    const own = `/api/v2/kernels/${kernel}/status`;
+    const headers = { authorization: `Bearer ${used.local.token}` };
+    for (const asked of [`HEAD ${own}`, `GET ${own}/`, `GET ${own}?x=y`, `GET ${used.local.url}${own}`]) {
+      const [method, path] = asked.split(' ');
+      const [answer] = await once(request(used.local.url, { method, path, headers }).end(), 'response');
+      assert.equal(answer.statusCode, 200, asked);
+      assert.equal((await text(answer)).length > 0, method === 'GET');
     }
   });
 

@@ -2,12 +2,14 @@
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import type { MeshFs } from '@hauki/meshfs';
 import {
+  BadInput,
   type GrantRequest,
   isError,
   MODULE_NAME,
   normaliseGrants,
   PointerUnknown,
   type RolloutRequest,
+  readTarget,
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { encode } from '@hauki/rpc';
@@ -38,7 +40,9 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
   /** A kernel's own answer, as its port would give it: a kernel in a sandbox has no other way to be asked. */
   const own = async (request: FastifyRequest, reply: FastifyReply) => {
     const { principal, method, raw, body } = request;
-    const [, named = '', path = ''] = /^\/api\/v2\/kernels\/([^/?]+)\/(.*)$/.exec(raw.url ?? '') ?? [];
+    const target = readTarget(raw.url ?? '');
+    if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
+    const [, named = '', path = ''] = /^\/api\/v2\/kernels\/([^/?]+)\/(.*)$/.exec(target.path + target.query) ?? [];
     const asked = [method as 'GET', `/api/${path}`, body, principal.name] as const;
     const [status, answer] = await kernels.own(named, reachOf(principal), ...asked);
     return reply.status(status).send(answer);
