@@ -158,7 +158,7 @@ function checkFormat(root: string, db: DatabaseSync): void {
   if (format <= FORMAT) return;
   throw new StorageFailed(
     { what: `${root} was written by a later version of Hauki` },
-    `${root} was written by a later version of Hauki, in format ${format}; this one knows formats up to ${FORMAT}. Nothing was changed. Start that version or a newer one; or put the whole data folder back from a copy of before the upgrade`,
+    `${root} was written by a later version of Hauki, in format ${format}; this one knows formats up to ${FORMAT}. Nothing was changed. Start that version or a newer one; or put the whole data folder back from a copy made before the upgrade`,
   );
 }
 
