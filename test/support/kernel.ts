@@ -22,8 +22,15 @@ export interface TestKernel {
 
 let count = 0;
 
-/** Starts a kernel before the tests of a suite and stops it after them. */
-export function useKernel(options: { drivers?: string[]; open?: boolean } = {}): TestKernel {
+/** Starts a kernel before the tests of a suite and stops it after them. `prepare`: what its folder has before that. */
+export function useKernel({
+  prepare,
+  ...options
+}: {
+  drivers?: string[];
+  open?: boolean;
+  prepare?(data_dir: string): void;
+} = {}): TestKernel {
   const used = {} as TestKernel;
   // Unique on this machine: it names the kernel's vaults.
   const id = `t${process.pid.toString(36)}${(++count).toString(36)}`;
@@ -33,6 +40,7 @@ export function useKernel(options: { drivers?: string[]; open?: boolean } = {}):
   };
   before(async () => {
     used.data_dir = mkdtempSync(join(tmpdir(), 'hauki-kernel-'));
+    prepare?.(used.data_dir);
     await start();
   });
   used.get = (path, init = {}) => {

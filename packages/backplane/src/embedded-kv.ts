@@ -17,7 +17,8 @@ const SCHEMA = `
     namespace TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, revision INTEGER NOT NULL,
     PRIMARY KEY (namespace, key)) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS counter (namespace TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;`;
-const FORMAT = 1;
+/** What records and tables are like. It rises with a change that an earlier version would misread, and it refuses then. */
+export const FORMAT = 1;
 
 export interface SqliteKeyValues {
   kv(namespace: string): KeyValue;

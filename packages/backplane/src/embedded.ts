@@ -25,7 +25,7 @@ import { promisify } from 'node:util';
 import { StorageFailed } from '@hauki/protocol';
 import { type DiskSync, openCommitQueue } from './commit-queue.ts';
 import { syncFolder } from './durable.ts';
-import { openSqliteKeyValues } from './embedded-kv.ts';
+import { FORMAT, openSqliteKeyValues } from './embedded-kv.ts';
 import { openObjects } from './embedded-objects.ts';
 import { storageFailed } from './errors.ts';
 import { BACKPLANE_LIMITS } from './limits.ts';
@@ -55,6 +55,7 @@ export async function openEmbedded(folder: string, options: EmbeddedOptions = {}
   const db = openDatabase(root, wait_ms);
   let disk: ReturnType<typeof openDisk> | undefined;
   try {
+    checkFormat(root, db);
     if (db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'entry'").get() === undefined) checkIsNew(root);
     const lost = lookForLoss(root, db, report);
     disk = openDisk(root);
@@ -148,6 +149,16 @@ function checkIsNew(root: string): void {
   throw new StorageFailed(
     { what: `${root}/kv.sqlite has lost its contents` },
     `${root}/kv.sqlite is empty or gone, but ${root} was in use before. Nothing was changed. Put kv.sqlite back from a copy; or move ${root} elsewhere, to start anew without what it held`,
+  );
+}
+
+/** Throws `StorageFailed` where a later version has written what this one would misread. */
+function checkFormat(root: string, db: DatabaseSync): void {
+  const format = db.prepare('PRAGMA user_version').get()?.user_version as number;
+  if (format <= FORMAT) return;
+  throw new StorageFailed(
+    { what: `${root} was written by a later version of Hauki` },
+    `${root} was written by a later version of Hauki, in format ${format}; this one knows formats up to ${FORMAT}. Nothing was changed. Start that version or a newer one; or put the whole data folder back from a copy made before the upgrade`,
   );
 }
 

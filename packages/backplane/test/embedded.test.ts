@@ -92,6 +92,21 @@ describe('the embedded backend', { concurrency: true }, () => {
       }
     }));
 
+  test('a store that a later version has written is refused, with what to do, and left as it is', () =>
+    inFolder(async (folder) => {
+      await (await openEmbedded(folder)).close();
+      const pragma = (text: string) => {
+        using db = new DatabaseSync(join(folder, 'kv.sqlite'));
+        return db.prepare(`PRAGMA ${text}`).get()?.user_version;
+      };
+      const format = pragma('user_version') as number;
+      pragma(`user_version = ${format + 1}`);
+      await assert.rejects(openEmbedded(folder), (thrown: Error) => {
+        return isError(thrown, StorageFailed) && /later version of Hauki.*Start that version/.test(thrown.message);
+      });
+      assert.equal(pragma('user_version'), format + 1);
+    }));
+
   test('a store whose log is gone before anything of it was in the database is not taken for a new one', () =>
     inFolder(async (folder) => {
       const first = await openEmbedded(folder);

@@ -75,7 +75,8 @@ class Played {
       if (content.includes('poor')) [this.live, this.draining] = [before, [{ version, weight: 0 }]];
       const diff = '-what ran before';
       if (content.includes('stale')) throw new EditRefused({ why: 'the base is not what runs', running: 'd', diff });
-      return { module: 'm', version, digest: '', diff, vault: { driver: 'quickjs', level: 'vm' } };
+      const vault = { driver: 'quickjs', level: 'vm' };
+      return { module: 'm', version, digest: '', diff, ...(content.includes('old') ? {} : { vault }) };
     }
     if (method === 'rollback') this.live = [{ version: args[1], weight: 100 }];
     if (method === 'remove') this.live = [];
@@ -220,6 +221,18 @@ describe('roll-outs', () => {
       roll('poor', { watch_ms: 1 }),
       (error) => isError(error, EvolveRejected) && /a took version 2 back \(on a, in wave 1 of 2\)/.test(error.message),
     );
+    assert.deepEqual(serves(), ['base', 'base']);
+  });
+
+  it('over a kernel that answers as an earlier version does are refused with what to do, and taken back', async () => {
+    const { roll, serves } = mesh();
+    const is_told = (error: unknown) =>
+      isError(error, EvolveRejected) &&
+      /Start the kernel with the core’s version of Hauki \(on a, in wave 1 of 2\)/.test(error.message);
+    await assert.rejects(roll('old'), is_told);
+    assert.deepEqual(serves(), [undefined, undefined]);
+    await roll('base');
+    await assert.rejects(roll('old again'), is_told);
     assert.deepEqual(serves(), ['base', 'base']);
   });
 

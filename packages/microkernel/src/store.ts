@@ -89,8 +89,9 @@ export class Store {
         throw damaged(`The record of the module ${key}`, 'it cannot be read');
       }
     }
+    // Of a record from before, carried on by a version that knows no such number, the journal may have more.
     for (const { module, seq } of store.records())
-      if (seq !== undefined && seq !== store.journal.lastOf(module))
+      if (seq !== undefined && seq > (store.journal.lastOf(module) ?? 0))
         throw damaged('The journal', `entry ${seq} should be the last of ${module}, and is not`);
     await store.#repair();
     return store;

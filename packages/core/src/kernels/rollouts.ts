@@ -31,6 +31,7 @@ import type { CallSignal } from '@hauki/rpc';
 import { covers, type Principal } from '../rights.ts';
 import type { Kernels, RegisteredKernel } from './kernels.ts';
 import { KERNELS_LIMITS } from './limits.ts';
+import { evolvedOf } from './told.ts';
 
 /** How often a roll-out that watches a wave looks at it. */
 const WATCH_EVERY_MS = 250;
@@ -141,8 +142,9 @@ export class Rollouts {
           const change: Change = { kernel: one, was: held?.version == null ? undefined : held };
           try {
             const args = [evolve, by];
-            change.evolved = (await one.session.call('evolve', args, { timeout_ms: LIMITS.evolve_ms })) as Evolved;
+            const answer = await one.session.call('evolve', args, { timeout_ms: LIMITS.evolve_ms });
             done.push(change);
+            change.evolved = evolvedOf(answer);
           } catch (error) {
             // It may have come about all the same, or come about later.
             if (isError(error, OutcomeUnknown) || isError(error, DeadlineExceeded)) done.push(change);

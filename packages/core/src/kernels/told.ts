@@ -6,7 +6,7 @@
  * says where. No value is made a text of: one with shared parts may be short on the wire and endless when written out.
  */
 import { Type } from '@fastify/type-provider-typebox';
-import type { KernelInfo, ModuleSummary } from '@hauki/protocol';
+import { describe, type Evolved, type KernelInfo, type ModuleSummary } from '@hauki/protocol';
 import { checker } from '../node-told.ts';
 import { KERNELS_LIMITS } from './limits.ts';
 
@@ -28,7 +28,18 @@ const Modules = Type.Array(
   { maxItems: modules },
 );
 
+/** What of an evolve's answer is read here. */
+const Answer = Type.Object({
+  version: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+  digest: Type.String({ maxLength: digest_chars }),
+  vault: Type.Object({
+    driver: Type.String({ maxLength: module_chars }),
+    level: Type.String({ maxLength: module_chars }),
+  }),
+});
+
 const info = checker<KernelInfo>(Info);
+const answer = checker<Evolved>(Answer);
 const summaries = checker<ModuleSummary[]>(Modules);
 
 /** What a kernel says that it is, and no more. */
@@ -40,3 +51,14 @@ export function infoOf(told: unknown): Required<KernelInfo> {
 /** What a kernel says that it holds, and no more. */
 export const summariesOf = (told: unknown): ModuleSummary[] =>
   summaries(told).map(({ module, version, digest, serving }) => ({ module, version, digest, serving }));
+
+/** What a kernel answers to an evolve. Throws an Error that says what to do where that is not as this core reads it. */
+export function evolvedOf(told: unknown): Evolved {
+  try {
+    return answer(told);
+  } catch (error) {
+    throw new Error(
+      `its answer is not as this core reads it (${describe(error)}). Start the kernel with the core’s version of Hauki`,
+    );
+  }
+}
