@@ -1,0 +1,149 @@
+/** The spool's runner, over a real store and a node that only notes what is asked of it: how often a job begins, and what ends. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { isError, JobEnded, OutcomeUnknown, Overloaded, type WorkerInfo } from '@hauki/protocol';
+import type { Session } from '@hauki/rpc';
+import type { RegisteredNode, Registry, RegistryWatcher } from '../src/registry.ts';
+import type { JobRecord } from '../src/spool/record.ts';
+import { Runner } from '../src/spool/runner.ts';
+import { type Open, SpoolStore } from '../src/spool/store.ts';
+import type { Swarm } from '../src/swarm.ts';
+import { useStore } from './store.ts';
+
+const cut = () => Promise.reject(new OutcomeUnknown({ method: 'm', why: 'its connection was cut' }));
+const until = async (holds: () => boolean) => {
+  for (const end = performance.now() + 20_000; !holds() && performance.now() < end; )
+    await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(holds());
+};
+
+describe('the runner of the spool', () => {
+  const disk = useStore();
+  let count = 0;
+
+  const setUp = (does: { call?: () => Promise<unknown>; place?: (open: Open) => Promise<unknown> } = {}) => {
+    const notes: string[] = [];
+    const watchers: RegistryWatcher[] = [];
+    const store = new SpoolStore({
+      ...{ kv: disk.kv(`runner-${++count}`), now: () => 1_000, kept: { jobs: 10, ms: 1e12 } },
+      ended: () => {},
+      failed: (_job, error) => assert.fail(String(error)),
+    });
+    const destruct = async (worker: string) => notes.push(`ends ${worker}`) > 0;
+    const one = { info: { node: 'one' }, rpc: { destruct } } as unknown as RegisteredNode;
+    const nodes = new Map([['one', one]]);
+    let open: Open;
+    const runner = new Runner({
+      ...{ store, node_grace_ms: 1e9, now: () => 1_000, event: (name) => void notes.push(name) },
+      registry: { watch: (one: RegistryWatcher) => watchers.push(one), nodes } as unknown as Registry,
+      swarm: {
+        async place(_order, { name, chosen }) {
+          await does.place?.(open);
+          await chosen!(name(), one, 'quickjs').catch((error) => {
+            notes.push(isError(error, JobEnded) ? 'refused' : String(error));
+            throw error;
+          });
+          return {} as Awaited<ReturnType<Swarm['place']>>;
+        },
+      },
+      connect: async (worker) => {
+        const call = () => {
+          notes.push(`calls ${worker}`);
+          return (does.call ?? cut)();
+        };
+        return { call, close() {}, open: false } as unknown as Session;
+      },
+    });
+    const run = async (more: Partial<JobRecord> = {}) => {
+      open = (await store.add({
+        ...{ job: 'j-a', owner: 'ada', key: null, request: '', pointer: null, source: { text: '' }, method: 'm' },
+        ...{ language: 'javascript', params: { text: '[]' }, driver: null, nodes: ['*'], memory_mib: null },
+        ...{ timeout_ms: 1, load_timeout_ms: 1, max_attempts: 1, retry_on_error: false, attempts: 0, worker: null },
+        ...{ node: null, history: [], accepted_at: 1, ended_at: 0, result: null, error: null, state: 'accepted' },
+        ...more,
+      }))!;
+      runner.take(open);
+      return open;
+    };
+    const registers = (...workers: string[]) => {
+      nodes.set('one', one);
+      for (const { registered } of watchers)
+        registered!(one, workers.map((worker) => ({ worker })) as unknown as WorkerInfo[]);
+    };
+    return { store, notes, nodes, runner, run, registers };
+  };
+
+  it('begins a job as often as it may, each time after the worker before has ended', async () => {
+    const { notes, run } = setUp();
+    const open = await run({ max_attempts: 2 });
+    await until(() => notes.includes('ends s-a-2'));
+    assert.deepEqual(notes, [
+      ...['SPOOL_STARTED', 'calls s-a-1', 'SPOOL_INTERRUPTED', 'ends s-a-1'],
+      ...['SPOOL_STARTED', 'calls s-a-2', 'ends s-a-2'],
+    ]);
+    assert.deepEqual([open.record.state, open.record.attempts, open.record.history.length], ['failed', 2, 1]);
+    assert.match(open.record.error!.message, /each of its 2 attempts was interrupted/);
+  });
+
+  it('begins no job again that a restart finds in its last attempt', async () => {
+    const { notes, run } = setUp();
+    const open = await run({ state: 'running', attempts: 1, worker: 's-a-1', node: 'one' });
+    await until(() => notes.length > 0);
+    assert.deepEqual([notes, open.record.state, open.record.attempts], [['ends s-a-1'], 'failed', 1]);
+  });
+
+  it('waits for a node that is away, and ends the worker there before it goes on', async () => {
+    const { notes, nodes, run, registers } = setUp({ call: async () => 1 });
+    nodes.delete('one');
+    const open = await run({ state: 'running', attempts: 1, max_attempts: 2, worker: 's-a-1', node: 'one' });
+    await until(() => open.waiting !== undefined);
+    assert.match(open.waiting!.why, /its attempt 1, one, is away/);
+    assert.deepEqual(notes, []);
+    registers('s-a-1', 's-gone-1', 'w-other');
+    await until(() => open.record.state === 'done' && notes.length === 5);
+    assert.deepEqual(notes, ['ends s-gone-1', 'ends s-a-1', 'SPOOL_STARTED', 'calls s-a-2', 'ends s-a-2']);
+  });
+
+  it('runs nothing of a job that is cancelled while a place is looked for', async () => {
+    const { notes, store, run } = setUp({
+      place: (open) => store.move(open, () => ({ state: 'cancelled' })),
+    });
+    const open = await run();
+    await until(() => notes.includes('refused'));
+    assert.deepEqual([notes, open.record.state], [['refused'], 'cancelled']);
+  });
+
+  it('keeps no result of a job that was cancelled meanwhile', async () => {
+    let open: Open | undefined;
+    const { notes, store, run } = setUp({
+      call: async () => {
+        await store.move(open!, () => ({ state: 'cancelled' }));
+        return 'x'.repeat(200_000);
+      },
+    });
+    open = await run();
+    await until(() => notes.includes('ends s-a-1'));
+    assert.deepEqual([open.record.state, store.texts.chars], ['cancelled', 0]);
+  });
+
+  it('begins one that no node had room for as soon as another has ended', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const end = Promise.withResolvers<unknown>();
+    let room = 1;
+    const { notes, run } = setUp({
+      call: () => end.promise,
+      place: async () => {
+        if (room === 0) throw new Overloaded({ what: 'vaults', limit: 1 });
+        room--;
+      },
+    });
+    await run();
+    await until(() => notes.includes('calls s-a-1'));
+    const second = await run({ job: 'j-b' });
+    await until(() => second.waiting !== undefined);
+    room = 1;
+    end.resolve(1);
+    await until(() => second.record.state === 'done');
+    assert.ok(notes.includes('calls s-b-1'));
+  });
+});
