@@ -1,11 +1,24 @@
-/** The spool's runner, over a real store and a node that only notes what is asked of it: how often a job begins, and what ends. */
+/** The spool's runner and its door, over a real store and a node that only notes: how often a job begins, what ends, what waits. */
 import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
 import { describe, it } from 'node:test';
-import { isError, JobEnded, OutcomeUnknown, Overloaded, type WorkerInfo } from '@hauki/protocol';
+import {
+  Forbidden,
+  isError,
+  JobEnded,
+  LIMITS,
+  NO_GRANTS,
+  OutcomeUnknown,
+  Overloaded,
+  StorageFailed,
+  type WorkerInfo,
+} from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
-import type { RegisteredNode, Registry, RegistryWatcher } from '../src/registry.ts';
+import { type RegisteredNode, Registry, type RegistryWatcher } from '../src/registry.ts';
+import { ADMIN, type Principal } from '../src/rights.ts';
 import type { JobRecord } from '../src/spool/record.ts';
 import { Runner } from '../src/spool/runner.ts';
+import { Spool, type SpoolPowers } from '../src/spool/spool.ts';
 import { type Open, SpoolStore } from '../src/spool/store.ts';
 import type { Swarm } from '../src/swarm.ts';
 import { useStore } from './store.ts';
@@ -145,5 +158,72 @@ describe('the runner of the spool', () => {
     end.resolve(1);
     await until(() => second.record.state === 'done');
     assert.ok(notes.includes('calls s-b-1'));
+  });
+});
+
+describe('the door of the spool', () => {
+  const disk = useStore();
+  const never = new Promise<never>(() => {});
+  const order = async () => ({ job: { source: 'x'.repeat(10_000), grants: NO_GRANTS }, labels: {}, nodes: ['*'] });
+  const setUp = async (name: string, swarm: object) => {
+    const kv = disk.kv(name);
+    const spool = new Spool({
+      ...{ kv, registry: new Registry(), event: () => {}, connect: () => assert.fail('nothing runs') },
+      swarm: { order, place: () => never, ...swarm } as unknown as SpoolPowers['swarm'],
+    });
+    await spool.open();
+    return { kv, spool };
+  };
+  const request = { source: '', method: 'm' };
+  const overloaded = (error: unknown) => isError(error, Overloaded);
+
+  it('shows and cancels a job to its owner and to whom it names, and to nobody else', async () => {
+    const { spool } = await setUp('owners', {});
+    const { job } = await spool.accept(request, ADMIN);
+    const bob: Principal = { ...ADMIN, id: 'bob', name: 'bob', scopes: ['spool'] };
+    const stranger = { ...bob, targets: { ...bob.targets, workers: ['j-other'] } };
+    const forbidden = (error: unknown) => isError(error, Forbidden);
+    await assert.rejects(spool.get(job, stranger), forbidden);
+    await assert.rejects(spool.wait(job, stranger, 1, new AbortController().signal), forbidden);
+    await assert.rejects(spool.cancel(job, stranger), forbidden);
+    assert.deepEqual((await spool.list(stranger, {})).jobs, []);
+    assert.equal((await spool.cancel(job, bob)).state, 'cancelled');
+    spool.close();
+  });
+
+  it('bounds the jobs that have not ended, those that are being taken among them', async () => {
+    const { spool } = await setUp('open', { order: () => never });
+    for (let i = 0; i < LIMITS.spool_open; i++) void spool.accept(request, ADMIN);
+    await assert.rejects(spool.accept(request, ADMIN), overloaded);
+    spool.close();
+  });
+
+  it('bounds the requests that wait, and has room again when those have gone', async () => {
+    const { spool } = await setUp('waiters', {});
+    const { job } = await spool.accept(request, ADMIN);
+    const gone = new AbortController();
+    EventEmitter.setMaxListeners(0, gone.signal);
+    const wait = (ms: number) => spool.wait(job, ADMIN, ms, gone.signal);
+    const waiting = Array.from({ length: LIMITS.spool_waiters }, () => wait(60_000));
+    await new Promise((resolve) => setImmediate(resolve));
+    await assert.rejects(wait(1), overloaded);
+    gone.abort();
+    await Promise.all(waiting);
+    await spool.wait(job, ADMIN, 1, new AbortController().signal);
+    spool.close();
+  });
+
+  it('keeps no text of a request that the disk refuses', async () => {
+    const { kv, spool } = await setUp('refused', {});
+    const put = kv.put.bind(kv);
+    kv.put = async (key, ...more) => {
+      if (key.startsWith('job/')) throw new StorageFailed({ what: 'the disk is full' });
+      return put(key, ...more);
+    };
+    await assert.rejects(spool.accept(request, ADMIN), (error) => isError(error, StorageFailed));
+    const left = async () => (await kv.list('text/')).entries.length;
+    for (let i = 0; i < 5_000 && (await left()) > 0; i++) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(await left(), 0);
+    spool.close();
   });
 });

@@ -52,6 +52,8 @@ describe('a voucher', () => {
     const { worker, node: at, epoch, owner, grants: has } = new Vouchers('the core’s key').read(voucher)!;
     assert.deepEqual([worker, at, epoch, owner, has], ['w-one', 'north', 1, 'ada', grants]);
     assert.doesNotMatch(voucher, /secret = 1|the value/);
+    const clone = vouchers.read(vouchers.sign(job({ parent: 'w-two', min_isolation: 'container' }), 'north'))!;
+    assert.deepEqual([clone.parent, clone.min_isolation], ['w-two', 'container']);
   });
 
   it('is none when a character of it is another, or another core made it, or it is no text', () => {

@@ -8,7 +8,10 @@ import { Lease } from '../src/lease.ts';
 const WORKER = 'w-one';
 const EPOCH = 3;
 
-async function make(terms: { lease_ms?: number; ttl_ms?: number; lasting?: boolean } = {}, expired: () => void = () => {}) {
+async function make(
+  terms: { lease_ms?: number; ttl_ms?: number; lasting?: boolean } = {},
+  expired: () => void = () => {},
+) {
   const clock = { now: 1_000_000 };
   const jti = randomText(16);
   const key = await leaseKey(randomText(32), jti);
