@@ -52,15 +52,17 @@ describe('fates', () => {
   it('lose their last words, oldest first, where all together are too long', async () => {
     const bounds = { fates: 100, chars: 350 };
     const fates = await reopened('wordy', bounds);
-    for (let i = 1; i <= 4; i++) fates.set(fate(`w-${i}`, i, 'x'.repeat(100)));
-    await fates.saved();
+    for (let i = 1; i <= 4; i++) {
+      fates.set(fate(`w-${i}`, i, 'x'.repeat(100)));
+      await fates.saved();
+    }
+    const onDisk = async (worker: string) => JSON.parse((await store.kv('wordy').get(`fate/${worker}`))!.value);
+    assert.deepEqual([(await onDisk('w-1')).lines, (await onDisk('w-4')).lines.length], [[], 1]);
     for (const known of [fates, await reopened('wordy', bounds)])
       assert.deepEqual(
         [1, 2, 3, 4].map((i) => known.get(`w-${i}`)!.lines.length),
         [0, 0, 1, 1],
       );
-    const onDisk = async (worker: string) => JSON.parse((await store.kv('wordy').get(`fate/${worker}`))!.value);
-    assert.deepEqual([(await onDisk('w-1')).lines, (await onDisk('w-4')).lines.length], [[], 1]);
     for (let i = 0; i < 10; i++) fates.set(fate('w-4', 5, 'y'.repeat(100)));
     assert.equal(fates.get('w-3')!.lines.length, 1, 'what was told anew counts once');
     await fates.saved();

@@ -76,6 +76,13 @@ describe('ten thousand nodes and a hundred thousand placements', () => {
 });
 
 describe('where a job may go', () => {
+  it('is by levels of which each is at least itself, and what is none holds nothing', () => {
+    for (const [i, level] of ISOLATION_LEVELS.entries())
+      for (const [j, least] of ISOLATION_LEVELS.entries()) assert.equal(isAtLeast(level, least), i >= j);
+    for (const unknown of [undefined, 'fortress', '__proto__'])
+      assert.deepEqual([isAtLeast(unknown, 'none'), isAtLeast(unknown, 'process')], [true, false]);
+  });
+
   it('is, with a volume, only where there are volumes', () => {
     const volumes = { available: false, reason: 'no loop devices' };
     const refused = place(want({ volume: true }), [node('a'), node('b', { volumes })], () => 0);

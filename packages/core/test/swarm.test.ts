@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
+  BadInput,
   ConnectionLost,
   Forbidden,
   type Grants,
@@ -218,6 +219,15 @@ describe('a request for a worker', () => {
     await refused({ source: 'x', grants: { fetch: ['y.example:443'] } }, 'spawn');
     await refused({ source: 'x', secrets: { KEY: { value: 'hush hush', to: ['y.example:443'] } } }, 'spawn');
     await swarm.order({ source: 'x', grants: { fetch: ['x.example:443'] } }, maker('spawn'), SCOPES);
+  });
+
+  it('has times that can be', async () => {
+    const asks = (times: object) => swarm.order({ source: 'x', ...times }, maker('spawn'), SCOPES);
+    const cannot = [{ ttl_ms: 60_000, max_life_ms: 30_000 }, { idle_ms: 0 }, { max_life_ms: 0 }, { lease_ms: 0 }];
+    for (const times of [...cannot, { ttl_ms: 1 }, { lease_ms: 5_000, heartbeat_ms: 5_001 }])
+      await assert.rejects(asks(times), (error) => isError(error, BadInput), JSON.stringify(times));
+    await asks({ ttl_ms: 30_000, max_life_ms: 30_000, idle_ms: 30_000 });
+    await asks({ ttl_ms: 0 });
   });
 
   it('is placed on the nodes of its token, and on no others', async () => {

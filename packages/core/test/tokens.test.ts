@@ -154,7 +154,8 @@ describe('the table of tokens', () => {
     assert.equal(heir.expires_at, made.expires_at, 'it ends with its maker');
     const less = await store.create(hour, wants('less', { expires_in_ms: 60_000 }));
     clock.now += 60_000;
-    assert.equal(store.find(less.token), undefined);
+    assert.deepEqual([store.find(less.token), store.behind(less.owner)], [undefined, undefined]);
+    assert.equal(store.behind(heir.owner)?.id, heir.id);
     assert.ok(store.find(made.token) && store.find(heir.token));
     clock.now += 3_600_000;
     for (const { token } of [made, heir]) assert.equal(store.find(token), undefined);

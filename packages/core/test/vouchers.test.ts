@@ -117,6 +117,16 @@ describe('a node that tells the core of a worker', () => {
     assert.deepEqual(registry.find('w-one').grants.meshfs.read, ['gem-pointer://wiki/b/'], 'another node has no say');
   });
 
+  it('takes no worker from another node, nor from a later start, by a voucher of its own', () => {
+    const registry = registryOf();
+    registry.born({ ...told({ epoch: 2 }), node: 'south' });
+    for (const epoch of [1, 2]) {
+      const voucher = vouchers.sign(job({ epoch }), 'north');
+      assert.deepEqual(registry.register(node('north'), [told({ epoch, voucher })]), ['w-one']);
+    }
+    assert.deepEqual([registry.find('w-one').node, registry.find('w-one').epoch], ['south', 2]);
+  });
+
   it('cannot bring back one that has died, but for one that was only lost with its node', () => {
     const info = told({ voucher: vouchers.sign(job(), 'north') });
     for (const cause of ['destructed', 'node_lost'] as const) {
