@@ -5,7 +5,9 @@ import { Forbidden, isError, PointerInvalid } from '@hauki/protocol';
 import { listFor } from '../src/listing.ts';
 import { ADMIN, type Principal } from '../src/rights.ts';
 
-const names = ['a/1', 'a/2', 'ab/secret', 'A/other', 'a/3', 'ab/more'].map((name) => `gem-pointer://wiki/${name}`);
+const names = ['a/1', 'ab/secret', 'a/2', 'A/other', 'ab/more', 'A/more', 'a/3'].map(
+  (name) => `gem-pointer://wiki/${name}`,
+);
 /** Pages of two, as the store has them: of all that begin so, letter case folded. */
 const store = {
   async list(_prefix: string, { after }: { after?: string }) {

@@ -20,7 +20,12 @@ describe('a log that is followed', () => {
           node: 'north',
           grants: NO_GRANTS,
         } as RegisteredWorker);
-      const page = (text: string, epoch: number): LogPage => ({ epoch, missed: 0, lines: [line(text)] });
+      let seq = 0;
+      const page = (text: string, epoch: number): LogPage => ({
+        epoch,
+        missed: 0,
+        lines: [{ ...line(text), seq: ++seq }],
+      });
       let asked = 0;
       const session = {
         open: true,

@@ -34,11 +34,15 @@ describe('the runner of the spool', () => {
   const disk = useStore();
   let count = 0;
 
-  const setUp = (does: { call?: () => Promise<unknown>; place?: (open: Open) => Promise<unknown> } = {}) => {
+  const setUp = (
+    does: { call?: () => Promise<unknown>; place?: (open: Open) => Promise<unknown> } = {},
+    keeps = 10,
+  ) => {
     const notes: string[] = [];
     const watchers: RegistryWatcher[] = [];
+    const kv = disk.kv(`runner-${++count}`);
     const store = new SpoolStore({
-      ...{ kv: disk.kv(`runner-${++count}`), now: () => 1_000, kept: { jobs: 10, ms: 1e12 } },
+      ...{ kv, now: () => 1_000, kept: { jobs: keeps, ms: 1e12 } },
       ended: () => {},
       failed: (_job, error) => assert.fail(String(error)),
     });
@@ -83,7 +87,7 @@ describe('the runner of the spool', () => {
       for (const { registered } of watchers)
         registered!(one, workers.map((worker) => ({ worker })) as unknown as WorkerInfo[]);
     };
-    return { store, notes, nodes, runner, run, registers };
+    return { kv, store, notes, nodes, run, registers };
   };
 
   it('begins a job as often as it may, each time after the worker before has ended', async () => {
@@ -137,6 +141,20 @@ describe('the runner of the spool', () => {
     open = await run();
     await until(() => notes.includes('ends s-a-1'));
     assert.deepEqual([open.record.state, store.texts.chars], ['cancelled', 0]);
+  });
+
+  it('holds a result once, however often the disk refuses it', async () => {
+    const { kv, store, notes, run } = setUp({ call: async () => 'x'.repeat(200_000) }, 0);
+    const put = kv.put.bind(kv);
+    let refused = 0;
+    kv.put = async (key, value, ...more) => {
+      if (!value.includes('"state":"done"') || refused === 2) return put(key, value, ...more);
+      refused++;
+      throw new StorageFailed({ what: 'the disk is full' });
+    };
+    const open = await run();
+    await until(() => notes.includes('ends s-a-1'));
+    assert.deepEqual([open.record.state, refused, store.texts.chars], ['done', 2, 0], 'it is kept for nobody');
   });
 
   it('begins one that no node had room for as soon as another has ended', async (t) => {
