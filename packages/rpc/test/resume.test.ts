@@ -39,6 +39,7 @@ function resume(caller: Channel, received: number, by = key) {
       if (method === 'rpc.hello') return { nonce: 'n' };
       const [given] = params as any[];
       told.push(given);
+      if (by === 'reflected') return { received, proof: given.proof };
       return { received, proof: await mac(by, resumeTranscript('worker', 'jti', 'n', given.nonce, received)) };
     },
   });
@@ -57,6 +58,7 @@ describe('a session that is resumed', () => {
 
   for (const [what, kind, received, by] of [
     ['who does not hold the session', ProtocolViolation, 1, randomText(32)],
+    ['who says our own proof after us', ProtocolViolation, 0, 'reflected'],
     ['who has messages that were never sent', SessionLost, 2, key],
     ['who was overtaken by another connection', ConnectionLost, 0, key],
     ['who says no number', ProtocolViolation, undefined as never, randomText(32)],
