@@ -24,7 +24,13 @@ function over(errors: Error[], routing: Routing = 'p2p_preferred', fate?: MeshEr
     },
   };
   const comeback = new Comeback(way as unknown as WorkerRoute);
-  return { way, comeback, dialled, failed, again: (until = 1e12) => comeback.again('it was cut', until) };
+  return {
+    way,
+    comeback,
+    dialled,
+    failed,
+    again: (until = performance.now() + 5_000) => comeback.again('it was cut', until),
+  };
 }
 
 describe('a session that was cut', () => {

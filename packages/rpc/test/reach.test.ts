@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import { LIMITS, NoSuchMethod, Overloaded, RefGone, TooLarge } from '@hauki/protocol';
 import { encode, Session } from '../src/index.ts';
 import { read } from '../src/invoke.ts';
+import type { Served } from '../src/served.ts';
 import type { TransportEvents } from '../src/transport.ts';
 import { atRest, held, join, rejectsWith } from './joined.ts';
 import { settle } from './support.ts';
@@ -79,6 +80,25 @@ describe('what a peer reaches', () => {
     say({ id: 4, method: 'fourth', params: [] });
     assert.equal(called.at(-1), 'fourth');
     session.close();
+  });
+});
+
+describe('what a peer asked for', () => {
+  it('hears of the session’s end, also where it wants no answer, whatever ended before it', async () => {
+    const ended: string[] = [];
+    const first = Promise.withResolvers<void>();
+    const serving = (method: string, _params: unknown, _session: Session, call: Served) => {
+      call.onabort = () => void ended.push(method);
+      return method === 'second' ? first.promise : new Promise(() => {});
+    };
+    const { session, say } = facing(serving as never);
+    for (const method of ['first', 'second', 'third']) say({ method, params: [] });
+    say({ id: 1, method: 'fourth', params: [] });
+    first.resolve();
+    await settle();
+    session.close();
+    await session.closed;
+    assert.deepEqual(ended.sort(), ['first', 'fourth', 'third']);
   });
 });
 
