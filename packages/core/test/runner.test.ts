@@ -21,6 +21,7 @@ import { Runner } from '../src/spool/runner.ts';
 import { Spool, type SpoolPowers } from '../src/spool/spool.ts';
 import { type Open, SpoolStore } from '../src/spool/store.ts';
 import type { Swarm } from '../src/swarm.ts';
+import { Texts } from '../src/texts.ts';
 import { useStore } from './store.ts';
 
 const cut = () => Promise.reject(new OutcomeUnknown({ method: 'm', why: 'its connection was cut' }));
@@ -176,6 +177,24 @@ describe('the runner of the spool', () => {
     end.resolve(1);
     await until(() => second.record.state === 'done');
     assert.ok(notes.includes('calls s-b-1'));
+  });
+});
+
+describe('texts that the disk refuses', () => {
+  const disk = useStore();
+  const full = () => Promise.reject(new StorageFailed({ what: 'the disk is full' }));
+  const long = (letter: string) => letter.repeat(10_000);
+
+  it('are held by nobody, nor are those that were to be held with them', async () => {
+    const kv = disk.kv('texts');
+    const put = kv.put.bind(kv);
+    kv.put = (key, value, ...more) => (value.includes('bbb') ? full() : put(key, value, ...more));
+    const texts = new Texts(kv, 1e6);
+    await assert.rejects(texts.keep(long('b')), StorageFailed);
+    await assert.rejects(texts.keepAll([long('a'), undefined, long('b')]), StorageFailed);
+    const end = performance.now() + 20_000;
+    while (texts.chars > 0 && performance.now() < end) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(texts.chars, 0);
   });
 });
 
