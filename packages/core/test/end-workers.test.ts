@@ -63,6 +63,18 @@ describe('with a token', () => {
     assert.deepEqual((await end()).workers.sort(), ['w-1', 'w-2', 'w-late']);
   });
 
+  it('ends for good what lasts and came meanwhile: a destruct would only have it started again', async () => {
+    const { notes, lasting, has, end, whenEnded } = setUp();
+    lasting.set('bank', 'a-1');
+    whenEnded((name) => {
+      if (name !== 'bank') return;
+      lasting.set('late', 'a-1');
+      has('late', 'a-1', { lasting: true });
+    });
+    assert.deepEqual((await end()).workers, ['bank', 'late']);
+    assert.deepEqual(notes, ['lasting bank', 'lasting late']);
+  });
+
   it('is told what is left, and nothing of what ended by itself', async () => {
     const { jobs, has, spool, end } = setUp();
     jobs.set('j-1', 'a-1').set('j-2', 'a-1');

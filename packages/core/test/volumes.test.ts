@@ -90,5 +90,6 @@ describe('a volume', () => {
     assert.deepEqual(await seen(token('ada')), ['ada one false']);
     assert.deepEqual(await seen(token('eve')), [], 'its own node knows none');
     assert.deepEqual(await seen(token('bob')), ['bob away true']);
+    assert.deepEqual(await seen(ADMIN), ['ada one false', 'bob away true'], 'what another node says counts nothing');
   });
 });
