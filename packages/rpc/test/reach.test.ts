@@ -84,6 +84,21 @@ describe('what a peer reaches', () => {
 });
 
 describe('what a peer asked for', () => {
+  it('does not begin any more once the session is over', async () => {
+    const called: string[] = [];
+    const { session, say } = facing((method) => {
+      called.push(method);
+      return new Promise(() => {});
+    });
+    say({ id: 1, method: 'first', params: [], rpc: { keep: true } });
+    say({ id: 2, method: 'second', params: [{ $: ['result', 1, []] }] }, true);
+    say({ id: 3, method: 'third', params: [] });
+    session.close();
+    await session.closed;
+    await settle();
+    assert.deepEqual(called, ['first']);
+  });
+
   it('hears of the session’s end, also where it wants no answer, whatever ended before it', async () => {
     const ended: string[] = [];
     const first = Promise.withResolvers<void>();
