@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { LIMITS, NoSuchMethod, Overloaded, RefGone, TooLarge } from '@hauki/protocol';
 import { encode, Session } from '../src/index.ts';
-import { read } from '../src/invoke.ts';
+import { checkedPath, read } from '../src/invoke.ts';
 import type { Served } from '../src/served.ts';
 import type { TransportEvents } from '../src/transport.ts';
 import { atRest, held, join, rejectsWith } from './joined.ts';
@@ -55,6 +55,10 @@ describe('what a peer reaches', () => {
     refuses(new Map([['secret', 7]]), 'size');
     refuses(() => 1, 'name');
     refuses(5, 'constructor');
+    const [names, chars] = [Array(32).fill('a'), 'a'.repeat(256)];
+    assert.deepEqual([checkedPath(undefined), checkedPath(names), checkedPath([chars])], [[], names, [chars]]);
+    for (const path of [[...names, 'a'], [`${chars}a`], [5], 'a', { length: 1 }, null])
+      assert.throws(() => checkedPath(path), NoSuchMethod);
   });
 
   it('is nothing tagged where it has not said that it knows tags', async () => {
@@ -149,6 +153,25 @@ describe('what a peer holds', () => {
     const error = await rejectsWith(given(), RefGone);
     assert.match(error.message, /it was let go of here/);
     assert.equal(t.b.stats().calls_sent, calls_sent);
+    const sent = await rejectsWith(t.on_a.take(given), RefGone);
+    assert.match(sent.message, /that was to be sent/);
+    assert.equal(t.b.stats().calls_sent, calls_sent);
+  });
+
+  it('of signals is aborted where the session ends', async () => {
+    let signal: AbortSignal | undefined;
+    await using t = await join({
+      take(given: AbortSignal) {
+        signal = given;
+        return new Promise(() => {});
+      },
+    });
+    const taken = t.on_b.take(new AbortController().signal);
+    await settle();
+    assert.equal(signal!.aborted, false);
+    t.b.close();
+    await assert.rejects(taken);
+    assert.equal(signal!.aborted, true);
   });
 
   it('is let go of by counts that can be, and by no others', async () => {
