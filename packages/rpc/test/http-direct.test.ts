@@ -205,6 +205,11 @@ describe('a connection', () => {
     );
   });
 
+  it('goes over to node:http with a head that is longer than that takes', async () => {
+    const long = head('GET /long HTTP/1.1', 'host: x', `x-long: ${'x'.repeat(17_000)}`);
+    assert.match(await talk([long, (all) => all.includes('\r\n\r\n')]), /^HTTP\/1\.1 431 /);
+  });
+
   it('has its requests answered in order when they do not wait for each other', async () => {
     const first = Promise.withResolvers<Answer>();
     answerOf = (url) => (url === '/1' ? first.promise : [200, [], `<${url}>`]);

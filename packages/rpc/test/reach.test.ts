@@ -187,6 +187,27 @@ describe('what a peer holds', () => {
     assert.equal(held(t.a).exported, 0);
   });
 
+  it('of a stream ends where it is made, when an item of it cannot be sent', async () => {
+    const ended = Promise.withResolvers<void>();
+    await using t = await join({
+      async *read() {
+        try {
+          yield 1;
+          yield Symbol('not to be sent');
+        } finally {
+          ended.resolve();
+        }
+      },
+    });
+    const items: unknown[] = [];
+    await assert.rejects(async () => {
+      for await (const item of await t.on_b.read()) items.push(item);
+    }, /is a symbol/);
+    await ended.promise;
+    assert.deepEqual(items, [1]);
+    await atRest(t.a, t.b);
+  });
+
   it('of a stream is no more than may wait unread, however much it grants', async () => {
     const { session, sent, say } = facing(async function* () {
       for (let i = 0; i < 200; i++) yield 'x'.repeat(10_000);
@@ -214,11 +235,15 @@ describe('what a peer holds', () => {
   it('is nothing of a message that is too large once it is written', async () => {
     await using t = await join({ take() {} });
     const text = '\u0001'.repeat(LIMITS.message_bytes / 4);
-    await rejectsWith(
-      t.on_b.take(() => 1, text),
-      TooLarge,
-    );
-    assert.equal(held(t.a).exported, 0);
+    let begun = false;
+    async function* stream() {
+      begun = true;
+      yield 1;
+    }
+    const all = [() => 1, stream(), text];
+    await rejectsWith(t.on_b.take(...all), TooLarge);
+    await t.on_b.take(1);
+    assert.deepEqual([held(t.a).exported, held(t.a).streams, begun], [0, 0, false]);
     assert.ok(t.a.open);
   });
 });
