@@ -316,10 +316,30 @@ describe('a sync’s plan', () => {
           if (kind === 'push' || kind === 'pull') assert.notEqual(wanted, undefined);
           if (kind.startsWith('delete')) assert.deepEqual([wanted, was !== undefined], [undefined, true]);
           if (kind === 'ignored') assert.deepEqual([wanted, all.base.has(path)], [undefined, false]);
-          if (kind === 'conflict') assert.ok(!force);
+          if (kind.startsWith('delete')) assert.ok(all.base.has(path), 'it was never synced');
+          if (kind === 'conflict') assert.ok(!force && (wanted !== undefined || all.base.has(path)));
         }
       }),
     ));
+
+  it('pulls of pointers below pointers what can be files and folders together', () => {
+    const deep = fc.dictionary(fc.constantFrom('a', 'a/b', 'a/b/c', 'd'), digest);
+    const overlap = (paths: string[]) => paths.find((path) => paths.some((one) => one.startsWith(`${path}/`)));
+    const folder = deep.filter((side) => overlap(Object.keys(side)) === undefined);
+    let never = 0;
+    fc.assert(
+      fc.property(fc.record({ here: folder, there: deep, base: deep }), fc.boolean(), (given, force) => {
+        const files = new Set(Object.keys(given.here).filter((path) => Object.hasOwn(given.there, path)));
+        for (const { kind, path } of plan(maps(given), 'pull', { force }))
+          if (kind === 'pull') files.add(path);
+          else if (kind === 'delete_here') files.delete(path);
+          else if (kind === 'conflict' && force) never++;
+        assert.equal(overlap([...files]), undefined);
+      }),
+      { numRuns: 500 },
+    );
+    assert.ok(never > 0);
+  });
 });
 
 describe('Markdown on a terminal', () => {

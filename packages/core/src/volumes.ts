@@ -120,13 +120,16 @@ export class VolumeHomes {
     const told = new Map<string, VolumeDetails>();
     await Promise.all(
       [...nodes].map(async (node) => {
-        for (const info of await this.#ask(this.#powers.registry.nodes.get(node)))
-          told.set(keyOf(info.owner, info.name), { ...info, node, node_away: false });
+        for (const info of await this.#ask(this.#powers.registry.nodes.get(node))) {
+          const key = keyOf(info.owner, info.name);
+          // One may still have what was forgotten while it was away, and is another's by now.
+          if (this.#homes.get(key)?.node === node) told.set(key, { ...info, node, node_away: false });
+        }
       }),
     );
     return mine.flatMap(({ owner, name, node }) => {
       const found = told.get(keyOf(owner, name));
-      if (found) return found.node === node ? found : [];
+      if (found) return found;
       if (this.#powers.registry.nodes.has(node)) return [];
       return { owner, name, node, node_away: true, quota_mib: null, used_bytes: null, worker: null, created_at: null };
     });

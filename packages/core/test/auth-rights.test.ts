@@ -16,7 +16,18 @@ import {
 } from '@hauki/protocol';
 import fc from 'fast-check';
 import { visibleTo } from '../src/events.ts';
-import { ADMIN, attenuate, demand, demandGrants, may, NODE, owns, type Principal, refusal } from '../src/rights.ts';
+import {
+  ADMIN,
+  attenuate,
+  demand,
+  demandEnd,
+  demandGrants,
+  may,
+  NODE,
+  owns,
+  type Principal,
+  refusal,
+} from '../src/rights.ts';
 
 const below = (maker: Principal, request: Omit<TokenRequest, 'name'>, id = 't-1'): Principal => ({
   ...attenuate(maker, { name: 't', ...request }),
@@ -277,6 +288,20 @@ describe('a narrower token', () => {
       demand(below(ADMIN, { scopes: [wanted], targets: { workers: ['w-1'] } }), { scope: wanted, worker: own });
     }
     refuses(() => demand(maker, { scope: 'provision', worker: own }), Forbidden, /scope provision/);
+  });
+
+  it('reaches the workers that it names, and no others', () => {
+    const one = below(ADMIN, { scopes: ['call'], targets: { workers: ['w-1'] } });
+    const calls = (worker: string) => may(one, { scope: 'call', worker: { worker, owner: 'admin' } });
+    assert.deepEqual([calls('w-1'), calls('w-2'), calls('w-11')], [true, false, false]);
+  });
+
+  it('ends what lasts only where it may provision', () => {
+    const lasting = { worker: 'counter', owner: 't-1', lasting: true };
+    const maker = below(ADMIN, { scopes: ['spawn', 'destruct'] });
+    demandEnd(maker, { ...lasting, lasting: false });
+    refuses(() => demandEnd(maker, lasting), Forbidden, /scope provision/);
+    demandEnd(below(ADMIN, { scopes: ['provision'] }), lasting);
   });
 
   it('of a node registers as that node, and is nothing else', () => {

@@ -118,9 +118,11 @@ describe('the routes of the core', () => {
         asked.on('error', reject);
         asked.end();
       });
-    for (const path of ['/api/v2/node/link', '/api/v2/node/splice/x', '/api/v2/ephemeral/w-1'])
+    const forNodes = ['/api/v2/node/link', '/api/v2/node/splice/x', '/api/v2/kernel/link'];
+    for (const path of [...forNodes, '/api/v2/swarm_link', '/api/v2/ephemeral/w-1'])
       assert.equal(await upgrade(path), 401, path);
-    for (const path of ['/api/v2/node/link', '/api/v2/node/splice/x'])
+    for (const token of [caller, reader]) assert.equal(await upgrade('/api/v2/swarm_link', token), 403);
+    for (const path of forNodes)
       for (const token of [admin, caller, reader]) assert.equal(await upgrade(path, token), 403, path);
     assert.equal(await upgrade('/api/v2/ephemeral/w-1', caller), 404, 'there is no such worker');
     const node = readFileSync(join(folder, 'node.token'), 'utf8').trim();

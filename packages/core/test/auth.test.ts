@@ -74,7 +74,7 @@ describe('the token files', () => {
 
   it('are made although a crashed start left its temporary file', () => {
     const dir = folder();
-    writeFileSync(join(dir, `admin.token.${process.pid}.tmp`), 'half a tok', { mode: 0o600 });
+    writeFileSync(join(dir, 'admin.token.tmp'), 'half a tok', { mode: 0o600 });
     const auth = new Auth(dir, []);
     const token = readFileSync(join(dir, 'admin.token'), 'utf8').trim();
     assert.match(token, /^hauki_/);
@@ -156,6 +156,14 @@ describe('a request', () => {
       /needs a token with the scope admin; this one has node/,
     );
     refuses(() => auth.principal(bearer(admin), 'node'), Forbidden, /may not be a node/);
+  });
+
+  it('passes no door that declares no scope, whoever asks', () => {
+    const { auth, admin, node } = open();
+    refuses(() => auth.admit(bearer(admin), {}, 'GET /x'), Forbidden, /GET \/x declares no scope/);
+    refuses(() => auth.admit(asks({}), { scope: 'any' }, 'GET /x'), Unauthorised, /A token is needed/);
+    assert.equal(auth.admit(bearer(node), { scope: 'any' }, 'GET /x'), NODE);
+    assert.equal(auth.admit(asks({}), { open: true }, 'GET /x'), undefined);
   });
 });
 

@@ -6,12 +6,12 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { openEmbedded } from '@hauki/backplane';
 import type { MeshFs } from '@hauki/meshfs';
-import { type Fate, isError, NO_GRANTS, StorageFailed } from '@hauki/protocol';
+import { type Fate, isError, NO_GRANTS, StorageFailed, type WorkerInfo } from '@hauki/protocol';
 import type { FastifyBaseLogger } from 'fastify';
 import { openDataFolder } from '../src/data-folder.ts';
 import { Fates } from '../src/fates.ts';
 import { Lasting } from '../src/lasting/lasting.ts';
-import { Registry } from '../src/registry.ts';
+import { type RegisteredNode, Registry } from '../src/registry.ts';
 import { ADMIN } from '../src/rights.ts';
 import { keyName, SpoolStore } from '../src/spool/store.ts';
 import { TextDamaged, Texts } from '../src/texts.ts';
@@ -130,6 +130,12 @@ describe('a damaged record', () => {
     await lasting.open();
     assert.deepEqual([told, lasting.list(ADMIN)], [['worker/keeper'], []]);
     await assert.rejects(lasting.provision({ name: 'keeper', source: '' }, ADMIN), is_told);
+    const ended: string[] = [];
+    const rpc = { destruct: async (worker: string) => ended.push(worker) > 0 };
+    const has = [{ worker: 'keeper', lasting: true, epoch: 1 }] as WorkerInfo[];
+    registry.register({ info: { node: 'one', drivers: {} }, rpc } as unknown as RegisteredNode, has);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(ended, []);
     await lasting.close();
   });
 

@@ -58,6 +58,7 @@ describe('the ring of events', () => {
     for (let i = 0; i < LIMITS.events; i++) events.emit('NODE_REGISTERED', wide);
     const kept = events.recent({ limit: 1_000_000 }) as (MeshEvent & { text: string })[];
     assert.ok(kept.reduce((sum, { text }) => sum + text.length, 0) <= LIMITS.events_chars);
+    assert.ok(kept.length > LIMITS.events_chars / 5_000, 'what was dropped counts no more');
     assert.equal(kept.at(-1)!.seq, 2 * LIMITS.events + 50);
   });
 
@@ -137,6 +138,9 @@ describe('the ring of events', () => {
     assert.deepEqual(seqs(all(events.reader({ after: '0' }))), [1, 2]);
     assert.deepEqual(seqs(all(events.reader())), []);
     assert.deepEqual(seqs(all(events.reader({ after: 'new-999' }))), [], 'from the future: what is to come');
+    const ahead = events.reader({ after: 'new-999' });
+    events.emit('NODE_AWAY');
+    assert.deepEqual(seqs(all(ahead)), [3]);
     for (const after of ['', 'new', '-1', 'new-', 'new--', 'a b-1', `new-${'9'.repeat(16)}`, '<script>-1\n'])
       assert.throws(
         () => events.reader({ after }),
@@ -153,6 +157,21 @@ describe('the ring of events', () => {
     assert.deepEqual(seqs(events.recent({ limit: 2, after: 'c-3' })), [4, 5]);
     assert.deepEqual(seqs(events.recent({ limit: 2, after: 'c-0' })), ['lost 2', 3]);
     assert.deepEqual(seqs(events.recent({ limit: 9, match: ({ seq }) => seq === 4 })), [4]);
+  });
+
+  it('wakes nobody who has left, and keeps no reader for a look', () => {
+    const events = new Events({ core_id: 'c' });
+    const { reader } = Events.prototype;
+    const made: ReturnType<typeof reader>[] = [];
+    events.reader = (wanted) => {
+      made.push(reader.call(events, wanted));
+      return made.at(-1)!;
+    };
+    events.recent({ limit: 1, after: 'c-0' });
+    events.reader().close();
+    assert.equal(made.length, 2);
+    for (const left of made) left.wake = () => assert.fail('it was woken');
+    events.emit('NODE_AWAY');
   });
 });
 
@@ -182,6 +201,9 @@ describe('an event is seen', () => {
     assert.ok(!sees(who, { token: 't-2', owner: 't-2' }) && sees(who, { token: 't-1', owner: 'a-1/t-1' }));
     assert.ok(!sees(who, { pointer: 'no pointer' }) && !sees(who, { pointer: 5 }));
     assert.ok(sees(ADMIN, { token: 't-2', owner: 't-2' }) && sees(ADMIN, { pointer: 'no pointer' }));
+    const admin = holder({ scopes: ['admin'], targets: { pointers: ['gem-pointer://wiki/a/'] } });
+    assert.ok(sees(admin, { token: 't-2', owner: 't-2' }) && sees(admin, { pointer: 'gem-pointer://wiki/a/x' }));
+    assert.ok(!sees(admin, { pointer: 'gem-pointer://wiki/b/x' }));
   });
 });
 

@@ -1,7 +1,7 @@
 /** What became of workers: bounded, and known again after a restart of the core. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BadInput, type Fate, isCause } from '@hauki/protocol';
+import { BadInput, type Fate, isCause, StorageFailed } from '@hauki/protocol';
 import { cleanFate, Fates } from '../src/fates.ts';
 import { useStore } from './store.ts';
 
@@ -68,13 +68,20 @@ describe('fates', () => {
   it('lose their last words, oldest first, where all together are too long', async () => {
     const bounds = { fates: 100, chars: 350 };
     const fates = await reopened('wordy', bounds);
-    for (let i = 1; i <= 4; i++) fates.set(fate(`w-${i}`, i, 'x'.repeat(100)));
-    await fates.saved();
+    for (let i = 1; i <= 4; i++) {
+      fates.set(fate(`w-${i}`, i, 'x'.repeat(100)));
+      await fates.saved();
+    }
+    const onDisk = async (worker: string) => JSON.parse((await store.kv('wordy').get(`fate/${worker}`))!.value);
+    assert.deepEqual([(await onDisk('w-1')).lines, (await onDisk('w-4')).lines.length], [[], 1]);
     for (const known of [fates, await reopened('wordy', bounds)])
       assert.deepEqual(
         [1, 2, 3, 4].map((i) => known.get(`w-${i}`)!.lines.length),
         [0, 0, 1, 1],
       );
+    for (let i = 0; i < 10; i++) fates.set(fate('w-4', 5, 'y'.repeat(100)));
+    assert.equal(fates.get('w-3')!.lines.length, 1, 'what was told anew counts once');
+    await fates.saved();
   });
 
   it('as a node tells them are cut to their kind', () => {
@@ -105,6 +112,24 @@ describe('fates', () => {
       assert.throws(() => cleanFate({ ...told, worker }, isCause), BadInput);
     for (const owner of ['o'.repeat(100_000), Array(9).fill('o').join('/'), '', '/', 'O', null, ['a']])
       assert.throws(() => cleanFate({ ...told, owner }, isCause), BadInput);
+  });
+
+  it('that the disk refuses for a while are on it as soon as it takes them', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const kv = store.kv('later');
+    let full = true;
+    const stuck: typeof kv = Object.assign(Object.create(kv), {
+      put: (...args: Parameters<typeof kv.put>) =>
+        full ? Promise.reject(new StorageFailed({ what: 'the disk is full' })) : kv.put(...args),
+    });
+    const fates = new Fates(stuck);
+    fates.set(fate('w-1', 1));
+    await fates.saved();
+    assert.equal(await kv.get('fate/w-1'), undefined);
+    full = false;
+    t.mock.timers.tick(1_000);
+    await fates.saved();
+    assert.ok(await kv.get('fate/w-1'));
   });
 
   it('that the store takes never are tried once, told of, and stand in no other’s way', async () => {

@@ -16,13 +16,14 @@ import {
   NO_GRANTS,
   type NodeForCore,
   normaliseGrants,
+  type Provisioned,
   type WorkerInfo,
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { serveLink } from '../src/links.ts';
 import { Registry } from '../src/registry.ts';
-import { NODE } from '../src/rights.ts';
+import { NODE, type Principal } from '../src/rights.ts';
 
 const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>) =>
   assert.rejects(promise, (error: Error) => isError(error, kind) || assert.fail(`${error.name}: ${error.message}`));
@@ -48,12 +49,13 @@ describe('a node’s link', () => {
   const registry = new Registry();
   const asked: string[] = [];
   const logged: string[] = [];
+  let principal: Principal = NODE;
   const server = createServer((socket) =>
     serveLink(socket, {
       registry,
       keys: { keys: [] },
       core_id: 'c',
-      principal: NODE,
+      principal,
       log: (line) => logged.push(line),
       family: { clone: async (_node, worker) => ({ worker: `${worker}-clone` }) },
       meshfs: {
@@ -92,6 +94,55 @@ describe('a node’s link', () => {
     await core.register(info('north'), load, [], []);
     await refuses(core.register(info('south'), load, [], []), BadInput);
     assert.deepEqual([...registry.nodes.keys()], ['north']);
+    session.close();
+  });
+
+  it('is that of a node which its token names', async () => {
+    principal = { ...NODE, targets: { ...NODE.targets, nodes: ['mine'] } };
+    const { session, core } = dial();
+    await refuses(core.announce('other', [], []), Forbidden);
+    await refuses(core.register(info('other'), load, [], []), Forbidden);
+    await core.register(info('mine-0a1b2c'), load, [], []);
+    principal = NODE;
+    assert.ok(!registry.nodes.has('other') && registry.nodes.has('mine-0a1b2c'));
+    session.close();
+  });
+
+  it('says of its own vaults alone that they are there', async () => {
+    const { session, core } = dial();
+    await core.register(info('ready'), load, [], []);
+    const ready: string[] = [];
+    for (const [name, home] of [
+      ['w-ours', 'ready'],
+      ['w-theirs', 'elsewhere'],
+    ] as const) {
+      const note = () => void ready.push(name);
+      registry.forging.set(name, { worker: name, owner: 'admin', node: home, grants: NO_GRANTS, ready: note });
+      await core.vault_ready({ worker: name } as Provisioned);
+    }
+    assert.deepEqual(ready, ['w-ours']);
+    session.close();
+  });
+
+  it('hears that the end of a worker is known when that is on disk', async (t) => {
+    const { session, core } = dial();
+    await core.register(info('durable'), load, [], []);
+    registry.born({ ...worker({ worker: 'w-durable' }), node: 'durable' });
+    const disk = Promise.withResolvers<void>();
+    const asked = Promise.withResolvers<void>();
+    t.mock.method(registry.fates, 'saved', () => {
+      asked.resolve();
+      return disk.promise;
+    });
+    let heard = false;
+    const told = core.worker_died({ ...worker(), ...fate, worker: 'w-durable', epoch: 1 }).then(() => {
+      heard = true;
+    });
+    await Promise.race([asked.promise, told]);
+    for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(heard, false);
+    disk.resolve();
+    await told;
     session.close();
   });
 

@@ -76,6 +76,31 @@ describe('ten thousand nodes and a hundred thousand placements', () => {
 });
 
 describe('where a job may go', () => {
+  it('is by levels of which each is at least itself, and what is none holds nothing', () => {
+    for (const [i, level] of ISOLATION_LEVELS.entries())
+      for (const [j, least] of ISOLATION_LEVELS.entries()) assert.equal(isAtLeast(level, least), i >= j);
+    for (const unknown of [undefined, 'fortress', '__proto__'])
+      assert.deepEqual([isAtLeast(unknown, 'none'), isAtLeast(unknown, 'process')], [true, false]);
+  });
+
+  it('is, with a volume, only where there are volumes', () => {
+    const volumes = { available: false, reason: 'no loop devices' };
+    const refused = place(want({ volume: true }), [node('a'), node('b', { volumes })], () => 0);
+    assert.deepEqual(refused, {
+      refused: [
+        'a (no volumes: this node is too old, no driver process)',
+        'b (no volumes: no loop devices, no driver process)',
+      ],
+    });
+    const placed = place(want({ volume: true }), [node('a'), node('c', { volumes: { available: true } })], () => 0);
+    assert.ok('node' in placed && placed.node.info.node === 'c');
+  });
+
+  it('is the left one of two that are as busy as each other', () => {
+    const placed = place(want(), [node('a'), node('b')], () => 0);
+    assert.ok('node' in placed && placed.node.info.node === 'a');
+  });
+
   const labels = fc.dictionary(fc.constantFrom('zone', 'gpu', 'disk'), fc.constantFrom('a', 'b'));
   const offer = (...levels: (typeof ISOLATION_LEVELS)[number][]) =>
     fc.record({

@@ -75,6 +75,17 @@ describe('the quota of a token', () => {
     clock.now = 60_001;
     all.reserve('a', 1, true);
     assert.throws(() => all.reserve('a', 1, true), exceeded(2, 2));
+    all.forget('a');
+    assert.equal(all.used('a').clones_last_minute, 0);
+  });
+
+  it('counts a clone for each above it that has a rate', () => {
+    const { all } = make({ a: { clones_per_minute: 9 }, b: { clones_per_minute: 9 } });
+    all.reserve('a/b', 1, true);
+    assert.deepEqual(
+      ['a', 'b'].map((token) => all.used(token).clones_last_minute),
+      [1, 1],
+    );
   });
 
   it('says what is exceeded, by how much, and what to do', () => {
@@ -189,7 +200,8 @@ describe('the quota of a narrower token', () => {
   });
 
   it('is measured against the least of all above it', () => {
-    const least = leastOf([{ ...NO_QUOTA, vaults: 3 }, NO_QUOTA, { ...NO_QUOTA, vaults: 7, memory_mib: 9 }]);
-    assert.deepEqual(least, { vaults: 3, memory_mib: 9, clones_per_minute: null });
+    const quotas = [{ ...NO_QUOTA, vaults: 3 }, NO_QUOTA, { ...NO_QUOTA, vaults: 7, memory_mib: 9 }];
+    for (const all of [quotas, quotas.toReversed()])
+      assert.deepEqual(leastOf(all), { vaults: 3, memory_mib: 9, clones_per_minute: null });
   });
 });

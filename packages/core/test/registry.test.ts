@@ -86,6 +86,20 @@ describe('the registry', () => {
     assert.deepEqual(registry.candidates(), [now]);
   });
 
+  it('counts workers of a node dead that stays away, and none of one that comes back in time', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const registry = trusting();
+    for (const name of ['one', 'two']) {
+      const home = node(name);
+      registry.register(home, placed(name, worker(name)));
+      registry.away(home);
+    }
+    registry.register(node('one'), placed('one', worker('one')));
+    t.mock.timers.tick(LIMITS.node_grace_ms);
+    assert.deepEqual([...registry.workers.keys()], ['one']);
+    assert.equal(registry.fate('two')!.cause, 'node_lost');
+  });
+
   it('counts a placement at once, and takes it back exactly', () => {
     const registry = trusting();
     const one = node('one');

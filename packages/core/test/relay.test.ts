@@ -1,7 +1,12 @@
 /** The core's own sessions with workers, for clients that know HTTP alone. */
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
-import type { Session } from '@hauki/rpc';
+import { EventEmitter } from 'node:events';
+import type { Socket } from 'node:net';
+import { duplexPair } from 'node:stream';
+import { describe, it, mock } from 'node:test';
+import { ConnectionLost, isError, TicketForged } from '@hauki/protocol';
+import { encode, Session } from '@hauki/rpc';
+import { streamTransport } from '@hauki/rpc/node';
 import type { Registry } from '../src/registry.ts';
 import { Relay } from '../src/relay.ts';
 
@@ -37,5 +42,49 @@ describe('the sessions of the relay', () => {
     assert.deepEqual([closed.length, closed.at(-1)], [46, 'w-slow']);
     await call('w-0');
     assert.equal(opened, 303, 'one that was closed is opened anew');
+  });
+});
+
+describe('a connection that a node dials for the relay', () => {
+  const socket = () => Object.assign(new EventEmitter(), { destroy: mock.fn(), bytesRead: 0, bytesWritten: 0 });
+  /** A relay over a node that answers a splice so. */
+  const over = (splice: (worker: string, splice: string) => unknown) => {
+    const registry = { home: () => ({ rpc: { splice: async (...args: [string, string]) => splice(...args) } }) };
+    return new Relay({
+      registry: registry as unknown as Registry,
+      visitorTicket: () => assert.fail('none is asked for'),
+    });
+  };
+
+  it('is taken once, by whoever waits for it', async () => {
+    const [first, second] = [socket(), socket()] as unknown as Socket[];
+    const taken: boolean[] = [];
+    const relay = over((_worker, splice) => {
+      for (const each of [first!, second!]) taken.push(relay.arrived(splice, each));
+    });
+    assert.equal(await relay.dial('w-a'), first);
+    assert.deepEqual([taken, relay.arrived('another', second!)], [[true, false], false]);
+  });
+
+  it('is closed where its node then fails', async () => {
+    const came = socket();
+    const relay = over((_worker, splice) => {
+      relay.arrived(splice, came as unknown as Socket);
+      throw new ConnectionLost({ why: 'its node fell' });
+    });
+    await assert.rejects(relay.dial('w-a'), /its node fell/);
+    assert.equal(came.destroy.mock.callCount(), 1);
+  });
+
+  it('is closed where its worker does not hold the ticket', async () => {
+    const [near, far] = duplexPair();
+    const worker = new Session({ transport: streamTransport(far), dispatch: () => ({ nonce: 'n' }), literal: encode });
+    const body = { jti: 'j', worker: 'w-a', secret_hash: 'another', routes: { direct: { tls: false } } };
+    const signed = `h.${Buffer.from(JSON.stringify(body)).toString('base64url')}.s`;
+    const registry = { workers: new Map(), death: () => undefined } as unknown as Registry;
+    const relay = new Relay({ registry, visitorTicket: async () => ({ signed, secret: 'c2VjcmV0' }) });
+    relay.dial = async () => near as unknown as Socket;
+    await assert.rejects(relay.open('w-a'), (error) => isError(error, TicketForged));
+    await worker.closed;
   });
 });

@@ -236,6 +236,8 @@ describe('over a real store', () => {
     while (again.texts.chars > 0) await new Promise((resolve) => setImmediate(resolve));
     const { rights: _, ...old } = record('j-2', { ...rights, secrets: { KEY: 'value' } });
     assert.deepEqual(await again.rightsOf(old), { ...rights, secrets: { KEY: 'value' } }, 'as older cores kept it');
+    await again.move((await again.add(old))!, () => ({ state: 'done' }));
+    assert.equal((await again.read('j-2'))!.secrets, undefined);
   });
 
   it('a store that was changed behind its back is believed', async () => {

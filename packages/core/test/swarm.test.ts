@@ -1,19 +1,24 @@
-/** Placing a worker: what the node answers is about the job that it was given, and about nothing else. */
+/** Asking for a worker and placing it: nobody gets more than their token has, and what a node answers is about its job alone. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
+  BadInput,
   ConnectionLost,
+  Forbidden,
   type Grants,
   isError,
   type Job,
   NO_GRANTS,
+  NoNodeFits,
   Overloaded,
   type Provisioned,
+  SourceRejected,
   VaultFailed,
   WorkerDied,
 } from '@hauki/protocol';
 import { type RegisteredNode, type RegisteredWorker, Registry } from '../src/registry.ts';
-import { Swarm, type SwarmPowers } from '../src/swarm.ts';
+import type { Principal, Scope } from '../src/rights.ts';
+import { type PlaceOptions, Swarm, type SwarmPowers } from '../src/swarm.ts';
 import { Vouchers } from '../src/vouchers.ts';
 
 function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned>) {
@@ -22,6 +27,7 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   const ended: unknown[][] = [];
   const issued: string[] = [];
   let minting = (_worker: string) => {};
+  let reserved = 0;
   const vouchers = new Vouchers('k');
   registry.register(
     {
@@ -52,9 +58,19 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
     registry,
     office: { vouchers, sign: async () => ({}) },
     callers: { issued: (jti: string) => issued.push(jti) },
-    quotas: { reserve: () => () => {} },
+    quotas: {
+      reserve: () => {
+        reserved++;
+        let release = () => reserved--;
+        return () => {
+          release();
+          release = () => 0;
+        };
+      },
+    },
     event: (name: string) => events.push(name),
     random: () => 0,
+    meshfs: { resolve: async (pointer: string) => ({ pointer, content: 'kept', language: 'javascript' }) },
   } as unknown as SwarmPowers);
   const job = {
     owner: 'ada',
@@ -65,13 +81,13 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
     ttl_ms: 0,
     load_timeout_ms: 1,
   };
-  const place = (more: Partial<Job> = {}) =>
-    swarm.place({ job: { ...job, ...more }, labels: {}, nodes: ['*'] }, { name: () => 'w-one' });
+  const place = (more: Partial<Job> = {}, nodes = ['*'], ready?: PlaceOptions['ready'], unread = false) =>
+    swarm.place({ job: { ...job, ...more }, labels: {}, nodes, unread }, { name: () => 'w-one', ready });
   const visits = (meanwhile: typeof minting = () => {}) => {
     minting = meanwhile;
     return swarm.visitorTicket('w-one', 'audience', 'bob');
   };
-  return { registry, events, ended, issued, place, visits };
+  return { swarm, registry, events, ended, issued, place, visits, reserved: () => reserved };
 }
 
 describe('a worker that is placed', () => {
@@ -134,5 +150,90 @@ describe('a worker that is placed', () => {
     assert.deepEqual(entry.grants.meshfs.read, [one]);
     registry.regranted('w-parent', NO_GRANTS, 'north');
     assert.deepEqual(registry.workers.get('w-one')!.grants.meshfs.read, [], 'and once it lives');
+  });
+});
+
+describe('a placement', () => {
+  it('takes room of its token’s quota while it goes on, and gives it back however it ends', async () => {
+    for (const error of [undefined, new VaultFailed({ driver: 'quickjs', reason: 'r' })]) {
+      const { place, reserved } = swarmOver(() => {
+        assert.equal(reserved(), 1);
+        if (error) throw error;
+        return {};
+      });
+      await place().catch((thrown) => assert.equal(thrown, error));
+      assert.equal(reserved(), 0);
+    }
+  });
+
+  it('is tried nowhere else once its caller was told of a vault', async () => {
+    const lost = new ConnectionLost({ why: 'its node fell' });
+    const told: string[] = [];
+    const { place } = swarmOver(({ worker }, registry) => {
+      registry.forging.get(worker)!.ready!({ worker } as Provisioned);
+      throw lost;
+    });
+    await assert.rejects(
+      place({}, ['*'], (node, made) => told.push(`${made.worker} on ${node}`)),
+      lost,
+    );
+    assert.deepEqual(told, ['w-one on north']);
+    const again = swarmOver(() => {
+      throw lost;
+    });
+    await assert.rejects(again.place(), (error) => isError(error, NoNodeFits));
+  });
+
+  it('tells nothing of source that its sender may not read', async () => {
+    const { place } = swarmOver(() => {
+      throw new SourceRejected({ stage: 'parse', reason: 'hunter2 is not defined' });
+    });
+    await assert.rejects(place(), /hunter2/);
+    await assert.rejects(place({}, ['*'], undefined, true), (error: Error) => !error.message.includes('hunter2'));
+  });
+});
+
+describe('a request for a worker', () => {
+  const maker = (...scopes: Scope[]): Principal => ({
+    ...{ id: 't-1', name: 't-1', scopes },
+    targets: { workers: [], pointers: ['gem-pointer://wiki/a/'], nodes: ['south'], fetch: ['x.example:443'] },
+  });
+  const SCOPES = { source: 'spawn', pointer: 'spawn.pointer' } as const;
+  const { swarm } = swarmOver(() => ({}));
+  const refused = (request: Parameters<Swarm['order']>[0], ...scopes: Scope[]) =>
+    assert.rejects(swarm.order(request, maker(...scopes), SCOPES), (error) => isError(error, Forbidden));
+
+  it('brings source of its own only where its token may spawn such', async () => {
+    await refused({ source: 'x' }, 'spawn.pointer', 'provision', 'spool');
+    assert.equal((await swarm.order({ source: 'x' }, maker('spawn'), SCOPES)).job.source, 'x');
+  });
+
+  it('names only pointers that its token reaches', async () => {
+    await refused({ pointer: 'gem-pointer://wiki/b/x' }, 'spawn.pointer', 'meshfs.read');
+    await refused({ pointer: 'gem-pointer://wiki/a/x' }, 'meshfs.read');
+    const order = await swarm.order({ pointer: 'gem-pointer://wiki/a/x' }, maker('spawn.pointer'), SCOPES);
+    assert.deepEqual([order.job.source, order.nodes], ['kept', ['south']]);
+  });
+
+  it('gives only grants that its token could use', async () => {
+    await refused({ source: 'x', grants: { fetch: ['y.example:443'] } }, 'spawn');
+    await refused({ source: 'x', secrets: { KEY: { value: 'hush hush', to: ['y.example:443'] } } }, 'spawn');
+    await swarm.order({ source: 'x', grants: { fetch: ['x.example:443'] } }, maker('spawn'), SCOPES);
+  });
+
+  it('has times that can be', async () => {
+    const asks = (times: object) => swarm.order({ source: 'x', ...times }, maker('spawn'), SCOPES);
+    const cannot = [{ ttl_ms: 60_000, max_life_ms: 30_000 }, { idle_ms: 0 }, { max_life_ms: 0 }, { lease_ms: 0 }];
+    for (const times of [...cannot, { ttl_ms: 1 }, { lease_ms: 5_000, heartbeat_ms: 5_001 }])
+      await assert.rejects(asks(times), (error) => isError(error, BadInput), JSON.stringify(times));
+    await asks({ ttl_ms: 30_000, max_life_ms: 30_000, idle_ms: 30_000 });
+    await asks({ ttl_ms: 0 });
+  });
+
+  it('is placed on the nodes of its token, and on no others', async () => {
+    const { place, events } = swarmOver(() => ({}));
+    await assert.rejects(place({}, ['south', 'north-2']), (error) => isError(error, NoNodeFits));
+    assert.deepEqual(events, []);
+    await place({}, ['north']);
   });
 });

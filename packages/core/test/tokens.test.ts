@@ -154,7 +154,8 @@ describe('the table of tokens', () => {
     assert.equal(heir.expires_at, made.expires_at, 'it ends with its maker');
     const less = await store.create(hour, wants('less', { expires_in_ms: 60_000 }));
     clock.now += 60_000;
-    assert.equal(store.find(less.token), undefined);
+    assert.deepEqual([store.find(less.token), store.behind(less.owner)], [undefined, undefined]);
+    assert.equal(store.behind(heir.owner)?.id, heir.id);
     assert.ok(store.find(made.token) && store.find(heir.token));
     clock.now += 3_600_000;
     for (const { token } of [made, heir]) assert.equal(store.find(token), undefined);
@@ -200,16 +201,34 @@ describe('the table of tokens', () => {
     await first.close();
   });
 
+  it('leaves none behind either when its maker is revoked while it is being written', async () => {
+    const { open, told } = await setUp();
+    const { store, kv, close } = await open();
+    const maker = await store.create(ADMIN, wants('maker'));
+    const principal = store.find(maker.token)!;
+    const put = kv.put.bind(kv);
+    kv.put = async (...given) => {
+      const revision = await put(...given);
+      await store.revoke(ADMIN, maker.id);
+      return revision;
+    };
+    await refused(store.create(principal, wants('late')), Unauthorised, /has just ended/);
+    assert.deepEqual([store.list(ADMIN), (await kv.list('')).entries], [[], []]);
+    assert.equal(told.filter(([name]) => name === 'TOKEN_CREATED').length, 1);
+    await close();
+  });
+
   it('refuses a token while somebody has set the clock ahead, and has it again then', async () => {
     const { open, clock } = await setUp();
     const { store, close } = await open();
     const { token } = await store.create(ADMIN, wants('hour', { expires_in_ms: 3_600_000 }));
     const hour = store.find(token)!;
+    const cut = new Promise<string>((resolve) => store.hold(hour, resolve));
     clock.ahead = 2 * 3_600_000;
     assert.equal(store.find(token), undefined);
     // It looks at what has expired, and at once.
     await store.create(ADMIN, wants('other', { expires_in_ms: 1_000 }));
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(await cut, 'its token has expired', 'nor does anything stay open in its name');
     clock.ahead = 0;
     assert.deepEqual(store.find(token), hour);
     clock.now += 3_600_000;

@@ -52,6 +52,8 @@ describe('a voucher', () => {
     const { worker, node: at, epoch, owner, grants: has } = new Vouchers('the core’s key').read(voucher)!;
     assert.deepEqual([worker, at, epoch, owner, has], ['w-one', 'north', 1, 'ada', grants]);
     assert.doesNotMatch(voucher, /secret = 1|the value/);
+    const clone = vouchers.read(vouchers.sign(job({ parent: 'w-two', min_isolation: 'container' }), 'north'))!;
+    assert.deepEqual([clone.parent, clone.min_isolation], ['w-two', 'container']);
   });
 
   it('is none when a character of it is another, or another core made it, or it is no text', () => {
@@ -113,6 +115,16 @@ describe('a node that tells the core of a worker', () => {
     assert.deepEqual(registry.find('w-one').grants.meshfs.read, ['gem-pointer://wiki/b/'], 'nothing comes back');
     registry.regranted('w-one', NO_GRANTS, 'south');
     assert.deepEqual(registry.find('w-one').grants.meshfs.read, ['gem-pointer://wiki/b/'], 'another node has no say');
+  });
+
+  it('takes no worker from another node, nor from a later start, by a voucher of its own', () => {
+    const registry = registryOf();
+    registry.born({ ...told({ epoch: 2 }), node: 'south' });
+    for (const epoch of [1, 2]) {
+      const voucher = vouchers.sign(job({ epoch }), 'north');
+      assert.deepEqual(registry.register(node('north'), [told({ epoch, voucher })]), ['w-one']);
+    }
+    assert.deepEqual([registry.find('w-one').node, registry.find('w-one').epoch], ['south', 2]);
   });
 
   it('cannot bring back one that has died, but for one that was only lost with its node', () => {

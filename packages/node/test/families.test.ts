@@ -68,10 +68,40 @@ describe('families', () => {
     families.join(job('grandchild', 'child'));
     families.leave('child', end);
     families.leave('grandchild', end);
-    for (const n of [1, 2, 3]) families.join(job(`next-${n}`, 'root'));
+    for (const n of [1, 2, 3]) families.join(job(`next-${n}`, 'root', undefined, 6));
     assert.throws(
       () => families.join(job('next-4', 'root')),
       (error) => isError(error, QuotaExceeded) && error.fields.what === 'clone.live',
+    );
+  });
+
+  it('remember a bounded number of ends, the latest', () => {
+    const families = new Families();
+    families.join(job('a', undefined, { live: 1, total: 100, memory_mib: 4 }));
+    for (let n = 0; n < 65; n++) {
+      families.join(job(`c-${n}`, 'a'));
+      families.leave(`c-${n}`, end);
+    }
+    assert.throws(
+      () => families.demandChild('a', 'c-0'),
+      (error) => isError(error, WorkerUnknown),
+    );
+    assert.throws(
+      () => families.demandChild('a', 'c-1'),
+      (error) => isError(error, WorkerDied),
+    );
+  });
+
+  it('give a clone no more than its parent has, and count what it does for all above it', () => {
+    const families = new Families();
+    const connecting = (one: Job, ...connect: string[]) => ({ ...one, grants: { ...one.grants, connect } });
+    families.join(connecting(job('a'), 'x.example:1'));
+    families.join(connecting(job('b', 'a'), 'x.example:1', 'y.example:1'));
+    families.join(job('c', 'b'));
+    assert.deepEqual(families.grantsOf('b').connect, ['x.example:1']);
+    assert.deepEqual(
+      families.allowancesOf('c').map(({ worker }) => worker),
+      ['c', 'b', 'a'],
     );
   });
 

@@ -8,7 +8,10 @@ import { Lease } from '../src/lease.ts';
 const WORKER = 'w-one';
 const EPOCH = 3;
 
-async function make(terms: { lease_ms?: number; ttl_ms?: number } = {}, expired: () => void = () => {}) {
+async function make(
+  terms: { lease_ms?: number; ttl_ms?: number; lasting?: boolean } = {},
+  expired: () => void = () => {},
+) {
   const clock = { now: 1_000_000 };
   const jti = randomText(16);
   const key = await leaseKey(randomText(32), jti);
@@ -122,6 +125,53 @@ describe('a lease', () => {
     clock.now += 60_000;
     await new Promise((resolve) => setTimeout(resolve, 250));
     assert.equal(times, 1);
+  });
+
+  it('has that again for as often as its owner has come between', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    let times = 0;
+    const { lease, clock, jti, beat } = await make({ lease_ms: 100 }, () => times++);
+    const standStill = () => {
+      clock.now += 60_000;
+      t.mock.timers.tick(100);
+    };
+    standStill();
+    await lease.renew(jti, await beat(jti));
+    standStill();
+    assert.equal(times, 0);
+    standStill();
+    assert.equal(times, 1);
+  });
+
+  it('stands still while it is paused, and goes on with a whole one', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    let times = 0;
+    const { lease, clock } = await make({ lease_ms: 100 }, () => times++);
+    const pass = (steps: number) => {
+      for (let i = 0; i < steps; i++) {
+        clock.now += 10;
+        t.mock.timers.tick(10);
+      }
+    };
+    pass(5);
+    lease.pause();
+    lease.pause();
+    pass(50);
+    assert.deepEqual([times, lease.until], [0, 0]);
+    lease.resume();
+    assert.equal(lease.until, clock.now + 100);
+    pass(9);
+    assert.equal(times, 0);
+    pass(1);
+    assert.equal(times, 1);
+  });
+
+  it('of what lasts never runs out', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { lease, clock } = await make({ lease_ms: 100, lasting: true }, () => assert.fail('it ran out'));
+    clock.now += 100;
+    t.mock.timers.tick(100);
+    assert.equal(lease.until, 0);
   });
 
   it('that was renewed waits for the rest of its time', async () => {

@@ -6,7 +6,14 @@ import { type Activity, BadInput, isError, LIMITS } from '@hauki/protocol';
 import { Lifetime } from '../src/lifetime.ts';
 import { LogRing, lastOf } from '../src/log-ring.ts';
 
-function make(terms: { max_life_ms?: number; idle_ms?: number; able?: boolean } = {}) {
+interface Terms {
+  max_life_ms?: number;
+  idle_ms?: number;
+  able?: boolean;
+  asked?: () => Promise<Activity>;
+}
+
+function make(terms: Terms = {}) {
   const notes: string[] = [];
   const activity: Activity = { calls: 0, under_way: 0, idle_ms: 0 };
   const note = (what: string) => async () => void notes.push(what);
@@ -17,7 +24,7 @@ function make(terms: { max_life_ms?: number; idle_ms?: number; able?: boolean } 
       idle_ms: terms.idle_ms ?? 0,
       vault: terms.able === false ? {} : { pause: note('pause'), resume: note('resume') },
       lease: { pause: () => void notes.push('lease stands'), resume: () => void notes.push('lease goes on') },
-      activity: async () => activity,
+      activity: terms.asked ?? (async () => activity),
     },
     (cause) => {
       notes.push(cause);
@@ -30,7 +37,7 @@ function make(terms: { max_life_ms?: number; idle_ms?: number; able?: boolean } 
 describe('a lifetime', () => {
   it('ends once, by whichever comes first', async () => {
     const { lifetime, notes, activity, over } = make({ max_life_ms: 60, idle_ms: 10 });
-    activity.under_way = 1;
+    Object.assign(activity, { under_way: 1, idle_ms: 1e6 });
     assert.equal(await over, 'max_life');
     await sleep(30);
     assert.deepEqual(notes, ['max_life']);
@@ -62,6 +69,52 @@ describe('a lifetime', () => {
     activity.idle_ms = 1e6;
     await lifetime.pause();
     assert.equal(await over, 'max_life');
+  });
+
+  it('is not idle for longer than it is there, whatever the guest says', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { lifetime, notes, activity } = make({ idle_ms: 600_000 });
+    activity.idle_ms = 1e9;
+    t.mock.timers.tick(600_000);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(notes, []);
+    lifetime.stop();
+  });
+
+  it('asks once more a guest that did not answer', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    let asked = 0;
+    const { lifetime, notes } = make({
+      idle_ms: 100,
+      asked: () => {
+        asked++;
+        return new Promise(() => {});
+      },
+    });
+    for (const ms of [100, 2_000, 100]) {
+      t.mock.timers.tick(ms);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.deepEqual([asked, notes], [2, []]);
+    lifetime.stop();
+  });
+
+  it('that was paused while it was asked is not idle by what it says then', async () => {
+    const { promise: told, resolve: tell } = Promise.withResolvers<Activity>();
+    const { promise: asked, resolve: ask } = Promise.withResolvers<void>();
+    const { lifetime, notes } = make({
+      idle_ms: 20,
+      asked: () => {
+        ask();
+        return told;
+      },
+    });
+    await asked;
+    await lifetime.pause();
+    tell({ calls: 0, under_way: 0, idle_ms: 1e6 });
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(notes, ['pause', 'lease stands']);
+    lifetime.stop();
   });
 
   it('lets what waits for it go on when it is resumed, or ended', async () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { describe, it } from 'node:test';
-import { LIMITS, type NodeForCore, type ToldFate, type WorkerInfo } from '@hauki/protocol';
+import { LIMITS, type NodeForCore, Overloaded, type ToldFate, type WorkerInfo } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import type { Agent } from '../src/agent.ts';
@@ -14,6 +14,23 @@ const names = (list: { worker: string }[]) => list.map(({ worker }) => worker);
 /** Ten of these are more than one message holds. */
 const many = (prefix: string) =>
   Array.from({ length: 10 }, (_, i) => ({ worker: `${prefix}${i}`, says: 'ä'.repeat(LIMITS.message_bytes / 16) }));
+
+/** A core that takes links; `sessions` has them, the latest last. */
+async function listen(core: object) {
+  const sessions: Session[] = [];
+  const server = createServer().on('upgrade', (_request, socket) => {
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: hauki\r\n\r\n');
+    const transport = streamTransport(socket as Socket);
+    sessions.push(new Session({ transport, dispatch: serve(core, Object.keys(core) as never[]), literal: encode }));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { server, sessions, core_url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+const until = async (holds: () => boolean) => {
+  for (const end = performance.now() + 20_000; !holds() && performance.now() < end; )
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.ok(holds());
+};
 
 describe('the link to the core', () => {
   it('registers with more workers and fates than one message holds, each told once, and lists them all', async () => {
@@ -31,7 +48,6 @@ describe('the link to the core', () => {
       told.workers.push(...names(workers));
       told.fates.push(...names(fates));
     };
-    let session: Session | undefined;
     const core = {
       announce: (node: string, workers: WorkerInfo[], fates: ToldFate[]) => {
         assert.equal(node, 'n');
@@ -43,25 +59,62 @@ describe('the link to the core', () => {
       },
       report: () => {},
     };
-    const server = createServer().on('upgrade', (_request, socket) => {
-      socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: hauki\r\n\r\n');
-      session = new Session({
-        transport: streamTransport(socket as Socket),
-        dispatch: serve(core, Object.keys(core) as (keyof typeof core)[]),
-        literal: encode,
-      });
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const core_url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const { server, sessions, core_url } = await listen(core);
     const link = new Link({ core_url, token: 't', log: () => {} });
     try {
       await link.run(agent).first;
       assert.deepEqual(told, { workers: names(living), fates: names(many('e-')) });
-      const node = remote<NodeForCore>(session!);
+      const node = remote<NodeForCore>(sessions[0]!);
       const listed: string[] = [];
       for (let page = await node.workers(); page.length > 0; page = await node.workers(false, listed.at(-1)!))
         listed.push(...names(page));
       assert.deepEqual(listed, names(living));
+    } finally {
+      link.stop();
+      server.close();
+    }
+  });
+
+  it('tells each end until the core has it, whatever fails meanwhile, and says when the core is away', async () => {
+    const unreported = [{ worker: 'e-1' }];
+    const notes: string[] = [];
+    const agent = {
+      info: () => ({ node: 'n' }),
+      load: () => ({}),
+      workers: () => [],
+      takeUnreported: () => unreported.splice(0),
+      putBack: (fates: { worker: string }[]) => void unreported.unshift(...fates),
+      coreLost: () => void notes.push('the core is away'),
+      address: () => ({ host: '127.0.0.1', port: 1 }),
+    } as unknown as Agent;
+    const once = new Set<string>();
+    const fails = (what: string) => {
+      notes.push(what);
+      if (once.has(what)) return;
+      once.add(what);
+      throw new Overloaded({ what, limit: 1 });
+    };
+    const { server, sessions, core_url } = await listen({
+      register(_info: object, _load: object, _workers: [], fates: ToldFate[]) {
+        fails(`registers with ${names(fates)}`);
+        return { keys: {}, core: 'c' };
+      },
+      report: () => {},
+      worker_died: ({ worker }: ToldFate) => fails(`tells ${worker}`),
+    });
+    const link = new Link({ core_url, token: 't', log: () => {} });
+    try {
+      await link.run(agent).first;
+      assert.deepEqual(notes.splice(0), ['registers with e-1', 'registers with e-1']);
+      unreported.push({ worker: 'e-2' });
+      await until(() => notes.length === 2);
+      assert.deepEqual(notes.splice(0), ['tells e-2', 'tells e-2']);
+      const node = remote<NodeForCore>(sessions.at(-1)!);
+      for (const splice of ['../link', '', 'x'.repeat(65)])
+        await assert.rejects(node.splice('w-a', splice), /that is not a splice/);
+      sessions.at(-1)!.close();
+      await until(() => notes.length === 2);
+      assert.deepEqual(notes, ['the core is away', 'registers with ']);
     } finally {
       link.stop();
       server.close();

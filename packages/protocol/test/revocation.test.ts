@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import {
   BadInput,
   cutGrants,
+  type GrantRequest,
   type Grants,
   grantsWithin,
   isError,
@@ -61,6 +62,52 @@ describe('grants within grants', () => {
     );
   });
 
+  const of = (request: GrantRequest, ...secrets: [string, ...string[]][]) =>
+    normaliseGrants(request, Object.fromEntries(secrets.map(([name, ...to]) => [name, { value: 'hush hush', to }])));
+  const [a, b] = ['a.example:443', 'b.example:80'];
+  const HELD: [Grants, Grants][] = [
+    [of({ fetch: [{ to: a, per_minute: 5 }] }), of({ fetch: [{ to: a, per_minute: 5 }] })],
+    [of({ fetch: [{ to: a, methods: ['GET', 'POST'] }] }), of({ fetch: [{ to: a, methods: ['GET'], per_minute: 1 }] })],
+    [of({ meshfs: { read: ['gem-pointer://wiki/a/'] } }), of({ meshfs: { read: ['gem-pointer://wiki/a/b'] } })],
+    [of({ volume: { name: 'v', quota_mib: 8 } }), of({ volume: { name: 'v', quota_mib: 8 } })],
+    [of({ clone: { live: 2, total: 4, memory_mib: 8 } }), of({ clone: { live: 2, total: 4, memory_mib: 8 } })],
+    [of({}, ['KEY', a, b]), of({}, ['KEY', b])],
+  ];
+  /** What is asked for, beside what there is that comes closest to it. */
+  const BEYOND: [Grants, Grants][] = [
+    [of({ fetch: [{ to: a, per_minute: 5 }] }), of({ fetch: [{ to: a, per_minute: 6 }] })],
+    [of({ fetch: [{ to: a, per_minute: 5 }] }), of({ fetch: [a] })],
+    [of({ fetch: [{ to: a, methods: ['GET'] }] }), of({ fetch: [{ to: a, methods: ['GET', 'POST'] }] })],
+    [of({ fetch: [{ to: a, methods: ['GET'] }] }), of({ fetch: [a] })],
+    [of({ fetch: [a] }), of({ fetch: [b] })],
+    [of({ connect: [a] }), of({ connect: [b] })],
+    [of({ fetch: [a] }), of({ connect: [a] })],
+    [of({ meshfs: { read: ['gem-pointer://wiki/a/b'] } }), of({ meshfs: { read: ['gem-pointer://wiki/a/'] } })],
+    [of({ meshfs: { read: ['gem-pointer://wiki/a/'] } }), of({ meshfs: { write: ['gem-pointer://wiki/a/b'] } })],
+    [of({ volume: 'v' }), of({ volume: 'w' })],
+    [of({ clone: { live: 2, total: 4, memory_mib: 8 } }), of({ clone: { live: 3, total: 4, memory_mib: 8 } })],
+    [of({ clone: { live: 2, total: 4, memory_mib: 8 } }), of({ clone: { live: 2, total: 5, memory_mib: 8 } })],
+    [of({ clone: { live: 2, total: 4, memory_mib: 8 } }), of({ clone: { live: 2, total: 4, memory_mib: 9 } })],
+    [of({}), of({ clone: 1 })],
+    [of({}, ['KEY', a]), of({}, ['KEY', a, b])],
+    [of({}, ['KEY', a]), of({}, ['OTHER', a])],
+  ];
+
+  it('go no further: in no target, method, rate, prefix, name, number, or host for a secret', () => {
+    for (const [has, asked] of HELD) {
+      assert.equal(grantsWithin(has, asked), undefined, JSON.stringify(asked));
+      assert.deepEqual(cutGrants(has, asked), asked);
+    }
+    for (const [has, asked] of BEYOND) {
+      assert.notEqual(grantsWithin(has, asked), undefined, JSON.stringify([has, asked]));
+      assert.notDeepEqual(cutGrants(has, asked), asked);
+    }
+    // What a guest has already of these cannot be taken from it.
+    const larger = of({ volume: { name: 'v', quota_mib: 9 } });
+    assert.notEqual(grantsWithin(of({ volume: { name: 'v', quota_mib: 8 } }), larger), undefined);
+    for (const kind of ['time', 'random']) assert.notEqual(grantsWithin(of({}), of({ [kind]: true })), undefined, kind);
+  });
+
   it('pass on: what is within a part is within the whole', () => {
     fc.assert(
       fc.property(grants, grants, grants, (a, b, c) => {
@@ -72,6 +119,12 @@ describe('grants within grants', () => {
 });
 
 describe('revoking', () => {
+  it('knows what it names in every spelling', () => {
+    const has = normaliseGrants({ connect: ['a.example:443'], meshfs: { read: ['gem-pointer://wiki/a/'] } });
+    const left = revokeGrants(has, { connect: ['A.example.:443'], meshfs: { read: ['gem-pointer://WIKI/a/'] } });
+    assert.deepEqual([left.connect, left.meshfs.read], [[], []]);
+  });
+
   it('leaves what was not named, and nothing more than there was', () => {
     fc.assert(
       fc.property(grants, target, (has, to) => {

@@ -50,6 +50,7 @@ const LATE = /^(?:The call|\S+) gave no answer within (\d+) ms\./;
 
 export class Server {
   readonly #powers: ServerPowers;
+  /** By their ids; those without one by themselves. */
   readonly #served = new Map<unknown, Served>();
   /** Results that the peer calls on, from the arrival of their calls until they are forgotten. */
   readonly #kept = new Map<unknown, Kept>();
@@ -150,7 +151,7 @@ export class Server {
     if (call.counted) return;
     call.counted = true;
     this.serving++;
-    this.#served.set(id, call);
+    this.#served.set(id ?? call, call);
   }
 
   #run(
@@ -255,7 +256,8 @@ export class Server {
   #ended(id: unknown, call: Served): void {
     if (call.counted) {
       this.serving--;
-      if (this.#served.get(id) === call) this.#served.delete(id);
+      const key = id ?? call;
+      if (this.#served.get(key) === call) this.#served.delete(key);
     }
     call.end();
   }

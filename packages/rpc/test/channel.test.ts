@@ -1,6 +1,7 @@
 /** Channels: what they promise about numbers, acknowledgements and endings, one case each; `faults.test.ts` mixes them. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { KIND } from '../src/frames.ts';
 import { Channel, memoryPair } from '../src/index.ts';
 import { settle, until } from './support.ts';
 
@@ -55,6 +56,26 @@ describe('a channel', () => {
     // Nothing more is sent, and yet the sender learns that it need not keep them.
     await until(() => left.buffered_bytes === 0, 'all is acknowledged');
     left.close();
+  });
+
+  it('ends by an acknowledgement that is no number', async () => {
+    for (const length of [0, 7, 9]) {
+      const { links, ends } = pair();
+      links[1].control(KIND.ack, new Uint8Array(length));
+      await settle();
+      assert.match(ends.join(), /left: .*an acknowledgement that is no number/);
+    }
+  });
+
+  it('lets go of its older connection too, when it ends before another has come', async () => {
+    const { left, right, cuts } = pair();
+    left.detach();
+    await settle();
+    assert.deepEqual([right.attached, cuts.right], [true, 0]);
+    left.fail('it was given up');
+    await settle();
+    assert.deepEqual([right.attached, cuts.right], [false, 1]);
+    right.close();
   });
 
   it('acknowledges nothing between its promise and the connection that it was made for', async () => {

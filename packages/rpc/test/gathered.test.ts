@@ -104,6 +104,10 @@ describe('requests of one turn', () => {
     assert.ok(told(outcomes).every((answer) => answer[2]?.toString().length === 100_000));
     assert.equal(calls.filter((method) => method === 'fetchAll').length, 2);
     assert.ok(calls.filter((method) => method === 'lateAnswer').length >= 96, 'large answers go alone');
+    const long = joined(() => [200, [], null]);
+    const url = `/${'x'.repeat(200_000)}`;
+    await Promise.all([1, 2, 3, 4].map(() => long.gatherer.fetch('GET', url, [], undefined)));
+    assert.deepEqual(long.calls, ['fetchAll', 'fetchAll'], 'nor have they more characters');
   });
 
   it('go alone for a while where most of them were late', async () => {
@@ -157,6 +161,10 @@ describe('a list of answers', () => {
       [good, [first, 'failed']],
       [
         [...good, 200],
+        [first, 'failed'],
+      ],
+      [
+        [...good, 200, 0],
         [first, 'failed'],
       ],
       [

@@ -1,6 +1,7 @@
 /** Requests that are read right from their connection: what is taken, and that it means to node:http what it means here. */
 import assert from 'node:assert/strict';
-import { createServer, type Server } from 'node:http';
+import { once } from 'node:events';
+import { Agent, createServer, request, type Server } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { type Answer, MeshError, Overloaded } from '@hauki/protocol';
@@ -204,6 +205,11 @@ describe('a connection', () => {
     );
   });
 
+  it('goes over to node:http with a head that is longer than that takes', async () => {
+    const long = head('GET /long HTTP/1.1', 'host: x', `x-long: ${'x'.repeat(17_000)}`);
+    assert.match(await talk([long, (all) => all.includes('\r\n\r\n')]), /^HTTP\/1\.1 431 /);
+  });
+
   it('has its requests answered in order when they do not wait for each other', async () => {
     const first = Promise.withResolvers<Answer>();
     answerOf = (url) => (url === '/1' ? first.promise : [200, [], `<${url}>`]);
@@ -239,6 +245,29 @@ describe('a connection', () => {
       assert.match(text, /^HTTP\/1\.1 (?:429|503) /);
       assert.doesNotMatch(text, /set-cookie|^x: y/m);
     }
+  });
+
+  it('is answered once where node:http answers it, and is node:http’s where nothing is read so any more', async (t) => {
+    const own = createServer((_request, response) => response.end('slow'));
+    const answers: boolean[] = [];
+    const endOwn = readDirectly(own, (_request, by) => {
+      by.response().end('one');
+      answers.push(by.answer(200, [], [], 'two'));
+      return true;
+    });
+    await new Promise<void>((resolve) => own.listen(0, '127.0.0.1', resolve));
+    t.after(() => own.close());
+    const url = `http://127.0.0.1:${(own.address() as AddressInfo).port}/`;
+    const ask = async () => {
+      const agent = new Agent({ keepAlive: true });
+      const [response] = await once(request(url, { agent }).end(), 'response');
+      const text = (await response.toArray()).join('');
+      agent.destroy();
+      return text;
+    };
+    assert.deepEqual([await ask(), answers], ['one', [false]]);
+    endOwn();
+    assert.equal(await ask(), 'slow');
   });
 
   it('tells that its client has gone', async () => {

@@ -132,8 +132,6 @@ export class Direct {
   readonly socket: Socket;
   readonly #powers: DirectPowers;
   #busy = false;
-  /** Its answer was written, and has yet to be taken. */
-  #draining = false;
   /** What came while a request was under way. */
   #held: Buffer | undefined;
   /** What its last request had behind the first line. */
@@ -168,7 +166,7 @@ export class Direct {
 
   readonly #timeout = (): void => {
     // Behind an answer that is not taken; one that has nothing to say goes on.
-    if (!this.#busy || this.#draining || this.socket.writableLength > 0) this.socket.destroy();
+    if (!this.#busy || this.socket.writableLength > 0) this.socket.destroy();
   };
   readonly #end = (): void => void this.socket.end();
   readonly #error = (): void => void this.socket.destroy();
@@ -254,13 +252,11 @@ export class Direct {
   /** The answer is written: the next request's turn, once it was `taken`. */
   #next(taken: boolean): void {
     if (!taken) {
-      this.#draining = true;
       this.socket.pause();
       this.socket.once('drain', () => this.#next(true));
       return;
     }
     this.#busy = false;
-    this.#draining = false;
     const held = this.#held;
     this.#held = undefined;
     if (held) this.#data(held);
