@@ -271,6 +271,7 @@ describe('the embedded backend', { concurrency: true }, () => {
       const backplane = await openEmbedded(folder, { remembered_changes: 8 });
       const kv = backplane.kv('a');
       const revisions: number[] = [];
+      const elsewhere = kv.watch('y').next();
       for (let i = 0; i < 40; i++) revisions.push(await kv.put('x', String(i)));
       for (const [back, seen] of [8, 3, 1].entries()) {
         const after = revisions.at(-seen - 1)!;
@@ -280,6 +281,9 @@ describe('the embedded backend', { concurrency: true }, () => {
         () => kv.watch('', { after: revisions.at(-10)! }),
         (thrown) => isError(thrown, ChangesMissed),
       );
+      // Who waits for others has missed none of these.
+      const revision = await kv.put('y', '');
+      assert.deepEqual((await elsewhere).value, { key: 'y', revision, value: '' });
       await backplane.close();
     }));
 
