@@ -187,8 +187,10 @@ export function contentConformance(fresh: Fresh, open: Opener): void {
       assert.ok(await alone.discard());
       assert.equal(await objects.size(alone.digest), undefined);
       const before = await objects.put(bytesOf(SMALL + 1, 2));
-      assert.ok(await (await objects.prepare(bytesOf(SMALL + 1, 2))).discard());
-      assert.equal(await objects.size(before), SMALL + 1);
+      for (const same of [bytesOf(SMALL + 1, 2), streamOf(bytesOf(SMALL + 1, 2))]) {
+        assert.ok(await (await objects.prepare(same)).discard());
+        assert.equal(await objects.size(before), SMALL + 1);
+      }
       const one = await objects.prepare(bytesOf(SMALL + 1, 3));
       {
         using _other = await objects.prepare(bytesOf(SMALL + 1, 3));

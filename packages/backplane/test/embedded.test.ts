@@ -1,10 +1,24 @@
 /** The embedded backend passes the suite, and does what only it has to do: the lock, the files, a full disk. */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { readlinkSync } from 'node:fs';
+import {
+  cp,
+  type FileHandle,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -32,6 +46,10 @@ async function contentOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const chunks = [];
   for await (const chunk of stream) chunks.push(Buffer.from(chunk)); // a copy: the next piece may overwrite it
   return Buffer.concat(chunks);
+}
+
+async function* streamOf(bytes: Buffer): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += 10_000) yield bytes.subarray(at, at + 10_000);
 }
 
 const filesIn = async (folder: string) =>
@@ -265,6 +283,66 @@ describe('the embedded backend', { concurrency: true }, () => {
       assert.deepEqual(Buffer.from((await backplane.objects.get(digest))!), content);
       await backplane.close();
     }));
+
+  test('content that could not be written is held by nobody, and leaves no file', () =>
+    inFolder(async (folder) => {
+      const { objects, close } = await openEmbedded(folder);
+      const parts = join(folder, 'objects', 'parts');
+      const contents = [randomBytes(LARGE), randomBytes(LARGE)];
+      const give = [(bytes: Buffer) => bytes, (bytes: Buffer) => streamOf(bytes)];
+      const refused = (thrown: unknown) => isError(thrown, StorageFailed);
+      // It can be neither begun, nor given its name.
+      await rename(parts, `${parts}-away`);
+      for (const [at, bytes] of contents.entries()) await assert.rejects(objects.put(give[at]!(bytes)), refused);
+      await rename(`${parts}-away`, parts);
+      for (const [at, bytes] of contents.entries()) {
+        const shelf = join(folder, 'objects', createHash('sha256').update(bytes).digest('hex').slice(0, 2));
+        await rename(shelf, `${shelf}-away`);
+        await assert.rejects(objects.put(give[at]!(bytes)), refused);
+        await rename(`${shelf}-away`, shelf);
+      }
+      assert.deepEqual(await readdir(parts), []);
+      for (const [at, bytes] of contents.entries()) await objects.put(give[at]!(bytes));
+      const swept = await objects.sweep(async () => {});
+      assert.deepEqual(swept, { kept: 0, removed: 2, removed_bytes: 2 * LARGE });
+      await close();
+    }));
+
+  test(
+    'the bytes and the name of content are on the disk before it is there for anybody',
+    { skip: process.platform !== 'linux' },
+    (
+      t, // biome-ignore format: one thought
+    ) =>
+      inFolder(async (folder) => {
+        const { objects, close } = await openEmbedded(folder);
+        const probe = await open(folder);
+        const handles = Object.getPrototypeOf(probe) as { sync(): Promise<void> };
+        await probe.close();
+        const synced: string[] = [];
+        const real = handles.sync;
+        t.mock.method(handles, 'sync', async function (this: FileHandle) {
+          const path = readlinkSync(`/proc/self/fd/${this.fd}`);
+          await real.call(this);
+          if (path.includes(basename(folder))) synced.push(path.split('/objects/')[1]!.replace(/\.tmp-\d+/, '.tmp'));
+        });
+        const bytes = randomBytes(LARGE);
+        const shelfOf = (digest: string) => digest.slice(0, 2);
+        const digest = await objects.put(bytes);
+        assert.deepEqual(synced.splice(0), ['parts/.tmp', shelfOf(digest)]);
+        // Whoever brought it may have died before its name was there for good.
+        await objects.put(bytes);
+        assert.deepEqual(synced.splice(0), [shelfOf(digest)]);
+        const streamed = await objects.put(streamOf(randomBytes(LARGE)));
+        assert.deepEqual(synced.splice(0), ['parts/.tmp', shelfOf(streamed)]);
+        const part = objects.part('an-upload');
+        await part.append(streamOf(randomBytes(LARGE)));
+        assert.deepEqual(synced.splice(0), ['parts/an-upload.part', 'parts']);
+        using whole = await part.finish();
+        assert.deepEqual(synced.splice(0), ['parts/an-upload.part', shelfOf(whole.digest)]);
+        await close();
+      }),
+  );
 
   test('it holds as many changes for watchers as it is told to, and lets go of older ones', () =>
     inFolder(async (folder) => {

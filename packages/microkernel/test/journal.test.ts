@@ -171,6 +171,30 @@ describe('a change of a module', () => {
       rmSync(folder, { recursive: true });
     }
   });
+
+  it('leaves no state for its next start but that of the version that serves alone by then', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'hauki-state-'));
+    const kept = await openEmbedded(join(folder, 'store'));
+    try {
+      const meshfs = await createMeshFs(kept, { wiki_folder: join(folder, 'wiki'), report() {} });
+      const store = await Store.open(kept, meshfs, join(folder, 'uah_endpoints'));
+      const live = (...versions: number[]) => versions.map((version) => ({ version, weight: 100 / versions.length }));
+      const state = (from: number) => ({ pointer: `state of ${from}`, from });
+      for (const [versions, from, wanted] of [
+        [[1], 1, state(1)],
+        [[2], 1, undefined],
+        [[1, 2], 1, undefined],
+      ] as const) {
+        void store.commit({ ...emptyRecord('a'), live: live(...versions) }, deed('a'));
+        await store.keepPresent('a', state(from));
+        assert.deepEqual(store.record('a')?.state, wanted, versions.join());
+      }
+      await store.copy();
+    } finally {
+      await kept.close();
+      rmSync(folder, { recursive: true });
+    }
+  });
 });
 
 describe('the readable copies of modules', () => {

@@ -33,7 +33,8 @@ describe('a secret', () => {
       const { headers } = request;
       seen.push({ to: 'granted', headers, body: await textOf(request) });
       const to = new URL(request.url!, 'http://x').searchParams.get('to');
-      if (to) return response.writeHead(307, { location: to.replace('SECRET', value) }).end();
+      const status = request.method === 'PUT' ? 303 : 307;
+      if (to) return response.writeHead(status, { location: to.replace('SECRET', value) }).end();
       return response.end('ok');
     });
     const here = `127.0.0.1:${port}`;
@@ -85,6 +86,10 @@ describe('a secret', () => {
       const said = JSON.stringify([error.message, error, error.stack, error.cause]);
       assert.ok(!said.toLowerCase().includes(value), said);
     }
+    // Nor where it was sent in a stream, of which nobody knows beforehand what it holds.
+    const body = new Blob(['{{secret:KEY}}']).stream();
+    const put = fetch(`http://${here}/?to=${encodeURIComponent('http://SECRET.example/')}`, { method: 'PUT', body });
+    await refuses(put, GrantMissing, /fetch where it is redirected to/);
     // A worker that sends none hears where it is redirected to.
     const plain = `http://${here}/?to=${encodeURIComponent('http://plain.example/')}`;
     await refuses(fetch(plain), GrantMissing, /fetch plain\.example:80/);
