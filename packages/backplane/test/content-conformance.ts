@@ -197,6 +197,8 @@ export function contentConformance(fresh: Fresh, open: Opener): void {
       }
       assert.equal(await one.discard(), false, 'it says that a sweep has to look');
       assert.equal(await objects.size(one.digest), SMALL + 1);
+      await objects.sweep(async (candidates) => void candidates.delete(before));
+      assert.equal(await objects.size(one.digest), undefined);
       const kept = await objects.prepare(bytesOf(SMALL + 1, 4));
       kept[Symbol.dispose]();
       assert.ok(await kept.discard());

@@ -191,15 +191,27 @@ describe('the embedded backend', { concurrency: true }, () => {
       const first = await openEmbedded(folder);
       const digest = await first.objects.put(Buffer.from('the right content'));
       await first.close();
-      const db = new DatabaseSync(join(folder, 'kv.sqlite'));
-      db.prepare('UPDATE object SET bytes = ?').run(Buffer.from('the wrong content'));
-      db.close();
+      const damage = () => {
+        const db = new DatabaseSync(join(folder, 'kv.sqlite'));
+        db.prepare('INSERT OR REPLACE INTO object (digest, bytes) VALUES (?, ?)').run(
+          Buffer.from(digest, 'hex'),
+          Buffer.from('the wrong content'),
+        );
+        db.close();
+      };
+      damage();
       const again = await openEmbedded(folder);
       assert.equal(await again.objects.get(digest), undefined);
       assert.equal(await again.objects.size(digest), undefined);
       await again.close();
       const aside = join(folder, 'objects', digest.slice(0, 2), `${digest.slice(2)}.damaged`);
       assert.equal(await readFile(aside, 'utf8'), 'the wrong content');
+      // Unless the right one is put just then.
+      damage();
+      const { objects, close } = await openEmbedded(folder);
+      await Promise.all([objects.get(digest), objects.put(Buffer.from('the right content'))]);
+      assert.equal(Buffer.from((await objects.get(digest))!).toString(), 'the right content');
+      await close();
     }));
 
   test('a damaged page of the database is a typed error that says what to do, of keys and of small objects', () =>
@@ -236,9 +248,12 @@ describe('the embedded backend', { concurrency: true }, () => {
       const digest = await backplane.objects.put(content);
       const file = join(folder, 'objects', digest.slice(0, 2), digest.slice(2));
       for (const damage of [Buffer.alloc(LARGE, 'the wrong content'), 'short', '']) {
-        await writeFile(file, damage);
-        await assert.rejects(contentOf(backplane.objects.read(digest)), (thrown) => isError(thrown, StorageFailed));
-        if (damage.length === content.length) assert.equal(await backplane.objects.get(digest), undefined);
+        for (let at = 0; at < 2; at++) {
+          await writeFile(file, damage);
+          assert.equal(await backplane.objects.get(digest), undefined);
+          await writeFile(file, damage);
+          await assert.rejects(contentOf(backplane.objects.read(digest)), (thrown) => isError(thrown, StorageFailed));
+        }
         assert.equal(await backplane.objects.put(content), digest);
         assert.deepEqual(await readFile(file), content);
       }
@@ -301,6 +316,11 @@ describe('the embedded backend', { concurrency: true }, () => {
         await assert.rejects(objects.put(give[at]!(bytes)), refused);
         await rename(`${shelf}-away`, shelf);
       }
+      const broken = async function* () {
+        yield randomBytes(LARGE);
+        throw new Error('it broke off');
+      };
+      await assert.rejects(objects.put(broken()), /it broke off/);
       assert.deepEqual(await readdir(parts), []);
       for (const [at, bytes] of contents.entries()) await objects.put(give[at]!(bytes));
       const swept = await objects.sweep(async () => {});

@@ -18,7 +18,7 @@ import {
   Overloaded,
   RemoteError,
 } from '@hauki/protocol';
-
+import { createNetwork } from '../src/effects/network.ts';
 import { guest, http, listening, refuses, tcp, textOf, until } from './outward-support.ts';
 
 describe('a secret', () => {
@@ -266,6 +266,25 @@ describe('connect', () => {
       connect(`127.0.0.1:${port}`, { signal: AbortSignal.abort(new ConnectionLost({ why: 'no' })) }),
       ConnectionLost,
     );
+  });
+
+  it('is held up by no more than a node has room for', async () => {
+    const port = await echo();
+    const network = createNetwork({ limit_bytes: 4 * LIMITS.stream_bytes });
+    const { connect } = guest({ connect: [`127.0.0.1:${port}`] }, { network });
+    for (let i = 0; i < 2; i++) {
+      const open = await connect(`127.0.0.1:${port}`);
+      await refuses(connect(`127.0.0.1:${port}`), Overloaded, /bytes that this node holds/);
+      open.close();
+      await until('there is room again', () => {
+        try {
+          network.holdFor('test')(2 * LIMITS.stream_bytes)();
+          return true;
+        } catch {
+          return false;
+        }
+      });
+    }
   });
 
   it('can be made a Duplex, as code for node:net expects', async () => {
