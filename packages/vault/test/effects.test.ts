@@ -168,6 +168,11 @@ describe('a guest’s fetch', () => {
     assert.equal(outcomes.filter((o) => o === 'done').length, LIMITS.effects_in_flight);
     assert.equal(outcomes.filter((o) => o === 'refused').length, 5);
     assert.ok(most <= 6, `${most} at once`);
+    assert.equal(
+      ((await effect('fetch', [`http://${granted.host}/`, {}])) as FetchedBody).status,
+      201,
+      'there is room again',
+    );
   });
 
   it('says which host did not answer', async () => {

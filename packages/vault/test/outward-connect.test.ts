@@ -3,14 +3,16 @@
  * and to real servers on loopback. Names are played by a lookup of the test's own; nothing goes beyond loopback.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
-import { createServer as createTcp, type Socket } from 'node:net';
+import { createServer as createTcp, connect as dialTcp, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   BadInput,
   ConnectionLost,
+  DeadlineExceeded,
   GrantMissing,
   isError,
   LIMITS,
@@ -18,7 +20,9 @@ import {
   Overloaded,
   RemoteError,
 } from '@hauki/protocol';
-import { createNetwork } from '../src/effects/network.ts';
+import type { Connected } from '../src/effects/connect.ts';
+import { createEffects } from '../src/effects/effects.ts';
+import { createNetwork, type Network } from '../src/effects/network.ts';
 import { guest, http, listening, refuses, tcp, textOf, until } from './outward-support.ts';
 
 describe('a secret', () => {
@@ -140,6 +144,18 @@ describe('a secret', () => {
 });
 
 describe('connect', () => {
+  /** The effect itself, over a network of the test's own. */
+  const connecting = (target: string, network: Network) => {
+    const effects = createEffects({
+      owner: 'test',
+      grants: normaliseGrants({ connect: [target] }),
+      meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
+      network,
+      log: () => {},
+    });
+    const perform = (outgoing: unknown) => effects.perform('connect', [target, outgoing]) as Promise<Connected>;
+    return { effects, perform };
+  };
   const echo = () => tcp((socket) => socket.pipe(socket));
   const read = async (stream: AsyncIterable<Uint8Array>) => {
     let text = '';
@@ -246,6 +262,60 @@ describe('connect', () => {
     const second = await connect(target);
     effects.close();
     await assert.rejects(read(second.readable), /the vault has ended/);
+  });
+
+  it('ends where an address is granted no longer, though the name that leads there is', async () => {
+    const port = await echo();
+    const [name, address] = [`named.example:${port}`, `127.0.0.1:${port}`];
+    const { connect, effects } = guest({ connect: [name, address] }, { lookup: async () => ['127.0.0.1'] });
+    const reading = read((await connect(name)).readable);
+    effects.regrant(normaliseGrants({ connect: [name] }));
+    await refuses(reading, GrantMissing, /was revoked while it lived/);
+  });
+
+  it('ends where its grant or its vault went while it was being opened, and gives back what it had', async () => {
+    const port = await echo();
+    const target = `127.0.0.1:${port}`;
+    const network = createNetwork({ limit_bytes: 4 * LIMITS.stream_bytes });
+    for (const lose of ['regrant', 'close'] as const) {
+      const opened: Socket[] = [];
+      // Whoever has the network cannot be stopped at once.
+      const dial = async () => {
+        const socket = dialTcp(port, '127.0.0.1');
+        opened.push(socket);
+        await once(socket, 'connect');
+        effects[lose](normaliseGrants());
+        return socket;
+      };
+      const { effects, perform } = connecting(target, { ...network, dial });
+      let left = false;
+      const outgoing = {
+        next: () => new Promise<never>(() => {}),
+        async return() {
+          left = true;
+          return { done: true as const, value: undefined };
+        },
+        [Symbol.asyncIterator]() {
+          return this;
+        },
+      };
+      const connection = perform(outgoing);
+      if (lose === 'regrant') await refuses(connection, GrantMissing, /connect/);
+      else await assert.rejects(read((await connection).incoming), /the vault has ended/);
+      await until('the socket is closed and what was to be sent is left', () => opened[0]!.closed && left);
+      network.holdFor('test')(2 * LIMITS.stream_bytes)();
+    }
+  });
+
+  it('ends when nothing has moved for long', async () => {
+    const port = await echo();
+    const socket = dialTcp(port, '127.0.0.1');
+    await once(socket, 'connect');
+    const { perform } = connecting(`127.0.0.1:${port}`, { ...createNetwork(), dial: async () => socket });
+    const { incoming } = await perform((async function* () {})());
+    assert.equal(socket.timeout, LIMITS.connection_idle_ms);
+    socket.emit('timeout');
+    await refuses(read(incoming), DeadlineExceeded);
   });
 
   it('is bounded in number, and says who did not answer', async () => {

@@ -347,7 +347,7 @@ describe('fetch', () => {
     await until('both have come', () => sockets.size > 0);
     await sleep(50);
     effects.close();
-    await assert.rejects(silent);
+    await assert.rejects(silent, /ABORT_ERR/);
     await assert.rejects(response.text());
     await until('the server sees both go', () => gone.length === 2);
   });
