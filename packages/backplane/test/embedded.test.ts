@@ -147,6 +147,14 @@ describe('the embedded backend', { concurrency: true }, () => {
       assert.match(problems.join(), /commits or more .* are lost/);
       assert.match(found.store.lost ?? '', /put aside/);
       await found.store.kv('a').put('later', 'value');
+      // Killed again, it is not told again: what is behind the damage is no part of the log any more.
+      const twice = join(folder, 'killed-again');
+      await cp(killed, twice, { recursive: true });
+      problems.length = 0;
+      const after = await openEmbedded(twice, { report });
+      assert.doesNotMatch(problems.join(), /are lost/);
+      assert.equal((await after.kv('a').get('later'))?.value, 'value');
+      await after.close();
       await found.store.close();
       const aside = (await readdir(killed)).find((name) => name.includes('damaged'))!;
       assert.deepEqual(await readFile(join(killed, aside)), damaged);

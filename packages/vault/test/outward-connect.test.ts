@@ -62,7 +62,7 @@ describe('a secret', () => {
   });
 
   it('goes nowhere else: not when asked to, and not along with a redirect', async () => {
-    const { fetch, seen, here, elsewhere } = await setUp();
+    const { fetch, effects, seen, here, elsewhere } = await setUp();
     await refuses(fetch(`http://${elsewhere}/`, { headers }), GrantMissing, new RegExp(`secrets KEY to ${elsewhere}`));
     await refuses(fetch(`http://${elsewhere}/`, { method: 'POST', body: '{{secret:KEY}}' }), GrantMissing);
     await refuses(fetch(`http://${here}/`, { headers: { a: '{{secret:ELSE}}' } }), GrantMissing, /secrets ELSE/);
@@ -73,6 +73,8 @@ describe('a secret', () => {
     assert.deepEqual([got['x-plain'], got['x-key'], got.authorization], ['stays', undefined, undefined]);
     await refuses(fetch(url, { method: 'POST', body: '{{secret:KEY}}' }), GrantMissing, /secrets KEY to/);
     assert.ok(!JSON.stringify(seen.filter(({ to }) => to === 'other')).includes(value));
+    effects.regrant(normaliseGrants({ fetch: [here, elsewhere] }));
+    await refuses(fetch(`http://${here}/`, { headers }), GrantMissing, /secrets KEY/);
   });
 
   it('is in no error about a redirect that has it', async () => {
@@ -387,6 +389,34 @@ describe('what a guest hands in', () => {
       await assert.rejects(session.call('effect', ['nothing', [{ body: endless() }, endless()]]), /Method not found/);
     }
     await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
+  });
+
+  it('is let go of at once where its effect is refused, not when it is collected', async () => {
+    const { effects } = guest({ fetch: ['127.0.0.1:1'] });
+    let left = 0;
+    const stream = new ReadableStream({ cancel: () => void left++ });
+    const items = {
+      next: () => new Promise<never>(() => {}),
+      async return() {
+        left++;
+        return { done: true as const, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+    const tries: [string, ...unknown[]][] = [
+      ['fetch', 'http://127.0.0.1:2/', { method: 'POST', body: items }],
+      ['fetch', 'nonsense', { method: 'POST', body: items }],
+      ['connect', '127.0.0.1:2', items],
+      ['nothing', items],
+      ['nothing', stream],
+    ];
+    for (const [name, ...args] of tries) {
+      left = 0;
+      await assert.rejects(effects.perform(name, args));
+      assert.equal(left, 1, name);
+    }
   });
 
   it('may be anything, and is refused in words', async () => {

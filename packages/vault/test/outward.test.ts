@@ -411,7 +411,7 @@ describe('fetch', () => {
     const url = `http://127.0.0.1:${port}/`;
     assert.equal(await (await fetch(url)).text(), 'ok');
     effects.regrant(normaliseGrants());
-    await refuses(fetch(url), GrantMissing);
+    await refuses(fetch(url), GrantMissing, /revoked while it lived/);
   });
 
   it('holds nothing for a guest but values and streams', async () => {
