@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { isError, StorageFailed } from '@hauki/protocol';
+import { isError, Overloaded, StorageFailed } from '@hauki/protocol';
 import { type CommitQueue, openCommitQueue } from '../src/commit-queue.ts';
+import { openSqliteKeyValues } from '../src/embedded-kv.ts';
 import { BACKPLANE_LIMITS } from '../src/limits.ts';
 
 /** A disk whose syncs end when they are told to. */
@@ -96,6 +97,63 @@ test('what is written while the disk is busy shares the next commit and its sync
     assert.ok(disk.idle);
   }));
 
+test('keys, lists and revisions are read when the disk has them and not before', () =>
+  withQueue(async ({ db, disk, queue }) => {
+    const kv = openSqliteKeyValues(db, queue).kv('a');
+    const write = kv.put('x', '1');
+    const { done } = await disk.next();
+    const reads = [kv.get('x'), kv.list(''), kv.revision()];
+    for (const read of reads) assert.equal(await stateOf(read), 'pending');
+    done.resolve();
+    await write;
+    assert.equal(await reads[2], 1);
+    await Promise.all(reads);
+  }));
+
+test('a work that fails takes back the others of its commit, and the next one goes on', () =>
+  withQueue(async ({ db, disk, queue, add }) => {
+    const broken = () => {
+      throw new Error('constraint failed');
+    };
+    const [before, failed, after] = [add('a'), queue.run(broken), add('b')];
+    for (const one of [before, failed, after]) await assert.rejects(one, (thrown) => isError(thrown, StorageFailed));
+    const later = add('c');
+    (await disk.next()).done.resolve();
+    await later;
+    assert.deepEqual(
+      db
+        .prepare('SELECT text FROM said')
+        .all()
+        .map(({ text }) => text),
+      ['c'],
+    );
+  }));
+
+test('a write is committed at whatever moment after another it is made', () =>
+  withQueue(async ({ disk, add }) => {
+    for (let turns = 0; turns < 24; turns++) {
+      const first = add('a');
+      (await disk.next()).done.resolve();
+      await first;
+      for (let at = 0; at < turns; at++) await null;
+      const second = add('b');
+      (await disk.next()).done.resolve();
+      await second;
+    }
+  }));
+
+test('what waits for the disk is bounded, and more is refused', () =>
+  withQueue(async ({ disk, add }) => {
+    const first = add('a');
+    const one = await disk.next();
+    const others = Array.from({ length: BACKPLANE_LIMITS.waiting_writes }, () => add('b'));
+    await assert.rejects(add('c'), (thrown) => isError(thrown, Overloaded));
+    one.done.resolve();
+    await first;
+    (await disk.next()).done.resolve();
+    await Promise.all(others);
+  }));
+
 test('who reads sees what is on the disk, and nothing of the commit after it', () =>
   withQueue(async ({ db, disk, queue, add }) => {
     const count = db.prepare('SELECT count(*) AS n FROM said');
@@ -131,12 +189,35 @@ test('a long log is copied to its place, and no commit follows before that is on
     assert.equal(pages.file, 'pages');
     const { log, checkpointed } = db.prepare('PRAGMA wal_checkpoint(NOOP)').get() as Record<string, number>;
     assert.equal(checkpointed, log);
+    assert.equal(db.prepare('PRAGMA synchronous').get()!.synchronous, 1, 'NORMAL again');
     const later = add('b');
     await turn();
     assert.ok(disk.idle);
     pages.done.resolve();
     (await disk.next()).done.resolve();
     await later;
+  }));
+
+test('a long log that cannot be copied, as on a full disk, goes on and is tried again', () =>
+  withQueue(async ({ db, disk }) => {
+    let tries = 0;
+    const full = {
+      get() {
+        tries++;
+        throw new Error('database or disk is full');
+      },
+    };
+    const prepare = (sql: string) => (/PASSIVE/.test(sql) ? full : db.prepare(sql));
+    const queue = openCommitQueue({ prepare, exec: (sql: string) => db.exec(sql) } as unknown as DatabaseSync, disk);
+    const insert = db.prepare('INSERT INTO said VALUES (?)');
+    for (const text of ['x'.repeat(4096 * (BACKPLANE_LIMITS.log_pages + 10)), 'a', 'b']) {
+      const write = queue.run(() => insert.run(text));
+      (await disk.next()).done.resolve();
+      await write;
+    }
+    await turn();
+    assert.equal(tries, 3);
+    assert.equal(db.prepare('PRAGMA synchronous').get()!.synchronous, 1);
   }));
 
 test('closing commits what waits', () =>

@@ -110,6 +110,21 @@ export function backplaneConformance(name: string, open: Opener, { writer }: { w
         }
         assert.deepEqual((await kv.list('a/', { after: 'a/😀' })).entries, []);
         assert.equal((await kv.list('a/', { after: 'A' })).entries[0]?.value, 'value of a/');
+        // What lies behind all that the prefix has, by its bytes; by UTF-16 it would not.
+        assert.deepEqual((await kv.list('a/\uffee', { after: 'a/😀' })).entries, []);
+      }));
+
+    test('a page of large values ends early, and says where the next begins', () =>
+      fresh(async (backplane) => {
+        const kv = backplane.kv('a');
+        const value = 'v'.repeat(BACKPLANE_LIMITS.value_bytes);
+        const count = (2 * BACKPLANE_LIMITS.page_bytes) / value.length;
+        const keys = Array.from({ length: count }, (_, at) => String(at).padStart(3, '0'));
+        await Promise.all(keys.map((key) => kv.put(key, value)));
+        const { entries, next } = await kv.list('');
+        assert.ok(entries.length < count && next === entries.at(-1)!.key);
+        const read = (await listAll(kv, '', 1000)).map((entry) => entry.key);
+        assert.deepEqual(read, keys);
       }));
 
     test('keys, values and objects beyond their bounds are refused by name', () =>

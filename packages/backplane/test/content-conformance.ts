@@ -187,14 +187,18 @@ export function contentConformance(fresh: Fresh, open: Opener): void {
       assert.ok(await alone.discard());
       assert.equal(await objects.size(alone.digest), undefined);
       const before = await objects.put(bytesOf(SMALL + 1, 2));
-      assert.ok(await (await objects.prepare(bytesOf(SMALL + 1, 2))).discard());
-      assert.equal(await objects.size(before), SMALL + 1);
+      for (const same of [bytesOf(SMALL + 1, 2), streamOf(bytesOf(SMALL + 1, 2))]) {
+        assert.ok(await (await objects.prepare(same)).discard());
+        assert.equal(await objects.size(before), SMALL + 1);
+      }
       const one = await objects.prepare(bytesOf(SMALL + 1, 3));
       {
         using _other = await objects.prepare(bytesOf(SMALL + 1, 3));
       }
       assert.equal(await one.discard(), false, 'it says that a sweep has to look');
       assert.equal(await objects.size(one.digest), SMALL + 1);
+      await objects.sweep(async (candidates) => void candidates.delete(before));
+      assert.equal(await objects.size(one.digest), undefined);
       const kept = await objects.prepare(bytesOf(SMALL + 1, 4));
       kept[Symbol.dispose]();
       assert.ok(await kept.discard());

@@ -1,10 +1,24 @@
 /** The embedded backend passes the suite, and does what only it has to do: the lock, the files, a full disk. */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { readlinkSync } from 'node:fs';
+import {
+  cp,
+  type FileHandle,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -32,6 +46,10 @@ async function contentOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const chunks = [];
   for await (const chunk of stream) chunks.push(Buffer.from(chunk)); // a copy: the next piece may overwrite it
   return Buffer.concat(chunks);
+}
+
+async function* streamOf(bytes: Buffer): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += 10_000) yield bytes.subarray(at, at + 10_000);
 }
 
 const filesIn = async (folder: string) =>
@@ -144,6 +162,14 @@ describe('the embedded backend', { concurrency: true }, () => {
       assert.match(problems.join(), /commits or more .* are lost/);
       assert.match(found.store.lost ?? '', /put aside/);
       await found.store.kv('a').put('later', 'value');
+      // Killed again, it is not told again: what is behind the damage is no part of the log any more.
+      const twice = join(folder, 'killed-again');
+      await cp(killed, twice, { recursive: true });
+      problems.length = 0;
+      const after = await openEmbedded(twice, { report });
+      assert.doesNotMatch(problems.join(), /are lost/);
+      assert.equal((await after.kv('a').get('later'))?.value, 'value');
+      await after.close();
       await found.store.close();
       const aside = (await readdir(killed)).find((name) => name.includes('damaged'))!;
       assert.deepEqual(await readFile(join(killed, aside)), damaged);
@@ -188,15 +214,27 @@ describe('the embedded backend', { concurrency: true }, () => {
       const first = await openEmbedded(folder);
       const digest = await first.objects.put(Buffer.from('the right content'));
       await first.close();
-      const db = new DatabaseSync(join(folder, 'kv.sqlite'));
-      db.prepare('UPDATE object SET bytes = ?').run(Buffer.from('the wrong content'));
-      db.close();
+      const damage = () => {
+        const db = new DatabaseSync(join(folder, 'kv.sqlite'));
+        db.prepare('INSERT OR REPLACE INTO object (digest, bytes) VALUES (?, ?)').run(
+          Buffer.from(digest, 'hex'),
+          Buffer.from('the wrong content'),
+        );
+        db.close();
+      };
+      damage();
       const again = await openEmbedded(folder);
       assert.equal(await again.objects.get(digest), undefined);
       assert.equal(await again.objects.size(digest), undefined);
       await again.close();
       const aside = join(folder, 'objects', digest.slice(0, 2), `${digest.slice(2)}.damaged`);
       assert.equal(await readFile(aside, 'utf8'), 'the wrong content');
+      // Unless the right one is put just then.
+      damage();
+      const { objects, close } = await openEmbedded(folder);
+      await Promise.all([objects.get(digest), objects.put(Buffer.from('the right content'))]);
+      assert.equal(Buffer.from((await objects.get(digest))!).toString(), 'the right content');
+      await close();
     }));
 
   test('a damaged page of the database is a typed error that says what to do, of keys and of small objects', () =>
@@ -233,9 +271,12 @@ describe('the embedded backend', { concurrency: true }, () => {
       const digest = await backplane.objects.put(content);
       const file = join(folder, 'objects', digest.slice(0, 2), digest.slice(2));
       for (const damage of [Buffer.alloc(LARGE, 'the wrong content'), 'short', '']) {
-        await writeFile(file, damage);
-        await assert.rejects(contentOf(backplane.objects.read(digest)), (thrown) => isError(thrown, StorageFailed));
-        if (damage.length === content.length) assert.equal(await backplane.objects.get(digest), undefined);
+        for (let at = 0; at < 2; at++) {
+          await writeFile(file, damage);
+          assert.equal(await backplane.objects.get(digest), undefined);
+          await writeFile(file, damage);
+          await assert.rejects(contentOf(backplane.objects.read(digest)), (thrown) => isError(thrown, StorageFailed));
+        }
         assert.equal(await backplane.objects.put(content), digest);
         assert.deepEqual(await readFile(file), content);
       }
@@ -281,11 +322,77 @@ describe('the embedded backend', { concurrency: true }, () => {
       await backplane.close();
     }));
 
+  test('content that could not be written is held by nobody, and leaves no file', () =>
+    inFolder(async (folder) => {
+      const { objects, close } = await openEmbedded(folder);
+      const parts = join(folder, 'objects', 'parts');
+      const contents = [randomBytes(LARGE), randomBytes(LARGE)];
+      const give = [(bytes: Buffer) => bytes, (bytes: Buffer) => streamOf(bytes)];
+      const refused = (thrown: unknown) => isError(thrown, StorageFailed);
+      // It can be neither begun, nor given its name.
+      await rename(parts, `${parts}-away`);
+      for (const [at, bytes] of contents.entries()) await assert.rejects(objects.put(give[at]!(bytes)), refused);
+      await rename(`${parts}-away`, parts);
+      for (const [at, bytes] of contents.entries()) {
+        const shelf = join(folder, 'objects', createHash('sha256').update(bytes).digest('hex').slice(0, 2));
+        await rename(shelf, `${shelf}-away`);
+        await assert.rejects(objects.put(give[at]!(bytes)), refused);
+        await rename(`${shelf}-away`, shelf);
+      }
+      const broken = async function* () {
+        yield randomBytes(LARGE);
+        throw new Error('it broke off');
+      };
+      await assert.rejects(objects.put(broken()), /it broke off/);
+      assert.deepEqual(await readdir(parts), []);
+      for (const [at, bytes] of contents.entries()) await objects.put(give[at]!(bytes));
+      const swept = await objects.sweep(async () => {});
+      assert.deepEqual(swept, { kept: 0, removed: 2, removed_bytes: 2 * LARGE });
+      await close();
+    }));
+
+  test(
+    'the bytes and the name of content are on the disk before it is there for anybody',
+    { skip: process.platform !== 'linux' },
+    (
+      t, // biome-ignore format: one thought
+    ) =>
+      inFolder(async (folder) => {
+        const { objects, close } = await openEmbedded(folder);
+        const probe = await open(folder);
+        const handles = Object.getPrototypeOf(probe) as { sync(): Promise<void> };
+        await probe.close();
+        const synced: string[] = [];
+        const real = handles.sync;
+        t.mock.method(handles, 'sync', async function (this: FileHandle) {
+          const path = readlinkSync(`/proc/self/fd/${this.fd}`);
+          await real.call(this);
+          if (path.includes(basename(folder))) synced.push(path.split('/objects/')[1]!.replace(/\.tmp-\d+/, '.tmp'));
+        });
+        const bytes = randomBytes(LARGE);
+        const shelfOf = (digest: string) => digest.slice(0, 2);
+        const digest = await objects.put(bytes);
+        assert.deepEqual(synced.splice(0), ['parts/.tmp', shelfOf(digest)]);
+        // Whoever brought it may have died before its name was there for good.
+        await objects.put(bytes);
+        assert.deepEqual(synced.splice(0), [shelfOf(digest)]);
+        const streamed = await objects.put(streamOf(randomBytes(LARGE)));
+        assert.deepEqual(synced.splice(0), ['parts/.tmp', shelfOf(streamed)]);
+        const part = objects.part('an-upload');
+        await part.append(streamOf(randomBytes(LARGE)));
+        assert.deepEqual(synced.splice(0), ['parts/an-upload.part', 'parts']);
+        using whole = await part.finish();
+        assert.deepEqual(synced.splice(0), ['parts/an-upload.part', shelfOf(whole.digest)]);
+        await close();
+      }),
+  );
+
   test('it holds as many changes for watchers as it is told to, and lets go of older ones', () =>
     inFolder(async (folder) => {
       const backplane = await openEmbedded(folder, { remembered_changes: 8 });
       const kv = backplane.kv('a');
       const revisions: number[] = [];
+      const elsewhere = kv.watch('y').next();
       for (let i = 0; i < 40; i++) revisions.push(await kv.put('x', String(i)));
       for (const [back, seen] of [8, 3, 1].entries()) {
         const after = revisions.at(-seen - 1)!;
@@ -295,6 +402,9 @@ describe('the embedded backend', { concurrency: true }, () => {
         () => kv.watch('', { after: revisions.at(-10)! }),
         (thrown) => isError(thrown, ChangesMissed),
       );
+      // Who waits for others has missed none of these.
+      const revision = await kv.put('y', '');
+      assert.deepEqual((await elsewhere).value, { key: 'y', revision, value: '' });
       await backplane.close();
     }));
 

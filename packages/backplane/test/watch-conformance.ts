@@ -1,7 +1,7 @@
 /** What watching a key-value store promises, on every backend. Part of `conformance.ts`. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BadInput, ChangesMissed, isError } from '@hauki/protocol';
+import { BadInput, ChangesMissed, isError, Overloaded } from '@hauki/protocol';
 import { BACKPLANE_LIMITS } from '../src/limits.ts';
 import type { Change } from '../src/types.ts';
 import type { Fresh } from './conformance.ts';
@@ -39,6 +39,24 @@ export function watchConformance(fresh: Fresh): void {
       );
       for (const at of [0, 1, 2, 3])
         assert.deepEqual(await take(kv.watch('', { after: first - 1 + at }), 4 - at), expected.slice(at));
+      // Also where nobody had watched before the first change.
+      const unwatched = backplane.kv('c');
+      const revision = await unwatched.put('x', '1');
+      const [change] = await take(unwatched.watch('', { after: revision - 1 }), 1);
+      assert.deepEqual(change, { key: 'x', revision, value: '1' });
+    }));
+
+  test('watchers are bounded in number, and one that has ended leaves its place', () =>
+    fresh(async (backplane) => {
+      const kv = backplane.kv('a');
+      const all = Array.from({ length: BACKPLANE_LIMITS.watchers }, () => kv.watch(''));
+      const refused = (thrown: unknown) => isError(thrown, Overloaded);
+      assert.throws(() => kv.watch(''), refused);
+      backplane.kv('b').watch('');
+      for (const one of all.slice(0, 2)) await one.return!();
+      await all[0]!.return!();
+      for (let at = 0; at < 2; at++) kv.watch('');
+      assert.throws(() => kv.watch(''), refused);
     }));
 
   test('a watcher waits for what comes, and ends when it is aborted, left, or the store closes', () =>
@@ -66,6 +84,12 @@ export function watchConformance(fresh: Fresh): void {
       const changes = kv.watch('');
       await kv.put('x', '1');
       await assert.rejects(kv.put('x', '2', { expect: 'absent' }));
+      // Nor is a deletion that found nothing, the first of all.
+      const none = backplane.kv('b');
+      const later = none.watch('');
+      await none.delete('x');
+      const revision = await none.put('x', '');
+      assert.deepEqual((await later.next()).value, { key: 'x', revision, value: '' });
       await kv.put('x', '3');
       assert.deepEqual(
         (await take(changes, 2)).map(({ value }) => value),

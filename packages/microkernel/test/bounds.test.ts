@@ -45,6 +45,11 @@ describe('the bounds of a version', () => {
     const bounds = { max_p99_ms: 100, max_error_rate: 0.1 };
     assert.match(whyOut(bounds, stats([20, 300, 'given_up']))!, /20 of its last 20/);
     assert.equal(whyOut(bounds, stats([200, 50, 'given_up'])), undefined);
+    // How long they would have taken is not known: they are not among the fast ones.
+    assert.match(
+      whyOut(bounds, stats([300, 50, 'given_up'], [17, 1, 'answered'], [3, 300, 'answered']))!,
+      /3 of its last 20/,
+    );
     // Nor do those stand beside the ones that failed as if they were well answered.
     const failing = stats([200, 50, 'given_up'], [17, 1, 'answered'], [3, 1, 'failed']);
     assert.match(whyOut(bounds, failing)!, /error rate is 15 %/);

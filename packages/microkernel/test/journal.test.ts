@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { type Backplane, openEmbedded } from '@hauki/backplane';
+import { type Backplane, CompareFailed, openEmbedded } from '@hauki/backplane';
 import { createMeshFs } from '@hauki/meshfs';
 import type { VersionFacts } from '@hauki/protocol';
 import { faultOf, JOURNAL, Journal, type NewEntry } from '../src/journal.ts';
@@ -48,12 +48,24 @@ describe('the journal', () => {
     );
     assert.equal(faultOf(entries), undefined);
     assert.equal((await again.entries('a')).length, 2);
+    const seqs = async (seq: number, most: number) => (await again.after(seq, most)).map((entry) => entry.seq);
+    assert.deepEqual([await seqs(0, 2), await seqs(2, 9), await seqs(4, 9)], [[1, 2], [3, 4], []]);
   });
 
   it('shows what was changed, left out, or put in between', async () => {
     const entries = await (await Journal.open(backplane.kv(JOURNAL))).entries();
-    const changed = entries.map((entry) => (entry.seq === 2 ? { ...entry, by: 'eve' } : entry));
-    assert.match(faultOf(changed)!, /entry 2 was changed/);
+    for (const change of [
+      { by: 'eve' },
+      { at: 0 },
+      { module: 'c' },
+      { deed: 'pin' as const },
+      { version: 2 },
+      { digest: 'e' },
+      { note: 'x' },
+    ]) {
+      const changed = entries.map((entry) => (entry.seq === 2 ? { ...entry, ...change } : entry));
+      assert.match(faultOf(changed)!, /entry 2 was changed/, JSON.stringify(change));
+    }
     assert.match(faultOf(entries.filter(({ seq }) => seq !== 2))!, /entry 2 is missing/);
     const last = entries.at(-1)!;
     assert.match(faultOf([...entries, { ...last, seq: 5 }])!, /entry 5 does not follow/);
@@ -89,6 +101,13 @@ describe('the journal', () => {
     await assert.rejects(journal.entries('nobody'), /no module nobody here. There is: a, b, c/);
   });
 
+  it('takes no entry in the place of another', async () => {
+    const [one, other] = await Promise.all([Journal.open(backplane.kv(JOURNAL)), Journal.open(backplane.kv(JOURNAL))]);
+    const { write } = one.next(deed('c'));
+    await backplane.commit([other.next(deed('c')).write]);
+    await assert.rejects(backplane.commit([write]), CompareFailed);
+  });
+
   it('that was cut at its end is known by what the modules’ records say', async () => {
     const other = mkdtempSync(join(tmpdir(), 'hauki-cut-'));
     const kept = await openEmbedded(join(other, 'store'));
@@ -112,6 +131,74 @@ describe('the journal', () => {
     } finally {
       await kept.close();
       rmSync(other, { recursive: true });
+    }
+  });
+});
+
+describe('a change of a module', () => {
+  it('is told, and counts, when it is durable and not before; one that could not be kept changes nothing', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'hauki-change-'));
+    const kept = await openEmbedded(join(folder, 'store'));
+    try {
+      const meshfs = await createMeshFs(kept, { wiki_folder: join(folder, 'wiki'), report() {} });
+      /** What is to be written, and what lets it or does not. */
+      const asked: PromiseWithResolvers<void>[] = [];
+      const slow: Backplane['commit'] = async (writes, objects) => {
+        const gate = Promise.withResolvers<void>();
+        asked.push(gate);
+        await gate.promise;
+        return kept.commit(writes, objects);
+      };
+      const backplane = { ...kept, commit: slow };
+      const store = await Store.open(backplane, meshfs, join(folder, 'uah_endpoints'));
+      const record = { ...emptyRecord('a'), pinned: true };
+      let told = false;
+      const first = store.commit(record, deed('a')).then(() => {
+        told = true;
+      });
+      const second = store.commit({ ...record, pinned: false }, deed('a'));
+      await new Promise((resolve) => setImmediate(resolve));
+      assert.deepEqual([told, store.record('a'), store.journal.last, asked.length], [false, undefined, 0, 1]);
+      asked[0]!.resolve();
+      await first;
+      assert.deepEqual([store.record('a')?.pinned, store.journal.last], [true, 1]);
+      await new Promise((resolve) => setImmediate(resolve));
+      asked[1]!.reject(new Error('the disk is full'));
+      await assert.rejects(second, /the disk is full/);
+      assert.deepEqual([store.record('a')?.pinned, store.journal.last], [true, 1]);
+      const third = store.commit({ ...record, pinned: false }, deed('a'));
+      await new Promise((resolve) => setImmediate(resolve));
+      asked[2]!.resolve();
+      await third;
+      assert.deepEqual([store.record('a')?.pinned, store.record('a')?.seq], [false, 2]);
+      await store.copy();
+    } finally {
+      await kept.close();
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('leaves no state for its next start but that of the version that serves alone by then', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'hauki-state-'));
+    const kept = await openEmbedded(join(folder, 'store'));
+    try {
+      const meshfs = await createMeshFs(kept, { wiki_folder: join(folder, 'wiki'), report() {} });
+      const store = await Store.open(kept, meshfs, join(folder, 'uah_endpoints'));
+      const live = (...versions: number[]) => versions.map((version) => ({ version, weight: 100 / versions.length }));
+      const state = (from: number) => ({ pointer: `state of ${from}`, from });
+      for (const [versions, from, wanted] of [
+        [[1], 1, state(1)],
+        [[2], 1, undefined],
+        [[1, 2], 1, undefined],
+      ] as const) {
+        void store.commit({ ...emptyRecord('a'), live: live(...versions) }, deed('a'));
+        await store.keepPresent('a', state(from));
+        assert.deepEqual(store.record('a')?.state, wanted, versions.join());
+      }
+      await store.copy();
+    } finally {
+      await kept.close();
+      rmSync(folder, { recursive: true });
     }
   });
 });

@@ -34,8 +34,15 @@ describe('the streams of a link to the core', () => {
     for (let i = 0; i < link_streams; i++) streams.take('greedy', stream());
     assert.throws(() => streams.take('greedy', stream()), isOverloaded);
     assert.equal(left, 1);
-    streams.take('greedy', stream(), true);
     streams.take('other', stream());
+  });
+
+  it('leave a module no more bodies for the WebSockets that it had', async () => {
+    const streams = new LinkStreams();
+    for (let i = 0; i < link_streams; i++) streams.take('greedy', stream());
+    await streams.take('greedy', stream(), true).return!();
+    await turn();
+    assert.throws(() => streams.take('greedy', stream()), isOverloaded);
   });
 
   it('are no more than the link has, of all modules and WebSockets together: one more is left, not forgotten', async () => {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BadInput, EvolveRejected, isError, PLUGINS, readTarget } from '@hauki/protocol';
+import { BadInput, EvolveRejected, isError, normaliseGrants, PLUGINS, readTarget } from '@hauki/protocol';
 import fc from 'fast-check';
-import { aliasesMeet, checkAlias, readModule } from '../src/names.ts';
+import { aliasesMeet, checkAlias, checkGrants, readModule } from '../src/names.ts';
 
 const plugin = (module: string, path: string, query = '') => ({ kind: 'plugin', module, path, query });
 
@@ -163,6 +163,22 @@ describe('an alias', () => {
 
   it('meets another that lies over it', () => {
     assert.equal(aliasesMeet('/a/', '/a/b/'), true);
+    assert.equal(aliasesMeet('/a/b/', '/a/'), true);
     assert.equal(aliasesMeet('/a/', '/ab/'), false);
+  });
+});
+
+describe('a grant to write', () => {
+  const check = (prefix: string) => checkGrants(normaliseGrants({ meshfs: { write: [prefix] } }));
+
+  it('is refused where it reaches the sources of modules, from above too', () => {
+    for (const prefix of ['gem-pointer://', 'gem-pointer://plugins/', 'gem-pointer://plugins/x/1'])
+      assert.throws(
+        () => check(prefix),
+        (error) => isError(error, BadInput),
+        prefix,
+      );
+    for (const prefix of ['gem-pointer://wiki/', 'gem-pointer://wiki/plugins/', 'gem-pointer://plugins-of-mine/'])
+      assert.deepEqual(check(prefix).meshfs.write, [prefix]);
   });
 });

@@ -28,6 +28,8 @@ describe('the kernel’s own routes over the link', () => {
       const { method: asked, url, headers } = injected.pop();
       assert.equal(`${asked} ${url}`, as);
       assert.equal(routes.by(headers), 'ada');
+      // Nobody else knows the word, and another kernel has another.
+      assert.equal(new OwnRoutes().by(headers), undefined);
     }
   });
 

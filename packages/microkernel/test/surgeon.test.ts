@@ -22,6 +22,8 @@ describe('surgical edits', () => {
   it('make a new module by one edit with an empty find', () => {
     assert.equal(operate(undefined, undefined, [{ find: '', replace: 'x' }]), 'x');
     refused(() => operate(undefined, undefined, [{ find: 'a', replace: 'x' }]), /no such module/);
+    // It was made for one that has been removed since.
+    refused(() => operate(undefined, digestOf(SOURCE), [{ find: '', replace: 'x' }]), /no such module/);
   });
 
   it('are refused over a base that does not run, saying which does', () => {

@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
-import { BadInput, Overloaded } from '@hauki/protocol';
+import { BadInput, Overloaded, TooLarge } from '@hauki/protocol';
 import { piecesOf } from '../src/effects/bytes.ts';
 import type { Outside } from '../src/guest/guest.ts';
 import { fetchFor } from '../src/guest/outward.ts';
@@ -250,5 +250,7 @@ describe('the headers of a request', () => {
     const many = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, i) => [`x-${i}`, `${i}`]));
     assert.equal(await (await fetch(`http://127.0.0.1:${port}/`, { headers: many(100) })).text(), '99');
     await refuses(fetch(`http://127.0.0.1:${port}/`, { headers: many(101) }), BadInput, /at most 100 headers/);
+    const long = (chars: number) => ({ 'x-99': 'x'.repeat(chars) });
+    await refuses(fetch(`http://127.0.0.1:${port}/`, { headers: long(64 * 1024) }), TooLarge, /headers of a fetch/);
   });
 });

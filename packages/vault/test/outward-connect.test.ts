@@ -3,14 +3,16 @@
  * and to real servers on loopback. Names are played by a lookup of the test's own; nothing goes beyond loopback.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
-import { createServer as createTcp, type Socket } from 'node:net';
+import { createServer as createTcp, connect as dialTcp, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   BadInput,
   ConnectionLost,
+  DeadlineExceeded,
   GrantMissing,
   isError,
   LIMITS,
@@ -18,7 +20,9 @@ import {
   Overloaded,
   RemoteError,
 } from '@hauki/protocol';
-
+import type { Connected } from '../src/effects/connect.ts';
+import { createEffects } from '../src/effects/effects.ts';
+import { createNetwork, type Network } from '../src/effects/network.ts';
 import { guest, http, listening, refuses, tcp, textOf, until } from './outward-support.ts';
 
 describe('a secret', () => {
@@ -33,7 +37,8 @@ describe('a secret', () => {
       const { headers } = request;
       seen.push({ to: 'granted', headers, body: await textOf(request) });
       const to = new URL(request.url!, 'http://x').searchParams.get('to');
-      if (to) return response.writeHead(307, { location: to.replace('SECRET', value) }).end();
+      const status = request.method === 'PUT' ? 303 : 307;
+      if (to) return response.writeHead(status, { location: to.replace('SECRET', value) }).end();
       return response.end('ok');
     });
     const here = `127.0.0.1:${port}`;
@@ -57,7 +62,7 @@ describe('a secret', () => {
   });
 
   it('goes nowhere else: not when asked to, and not along with a redirect', async () => {
-    const { fetch, seen, here, elsewhere } = await setUp();
+    const { fetch, effects, seen, here, elsewhere } = await setUp();
     await refuses(fetch(`http://${elsewhere}/`, { headers }), GrantMissing, new RegExp(`secrets KEY to ${elsewhere}`));
     await refuses(fetch(`http://${elsewhere}/`, { method: 'POST', body: '{{secret:KEY}}' }), GrantMissing);
     await refuses(fetch(`http://${here}/`, { headers: { a: '{{secret:ELSE}}' } }), GrantMissing, /secrets ELSE/);
@@ -68,6 +73,8 @@ describe('a secret', () => {
     assert.deepEqual([got['x-plain'], got['x-key'], got.authorization], ['stays', undefined, undefined]);
     await refuses(fetch(url, { method: 'POST', body: '{{secret:KEY}}' }), GrantMissing, /secrets KEY to/);
     assert.ok(!JSON.stringify(seen.filter(({ to }) => to === 'other')).includes(value));
+    effects.regrant(normaliseGrants({ fetch: [here, elsewhere] }));
+    await refuses(fetch(`http://${here}/`, { headers }), GrantMissing, /secrets KEY/);
   });
 
   it('is in no error about a redirect that has it', async () => {
@@ -85,6 +92,10 @@ describe('a secret', () => {
       const said = JSON.stringify([error.message, error, error.stack, error.cause]);
       assert.ok(!said.toLowerCase().includes(value), said);
     }
+    // Nor where it was sent in a stream, of which nobody knows beforehand what it holds.
+    const body = new Blob(['{{secret:KEY}}']).stream();
+    const put = fetch(`http://${here}/?to=${encodeURIComponent('http://SECRET.example/')}`, { method: 'PUT', body });
+    await refuses(put, GrantMissing, /fetch where it is redirected to/);
     // A worker that sends none hears where it is redirected to.
     const plain = `http://${here}/?to=${encodeURIComponent('http://plain.example/')}`;
     await refuses(fetch(plain), GrantMissing, /fetch plain\.example:80/);
@@ -135,6 +146,18 @@ describe('a secret', () => {
 });
 
 describe('connect', () => {
+  /** The effect itself, over a network of the test's own. */
+  const connecting = (target: string, network: Network) => {
+    const effects = createEffects({
+      owner: 'test',
+      grants: normaliseGrants({ connect: [target] }),
+      meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
+      network,
+      log: () => {},
+    });
+    const perform = (outgoing: unknown) => effects.perform('connect', [target, outgoing]) as Promise<Connected>;
+    return { effects, perform };
+  };
   const echo = () => tcp((socket) => socket.pipe(socket));
   const read = async (stream: AsyncIterable<Uint8Array>) => {
     let text = '';
@@ -243,6 +266,60 @@ describe('connect', () => {
     await assert.rejects(read(second.readable), /the vault has ended/);
   });
 
+  it('ends where an address is granted no longer, though the name that leads there is', async () => {
+    const port = await echo();
+    const [name, address] = [`named.example:${port}`, `127.0.0.1:${port}`];
+    const { connect, effects } = guest({ connect: [name, address] }, { lookup: async () => ['127.0.0.1'] });
+    const reading = read((await connect(name)).readable);
+    effects.regrant(normaliseGrants({ connect: [name] }));
+    await refuses(reading, GrantMissing, /was revoked while it lived/);
+  });
+
+  it('ends where its grant or its vault went while it was being opened, and gives back what it had', async () => {
+    const port = await echo();
+    const target = `127.0.0.1:${port}`;
+    const network = createNetwork({ limit_bytes: 4 * LIMITS.stream_bytes });
+    for (const lose of ['regrant', 'close'] as const) {
+      const opened: Socket[] = [];
+      // Whoever has the network cannot be stopped at once.
+      const dial = async () => {
+        const socket = dialTcp(port, '127.0.0.1');
+        opened.push(socket);
+        await once(socket, 'connect');
+        effects[lose](normaliseGrants());
+        return socket;
+      };
+      const { effects, perform } = connecting(target, { ...network, dial });
+      let left = false;
+      const outgoing = {
+        next: () => new Promise<never>(() => {}),
+        async return() {
+          left = true;
+          return { done: true as const, value: undefined };
+        },
+        [Symbol.asyncIterator]() {
+          return this;
+        },
+      };
+      const connection = perform(outgoing);
+      if (lose === 'regrant') await refuses(connection, GrantMissing, /connect/);
+      else await assert.rejects(read((await connection).incoming), /the vault has ended/);
+      await until('the socket is closed and what was to be sent is left', () => opened[0]!.closed && left);
+      network.holdFor('test')(2 * LIMITS.stream_bytes)();
+    }
+  });
+
+  it('ends when nothing has moved for long', async () => {
+    const port = await echo();
+    const socket = dialTcp(port, '127.0.0.1');
+    await once(socket, 'connect');
+    const { perform } = connecting(`127.0.0.1:${port}`, { ...createNetwork(), dial: async () => socket });
+    const { incoming } = await perform((async function* () {})());
+    assert.equal(socket.timeout, LIMITS.connection_idle_ms);
+    socket.emit('timeout');
+    await refuses(read(incoming), DeadlineExceeded);
+  });
+
   it('is bounded in number, and says who did not answer', async () => {
     const port = await echo();
     const closed = createTcp();
@@ -261,6 +338,25 @@ describe('connect', () => {
       connect(`127.0.0.1:${port}`, { signal: AbortSignal.abort(new ConnectionLost({ why: 'no' })) }),
       ConnectionLost,
     );
+  });
+
+  it('is held up by no more than a node has room for', async () => {
+    const port = await echo();
+    const network = createNetwork({ limit_bytes: 4 * LIMITS.stream_bytes });
+    const { connect } = guest({ connect: [`127.0.0.1:${port}`] }, { network });
+    for (let i = 0; i < 2; i++) {
+      const open = await connect(`127.0.0.1:${port}`);
+      await refuses(connect(`127.0.0.1:${port}`), Overloaded, /bytes that this node holds/);
+      open.close();
+      await until('there is room again', () => {
+        try {
+          network.holdFor('test')(2 * LIMITS.stream_bytes)();
+          return true;
+        } catch {
+          return false;
+        }
+      });
+    }
   });
 
   it('can be made a Duplex, as code for node:net expects', async () => {
@@ -293,6 +389,34 @@ describe('what a guest hands in', () => {
       await assert.rejects(session.call('effect', ['nothing', [{ body: endless() }, endless()]]), /Method not found/);
     }
     await until('no stream is left', () => session.stats().streams === 0 && host.stats().streams === 0);
+  });
+
+  it('is let go of at once where its effect is refused, not when it is collected', async () => {
+    const { effects } = guest({ fetch: ['127.0.0.1:1'] });
+    let left = 0;
+    const stream = new ReadableStream({ cancel: () => void left++ });
+    const items = {
+      next: () => new Promise<never>(() => {}),
+      async return() {
+        left++;
+        return { done: true as const, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+    const tries: [string, ...unknown[]][] = [
+      ['fetch', 'http://127.0.0.1:2/', { method: 'POST', body: items }],
+      ['fetch', 'nonsense', { method: 'POST', body: items }],
+      ['connect', '127.0.0.1:2', items],
+      ['nothing', items],
+      ['nothing', stream],
+    ];
+    for (const [name, ...args] of tries) {
+      left = 0;
+      await assert.rejects(effects.perform(name, args));
+      assert.equal(left, 1, name);
+    }
   });
 
   it('may be anything, and is refused in words', async () => {

@@ -11,6 +11,7 @@ import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { createBrotliCompress, gzipSync } from 'node:zlib';
 import { BadInput, GrantMissing, isError, LIMITS, normaliseGrants, Overloaded } from '@hauki/protocol';
 import { createNetwork } from '../src/effects/network.ts';
+import { createRates } from '../src/effects/rates.ts';
 import { GUEST_BOUNDS } from '../src/guest/outside.ts';
 import { Request as VmRequest } from '../src/guest/platform/http.ts';
 
@@ -195,6 +196,61 @@ describe('fetch', () => {
     }
   });
 
+  it('keeps method and body over the redirects that say so, and no word of a body that is left behind', async () => {
+    const seen: string[] = [];
+    const port = await http(async (request, response) => {
+      const [, status] = request.url!.split('/');
+      if (status) return response.writeHead(Number(status), { location: '/' }).end();
+      const { headers, method } = request;
+      seen.push(`${method} ${headers['content-type']} ${headers['content-language']} ${await textOf(request)}`);
+      return response.end();
+    });
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    const headers = { 'content-type': 'text/x', 'content-language': 'fi' };
+    const send = (status: number, method: string, body: unknown = 'body') =>
+      fetch(`http://127.0.0.1:${port}/${status}`, { method, body, headers });
+    const [kept, left] = ['text/x fi body', 'GET undefined undefined '];
+    for (const [status, method, wanted] of [
+      ...([301, 302, 303] as const).map((status) => [status, 'POST', left] as const),
+      ...([307, 308] as const).map((status) => [status, 'POST', `POST ${kept}`] as const),
+      ...([301, 302, 307, 308] as const).map((status) => [status, 'PUT', `PUT ${kept}`] as const),
+      [303, 'PUT', left] as const,
+    ]) {
+      await send(status, method);
+      assert.equal(seen.pop(), wanted, `${status} of ${method}`);
+    }
+    await refuses(send(307, 'POST', new Blob(['streamed']).stream()), BadInput, /cannot be sent twice/);
+    assert.deepEqual(seen, []);
+  });
+
+  it('leaves the answer that redirects it, whatever that goes on to say', async () => {
+    let left = false;
+    const port = await http((request, response) => {
+      if (request.url === '/there') return response.end('there');
+      response.on('close', () => {
+        left = true;
+      });
+      return response.writeHead(302, { location: '/there' }).write('endless');
+    });
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] });
+    assert.equal(await (await fetch(`http://127.0.0.1:${port}/`)).text(), 'there');
+    await until('the server sees the first go', () => left);
+  });
+
+  it('takes from the rates of all above it, and of none that has lost the grant', async () => {
+    const port = await http((_request, response) => response.end('ok'));
+    const to = `127.0.0.1:${port}`;
+    const allowance = (worker: string, per_minute?: number) => ({
+      worker,
+      grants: normaliseGrants(per_minute === undefined ? {} : { fetch: [{ to, per_minute }] }),
+      rates: createRates(),
+    });
+    const all = [allowance('own', 5), allowance('lost'), allowance('above', 2)];
+    const { fetch } = guest({ fetch: [{ to, per_minute: 5 }] }, { allowances: () => all });
+    for (let i = 0; i < 2; i++) assert.equal(await (await fetch(`http://${to}/`)).text(), 'ok');
+    await refuses(fetch(`http://${to}/`), Overloaded, /of above, from which this one stems.*limit of 2/);
+  });
+
   it('takes headers in every form that the standard has', async () => {
     const port = await http((request, response) => response.end(`${request.headers['x-a']} ${request.headers['0']}`));
     const { fetch, vmFetch } = guest({ fetch: [`127.0.0.1:${port}`] });
@@ -291,7 +347,7 @@ describe('fetch', () => {
     await until('both have come', () => sockets.size > 0);
     await sleep(50);
     effects.close();
-    await assert.rejects(silent);
+    await assert.rejects(silent, /ABORT_ERR/);
     await assert.rejects(response.text());
     await until('the server sees both go', () => gone.length === 2);
   });
@@ -314,6 +370,16 @@ describe('fetch', () => {
     });
     await (await fetch(url)).body!.cancel();
     await open[1]!.body!.cancel();
+  });
+
+  it('has room for a window each way where bodies stream both ways', async () => {
+    const port = await http((_request, response) => response.write('begins'));
+    const network = createNetwork({ limit_bytes: 4 * LIMITS.stream_bytes });
+    const { fetch } = guest({ fetch: [`127.0.0.1:${port}`] }, { network });
+    const send = () => fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: new Blob(['x']).stream() });
+    const open = await send();
+    await refuses(send(), Overloaded, /bytes that this node holds/);
+    await open.body!.cancel();
   });
 
   it('has room whatever the workers of other owners hold', async () => {
@@ -345,7 +411,7 @@ describe('fetch', () => {
     const url = `http://127.0.0.1:${port}/`;
     assert.equal(await (await fetch(url)).text(), 'ok');
     effects.regrant(normaliseGrants());
-    await refuses(fetch(url), GrantMissing);
+    await refuses(fetch(url), GrantMissing, /revoked while it lived/);
   });
 
   it('holds nothing for a guest but values and streams', async () => {

@@ -432,6 +432,11 @@ describe('code in a quickjs vault', { concurrency: 2 }, () => {
         /at most 10000 timers/,
       );
       await well(worker);
+      // Whoever takes that bound away is held by another.
+      const other = await lab.worker(EVAL, { owner: 'timers' });
+      const unbound = "Object.defineProperty(Map.prototype, 'size', { get: () => 0 });";
+      other.call('run', `${unbound} for (let i = 0; i < 20000; i++) setTimeout(() => {}, 1e6)`).catch(() => {});
+      await ended(other, /too many timers/);
     });
 
     it('of its log and its callers: a flood ends the vault or is cut, and the agent hears no more than it can hold', async () => {

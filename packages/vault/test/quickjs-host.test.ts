@@ -95,6 +95,7 @@ describe('the functions of the host', () => {
     const vm = await QuickJS.create({ wasm });
     const bytes = (text: string | Uint8Array) => vm.newArrayBuffer(Buffer.from(text));
     assert.deepEqual(new Uint32Array(found(bytes('a-b-c'), bytes('-'), 9).buffer), Uint32Array.of(1, 3));
+    assert.deepEqual(new Uint32Array(found(bytes('a-b-c'), bytes('-'), 1).buffer), Uint32Array.of(1));
     const long = bytes(Buffer.alloc(FIND.what_bytes + 1, 'a'));
     assert.throws(() => found(bytes('a'), long, 1), RangeError);
     for (const most of [FIND.places + 1, Infinity, Number.NaN])

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
+import { LIMITS } from '@hauki/protocol';
 import { streamTransport } from '@hauki/rpc/node';
 import fc from 'fast-check';
 import { type AgentLine, Lines, openLine, Unsent } from '../src/drivers/quickjs/line.ts';
@@ -72,6 +73,23 @@ describe('the line of a thread', () => {
       if (!socket.destroyed) await once(socket, 'close');
       assert.deepEqual(heard, [], what);
     }
+  });
+
+  it('waits for few who do not say the secret, and for none of them long', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { secret: _, ...where } = address;
+    const strangers: Socket[] = [];
+    for (let i = 0; i < 80; i++) {
+      const socket = connect(where as { path: string }).resume();
+      socket.on('error', () => {});
+      await once(socket, 'connect');
+      strangers.push(socket);
+    }
+    const gone = (socket: Socket) => socket.closed || once(socket, 'close');
+    await gone(strangers[0]!);
+    assert.equal(strangers.at(-1)!.closed, false);
+    t.mock.timers.tick(LIMITS.handshake_ms);
+    for (const socket of strangers) await gone(socket);
   });
 
   it('is refused to those that come with the secret once the host is gone', async () => {

@@ -6,13 +6,15 @@ import fc from 'fast-check';
 import { createRates } from '../src/effects/rates.ts';
 import { secretsOf } from '../src/effects/secrets.ts';
 
-const values = { KEY: 's3cr3t/va lue+"x"', OTHER: 'ünlike-others', UNGRANTED: 'left-over' };
+const LONG = 'L'.repeat(64);
+const values = { KEY: 's3cr3t/va lue+"x"', OTHER: 'ünlike-others €', UNGRANTED: 'left-over', [LONG]: 'long' };
 const grants = {
   ...NO_GRANTS,
   secrets: [
     { name: 'KEY', to: ['api.example:443', '[::1]:80'] },
     { name: 'OTHER', to: ['other.example:443'] },
     { name: 'LOST', to: ['api.example:443'] },
+    { name: LONG, to: ['api.example:443'] },
   ],
 };
 const secrets = secretsOf({ grants }, values);
@@ -77,6 +79,21 @@ describe('a secret', () => {
     );
   });
 
+  it('of the longest name is put in wherever it is cut, and is UTF-8', async () => {
+    const body = Buffer.from(`<{{secret:${LONG}}}>`);
+    for (let at = 0; at <= body.length; at++) {
+      async function* pieces() {
+        yield body.subarray(0, at);
+        yield body.subarray(at);
+      }
+      const got: Uint8Array[] = [];
+      for await (const piece of secrets.fillBytes(pieces(), HERE)) got.push(piece);
+      assert.equal(Buffer.concat(got).toString(), '<long>', `cut at ${at}`);
+    }
+    const other = secrets.fillWhole(Buffer.from('ü{{secret:OTHER}}'), 'other.example:443');
+    assert.equal(Buffer.from(other).toString(), `ü${values.OTHER}`);
+  });
+
   it('keeps back no more of a body than a placeholder may be long', async () => {
     let given = 0;
     async function* pieces() {
@@ -128,5 +145,15 @@ describe('a rate', () => {
       ['few', 'more', 'more', undefined],
     );
     assert.equal(rates.take([few, { name: 'free', per_minute: 0 }])?.name, 'free');
+  });
+
+  it('is not forgotten while it is asked for, whatever other grants there were meanwhile', () => {
+    const rates = createRates(() => 0);
+    const rule = { name: 'kept', per_minute: 1 };
+    assert.ok(rates.take([rule]));
+    for (let i = 0; i < 300; i++) {
+      rates.take([{ name: `other ${i}`, per_minute: 1 }]);
+      assert.equal(rates.take([rule]), undefined, `after ${i} others`);
+    }
   });
 });

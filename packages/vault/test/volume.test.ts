@@ -1,0 +1,172 @@
+/** Effects on a volume, performed in a folder: what they do, what they refuse, and that nothing leads out of it. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import {
+  BadInput,
+  type ErrorClass,
+  GrantMissing,
+  isError,
+  LIMITS,
+  normaliseGrants,
+  TooLarge,
+  VolumeFailed,
+} from '@hauki/protocol';
+import { createEffects } from '../src/effects/effects.ts';
+import { createNetwork } from '../src/effects/network.ts';
+
+const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>, pattern: RegExp = /./) =>
+  assert.rejects(promise, (error: Error) => {
+    assert.ok(isError(error, kind), `${error.name}: ${error.message}`);
+    assert.match(error.message, pattern);
+    return true;
+  });
+
+describe('a guest’s volume', { skip: process.platform !== 'linux' }, () => {
+  let home: string;
+  let root: string;
+  const effects = () =>
+    createEffects({
+      owner: 'test',
+      grants: normaliseGrants({ volume: { name: 'mine' } }),
+      volume: root,
+      network: createNetwork(),
+      meshfs: { resolve: () => assert.fail(), write: () => assert.fail() },
+      log: () => {},
+    });
+  const perform = (name: string, ...args: unknown[]): Promise<any> => effects().perform(`volume.${name}`, args);
+  const write = (path: unknown, text = 'text') => perform('write', path, { text });
+  const within = (path: string) => join(root, path);
+
+  before(() => {
+    home = mkdtempSync(join(tmpdir(), 'hauki-volume-'));
+    root = join(home, 'root');
+    mkdirSync(root);
+    writeFileSync(join(home, 'secret'), 'not yours');
+    mkdirSync(join(home, 'outside'));
+  });
+  after(() => {
+    const left = readdirSync('/proc/self/fd').flatMap((fd) => {
+      try {
+        return [readlinkSync(`/proc/self/fd/${fd}`)].filter((path) => path.startsWith(home));
+      } catch {
+        return [];
+      }
+    });
+    assert.deepEqual(left, [], 'all that was opened is closed');
+    rmSync(home, { recursive: true });
+  });
+
+  it('takes files and gives them back, lists them, and lets them go', async () => {
+    await write('a/b/c.txt', 'one');
+    await perform('write', 'a/bytes', { base64: Buffer.from([255, 0]).toString('base64') });
+    assert.deepEqual(await perform('read', 'a/b/c.txt'), { text: 'one' });
+    assert.deepEqual(await perform('read', 'a/bytes'), { base64: '/wA=' });
+    const entries = [...(await perform('list', 'a'))].sort((one, other) => (one.name < other.name ? -1 : 1));
+    assert.deepEqual(
+      entries.map(({ name, kind }) => [name, kind]),
+      [
+        ['b', 'folder'],
+        ['bytes', 'file'],
+      ],
+    );
+    assert.equal(entries[1]!.bytes, 2);
+    assert.deepEqual(
+      (await perform('list')).map(({ name }: { name: string }) => name),
+      ['a'],
+    );
+    await refuses(perform('delete', 'a'), VolumeFailed, /not empty/);
+    for (const path of ['a/b/c.txt', 'a/b', 'a/bytes', 'a']) await perform('delete', path);
+    assert.deepEqual(readdirSync(root), []);
+    for (const path of ['none', 'none/deep'])
+      await refuses(perform('read', path), VolumeFailed, /nothing of that name/);
+    assert.deepEqual(readdirSync(root), [], 'who reads makes no folders');
+  });
+
+  it('is for whoever was granted one, as long as the grant lasts', async () => {
+    const { perform, regrant } = effects();
+    await perform('volume.write', ['mine', { text: 'x' }]);
+    regrant(normaliseGrants());
+    await refuses(perform('volume.read', ['mine']), GrantMissing);
+    rmSync(within('mine'));
+  });
+
+  it('has no path that leads out of it, or is none', async () => {
+    const deep = Array(33).fill('a').join('/');
+    const long = 'ä'.repeat(128);
+    const bad = ['..', '../secret', 'a/../../secret', '/etc/passwd', '.', 'a//b', 'a/', 'a\0b', '\ud800', deep, long];
+    for (const path of [...bad, 'a/'.repeat(600), 5, null, ''])
+      for (const name of ['read', 'write', 'delete']) await refuses(perform(name, path, { text: '' }), BadInput);
+    for (const path of [...bad, 5, null]) await refuses(perform('list', path), BadInput);
+    for (const content of [undefined, null, 5, {}, { text: 5 }])
+      await refuses(perform('write', 'x', content), BadInput, /must be text or bytes/);
+    assert.deepEqual(readdirSync(root), []);
+  });
+
+  it('follows no link, whoever planted it', async () => {
+    symlinkSync(join(home, 'secret'), within('file'));
+    symlinkSync(join(home, 'outside'), within('folder'));
+    await refuses(perform('read', 'file'), VolumeFailed, /a link is not followed/);
+    for (const path of ['folder', 'folder/deeper'])
+      await refuses(perform('list', path), VolumeFailed, /a link|no folder/);
+    for (const name of ['read', 'write', 'delete'])
+      await refuses(perform(name, 'folder/x', { text: '' }), VolumeFailed, /a link/);
+    const kinds = (await perform('list')).map(({ kind, bytes }: { kind: string; bytes: number }) => [kind, bytes]);
+    assert.deepEqual(kinds, Array(2).fill(['other', 0]));
+    // What is written takes the link's place, and what is deleted is the link.
+    await write('file', 'mine');
+    await perform('delete', 'folder');
+    assert.deepEqual([readFileSync(within('file'), 'utf8'), existsSync(within('folder'))], ['mine', false]);
+    assert.deepEqual([readFileSync(join(home, 'secret'), 'utf8'), readdirSync(join(home, 'outside'))], ['not yours', []]); // biome-ignore format: one thought
+    assert.ok(lstatSync(within('file')).isFile());
+    rmSync(within('file'));
+  });
+
+  it('has plain files alone: a pipe holds nobody up', async () => {
+    execFileSync('mkfifo', [within('pipe')]);
+    mkdirSync(within('folder'));
+    for (const path of ['pipe', 'folder']) await refuses(perform('read', path), VolumeFailed, /no plain file/);
+    assert.equal((await perform('list')).find(({ name }: { name: string }) => name === 'pipe').kind, 'other');
+    await perform('delete', 'pipe');
+    await perform('delete', 'folder');
+  });
+
+  it('takes and gives files up to their bound', async () => {
+    const limit = LIMITS.volume_file_bytes;
+    await refuses(perform('write', 'large', { text: 'x'.repeat(limit + 1) }), TooLarge);
+    writeFileSync(within('large'), 'x'.repeat(limit + 1));
+    await refuses(perform('read', 'large'), TooLarge);
+    truncateSync(within('large'), limit);
+    assert.equal((await perform('read', 'large')).text.length, limit);
+    await perform('delete', 'large');
+  });
+
+  it('has a file whole or as it was, and nothing of one that came to nothing', async () => {
+    await write('file', 'before');
+    linkSync(within('file'), join(home, 'same'));
+    await write('file', 'after');
+    assert.equal(readFileSync(join(home, 'same'), 'utf8'), 'before', 'it is another file that took its place');
+    mkdirSync(within('folder/deep'), { recursive: true });
+    await refuses(write('folder'), VolumeFailed);
+    await refuses(write('.hauki-0123456789ab.tmp'), BadInput, /swept away/);
+    assert.deepEqual(readdirSync(root).sort(), ['file', 'folder']);
+    rmSync(within('folder'), { recursive: true });
+    rmSync(within('file'));
+  });
+});
