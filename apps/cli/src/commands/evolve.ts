@@ -300,6 +300,13 @@ export function evolveCommand(program: Command): void {
     )
     .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back (default: 1)')
     .option('--watch-for <duration>', 'with --replicas: how long each wave must do well')
-    .addHelpText('after', '\nExample:\n  hauki evolve examples/plugins/hello.ts --watch')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  hauki evolve examples/plugins/hello.ts --watch          at each save
+  hauki evolve app.ts --weight 10 --max-error-rate 0.01   a tenth of the requests; taken back when it does badly
+  hauki evolve app.ts --tests tests.json --dry-run        only whether it would serve, and what would change`,
+    )
     .action((file: string, flags: EvolveFlags, command: Command) => evolve(file, { ...flags, ...common(command) }));
 }

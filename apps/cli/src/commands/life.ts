@@ -131,7 +131,8 @@ export function lifeCommands(program: Command): void {
       'after',
       `
 A worker that logs too much is cut to 200 lines a second, and a reader that is too slow misses lines: both are said.
-A lasting worker is followed over its restarts.
+A lasting worker is followed over its restarts. With --json each line is one: {seq, at, level, text}; the last with -f
+is {fate}.
 
 Example:
   hauki logs w-abc123 -f`,

@@ -43,7 +43,11 @@ const withNodeFlags = (command: Command) =>
     .option('--driver <name>', 'offer only this driver (lxc, quickjs, process); may be repeated', collect)
     .option('--label <key=value>', 'a label that jobs can ask for; may be repeated', collect)
     .option('--memory <MiB>', 'what all vaults of a node may have together')
-    .option('--mesh-host <address>', 'the address that workers listen on', '127.0.0.1');
+    .option(
+      '--mesh-host <address>',
+      'the address that workers listen on: this machine’s, as callers reach it',
+      '127.0.0.1',
+    );
 
 const WHOSE_TOKEN =
   'It is core/node.token in the core’s data folder: copy it to this machine, or name the folder with --data';
@@ -148,6 +152,13 @@ export function upCommands(program: Command): void {
       '--name <name>',
       'what this node is called, and its folder below the data folder; default: as this machine',
       'node',
+    )
+    .addHelpText(
+      'after',
+      `
+Example, with the core on another machine (hauki up --host 10.8.0.1 there), over a VPN:
+  hauki token create --name north --scope node --node north > node.token    there; copy the file to this machine
+  hauki node --core http://10.8.0.1:8000 --name north --token-file node.token --mesh-host 10.8.0.2`,
     )
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir() } = common(command);
