@@ -59,7 +59,7 @@ export async function run(args: string[]): Promise<Soaked> {
       irc: `127.0.0.1:${port}`,
       asked: new Promise(() => {}),
       log: note,
-      progress: (kernel, what) => what === 'on IRC' && note(`${kernel} is on IRC`),
+      progress: (kernel, what) => what === 'has the IRC plugin' && note(`${kernel} is on IRC`),
     });
     stop = swarm.stop;
     const up_s = (performance.now() - began) / 1000;

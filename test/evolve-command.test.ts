@@ -92,6 +92,17 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     assert.match(stdout, /from 'here'/);
   });
 
+  it('takes grants as the other verbs do', async () => {
+    const main = file('granted.js', `export default { fetch: () => new Response('granted') };`);
+    await evolve(main, '--fetch', 'GET@a.example:443/60', '--fetch', 'b.example:80');
+    const { stdout } = await hauki('versions', 'granted', '--json');
+    assert.deepEqual(JSON.parse(stdout).versions[0].grants.fetch, [
+      { to: 'a.example:443', methods: ['GET'], per_minute: 60 },
+      { to: 'b.example:80', methods: [], per_minute: 0 },
+    ]);
+    await assert.rejects(evolve(main, '--volume', 'home='), ({ stderr }) => /--volume: /.test(stderr));
+  });
+
   it('bundles what is JSX or CommonJS, which no vault takes as it is', async () => {
     symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
     const page = file(
@@ -299,6 +310,7 @@ describe('hauki evolve, by the core', { skip: missing('quickjs') }, () => {
       });
     await refused(3, /There is no module nobody here\. There is: asked/, 'history', 'nobody');
     await refused(3, /no version 9/, 'versions', 'asked', '9');
+    await refused(3, /There is no module nobody here/, 'versions', 'nobody', '1');
   });
 
   it('shows sources, and lets others serve, to those alone who may do everything', async () => {

@@ -26,7 +26,7 @@ export interface Common {
   json?: boolean;
 }
 
-const DEFAULT_CORE = 'http://127.0.0.1:8000';
+export const DEFAULT_CORE = 'http://127.0.0.1:8000';
 
 /** Options before and after the verb count alike. */
 export function common(command: Command): Common {
@@ -122,6 +122,9 @@ export async function withMesh<T>(options: Common, use: (mesh: Mesh) => Promise<
 /** Drivers by their names, as they are asked for. */
 export const DRIVERS = ['lxc', 'quickjs', 'process'] as const;
 
+export const HOST_NAME =
+  'a name besides loopback’s that it answers for, as a proxy before it passes on; may be repeated';
+
 export const collect = (value: string, all: string[] = []): string[] => [...all, value];
 
 /** `key=value` pairs. */
@@ -216,7 +219,8 @@ export const withModuleFlags = (command: Command): Command =>
     .option('--time', 'grant: may read the clock')
     .option('--random', 'grant: may draw random numbers');
 
-function fetchGrant(text: string): NonNullable<GrantRequest['fetch']>[number] {
+/** A `fetch` grant from `[METHODS@]host:port[/n]`. Throws BadInput. */
+export function fetchGrant(text: string): NonNullable<GrantRequest['fetch']>[number] {
   const [, methods, to = text, per_minute] = /^(?:([A-Za-z,]+)@)?([^@/]+)(?:\/(\d+))?$/.exec(text) ?? [];
   if (methods === undefined && per_minute === undefined) return to;
   return {
@@ -226,7 +230,8 @@ function fetchGrant(text: string): NonNullable<GrantRequest['fetch']>[number] {
   };
 }
 
-function volumeGrant(text: string): GrantRequest['volume'] {
+/** A `volume` grant from `name[=MiB]`. Throws BadInput. */
+export function volumeGrant(text: string): GrantRequest['volume'] {
   const [name = '', quota_mib, ...more] = text.split('=');
   if (name === '' || more.length > 0)
     throw new BadInput({ what: '--volume', why: `${JSON.stringify(text)} is not name or name=MiB, as in notes=32` });

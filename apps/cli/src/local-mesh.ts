@@ -191,6 +191,10 @@ export interface LocalMeshOptions {
   data_dir: string;
   /** 0: a free one. */
   port?: number;
+  /** Where the core listens; loopback when left out. */
+  host?: string;
+  /** What the core answers for besides loopback's names. */
+  host_names?: string[];
   nodes?: Partial<NodeOptions>[];
   log?: LogTo;
   /** Breaks off its start. */
@@ -199,8 +203,9 @@ export interface LocalMeshOptions {
 
 /** A core and its nodes on this machine. What fails to start takes the rest down with it. */
 export async function startMesh(options: LocalMeshOptions): Promise<LocalMesh> {
-  const { data_dir, port = 0, log = 'ignore', signal } = options;
-  const core = await startCore(data_dir, { port }, log, signal);
+  const { data_dir, port = 0, host, host_names, log = 'ignore', signal } = options;
+  const listening = { port, ...(host ? { host } : {}), ...(host_names ? { host_names } : {}) };
+  const core = await startCore(data_dir, listening, log, signal);
   const outcomes = await Promise.allSettled(
     (options.nodes ?? [{}]).map(({ name = 'node', ...node }) =>
       startNode(

@@ -25,6 +25,8 @@ const program = new Command(name === 'x-hauki-core' ? name : 'hauki')
   )
   .version('0.1.0')
   .enablePositionalOptions()
+  // Names alone: with their arguments beside them 80 columns have no room for what they do.
+  .configureHelp({ subcommandTerm: (verb) => verb.name() })
   .option('--core <url>', 'the core; default: HAUKI_URL, else http://127.0.0.1:8000')
   .option('--data <folder>', 'the data folder; default: HAUKI_DATA, else /var/lib/hauki or ~/.local/share/hauki')
   .option('--json', 'print JSON')
@@ -39,25 +41,37 @@ Try:
   hauki logs <worker> -f                            what it says
   hauki why <worker>                                why it ended
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 not allowed, 5 no core answers, 6 no answer in time, 7 it lives (hauki why)`,
+Environment:
+  HAUKI_URL, HAUKI_DATA             as --core and --data, for scripts with @hauki/mesh too
+  HAUKI_TOKEN                       the token to ask a core with; else its admin token, in the data folder
+  HAUKI_KERNEL, HAUKI_KERNEL_TOKEN  a kernel's URL, as --to, and its token; else that in the data folder
+  NO_COLOR                          no colours
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 not allowed, 5 no core answers,
+6 no answer in time, 7 it lives (hauki why)`,
   )
   .showHelpAfterError('(hauki --help tells more)')
   .exitOverride();
 
+program.commandsGroup('A mesh:');
 upCommands(program);
-workerCommands(program);
-lifeCommands(program);
 runCommands(program);
-fsCommands(program);
-provisionCommands(program);
-spoolCommands(program);
 eventCommands(program);
 tokenCommands(program);
+program.commandsGroup('Workers:');
+workerCommands(program);
+lifeCommands(program);
+revokeCommands(program);
+volumeCommands(program);
+program.commandsGroup('What lasts:');
+provisionCommands(program);
+spoolCommands(program);
+fsCommands(program);
+program.commandsGroup('Microkernels:');
 kernelCommands(program);
 evolveCommand(program);
 swarmCommands(program);
-volumeCommands(program);
-revokeCommands(program);
+program.commandsGroup('Commands:');
 if (name === 'x-hauki-core') notesVerbs(program);
 
 const is_json = process.argv.includes('--json');

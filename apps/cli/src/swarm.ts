@@ -40,7 +40,7 @@ export interface SwarmOptions {
   asked: Promise<unknown>;
   log(line: string, fields?: object): void;
   /** A kernel has come so far. */
-  progress(kernel: string, what: 'starting' | 'online' | 'on IRC', took_ms: number): void;
+  progress(kernel: string, what: 'starting' | 'online' | 'has the IRC plugin', took_ms: number): void;
 }
 
 export interface Swarm {
@@ -205,7 +205,7 @@ export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
     told('online');
     if (irc === undefined) return;
     await inject(kernel);
-    told('on IRC');
+    told('has the IRC plugin');
   };
 
   /** Where the answer was lost it may have come about. */

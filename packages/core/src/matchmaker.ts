@@ -61,7 +61,7 @@ function obstacle({ info, load }: Candidate, driver: string, wanted: Wanted): st
   const free = info.memory_mib - load.memory_used_mib;
   const memory_mib = wanted.memory_mib(driver);
   const least = LEAST_MEMORY_MIB[driver] ?? 1;
-  if (memory_mib < least) return `an ${driver} vault takes at least ${least} MiB`;
+  if (memory_mib < least) return `a vault of ${driver} takes at least ${least} MiB`;
   if (free < memory_mib) return `${free} MiB free of ${info.memory_mib}`;
   return undefined;
 }

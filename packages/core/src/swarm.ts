@@ -316,7 +316,7 @@ export class Swarm {
     if (this.#powers.registry.workers.get(worker)?.lasting)
       throw new BadInput({
         what: worker,
-        why: `it lasts, and would only be started again. DELETE /api/v2/lxc_provision/${worker} (hauki provision rm) ends it`,
+        why: `it lasts, and would only be started again. What ends it: hauki provision rm ${worker}, or DELETE /api/v2/lxc_provision/${worker}`,
       });
     await this.#powers.registry.home(worker).rpc.destruct(worker, `destructed by ${principal.name}`);
   }

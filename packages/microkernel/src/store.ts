@@ -105,19 +105,25 @@ export class Store {
     return [...this.#records.values()];
   }
 
-  /** Rejects with VersionUnknown. */
+  /** Rejects with VersionUnknown or ModuleUnknown. */
   async facts(module: string, version: number): Promise<VersionFacts> {
     const found = await this.#backplane.kv(VERSIONS).get(versionKey(module, version));
     if (!found) {
-      const newest = this.#records.get(module)?.latest ?? 0;
+      const { latest: newest } = this.#known(module);
       throw new VersionUnknown({ pointer: pointerOf(module, version), version, oldest: 1, newest });
     }
     return JSON.parse(found.value) as VersionFacts;
   }
 
+  #known(module: string): ModuleRecord {
+    const record = this.#records.get(module);
+    if (!record) throw new ModuleUnknown({ module, has: [...this.#records.keys()] });
+    return record;
+  }
+
   /** All versions, oldest first. Rejects with ModuleUnknown. */
   async versions(module: string): Promise<VersionFacts[]> {
-    if (!this.#records.has(module)) throw new ModuleUnknown({ module, has: [...this.#records.keys()] });
+    this.#known(module);
     const found: VersionFacts[] = [];
     for await (const { value } of entriesOf(this.#backplane.kv(VERSIONS), `${module}/`))
       found.push(JSON.parse(value) as VersionFacts);

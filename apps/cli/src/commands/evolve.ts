@@ -13,9 +13,11 @@ import {
   common,
   DRIVERS,
   decimal,
+  fetchGrant,
   given,
   milliseconds,
   oneOf,
+  volumeGrant,
   whole,
   withMesh,
 } from '../context.ts';
@@ -123,7 +125,14 @@ function request(file: string, flags: EvolveFlags): EvolveRequest {
     min_isolation: given(flags.minIsolation, (text) => oneOf('--min-isolation', text, ISOLATION_LEVELS)),
     memory_mib: given(flags.memory, (text) => whole('--memory', text, 1)),
     grants: granted
-      ? { fetch, connect, meshfs: { read, write }, time, random, ...(volume === undefined ? {} : { volume }) }
+      ? {
+          fetch: fetch.map(fetchGrant),
+          connect,
+          meshfs: { read, write },
+          time,
+          random,
+          ...(volume === undefined ? {} : { volume: volumeGrant(volume) }),
+        }
       : undefined,
     tests: flags.tests === undefined ? undefined : readTests(flags.tests),
     alias: flags.alias === '' ? null : flags.alias,
@@ -272,13 +281,13 @@ export function evolveCommand(program: Command): void {
     .option('--driver <name>', 'the vault that it runs in')
     .option('--min-isolation <level>', `no vault that holds less strongly: ${ISOLATION_LEVELS.join(' < ')}`)
     .option('--memory <MiB>', 'memory of the vault')
-    .option('--fetch <host:port>', 'grant: may fetch from there; may be repeated', collect)
+    .option('--fetch <[METHODS@]host:port[/n]>', 'grant: may fetch from there, n times a minute; repeatable', collect)
     .option('--connect <host:port>', 'grant: may open a byte stream to there; may be repeated', collect)
     .option('--time', 'grant: may read the clock')
     .option('--random', 'grant: may draw random numbers')
     .option('--read <prefix>', 'grant: may read pointers below this; may be repeated', collect)
     .option('--write <prefix>', 'grant: may write pointers below this; may be repeated', collect)
-    .option('--volume <name>', 'grant: keeps the files below its home, the same for all its versions')
+    .option('--volume <name[=MiB]>', 'grant: keeps the files below its home, the same for all its versions')
     .option('--alias <path>', 'serve it at this absolute path too, as in /api/v2/meshfs/; "": at none any more')
     .option('--weight <0-100>', 'its share of requests; the version before keeps the rest')
     .option('--max-error-rate <0-1>', 'take it back when more of its answers are errors')
@@ -291,6 +300,13 @@ export function evolveCommand(program: Command): void {
     )
     .option('--wave <n>', 'with --replicas: kernels at once; the first wave that fails takes all back (default: 1)')
     .option('--watch-for <duration>', 'with --replicas: how long each wave must do well')
-    .addHelpText('after', '\nExample:\n  hauki evolve examples/plugins/hello.ts --watch')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  hauki evolve examples/plugins/hello.ts --watch          at each save
+  hauki evolve app.ts --weight 10 --max-error-rate 0.01   a tenth of the requests; taken back when it does badly
+  hauki evolve app.ts --tests tests.json --dry-run        only whether it would serve, and what would change`,
+    )
     .action((file: string, flags: EvolveFlags, command: Command) => evolve(file, { ...flags, ...common(command) }));
 }

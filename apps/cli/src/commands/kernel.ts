@@ -9,6 +9,7 @@ import {
   DRIVERS,
   dataFlag,
   given,
+  HOST_NAME,
   oneOf,
   unlessAsked,
   whole,
@@ -34,6 +35,7 @@ export function kernelCommands(program: Command): void {
     .option('--join', 'belong to the mesh of the core (--core): its gateway serves what this kernel holds')
     .option('--token-file <file>', 'the core’s node.token; default, for a core on this machine: its own')
     .option('--driver <name>', 'run modules in these vaults only; may be repeated', collect)
+    .option('--host-name <name>', HOST_NAME, collect)
     .addHelpText(
       'after',
       `
@@ -55,6 +57,7 @@ Example:
         id: flags.id,
         port,
         open: flags.open ?? false,
+        ...(flags.hostName ? { host_names: flags.hostName } : {}),
         ...(flags.driver ? { drivers: flags.driver.map((text: string) => oneOf('--driver', text, DRIVERS)) } : {}),
       };
       const kernel = await unlessAsked(asked, (signal) => startKernel(options, 'inherit', signal));

@@ -12,7 +12,7 @@ import {
 } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { common, milliseconds, whole, withMesh } from '../context.ts';
-import { duration, EXIT, paint, printable, size, table } from '../output.ts';
+import { duration, EXIT, paint, printable, report, size, table } from '../output.ts';
 
 const at = (ms: number) => new Date(ms).toISOString();
 
@@ -131,7 +131,8 @@ export function lifeCommands(program: Command): void {
       'after',
       `
 A worker that logs too much is cut to 200 lines a second, and a reader that is too slow misses lines: both are said.
-A lasting worker is followed over its restarts.
+A lasting worker is followed over its restarts. With --json each line is one: {seq, at, level, text}; the last with -f
+is {fate}.
 
 Example:
   hauki logs w-abc123 -f`,
@@ -159,9 +160,10 @@ Example:
     .action((worker: string, _flags, command: Command) =>
       withMesh(common(command), async (mesh) => {
         process.exitCode = await why(mesh, worker, common(command).json ?? false).catch((error) => {
-          if (isError(error, WorkerUnknown) && !common(command).json)
-            console.error('hauki: fates are kept for the last 10,000 workers');
-          throw error;
+          if (!isError(error, WorkerUnknown) || common(command).json) throw error;
+          const code = report(error, false);
+          console.error('What became of a worker is kept for the last 10,000 that ended');
+          return code;
         });
       }),
     );

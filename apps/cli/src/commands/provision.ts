@@ -23,7 +23,9 @@ const stateOf = ({ state, next_try_at }: LastingWorker) =>
 function show(worker: LastingWorker): void {
   const { state, node, driver, epoch, restarts, owner, created_at, why, deaths, pointer } = worker;
   console.log(`${paint('bold', worker.worker)}  ${state}`);
-  console.log(`  on       ${node ?? '-'}, ${driver ?? '-'}, epoch ${epoch}, ${restarts} restarts`);
+  console.log(
+    `  on       ${node ?? '-'}, ${driver ?? '-'}, epoch ${epoch}, ${restarts} restart${restarts === 1 ? '' : 's'}`,
+  );
   console.log(`  owner    ${owner}, since ${new Date(created_at).toISOString()}`);
   if (pointer) console.log(`  from     ${pointer}, as it was then`);
   if (why) console.log(`  why      ${printable(why)}`);

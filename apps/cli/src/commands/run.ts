@@ -82,6 +82,14 @@ export function runCommands(program: Command): void {
     .argument('[arguments...]', 'handed to the script')
     .passThroughOptions()
     .description('run a script against the mesh; where none is up, one is started for as long as the script runs')
+    .addHelpText(
+      'after',
+      `
+The script finds @hauki/mesh wherever it lies; HAUKI_URL and HAUKI_TOKEN are set for it.
+
+Example:
+  hauki run examples/01-one-call.ts`,
+    )
     .action(async (script: string, args: string[], _flags, command: Command) => {
       if (!existsSync(script)) throw new BadInput({ what: script, why: 'there is no such file' });
       const found = await meshFor(common(command));

@@ -80,7 +80,7 @@ export function swarmCommands(program: Command): void {
         log: (line) => console.error(line),
         progress(kernel, what, took_ms) {
           if (json || what === 'starting') return;
-          if (what === (irc ? 'on IRC' : 'online')) done++;
+          if (what === (irc ? 'has the IRC plugin' : 'online')) done++;
           console.log(`${String(done).padStart(4)}/${count}  ${kernel} ${what} (${duration(took_ms)})`);
         },
       }).catch(async (error) => {

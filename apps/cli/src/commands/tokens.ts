@@ -41,7 +41,10 @@ async function create(flags: CreateFlags & Common): Promise<void> {
     console.log(made.token);
     const until = made.expires_at === null ? 'it lasts until revoked' : `it ends in ${duration(expires_in_ms ?? 0)}`;
     console.error(`${made.id} is made; ${until}. Above is its secret, shown this once.`);
-    console.error(`  use it  HAUKI_TOKEN=… hauki …\n  end it  hauki token revoke ${made.id}`);
+    const use = flags.scope.includes('node')
+      ? 'hauki node --core … --name … --token-file <a file with it>'
+      : 'HAUKI_TOKEN=… hauki …';
+    console.error(`  use it  ${use}\n  end it  hauki token revoke ${made.id}`);
   });
 }
 

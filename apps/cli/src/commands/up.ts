@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BadInput, connect } from '@hauki/mesh';
-import { defaultDataDir, nodeTokenFile } from '@hauki/mesh/data-dir';
+import { defaultDataDir, isThisMachine, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { Command } from 'commander';
 import {
   askedToEnd,
@@ -12,8 +12,10 @@ import {
   collect,
   common,
   coreUrl,
+  DEFAULT_CORE,
   DRIVERS,
   dataFlag,
+  HOST_NAME,
   oneOf,
   pairs,
   unlessAsked,
@@ -41,7 +43,11 @@ const withNodeFlags = (command: Command) =>
     .option('--driver <name>', 'offer only this driver (lxc, quickjs, process); may be repeated', collect)
     .option('--label <key=value>', 'a label that jobs can ask for; may be repeated', collect)
     .option('--memory <MiB>', 'what all vaults of a node may have together')
-    .option('--mesh-host <address>', 'the address that workers listen on', '127.0.0.1');
+    .option(
+      '--mesh-host <address>',
+      'the address that workers listen on: this machine’s, as callers reach it',
+      '127.0.0.1',
+    );
 
 const WHOSE_TOKEN =
   'It is core/node.token in the core’s data folder: copy it to this machine, or name the folder with --data';
@@ -82,7 +88,7 @@ export function coreToJoin(flags: Common, token_file?: string): { core_url: stri
 }
 
 /** What is up, what each node offers and why not the rest, and what to do next. */
-async function describeMesh({ url, token, data_dir }: LocalMesh, more: string, logs: boolean): Promise<void> {
+async function describeMesh({ url, token, data_dir }: LocalMesh, data: string, logs: boolean): Promise<void> {
   const mesh = await connect({ core: url, token });
   const { nodes } = await mesh.registry();
   await mesh.close();
@@ -94,13 +100,22 @@ async function describeMesh({ url, token, data_dir }: LocalMesh, more: string, l
       );
   console.log(`  API   ${url}/docs`);
   console.log(`  data  ${data_dir}${logs ? '' : ` (logs in ${join(data_dir, 'hauki.log')})`}`);
-  console.log(`  try   hauki clone examples/workers/greeter.ts${more}`);
+  // The token of a data folder is sent to no address but loopback's, so that there it is named.
+  const [before, after] = isThisMachine(url) ? ['', data] : [`HAUKI_TOKEN=$(hauki token${data}) `, ''];
+  const core = url === DEFAULT_CORE ? '' : ` --core ${url}`;
+  console.log(`  try   ${before}hauki clone examples/workers/greeter.ts${core}${after}`);
 }
 
 export function upCommands(program: Command): void {
   withNodeFlags(program.command('up'))
     .description('start a core and a node on this machine, as processes of their own; Ctrl-C ends them cleanly')
     .option('--port <number>', 'the core’s port', '8000')
+    .option(
+      '--host <address>',
+      'the address that the core listens on. Tokens cross it in the clear: loopback, or a VPN’s',
+      '127.0.0.1',
+    )
+    .option('--host-name <name>', HOST_NAME, collect)
     .option('--nodes <count>', 'how many node agents', '1')
     .option('--logs', 'show the logs of core and nodes here; else they go to hauki.log in the data folder')
     .action(async (flags, command: Command) => {
@@ -111,6 +126,8 @@ export function upCommands(program: Command): void {
       const options = {
         data_dir: data,
         port,
+        host: flags.host,
+        host_names: [flags.host, ...(flags.hostName ?? [])],
         nodes: Array.from({ length: count }, (_, i) => ({
           ...nodeOptions(flags),
           name: count === 1 ? 'node' : `node-${i + 1}`,
@@ -121,7 +138,7 @@ export function upCommands(program: Command): void {
       if (!mesh) return;
       const { url, core, nodes } = mesh;
       if (json) console.log(JSON.stringify({ url, data_dir: data, nodes: nodes.map((n) => n.node), pid: process.pid }));
-      else await describeMesh(mesh, `${port === 8000 ? '' : ` --core ${url}`}${dataFlag(command)}`, flags.logs);
+      else await describeMesh(mesh, dataFlag(command), flags.logs);
       const started = Object.fromEntries(nodes.map((node) => [`node ${node.node}`, node]));
       const ended = await Promise.race([asked, anyEnded({ 'the core': core, ...started })]);
       await mesh.stop();
@@ -135,6 +152,13 @@ export function upCommands(program: Command): void {
       '--name <name>',
       'what this node is called, and its folder below the data folder; default: as this machine',
       'node',
+    )
+    .addHelpText(
+      'after',
+      `
+Example, with the core on another machine (hauki up --host 10.8.0.1 there), over a VPN:
+  hauki token create --name north --scope node --node north > node.token    there; copy the file to this machine
+  hauki node --core http://10.8.0.1:8000 --name north --token-file node.token --mesh-host 10.8.0.2`,
     )
     .action(async (flags, command: Command) => {
       const { data = defaultDataDir() } = common(command);
