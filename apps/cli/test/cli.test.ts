@@ -134,7 +134,7 @@ describe('the hauki command', () => {
       [['up', '--memory', 'x'], '--memory'],
       [['up', '--driver', 'docker'], '--driver'],
       [['kernel', '--driver', 'docker'], '--driver'],
-      [['up', '--data', '/proc/x'], '--data'],
+      [['up', '--data', '/proc/x'], '/proc/x'],
       [['up', '--nodes', '1.5'], '--nodes'],
       [['up', '--port', '0x50'], '--port'],
       [['fs', 'read', 'gem-pointer://wiki/x', '--at', '0'], '--at'],
