@@ -47,8 +47,7 @@ export const SOURCES = 'gem-pointer://plugins/';
 
 /** Throws BadInput where a module would be let write over modules' sources. */
 export function checkGrants(grants: Grants): Grants {
-  // Each names a space at least, or a pointer in it.
-  const over = grants.meshfs.write.find((prefix) => prefix.startsWith(SOURCES));
+  const over = grants.meshfs.write.find((prefix) => prefix.startsWith(SOURCES) || SOURCES.startsWith(prefix));
   if (over)
     throw new BadInput({ what: 'grants.meshfs.write', why: `${over}: what lies in ${SOURCES} is the kernel's` });
   return grants;

@@ -124,8 +124,8 @@ export class Channel implements Transport {
     this.#link = link;
     this.connections++;
     let skip = this.received - told;
-    // Less than was received where there was a promise: `forgo` says then what has come since.
     this.#told = told;
+    if (skip > 0) this.#tellSoon();
     for (const { text, bytes } of this.#kept) link.send(text, bytes);
     this.#handed = this.#confirmed + this.#kept.length;
     if (EXITS) link.hold?.(this.#held);

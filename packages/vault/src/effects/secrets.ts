@@ -59,7 +59,7 @@ export function secretsOf(vault: { readonly grants: Grants }, given: Readonly<Re
         rest = Buffer.from(bytes.subarray(until));
         if (until > 0) yield filled(bytes.subarray(0, until), target);
       }
-      if (rest.length > 0) yield rest;
+      if (rest.length > 0) yield filled(rest, target);
     },
     fillWhole: filled,
   };
