@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('../node_modules', import.meta.url));
 /** Enough to be worth fifty scouts, few enough for a demo. */
 const MOST = 600;
+/** The parser's expressions take an interpreter seconds for twice that in one go, and a QuickJS vault may take two. */
+const MOST_BYTES = 32_000;
 
 export interface Library extends AsyncDisposable {
   host: string;
@@ -18,7 +20,7 @@ export interface Library extends AsyncDisposable {
 
 export async function openLibrary(): Promise<Library> {
   const paths = globSync('**/*.{md,markdown}', { cwd: ROOT })
-    .filter((path) => statSync(join(ROOT, path)).size < 200_000)
+    .filter((path) => statSync(join(ROOT, path)).size <= MOST_BYTES)
     .map((path) => path.split(sep).join('/'))
     .filter((path) => /^[\w@./-]+$/.test(path))
     .sort()

@@ -142,11 +142,14 @@ describe('a request that cannot be met', () => {
       [{ audience: AUDIENCE }, /either a pointer or a source/],
       [{ source: CALCULATOR, pointer: 'gem-pointer://wiki/a/b', audience: AUDIENCE }, /either a pointer or a source/],
       [{ source: CALCULATOR, audience: AUDIENCE, colour: 'red' }, /additional|colour/],
-      [{ source: CALCULATOR, audience: AUDIENCE, lease_ms: 1 }, /lease_ms: from 500/],
+      [
+        { source: CALCULATOR, audience: AUDIENCE, lease_ms: 1 },
+        /lease_ms: 1 was given; expected is a whole number from 500/,
+      ],
       ...['max_life_ms', 'idle_ms'].flatMap((bound) =>
         [0, 499].map((ms): [unknown, RegExp] => [
           { source: CALCULATOR, audience: AUDIENCE, [bound]: ms },
-          new RegExp(`${bound}: from 500 to \\d+ milliseconds`),
+          new RegExp(`${bound}: ${ms} was given; expected is a whole number from 500`),
         ]),
       ),
       [

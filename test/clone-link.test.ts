@@ -90,6 +90,29 @@ describe('a link for clones', { concurrency: 3 }, () => {
     await session.closed;
   });
 
+  it('is one of a bounded number, of which no token has all, and who gets none asks over HTTP', async () => {
+    const { token: mine } = await token('spawn');
+    const kept: Session[] = [];
+    const open = async () => {
+      for (;;) kept.push(await link(mine));
+    };
+    await assert.rejects(open(), { name: 'Overloaded', message: /links for clones/ });
+    (await link()).close();
+    const mesh = await connect({ core: used.local.url, token: mine });
+    for (let i = 0; i < 2; i++) {
+      const worker = mesh.clone<Calculator>({ source: CALCULATOR }, { driver: 'quickjs' });
+      assert.equal(await worker.add(1, 2), 3);
+      await mesh.destruct(worker);
+    }
+    await mesh.close();
+    for (const session of kept) session.close();
+    await until('there is room again', async () => {
+      const session = await link(mine).catch(() => undefined);
+      session?.close();
+      return session !== undefined;
+    });
+  });
+
   /** A mesh behind a proxy of bytes, which counts the clones that pass over HTTP and over links. */
   const watched = async () => {
     const over = { http: 0, links: 0 };

@@ -4,6 +4,10 @@ import { it } from 'node:test';
 import { assertConversation, play } from './support/demo.ts';
 import { ircMissing } from './support/ircd.ts';
 
+it('npm run demo has its scouts read all documents without lxc, as an ordinary user does', async () => {
+  assert.match(await play('--act', '1', '--driver', 'quickjs'), /\b(\d+) of \1 documents read/);
+});
+
 it('npm run demo plays one act alone, and without lxc has its kernels as processes', async () => {
   const stdout = await play('--act', '5', '--driver', 'quickjs');
   assert.doesNotMatch(stdout, /Act [1-4]\./);

@@ -289,7 +289,7 @@ describe('the events of a mesh', () => {
     assert.equal((await run('token', 'create', '--name', 'ci')).code, 2);
     assert.match(
       (await run('token', 'create', '--name', 'x', '--scope', 'all')).out,
-      /"all" is none. There are: read, events/,
+      /scopes\[0\]: "all" was given; expected is one of "read", "events"/,
     );
     const secret = (await run('token', 'create', '--name', 'plain', '--scope', 'read')).out;
     assert.match(secret, /^hauki_[\w-]{43}\n/);

@@ -227,7 +227,7 @@ describe('kernels of a mesh', () => {
       [{ content, alias: 5 }, /alias/],
       [{ content, dry_run: 'yes' }, /dry_run/],
       [{ content, bogus: 1 }, /bogus/],
-      [{ content, tests: [{ path: '/', method: 5, expect: {} }] }, /tests\[0\]: its method/],
+      [{ content, tests: [{ path: '/', method: 5, expect: {} }] }, /tests\[0\]\.method: 5 was given/],
       [{ content: 5 }, /content/],
       [{ content, pointer: 'gem-pointer://wiki/x/y' }, /one of content, pointer and edits/],
     ];

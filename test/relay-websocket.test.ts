@@ -80,6 +80,7 @@ describe('the relay over WebSocket', () => {
     const client = await opened(dial(bearer()));
     assert.deepEqual(client.heard, []);
     await greeted(client);
+    assert.doesNotMatch(used.log(), /MaxListenersExceededWarning/);
   });
 
   it('does not care where messages begin and end', async () => {

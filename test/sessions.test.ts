@@ -1,5 +1,6 @@
 /** `mesh.sessions()`, the call that a worker sees, and traces through the core's HTTP door, on real meshes. */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
 import { connect, withOptions } from '@hauki/mesh';
 import { DRIVERS, missing, until, useMesh } from './support/mesh.ts';
@@ -18,6 +19,20 @@ const WATCHER = `
   export const told = () => seen;
   export const open = () => new (class { look() { return 1; } })();
 `;
+
+/** The ends of TCP connections on this machine's loopback, and whether the system asks for the other one. */
+async function tcpEnds(): Promise<{ local: number; remote: number; asked: boolean }[]> {
+  const lines = (await readFile('/proc/net/tcp', 'utf8')).trim().split('\n').slice(1);
+  const port = (address: string) => Number.parseInt(address.split(':')[1]!, 16);
+  return lines
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, , , state]) => state === '01')
+    .map(([, local, remote, , , timer]) => ({
+      local: port(local!),
+      remote: port(remote!),
+      asked: timer!.startsWith('02'),
+    }));
+}
 
 interface Watcher {
   trace(): string | null;
@@ -48,6 +63,25 @@ for (const driver of DRIVERS)
       await assert.rejects(withOptions(watcher, { timeout_ms: 30 }).wait(), { name: 'DeadlineExceeded' });
       await until('the worker hears of time', async () => /30 ms/.test(await watcher.told()));
       assert.match(await watcher.told(), /^DeadlineExceeded: /);
+      await used.mesh.destruct(watcher);
+    });
+
+    it('comes over connections whose ends the system asks, when they are silent for long, whether they are there', async () => {
+      const watcher = await used.mesh.clone<Watcher>({ source: WATCHER });
+      const { worker } = await used.mesh.details(watcher);
+      const relayed = await used.mesh.visit<Watcher>(worker, { routing: 'relay_only' });
+      await Promise.all([watcher.told(), relayed.told()]);
+      const { workers } = await used.mesh.registry();
+      const { port } = workers.find((one) => one.worker === worker)!.direct;
+      const core_port = Number(new URL(used.local.url).port);
+      await until('all of them are', async () => {
+        const ends = await tcpEnds();
+        const [gates, cores] = [port, core_port].map((own) => ends.filter(({ local }) => local === own));
+        assert.ok(gates!.length >= 2 && cores!.length >= 3, JSON.stringify(ends));
+        // The node's own end, for the relay, is on the worker's machine.
+        const caller = ends.some(({ remote, asked }) => remote === port && asked);
+        return caller && [...gates!, ...cores!].every(({ asked }) => asked);
+      });
       await used.mesh.destruct(watcher);
     });
 
@@ -106,6 +140,7 @@ for (const driver of DRIVERS)
       const made = await used.mesh.tokens.create({ name: 'guest', scopes: ['call'], targets: { workers: [worker] } });
       await using guest = await connect({ core: used.local.url, token: made.token });
       assert.equal(await guest.visit<Watcher>(worker, { routing: 'relay_only' }).told(), 'nothing');
+      assert.doesNotMatch(used.log(), /MaxListenersExceededWarning/);
       assert.equal(await used.mesh.visit<Watcher>(worker, { routing: 'p2p_only' }).told(), 'nothing');
       for (let i = 0; i < 2; i++) {
         const answer = await fetch(new URL(`/api/v2/ephemeral/${worker}`, used.local.url), {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startCore, startNode } from '@hauki/cli';
-import { connect, isError, logText, type Mesh, OutcomeUnknown, WorkerDied } from '@hauki/mesh';
+import { connect, isError, logText, type Mesh, OutcomeUnknown, VaultFailed, WorkerDied } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { killedAt } from './support/last-moment.ts';
 import {
@@ -178,6 +178,18 @@ for (const driver of DRIVERS) {
       assert.equal(await next.add(1, 2), 3);
       await used.mesh.destruct(next);
     });
+
+    if (driver === 'quickjs')
+      it('a worker that is loading when its host is killed is not told that its source was refused', async () => {
+        const { ghost, info } = await spawn();
+        const source = 'await new Promise(() => {}); export const f = () => 1;';
+        const loading = used.mesh.clone({ source }, { ...options, load_timeout_ms: 20_000 });
+        const rejected = assert.rejects(Promise.resolve(loading), (error) => isError(error, VaultFailed));
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        process.kill(info.pid, 'SIGKILL');
+        await rejected;
+        await used.mesh.destruct(ghost).catch(() => {});
+      });
 
     it('a vault that takes more memory than it was given dies alone, and its callers learn why', async () => {
       const bomb = `export const grow = () => { const all = []; for (;;) all.push(new Array(1e5).fill(all.length)); };`;

@@ -339,7 +339,11 @@ describe('a narrower token', () => {
     assert.ok(used.log().includes('TOKEN_CREATED'), 'positive control');
     assert.ok(!used.log().includes(token.slice(6, 30)));
     assert.ok(!used.log().includes(used.local.token.slice(6, 30)));
-    await refused(used.mesh.tokens.create({ name: 'x', scopes: ['nothing' as Scope] }), BadInput, /There are: read/);
+    await refused(
+      used.mesh.tokens.create({ name: 'x', scopes: ['nothing' as Scope] }),
+      BadInput,
+      /expected is one of "read"/,
+    );
   });
 });
 

@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- gateway`: requests/s and p99 of an isolated JavaScript plugin, straight at its kernel and through the
  * core's gateway, beside the same route in the notes' own design (FastAPI, not isolated) and in bare Fastify. The load
- * comes from `wrk`, in its own process.
+ * comes from `wrk`, in its own process, over 32 connections; through the core in LXC over 128 too: there so many are needed
+ * until no process has to wait for the others' requests.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -16,6 +17,7 @@ import { fastapiKernel, fastifyServer, freePort } from '../peers/peers.ts';
 const ROUNDS = 5;
 const SECONDS = 3;
 const CONNECTIONS = 32;
+const MANY = 128;
 const JS = 'export default { fetch: () => Response.json({ hello: "world" }) };';
 const PY = `from fastapi import APIRouter\nrouter = APIRouter()\n\n@router.get("/")\nasync def hello():\n    return {"hello": "world"}\n`;
 
@@ -24,9 +26,17 @@ interface Load {
   p99_ms: number;
 }
 
+interface Contestant {
+  name: string;
+  url: string;
+  script: string;
+  connections: number;
+  loads: Load[];
+}
+
 /** One run of wrk. Fails where any answer was not a 2xx. */
-function load(url: string, script: string): Load {
-  const { stdout } = spawnSync('wrk', ['-t1', `-c${CONNECTIONS}`, `-d${SECONDS}s`, '--latency', '-s', script, url], {
+function load({ url, script, connections }: Contestant): Load {
+  const { stdout } = spawnSync('wrk', ['-t1', `-c${connections}`, `-d${SECONDS}s`, '--latency', '-s', script, url], {
     encoding: 'utf8',
   });
   const per_s = Number(/Requests\/sec:\s+([\d.]+)/.exec(stdout)?.[1]);
@@ -46,9 +56,9 @@ export async function run(): Promise<void> {
   const rows: Row[] = [];
   await using local = await startMesh({ data_dir: join(folder, 'mesh'), nodes: [] });
   const kernels = [];
-  const contestants: { name: string; url: string; script: string; loads: Load[] }[] = [];
-  const add = (name: string, url: string, token?: string) =>
-    contestants.push({ name, url, script: script(name, token), loads: [] });
+  const contestants: Contestant[] = [];
+  const add = (name: string, url: string, token?: string, connections = CONNECTIONS) =>
+    contestants.push({ name, url, script: script(name, token), connections, loads: [] });
   for (const driver of ['lxc', 'quickjs', 'process']) {
     const kernel = await startKernel({
       data_dir: join(folder, driver),
@@ -65,8 +75,12 @@ export async function run(): Promise<void> {
       .evolve({ target_module: `hello_${driver}`, content: JS })
       .catch((error) => note(`${driver}: ${error.message}`));
     if (!evolved) continue;
-    add(driver, `${kernel.url}/api/plugins/hello_${driver}/`, kernel.token);
-    add(`${driver} via core`, `${local.url}/api/plugins/hello_${driver}/`, local.token);
+    const [straight, via] = [kernel, local].map(({ url }) => `${url}/api/plugins/hello_${driver}/`) as [string, string];
+    add(driver, straight, kernel.token);
+    add(`${driver} via core`, via, local.token);
+    if (driver !== 'lxc') continue;
+    add('many', straight, kernel.token, MANY);
+    add('many via core', via, local.token, MANY);
   }
   const fastapi = await fastapiKernel();
   if (fastapi) {
@@ -84,7 +98,7 @@ export async function run(): Promise<void> {
     // In turn, round by round, so that what else the machine does falls on all alike. The first warms up.
     for (let round = -1; round < ROUNDS; round++) {
       for (const contestant of contestants) {
-        const measured = load(contestant.url, contestant.script);
+        const measured = load(contestant);
         if (round >= 0) contestant.loads.push(measured);
       }
       note(`round ${round + 1} of ${ROUNDS}`);
@@ -125,7 +139,11 @@ export async function run(): Promise<void> {
       ),
     );
     rows.push(row(name('plugin_via_core_p99_ms'), 'ms', of(`${driver} via core`, 'p99_ms')!, peer(driver, 'p99_ms')));
-    if (main) rows.push(row('plugin_beside_fastify', '1/s', straight, peer('fastify', 'per_s')));
+    if (!main) continue;
+    const many = of('many', 'per_s')!;
+    const via = of('many via core', 'per_s')!;
+    rows.push(row('plugin_via_core_128_connections_requests_per_s', '1/s', via, ['straight', many], 0.7 * many));
+    rows.push(row('plugin_beside_fastify', '1/s', straight, peer('fastify', 'per_s')));
   }
   finish('gateway', rows);
 }

@@ -62,7 +62,7 @@ const SOURCE = 'export const add = (a, b) => a + b; export const spin = () => { 
 const MEMORY_MIB: Record<DriverName, number> = { lxc: 64, process: 64, quickjs: 8 };
 
 /** Loop devices and sockets, which `traces` does not look at. */
-function otherTraces(node: string, folder: string): string[] {
+export function otherTraces(node: string, folder: string): string[] {
   const loops = globSync('/sys/block/loop*/loop/backing_file').filter((file) => {
     try {
       return readFileSync(file, 'utf8').includes(folder);
@@ -80,7 +80,7 @@ function otherTraces(node: string, folder: string): string[] {
 const OWNED = ['/run/hauki/idmap', '/run/hauki/views', '/run/hauki/volumes/mounted', '/var/lib/hauki/runtime'];
 
 /** What bears the name of a dead agent. */
-const ownedBy = (owner: string): string[] =>
+export const ownedBy = (owner: string): string[] =>
   OWNED.filter((dir) => existsSync(dir)).flatMap((dir) =>
     readdirSync(dir)
       .filter((name) => `.${name.replace('-', '.')}`.includes(`.${owner}.`))
@@ -252,7 +252,7 @@ export async function orphanStorm(options: OrphanStorm): Promise<OrphanReport> {
 }
 
 /** Waits until there is nothing to tell; fails with what there was. */
-async function settled(what: string, left: () => string[]): Promise<void> {
+export async function settled(what: string, left: () => string[]): Promise<void> {
   const until = performance.now() + GONE_MS;
   for (let found = left(); found.length > 0; found = left()) {
     if (performance.now() > until) throw new Error(`not within ${GONE_MS} ms: ${what}. Left:\n  ${found.join('\n  ')}`);
@@ -270,9 +270,9 @@ async function within<T>(timeout_ms: number, work: Promise<T>, what: string): Pr
   return Promise.race([work, late]).finally(() => timeout.abort());
 }
 
-const pidOf = (owner: string): number => Number(owner.split('.')[0]);
+export const pidOf = (owner: string): number => Number(owner.split('.')[0]);
 /** Whether that very process lives, and no later one of its pid. */
-const stillThere = (owner: string): boolean => ownerOf(pidOf(owner)) === owner && !owner.endsWith('.0');
+export const stillThere = (owner: string): boolean => ownerOf(pidOf(owner)) === owner && !owner.endsWith('.0');
 
 /** Living processes of vaults: their command lines have the node's name. What clears up after an agent is none. */
 const vaultsOf = (node: string) =>
@@ -280,7 +280,7 @@ const vaultsOf = (node: string) =>
     .filter(({ command }) => !command.includes('hauki-reaper'))
     .map(({ pid }) => pid);
 
-function commandOf(pid: number): string {
+export function commandOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
   } catch {

@@ -33,8 +33,11 @@ if (process.env.HAUKI_PAIR !== undefined) {
 if (Number(process.versions.node.split('.')[0]) >= WANTED) {
   // Compiled once for all its runs: it starts in half the time. In a folder of this user's own, since what lies there is run.
   const { HOME, XDG_CACHE_HOME } = process.env;
-  if (HOME && existsSync(HOME))
+  if (HOME && existsSync(HOME)) {
+    const umask = process.umask(0o077);
     module.enableCompileCache(join(XDG_CACHE_HOME || join(HOME, '.cache'), 'hauki', 'compiled'));
+    process.umask(umask);
+  }
   await import('../src/main.ts');
 } else {
   const names = [`node-${process.platform}-${process.arch}`, `node-bin-${process.platform}-${process.arch}`];

@@ -3,8 +3,7 @@
  * Each has a channel to the process that started it and ends with that, however that ends.
  */
 import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
-import { appendFileSync, chmodSync, readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CoreProcessOptions } from '@hauki/core';
@@ -29,6 +28,20 @@ export interface Started {
 /** Where a process's log goes: the terminal, or a file. */
 export type LogTo = 'inherit' | 'ignore' | { file: string };
 
+/** A log of this size becomes FILE.1, in place of the one before. */
+const LOG_BYTES = 32 * 1024 * 1024;
+
+/** Puts lines at the end of a log. */
+function keepLog(file: string, lines: Buffer): void {
+  try {
+    const bytes = statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+    if (bytes > 0 && bytes + lines.length > LOG_BYTES) renameSync(file, `${file}.1`);
+    appendFileSync(file, lines, { mode: 0o600 });
+  } catch {
+    // A full disk: these lines are lost, and nothing else. The mesh goes on.
+  }
+}
+
 interface ReadyMessage {
   ready?: boolean;
   failed?: string;
@@ -44,21 +57,18 @@ async function start(
   flags: string[] = [],
 ): Promise<Started & { said: ReadyMessage }> {
   signal?.throwIfAborted();
+  // What of its files is secret has a mode of its own. The others are read by vaults' mapped users, which must not depend
+  // on who starts it, and code that it compiles is kept among them, which nobody else may change.
+  const umask = process.umask(0o022);
   const child = fork(fileURLToPath(import.meta.resolve(entry)), [], {
     env: { ...process.env, ...env },
     // Options of this process (a test runner's, a debugger's) are not the children's.
     execArgv: ['--disable-warning=ExperimentalWarning', ...flags],
     stdio: ['ignore', 'ignore', typeof log === 'string' ? log : 'pipe', 'ipc'],
   });
-  if (typeof log === 'object')
-    child.stderr!.on('data', (lines: Buffer) => {
-      try {
-        appendFileSync(log.file, lines, { mode: 0o600 });
-      } catch {
-        // A full disk: these lines are lost, and nothing else. The mesh goes on.
-      }
-    });
-  const ended = once(child, 'exit');
+  process.umask(umask);
+  if (typeof log === 'object') child.stderr!.on('data', (lines: Buffer) => keepLog(log.file, lines));
+  const ended = new Promise((resolve) => child.once('exit', resolve));
   const started: Started = {
     child,
     async stop() {
@@ -75,19 +85,24 @@ async function start(
   };
   const breakOff = () => void started.stop();
   signal?.addEventListener('abort', breakOff);
+  const told = typeof log === 'object' ? `. Its log: ${log.file}` : '';
   const said = await new Promise<ReadyMessage>((resolve, reject) => {
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
-      reject(new Error(`${entry} was not ready within ${READY_MS} ms`));
+      reject(new Error(`${entry} was not ready within ${READY_MS} ms${told}`));
     }, READY_MS);
     child.once('message', (message: ReadyMessage) => {
       clearTimeout(timer);
       if (message.failed) reject(new Error(message.failed));
       else resolve(message);
     });
+    child.on('error', (error) => {
+      clearTimeout(timer);
+      reject(new Error(`${entry} could not be started: ${error.message}`));
+    });
     child.once('exit', (code, killed_by) => {
       clearTimeout(timer);
-      reject(new Error(`${entry} ended before it was ready (${killed_by ?? `code ${code}`})`));
+      reject(new Error(`${entry} ended before it was ready (${killed_by ?? `code ${code}`})${told}`));
     });
   }).finally(() => signal?.removeEventListener('abort', breakOff));
   return { ...started, said };
@@ -124,7 +139,6 @@ export async function startCore(
   signal?: AbortSignal,
 ): Promise<StartedCore> {
   makeFolder(data_dir);
-  chmodSync(data_dir, 0o711);
   const all: CoreProcessOptions = { ...options, data_dir: join(data_dir, 'core') };
   const { said, ...started } = await start(
     '@hauki/core/main',

@@ -1,5 +1,5 @@
 /** Files and folders that somebody named: what is wrong with them is said of the name, and can be mended by another. */
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { BadInput } from '@hauki/protocol';
 
@@ -19,18 +19,26 @@ export function asInput(file: string, error: unknown): unknown {
   return MENDABLE[code] === undefined ? error : new BadInput({ what: file, why: `${MENDABLE[code]} (${code})` });
 }
 
-/** Makes the folder that data goes to, with those above it. Throws BadInput where it cannot be there. */
+/**
+ * Makes the folder that data goes to, with those above it, which nobody else may change. Throws BadInput where it cannot be
+ * there.
+ */
 export function makeFolder(folder: string): void {
   let first = resolve(folder);
   while (!existsSync(dirname(first))) first = dirname(first);
   try {
     // Node's way of making several goes round for ever where a folder that is there takes none, as /proc does.
-    if (!existsSync(first)) mkdirSync(first);
-    mkdirSync(folder, { recursive: true });
+    if (!existsSync(first)) mkdirSync(first, { mode: 0o755 });
+    mkdirSync(folder, { recursive: true, mode: 0o755 });
+    // Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
+    chmodSync(folder, 0o711);
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
     if (code === 'EEXIST' && statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return;
     if (code !== 'EEXIST' && MENDABLE[code] === undefined) throw error;
-    throw new BadInput({ what: folder, why: `a folder cannot be made there (${code}); name another with --data` });
+    throw new BadInput({
+      what: folder,
+      why: `no data folder of this user can be there (${code}); name another with --data`,
+    });
   }
 }

@@ -63,6 +63,8 @@ const LOOK_MS = 100;
 const TRIES = 3;
 /** Connections of one kernel to the outside. */
 const CONNECTIONS = 16;
+/** The longest path of a Unix socket (`sun_path` in unix(7), with the byte that ends it). */
+const SOCKET_PATH_BYTES = 107;
 /** The line that asks for one. */
 const ASKED_BYTES = 512;
 
@@ -113,9 +115,18 @@ async function listenAt(path: string, take: (socket: Socket) => void): Promise<S
   return server;
 }
 
+/** Throws BadInput where the system has no Unix sockets with paths as long as the swarm's would be. */
+export function checkFolder(data_dir: string, last: number): void {
+  const bytes = Buffer.byteLength(join(swarmDir(data_dir), String(last), 'net', 'outside'));
+  if (bytes <= SOCKET_PATH_BYTES) return;
+  const why = `its path is ${bytes - SOCKET_PATH_BYTES} bytes too long for Unix sockets in it; name another with --data`;
+  throw new BadInput({ what: data_dir, why });
+}
+
 /** Starts the kernels, all or none. Rejects with what the first of them that failed ran into; then nothing is left. */
 export async function startSwarm(options: SwarmOptions): Promise<Swarm> {
   const { data_dir, mesh, core_url, node_token, count, first, irc, memory_mib, cpu, log, progress } = options;
+  checkFolder(data_dir, first + count - 1);
   const home = swarmDir(data_dir);
   const sandboxes = new Sandboxes({
     kind: 'swarm',

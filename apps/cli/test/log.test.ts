@@ -1,11 +1,17 @@
 /** The log of what a command starts. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { startCore } from '../src/index.ts';
+
+const BIN = fileURLToPath(new URL('../bin/hauki.js', import.meta.url));
 
 describe('the log of a core', () => {
   const data_dir = mkdtempSync(join(tmpdir(), 'hauki-log-'));
@@ -26,4 +32,45 @@ describe('the log of a core', () => {
       await core.stop();
     }
   });
+
+  it('begins anew at 32 MiB, beside the one before', async () => {
+    const file = join(data_dir, 'hauki.log');
+    writeFileSync(file, 'the first');
+    truncateSync(file, 32 * 1024 * 1024);
+    writeFileSync(`${file}.1`, 'older');
+    const core = await startCore(data_dir, {}, { file });
+    await core.stop();
+    for (const line of readFileSync(file, 'utf8').trim().split('\n')) JSON.parse(line);
+    assert.equal(statSync(`${file}.1`).size, 32 * 1024 * 1024);
+    assert.equal(readFileSync(`${file}.1`).toString('utf8', 0, 9), 'the first');
+  });
+});
+
+describe('a log on standard error that cannot be written, as on a full disk,', {
+  skip: process.platform !== 'linux',
+}, () => {
+  const data_dir = mkdtempSync(join(tmpdir(), 'hauki-full-log-'));
+  after(() => rmSync(data_dir, { recursive: true, force: true }));
+
+  for (const verb of [
+    ['up', '--logs'],
+    ['kernel', '--open'],
+  ])
+    it(`ends nothing of hauki ${verb.join(' ')}`, async () => {
+      const full = openSync('/dev/full', 'w');
+      const args = [BIN, ...verb, '--json', '--port', '0', '--driver', 'quickjs', '--data', data_dir];
+      const child: ChildProcess = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', full] });
+      closeSync(full);
+      const ended = once(child, 'exit');
+      try {
+        const lines = createInterface(child.stdout!);
+        const [line] = await Promise.race([once(lines, 'line'), once(lines, 'close').then(() => ['{}'])]);
+        const { url } = JSON.parse(line);
+        assert.ok(url, 'it started');
+        assert.equal((await fetch(`${url}/health`)).status, 200);
+      } finally {
+        child.kill('SIGTERM');
+        assert.deepEqual(await ended, [0, null]);
+      }
+    });
 });

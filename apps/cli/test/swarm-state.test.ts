@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { BadInput, isError } from '@hauki/protocol';
-import { clear, stateOf, writeState } from '../src/swarm-state.ts';
+import { checkFolder } from '../src/swarm.ts';
+import { clear, stateOf, swarmDir, writeState } from '../src/swarm-state.ts';
 
 it('what is kept of a swarm is there whole, or is not; damaged, it is not taken for a swarm that has ended', () => {
   const folder = mkdtempSync(join(tmpdir(), 'hauki-swarm-state-'));
@@ -25,4 +26,15 @@ it('what is kept of a swarm is there whole, or is not; damaged, it is not taken 
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+it('a data folder in which no Unix socket can be is refused before anything is begun', () => {
+  const rest = swarmDir('/').length + '/50/net/outside'.length;
+  const longest = `/${'d'.repeat(106 - rest)}`;
+  checkFolder(longest, 50);
+  assert.throws(
+    () => checkFolder(`${longest}ü`, 50),
+    (error) =>
+      isError(error, BadInput) && error.message.includes('2 bytes too long') && error.message.includes('--data'),
+  );
 });

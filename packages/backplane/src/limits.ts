@@ -42,4 +42,6 @@ export const BACKPLANE_LIMITS = {
   waiting_writes: 10_000,
   /** How long opening waits for a predecessor that is just ending. It blocks the process, so it is short. */
   open_wait_ms: 1_000,
+  /** A clock that was set ahead by mistake is set back by then, mostly; what ages by it waits so long after each sleep. */
+  clock_doubted_ms: 3_600_000,
 } as const;

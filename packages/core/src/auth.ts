@@ -79,16 +79,12 @@ export class Auth {
   /** Whose token this is, wherever it came from (a header, a first frame). Throws Unauthorised; says nothing of it. */
   bearer(token: string, hash = hashOf(token)): Principal {
     // An empty token file must not let in whoever says nothing.
-    const found = token === '' ? undefined : this.#find(hash);
+    const found = token === '' ? undefined : (this.#first.get(hash) ?? this.#tokens?.findHash(hash));
     if (!found)
       throw new Unauthorised({
         why: 'This token is not known here: it is wrong, was revoked, or has expired. `hauki token` prints the right one',
       });
     return found;
-  }
-
-  #find(hash: string): Principal | undefined {
-    return this.#first.get(hash) ?? this.#tokens?.findHash(hash);
   }
 
   /** Who sends this request. Throws Unauthorised, saying what to do; the token is in no message. */

@@ -2,7 +2,8 @@
 import { BadInput, CPU_SHARE, ISOLATION_LEVELS, LEASE, LEAST_MEMORY_MIB, TURN_MS } from '@hauki/protocol';
 import type { SpawnRequest } from './swarm.ts';
 
-const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
+/** Of any driver's vaults. */
+export const MEMORY_MIB = { least: Math.min(...Object.values(LEAST_MEMORY_MIB)), most: 65_536 };
 
 type Asked = Omit<SpawnRequest, 'audience'>;
 

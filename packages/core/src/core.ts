@@ -16,18 +16,20 @@ import {
   InternalError,
   isError,
   LIMITS,
-  MeshError,
+  type MeshError,
   NoSuchMethod,
   QuotaExceeded,
   TooLarge,
   toWire,
 } from '@hauki/protocol';
+import { describedAs } from '@hauki/protocol/http-description';
+import { httpRefusal } from '@hauki/protocol/http-refusal';
 import { readably } from '@hauki/protocol/schema-refusal';
 import { randomText } from '@hauki/rpc';
-import { createHttpServer, readDirectly } from '@hauki/rpc/node';
-import Fastify, { type FastifyBaseLogger, type FastifyError } from 'fastify';
+import { createHttpServer, readDirectly, refuse, textOf, writeError } from '@hauki/rpc/node';
+import Fastify, { type FastifyBaseLogger } from 'fastify';
 import { Auth, type RouteAccess } from './auth.ts';
-import { boundBody } from './bodies.ts';
+import { boundBody, shareBody } from './bodies.ts';
 import { Callers } from './callers.ts';
 import { shareWithPage } from './cors.ts';
 import { openDataFolder } from './data-folder.ts';
@@ -42,6 +44,7 @@ import { HTTP_LIMITS } from './limits.ts';
 import { Quotas } from './quotas.ts';
 import { Registry } from './registry.ts';
 import { Relay } from './relay.ts';
+import { TOLD } from './routes/answers.ts';
 import { eventRoutes } from './routes/events.ts';
 import { kernelRoutes } from './routes/kernels.ts';
 import { lifeRoutes } from './routes/life.ts';
@@ -53,10 +56,11 @@ import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
 import { tokenRoutes } from './routes/tokens.ts';
 import { volumeRoutes } from './routes/volumes.ts';
+import { Shares } from './shares.ts';
 import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { TokenStore } from './tokens.ts';
-import { createUpgrades, refuse } from './upgrades.ts';
+import { createUpgrades } from './upgrades.ts';
 import { VolumeHomes } from './volumes.ts';
 
 export interface CoreOptions {
@@ -115,6 +119,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     volumes,
     office,
     meshfs,
+    tokens,
     random: options.random ?? Math.random,
     event: events.emit,
   });
@@ -139,6 +144,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const started_at = Date.now();
 
   const { body_ms = HTTP_LIMITS.body_ms } = options;
+  const bodies = new Shares('bytes of large request bodies that are coming in', HTTP_LIMITS.bodies_bytes);
   const late = new BadInput({ what: 'the request body', why: `it did not come within ${body_ms} ms` });
   // Bodies have deadlines of their own (`bodies.ts`).
   const times = {
@@ -152,6 +158,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     bodyLimit: LIMITS.body_bytes,
     routerOptions: { ignoreTrailingSlash: true },
     forceCloseConnections: true,
+    // The server answers what is no request.
+    clientErrorHandler() {},
+    frameworkErrors: (error, _request, reply) => writeError(reply.raw, typed(error)),
     serverFactory: (handler) =>
       createHttpServer(times, {
         serve(request, response) {
@@ -162,15 +171,19 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       }),
   }).withTypeProvider<TypeBoxTypeProvider>();
   app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
+  const json = app.getDefaultJsonParser('error', 'error');
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body: Buffer, done) =>
+    json(request, textOf(body), done),
+  );
 
   /** What of a failure is told; of what is told to nobody the log has all. */
-  const typed = (error: FastifyError | MeshError | Error): MeshError => {
-    const told = typedError(error as FastifyError);
+  const typed = (error: Error): MeshError => {
+    const told = httpRefusal(error, 'core', LIMITS.body_bytes);
     if (told instanceof InternalError) logger.error({ err: error }, 'a request failed');
     return told;
   };
 
-  app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
+  app.setErrorHandler((error: Error, request, reply) => {
     const told = typed(error);
     if (told instanceof TooLarge) {
       // Who is still sending must be heard out, or the connection breaks before the answer is read. The deadline
@@ -196,6 +209,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     const { config, url } = request.routeOptions;
     // No URL: there is no such route, which anybody may hear.
     if (url) request.principal = auth.admit(request.raw, config, `${request.method} ${url}`)!;
+    if (request.principal) shareBody(request.raw, request.principal, bodies);
   });
 
   await app.register(swagger, {
@@ -206,8 +220,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     },
     transform: ({ schema, url, route }) => {
       const { open, scope } = route.config ?? {};
-      const needs = open ? 'Needs no token.' : `Needs a token with the scope: ${[scope].flat().join(' or ')}.`;
-      return { url, schema: { ...schema, description: needs } };
+      const with_scope = scope === 'any' ? '' : ` with the scope: ${[scope].flat().join(' or ')}`;
+      const needs = open ? 'Needs no token.' : `Needs a token${with_scope}.`;
+      const description = schema?.description ? `${schema.description}. ${needs}` : needs;
+      return { url, schema: { ...describedAs(schema, TOLD[`${route.method} ${url}`]), description } };
     },
   });
   const routes: CoreServer['routes'][number][] = [];
@@ -243,6 +259,8 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     async listen(host, port) {
       try {
         await app.listen({ host, port });
+        registry.expect();
+        kernels.expect();
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
           throw new BadInput({
@@ -272,19 +290,4 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
 function tellWrite({ pointer, digest, version, bytes, media_type, deleted }: Written, emit: Events['emit']): void {
   if (deleted) emit('MESHFS_DELETED', { pointer, version });
   else emit('MESHFS_WRITTEN', { pointer, digest, version, bytes, media_type });
-}
-
-/** Fastify's own errors as ours; what is unknown tells nothing of the inside. */
-function typedError(error: FastifyError | MeshError): MeshError {
-  if (error instanceof MeshError) return error;
-  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
-    return new TooLarge({ what: 'The request body', limit_bytes: LIMITS.body_bytes }) as MeshError;
-  if (error.code === 'FST_ERR_CTP_INVALID_JSON_BODY')
-    return new BadInput({
-      what: 'body',
-      why: 'it is no valid JSON, or has a member __proto__ or constructor.prototype',
-    });
-  if (error.statusCode && error.statusCode < 500)
-    return new BadInput({ what: 'the request', why: error.message }) as MeshError;
-  return new InternalError({ why: 'something in the core failed; its log says what' }) as MeshError;
 }

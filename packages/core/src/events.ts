@@ -9,6 +9,9 @@
 import { BadInput, EVENTS_LOST, type EventName, LIMITS, type MeshEvent } from '@hauki/protocol';
 import { covers, may, owns, type Principal } from './rights.ts';
 
+/** An event's id, or `0`. */
+export const AFTER = /^(?:0|([A-Za-z0-9_-]{1,64})-(\d{1,15}))$/;
+
 interface Kept extends MeshEvent {
   /** The event as JSON: written once, however many read it. */
   text: string;
@@ -111,7 +114,7 @@ export class Events {
   #begin(after: string | undefined): { seq: number; restarted: boolean } {
     if (after === undefined) return { seq: this.#last, restarted: false };
     if (after === '0') return { seq: this.oldest - 1, restarted: false };
-    const [, core, number] = /^([A-Za-z0-9_-]{1,64})-(\d{1,15})$/.exec(after) ?? [];
+    const [, core, number] = AFTER.exec(after) ?? [];
     if (core === undefined)
       throw new BadInput({ what: 'after', why: `${JSON.stringify(after.slice(0, 100))} is no id of an event` });
     if (core !== this.core_id) return { seq: this.oldest - 1, restarted: true };

@@ -21,9 +21,10 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import { isLanguage } from './modules.ts';
+import { randomName } from './names.ts';
 import type { Registry } from './registry.ts';
 import { covers, type Principal, type Scope } from './rights.ts';
-import { randomName, type SpawnRequest, type Swarm } from './swarm.ts';
+import type { SpawnRequest, Swarm } from './swarm.ts';
 
 /** A worker that clones, living or being made. */
 export type Parent = Pick<Job, 'worker' | 'owner' | 'grants' | 'code' | 'min_isolation' | 'parent' | 'lasting'> & {
@@ -53,8 +54,10 @@ const MEMBERS: Record<string, 'string' | 'number' | 'object'> = {
 
 /** A guest's request, as far as it is one. Throws BadInput. */
 function requestOf(given: unknown): CloneRequest {
+  if (typeof given !== 'object' || given === null)
+    throw new BadInput({ what: 'clone', why: 'what is asked for must be an object' });
   const request: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(given as object)) {
+  for (const [name, value] of Object.entries(given)) {
     const type = Object.hasOwn(MEMBERS, name) ? MEMBERS[name] : undefined;
     if (type === undefined)
       throw new BadInput({ what: 'clone', why: `a clone has no ${JSON.stringify(name.slice(0, 64))}` });

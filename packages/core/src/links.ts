@@ -8,7 +8,6 @@ import {
   isCause,
   LIMITS,
   type NodeForCore,
-  type NodeLoad,
   parsePointer,
   reaches,
   type ToldFate,
@@ -18,7 +17,7 @@ import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { cleanFate } from './fates.ts';
 import { takeName } from './link-names.ts';
-import { announcementOf, fateOf, loadOf, registrationOf } from './node-told.ts';
+import { announcementOf, driversOf, fateOf, loadOf, registrationOf, workerNameOf } from './node-told.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { demand, type Principal } from './rights.ts';
 
@@ -55,7 +54,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
   const registerFirst = () => new BadInput({ what: 'link', why: 'a node registers first' });
   /** The pointer, when a worker that this node has, or is making, may go there. */
   const granted = (right: 'read' | 'write', worker: string, pointer: string): string => {
-    const of = registry.parent(worker);
+    const of = registry.parent(workerNameOf(worker));
     if (!node || of?.node !== node.info.node) throw new Forbidden({ why: `${worker} is no worker of this node` });
     const { text } = parsePointer(pointer);
     if (!reaches(of.grants.meshfs[right], text)) throw new GrantMissing({ grant: `meshfs.${right}`, wanted: text });
@@ -111,6 +110,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
         rpc: remote<NodeForCore>(session, { timeout_ms: LIMITS.clone_ms }),
         session,
         since: Date.now(),
+        heard_at: performance.now(),
       };
       for (const fate of fates) heard(fate, info.node);
       const strangers = registry.register(node, workers);
@@ -125,10 +125,14 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
       log(`node ${info.node} registered with ${workers.length} workers`);
       return { keys: powers.keys, core: powers.core_id };
     },
-    async report(load: NodeLoad) {
+    async report(load, drivers) {
       heard_at = performance.now();
       const checked = loadOf(load);
-      if (node) node.load = checked;
+      const offered = drivers === undefined ? undefined : driversOf(drivers);
+      if (!node) return;
+      node.heard_at = heard_at;
+      node.load = checked;
+      if (offered) node.info = { ...node.info, drivers: offered };
     },
     async vault_ready(made) {
       const of = registry.forging.get(made?.worker);
@@ -147,7 +151,7 @@ export function serveLink(stream: Socket, powers: LinkPowers): Session {
     meshfs_resolve: async (worker, pointer) => meshfs.resolve(granted('read', worker, pointer)),
     async clone(worker, request) {
       if (!node) throw registerFirst();
-      return powers.family.clone(node.info.node, worker, request);
+      return powers.family.clone(node.info.node, workerNameOf(worker), request);
     },
   };
   const session = new Session({

@@ -1,6 +1,6 @@
 /** The core's process. Options come as JSON in HAUKI_CORE_OPTIONS. It ends with its parent when it has a channel to one. */
 import { describe } from '@hauki/protocol';
-import { whenToEnd } from '@hauki/rpc/node';
+import { LOG_OUTPUT, whenToEnd } from '@hauki/rpc/node';
 import { pino } from 'pino';
 import { createCore } from './core.ts';
 
@@ -14,7 +14,8 @@ export interface CoreProcessOptions {
 }
 
 const options = JSON.parse(process.env.HAUKI_CORE_OPTIONS ?? '{}') as CoreProcessOptions;
-const logger = pino({ name: 'hauki-core', base: {} }, pino.destination({ dest: 2, sync: true }));
+const output = pino.destination(LOG_OUTPUT).on('error', () => {});
+const logger = pino({ name: 'hauki-core', base: {} }, output);
 
 try {
   const core = await createCore({ ...options, logger });

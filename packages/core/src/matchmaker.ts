@@ -10,6 +10,7 @@ import {
   LEAST_MEMORY_MIB,
   type NodeInfo,
   type NodeLoad,
+  NoNodeFits,
   type Runtime,
 } from '@hauki/protocol';
 
@@ -88,17 +89,26 @@ function pick<C extends Candidate>(
   return undefined;
 }
 
-/** Places a job, or says for each node why not. `random` gives numbers in [0, 1). */
-export function place<C extends Candidate>(wanted: Wanted, nodes: readonly C[], random: () => number): Placement<C> {
+/**
+ * Places a job, or says for each node why not. `random` gives numbers in [0, 1). Who `isSilent` is taken where no other can
+ * run the same driver: it may stand still.
+ */
+export function place<C extends Candidate>(
+  wanted: Wanted,
+  nodes: readonly C[],
+  random: () => number,
+  isSilent: (node: C) => boolean = () => false,
+): Placement<C> {
   const half = Math.ceil(nodes.length / 2);
   const drivers = wanted.driver === undefined ? DRIVERS : [wanted.driver];
-  for (const driver of drivers) {
-    const fits = (node: C) => obstacle(node, driver, wanted) === undefined;
-    const left = pick(nodes, 0, half, fits, random);
-    const right = pick(nodes, half, nodes.length, fits, random);
-    const node = left && right ? (loadOf(right) < loadOf(left) ? right : left) : (left ?? right);
-    if (node) return { node, driver };
-  }
+  for (const driver of drivers)
+    for (const silent of [false, true]) {
+      const fits = (node: C) => isSilent(node) === silent && obstacle(node, driver, wanted) === undefined;
+      const left = pick(nodes, 0, half, fits, random);
+      const right = pick(nodes, half, nodes.length, fits, random);
+      const node = left && right ? (loadOf(right) < loadOf(left) ? right : left) : (left ?? right);
+      if (node) return { node, driver };
+    }
   return {
     refused: nodes.slice(0, 20).map((node) => {
       // What no driver changes is said once.
@@ -106,4 +116,18 @@ export function place<C extends Candidate>(wanted: Wanted, nodes: readonly C[], 
       return `${node.info.node} (${[...why].join(', ')})`;
     }),
   };
+}
+
+/** What is told where no node fits: what was wanted, as far as it was said, and why each node was refused. */
+export function refusal({ driver, min_isolation, runtime, labels, memory_mib }: Wanted, have: string[]): Error {
+  const usual = DRIVERS.map((name) => [name, memory_mib(name)] as const);
+  const alike = usual.every(([, mib]) => mib === usual[0]![1]);
+  const wanted = {
+    ...(driver ? { driver } : {}),
+    ...(min_isolation ? { min_isolation } : {}),
+    ...(Object.keys(labels).length > 0 ? { labels } : {}),
+    ...(runtime === 'python' ? { language: 'python' } : {}),
+    memory_mib: driver ? memory_mib(driver) : alike ? usual[0]![1] : Object.fromEntries(usual),
+  };
+  return new NoNodeFits({ wanted, have });
 }

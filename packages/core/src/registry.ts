@@ -6,11 +6,13 @@ import {
   cutGrants,
   type EventName,
   type Fate,
+  isError,
   type Job,
   LIMITS,
   type NodeForCore,
   type NodeInfo,
   type NodeLoad,
+  NoNodeFits,
   type Provisioned,
   type ToldFate,
   WorkerDied,
@@ -19,9 +21,12 @@ import {
   WorkerUnknown,
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
+import { Comebacks } from './comebacks.ts';
 import type { Parent } from './family.ts';
 import { Fates } from './fates.ts';
+import { NODE_LIMITS } from './limits.ts';
 import type { Candidate } from './matchmaker.ts';
+import { isMadeUp } from './names.ts';
 import { believed, type Vouched, vouchedOf } from './vouchers.ts';
 
 export interface RegisteredNode extends Candidate {
@@ -30,6 +35,8 @@ export interface RegisteredNode extends Candidate {
   rpc: NodeForCore;
   session: Session;
   since: number;
+  /** When it reported last, by the monotonic clock. */
+  heard_at: number;
 }
 
 export interface RegisteredWorker extends WorkerInfo {
@@ -54,9 +61,6 @@ export interface RegistryWitness {
   placed?(worker: string): { node: string | null; epoch: number; wanted: boolean } | undefined;
 }
 
-/** Whether it is a name that the core makes for a clone (`w-`) or a job's worker (`s-`). No lasting worker is called so. */
-export const isMadeUp = (name: string): boolean => /^[ws]-/.test(name);
-
 export class Registry {
   readonly nodes = new Map<string, RegisteredNode>();
   readonly workers = new Map<string, RegisteredWorker>();
@@ -69,6 +73,7 @@ export class Registry {
   #witness: RegistryWitness = {};
   readonly #emit: (name: EventName, fields: object) => void;
   readonly #node_grace_ms: number;
+  readonly #comebacks = new Comebacks(NODE_LIMITS);
 
   /** `node_grace_ms`: after which the workers of a node that is away are counted dead. */
   constructor(
@@ -95,6 +100,12 @@ export class Registry {
     return [...this.nodes.values()];
   }
 
+  /** What tells whether a node has not reported for a while, as of now. */
+  silence(): (node: RegisteredNode) => boolean {
+    const since = performance.now() - NODE_LIMITS.silent_ms;
+    return ({ heard_at }) => heard_at < since;
+  }
+
   /**
    * A node tells what it is and which workers it has; workers it should have and has not are lost. Gives the names of those
    * that are not listed, since nothing but the node says that they are its own.
@@ -102,6 +113,7 @@ export class Registry {
   register(node: RegisteredNode, workers: WorkerInfo[]): string[] {
     const name = node.info.node;
     this.nodes.set(name, node);
+    this.#comebacks.came();
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
     this.#emit('NODE_REGISTERED', { node: name, workers: workers.length, drivers: Object.keys(node.info.drivers) });
     const strangers = workers.filter((info) => !this.learn(info, name));
@@ -166,12 +178,31 @@ export class Registry {
     const name = node.info.node;
     if (this.nodes.get(name) !== node) return;
     this.nodes.delete(name);
+    this.expect();
     this.#emit('NODE_AWAY', { node: name, reason });
     for (const watcher of this.#watchers) watcher.away?.(name);
     const timer = setTimeout(() => {
       if (!this.nodes.has(name)) this.#lose(name, `its node ${name} is gone`);
     }, this.#node_grace_ms);
     timer.unref();
+  }
+
+  /** Nodes may come (back) at any moment: what asks for one need not be refused at once. */
+  expect(): void {
+    this.#comebacks.expect();
+  }
+
+  /** What finds no node is tried again when one comes, as long as one is expected and it `may` be. Rejects as it does. */
+  async patiently<T>(place: () => Promise<T>, may: () => boolean): Promise<T> {
+    for (const { until } = this.#comebacks.expected; ; ) {
+      // One that comes while it is tried counts.
+      const { next } = this.#comebacks.expected;
+      try {
+        return await place();
+      } catch (error) {
+        if (!isError(error, NoNodeFits) || !may() || !(await this.#comebacks.wait({ until, next }))) throw error;
+      }
+    }
   }
 
   /** Counts a placement at once, before the node reports it, so that a burst does not all go to one node. */
@@ -230,7 +261,7 @@ export class Registry {
   /** Rejects with WorkerPaused for a worker that is paused: what was heard of that may be old, its node knows. */
   async demandRunning(worker: string): Promise<void> {
     if (this.workers.get(worker)?.paused_at === undefined) return;
-    await this.home(worker).rpc.mint_ticket(worker);
+    await this.ask(worker, ({ rpc }) => rpc.mint_ticket(worker));
     this.paused(worker, undefined);
   }
 
@@ -287,6 +318,19 @@ export class Registry {
     const home = this.nodes.get(node);
     if (!home) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is away` });
     return home;
+  }
+
+  /**
+   * What the node of a living worker answers. Rejects as `home` does, also where the node has no such worker any more: its
+   * word on that comes before its answer.
+   */
+  async ask<T>(worker: string, asked: (home: RegisteredNode) => Promise<T>): Promise<T> {
+    try {
+      return await asked(this.home(worker));
+    } catch (error) {
+      if (isError(error, WorkerUnknown)) this.find(worker);
+      throw error;
+    }
   }
 
   #lose(node: string, reason: string, alive: ReadonlySet<string> = new Set()): void {

@@ -3,7 +3,7 @@
  * none. Only for a plain HTTP POST, whose client can do no handshake, the core is itself a visitor of the worker.
  */
 import type { Socket } from 'node:net';
-import { type Duplex, pipeline } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { DeadlineExceeded, LIMITS, type Ticket, type TicketBody } from '@hauki/protocol';
 import {
   type CallerKey,
@@ -16,7 +16,7 @@ import {
   Session,
   sessionKey,
 } from '@hauki/rpc';
-import { secureStream, streamTransport } from '@hauki/rpc/node';
+import { joinStreams, secureStream, streamTransport } from '@hauki/rpc/node';
 import type { Registry } from './registry.ts';
 
 export interface RelayPowers {
@@ -63,7 +63,6 @@ export class Relay {
 
   /** A byte stream to the worker, dialled by its node. */
   async dial(worker: string): Promise<Socket> {
-    const home = this.#powers.registry.home(worker);
     const splice = randomText(16);
     const { promise, resolve, reject } = Promise.withResolvers<Socket>();
     const timeout_ms = LIMITS.handshake_ms;
@@ -74,7 +73,9 @@ export class Relay {
     );
     this.#waiting.set(splice, resolve);
     try {
-      const [stream] = await Promise.all([promise, home.rpc.splice(worker, splice)]);
+      const [stream] = await this.#powers.registry.ask(worker, ({ rpc }) =>
+        Promise.all([promise, rpc.splice(worker, splice)]),
+      );
       this.#count(stream);
       return stream;
     } catch (error) {
@@ -100,12 +101,7 @@ export class Relay {
       stream.destroy();
       throw error;
     }
-    const end = () => {
-      client.destroy();
-      stream.destroy();
-    };
-    pipeline(client, stream, end);
-    pipeline(stream, client, end);
+    joinStreams(client, stream);
   }
 
   /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */

@@ -1,5 +1,5 @@
 /**
- * Places that all share, as followed logs are: of such a kind there are so many, and one request takes one.
+ * Places that all share, as followed logs are: of such a kind there are so many, and one request takes one, or several.
  *
  * What always holds: a token that an admin made has, with all below it, no more than it leaves free, half of them where
  * nobody else has any. So nobody takes the last one, with however many tokens; an admin alone may.
@@ -20,20 +20,20 @@ export class Shares {
     this.#free = limit;
   }
 
-  /** Takes a place for an owner, or throws Overloaded. The result gives it back. */
-  take(owner: string): () => void {
+  /** Takes places for an owner, or throws Overloaded. The result gives them back. */
+  take(owner: string, places = 1): () => void {
     const first = owner.split('/')[0]!;
     const held = this.#held.get(first) ?? 0;
     const whole = held + this.#free;
     const limit = first === ADMIN.name ? whole : Math.min(this.#each, Math.floor(whole / 2));
-    if (held >= limit) throw new Overloaded({ what: `${this.#what}, of one token and all below it`, limit });
-    this.#held.set(first, held + 1);
-    this.#free--;
+    if (held + places > limit) throw new Overloaded({ what: `${this.#what}, of one token and all below it`, limit });
+    this.#held.set(first, held + places);
+    this.#free -= places;
     let giveBack = () => {
-      const left = this.#held.get(first)! - 1;
+      const left = this.#held.get(first)! - places;
       if (left > 0) this.#held.set(first, left);
       else this.#held.delete(first);
-      this.#free++;
+      this.#free += places;
     };
     return () => {
       giveBack();

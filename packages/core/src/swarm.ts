@@ -31,17 +31,19 @@ import {
   VaultFailed,
   WorkerUnknown,
 } from '@hauki/protocol';
-import { randomText } from '@hauki/rpc';
 import { areFirst } from '@hauki/rpc/node';
 import { checkBounds, leaseOf } from './bounds.ts';
 import type { Callers } from './callers.ts';
 import { stillbornOf } from './fates.ts';
-import { place } from './matchmaker.ts';
+import { place, refusal } from './matchmaker.ts';
 import { codeOf, isLanguage, type ModulePowers, resolveModules } from './modules.ts';
+import { randomName } from './names.ts';
+import { madeOf, narrowedOf, ticketPartOf } from './node-told.ts';
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
 import type { Spawned, TicketOffice, TicketSubject } from './tickets.ts';
+import type { TokenStore } from './tokens.ts';
 import { isUnread, withoutSource } from './unread.ts';
 import type { VolumeHomes } from './volumes.ts';
 import { vouchedOf } from './vouchers.ts';
@@ -83,6 +85,7 @@ export interface SwarmPowers {
   office: Pick<TicketOffice, 'sign' | 'vouchers'>;
   quotas: Pick<Quotas, 'reserve'>;
   meshfs: Pick<ModulePowers, 'resolve'>;
+  tokens: Pick<TokenStore, 'demandLiving'>;
   volumes: VolumeHomes;
   /** Hears of every ticket that is signed. */
   callers: Pick<Callers, 'issued'>;
@@ -150,7 +153,13 @@ export class Swarm {
     };
     // A name of its own for each try: an answer that was lost must not collide with the next.
     const name = () => `w-${randomName(9)}`;
-    const { entry, made } = await this.place(order, { name, ready: early && !request.first ? ready : undefined });
+    const { entry, made } = await this.#powers.registry.patiently(
+      () => {
+        this.#powers.tokens.demandLiving(principal);
+        return this.place(order, { name, ready: early && !request.first ? ready : undefined });
+      },
+      () => !told,
+    );
     if (!areFirst(made.first)) return told ?? sign(entry.node, made);
     if (made.first.length > 0) early?.({ first: made.first });
     // What was told leaves at the end of this turn, and would wait for the signature otherwise.
@@ -235,8 +244,11 @@ export class Swarm {
         .candidates()
         .filter(({ info: { node } }) => !tried.has(node) && (options.only ?? node) === node && (home ?? node) === node)
         .filter(({ info: { node } }) => reachesNode(order.nodes, node));
-      const placed = place(wanted, candidates, random);
-      if ('refused' in placed) throw refusal(order, memory, placed.refused, tried);
+      const placed = place(wanted, candidates, random, registry.silence());
+      if ('refused' in placed) {
+        const before = [...tried].map((node) => `${node} (tried: it could not)`);
+        throw refusal(wanted, [...placed.refused, ...before]);
+      }
       const { node, driver } = placed;
       const claim = volume ? await volumes.claim(owner, volume, node.info.node) : undefined;
       if (claim && claim.node !== node.info.node) continue;
@@ -256,12 +268,12 @@ export class Swarm {
       }
       registry.forges(job, node.info.node, (made) => {
         told = true;
-        ready?.(node.info.node, ofJob(made, job));
+        ready?.(node.info.node, madeOf(made, job));
       });
       job.voucher = office.vouchers.sign(job, node.info.node);
       event('SPAWN_DISTRIBUTED', { worker: job.worker, node: node.info.node, driver, owner: job.owner });
       try {
-        const made = ofJob(await node.rpc.provision(job), job);
+        const made = madeOf(await node.rpc.provision(job), job);
         return { entry: this.#admit(job, node.info.node, made), made };
       } catch (thrown) {
         release();
@@ -287,7 +299,9 @@ export class Swarm {
   /** A further ticket to a living worker, for a visitor: it may call, but neither renew nor end. */
   async visitorTicket(worker: string, audience: string, caller: string): Promise<Ticket> {
     const { registry } = this.#powers;
-    return this.#sign(registry.find(worker), await registry.home(worker).rpc.mint_ticket(worker), audience, caller);
+    const subject = registry.find(worker);
+    const part = ticketPartOf(await registry.ask(worker, ({ rpc }) => rpc.mint_ticket(worker)));
+    return this.#sign(subject, part, audience, caller);
   }
 
   #sign(subject: TicketSubject, part: TicketPart, audience: string, caller: string): Promise<Ticket> {
@@ -304,8 +318,8 @@ export class Swarm {
    */
   async narrow(worker: string, most: Grants): Promise<Grants> {
     const { registry } = this.#powers;
-    const { rpc, info } = registry.home(worker);
-    const told = await rpc.narrow(worker, most);
+    const { info } = registry.home(worker);
+    const told = narrowedOf(await registry.ask(worker, ({ rpc }) => rpc.narrow(worker, most)));
     for (const one of told) registry.regranted(one.worker, one.grants, info.node);
     registry.regranted(worker, most, info.node);
     return registry.find(worker).grants;
@@ -318,7 +332,7 @@ export class Swarm {
         what: worker,
         why: `it lasts, and would only be started again. What ends it: hauki provision rm ${worker}, or DELETE /api/v2/lxc_provision/${worker}`,
       });
-    await this.#powers.registry.home(worker).rpc.destruct(worker, `destructed by ${principal.name}`);
+    await this.#powers.registry.ask(worker, ({ rpc }) => rpc.destruct(worker, `destructed by ${principal.name}`));
   }
 
   /** What is known of a worker, dead or alive. */
@@ -369,31 +383,8 @@ export class Swarm {
   }
 }
 
-/** A node's answer to a job is about that job, whatever else it says: nobody is sent to another worker by it. */
-const ofJob = (made: Provisioned, { worker, epoch = 1, driver }: Job): Provisioned => ({
-  ...made,
-  worker,
-  epoch,
-  driver,
-});
-
 function checkSource(source: string): void {
   const got_bytes = Buffer.byteLength(source);
   if (got_bytes > LIMITS.source_bytes)
     throw new TooLarge({ what: 'The source', limit_bytes: LIMITS.source_bytes, got_bytes });
 }
-
-function refusal(order: Order, memory: (driver: string) => number, refused: string[], tried: Set<string>) {
-  const wanted: Record<string, unknown> = order.driver ? { driver: order.driver } : {};
-  if (order.job.min_isolation) wanted.min_isolation = order.job.min_isolation;
-  if (Object.keys(order.labels).length > 0) wanted.labels = order.labels;
-  if (order.job.language === 'python') wanted.language = 'python';
-  wanted.memory_mib = order.driver ? memory(order.driver) : (order.memory_mib ?? DEFAULT_MEMORY_MIB);
-  return new NoNodeFits({ wanted, have: [...refused, ...[...tried].map((n) => `${n} (tried: it could not)`)] });
-}
-
-/** Random small letters and digits, for names. `bytes` of randomness go in. */
-export const randomName = (bytes: number): string =>
-  randomText(bytes)
-    .toLowerCase()
-    .replaceAll(/[^a-z0-9]/g, 'x');

@@ -21,7 +21,6 @@ import {
   TokenUnknown,
   Unauthorised,
 } from '@hauki/protocol';
-import { LONGEST_TIMER_MS } from './limits.ts';
 import { leastOf, NO_QUOTA, narrowQuota } from './quotas.ts';
 import { type Damaged, type RecordShape, recordsOf, warnOf } from './records.ts';
 import { ADMIN, attenuate, covers, demand, NODE, owns, type Principal, TOKEN_NAME } from './rights.ts';
@@ -57,6 +56,11 @@ export interface TokenPowers {
 
 /** After a store that could not forget the expired ones. They are refused all the same. */
 const AGAIN_MS = 60_000;
+/**
+ * Tokens expire by the wall clock, and timers go by one that stands while the machine sleeps and that nobody sets on: what
+ * is open in the name of one that expired meanwhile is cut so soon.
+ */
+const LOOK_MS = 60_000;
 
 export const hashOf = (token: string): string => hash('sha256', token);
 export const newSecret = (): string => `hauki_${randomBytes(32).toString('base64url')}`;
@@ -212,14 +216,19 @@ export class TokenStore {
    * Throws Unauthorised where it has ended already.
    */
   hold(principal: Principal, end: (why: string) => void): () => void {
+    this.demandLiving(principal);
     if (principal.id === ADMIN.id || principal.id === NODE.id) return () => {};
-    if (!this.#by_id.has(principal.id)) throw ended();
     const holds = this.#holds.get(principal.id) ?? new Set();
     this.#holds.set(principal.id, holds.add(end));
     return () => {
       holds.delete(end);
       if (holds.size === 0 && this.#holds.get(principal.id) === holds) this.#holds.delete(principal.id);
     };
+  }
+
+  /** Throws Unauthorised where the principal's token has ended. */
+  demandLiving({ id }: Principal): void {
+    if (id !== ADMIN.id && id !== NODE.id && !this.#by_id.has(id)) throw ended();
   }
 
   #isOver = (t: TokenInfo) => t.expires_at !== null && t.expires_at <= this.#powers.now();
@@ -291,7 +300,7 @@ export class TokenStore {
       left_ms = Math.min(left_ms, (t.expires_at ?? left_ms + now) - now);
     }
     if (left_ms === Number.POSITIVE_INFINITY) return;
-    const wait_ms = Math.min(Math.max(left_ms, least_ms), LONGEST_TIMER_MS);
+    const wait_ms = Math.min(Math.max(left_ms, least_ms), LOOK_MS);
     this.#timer = setTimeout(() => void this.#expire().catch(() => this.#arm(AGAIN_MS)), wait_ms);
     this.#timer.unref();
   }

@@ -8,16 +8,18 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { BadInput, KERNEL_LINK, type MeshError, NoSuchMethod, toWire } from '@hauki/protocol';
-import { Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
+import { BadInput, KERNEL_LINK, type MeshError, NoSuchMethod } from '@hauki/protocol';
+import { refuse, Strangers, UPGRADE_PROTOCOL } from '@hauki/rpc/node';
 import type { Auth } from './auth.ts';
 import { serveCloneLink } from './clone-link.ts';
 import { GatewaySockets } from './kernels/gateway-sockets.ts';
 import type { Kernels } from './kernels/kernels.ts';
 import { serveKernel } from './kernels/link.ts';
+import { CLONE_LINK_LIMITS } from './limits.ts';
 import { type LinkPowers, serveLink } from './links.ts';
 import type { Relay } from './relay.ts';
 import { CALL, demand, type Principal } from './rights.ts';
+import { Shares } from './shares.ts';
 import type { Swarm } from './swarm.ts';
 import type { TokenStore } from './tokens.ts';
 import { WebSocketDoor } from './websockets.ts';
@@ -30,15 +32,6 @@ export interface UpgradePowers extends Omit<LinkPowers, 'principal'> {
   relay: Relay;
   /** What of a failure is told; what is told to nobody it logs. */
   typed(error: Error): MeshError;
-}
-
-/** An HTTP answer on a raw connection, for refused upgrades and bodies that do not end. */
-export function refuse(socket: Socket, error: MeshError): void {
-  const body = JSON.stringify({ status: 'error', error: toWire(error) });
-  socket.write(
-    `HTTP/1.1 ${error.status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
-  socket.destroySoon();
 }
 
 function accept(socket: Socket, head: Buffer): Socket {
@@ -69,6 +62,7 @@ export function createUpgrades(powers: UpgradePowers) {
     heldBy(principal, socket);
   };
 
+  const cloneLinks = new Shares('links for clones', CLONE_LINK_LIMITS.links);
   const strangers = new Strangers();
   const websockets = new WebSocketDoor({
     relay,
@@ -105,7 +99,9 @@ export function createUpgrades(powers: UpgradePowers) {
         }
         if (path === '/api/v2/swarm_link') {
           const asks = () => auth.principal(request, 'spawn.pointer');
-          heldBy(asks(), socket);
+          const by = asks();
+          socket.once('close', cloneLinks.take(by.name));
+          heldBy(by, socket);
           accept(socket, head);
           serveCloneLink(socket, { swarm, principal: asks, typed });
           return;

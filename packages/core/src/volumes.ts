@@ -18,6 +18,7 @@ import {
   type VolumeGrant,
   VolumeUnknown,
 } from '@hauki/protocol';
+import { volumesOf } from './node-told.ts';
 import { type Damaged, recordsOf } from './records.ts';
 import type { RegisteredNode, Registry } from './registry.ts';
 import { covers, owns, type Principal } from './rights.ts';
@@ -155,7 +156,14 @@ export class VolumeHomes {
 
   async #ask(node: RegisteredNode | undefined) {
     if (!node) return [];
+    // A node that says nothing, or what cannot be, is as one that has none.
     const late = new Promise<[]>((resolve) => setTimeout(resolve, LIST_MS, []).unref());
-    return Promise.race([node.rpc.volumes().catch(() => []), late]);
+    return Promise.race([
+      node.rpc
+        .volumes()
+        .then(volumesOf)
+        .catch(() => []),
+      late,
+    ]);
   }
 }

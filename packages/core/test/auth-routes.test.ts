@@ -58,6 +58,28 @@ describe('the routes of the core', () => {
     }
   });
 
+  it('are all described, each with what it answers where all goes well, and with errors', async () => {
+    const { paths } = JSON.parse((await ask('GET', '/docs/json')).text) as {
+      paths: Record<string, Record<string, { responses: Record<string, { description: string }>; security?: [] }>>;
+    };
+    const described = Object.entries(paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, told]) => ({ route: `${method.toUpperCase()} ${path}`, ...told })),
+    );
+    // What HEAD answers is said of GET; but where it takes what GET does not.
+    const served = core.routes
+      .filter(({ method, url: path }) => !path.startsWith('/docs') && (method !== 'HEAD' || path.endsWith('/raw')))
+      .map(({ method, url: path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`);
+    assert.deepEqual(described.map(({ route }) => route).sort(), served.sort());
+    for (const { route, responses, security } of described) {
+      assert.ok(
+        Object.keys(responses).some((status) => status.startsWith('2')),
+        route,
+      );
+      assert.ok(responses.default, route);
+      assert.equal(security !== undefined, OPEN.includes(route.split(' ')[1]!), `whether ${route} is open`);
+    }
+  });
+
   it('answer nobody without a token, or with one that is not known', async () => {
     for (const { method, path } of guarded())
       for (const token of [undefined, `hauki_${'x'.repeat(43)}`]) {

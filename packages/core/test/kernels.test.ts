@@ -41,6 +41,60 @@ describe('the kernels for a request', () => {
     now += KERNELS_LIMITS.silent_ms + 1;
     assert.equal(new Set(firsts()).size, 3);
   });
+
+  it('are waited for while they may come back, and not any longer', async () => {
+    let now = 1;
+    const kernels = new Kernels(
+      () => {},
+      () => now,
+    );
+    const modules = [{ module: 'm', version: 1, digest: '', serving: true }];
+    const session = { close() {}, open: true, call: async () => [200, [], null] };
+    const kernel = (name: string, held: typeof modules) =>
+      ({ info: { kernel: name, url: '' }, modules: held, session, heard_at: now }) as unknown as RegisteredKernel;
+    const request = { method: 'GET', path: '/', headers: [], body: null, signal: { aborted: false } };
+    const fetch = () => kernels.fetch('m', request as never).then(({ kernel }) => kernel, String);
+    assert.match(await fetch(), /ModuleUnknown/);
+    const [a, b] = [kernel('a', modules), kernel('b', [])];
+    kernels.register(a);
+    kernels.away(a, 'its link is lost');
+    const asked = fetch();
+    kernels.register(b);
+    // One that holds something else is not what was waited for.
+    await new Promise((resolve) => setImmediate(resolve));
+    kernels.register(a);
+    assert.equal(await asked, 'a');
+    kernels.away(a, 'its link is lost');
+    now += KERNELS_LIMITS.back_ms + 1;
+    assert.match(await fetch(), /ModuleUnknown/);
+  });
+
+  it('leave nothing behind when modules of ever new names come and go', async () => {
+    const kernels = new Kernels(() => {});
+    const of = (module: string) => [{ module, version: 1, digest: '', serving: true }];
+    const all = ['a', 'b'].map((kernel) => {
+      const gatherers = new Map();
+      const session = { close() {}, open: true, call: async () => [200, [], null] };
+      const one = { info: { kernel, url: '' }, modules: [], session, heard_at: Number.POSITIVE_INFINITY, gatherers };
+      kernels.register(one as unknown as RegisteredKernel);
+      return one as unknown as RegisteredKernel;
+    });
+    const first = (module: string) => kernels.order(module, undefined)[0]!.info.kernel;
+    const hold = (module: string) => {
+      for (const one of all) kernels.report(one, of(module), null);
+    };
+    hold('m');
+    assert.deepEqual([first('m'), first('m'), first('m')], ['a', 'b', 'a']);
+    const request = { method: 'GET', path: '/', headers: [], body: null, signal: { aborted: false } };
+    for (let i = 0; i < KERNELS_LIMITS.turns; i++) {
+      hold(`m${i}`);
+      if (i < 3) await kernels.fetch(`m${i}`, request as never).catch(() => {});
+      else first(`m${i}`);
+    }
+    for (const { gatherers, modules } of all) assert.ok(gatherers!.size <= modules.length, `${gatherers!.size}`);
+    hold('m');
+    assert.equal(first('m'), 'a', 'its turn begins anew');
+  });
 });
 
 describe('a kernel’s link', () => {

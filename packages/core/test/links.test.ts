@@ -21,6 +21,7 @@ import {
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
+import { NODE_LIMITS } from '../src/limits.ts';
 import { serveLink } from '../src/links.ts';
 import { Registry } from '../src/registry.ts';
 import { NODE, type Principal } from '../src/rights.ts';
@@ -94,6 +95,19 @@ describe('a node’s link', () => {
     await core.register(info('north'), load, [], []);
     await refuses(core.register(info('south'), load, [], []), BadInput);
     assert.deepEqual([...registry.nodes.keys()], ['north']);
+    session.close();
+  });
+
+  it('is silent from some time after its last report on until the next', async () => {
+    const { session, core } = dial();
+    await core.register(info('quiet'), load, [], []);
+    const node = registry.nodes.get('quiet')!;
+    const isSilent = () => registry.silence()(node);
+    assert.equal(isSilent(), false);
+    node.heard_at -= NODE_LIMITS.silent_ms + 1;
+    assert.equal(isSilent(), true);
+    await core.report(load);
+    assert.equal(isSilent(), false);
     session.close();
   });
 
@@ -267,8 +281,13 @@ describe('a node’s link', () => {
     const { session, core } = dial();
     await core.register(info('good'), load, [], []);
     await refuses(core.report({ ...load, cpu: 'x' } as never), BadInput);
+    await refuses(core.report(load, { lxc: 'yes' } as never), BadInput);
     await refuses(core.worker_died(null as never), BadInput);
     assert.deepEqual(registry.nodes.get('good')!.load, load);
+    const before = registry.nodes.get('good')!.info;
+    const drivers = { lxc: { available: true, isolation: 'a container', level: 'container' as const } };
+    await core.report(load, drivers);
+    assert.deepEqual(registry.nodes.get('good')!.info, { ...before, drivers });
     session.close();
   });
 });

@@ -231,6 +231,20 @@ describe('where a job may go', () => {
     assert.ok('node' in fallback && fallback.driver === 'quickjs');
   });
 
+  it('takes a node that has fallen silent only where no other can run the same driver', () => {
+    const silent = node('silent');
+    const busy = node('busy', {}, { workers: 500, cpu: 1 });
+    const weak = node('weak', { drivers: { quickjs: QUICKJS } });
+    const chosen = (nodes: Candidate[], seed: number) => {
+      const placed = place(want(), nodes, seeded(seed), (one) => one === silent);
+      return 'node' in placed && placed.node;
+    };
+    for (const seed of [1, 2, 3, 4, 5]) {
+      assert.equal(chosen([silent, busy], seed), busy);
+      assert.equal(chosen([silent, weak], seed), silent);
+    }
+  });
+
   it('refuses rather than go below the isolation that was asked for, and says which that was', () => {
     const weak = node('weak', { drivers: { quickjs: QUICKJS, process: PROCESS } });
     const refused = place(want({ min_isolation: 'container' }), [weak], seeded(1));

@@ -7,8 +7,10 @@ import {
   LIMITS,
   NO_GRANTS,
   type NodeForCore,
+  WorkerDied,
   type WorkerInfo,
   WorkerPaused,
+  WorkerUnknown,
 } from '@hauki/protocol';
 import { type RegisteredNode, Registry } from '../src/registry.ts';
 
@@ -28,6 +30,7 @@ const node = (name: string): RegisteredNode => ({
   rpc: {} as NodeForCore,
   session: {} as RegisteredNode['session'],
   since: 0,
+  heard_at: 0,
 });
 
 const worker = (name: string): WorkerInfo => ({
@@ -64,6 +67,24 @@ describe('the registry', () => {
     registry.away(one);
     assert.deepEqual(registry.candidates(), []);
     assert.equal(registry.workers.size, 2);
+  });
+
+  it('asks a node for a worker, and tells why there is none where that ended before the node could answer', async () => {
+    const registry = trusting();
+    registry.register(node('one'), placed('one', worker('a'), worker('b')));
+    assert.equal(await registry.ask('a', async ({ info }) => info.node), 'one');
+    const gone = async (name: string, told?: Fate) => {
+      if (told) registry.died(told);
+      throw new WorkerUnknown({ worker: name });
+    };
+    await assert.rejects(
+      registry.ask('a', () => gone('a', fate('a'))),
+      (error) => isError(error, WorkerDied) && error.fields.cause === 'out_of_memory',
+    );
+    await assert.rejects(
+      registry.ask('b', () => gone('b')),
+      (error) => isError(error, WorkerUnknown),
+    );
   });
 
   it('counts as lost what a node that comes back no longer has, and nothing of other nodes', () => {

@@ -49,7 +49,8 @@ describe('a connection that a node dials for the relay', () => {
   const socket = () => Object.assign(new EventEmitter(), { destroy: mock.fn(), bytesRead: 0, bytesWritten: 0 });
   /** A relay over a node that answers a splice so. */
   const over = (splice: (worker: string, splice: string) => unknown) => {
-    const registry = { home: () => ({ rpc: { splice: async (...args: [string, string]) => splice(...args) } }) };
+    const rpc = { splice: async (...args: [string, string]) => splice(...args) };
+    const registry = { ask: (_worker: string, asked: (home: object) => unknown) => asked({ rpc }) };
     return new Relay({
       registry: registry as unknown as Registry,
       visitorTicket: () => assert.fail('none is asked for'),

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { describe, it } from 'node:test';
 import {
+  DeadlineExceeded,
   Forbidden,
   isError,
   JobEnded,
@@ -101,6 +102,19 @@ describe('the runner of the spool', () => {
     ]);
     assert.deepEqual([open.record.state, open.record.attempts, open.record.history.length], ['failed', 2, 1]);
     assert.match(open.record.error!.message, /each of its 2 attempts was interrupted/);
+  });
+
+  it('tells in the job’s words that its own time was over, and as it was that of something which it called', async () => {
+    for (const [what, own_ms, message] of [
+      ['The call', 1, /^m\(\) gave no answer within 1 ms/],
+      ['meshfs_write()', 10_000, /^meshfs_write\(\) gave no answer within 10000 ms/],
+    ] as const) {
+      const late = new DeadlineExceeded({ what, timeout_ms: own_ms, may_have_run: true });
+      const { notes, run } = setUp({ call: () => Promise.reject(late) });
+      const open = await run();
+      await until(() => notes.includes('ends s-a-1'));
+      assert.match(open.record.error!.message, message);
+    }
   });
 
   it('begins no job again that a restart finds in its last attempt', async () => {

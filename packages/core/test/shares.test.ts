@@ -29,6 +29,17 @@ describe('places that all share', () => {
     assert.throws(() => shares.take('admin'), 'one is given back once');
   });
 
+  it('may be taken several at once, where as many are left', () => {
+    const shares = new Shares('bytes', 100);
+    const giveBack = shares.take('ada', 40);
+    assert.throws(() => shares.take('ada', 11));
+    shares.take('ada', 10);
+    giveBack();
+    shares.take('ada', 40);
+    assert.throws(() => shares.take('admin', 51));
+    shares.take('admin', 50);
+  });
+
   it('are no more than one may have at most, and always one for an admin', () => {
     const owners = fc.constantFrom('a', 'a/b', 'b', 'c', 'd/e/f');
     fc.assert(

@@ -10,9 +10,11 @@ import {
   type Job,
   NO_GRANTS,
   NoNodeFits,
+  OutcomeUnknown,
   Overloaded,
   type Provisioned,
   SourceRejected,
+  Unauthorised,
   VaultFailed,
   WorkerDied,
 } from '@hauki/protocol';
@@ -21,6 +23,16 @@ import type { Principal, Scope } from '../src/rights.ts';
 import { type PlaceOptions, Swarm, type SwarmPowers } from '../src/swarm.ts';
 import { Vouchers } from '../src/vouchers.ts';
 
+/** What a node answers to a job. */
+const MADE: Provisioned = {
+  worker: 'w-one',
+  epoch: 1,
+  driver: 'quickjs',
+  isolation: 'vm',
+  direct: { host: '127.0.0.1', port: 9, tls: false },
+  ticket: { jti: 'ticket', role: 'owner', secret: 's' },
+};
+
 function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned>) {
   const registry = new Registry();
   const events: string[] = [];
@@ -28,6 +40,7 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   const issued: string[] = [];
   let minting = (_worker: string) => {};
   let reserved = 0;
+  let over = false;
   const vouchers = new Vouchers('k');
   registry.register(
     {
@@ -43,12 +56,12 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
         provision: async (job: Job) => {
           assert.equal(vouchers.read(job.voucher)!.worker, job.worker);
           const { worker, driver, epoch = 1 } = job;
-          return { worker, driver, epoch, isolation: 'vm', direct: {}, ticket: {}, ...answer(job, registry) };
+          return { ...MADE, worker, driver, epoch, ...answer(job, registry) };
         },
         destruct: async (...told: unknown[]) => ended.push(told) > 0,
         mint_ticket: async (worker: string) => {
           minting(worker);
-          return { jti: 'ticket', role: 'visitor' };
+          return { jti: 'ticket', role: 'visitor', secret: 's' };
         },
       },
     } as unknown as RegisteredNode,
@@ -70,6 +83,11 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
     },
     event: (name: string) => events.push(name),
     random: () => 0,
+    tokens: {
+      demandLiving: () => {
+        if (over) throw new Unauthorised({ why: 'its token has ended' });
+      },
+    },
     meshfs: { resolve: async (pointer: string) => ({ pointer, content: 'kept', language: 'javascript' }) },
   } as unknown as SwarmPowers);
   const job = {
@@ -83,12 +101,56 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   };
   const place = (more: Partial<Job> = {}, nodes = ['*'], ready?: PlaceOptions['ready'], unread = false) =>
     swarm.place({ job: { ...job, ...more }, labels: {}, nodes, unread }, { name: () => 'w-one', ready });
+  const endToken = () => {
+    over = true;
+  };
   const visits = (meanwhile: typeof minting = () => {}) => {
     minting = meanwhile;
     return swarm.visitorTicket('w-one', 'audience', 'bob');
   };
-  return { swarm, registry, events, ended, issued, place, visits, reserved: () => reserved };
+  return { swarm, registry, events, ended, issued, place, visits, endToken, reserved: () => reserved };
 }
+
+describe('a clone for which there is no node', () => {
+  const ada = { id: 'ada', name: 'ada', scopes: ['spawn'], targets: { nodes: ['*'] } } as unknown as Principal;
+  const setUp = () => {
+    const { swarm, registry, endToken } = swarmOver(() => ({}));
+    const [node] = registry.candidates();
+    const spawn = () => swarm.spawn({ source: '', audience: '' }, ada);
+    return { registry, endToken, spawn, leave: () => registry.away(node!), come: () => registry.register(node!, []) };
+  };
+
+  it('goes to the one that comes back a moment after it went away', async () => {
+    const { registry, spawn, leave, come } = setUp();
+    leave();
+    const spawned = spawn();
+    setTimeout(come, 20);
+    assert.match((await spawned).worker, /^w-/);
+    assert.equal(registry.workers.size, 1);
+  });
+
+  it('is refused at once where none has gone, and after a moment where none comes back', async () => {
+    const { registry, spawn, leave } = setUp();
+    registry.nodes.clear();
+    await assert.rejects(spawn(), (error) => isError(error, NoNodeFits));
+    const { spawn: waits, leave: goes } = setUp();
+    goes();
+    await assert.rejects(waits(), (error) => isError(error, NoNodeFits));
+    leave();
+  });
+
+  it('is not made any more when its token has ended meanwhile', async () => {
+    const { registry, spawn, endToken, leave, come } = setUp();
+    leave();
+    const refused = assert.rejects(spawn(), (error) => isError(error, Unauthorised));
+    setTimeout(() => {
+      endToken();
+      come();
+    }, 20);
+    await refused;
+    assert.equal(registry.workers.size, 0);
+  });
+});
 
 describe('a worker that is placed', () => {
   it('is the one that was asked for, whatever name and epoch its node answers with', async () => {
@@ -166,11 +228,21 @@ describe('a placement', () => {
     }
   });
 
+  it('whose node answers what is no answer leaves no worker behind, and is ended there', async () => {
+    const wrong = [{ ticket: {} }, { ticket: null }, { direct: [] }, { isolation: 'none at all' }];
+    for (const answer of [...wrong, { ticket: { ...MADE.ticket, role: 'visitor' } }]) {
+      const { place, reserved, registry, ended } = swarmOver(() => answer as Partial<Provisioned>);
+      await assert.rejects(place(), (error) => isError(error, OutcomeUnknown), JSON.stringify(answer));
+      assert.deepEqual([reserved(), registry.workers.size, registry.forging.size], [0, 0, 0]);
+      assert.deepEqual(ended, [['w-one', 'its clone failed', 1]]);
+    }
+  });
+
   it('is tried nowhere else once its caller was told of a vault', async () => {
     const lost = new ConnectionLost({ why: 'its node fell' });
     const told: string[] = [];
     const { place } = swarmOver(({ worker }, registry) => {
-      registry.forging.get(worker)!.ready!({ worker } as Provisioned);
+      registry.forging.get(worker)!.ready!({ ...MADE, worker } as Provisioned);
       throw lost;
     });
     await assert.rejects(

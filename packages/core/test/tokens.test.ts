@@ -182,6 +182,20 @@ describe('the table of tokens', () => {
     await close();
   });
 
+  it('cuts it a minute after the machine has slept past that time, or somebody has set the clock on', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { open, clock } = await setUp();
+    const { store, close } = await open();
+    const { token } = await store.create(ADMIN, wants('hour', { expires_in_ms: 3_600_000 }));
+    const why: string[] = [];
+    store.hold(store.find(token)!, (reason) => why.push(reason));
+    clock.ahead = 3_600_000;
+    t.mock.timers.tick(60_000);
+    assert.deepEqual(why, ['its token has expired']);
+    t.mock.timers.reset();
+    await close();
+  });
+
   it('leaves no token behind when its maker is revoked in the same moment', async () => {
     const { open } = await setUp();
     const first = await open();

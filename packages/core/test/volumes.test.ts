@@ -20,6 +20,8 @@ const token = (name: string): Principal => ({ ...ADMIN, id: name, name, scopes: 
 const refused = (promise: Promise<unknown>, kind: ErrorClass<any>) =>
   assert.rejects(promise, (error: Error) => isError(error, kind) || assert.fail(`${error.name}: ${error.message}`));
 
+const HELD = { name: 'notes', quota_mib: 1, used_bytes: 0, worker: null, created_at: 0 };
+
 describe('a volume', () => {
   const store = useStore();
   const setUp = (name: string) => {
@@ -28,7 +30,7 @@ describe('a volume', () => {
     const has = (node: string, ...volumes: string[]) => {
       const rpc = {
         remove_volume: async (owner: string, volume: string) => void removed.push(`${owner} ${volume} on ${node}`),
-        volumes: async () => volumes.map((owner) => ({ owner, name: 'notes' }) as VolumeInfo),
+        volumes: async () => volumes.map((owner): VolumeInfo => ({ ...HELD, owner })),
       };
       const one = { info: { node, drivers: {} }, rpc } as unknown as RegisteredNode;
       registry.register(one, []);

@@ -331,8 +331,9 @@ export function meshFsClient(core: CoreClient): MeshFsClient {
         } catch (error) {
           if (signal?.aborted) return;
           if (!isCut(error)) throw error;
-          lost_at ??= Date.now();
-          if (Date.now() - lost_at > REJOIN_MS) throw error;
+          const now = performance.now();
+          lost_at ??= now;
+          if (now - lost_at > REJOIN_MS) throw error;
         }
         // Without knowing from where, going on could miss something.
         if (last === undefined) throw new ConnectionLost({ why: 'the core ended the watch before it began' });

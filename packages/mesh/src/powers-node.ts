@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream';
 import { ConnectionLost, fromWire } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { type FrameTransport, sessionKey } from '@hauki/rpc/client';
-import { dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
+import { askIfSilent, dialUpgrade, secureStream, streamTransport } from '@hauki/rpc/node';
 import { CloneLink } from './clone-link.ts';
 import { adminTokenFile, defaultDataDir, isThisMachine } from './data-dir.ts';
 import { type CoreClient, unanswered } from './http.ts';
@@ -28,6 +28,7 @@ function dialTcp(host: string, port: number, timeout_ms: number): Promise<Socket
     });
     socket.once('connect', () => {
       clearTimeout(timer);
+      askIfSilent(socket);
       resolve(socket);
     });
   });

@@ -1,6 +1,6 @@
 /** Pointers and content, over the backplane. How pointers are read is `pointer.ts` of the protocol. */
 export { MESHFS_LIMITS } from './limits.ts';
-export { LANGUAGES } from './media.ts';
+export { LANGUAGE_NAME, LANGUAGES } from './media.ts';
 export {
   createMeshFs,
   type MeshFs,

@@ -80,11 +80,14 @@ function languageOf(fits: (language: { media_type: string; endings: readonly str
   return Object.entries(LANGUAGES).find(([, language]) => fits(language))?.[0];
 }
 
+/** What a language may be called. */
+export const LANGUAGE_NAME = /^[A-Za-z][A-Za-z0-9+#._-]{0,31}$/;
+
 function checked(given: unknown, what: 'media_type' | 'language'): string | undefined {
   if (given === undefined || given === null) return undefined;
   if (typeof given !== 'string') throw new BadInput({ what, why: 'it is not a text' });
   if (what === 'language') {
-    if (/^[a-z][a-z0-9+#._-]{0,31}$/i.test(given)) return given.toLowerCase();
+    if (LANGUAGE_NAME.test(given)) return given.toLowerCase();
     throw new BadInput({ what, why: `it is not one word. Known are ${Object.keys(LANGUAGES).join(', ')}` });
   }
   const shape = /^[\w.+-]+\/[\w.+-]+( *;[\x20-\x7e]*)?$/;

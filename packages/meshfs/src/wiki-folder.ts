@@ -46,9 +46,12 @@ export interface WikiFolder {
 
 let count = 0; // over all folders of this process: temporary names must differ
 
-/** Opens the folder, which is made if need be. A link may lead to the folder itself: that is its owner's choice. */
+/**
+ * Opens the folder, which is made, for its owner alone, if need be. A link may lead to the folder itself: that is its
+ * owner's choice.
+ */
 export async function openWikiFolder(folder: string): Promise<WikiFolder> {
-  await mkdir(folder, { recursive: true });
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   const root = await realpath(folder);
 
   async function openFolder(path: string, real: string): Promise<Folder> {

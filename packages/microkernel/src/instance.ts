@@ -61,7 +61,8 @@ export class Instance {
   readonly description: PluginDescription;
   /** The version's: a vault that is started again goes on with them. */
   stats = new VersionStats();
-  readonly born_at = Date.now();
+  /** By the steady clock. */
+  readonly born_at = performance.now();
   /** Settles with the reason when the vault is gone, whoever ended it. */
   readonly gone: Promise<string>;
   readonly #session: Session;

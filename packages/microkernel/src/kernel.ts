@@ -5,11 +5,10 @@
  * What always holds: modules run in vaults and are called over Mesh-RPC, none of their code runs in here; a change is
  * made by one commit, and after a crash at any moment the kernel runs what the last one says.
  */
-import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { type Backplane, openEmbedded } from '@hauki/backplane';
 import { createMeshFs, type MeshFs } from '@hauki/meshfs';
-import { Agent, Volumes } from '@hauki/node';
+import { Agent, defaultMemoryMib, Volumes } from '@hauki/node';
 import {
   BadInput,
   type Deed,
@@ -54,9 +53,6 @@ export interface KernelOptions {
   log(line: string, fields?: object): void;
 }
 
-/** Of the machine's memory, what all its vaults may be promised when nobody said. */
-const MEMORY_SHARE = 0.75;
-
 export class Kernel {
   readonly name: string;
   readonly meshfs: MeshFs;
@@ -91,7 +87,7 @@ export class Kernel {
 
   /** Opens a kernel over its data folder and starts what it ran before. */
   static async open(options: KernelOptions): Promise<Kernel> {
-    const { data_dir, id, log, dial, memory_mib = (totalmem() / 2 ** 20) * MEMORY_SHARE } = options;
+    const { data_dir, id, log, dial, memory_mib = defaultMemoryMib() } = options;
     const remembered_changes = KERNEL_LIMITS.remembered_changes;
     const backplane = await openEmbedded(join(data_dir, 'store'), { remembered_changes });
     const meshfs = await createMeshFs(backplane, { wiki_folder: join(data_dir, 'wiki'), report: (line) => log(line) });

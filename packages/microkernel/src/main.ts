@@ -2,12 +2,12 @@
  * A kernel's process. Options come as JSON in HAUKI_KERNEL_OPTIONS. It ends with its parent when it has a channel to one.
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncFolder, writeNew } from '@hauki/backplane';
 import { BadInput, describe } from '@hauki/protocol';
-import { whenToEnd } from '@hauki/rpc/node';
+import { LOG_OUTPUT, whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors } from '@hauki/vault';
 import { pino } from 'pino';
 import { CoreLink } from './core-link.ts';
@@ -40,7 +40,8 @@ closeInheritedDescriptors();
 
 const options = JSON.parse(process.env.HAUKI_KERNEL_OPTIONS ?? '{}') as KernelProcessOptions;
 delete process.env.HAUKI_KERNEL_OPTIONS;
-const logger = pino({ name: 'hauki-kernel', base: { kernel: options.id } }, pino.destination({ dest: 2, sync: true }));
+const output = pino.destination(LOG_OUTPUT).on('error', () => {});
+const logger = pino({ name: 'hauki-kernel', base: { kernel: options.id } }, output);
 const log = (line: string, fields: object = {}) => logger.info(fields, line);
 
 /** The token that opens this kernel, made at its first start. */
@@ -66,6 +67,8 @@ try {
   mkdirSync(data_dir, { recursive: true });
   // Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
   chmodSync(data_dir, 0o711);
+  const wiki = join(data_dir, 'wiki');
+  if (lstatSync(wiki, { throwIfNoEntry: false })?.isDirectory()) chmodSync(wiki, 0o700);
   const kernel = await Kernel.open({
     data_dir,
     id,

@@ -192,12 +192,12 @@ export class Module {
     if (this.#held >= KERNEL_LIMITS.held)
       throw new Overloaded({ what: `requests held for the module ${this.name}`, limit: KERNEL_LIMITS.held });
     this.#held++;
-    const until = Date.now() + KERNEL_LIMITS.held_ms;
+    const until = performance.now() + KERNEL_LIMITS.held_ms;
     try {
       for (;;) {
         if (this.state === 'failed')
           throw new PluginFailed({ module: this.name, why: 'it dies again and again; see its log' });
-        const left = until - Date.now();
+        const left = until - performance.now();
         if (left <= 0 || this.#closed)
           throw new PluginFailed({
             module: this.name,
@@ -321,7 +321,7 @@ export class Module {
     this.#past.set(instance.version, instance.stats);
     void instance.end(reason);
     if (this.#closed) return;
-    if (Date.now() - instance.born_at > STABLE_MS) this.#again.delete(instance.version);
+    if (performance.now() - instance.born_at > STABLE_MS) this.#again.delete(instance.version);
     this.#failed(instance.version, reason);
   }
 

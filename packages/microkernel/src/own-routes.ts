@@ -10,6 +10,7 @@ import { type KernelForCore, NoSuchMethod } from '@hauki/protocol';
 import type { FastifyInstance } from 'fastify';
 
 const ROUTES = /^\/api\/(?:status|history|modules\/[\w%.~-]+\/(?:versions(?:\/\d+)?|log|diff|rollback|weights|pin))$/;
+const JSON_TYPE = { 'content-type': 'application/json' };
 const [WORD, BY] = ['x-hauki-inside', 'x-hauki-by'] as const;
 
 export class OwnRoutes {
@@ -30,8 +31,9 @@ export class OwnRoutes {
         // Of HEAD the core itself leaves the content out.
         method: method === 'POST' ? 'POST' : 'GET',
         url: route + search,
-        headers: { [WORD]: this.#word, [BY]: encodeURIComponent(by) },
-        ...(method === 'POST' ? { payload: (body ?? {}) as object } : {}),
+        headers: { [WORD]: this.#word, [BY]: encodeURIComponent(by), ...(method === 'POST' ? JSON_TYPE : {}) },
+        // As text: of 0, false and '' as they are there would be no body.
+        ...(method === 'POST' ? { payload: JSON.stringify(body ?? {}) } : {}),
       });
       return [statusCode, JSON.parse(payload)];
     };

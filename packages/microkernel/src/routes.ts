@@ -9,6 +9,26 @@ const strict = { additionalProperties: false };
 const Name = Type.Object({ module: Type.String({ pattern: '^[a-z][a-z0-9_]{0,47}$' }) });
 const Version = Type.Object({ ...Name.properties, version: Type.Integer({ minimum: 1 }) });
 
+const Headers = Type.Optional(Type.Record(Type.String(), Type.String()));
+const Trial = Type.Object(
+  {
+    path: Type.String({ pattern: '^/', description: 'as the module sees it' }),
+    method: Type.Optional(Type.String({ pattern: '^[A-Za-z]{1,16}$' })),
+    headers: Headers,
+    body: Type.Optional(Type.Unknown({ description: 'a text, or what becomes JSON' })),
+    expect: Type.Object(
+      {
+        status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599, description: '200 where it is left out' })),
+        json: Type.Optional(Type.Unknown({ description: 'the whole body' })),
+        text: Type.Optional(Type.String({ description: 'must be in the body' })),
+        headers: Headers,
+      },
+      strict,
+    ),
+  },
+  strict,
+);
+
 const Evolve = Type.Object(
   {
     // What no module is called is refused as a stage of its own.
@@ -17,6 +37,7 @@ const Evolve = Type.Object(
     pointer: Type.Optional(Type.String({ maxLength: 1024, description: 'of the source, in this kernel’s MeshFS' })),
     edits: Type.Optional(
       Type.Array(Type.Object({ find: Type.String(), replace: Type.String() }, strict), {
+        minItems: 1,
         maxItems: KERNEL_LIMITS.edits,
         description: 'x-surgeon: each find must stand in the running source once',
       }),
@@ -30,7 +51,7 @@ const Evolve = Type.Object(
     memory_mib: Type.Optional(Type.Integer({ minimum: 4, maximum: 65_536 })),
     // Checked, and made whole, where workers' grants are too.
     grants: Type.Optional(Type.Object({})),
-    tests: Type.Optional(Type.Array(Type.Any(), { maxItems: KERNEL_LIMITS.tests })),
+    tests: Type.Optional(Type.Array(Trial, { maxItems: KERNEL_LIMITS.tests })),
     dry_run: Type.Optional(Type.Boolean()),
     weight: Type.Optional(Type.Integer({ minimum: 0, maximum: 100 })),
     bounds: Type.Optional(
@@ -144,7 +165,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<{ kernel: Kernel }> = async
     {
       // Where no version is named there is nothing to say.
       preValidation: async (request) => {
-        request.body ??= {};
+        if (request.body === undefined) request.body = {};
       },
       schema: {
         tags,

@@ -32,6 +32,8 @@ import {
   toWire,
   Unauthorised,
 } from '@hauki/protocol';
+import { describedAs } from '@hauki/protocol/http-description';
+import { httpRefusal } from '@hauki/protocol/http-refusal';
 import { readably } from '@hauki/protocol/schema-refusal';
 import {
   type Answering,
@@ -48,12 +50,14 @@ import {
   originCheck,
   readDirectly,
   Strangers,
+  textOf,
   type WebSocketCall,
   wantsWebSocket,
   writeAnswer,
   writeError,
 } from '@hauki/rpc/node';
-import Fastify, { type FastifyError } from 'fastify';
+import Fastify from 'fastify';
+import { type OpenApi, TOLD, withModules } from './description.ts';
 import type { Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
@@ -155,6 +159,10 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   const app = Fastify({
     bodyLimit: KERNEL_LIMITS.body_bytes,
     forceCloseConnections: true,
+    // The server answers what is no request.
+    clientErrorHandler() {},
+    frameworkErrors: (error, _request, reply) =>
+      writeError(reply.raw, httpRefusal(error, 'kernel', KERNEL_LIMITS.body_bytes)),
     routerOptions: { ignoreTrailingSlash: true },
     serverFactory(handler) {
       own = handler as typeof own;
@@ -200,11 +208,18 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
 
   // What `curl -d` sends: its type is nobody's choice. Pages of others cannot: their origin is refused.
   const json = app.getDefaultJsonParser('error', 'error');
-  app.addContentTypeParser(['application/x-www-form-urlencoded', 'text/plain'], { parseAs: 'string' }, json as never);
+  const types = ['application/json', 'application/x-www-form-urlencoded', 'text/plain'];
+  app.addContentTypeParser(types, { parseAs: 'buffer' }, (request, body: Buffer, done) =>
+    json(request, textOf(body), done),
+  );
   app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
-  app.setErrorHandler((error: FastifyError | MeshError, request, reply) => {
-    const typed = typedError(error);
-    if (typed instanceof TooLarge) request.raw.resume();
+  app.setErrorHandler((error: Error, request, reply) => {
+    const typed = httpRefusal(error, 'kernel', KERNEL_LIMITS.body_bytes);
+    if (typed instanceof TooLarge) {
+      // Who is still sending must be heard out, or the connection breaks before the answer is read.
+      reply.removeHeader('connection');
+      request.raw.resume();
+    }
     if (typed instanceof InternalError) log(`a request failed: ${error.stack ?? error.message}`);
     return reply.status(typed.status).send({ status: 'error', error: toWire(typed) });
   });
@@ -231,6 +246,13 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },
+    transform: ({ schema, url, route }) => ({
+      url,
+      schema: {
+        ...describedAs(schema, TOLD[`${route.method} ${url}`]),
+        ...(route.config?.open ? { security: [] } : {}),
+      },
+    }),
   });
   await app.register(swaggerUi, {
     routePrefix: '/docs',
@@ -340,53 +362,4 @@ function checkNoPage({ method, headers }: { method: string; headers: IncomingMes
     throw new Unauthorised({
       why: 'A page of a browser changes this kernel only with its token ("Authorize" in /docs)',
     });
-}
-
-function typedError(error: FastifyError | MeshError): MeshError {
-  if (error instanceof MeshError) return error;
-  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
-    return new TooLarge({ what: 'The request body', limit_bytes: KERNEL_LIMITS.body_bytes }) as MeshError;
-  if (error.statusCode && error.statusCode < 500)
-    return new BadInput({ what: 'the request', why: error.message }) as MeshError;
-  return new InternalError({ why: 'something in the kernel failed; its log says what' }) as MeshError;
-}
-
-interface OpenApi {
-  paths?: Record<string, object>;
-  tags?: { name: string; description?: string }[];
-}
-
-/** What OpenAPI 3.0 has a place for. */
-const OPENAPI = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
-
-/** The description with every module's routes, under its tag. */
-function withModules(document: OpenApi, kernel: Kernel): OpenApi {
-  const paths: Record<string, Record<string, object>> = {};
-  const tags: OpenApi['tags'] = [];
-  for (const { module, version, digest, live, alias } of kernel.modules()) {
-    tags.push({ name: module, description: `version ${version}, ${digest}` });
-    for (const route of live.find((one) => one.version === version)?.routes ?? []) {
-      const [method = '*', path = '/*'] = route.split(' ');
-      const templated = path.replaceAll(/:(\w+)(?:\{[^}]*\})?/g, '{$1}').replaceAll('*', '{path}');
-      const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()].filter((one) => OPENAPI.has(one));
-      const parameters = [...templated.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
-        name,
-        in: 'path',
-        required: true,
-        schema: { type: 'string' },
-      }));
-      // What lies under its alias is served there too.
-      const at = alias !== null && path.startsWith(alias) ? [templated] : [];
-      for (const full of [`${prefixOf(module)}${templated}`, ...at]) {
-        paths[full] ??= {};
-        for (const one of methods)
-          paths[full][one] = {
-            tags: [module],
-            parameters,
-            responses: { default: { description: 'what the module answers' } },
-          };
-      }
-    }
-  }
-  return { ...document, tags: [...(document.tags ?? []), ...tags], paths: { ...document.paths, ...paths } };
 }

@@ -32,12 +32,13 @@ import {
   WorkerPaused,
   WorkerUnknown,
 } from '@hauki/protocol';
-import { createNetwork, type Driver, type Network, type Offer, type VaultExit } from '@hauki/vault';
+import { createNetwork, type Driver, type Network, type VaultExit } from '@hauki/vault';
 import { CpuLoad } from './cpu-load.ts';
 import { endGently } from './ending.ts';
 import { Families } from './families.ts';
 import { type Forged, type Forging, forge, type Living } from './forge.ts';
 import { Mint, mint } from './mint.ts';
+import { Offers } from './offers.ts';
 import { cleanSession, fateOf, infoOf } from './telling.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -62,7 +63,7 @@ export interface AgentOptions {
 
 export class Agent {
   readonly #options: AgentOptions;
-  readonly #offers = new Map<string, { driver: Driver; offer: Offer }>();
+  readonly #offers: Offers;
   readonly #living = new Map<string, Living>();
   readonly #forging = new Map<string, Forging>();
   readonly #unwanted = new Set<string>();
@@ -78,6 +79,7 @@ export class Agent {
   constructor(options: AgentOptions) {
     this.#options = options;
     this.#network = options.network ?? createNetwork();
+    this.#offers = new Offers(options.drivers, options.log);
   }
 
   get volumes(): Volumes {
@@ -90,20 +92,18 @@ export class Agent {
     const kept = volumes.probe();
     await Promise.all(
       drivers.map(async (driver) => {
-        const offer = await driver.probe();
-        this.#offers.set(driver.name, { driver, offer });
+        await this.#offers.probe(driver);
         const swept = await driver.sweep().catch((error) => {
           log(`sweeping after an earlier run failed: ${describe(error)}`, { driver: driver.name });
           return 0;
         });
         if (swept > 0) log(`swept ${swept} leftovers of an earlier run`, { driver: driver.name });
-        if (offer.available) log(`driver ${driver.name} is offered${offer.note ? `: ${offer.note}` : ''}`);
-        else log(`driver ${driver.name} is not offered: ${offer.reason}`);
       }),
     );
     // Now nothing of an earlier run holds on to them.
     await kept;
     await volumes.start();
+    this.#offers.keepTrying();
   }
 
   /** MiB that may still be promised. */
@@ -113,14 +113,13 @@ export class Agent {
   calm_ms = (): number => (this.#forging.size > 0 ? 0 : performance.now() - this.#forged_at);
 
   info(): NodeInfo {
-    const { node, labels, memory_mib, drivers, volumes } = this.#options;
-    const offers = drivers.map(({ name, level, isolation }) => {
-      const offer = this.#offers.get(name)?.offer ?? { available: false, reason: 'not probed yet' };
-      return [name, { ...offer, level, isolation }];
-    });
+    const { node, labels, memory_mib, volumes } = this.#options;
     const of_machine = { memory_mib, cores: availableParallelism(), volumes: volumes.offer };
-    return { node, labels, drivers: Object.fromEntries(offers), ...of_machine };
+    return { node, labels, drivers: this.#offers.all(), ...of_machine };
   }
+
+  /** Another number whenever what the drivers offer has changed. */
+  offered = (): number => this.#offers.version;
 
   load(): NodeLoad {
     return { workers: this.#living.size, memory_used_mib: this.#promised(), cpu: this.#cpu.share() };
@@ -139,7 +138,7 @@ export class Agent {
   }
 
   async provision(job: Job): Promise<Omit<Provisioned, 'first'> & Pick<Forged, 'first'>> {
-    const entry = this.#offers.get(job.driver);
+    const entry = this.#offers.of(job.driver);
     if (!entry?.offer.available || this.#closing)
       throw new NoNodeFits({ wanted: { driver: job.driver }, have: [`${this.#options.node}, which cannot`] });
     const { level } = entry.driver;
@@ -305,7 +304,7 @@ export class Agent {
     const { listen_host: host, tls } = this.#options;
     return [...this.#living.values()].map((living) => ({
       ...infoOf(living),
-      isolation: this.#offers.get(living.job.driver)!.driver.level,
+      isolation: this.#offers.of(living.job.driver)!.driver.level,
       direct: { host, port: living.vault.port, tls },
     }));
   }
@@ -324,6 +323,7 @@ export class Agent {
   /** Ends every worker, gracefully within the hook's bound, and every driver. */
   async close(): Promise<void> {
     this.#closing = true;
+    this.#offers.close();
     await Promise.all([...this.#living.keys()].map((w) => this.end(w, 'node_closed', 'its node was shut down')));
     await Promise.all(this.#options.drivers.map((driver) => driver.close()));
     await this.#options.volumes.close();

@@ -52,12 +52,14 @@ export function openFolder(data_dir: string, newName: () => string): NodeFolder 
 }
 
 function lockFolder(data_dir: string): DatabaseSync {
-  const holder = join(data_dir, 'agent.pid');
+  const [file, holder] = [join(data_dir, 'agent.lock'), join(data_dir, 'agent.pid')];
   let db: DatabaseSync | undefined;
   try {
-    db = new DatabaseSync(join(data_dir, 'agent.lock'), { timeout: WAIT_MS });
+    db = new DatabaseSync(file, { timeout: WAIT_MS });
     // It stays begun: nothing is ever written to it.
     db.exec('BEGIN EXCLUSIVE');
+    // Whoever may read a file may lock it, and keep the agent away.
+    chmodSync(file, 0o600);
   } catch (error) {
     db?.close();
     const what = `the node's folder ${resolve(data_dir)}`;

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Cause,
   DeadlineExceeded,
+  describe,
   type FirstMessage,
   type Job,
   LIMITS,
@@ -126,7 +127,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
   const vault = withVolume(
     await driver.start({ ...spec, ...(turn_ms ? { turn_ms } : {}) }).catch(async (error) => {
       await volume?.release();
-      throw error;
+      throw error instanceof MeshError ? error : new VaultFailed({ driver: job.driver, reason: describe(error) });
     }),
     volume,
   );
@@ -296,7 +297,7 @@ async function loadFailure(error: unknown, job: Job, vault: Vault, log: LogRing)
     // The vault died while loading: its exit says why.
     const exit = await Promise.race([vault.exited, sleep(2_000, undefined, { ref: false })]);
     const tail = [log_tail, exit?.log_tail].filter(Boolean).join('\n');
-    if (exit?.cause === 'failed_to_start')
+    if (exit?.cause === 'failed_to_start' || exit?.with_host)
       return new VaultFailed({ driver: job.driver, reason: exit.reason, log_tail: tail });
     return new SourceRejected({
       stage: 'load',

@@ -19,8 +19,8 @@ export interface LeaseTerms {
   lasting?: boolean | undefined;
 }
 
-/** Milliseconds since 1970 as of this process's start, and steady from there: setting the clock ends no lease. */
-const steady = () => performance.timeOrigin + performance.now();
+/** Setting the machine's clock ends no lease. */
+const steady = () => performance.now();
 
 /** A timer that fires so much late means that the agent itself stood still, with heartbeats unread. */
 const STOOD_STILL_MS = 100;
@@ -29,6 +29,7 @@ export class Lease {
   readonly #terms: LeaseTerms;
   readonly #expired: () => void;
   readonly #now: () => number;
+  readonly #wall: () => number;
   #challenge: string;
   #until: number;
   /** What was left when the clock was stopped. */
@@ -37,20 +38,23 @@ export class Lease {
   /** The owner has had the lease more that is given when the agent stood still, and has not come since. */
   #spared = false;
 
-  /** `expired` is called once, when nobody has renewed in time. */
-  constructor(terms: LeaseTerms, expired: () => void, now: () => number = steady) {
+  /** `expired` is called once, when nobody has renewed in time. `now` is steady; `wall` is what is told by. */
+  constructor(terms: LeaseTerms, expired: () => void, now = steady, wall: () => number = Date.now) {
     this.#terms = terms;
     this.#expired = expired;
     this.#now = now;
+    this.#wall = wall;
     this.#challenge = terms.jti;
     this.#until = now() + Math.max(terms.lease_ms, terms.ttl_ms);
     if (!terms.lasting) this.#wait();
   }
 
-  /** Milliseconds since 1970; 0 where it never runs out, or stands still. */
+  /** Milliseconds since 1970, by the machine's clock as it is now; 0 where it never runs out, or stands still. */
   get until(): number {
-    return this.#terms.lasting || this.#left !== undefined ? 0 : this.#until;
+    return this.#terms.lasting || this.#left !== undefined ? 0 : this.#told();
   }
+
+  #told = (): number => Math.round(this.#wall() + this.#until - this.#now());
 
   /** The clock stands still until `resume`. */
   pause(): void {
@@ -82,7 +86,7 @@ export class Lease {
       this.#spared = false;
       this.#until = Math.max(this.#until, this.#now() + lease_ms);
     }
-    return { renewed, lease_until: this.#until, next: this.#challenge };
+    return { renewed, lease_until: this.#told(), next: this.#challenge };
   }
 
   /** Whether the owner itself asks for the worker's end. */

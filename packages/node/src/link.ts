@@ -4,7 +4,6 @@
  * firewall can be relayed to.
  */
 import { connect } from 'node:net';
-import { pipeline } from 'node:stream';
 import {
   ConnectionLost,
   type CoreForNode,
@@ -16,7 +15,7 @@ import {
   type ToldFate,
 } from '@hauki/protocol';
 import { encode, remote, Session, serve } from '@hauki/rpc';
-import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
+import { dialUpgrade, joinStreams, streamTransport } from '@hauki/rpc/node';
 import type { Agent } from './agent.ts';
 import { pageOf } from './pages.ts';
 
@@ -41,6 +40,8 @@ export class Link {
   #session: Session | undefined;
   #keys: object = { keys: [] };
   #stopped = false;
+  /** What the core has heard that drivers offer here (`Agent.offered`). */
+  #offered = 0;
   #wake: () => void = () => {};
 
   constructor(options: LinkOptions) {
@@ -100,7 +101,10 @@ export class Link {
   async #report(session: Session): Promise<void> {
     const options = { timeout_ms: REPORT_TIMEOUT_MS };
     try {
-      await session.call('report', [this.#agent.load()], options);
+      const offered = this.#agent.offered();
+      const changed = offered === this.#offered ? [] : [this.#agent.info().drivers];
+      await session.call('report', [this.#agent.load(), ...changed], options);
+      this.#offered = offered;
     } catch (error) {
       if (isError(error, DeadlineExceeded)) session.close('the core does not answer');
       return;
@@ -155,7 +159,7 @@ export class Link {
     const core: CoreForNode = {
       announce: (...told) => quick.announce(...told),
       register: (...told) => quick.register(...told),
-      report: (load) => quick.report(load),
+      report: (...told) => quick.report(...told),
       vault_ready: (made) => quick.vault_ready(made),
       worker_died: (fate) => quick.worker_died(fate),
       meshfs_write: (...args) => quick.meshfs_write(...args),
@@ -179,6 +183,7 @@ export class Link {
   async #register(core: CoreForNode, fates: ToldFate[]): Promise<{ keys: object }> {
     const agent = this.#agent;
     const info = agent.info();
+    this.#offered = agent.offered();
     for (let page = pageOf(fates); page.length < fates.length; page = pageOf(fates)) {
       await core.announce(info.node, [], page);
       fates.splice(0, page.length);
@@ -205,11 +210,6 @@ export class Link {
       this.#spliced.add(own);
       down.once('close', () => this.#spliced.delete(own));
     });
-    const end = () => {
-      up.destroy();
-      down.destroy();
-    };
-    pipeline(up, down, end);
-    pipeline(down, up, end);
+    joinStreams(up, down);
   }
 }

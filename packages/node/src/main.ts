@@ -5,14 +5,15 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
-import { hostname, totalmem } from 'node:os';
+import { hostname } from 'node:os';
 import { describe } from '@hauki/protocol';
-import { whenToEnd } from '@hauki/rpc/node';
+import { LOG_OUTPUT, whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors, createDrivers, Pool } from '@hauki/vault';
 import { pino } from 'pino';
 import { Agent } from './agent.ts';
 import { openFolder } from './folder.ts';
 import { Link } from './link.ts';
+import { defaultMemoryMib } from './memory.ts';
 import { Volumes } from './volumes.ts';
 
 export interface NodeOptions {
@@ -33,9 +34,6 @@ export interface NodeOptions {
   /** Keep vaults ready that nobody has asked for yet; on when left out. */
   pool?: boolean;
 }
-
-/** What a node promises when nobody said: three quarters of the machine. */
-const defaultMemoryMib = () => Math.floor((totalmem() / 1024 / 1024) * 0.75);
 
 // Whatever a shell or a supervisor left open must not reach a vault.
 closeInheritedDescriptors();
@@ -62,7 +60,8 @@ function newName(): string {
   return `${host}-${randomBytes(3).toString('hex')}`;
 }
 
-const logTo = (base: object) => pino({ name: 'hauki-node', base }, pino.destination({ dest: 2, sync: true }));
+const output = pino.destination(LOG_OUTPUT).on('error', () => {});
+const logTo = (base: object) => pino({ name: 'hauki-node', base }, output);
 
 try {
   const folder = openFolder(data_dir, newName);

@@ -10,7 +10,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { boundTo } from '@hauki/vault';
@@ -31,10 +31,16 @@ export const TOOLS = ['setpriv', 'mkfs.ext4', 'e2fsck', 'resize2fs', 'losetup', 
 
 export const hasTool = (name: string): boolean => PATH.split(':').some((folder) => existsSync(join(folder, name)));
 
-async function tool(name: string, args: string[], fine: (code: number) => boolean = () => false): Promise<void> {
+async function tool(
+  name: string,
+  args: string[],
+  fine: (code: number) => boolean = () => false,
+  cwd?: string,
+): Promise<void> {
   const [command, ...first] = boundTo(process.pid);
   try {
     await promisify(execFile)(command!, [...first, name, ...args], {
+      cwd,
       env: { PATH, LC_ALL: 'C' },
       timeout: TOOL_MS,
       killSignal: 'SIGKILL',
@@ -45,6 +51,10 @@ async function tool(name: string, args: string[], fine: (code: number) => boolea
     throw new Error(`${name}: ${stderr?.trim().split('\n').at(-1) || message}`);
   }
 }
+
+/** A tool of the file system's, on an image. By its last name: in a path a `?` would begin options. */
+const onImage = (name: string, flags: string[], image: string, fine?: (code: number) => boolean) =>
+  tool(name, [...flags, basename(image)], fine, dirname(image));
 
 const failureOf = (work: Promise<void>) =>
   work.then(
@@ -81,7 +91,7 @@ export async function makeImage(image: string, quota_mib: number): Promise<void>
     const file = await open(temporary, 'wx', 0o600);
     const { args, bytes } = layoutOf(quota_mib);
     await file.truncate(bytes).finally(() => file.close());
-    await tool('mkfs.ext4', ['-q', '-F', ...args, '-E', 'nodiscard,root_owner=0:0', temporary]);
+    await onImage('mkfs.ext4', ['-q', '-F', ...args, '-E', 'nodiscard,root_owner=0:0'], temporary);
     const made = await open(temporary, 'r');
     await made.sync().finally(() => made.close());
     await place(temporary, image);
@@ -96,7 +106,7 @@ export async function mountImage(image: string, at: string): Promise<void> {
   for (;;) {
     const device = loopOf(image);
     if (device === undefined) {
-      await tool('e2fsck', ['-p', image], repaired);
+      await onImage('e2fsck', ['-p'], image, repaired);
       return mount(image, at);
     }
     // The device may be let go of at any moment, and be another image's when it is mounted.
@@ -118,13 +128,13 @@ export async function growImage(image: string, quota_mib: number): Promise<void>
   if (!(await freed(image))) throw new Error('it cannot grow while an earlier mount of it has not ended');
   const copy = `${image}.making`;
   try {
-    await tool('e2fsck', ['-p', image], repaired);
+    await onImage('e2fsck', ['-p'], image, repaired);
     await tool('cp', ['--sparse=always', '--reflink=auto', '--', image, copy]);
     const file = await open(copy, 'r+');
     try {
       await file.truncate(await grownBytes(file, quota_mib));
-      await tool('e2fsck', ['-f', '-p', copy], repaired);
-      await tool('resize2fs', [copy]);
+      await onImage('e2fsck', ['-f', '-p'], copy, repaired);
+      await onImage('resize2fs', [], copy);
       await file.sync();
     } finally {
       await file.close();

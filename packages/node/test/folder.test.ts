@@ -41,14 +41,15 @@ async function agentOver(data_dir: string): Promise<unknown> {
 }
 
 describe('the folder of a node', () => {
-  it('keeps its name, in a file of the owner’s alone', () => {
+  it('keeps its name, in a file of the owner’s alone, who alone can lock it', () => {
     const data_dir = join(fresh(), 'new', 'node');
     const first = openFolder(data_dir, () => 'one-0a1b2c');
     first.close();
     const again = openFolder(data_dir, () => 'two-0a1b2c');
     again.close();
     assert.deepEqual([first.node, again.node], ['one-0a1b2c', 'one-0a1b2c']);
-    assert.equal(statSync(join(data_dir, 'node.json')).mode & 0o777, 0o600);
+    for (const file of ['node.json', 'agent.lock'])
+      assert.equal(statSync(join(data_dir, file)).mode & 0o777, 0o600, file);
     assert.equal(statSync(data_dir).mode & 0o777, 0o711);
   });
 

@@ -12,11 +12,16 @@ async function make(
   terms: { lease_ms?: number; ttl_ms?: number; lasting?: boolean } = {},
   expired: () => void = () => {},
 ) {
-  const clock = { now: 1_000_000 };
+  const clock = { now: 1_000_000, ahead: 0 };
   const jti = randomText(16);
   const key = await leaseKey(randomText(32), jti);
   const all = { worker: WORKER, epoch: EPOCH, key, jti, lease_ms: 5_000, ttl_ms: 0, ...terms };
-  const lease = new Lease(all, expired, () => clock.now);
+  const lease = new Lease(
+    all,
+    expired,
+    () => clock.now,
+    () => clock.now + clock.ahead,
+  );
   const beat = (challenge: string) => mac(key, heartbeatText(WORKER, EPOCH, challenge));
   return { lease, clock, jti, key, beat };
 }
@@ -34,6 +39,15 @@ describe('a lease', () => {
       assert.notEqual(answer.next, challenge);
       challenge = answer.next;
     }
+    lease.stop();
+  });
+
+  it('is told by the clock of the machine, also after that was set or has slept, and runs on as before', async () => {
+    const { lease, clock, jti, beat } = await make();
+    clock.ahead = 3_600_000;
+    clock.now += 1_000;
+    assert.equal(lease.until, clock.now + clock.ahead + 4_000);
+    assert.equal((await lease.renew(jti, await beat(jti))).lease_until, clock.now + clock.ahead + 5_000);
     lease.stop();
   });
 

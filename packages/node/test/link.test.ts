@@ -9,6 +9,7 @@ import { streamTransport } from '@hauki/rpc/node';
 import type { Agent } from '../src/agent.ts';
 import { Link } from '../src/link.ts';
 import { pageOf } from '../src/pages.ts';
+import { until } from './until.ts';
 
 const names = (list: { worker: string }[]) => list.map(({ worker }) => worker);
 /** Ten of these are more than one message holds. */
@@ -26,12 +27,6 @@ async function listen(core: object) {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { server, sessions, core_url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
 }
-const until = async (holds: () => boolean) => {
-  for (const end = performance.now() + 20_000; !holds() && performance.now() < end; )
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  assert.ok(holds());
-};
-
 describe('the link to the core', () => {
   it('registers with more workers and fates than one message holds, each told once, and lists them all', async () => {
     const [living, ended] = [many('w-'), many('e-')];
@@ -41,6 +36,7 @@ describe('the link to the core', () => {
       workers: () => living as unknown as WorkerInfo[],
       takeUnreported: () => ended.splice(0) as unknown as ToldFate[],
       putBack: () => assert.fail('nothing failed'),
+      offered: () => 0,
       coreLost: () => {},
     } as unknown as Agent;
     const told = { workers: [] as string[], fates: [] as string[] };
@@ -84,6 +80,7 @@ describe('the link to the core', () => {
       workers: () => [],
       takeUnreported: () => unreported.splice(0),
       putBack: (fates: { worker: string }[]) => void unreported.unshift(...fates),
+      offered: () => 0,
       coreLost: () => void notes.push('the core is away'),
       address: () => ({ host: '127.0.0.1', port: 1 }),
     } as unknown as Agent;
@@ -115,6 +112,38 @@ describe('the link to the core', () => {
       sessions.at(-1)!.close();
       await until(() => notes.length === 2);
       assert.deepEqual(notes, ['the core is away', 'registers with ']);
+    } finally {
+      link.stop();
+      server.close();
+    }
+  });
+
+  it('tells what drivers offer where that has changed, until the core has heard it', async () => {
+    let offered = 0;
+    const agent = {
+      info: () => ({ node: 'n', drivers: { lxc: { available: offered > 0 } } }),
+      load: () => ({ workers: 0 }),
+      workers: () => [],
+      takeUnreported: () => [],
+      offered: () => offered,
+      coreLost: () => {},
+    } as unknown as Agent;
+    const heard: unknown[] = [];
+    const { server, core_url } = await listen({
+      register: () => ({ keys: {}, core: 'c' }),
+      report(_load: object, ...more: unknown[]) {
+        heard.push(more);
+        if (heard.filter((one) => (one as []).length > 0).length === 1) throw new Overloaded({ what: 'it', limit: 1 });
+      },
+    });
+    const link = new Link({ core_url, token: 't', log: () => {} });
+    try {
+      await link.run(agent).first;
+      await until(() => heard.length === 1);
+      offered++;
+      await until(() => heard.length === 4);
+      const told = [{ lxc: { available: true } }];
+      assert.deepEqual(heard, [[], told, told, []]);
     } finally {
       link.stop();
       server.close();

@@ -94,6 +94,34 @@ describe('a volume of a node that is full', { skip: no_root }, () => {
   });
 });
 
+describe('a volume of a node whose data folder has any name', { skip: no_root }, () => {
+  it('is made, given again and grown, whatever tools of file systems read into that name', async () => {
+    const above = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    const volumes = new Volumes({
+      node: `named${process.pid}`,
+      data_dir: join(above, 'a b%41#?offset=4,c:"d\'\\e\nü'),
+      log: () => {},
+    });
+    try {
+      assert.deepEqual(await volumes.probe(), { available: true });
+      await volumes.start();
+      for (const [quota_mib, kept] of [
+        [4, '.'],
+        [4, '..'],
+        [8, '...'],
+      ] as const) {
+        const { path, release } = await volumes.acquire('ada', { name: 'home', quota_mib }, 'worker');
+        appendFileSync(join(path, 'kept'), '.');
+        assert.equal(readFileSync(join(path, 'kept'), 'utf8'), kept);
+        await release();
+      }
+    } finally {
+      await volumes.close();
+      rmSync(above, { recursive: true, force: true });
+    }
+  });
+});
+
 describe('what a vault writes to its volume', { skip: no_root }, () => {
   it('is on the disk when it is answered, name and folders too: a power cut loses none of it', async () => {
     const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));

@@ -255,7 +255,8 @@ export interface CoreForNode {
     workers: WorkerInfo[],
     fates: ToldFate[],
   ): Promise<{ keys: object; core: string }>;
-  report(load: NodeLoad): Promise<void>;
+  /** `drivers`: where what they offer has changed. */
+  report(load: NodeLoad, drivers?: NodeInfo['drivers']): Promise<void>;
   /** What a job's answer will be if its worker loads: its owner may come already, and is let in when it has. */
   vault_ready(made: Provisioned): Promise<void>;
   worker_died(fate: ToldFate): Promise<void>;

@@ -201,6 +201,24 @@ const PARTS: Record<string, readonly [whole: string, where: string]> = {
   headers: ['the headers', ' in the headers'],
 };
 
+/** How texts of a path or a query spell what is no text. Validators bend others to it: 1.5 to 1, true to 1, nothing to 0. */
+const SPELT: Record<string, RegExp> = { integer: /^-?\d+$/, boolean: /^(?:true|false)$/ };
+
+/** Finds the members that are spelt as nothing that their schemas take. */
+function misspeltIn({ properties = {} }: JsonSchema): (value: unknown) => Finding[] | undefined {
+  const spelt = Object.entries(properties).flatMap(([name, { type = '' }]) => {
+    const as = SPELT[type];
+    return as ? [[name, as] as const] : [];
+  });
+  return (value) => {
+    const found = spelt.filter(([name, as]) => {
+      const text = member(value, name);
+      return typeof text === 'string' && !as.test(text);
+    });
+    return found.length > 0 ? found.map(([name]) => ({ keyword: 'type', instancePath: `/${name}` })) : undefined;
+  };
+}
+
 /** A validator that says what it refuses as `schemaRefusal` does, from one that gives findings. */
 export function readably<Route extends { schema: unknown; httpPart?: string | undefined }>(
   compile: (route: Route) => (value: unknown) => unknown,
@@ -208,7 +226,10 @@ export function readably<Route extends { schema: unknown; httpPart?: string | un
   return (route) => {
     const check = compile(route);
     const [whole, where] = PARTS[route.httpPart ?? ''] ?? ['the body', ''];
+    const misspelt = route.httpPart === 'body' ? () => undefined : misspeltIn(route.schema as JsonSchema);
     return (value) => {
+      const wrong = misspelt(value);
+      if (wrong) return { error: schemaRefusal(route.schema as JsonSchema, value, wrong, whole, where) };
       const { error, ...passed } = (check(value) ?? {}) as { error?: Finding[]; value?: unknown };
       if (!error) return passed;
       const findings = Array.isArray(error) ? error : [error];

@@ -27,6 +27,7 @@ import { isClass } from './lineage.ts';
 import { disposeOf, methodsOf } from './methods.ts';
 import { type Dispatch, Session } from './session.ts';
 import type { FrameTransport } from './transport.ts';
+import { askIfSilent } from './transports/silent-peer.ts';
 import { bufferUtf8, streamTransport } from './transports/stream.ts';
 import { WEBSOCKET_PROTOCOL, type WebSocketLike, webSocketTransport } from './transports/websocket.ts';
 import { serveWebSocket } from './transports/websocket-server.ts';
@@ -259,6 +260,7 @@ async function serveTcp(
 ): Promise<{ url: string; close(): Promise<void> }> {
   const open = new Set<Socket>();
   const server = createServer({ noDelay: true }, (socket) => {
+    askIfSilent(socket);
     open.add(socket);
     socket.once('close', () => open.delete(socket));
     serve(
@@ -291,6 +293,7 @@ export async function dialTcp(host: string, port: number, timeout_ms: number): P
     socket.destroy();
     throw new ConnectionLost({ why: describe(error) });
   }
+  askIfSilent(socket);
   return streamTransport(socket);
 }
 

@@ -128,4 +128,36 @@ describe('an HTTP server', () => {
     const { server } = await start(() => {});
     assert.ok(server.maxConnections > 0);
   });
+
+  for (const directly of [false, true])
+    it(`gives whoever asks the place of one who asks for nothing${directly ? ', where it is read directly too' : ''}`, async () => {
+      const held = Promise.withResolvers<() => void>();
+      const serve = ({ url }: { url?: string | undefined }, answer: () => void) =>
+        url === '/held' ? held.resolve(answer) : answer();
+      const { server, port } = await start((request, response) => serve(request, () => void response.end('served')));
+      const end = readDirectly(server, (request, by) => {
+        if (directly) serve(request, () => void by.answer(200, [], [], 'served'));
+        return directly;
+      });
+      server.maxConnections = 8;
+      const get = (path: string) => ask(port, `GET ${path} HTTP/1.1\r\nhost: a\r\n\r\n`);
+      const first = get('/held');
+      const answer = await held.promise;
+      const idle = Array.from({ length: 7 }, (_, i) => ask(port, ['', 'GET / HTTP/1.1\r\nx: ', 'POST / HT'][i % 3]!));
+      await Promise.all(idle.map((socket) => once(socket, 'connect')));
+      const served = async (socket: Socket) => {
+        const [text] = await once(socket.setEncoding('latin1'), 'data');
+        socket.destroy();
+        return text.endsWith('served');
+      };
+      // The one that finds no place makes room for the next.
+      const refused = get('/');
+      await once(idle[0]!, 'close');
+      refused.destroy();
+      assert.equal(await served(get('/')), true);
+      answer();
+      assert.equal(await served(first), true);
+      for (const socket of idle) socket.destroy();
+      end();
+    });
 });

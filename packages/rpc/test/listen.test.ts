@@ -1,5 +1,6 @@
 /** Mesh-RPC by itself: an object is offered and called over TCP and WebSocket, with a secret and without. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { BadInput, ConnectionLost, NoSuchMethod, ProtocolViolation, Unauthorised } from '@hauki/protocol';
@@ -174,6 +175,16 @@ describe('a listener', () => {
     } finally {
       await parrot.end();
     }
+  });
+
+  it('has the system ask either end, when it is silent for long, whether it is there', async () => {
+    await using listener = await listen(new Counter());
+    await using counter = await dial<Counter>(listener.url);
+    assert.equal(await counter.add(), 1);
+    const port = Number(new URL(listener.url).port).toString(16).toUpperCase().padStart(4, '0');
+    // Of established connections, those whose timer is that of keep-alive.
+    const asked = new RegExp(`^.*:${port} .*\\b01 \\w+:\\w+ 02:`, 'gm');
+    await until(() => readFileSync('/proc/net/tcp', 'utf8').match(asked)?.length === 2, 'both are');
   });
 
   it('takes nothing but an object, or what makes one, and a port that can be', async () => {

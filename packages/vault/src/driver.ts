@@ -43,6 +43,8 @@ export interface VaultExit {
   log_tail: string;
   /** What was used up to the end, where that is known. */
   usage?: { cpu_ms: number; memory_bytes: number };
+  /** The process that held it and others ended: that says nothing of what ran in it. */
+  with_host?: boolean;
 }
 
 export interface Vault {

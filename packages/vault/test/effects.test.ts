@@ -5,7 +5,6 @@ import type { AddressInfo } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import {
   BadInput,
-  type ErrorClass,
   GrantMissing,
   isError,
   LIMITS,
@@ -17,13 +16,7 @@ import {
 import { createEffects } from '../src/effects/effects.ts';
 import { createNetwork } from '../src/effects/network.ts';
 import type { FetchedBody } from '../src/guest/context.ts';
-
-const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>, pattern: RegExp = /./) =>
-  assert.rejects(promise, (error: Error) => {
-    assert.ok(isError(error, kind), `${error.name}: ${error.message}`);
-    assert.match(error.message, pattern);
-    return true;
-  });
+import { refuses } from './outward-support.ts';
 
 async function serve(handler: Parameters<typeof createServer>[1]): Promise<{ server: Server; host: string }> {
   const server = createServer(handler);

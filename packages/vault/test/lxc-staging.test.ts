@@ -28,6 +28,22 @@ const LOADED = `
   process.on('exit', () => console.log(JSON.stringify(process.moduleLoadList)));
   require(process.argv[1] + '/main.cjs');`;
 
+/** Compiles with six descriptors left: enough to listen, too few to start a process. */
+const CRAMPED = `
+  import { closeSync, openSync } from 'node:fs';
+  import { compiledCode } from ${JSON.stringify(import.meta.resolve('../src/drivers/lxc/code-cache.ts'))};
+  import { NODE_GUEST_HEAD } from ${JSON.stringify(import.meta.resolve('../src/guest/bundle.ts'))};
+  const taken = [];
+  try {
+    for (;;) taken.push(openSync('/'));
+  } catch {}
+  for (const fd of taken.splice(0, 6)) closeSync(fd);
+  const [folder] = process.argv.slice(1);
+  await compiledCode(process.execPath, folder, NODE_GUEST_HEAD, folder + '/scratch').catch(({ message }) => {
+    for (const fd of taken) closeSync(fd);
+    console.log(message);
+  });`;
+
 suite('a staged root', { skip }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'hauki-staging-'));
   after(() => rmSync(folder, { recursive: true, force: true }));
@@ -42,6 +58,19 @@ suite('a staged root', { skip }, () => {
     for (const heap_mib of [33, 89, 716])
       assert.equal(run(`--max-old-space-size=${heap_mib}`, '-e', TRY, inside), 'taken');
     assert.equal(run('-e', TRY, inside, 'void 0;'), 'refused', 'code of another text is noticed');
+  });
+
+  test('is refused, and nobody ends, where the process that compiles the guest cannot be started', () => {
+    const limited = ['--nofile=256:256', process.execPath, '--input-type=module', '-e', CRAMPED, folder];
+    assert.match(execFileSync('prlimit', limited, { encoding: 'utf8' }), /cannot be executed/);
+  });
+
+  test('is refused below a folder that vaults’ users may not enter, saying what to do', async () => {
+    const closed = join(folder, 'closed');
+    mkdirSync(closed, { mode: 0o700 });
+    await assert.rejects(stageRuntime(closed, GUEST_FILE), {
+      message: /\(mode 700\), as vaults' users must: chmod o\+x \//,
+    });
   });
 
   test('starts a guest for which Node loads neither its HTTP client nor WebCrypto', async () => {

@@ -2,20 +2,80 @@
 import assert from 'node:assert/strict';
 import { execFileSync, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { NO_GRANTS } from '@hauki/protocol';
 import { QuickJS } from 'quickjs-wasi';
 import { checkPlain, found } from '../src/drivers/quickjs/decoded.ts';
-import { FIND } from '../src/drivers/quickjs/limits.ts';
+import { END_MS, FIND, IDLE_THREADS, SHELVES } from '../src/drivers/quickjs/limits.ts';
 import type { HostData } from '../src/drivers/quickjs/messages.ts';
 import { Threads } from '../src/drivers/quickjs/threads.ts';
 import { TurnOver } from '../src/drivers/quickjs/turn.ts';
 import { buildVmScripts } from '../src/guest/bundle.ts';
+import { openLab } from './quickjs-support.ts';
+
+describe('a host that was stopped in the middle of a turn', () => {
+  it('goes on with it, and takes nothing from its neighbours', async () => {
+    await using lab = await openLab('stopped');
+    const source = 'export const count = (to) => { let n = 0; while (n < to) n++; return n; }';
+    const [busy, calm] = await Promise.all([lab.worker(source, { turn_ms: 500 }), lab.worker(source)]);
+    const { pid } = busy.vault;
+    const turn = busy.call('count', 1_000_000);
+    // It may be over already: then there is nothing to see.
+    await sleep(60);
+    process.kill(pid, 'SIGSTOP');
+    // Longer than any turn of that length may last, and than the watchdog has patience.
+    await sleep(6_500);
+    process.kill(pid, 'SIGCONT');
+    assert.equal(await turn, 1_000_000);
+    assert.equal(await calm.call('count', 5), 5);
+    assert.equal(await busy.call('count', 5), 5);
+  });
+});
+
+describe('a vault that is killed while the others of its thread have long turns', () => {
+  it('goes alone', async () => {
+    await using lab = await openLab('crowd');
+    const source = 'export const spin = (ms) => { const end = Date.now() + ms; while (Date.now() < end); return ms; }';
+    const idle = await lab.worker(source);
+    // Together they take longer than a thread has that does not come back.
+    const grants = { ...NO_GRANTS, time: true };
+    const busy = await Promise.all(Array.from({ length: 7 }, () => lab.worker(source, {}, { grants })));
+    let over = 0;
+    const turns = busy.map((worker) => worker.call('spin', END_MS / 5).then((ms) => ++over && ms));
+    await idle.vault.kill('nobody needs it');
+    // It waited for the one that was under way, not for all of them.
+    assert.ok(over < turns.length, 'it was gone after all others’ turns');
+    assert.deepEqual(await Promise.all(turns), Array(7).fill(END_MS / 5));
+    assert.equal((await idle.vault.exited).cause, 'killed');
+    assert.equal(await busy[0]!.call('spin', 1), 1);
+  });
+});
+
+describe('owners that ask once, one after another', () => {
+  it('leave few threads behind in the host, however many they are', async () => {
+    await using lab = await openLab('owners');
+    const first = await lab.start({ owner: 'first' });
+    const threads = () => readdirSync(`/proc/${first.pid}/task`).length;
+    const before = threads();
+    const owners = 2 * (SHELVES + IDLE_THREADS);
+    for (let i = 0; i < owners; i += 4)
+      await Promise.all(
+        [0, 1, 2, 3].map(async (k) => (await lab.start({ owner: `owner ${i + k}` })).kill('it was only asked for')),
+      );
+    const most = before + SHELVES + IDLE_THREADS;
+    // Sooner than any is let go of for its age.
+    for (const until = performance.now() + 8_000; threads() > most; await sleep(100))
+      assert.ok(performance.now() < until, `${threads()} threads of ${owners} owners, ${before} of one`);
+    assert.ok((await lab.worker('export const one = () => 1', { owner: 'owner 1' })).methods.includes('one'));
+  });
+});
 
 describe('a thread in native code that nothing ends', () => {
   let folder: string;

@@ -18,25 +18,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import {
-  BadInput,
-  type ErrorClass,
-  GrantMissing,
-  isError,
-  LIMITS,
-  normaliseGrants,
-  TooLarge,
-  VolumeFailed,
-} from '@hauki/protocol';
+import { BadInput, GrantMissing, LIMITS, normaliseGrants, TooLarge, VolumeFailed } from '@hauki/protocol';
 import { createEffects } from '../src/effects/effects.ts';
 import { createNetwork } from '../src/effects/network.ts';
-
-const refuses = (promise: Promise<unknown>, kind: ErrorClass<any>, pattern: RegExp = /./) =>
-  assert.rejects(promise, (error: Error) => {
-    assert.ok(isError(error, kind), `${error.name}: ${error.message}`);
-    assert.match(error.message, pattern);
-    return true;
-  });
+import { refuses } from './outward-support.ts';
 
 describe('a guest’s volume', { skip: process.platform !== 'linux' }, () => {
   let home: string;

@@ -66,6 +66,8 @@ export function swarmCommands(program: Command): void {
           why: `there is one (process ${before.pid}); \`hauki swarm down\` ends it`,
         });
       clear(data);
+      // Whoever may write to a kernel's sockets is that kernel to the core; and what is staged here is read by all kernels.
+      process.umask(0o022);
       const asked = askedToEnd();
       const mesh = await openMesh({ ...(core ? { core } : {}), data });
       const began = performance.now();
@@ -143,8 +145,9 @@ export function swarmCommands(program: Command): void {
       const state = stateOf(data);
       if (state?.lives) {
         process.kill(state.pid, 'SIGTERM');
-        for (const until = Date.now() + DOWN_MS; runs(state); await sleep(50))
-          if (Date.now() > until) throw new Error(`process ${state.pid} is still ending the swarm after ${DOWN_MS} ms`);
+        for (const until = performance.now() + DOWN_MS; runs(state); await sleep(50))
+          if (performance.now() > until)
+            throw new Error(`process ${state.pid} is still ending the swarm after ${DOWN_MS} ms`);
       }
       clear(data);
       const ended = state?.lives ? state.kernels.length : 0;

@@ -109,6 +109,7 @@ export class GatewaySockets {
     let taken: RegisteredKernel | undefined;
     const call = async (messages: () => Body): Promise<Answer> => {
       let last: unknown = new Overloaded({ what: 'WebSockets through the gateway', limit: LIMITS.gateway_sockets });
+      await this.#powers.kernels.held(module);
       const order = this.#powers.kernels.order(module, key);
       for (const kernel of order.filter((one) => this.#has(one) < LIMITS.gateway_sockets).slice(0, TRIES)) {
         taken = kernel;

@@ -8,9 +8,9 @@ import type { IncomingMessage } from 'node:http';
 import {
   BadInput,
   describe,
-  InternalError,
   MeshError,
   PLUGINS,
+  PluginFailed,
   prefixOf,
   readTarget,
   type Target,
@@ -95,10 +95,9 @@ export class Gateway {
       if (!isWhole(answer[2])) release ??= this.#hold(principal, request, answer[2]);
       await writeAnswer(response, answer, ['x-hauki-kernel', kernel]);
     } catch (error) {
-      writeError(
-        response,
-        error instanceof MeshError ? error : (new InternalError({ why: describe(error) }) as MeshError),
-      );
+      const module = 'module' in target ? target.module : '';
+      // A kernel may answer anything.
+      writeError(response, error instanceof MeshError ? error : new PluginFailed({ module, why: describe(error) }));
     } finally {
       release?.();
     }

@@ -23,7 +23,9 @@ import {
   OutcomeUnknown,
 } from '@hauki/protocol';
 import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
+import { Comebacks } from '../comebacks.ts';
 import { KERNELS_LIMITS } from './limits.ts';
+import { ownAnswerOf } from './told.ts';
 
 export interface RegisteredKernel {
   info: KernelInfo;
@@ -59,10 +61,12 @@ export class Kernels {
   readonly #turns = new Map<string, number>();
   readonly #emit: (name: EventName, fields: object) => void;
   readonly #now: () => number;
+  readonly #comebacks: Comebacks;
 
   constructor(emit: (name: EventName, fields: object) => void, now = () => performance.now()) {
     this.#emit = emit;
     this.#now = now;
+    this.#comebacks = new Comebacks(KERNELS_LIMITS, now);
   }
 
   register(kernel: RegisteredKernel): void {
@@ -71,6 +75,7 @@ export class Kernels {
     this.#kernels.set(name, kernel);
     this.#holders.clear();
     before?.session.close('the kernel registered again');
+    this.#comebacks.came();
     this.#emit('KERNEL_ONLINE', { kernel: name, url, line: `[${name}] Online. Awaiting DNA Injection.` });
   }
 
@@ -79,7 +84,18 @@ export class Kernels {
     if (this.#kernels.get(name) !== kernel) return;
     this.#kernels.delete(name);
     this.#holders.clear();
+    this.expect();
     this.#emit('KERNEL_AWAY', { kernel: name, reason });
+  }
+
+  /** Kernels may come (back) at any moment: a module that nobody holds need not be unknown. */
+  expect(): void {
+    this.#comebacks.expect();
+  }
+
+  /** Waits until a kernel holds the module, as long as one that may is expected. */
+  async held(module: string): Promise<void> {
+    while (this.holders(module).length === 0 && (await this.#comebacks.wait()));
   }
 
   /** What a kernel says of itself. `line`: in a person's words, what has just happened. */
@@ -87,6 +103,12 @@ export class Kernels {
     kernel.modules = modules;
     kernel.heard_at = this.#now();
     this.#holders.clear();
+    const { gatherers } = kernel;
+    // Some are of modules that it has no more.
+    if (gatherers && gatherers.size > modules.length) {
+      const held = new Set(modules.map(({ module }) => module));
+      for (const module of gatherers.keys()) if (!held.has(module)) gatherers.delete(module);
+    }
     if (line !== null) this.#emit('KERNEL_EVOLVED', { kernel: kernel.info.kernel, line: line.slice(0, 500) });
   }
 
@@ -106,13 +128,14 @@ export class Kernels {
   }
 
   /** What a kernel's own routes answer. Throws NoNodeFits where there is no such kernel, and Forbidden. */
-  own(
+  async own(
     name: string,
     reached: (kernel: string) => boolean,
     ...asked: Parameters<KernelForCore['own']>
   ): Promise<[status: number, answer: unknown]> {
-    const { session } = this.named(name, reached);
-    return session.call('own', asked, { timeout_ms: LIMITS.evolve_ms }) as Promise<[number, unknown]>;
+    const { session, info } = this.named(name, reached);
+    const told = await session.call('own', asked, { timeout_ms: LIMITS.evolve_ms });
+    return ownAnswerOf(told, info.kernel);
   }
 
   /** A kernel by its name, or by its number alone. Throws as `own` does. */
@@ -145,6 +168,8 @@ export class Kernels {
   async fetch(module: string, request: GatewayRequest, key?: string): Promise<{ answer: Answer; kernel: string }> {
     const { method, path, headers, body, signal } = request;
     let last: unknown;
+    // Where one holds it, as nearly always, nothing is waited for: requests go together.
+    if (this.holders(module).length === 0) await this.held(module);
     const order = this.order(module, key);
     for (let i = 0; i < order.length && i < TRIES; i++) {
       const kernel = order[i]!;
@@ -181,6 +206,8 @@ export class Kernels {
     if (holders.length === 1) return holders;
     const turn = this.#turns.get(module) ?? 0;
     this.#turns.set(module, (turn + 1) % 0x3fffffff);
+    if (this.#turns.size > KERNELS_LIMITS.turns)
+      for (const one of this.#turns.keys()) if (this.#turns.delete(one)) break;
     const at = turn % holders.length;
     return [...holders.slice(at), ...holders.slice(0, at)];
   }

@@ -6,8 +6,14 @@ export const KERNELS_LIMITS = {
   turn_ms: 60_000,
   /** Kernels report every second: one that was silent for so long may stand still, and requests go to others first. */
   silent_ms: 3_000,
+  /** How soon a kernel comes back that lost its link, or finds a core that has begun: its tries are 2 s apart at most. */
+  back_ms: 3_000,
+  /** Requests that wait for that at once. */
+  waiting: 256,
   /** Modules that a kernel may tell of: more than one takes. */
   modules: 1_024,
+  /** Modules whose next kernel in turn is remembered: of those that several hold, more than are asked for at a time. */
+  turns: 4_096,
   /** Their names, as long as one may be; a SHA-256 in hex; where a kernel listens, with the longest host. */
   module_chars: 48,
   digest_chars: 64,

@@ -282,7 +282,7 @@ export class Rollouts {
     watch_ms: number,
     sender: Sender,
   ): Promise<{ kernel: string; fault: Error } | undefined> {
-    for (const until = Date.now() + watch_ms; Date.now() < until; ) {
+    for (const until = performance.now() + watch_ms; performance.now() < until; ) {
       await new Promise((resolve) => setTimeout(resolve, WATCH_EVERY_MS));
       const over = this.#over(sender);
       if (over) return { kernel: done.at(-1)!.kernel.info.kernel, fault: over };

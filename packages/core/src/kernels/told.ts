@@ -6,7 +6,7 @@
  * says where. No value is made a text of: one with shared parts may be short on the wire and endless when written out.
  */
 import { Type } from '@fastify/type-provider-typebox';
-import { describe, type Evolved, type KernelInfo, type ModuleSummary } from '@hauki/protocol';
+import { describe, type Evolved, type KernelInfo, type ModuleSummary, PluginFailed } from '@hauki/protocol';
 import { checker } from '../node-told.ts';
 import { KERNELS_LIMITS } from './limits.ts';
 
@@ -38,8 +38,11 @@ const Answer = Type.Object({
   }),
 });
 
+/** What one of its own routes answers. */
+const Own = Type.Tuple([Type.Integer({ minimum: 200, maximum: 599 }), Type.Unknown()]);
+
+const own = checker<[status: number, answer: unknown]>(Own);
 const info = checker<KernelInfo>(Info);
-const answer = checker<Evolved>(Answer);
 const summaries = checker<ModuleSummary[]>(Modules);
 
 /** What a kernel says that it is, and no more. */
@@ -52,13 +55,20 @@ export function infoOf(told: unknown): Required<KernelInfo> {
 export const summariesOf = (told: unknown): ModuleSummary[] =>
   summaries(told).map(({ module, version, digest, serving }) => ({ module, version, digest, serving }));
 
-/** What a kernel answers to an evolve. Throws an Error that says what to do where that is not as this core reads it. */
-export function evolvedOf(told: unknown): Evolved {
+/** What a kernel's own routes answer. Throws PluginFailed where that is no answer. */
+export function ownAnswerOf(told: unknown, kernel: string): [status: number, answer: unknown] {
   try {
-    return answer(told);
+    return own(told);
   } catch (error) {
-    throw new Error(
-      `its answer is not as this core reads it (${describe(error)}). Start the kernel with the core’s version of Hauki`,
-    );
+    throw new PluginFailed({ module: kernel, why: `what the kernel answered is no answer (${describe(error)})` });
   }
 }
+
+/** What a kernel answers to an evolve. Throws an Error that says what to do where that is not as this core reads it. */
+export const evolvedOf = checker<Evolved>(
+  Answer,
+  (error) =>
+    new Error(
+      `its answer is not as this core reads it (${describe(error)}). Start the kernel with the core’s version of Hauki`,
+    ),
+);

@@ -35,10 +35,11 @@ import {
 } from '@hauki/protocol';
 import { LONGEST_TIMER_MS } from '../limits.ts';
 import { modulesText } from '../modules.ts';
+import { isMadeUp, randomName } from '../names.ts';
 import { type Damaged, type RecordShape, recordsOf } from '../records.ts';
-import { isMadeUp, type RegisteredNode, type Registry } from '../registry.ts';
+import type { RegisteredNode, Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
-import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
+import type { SpawnRequest, Swarm } from '../swarm.ts';
 import { Texts } from '../texts.ts';
 import { afterDeath, type LastingRecord, newRecord, orderOf, RESTART, type RestartTerms, viewOf } from './record.ts';
 
@@ -79,7 +80,7 @@ interface Entry {
   told?: LastingState | undefined;
 }
 
-const NAME = new RegExp(`^[a-z0-9][a-z0-9-]{0,${LIMITS.lasting_name_chars - 1}}$`);
+export const NAME = new RegExp(`^[a-z0-9][a-z0-9-]{0,${LIMITS.lasting_name_chars - 1}}$`);
 const PREFIX = 'worker/';
 const SHAPE: RecordShape<LastingRecord> = {
   keyOf: ({ worker }) => `${PREFIX}${worker}`,

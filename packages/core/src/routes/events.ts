@@ -2,7 +2,7 @@
 import type { ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { LIMITS, type MeshEvent } from '@hauki/protocol';
-import { asked, type EventReader, type Events, visibleTo } from '../events.ts';
+import { AFTER, asked, type EventReader, type Events, visibleTo } from '../events.ts';
 import type { Principal } from '../rights.ts';
 import { Shares } from '../shares.ts';
 import type { TokenStore } from '../tokens.ts';
@@ -15,6 +15,7 @@ export interface EventRoutesPowers {
   tokens: Pick<TokenStore, 'hold'>;
 }
 
+const strict = { additionalProperties: false };
 const Name = Type.String({ maxLength: 64, pattern: '^[A-Z0-9_]+$' });
 const Filters = {
   name: Type.Optional(
@@ -24,7 +25,10 @@ const Filters = {
   ),
   worker: Type.Optional(Type.String({ maxLength: 64, description: 'only events of this worker' })),
   after: Type.Optional(
-    Type.String({ maxLength: 100, description: 'begin after the event with this id; 0: with the oldest remembered' }),
+    Type.String({
+      pattern: AFTER.source,
+      description: 'begin after the event with this id; 0: with the oldest remembered',
+    }),
   ),
 };
 
@@ -43,10 +47,10 @@ export const eventRoutes: FastifyPluginAsyncTypebox<EventRoutesPowers> = async (
       schema: {
         tags: ['events'],
         summary: 'The events that the core remembers and this token may see, oldest first',
-        querystring: Type.Object({
-          ...Filters,
-          limit: Type.Optional(Type.Integer({ minimum: 1, maximum: LIMITS.events, default: RECENT })),
-        }),
+        querystring: Type.Object(
+          { ...Filters, limit: Type.Optional(Type.Integer({ minimum: 1, maximum: LIMITS.events, default: RECENT })) },
+          strict,
+        ),
       },
     },
     async (request) => {
@@ -68,7 +72,7 @@ export const eventRoutes: FastifyPluginAsyncTypebox<EventRoutesPowers> = async (
       schema: {
         tags: ['events'],
         summary: 'Events as they happen, as Server-Sent Events; Last-Event-ID resumes',
-        querystring: Type.Object(Filters),
+        querystring: Type.Object(Filters, strict),
       },
     },
     (request, reply) => {

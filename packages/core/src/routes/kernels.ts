@@ -42,6 +42,8 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
     const { principal, method, raw, body } = request;
     const target = readTarget(raw.url ?? '');
     if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
+    // Over the link it is as none.
+    if (body === null) throw new BadInput({ what: 'the body', why: 'null was given; expected is an object' });
     const [, named = '', path = ''] = /^\/api\/v2\/kernels\/([^/?]+)\/(.*)$/.exec(target.path + target.query) ?? [];
     const asked = [method as 'GET', `/api/${path}`, body, principal.name] as const;
     const [status, answer] = await kernels.own(named, reachOf(principal), ...asked);

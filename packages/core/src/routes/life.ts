@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { type EventName, Forbidden, LIMITS, toWire } from '@hauki/protocol';
 import { followLog, type LogNews } from '../log-follow.ts';
+import { inspectedOf } from '../node-told.ts';
 import type { Registry } from '../registry.ts';
 import { covers, demand, demandEnd, may, owns, type Principal } from '../rights.ts';
 import { Shares } from '../shares.ts';
@@ -49,7 +50,7 @@ export const lifeRoutes: FastifyPluginAsyncTypebox<LifeRoutesPowers> = async (ap
       async (request) => {
         const { worker } = request.params;
         const { owner } = demandHold(request.principal, worker);
-        await registry.home(worker).rpc[verb](worker);
+        await registry.ask(worker, ({ rpc }) => rpc[verb](worker));
         registry.paused(worker, pausing ? Date.now() : undefined);
         emit(pausing ? 'WORKER_PAUSED' : 'WORKER_RESUMED', { worker, owner, by: request.principal.name });
         return { status: 'success', worker };
@@ -83,11 +84,13 @@ export const lifeRoutes: FastifyPluginAsyncTypebox<LifeRoutesPowers> = async (ap
       if (!owns(principal, owner) && !covers(principal.scopes, 'admin'))
         throw new Forbidden({ why: `Only its owner and an admin look into ${worker}`, target: worker });
       const timeout_ms = body.timeout_ms ?? SLACK_MS * 5;
-      const home = registry.home(worker);
+      registry.home(worker);
       emit('WORKER_INSPECTED', { worker, owner, by: principal.name });
       const options = { timeout_ms: timeout_ms + SLACK_MS };
-      const result = await home.session.call('inspect', [worker, body.expression, timeout_ms], options);
-      return { status: 'success', worker, result: String(result) };
+      const told = await registry.ask(worker, ({ session }) =>
+        session.call('inspect', [worker, body.expression, timeout_ms], options),
+      );
+      return { status: 'success', worker, result: inspectedOf(told) };
     },
   );
 
@@ -100,10 +103,13 @@ export const lifeRoutes: FastifyPluginAsyncTypebox<LifeRoutesPowers> = async (ap
         tags: ['swarm'],
         summary: 'The last lines of a worker’s log; with `follow`, as Server-Sent Events, as they come, to its end',
         params: Worker,
-        querystring: Type.Object({
-          lines: Type.Optional(Type.Integer({ minimum: 0, maximum: LIMITS.log_lines })),
-          follow: Type.Optional(Type.Boolean()),
-        }),
+        querystring: Type.Object(
+          {
+            lines: Type.Optional(Type.Integer({ minimum: 0, maximum: LIMITS.log_lines })),
+            follow: Type.Optional(Type.Boolean()),
+          },
+          strict,
+        ),
       },
     },
     async (request, reply) => {

@@ -6,7 +6,8 @@
  */
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { MESHFS_LIMITS, type MeshFs, type PutRequest, type Written } from '@hauki/meshfs';
+import { BACKPLANE_LIMITS } from '@hauki/backplane';
+import { LANGUAGE_NAME, MESHFS_LIMITS, type MeshFs, type PutRequest, type Written } from '@hauki/meshfs';
 import {
   BadInput,
   Forbidden,
@@ -37,16 +38,11 @@ const IDLE_MS = 60_000;
 /** How long a refused sender may go on before its connection is cut. */
 const HEAR_OUT_MS = 10_000;
 
-const Pointer = Type.Object({
-  pointer: Type.Optional(Type.String()),
-  version: Type.Optional(Type.Integer({ minimum: 1 })),
-  upload: Type.Optional(Type.String({ maxLength: 64 })),
-});
-const Put = Type.Object({
-  pointer: Type.Optional(Type.String()),
-  upload: Type.Optional(Type.String({ maxLength: 64 })),
-  language: Type.Optional(Type.String({ maxLength: 32 })),
-});
+const strict = { additionalProperties: false };
+const pointer = Type.Optional(Type.String());
+const version = Type.Optional(Type.Integer({ minimum: 1 }));
+const upload = Type.Optional(Type.String({ pattern: BACKPLANE_LIMITS.part_id.source }));
+const language = Type.Optional(Type.String({ pattern: LANGUAGE_NAME.source }));
 
 function pointerIn({ pointer }: { pointer?: string }): string {
   if (pointer === undefined || pointer === '') throw new PointerMissing({});
@@ -165,7 +161,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
       schema: {
         tags: ['meshfs'],
         summary: 'Write bytes to a pointer. With `upload` and Content-Range: one piece of an upload',
-        querystring: Put,
+        querystring: Type.Object({ pointer, upload, language }, strict),
       },
     },
     async (request, reply) => {
@@ -206,7 +202,11 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
     {
       config: { scope: 'meshfs.read' },
       exposeHeadRoute: false,
-      schema: { tags: ['meshfs'], summary: 'The bytes that a pointer points to; takes Range', querystring: Pointer },
+      schema: {
+        tags: ['meshfs'],
+        summary: 'The bytes that a pointer points to; takes Range',
+        querystring: Type.Object({ pointer, version }, strict),
+      },
     },
     async (request, reply) => {
       const found = await meshfs.open(allowed(request, 'meshfs.read'), { version: request.query.version });
@@ -237,11 +237,11 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
   app.head(
     '/api/v2/meshfs/raw',
     {
-      config: { scope: ['meshfs.read', 'meshfs.write'] },
+      config: { scope: ['meshfs.read', 'meshfs.write'], swagger: { exposeHeadRoute: true } },
       schema: {
         tags: ['meshfs'],
         summary: 'What a pointer points to, without the bytes. With `upload`: how far that upload is',
-        querystring: Pointer,
+        querystring: Type.Object({ pointer, version, upload }, strict),
       },
     },
     async (request, reply) => {
@@ -266,7 +266,7 @@ export const meshfsRawRoutes: FastifyPluginAsyncTypebox<MeshFsRawPowers> = async
       schema: {
         tags: ['meshfs'],
         summary: 'Delete a pointer; its history stays readable. With `upload`: give that upload up',
-        querystring: Pointer,
+        querystring: Type.Object({ pointer, upload }, strict),
       },
     },
     async (request) => {

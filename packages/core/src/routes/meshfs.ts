@@ -6,7 +6,7 @@
 import { Readable } from 'node:stream';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { BACKPLANE_LIMITS } from '@hauki/backplane';
-import type { MeshFs, Written } from '@hauki/meshfs';
+import { LANGUAGE_NAME, type MeshFs, type Written } from '@hauki/meshfs';
 import { PointerMissing, reaches, toWire } from '@hauki/protocol';
 import { demandPrefix, listFor } from '../listing.ts';
 import { demand } from '../rights.ts';
@@ -18,6 +18,7 @@ import { meshfsRawRoutes } from './meshfs-raw.ts';
 /** A silent connection may be dead: this often a watcher hears something. */
 const PING_MS = 15_000;
 
+const strict = { additionalProperties: false };
 const EVERYTHING = 'gem-pointer://';
 const Prefix = Type.Optional(Type.String({ maxLength: 2048, description: `without it ${EVERYTHING}: all` }));
 const VersionNumber = Type.Integer({ minimum: 1 });
@@ -49,9 +50,9 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async
             pointer: Type.Optional(Type.String()),
             content: Type.String(),
             media_type: Type.Optional(Type.String({ maxLength: 128 })),
-            language: Type.Optional(Type.String({ maxLength: 32 })),
+            language: Type.Optional(Type.String({ pattern: LANGUAGE_NAME.source })),
           },
-          { additionalProperties: false },
+          strict,
         ),
       },
     },
@@ -71,7 +72,10 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async
       schema: {
         tags: ['meshfs'],
         summary: 'The text that a pointer points to, now or in an earlier version',
-        querystring: Type.Object({ pointer: Type.Optional(Type.String()), version: Type.Optional(VersionNumber) }),
+        querystring: Type.Object(
+          { pointer: Type.Optional(Type.String()), version: Type.Optional(VersionNumber) },
+          strict,
+        ),
       },
     },
     async (request, reply) => {
@@ -90,11 +94,14 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async
       schema: {
         tags: ['meshfs'],
         summary: 'The versions of a pointer, the newest first, a page at a time',
-        querystring: Type.Object({
-          pointer: Type.Optional(Type.String()),
-          before: Type.Optional(VersionNumber),
-          limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
-        }),
+        querystring: Type.Object(
+          {
+            pointer: Type.Optional(Type.String()),
+            before: Type.Optional(VersionNumber),
+            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+          },
+          strict,
+        ),
       },
     },
     async (request) => {
@@ -112,11 +119,14 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async
       schema: {
         tags: ['meshfs'],
         summary: 'What is kept under pointers that begin with a prefix, a page at a time',
-        querystring: Type.Object({
-          prefix: Prefix,
-          after: Type.Optional(Type.String({ maxLength: 4096 })),
-          limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
-        }),
+        querystring: Type.Object(
+          {
+            prefix: Prefix,
+            after: Type.Optional(Type.String({ maxLength: 4096 })),
+            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+          },
+          strict,
+        ),
       },
     },
     async (request) => {
@@ -134,7 +144,7 @@ export const meshfsRoutes: FastifyPluginAsyncTypebox<MeshFsRoutesPowers> = async
       schema: {
         tags: ['meshfs'],
         summary: 'Changes under a prefix as server-sent events: from now, from `after`, or from Last-Event-ID',
-        querystring: Type.Object({ prefix: Prefix, after: Type.Optional(Type.Integer({ minimum: 0 })) }),
+        querystring: Type.Object({ prefix: Prefix, after: Type.Optional(Type.Integer({ minimum: 0 })) }, strict),
       },
     },
     async (request, reply) => {

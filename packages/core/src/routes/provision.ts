@@ -1,7 +1,6 @@
 /** The notes' `lxc_provision`: lasting workers. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
-import { LIMITS } from '@hauki/protocol';
-import type { Lasting, LastingRequest } from '../lasting/lasting.ts';
+import { type Lasting, type LastingRequest, NAME } from '../lasting/lasting.ts';
 import { MODULE, Worker } from './swarm.ts';
 
 const access = { config: { scope: 'provision' } } as const;
@@ -15,7 +14,7 @@ export const provisionRoutes: FastifyPluginAsyncTypebox<{ lasting: Lasting }> = 
         tags: ['provision'],
         summary: 'Make a lasting worker: no heartbeat, started again with its node, until its owner deletes it',
         body: Type.Object(
-          { ...MODULE, name: Type.Optional(Type.String({ maxLength: LIMITS.lasting_name_chars })) },
+          { ...MODULE, name: Type.Optional(Type.String({ pattern: NAME.source })) },
           { additionalProperties: false },
         ),
       },

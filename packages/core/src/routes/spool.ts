@@ -1,7 +1,7 @@
 /** The notes' `omega_spool`: hand in code, fetch the result later. */
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import { JOB_STATES, LIMITS } from '@hauki/protocol';
-import type { Spool, SpoolRequest } from '../spool/spool.ts';
+import { KEY, type Spool, type SpoolRequest } from '../spool/spool.ts';
 import { MODULE } from './swarm.ts';
 
 const strict = { additionalProperties: false };
@@ -34,7 +34,11 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
               Type.Boolean({ description: 'what its own code throws is tried again, not final' }),
             ),
             key: Type.Optional(
-              Type.String({ maxLength: LIMITS.spool_key_chars, description: 'the same key is the same job' }),
+              Type.String({
+                maxLength: LIMITS.spool_key_chars,
+                pattern: KEY.source,
+                description: 'the same key is the same job',
+              }),
             ),
           },
           strict,

@@ -1,20 +1,25 @@
 /** Cloning, calling over the relay, asking after a worker, ending it. */
+import { isUtf8 } from 'node:buffer';
 import type { OutgoingHttpHeaders } from 'node:http';
 import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typebox';
 import {
   BadInput,
+  CPU_SHARE,
   type EventName,
   InternalError,
   ISOLATION,
   ISOLATION_LEVELS,
+  LEASE,
   LIMITS,
   MeshError,
+  TURN_MS,
   toWire,
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
 import { answerPlain } from '@hauki/rpc';
-import { areFirst } from '@hauki/rpc/node';
+import { areFirst, textOf } from '@hauki/rpc/node';
 import type { FastifyReply } from 'fastify';
+import { MEMORY_MIB } from '../bounds.ts';
 import type { Callers } from '../callers.ts';
 import type { Registry } from '../registry.ts';
 import type { Relay } from '../relay.ts';
@@ -29,6 +34,8 @@ export interface SwarmRoutesPowers {
   emit(name: EventName, fields: object): void;
 }
 
+/** Stands for a body that is no text: JSON-RPC has an answer of its own to it. */
+const NO_JSON = '\ufffd';
 /** An answer in parts, a line of JSON each. */
 const IN_PARTS = 'application/x-ndjson';
 
@@ -93,18 +100,21 @@ const GRANTS = Type.Object(
       Type.Union([
         Type.Null(),
         Type.String({ maxLength: 64 }),
-        Type.Object({ name: Type.String({ maxLength: 64 }), quota_mib: Type.Optional(Type.Integer()) }, strict),
+        Type.Object(
+          { name: Type.String({ maxLength: 64 }), quota_mib: Type.Optional(Whole(LIMITS.volume_mib)) },
+          strict,
+        ),
       ]),
     ),
     clone: Type.Optional(
       Type.Union([
         Type.Null(),
-        Type.Integer(),
+        Whole(LIMITS.clone_live),
         Type.Object(
           {
-            live: Type.Integer(),
-            total: Type.Optional(Type.Integer()),
-            memory_mib: Type.Optional(Type.Integer()),
+            live: Whole(LIMITS.clone_live),
+            total: Type.Optional(Whole(LIMITS.clone_total)),
+            memory_mib: Type.Optional(Whole(LIMITS.clone_memory_mib)),
           },
           strict,
         ),
@@ -137,10 +147,20 @@ export const MODULE = {
       { description: `weakest first: ${ISOLATION_LEVELS.map((level) => `${level}: ${ISOLATION[level]}`).join('; ')}` },
     ),
   ),
-  memory_mib: Type.Optional(Type.Integer()),
-  cpu: Type.Optional(Type.Number({ description: 'share of a core, from 0.05 to 1; from 0.1 in a quickjs vault' })),
+  memory_mib: Type.Optional(Whole(MEMORY_MIB.most, MEMORY_MIB.least)),
+  cpu: Type.Optional(
+    Type.Number({
+      minimum: CPU_SHARE.least,
+      maximum: CPU_SHARE.most,
+      description: `share of a core; from ${CPU_SHARE.least_quickjs} in a quickjs vault`,
+    }),
+  ),
   turn_ms: Type.Optional(
-    Type.Integer({ description: 'what one turn of its code may compute; with the driver quickjs, from 10 to 10000' }),
+    Type.Integer({
+      minimum: TURN_MS.least,
+      maximum: TURN_MS.most,
+      description: 'what one turn of its code may compute; with the driver quickjs alone',
+    }),
   ),
   grants: Type.Optional(GRANTS),
   secrets: Type.Optional(
@@ -160,11 +180,11 @@ export const MODULE = {
 export const Spawn = Type.Object(
   {
     ...MODULE,
-    lease_ms: Type.Optional(Milliseconds),
-    heartbeat_ms: Type.Optional(Milliseconds),
-    ttl_ms: Type.Optional(Milliseconds),
-    max_life_ms: Type.Optional(Milliseconds),
-    idle_ms: Type.Optional(Milliseconds),
+    lease_ms: Type.Optional(Whole(LEASE.max_ms, LEASE.min_ms)),
+    heartbeat_ms: Type.Optional(Whole(LEASE.max_ms, LEASE.min_heartbeat_ms)),
+    ttl_ms: Type.Optional(Whole(LEASE.max_ms, 0)),
+    max_life_ms: Type.Optional(Whole(LEASE.max_life_ms, LEASE.min_ms)),
+    idle_ms: Type.Optional(Whole(LEASE.max_ms, LEASE.min_ms)),
     first: Type.Optional(First),
     audience: Audience,
   },
@@ -186,11 +206,13 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
   const { swarm, relay, callers, registry, emit } = powers;
   // JSON-RPC text is parsed by JSON-RPC's own rules, batches and parse errors included.
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    if (request.routeOptions.config && (request.routeOptions.config as { raw?: boolean }).raw) return done(null, body);
+  const json = app.getDefaultJsonParser('error', 'error');
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body: Buffer, done) => {
+    if (request.routeOptions.config && (request.routeOptions.config as { raw?: boolean }).raw)
+      return done(null, isUtf8(body) ? body.toString() : NO_JSON);
     // Clients that send a content type with every request send it with an empty body too.
-    if (body === '' && request.method === 'DELETE') return done(null, undefined);
-    return app.getDefaultJsonParser('error', 'error')(request, body as string, done);
+    if (body.length === 0 && request.method === 'DELETE') return done(null, undefined);
+    return json(request, textOf(body), done);
   });
 
   app.post(

@@ -3,11 +3,20 @@ import { type FastifyPluginAsyncTypebox, Type } from '@fastify/type-provider-typ
 import { LIMITS, SCOPES, type Scope, type TokenInfo, type TokenRequest } from '@hauki/protocol';
 import { type EndPowers, endWorkers } from '../end-workers.ts';
 import { NO_QUOTA, type Quotas } from '../quotas.ts';
+import { TOKEN_NAME } from '../rights.ts';
 import type { TokenStore } from '../tokens.ts';
 
 const strict = { additionalProperties: false };
 const Targets = Type.Array(Type.String({ maxLength: 1024 }), { maxItems: LIMITS.token_targets });
-const Count = Type.Optional(Type.Union([Type.Integer(), Type.Null()]));
+const upTo = (maximum: number) => Type.Optional(Type.Union([Type.Integer({ minimum: 1, maximum }), Type.Null()]));
+const Quota = Type.Object(
+  {
+    vaults: upTo(LIMITS.quota),
+    memory_mib: upTo(LIMITS.quota),
+    clones_per_minute: upTo(LIMITS.quota_clones),
+  },
+  strict,
+);
 const scopes_described = Object.entries(SCOPES)
   .map(([scope, what]) => `${scope}: ${what}`)
   .join('; ');
@@ -27,8 +36,9 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenS
         summary: 'Make a token with no more rights than this one; it is shown this once',
         body: Type.Object(
           {
-            name: Type.String({ maxLength: 64 }),
-            scopes: Type.Array(Type.String({ maxLength: 32 }), {
+            name: Type.String({ pattern: TOKEN_NAME.source }),
+            scopes: Type.Array(Type.Union(Object.keys(SCOPES).map((scope) => Type.Literal(scope))), {
+              minItems: 1,
               maxItems: Object.keys(SCOPES).length,
               description: scopes_described,
             }),
@@ -43,9 +53,13 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenS
                 strict,
               ),
             ),
-            quota: Type.Optional(Type.Object({ vaults: Count, memory_mib: Count, clones_per_minute: Count }, strict)),
+            quota: Type.Optional(Quota),
             expires_in_ms: Type.Optional(
-              Type.Integer({ description: 'left out: it ends with the token it is made from' }),
+              Type.Integer({
+                minimum: 1_000,
+                maximum: LIMITS.token_ms,
+                description: 'left out: it ends with the token it is made from',
+              }),
             ),
           },
           strict,
@@ -56,7 +70,8 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenS
       // An answer with a secret is nobody's to keep.
       reply.header('cache-control', 'no-store');
       const wanted = { ...request.body, scopes: request.body.scopes as Scope[] } as TokenRequest;
-      return { status: 'success', ...(await tokens.create(request.principal, wanted)) };
+      const made = await tokens.create(request.principal, wanted);
+      return { status: 'success', ...made, used: quotas.used(made.id) };
     },
   );
 
@@ -92,11 +107,14 @@ export const tokenRoutes: FastifyPluginAsyncTypebox<EndPowers & { tokens: TokenS
         tags: ['tokens'],
         summary: 'Revoke a token and all below it: they end at once, with what is open in their name',
         params: Type.Object({ id: Type.String({ pattern: '^[a-z0-9-]{1,64}$' }) }),
-        querystring: Type.Object({
-          end_workers: Type.Optional(
-            Type.Boolean({ description: 'end also the workers and jobs that were made with them' }),
-          ),
-        }),
+        querystring: Type.Object(
+          {
+            end_workers: Type.Optional(
+              Type.Boolean({ description: 'end also the workers and jobs that were made with them' }),
+            ),
+          },
+          strict,
+        ),
       },
     },
     async (request) => {

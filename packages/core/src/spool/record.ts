@@ -140,9 +140,9 @@ export function exhausted(method: string, error: unknown, attempts: number): Wir
   return toWire(new OutcomeUnknown({ method, why: `${times}: ${(error as Error).message}` }) as MeshError);
 }
 
-/** The deadline of a call by the words of the job, where the call's own was exceeded. */
+/** The deadline of a call by the words of the job, where the call's own was exceeded: its code may pass on others. */
 export const ownDeadline = (error: unknown, method: string, timeout_ms: number): unknown =>
-  isError(error, DeadlineExceeded)
+  isError(error, DeadlineExceeded) && error.fields.timeout_ms === timeout_ms
     ? new DeadlineExceeded({ what: `${method}()`, timeout_ms, may_have_run: true })
     : error;
 

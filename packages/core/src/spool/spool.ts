@@ -20,10 +20,11 @@ import {
 } from '@hauki/protocol';
 import type { Session } from '@hauki/rpc';
 import { modulesText } from '../modules.ts';
+import { randomName } from '../names.ts';
 import type { Damaged } from '../records.ts';
 import type { Registry } from '../registry.ts';
 import { demand, may, type Principal } from '../rights.ts';
-import { randomName, type SpawnRequest, type Swarm } from '../swarm.ts';
+import type { SpawnRequest, Swarm } from '../swarm.ts';
 import type { Kept } from '../texts.ts';
 import { type JobRecord, type JobRights, newJobId, viewOf } from './record.ts';
 import { Runner } from './runner.ts';
@@ -64,7 +65,7 @@ const ATTEMPTS = 3;
 const SWEEP_EVERY_MS = 60_000;
 const SCOPE = 'spool';
 const ENDS = { done: 'SPOOL_DONE', failed: 'SPOOL_FAILED', cancelled: 'SPOOL_CANCELLED' } as const;
-const KEY = /^[\x21-\x7e]+$/;
+export const KEY = /^[\x21-\x7e]+$/;
 
 /** What handling a job takes: it is its owner's, as a worker is. */
 const wishFor = ({ job, owner }: JobRecord) => ({ scope: SCOPE, worker: { worker: job, owner } }) as const;

@@ -11,6 +11,8 @@ import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from 
 import type { Socket } from 'node:net';
 import { type FlatHeaders, NOT_IN_HEADER } from '@hauki/protocol';
 import { kindOfName } from './http-names.ts';
+import { whenFull } from './room.ts';
+import { askIfSilent } from './silent-peer.ts';
 
 /** A head beyond this is left to node:http, whose own limit is the same. */
 const HEAD_BYTES = 16 * 1024;
@@ -223,6 +225,11 @@ export class Direct {
     return true;
   }
 
+  /** Whether a request is under way. */
+  get busy(): boolean {
+    return this.#busy;
+  }
+
   /** The response that `response` gave, if any. */
   get begun(): ServerResponse | undefined {
     return this.#response;
@@ -290,9 +297,11 @@ export function readDirectly(server: Server, take: (request: Asked, by: Direct) 
       for (const listener of own) listener.call(server, socket);
     },
   };
+  whenFull(server, () => [...connections].filter(({ busy }) => !busy).map(({ socket }) => socket));
   let over = false;
   server.removeAllListeners('connection');
   server.on('connection', (socket: Socket) => {
+    askIfSilent(socket);
     if (over) powers.handOver(socket);
     else connections.add(new Direct(socket, powers));
   });

@@ -2,17 +2,28 @@
  * The HTTP server of a core or a kernel: what both refuse, bound and let pass before any of their own rules.
  *
  * What always holds: an answer that nobody reads ends, one that has nothing to say goes on; connections leave some of the
- * process's descriptors free; an upgrade is never served while another answer is under way on its connection (RFC 9112,
- * 9.3.2); what is offered and not known here is ignored (RFC 9110, 7.8); a coding of a body that is not known is refused.
+ * process's descriptors free, and where there are too many those on which nothing is under way make room; an upgrade is
+ * never served while another answer is under way on its connection (RFC 9112, 9.3.2); what is offered and not known here is
+ * ignored (RFC 9110, 7.8); a coding of a body that is not known is refused; what is no request is refused in the same words
+ * as what is one.
  */
+import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  maxHeaderSize,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http';
 import type { Socket } from 'node:net';
-import { BadInput, Forbidden, MeshError } from '@hauki/protocol';
+import { BadInput, Forbidden, MeshError, toWire } from '@hauki/protocol';
 import { writeError } from './http.ts';
 import { type Asked, onceForHeaders } from './http-direct.ts';
 import { answerUpgrade } from './http-websocket.ts';
 import { SERVER_LIMITS } from './limits.ts';
+import { whenFull } from './room.ts';
 import { UPGRADE_PROTOCOL } from './upgrade.ts';
 
 /** What a server does with what it lets pass. */
@@ -35,6 +46,8 @@ export function createHttpServer(
   };
   const shouldUpgradeCallback = ({ headers }: IncomingMessage) =>
     ['websocket', UPGRADE_PROTOCOL].includes(headers.upgrade?.toLowerCase() ?? '');
+  /** Those that Node's parser reads, the oldest first. */
+  const read = new Set<Socket>();
   const server = createServer({ ...own, shouldUpgradeCallback } as ServerOptions, (request, response) => {
     last.set(request.socket, response);
     const coding = request.headers['transfer-encoding'];
@@ -45,8 +58,14 @@ export function createHttpServer(
       request.resume();
     }
   });
+  server.on('connection', (socket: Socket) => {
+    read.add(socket);
+    socket.once('close', () => read.delete(socket));
+  });
+  whenFull(server, () => [...read].filter((socket) => !underWay(socket)));
   server.on('upgrade', (request, stream, head) => {
     const socket = stream as Socket;
+    read.delete(socket);
     socket.on('error', () => socket.destroy());
     const before = underWay(socket);
     if (!before) return upgrade(request, socket, head);
@@ -54,6 +73,13 @@ export function createHttpServer(
     before.once('close', () => {
       if (socket.writable) writeError(answerUpgrade(request, socket), new BadInput({ what: 'upgrade', why }));
     });
+  });
+  server.on('clientError', (error: NodeJS.ErrnoException, stream) => {
+    const socket = stream as Socket;
+    // Behind half an answer another would be taken for the rest of that.
+    if (!socket.writable || error.code === 'ECONNRESET' || underWay(socket)?.headersSent) return void socket.destroy();
+    const [status, why] = BROKEN[error.code ?? ''] ?? [BadInput.row.status, 'it is no HTTP'];
+    refuse(socket, badInput('the request', why, status));
   });
   // Node calls it where nothing moves: between two requests, before an answer, or behind one that is not taken.
   server.timeout = stalled_ms;
@@ -75,10 +101,32 @@ function descriptorLimit(): number | undefined {
   }
 }
 
-function unknownCoding(coding: string): MeshError {
-  const what = 'the header transfer-encoding';
-  const why = `${JSON.stringify(coding.slice(0, 100))}: only chunked is known here`;
-  return new MeshError({ ...BadInput.row, status: 501 }, { what, why }, `${what}: ${why}`);
+const unknownCoding = (coding: string) =>
+  badInput('the header transfer-encoding', `${JSON.stringify(coding.slice(0, 100))}: only chunked is known here`, 501);
+
+/** HTTP's own statuses of what never becomes a request. */
+const BROKEN: Record<string, [status: number, why: string]> = {
+  HPE_HEADER_OVERFLOW: [431, `its first line and its headers have more than ${maxHeaderSize} bytes`],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'it did not come in time'],
+};
+
+/** BadInput with a status of HTTP's own. */
+const badInput = (what: string, why: string, status: number) =>
+  new MeshError({ ...BadInput.row, status }, { what, why }, `${what}: ${why}`);
+
+/** An HTTP answer on a raw connection, which ends with it: for refused upgrades, and for what is no request. */
+export function refuse(socket: Socket, error: MeshError): void {
+  const body = JSON.stringify({ status: 'error', error: toWire(error) });
+  socket.write(
+    `HTTP/1.1 ${error.status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+  socket.destroySoon();
+}
+
+/** A body as text. Throws BadInput where it is none: what would stand in the place of broken bytes is not what was sent. */
+export function textOf(body: Buffer): string {
+  if (isUtf8(body)) return body.toString();
+  throw new BadInput({ what: 'the body', why: 'it is no text in UTF-8' });
 }
 
 /** A host as it is named, without a port. */

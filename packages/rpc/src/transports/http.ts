@@ -147,17 +147,18 @@ async function writeResponse(
   const counted = whole && (body?.length || !bare) ? lengthOf(body ?? '') : undefined;
   const length = counted ?? (said !== undefined && /^\d{1,15}$/.test(said) ? said : undefined);
   if (length !== undefined && status !== 204) sent.push('content-length', length);
+  // What is no body is found out before anything is written.
+  const chunks = whole ? undefined : body[Symbol.asyncIterator]();
   try {
-    if (!whole) response.strictContentLength = true;
+    if (chunks) response.strictContentLength = true;
     response.writeHead(status, sent);
   } catch (error) {
-    if (!whole) await (body as AsyncGenerator).return?.(undefined);
+    await chunks?.return?.();
     throw error;
   }
   // Always with bytes: before a text, Node encodes the headers as it encodes that.
-  if (whole)
+  if (!chunks)
     return void response.end(bare ? undefined : typeof body === 'string' ? Buffer.from(body) : (body ?? undefined));
-  const chunks = body[Symbol.asyncIterator]();
   if (bare) {
     // Nobody will read it, and it may have no end.
     void chunks.return?.().catch(() => {});

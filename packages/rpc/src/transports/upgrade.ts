@@ -5,7 +5,9 @@
 import { request } from 'node:http';
 import { request as secureRequest } from 'node:https';
 import type { Socket } from 'node:net';
+import { type Duplex, pipeline } from 'node:stream';
 import { ConnectionLost, fromWire, type MeshError } from '@hauki/protocol';
+import { askIfSilent } from './silent-peer.ts';
 
 export const UPGRADE_PROTOCOL = 'hauki';
 
@@ -26,6 +28,7 @@ export function dialUpgrade(base: string, path: string, token: string, timeout_m
     outgoing.once('upgrade', (_response, socket: Socket, head) => {
       socket.setNoDelay(true);
       socket.setTimeout(0);
+      askIfSilent(socket);
       if (head.length > 0) socket.unshift(head);
       resolve(socket);
     });
@@ -42,6 +45,20 @@ export function dialUpgrade(base: string, path: string, token: string, timeout_m
     outgoing.once('error', (error: NodeJS.ErrnoException) => lost(`${url.host}: ${error.code ?? error.message}`));
     outgoing.end();
   });
+}
+
+/** What two pipelines listen for on each of two streams, beside what HTTP left there and their owners' own. */
+const LISTENERS = 20;
+
+/** Joins two byte streams until either ends. */
+export function joinStreams(one: Duplex, other: Duplex): void {
+  const end = () => {
+    one.destroy();
+    other.destroy();
+  };
+  for (const stream of [one, other]) stream.setMaxListeners(LISTENERS);
+  pipeline(one, other, end);
+  pipeline(other, one, end);
 }
 
 /** The typed error in an HTTP answer of the core. */

@@ -48,11 +48,32 @@ interface Around {
 const LINGERS_MS = 2_000;
 /** Builds under way. */
 let builds = 0;
+/** Imported late: only agents build guests, and it costs tens of milliseconds to load. */
+let esbuild: typeof import('esbuild') | undefined;
+/** How many of esbuild's processes have died while they built. */
+let deaths = 0;
 
-async function build(entry: string, platform: 'node' | 'neutral', around?: Around): Promise<string> {
+/** The script. Where esbuild's process was killed meanwhile another one builds it. */
+async function build(...what: Parameters<typeof buildOnce>): Promise<string> {
+  const before = deaths;
+  try {
+    return await buildOnce(...what);
+  } catch (error) {
+    // What cannot be built says so in `errors`.
+    if ('errors' in (error as object)) throw error;
+    // The first of those that died with it lets go of it, so that the next gets a process of its own.
+    if (deaths === before) {
+      deaths++;
+      esbuild!.stop();
+    }
+    return buildOnce(...what);
+  }
+}
+
+async function buildOnce(entry: string, platform: 'node' | 'neutral', around?: Around): Promise<string> {
   builds++;
-  // Imported late: only agents build guests, and esbuild costs tens of milliseconds to load.
-  const esbuild = await import('esbuild');
+  esbuild ??= await import('esbuild');
+  const { stop } = esbuild;
   const building = esbuild.build({
     entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
     bundle: true,
@@ -73,7 +94,7 @@ async function build(entry: string, platform: 'node' | 'neutral', around?: Aroun
   });
   const result = await building.finally(() => {
     builds--;
-    setTimeout(() => void (builds === 0 && esbuild.stop()), LINGERS_MS).unref();
+    setTimeout(() => void (builds === 0 && stop()), LINGERS_MS).unref();
   });
   return result.outputFiles[0]!.text;
 }

@@ -27,7 +27,7 @@ import {
   type Resumption,
   randomText,
 } from '@hauki/rpc';
-import { securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
+import { askIfSilent, securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
 import type { Inside } from './guest.ts';
 import type { Redeemer } from './redeemer.ts';
 import { CallerSessions } from './sessions.ts';
@@ -220,6 +220,7 @@ export function openGate(options: GateOptions): CallerSessions {
         break;
       }
     socket.setNoDelay(true);
+    askIfSilent(socket);
     const timer = setTimeout(() => socket.destroy(), LIMITS.handshake_ms);
     socket.on('close', () => {
       strangers.delete(socket);

@@ -22,20 +22,20 @@ import { verifyCompact, verifyKeys } from './jws.ts';
 const REMEMBERED = 4096;
 /** A ticket is void some time before it is forgotten, so that a late one hears that it expired. */
 const KEPT_MS = 2 * LEASE.ticket_ms;
+// Both taken before a worker can put others in their place.
+/** The core's clock and the node's may differ by any time: a ticket's age is counted here, by a clock that nobody sets. */
+const steady = performance.now.bind(performance);
+const wall = Date.now;
 
 export class Redeemer {
   readonly #self: { worker: string; node: string; epoch: number };
   readonly #key_set: object;
   #keys: ReturnType<typeof verifyKeys> | undefined;
   readonly #now: () => number;
-  readonly #expected = new Map<string, ExpectedTicket & { until: number }>();
+  readonly #expected = new Map<string, ExpectedTicket & { since: number }>();
   readonly #redeemed = new Set<string>();
 
-  constructor(
-    self: { worker: string; node: string; epoch: number },
-    keys: object,
-    now: () => number = () => Date.now(),
-  ) {
+  constructor(self: { worker: string; node: string; epoch: number }, keys: object, now: () => number = steady) {
     this.#self = self;
     this.#key_set = keys;
     this.#now = now;
@@ -50,17 +50,17 @@ export class Redeemer {
   expect(ticket: ExpectedTicket): void {
     const now = this.#now();
     // In the order in which they came: the front is the oldest.
-    for (const [jti, { until }] of this.#expected) {
-      if (until > now) break;
+    for (const [jti, { since }] of this.#expected) {
+      if (now - since < KEPT_MS) break;
       this.#expected.delete(jti);
     }
-    this.#expected.set(ticket.jti, { ...ticket, until: now + KEPT_MS });
+    this.#expected.set(ticket.jti, { ...ticket, since: now });
   }
 
   /** The session key of a ticket not yet redeemed, for TLS with pre-shared keys. */
   pskOf(jti: string): string | undefined {
     const expected = this.#expected.get(jti);
-    return expected && expected.until > this.#now() ? expected.key : undefined;
+    return expected && this.#now() - expected.since < KEPT_MS ? expected.key : undefined;
   }
 
   /**
@@ -78,8 +78,7 @@ export class Redeemer {
       throw new TicketMisdirected({
         why: `it names ${body.worker} on ${body.node}, epoch ${body.epoch}; this is ${worker} on ${node}, epoch ${epoch}`,
       });
-    if (body.exp * 1000 <= this.#now())
-      throw new TicketExpired({ expired_at: new Date(body.exp * 1000).toISOString() });
+    if (this.#isOver(body)) throw new TicketExpired({ expired_at: new Date(body.exp * 1000).toISOString() });
     const { key } = redemption;
     if (key?.kty !== 'OKP' || key.crv !== 'Ed25519' || typeof key.x !== 'string' || key.x.length > 64)
       throw new TicketAudience({ why: 'no Ed25519 key was shown' });
@@ -100,6 +99,13 @@ export class Redeemer {
     this.#redeemed.add(body.jti);
     if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
     return { ticket: expected, proof, lease_ms: body.lease.lease_ms };
+  }
+
+  /** One that is neither expected nor redeemed was forgotten, or never told: its date decides what its holder hears. */
+  #isOver({ jti, iat, exp }: TicketBody): boolean {
+    const expected = this.#expected.get(jti);
+    if (expected) return this.#now() - expected.since >= (exp - iat) * 1000;
+    return !this.#redeemed.has(jti) && exp * 1000 <= wall();
   }
 
   #verified(ticket: unknown): TicketBody {

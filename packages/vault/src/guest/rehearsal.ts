@@ -79,7 +79,7 @@ export async function openRehearsal({ self, keys, expected }: Rehearsal, inside:
   await agent.call('load', [setup]);
   const dial = (): Duplex => {
     const [caller, called] = duplexPair();
-    server.emit('connection', Object.assign(called, { setNoDelay: () => {} }));
+    server.emit('connection', Object.assign(called, { setNoDelay: () => {}, setKeepAlive: () => {} }));
     return caller;
   };
   return { dial, first, end: () => agent.close() };

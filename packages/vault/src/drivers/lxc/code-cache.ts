@@ -7,13 +7,14 @@
  */
 import { spawn } from 'node:child_process';
 import { mkdir, rm } from 'node:fs/promises';
-import { type AddressInfo, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { encode, Session } from '@hauki/rpc';
 import { dialTcp, streamTransport } from '@hauki/rpc/node';
 import { NODE_GUEST_HEAD } from '../../guest/bundle.ts';
 import { firstCall, rehearsalTicket } from '../../guest/rehearsal-caller.ts';
 import { boundTo } from '../bound.ts';
+import { listen } from './launcher.ts';
 
 /** For one start of Node on a busy machine; nobody but the staging waits for it. */
 const TIMEOUT_MS = 20_000;
@@ -57,8 +58,7 @@ export async function compiledCode(
   if (!guest.startsWith(NODE_GUEST_HEAD)) return undefined;
   // The guest is our own code, but it writes its worker's file: into a folder that nobody else can write.
   await mkdir(scratch, { mode: 0o700 });
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const server = await listen('127.0.0.1');
   const listener = (server as unknown as { _handle: { fd: number } })._handle.fd;
   const { port } = server.address() as AddressInfo;
   const [command, ...first] = boundTo(process.pid);
@@ -68,15 +68,17 @@ export async function compiledCode(
     timeout: TIMEOUT_MS,
     killSignal: 'SIGKILL',
   });
+  child.on('error', () => {});
   server.close();
   try {
+    if (child.pid === undefined) throw new Error(`${command} cannot be executed`);
     const chunks: Buffer[] = [];
     let said = '';
     child.stdout!.on('data', (chunk: Buffer) => chunks.push(chunk));
     child.stderr!.on('data', (chunk: Buffer) => {
       said = (said + chunk).slice(-2_000);
     });
-    const ended = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve));
+    const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
     const session = new Session({
       transport: streamTransport(child.stdio[4] as Duplex),
       timeout_ms: TIMEOUT_MS,

@@ -13,6 +13,7 @@ import type { Driver, Offer, Pooling, Vault, VaultSpec } from '../../driver.ts';
 import { Gates } from '../../gates/gates.ts';
 import { list } from '../files.ts';
 import type { Reaper } from '../reaper.ts';
+import { twice } from '../trial.ts';
 import { Cgroups } from './cgroups.ts';
 import type { Trial } from './config.ts';
 import { type Container, labelsDir, startContainer } from './container.ts';
@@ -110,7 +111,7 @@ class LxcDriver implements Driver {
     if (reason !== undefined) return { available: false, reason };
     const began = performance.now();
     try {
-      await this.#trial();
+      await twice(() => this.#trial());
     } catch (error) {
       return { available: false, reason: `a trial vault did not start: ${(error as Error).message}` };
     }

@@ -165,7 +165,7 @@ export function assertTraversable(dir: string): void {
     const { mode, uid } = statSync(path);
     if ((mode & 0o001) === 0) {
       throw new Error(
-        `${path} may not be entered by others (mode ${(mode & 0o777).toString(8)}); choose a stage folder below one that may, such as /var/lib/hauki`,
+        `${path} may not be entered by others (mode ${(mode & 0o777).toString(8)}), as vaults' users must: chmod o+x ${path}`,
       );
     }
     const sticky = (mode & 0o1000) !== 0;

@@ -19,6 +19,7 @@ import { stageRuntime, sweepStage } from '../lxc/staging.ts';
 import { containedPythonObstacle, type PythonSet, pythonObstacle, stagePython } from '../lxc/staging-python.ts';
 import { endDead } from '../lxc/sweep.ts';
 import type { Reaper } from '../reaper.ts';
+import { twice } from '../trial.ts';
 import type { Trial } from './command.ts';
 import { arch, obstacle } from './probe.ts';
 import { type Powers, type Sandbox, startSandbox } from './sandbox.ts';
@@ -108,7 +109,7 @@ class ProcessDriver implements Driver {
     const began = performance.now();
     if (this.#unsandboxed === undefined) {
       try {
-        await this.#trial();
+        await twice(() => this.#trial());
         const notes = ['bubblewrap', `trial ${Math.round(performance.now() - began)} ms`];
         if (!this.#limiting) notes.push('no cgroup can be written: memory is watched by the agent, CPU is not limited');
         const no_python = await pythonObstacle(this.#options.python);
@@ -121,7 +122,7 @@ class ProcessDriver implements Driver {
       }
     }
     try {
-      await this.#trial();
+      await twice(() => this.#trial());
       if (!this.#options.contained) return { available: true, note: `for trusted code only: ${this.#unsandboxed}` };
       const no_python = await containedPythonObstacle();
       if (no_python === undefined) return { available: true, note: CONTAINED_NOTE, runtimes: ['node', 'python'] };

@@ -7,10 +7,16 @@ import { fileURLToPath } from 'node:url';
 import { makeImages } from './image.ts';
 import { lean } from './lean.ts';
 import { END_MS, WATCH_EVERY_MS } from './limits.ts';
-import type { HostData, Order, Report, StartMessage } from './messages.ts';
+import { CLOCK, type HostData, type Order, type Report, type StartMessage } from './messages.ts';
 import { type Thread, Threads } from './threads.ts';
 
-const homes = new Map<string, { thread: Thread; doom: Int32Array; late?: NodeJS.Timeout }>();
+interface Home {
+  thread: Thread;
+  doom: Int32Array;
+  late?: NodeJS.Timeout;
+}
+
+const homes = new Map<string, Home>();
 
 const report = (message: Report) => void process.send?.(message, () => {});
 
@@ -26,11 +32,19 @@ function doomVault(id: string): void {
   Atomics.store(home.doom, 0, 1);
   threads.send(home.thread, { op: 'kill', id });
   threads.hurry(home.thread);
-  // One that waits behind another's endless turn, or cannot be stopped, goes with its thread: not with the whole host.
-  home.late ??= setTimeout(
-    () => threads.lose(home.thread, 'code in its thread did not return, and its thread had to be ended'),
-    END_MS,
-  );
+  if (!home.late) awaitEnd(home);
+}
+
+/**
+ * Whatever is in a turn is the watchdog's affair. What is stuck outside any goes with its thread: not with the whole host.
+ */
+function awaitEnd(home: Home): void {
+  const { clock } = home.thread;
+  const spent = clock[CLOCK.spent];
+  home.late = setTimeout(() => {
+    if (clock[CLOCK.until] !== 0 || clock[CLOCK.spent] !== spent) awaitEnd(home);
+    else threads.lose(home.thread, 'code in its thread did not return, and its thread had to be ended');
+  }, END_MS);
 }
 
 const [wasm, { thread, address, ...scripts }] = await Promise.all([

@@ -13,6 +13,8 @@ export const TURN_MS = { ...BOUNDS, default: 2_000 } as const;
  * gives way on a busy machine, short against a lease.
  */
 export const WALL_PER_TURN = 8;
+/** A turn that was not asked for so long stood still: the whole machine was stopped, or had no time for its thread. */
+export const STOOD_STILL_MS = 1_000;
 /**
  * What is searched for at once in a form, in one go that nothing interrupts: a boundary, whose characters have three bytes
  * each, with what stands before it. Up to 250 bytes the platform's search takes time in step with what it searches, beyond
@@ -25,13 +27,18 @@ export const FIND = {
 } as const;
 /** The VM's own interrupt comes first; past this the thread itself is ended. */
 export const GRACE_MS = 500;
-/** A vault that is to end and is not gone by then ends with its thread; shorter than what the whole host has (`started.ts`). */
+/** A vault that is to end, and is not gone when its thread has been in no turn for so long, ends with its thread. */
 export const END_MS = 8_000;
-/** A thread that does not end within this, once it is told to, ends with the whole host: with `END_MS` less than `started.ts` waits. */
+/** A thread that does not end within this, once it is told to, ends with the whole host. */
 export const TERMINATE_MS = 15_000;
+/**
+ * A vault that is to end, and is not gone by then, ends with the whole host. It may wait behind the longest turn there is,
+ * on a machine with too much to do, and then the host must have had the time to end its thread.
+ */
+export const KILL_MS = BOUNDS.most * WALL_PER_TURN + 2 * END_MS + 2 * TERMINATE_MS;
 /** How often the watchdog looks. */
 export const WATCH_EVERY_MS = 100;
-/** A turn longer than this lets the others of its thread go first before its vault is entered again. */
+/** After a turn longer than this the thread looks at what came for it, and lets the other vaults go first. */
 export const YIELD_AFTER_MS = 4;
 /** Over how long a vault's share of a core is reckoned: so much at once is nobody's harm. */
 export const SHARE_WINDOW_MS = 1_000;
@@ -70,10 +77,14 @@ export const VAULTS_BEFORE_NEXT_THREAD = 16;
 export const STUCK_MS = 50;
 /** An owner's last thread is kept for a moment, because who clones once clones again. */
 export const IDLE_THREAD_MS = 30_000;
+/** Of such threads at most so many: with their VMs they take 16 MiB each, and every module that is tried is another owner. */
+export const IDLE_THREADS = 16;
 /** VMs that a thread keeps prepared, at most; it keeps as many as were taken of late. */
 export const SPARES = 8;
 /** Vaults that are kept started for an owner, at most; each takes its room while it waits. */
 export const READY = 8;
+/** For so many owners at most, who asked last: each has a thread for them. */
+export const SHELVES = 16;
 /** A module's first requests follow its load: the next VM or vault for one is made so long after the last was taken. */
 export const WEB_AFTER_MS = 100;
 /** What was taken so long ago counts no more. */

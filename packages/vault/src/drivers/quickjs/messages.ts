@@ -52,6 +52,7 @@ export interface Gone {
   cause: 'killed' | 'misbehaved' | 'out_of_memory' | 'failed_to_start' | 'exited';
   reason: string;
   usage?: Used;
+  with_host?: boolean;
 }
 
 /** Up: from a thread to the agent. */

@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { LIMITS, VaultFailed } from '@hauki/protocol';
 import type { Driver, Vault, VaultSpec } from '../../driver.ts';
 import { buildVmScripts } from '../../guest/bundle.ts';
-import { DEMAND_MS, READY, WEB_AFTER_MS } from './limits.ts';
+import { twice } from '../trial.ts';
+import { DEMAND_MS, READY, SHELVES, WEB_AFTER_MS } from './limits.ts';
 import { type AgentLine, Lines } from './line.ts';
 import type { HostData, Report, Up } from './messages.ts';
 import { Spares } from './spares.ts';
@@ -35,7 +36,7 @@ export function createQuickjsDriver(): Driver {
     host = undefined;
     for (const shelf of shelves.values()) shelf.close();
     shelves.clear();
-    for (const vault of vaults.values()) vault.end({ cause: 'exited', reason });
+    for (const vault of vaults.values()) vault.end({ cause: 'exited', reason, with_host: true });
     vaults.clear();
   };
 
@@ -113,7 +114,12 @@ export function createQuickjsDriver(): Driver {
   const shelfOf = ({ owner, listen_host, web = false }: VaultSpec): Spares<Started> => {
     const key = JSON.stringify([owner, listen_host, web]);
     const known = shelves.get(key);
-    if (known) return known;
+    if (known) {
+      // Who asked last is the last to go.
+      shelves.delete(key);
+      shelves.set(key, known);
+      return known;
+    }
     const shelf: Spares<Started> = new Spares({
       make: async () => {
         const made = await make({ owner, listen_host, web });
@@ -134,6 +140,11 @@ export function createQuickjsDriver(): Driver {
     }, DEMAND_MS);
     timer.unref();
     shelves.set(key, shelf);
+    for (const [oldest, one] of shelves) {
+      if (shelves.size <= SHELVES) break;
+      shelves.delete(oldest);
+      one.close();
+    }
     return shelf;
   };
 
@@ -145,7 +156,7 @@ export function createQuickjsDriver(): Driver {
 
     async probe() {
       try {
-        await ensureHost();
+        await twice(ensureHost);
         return { available: true };
       } catch (error) {
         return { available: false, reason: (error as Error).message };

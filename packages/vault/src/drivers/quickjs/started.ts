@@ -5,12 +5,10 @@
 import { DeadlineExceeded, LIMITS, VaultFailed } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport } from '@hauki/rpc';
 import type { Vault, VaultExit, VaultSpec } from '../../driver.ts';
-import { TURN_MS } from './limits.ts';
+import { KILL_MS, TURN_MS } from './limits.ts';
 import type { AgentLine } from './line.ts';
 import type { Gone, Limits, Order, Up, Used } from './messages.ts';
 
-/** Longer than the host needs to end a thread that cannot be stopped (`limits.ts`), on a machine with too much to do. */
-const KILL_MS = 30_000;
 /** How long a thread that has ended may be heard still. */
 const LAST_WORDS_MS = 1_000;
 /** A vault answers behind the turn that its thread is in. */
@@ -83,11 +81,11 @@ export class Started {
   }
 
   /** It is gone. */
-  end({ cause, reason, usage }: Gone): void {
+  end({ cause, reason, usage, with_host = false }: Gone): void {
     this.#state = 'over';
     clearTimeout(this.#late);
     this.control.closed(reason);
-    this.#gone.resolve({ cause, reason, log_tail: '', ...(usage ? { usage } : {}) });
+    this.#gone.resolve({ cause, reason, log_tail: '', with_host, ...(usage ? { usage } : {}) });
     const failed = new VaultFailed({ driver: 'quickjs', reason });
     this.#listening.reject(failed);
     for (const { reject } of this.#asked.values()) reject(failed);

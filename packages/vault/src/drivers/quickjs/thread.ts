@@ -21,6 +21,7 @@ import {
   type ThreadData,
 } from './messages.ts';
 import { Meter } from './meter.ts';
+import { Rota } from './rota.ts';
 import { Spares } from './spares.ts';
 import { Vm, type VmCause } from './vm.ts';
 
@@ -105,12 +106,13 @@ function release(id: string, cause: 'killed' | VmCause | 'exited', reason: strin
   held.control.closed(reason);
 }
 
+const rota = new Rota();
 const engines = new Engines(wasm, images.bare.memory_bytes);
 const sparesOf = (image: VmImage, least: number, after_ms?: number) =>
   new Spares<Vm>({
     make: async () =>
       new Vm({
-        ...{ engine: await engines.take(), image, busy, extend },
+        ...{ engine: await engines.take(), image, rota, busy, extend },
         ended: (engine) => engines.give(engine),
         soiled: () => aside({ op: 'soiled' }),
       }),

@@ -12,12 +12,14 @@ import {
   GIVES_WAY,
   GRACE_MS,
   IDLE_THREAD_MS,
+  IDLE_THREADS,
   STUCK_MS,
   TERMINATE_MS,
   THREAD_STACK_MIB,
   THREAD_YOUNG_MIB,
   THREADS_PER_OWNER,
   VAULTS_BEFORE_NEXT_THREAD,
+  WATCH_EVERY_MS,
 } from './limits.ts';
 import { type Address, type Aside, CLOCK, now_ms, type Order, type ThreadData } from './messages.ts';
 
@@ -32,15 +34,18 @@ export interface Thread {
   nice: number;
   /** Milliseconds that it has been in turns, and that it has computed, as seen up to a second ago. */
   seen: { at: number; spent: number; cpu: number };
-  /** The turn that it should have come back from, and what it had computed when that was seen. */
-  suspect?: { until: number; used: number };
+  /** The turn that it should have come back from, what it had computed when that was seen, and how often it was. */
+  suspect?: { until: number; used: number; looks: number };
   /** The turn that was told to be a long one, by its beginning. */
   stuck_since?: number;
   idle_timer?: NodeJS.Timeout;
 }
 
-/** On a machine with too much to do a thread may wait for so many times its grace until it runs again. */
-const WALL_PER_GRACE = 10;
+/**
+ * On a machine with too much to do a thread may wait for so many times its grace until it runs again. It is counted in
+ * looks: a host that was stopped with all its threads has not looked meanwhile.
+ */
+const LOOKS_PER_GRACE = (10 * GRACE_MS) / WATCH_EVERY_MS;
 
 /** Milliseconds of processor time that a thread of this process has had. */
 const cpuOf = (tid: number | undefined) => (tid === undefined ? undefined : cpuTime_ms(`/proc/self/task/${tid}/stat`));
@@ -65,6 +70,8 @@ export interface ThreadsPowers {
 export class Threads {
   readonly #powers: ThreadsPowers;
   readonly #all = new Set<Thread>();
+  /** Those of an owner that has no vault any more, the longest idle first. */
+  readonly #idle = new Set<Thread>();
 
   constructor(powers: ThreadsPowers) {
     this.#powers = powers;
@@ -77,6 +84,7 @@ export class Threads {
     thread.owner = owner;
     thread.vaults.add(id);
     clearTimeout(thread.idle_timer);
+    this.#idle.delete(thread);
     setImmediate(() => {
       if (![...this.#all].some((t) => t.owner === undefined)) this.#start();
     });
@@ -89,6 +97,8 @@ export class Threads {
     if (thread.vaults.size > 0 || !this.#all.has(thread)) return;
     if (thread.soiled) return void this.#end(thread);
     thread.idle_timer = setTimeout(() => this.#end(thread), IDLE_THREAD_MS);
+    this.#idle.add(thread);
+    for (const one of this.#idle) if (this.#idle.size > IDLE_THREADS) void this.#end(one);
   }
 
   send(thread: Thread, message: Order): void {
@@ -113,7 +123,7 @@ export class Threads {
     for (const thread of this.#all) {
       const { clock, seen } = thread;
       const until = clock[CLOCK.until]!;
-      if (until !== 0 && now > until && this.#overran(thread, until, now)) {
+      if (until !== 0 && now > until && this.#overran(thread, until)) {
         this.lose(thread, 'code in its thread overran its turn and could not be interrupted');
         continue;
       }
@@ -133,10 +143,11 @@ export class Threads {
   }
 
   /** Whether the thread has computed on beyond its turn's end; not when the system has only not let it run. */
-  #overran(thread: Thread, until: number, now: number): boolean {
-    const used = cpuOf(thread.tid) ?? now;
-    if (thread.suspect?.until !== until) thread.suspect = { until, used };
-    return used - thread.suspect.used > GRACE_MS || now - until > GRACE_MS * WALL_PER_GRACE;
+  #overran(thread: Thread, until: number): boolean {
+    const used = cpuOf(thread.tid);
+    if (thread.suspect?.until !== until) thread.suspect = { until, used: used ?? 0, looks: 0 };
+    const looks = ++thread.suspect.looks;
+    return (used ?? looks * WATCH_EVERY_MS) - thread.suspect.used > GRACE_MS || looks > LOOKS_PER_GRACE;
   }
 
   /**
@@ -220,6 +231,7 @@ export class Threads {
   /** It gets no more vaults. False where that was so. */
   #forget(thread: Thread): boolean {
     clearTimeout(thread.idle_timer);
+    this.#idle.delete(thread);
     return this.#all.delete(thread);
   }
 }

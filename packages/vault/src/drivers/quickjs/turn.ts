@@ -2,7 +2,7 @@
  * The clock of a VM's turns: how long the present one may go on, and what it has computed. It is asked by the engine
  * itself, some thousand times a second while code of a worker runs.
  */
-import { TURN_MS, WALL_PER_TURN } from './limits.ts';
+import { STOOD_STILL_MS, TURN_MS, WALL_PER_TURN } from './limits.ts';
 
 /**
  * Thrown by a host function in a turn that is over. The library makes of a thrown error one of the VM's own, by its
@@ -24,6 +24,9 @@ export class Turn {
   readonly #extend: (more_ms: number) => void;
   #began = 0;
   #deadline = 0;
+  /** When it was asked last, and how long it was not while nothing ran here. */
+  #asked = 0;
+  #stood_ms = 0;
   /** Once the turn is no longer short: what processor time its thread had used by when. */
   #seen: { wall: number; cpu: number } | undefined;
 
@@ -36,6 +39,8 @@ export class Turn {
   begin(native = false): void {
     this.#began = performance.now();
     this.#deadline = this.#began + this.most_ms;
+    this.#asked = this.#began;
+    this.#stood_ms = 0;
     this.#seen = native ? { wall: this.#began, cpu: cpu_ms() } : undefined;
   }
 
@@ -47,7 +52,11 @@ export class Turn {
   /** Whether it must stop now. */
   stops(): boolean {
     const now = performance.now();
-    this.#seen ??= { wall: now, cpu: cpu_ms() };
+    const unasked_ms = now - this.#asked;
+    this.#asked = now;
+    const stood = unasked_ms > STOOD_STILL_MS;
+    if (stood) this.#stood_ms += unasked_ms;
+    this.#seen ??= { wall: stood ? this.#began : now, cpu: cpu_ms() };
     const doomed = this.doom !== undefined && Atomics.load(this.doom, 0) !== 0;
     if (!doomed && (now < this.#deadline || this.#extended(now))) return false;
     this.overran = true;
@@ -57,7 +66,7 @@ export class Turn {
   /** Where the machine has too much to do a turn's time is mostly others': it gets what it has not had, within a bound. */
   #extended(now: number): boolean {
     const left = this.most_ms - this.#took(now);
-    if (left < this.most_ms / 10 || now - this.#began > this.most_ms * WALL_PER_TURN) return false;
+    if (left < this.most_ms / 10 || now - this.#began - this.#stood_ms > this.most_ms * WALL_PER_TURN) return false;
     this.#deadline = now + left;
     this.#extend(left);
     return true;

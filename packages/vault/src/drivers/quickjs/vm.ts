@@ -24,11 +24,12 @@ import {
   wasFull,
 } from './image.ts';
 import { runJobs } from './jobs.ts';
-import { RANDOM_BYTES, STACK_BYTES, YIELD_AFTER_MS } from './limits.ts';
+import { RANDOM_BYTES, STACK_BYTES } from './limits.ts';
 import { moduleLoader, told } from './loader.ts';
 import { Loading } from './loading.ts';
 import type { Limits, Used } from './messages.ts';
 import type { Meter } from './meter.ts';
+import { Place, type Rota } from './rota.ts';
 import { Strays } from './strays.ts';
 import { VmTimers } from './timers.ts';
 import { Turn, TurnOver } from './turn.ts';
@@ -41,6 +42,8 @@ export interface VmOptions {
   image: VmImage;
   /** Nothing of the VM is needed any more, which was not cut off within a turn. */
   ended(engine: Engine): void;
+  /** Of its thread's VMs. */
+  rota: Rota;
   /** Told when a turn begins, with what it may take, and when it has ended (0), for the watchdog outside this thread. */
   busy(turn_ms: number): void;
   /** The turn may go on for so long from now. */
@@ -67,7 +70,8 @@ export class Vm {
   readonly #options: Omit<VmOptions, 'engine'>;
   #engine: Engine;
   #owner: VmOwner | undefined;
-  #meter: Meter | undefined;
+  /** Where it is a vault's. */
+  #place: Place | undefined;
   #most_bytes = Infinity;
   #vm: QuickJS;
   #bridge: Record<Entry, JSValueHandle>;
@@ -79,8 +83,6 @@ export class Vm {
   #paused = false;
   /** Why its keeper gives it up, where that is so. */
   #why: string | undefined;
-  /** Waits for its share, or for the others of its thread. */
-  #yields = false;
   #source = '';
   #find = lookUp({});
   #granted = { time: false, random: false };
@@ -162,7 +164,7 @@ export class Vm {
   limit({ memory_mib, turn_ms }: Limits, meter: Meter): void {
     if (this.#over) return;
     this.#turn.most_ms = turn_ms;
-    this.#meter = meter;
+    this.#place = new Place(this.#options.rota, meter, () => this.#drain());
     this.#most_bytes = memory_mib * 1024 * 1024;
     limitMemory(this.#vm, this.#most_bytes);
   }
@@ -220,7 +222,7 @@ export class Vm {
     const { memory_bytes: whole, pages } = this.#options.image;
     // What lies untouched since its birth, most of its stack, takes no memory.
     if (!this.#over) this.#memory_bytes = this.#vm._getMemory().buffer.byteLength - whole + pages.length;
-    return { cpu_ms: Math.round(this.#meter?.spent_ms ?? 0), memory_bytes: this.#memory_bytes };
+    return { cpu_ms: Math.round(this.#place?.spent_ms ?? 0), memory_bytes: this.#memory_bytes };
   }
 
   /** Frees everything; nothing runs inside afterwards. `sound`: it was not given up. */
@@ -255,7 +257,7 @@ export class Vm {
 
   #enter(entry: Entry, ...args: Argument[]): void {
     if (this.#over) return;
-    if (!this.#inside && !this.#paused && !this.#yields) {
+    if (this.#mayEnter()) {
       this.#run(entry, args);
       return this.#drain();
     }
@@ -271,11 +273,15 @@ export class Vm {
 
   /** Enters with what waits, as far as it may. */
   #drain(): void {
-    while (!this.#over && !this.#inside && !this.#paused && !this.#yields) {
+    while (this.#mayEnter()) {
       const next = this.#waiting.next();
       if (!next) return this.#holds_up ? this.#holdUp(false) : undefined;
       this.#run(next.entry, next.args);
     }
+  }
+
+  #mayEnter(): boolean {
+    return !this.#over && !this.#inside && !this.#paused && (this.#place?.may() ?? true);
   }
 
   #run(entry: Entry, args: Argument[]): void {
@@ -317,25 +323,10 @@ export class Vm {
       this.#options.busy(0);
     }
     const { took_ms, overran } = this.#turn;
-    this.#meter?.spend(took_ms);
+    this.#place?.ended(took_ms);
     if (overran) failed = `one turn of its code ran for more than ${most_ms} ms`;
     else if (full) return this.#discard(`its memory of ${this.#most_bytes / 2 ** 20} MiB is full`, 'out_of_memory');
-    if (failed !== undefined) return this.#discard(failed);
-    this.#settle(took_ms);
-  }
-
-  /** After a turn: the vault waits for its share, and where the turn was long, for the others. */
-  #settle(took_ms: number): void {
-    if (!this.#meter) return;
-    const wait_ms = this.#meter.wait_ms();
-    if (wait_ms === 0 && took_ms < YIELD_AFTER_MS) return;
-    this.#yields = true;
-    const again = () => {
-      this.#yields = false;
-      this.#drain();
-    };
-    if (wait_ms > 0) setTimeout(again, wait_ms);
-    else setImmediate(again);
+    if (failed !== undefined) this.#discard(failed);
   }
 
   #discard(reason: string, cause: VmCause = 'misbehaved'): void {

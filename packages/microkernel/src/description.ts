@@ -1,0 +1,113 @@
+/** How the kernel describes itself (`/docs`): what its own routes answer, and what its modules serve. */
+import { prefixOf } from '@hauki/protocol';
+import {
+  type Described,
+  Flag,
+  List,
+  listOf,
+  objectOf,
+  ok,
+  oneOf,
+  orNull,
+  Some,
+  Text,
+  type Told,
+  Whole,
+} from '@hauki/protocol/http-description';
+import type { Kernel } from './kernel.ts';
+
+const works = (members: Record<string, Described>): Told => ({
+  answers: { 200: objectOf({ status: oneOf('ok'), kernel: Text, ...members }) },
+});
+const EVOLVED = ok({
+  module: Text,
+  version: Whole,
+  digest: Text,
+  prefix: Text,
+  alias: orNull(Text),
+  routes: listOf(Text),
+  vault: objectOf({ driver: Text, level: Text, isolation: Text }),
+  report: Some,
+  dry_run: Flag,
+  'diff?': Text,
+});
+const MODULE = ok({
+  module: Text,
+  state: Text,
+  prefix: Text,
+  alias: orNull(Text),
+  version: Whole,
+  digest: Text,
+  language: Text,
+  pinned: Flag,
+  routes: listOf(Text),
+  live: List,
+});
+const VERSION = {
+  module: Text,
+  version: Whole,
+  digest: Text,
+  bytes: Whole,
+  language: Text,
+  driver: Text,
+  memory_mib: Whole,
+};
+
+/** By method and path. */
+export const TOLD: Record<string, Told> = {
+  'GET /health': works({}),
+  'GET /api/status': works({ started_at: Whole, drivers: Some, modules: List }),
+  'POST /api/evolve': EVOLVED,
+  'POST /api/evolve_plugin': EVOLVED,
+  'GET /api/modules/:module': MODULE,
+  'DELETE /api/modules/:module': ok(),
+  'GET /api/modules/:module/versions': ok({ versions: listOf(objectOf(VERSION)) }),
+  'GET /api/modules/:module/versions/:version': ok({ ...VERSION, source: Text }),
+  'GET /api/modules/:module/log': ok({ logs: List }),
+  'GET /api/modules/:module/diff': ok({ diff: Text }),
+  'POST /api/modules/:module/rollback': EVOLVED,
+  'POST /api/modules/:module/weights': MODULE,
+  'POST /api/modules/:module/pin': ok(),
+  'GET /api/history': ok({ entries: List }),
+};
+
+/** A description, as far as it is read here. */
+export interface OpenApi {
+  paths?: Record<string, object>;
+  tags?: { name: string; description?: string }[];
+}
+
+/** What OpenAPI 3.0 has a place for. */
+const OPENAPI = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
+
+/** The description with every module's routes, under its tag. */
+export function withModules(document: OpenApi, kernel: Pick<Kernel, 'modules'>): OpenApi {
+  const paths: Record<string, Record<string, object>> = {};
+  const tags: OpenApi['tags'] = [];
+  for (const { module, version, digest, live, alias } of kernel.modules()) {
+    tags.push({ name: module, description: `version ${version}, ${digest}` });
+    for (const route of live.find((one) => one.version === version)?.routes ?? []) {
+      const [method = '*', path = '/*'] = route.split(' ');
+      const templated = path.replaceAll(/:(\w+)(?:\{[^}]*\})?/g, '{$1}').replaceAll('*', '{path}');
+      const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()].filter((one) => OPENAPI.has(one));
+      const parameters = [...templated.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
+        name,
+        in: 'path',
+        required: true,
+        schema: { type: 'string' },
+      }));
+      // What lies under its alias is served there too.
+      const at = alias !== null && path.startsWith(alias) ? [templated] : [];
+      for (const full of [`${prefixOf(module)}${templated}`, ...at]) {
+        paths[full] ??= {};
+        for (const one of methods)
+          paths[full][one] = {
+            tags: [module],
+            parameters,
+            responses: { default: { description: 'what the module answers' } },
+          };
+      }
+    }
+  }
+  return { ...document, tags: [...(document.tags ?? []), ...tags], paths: { ...document.paths, ...paths } };
+}
