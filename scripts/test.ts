@@ -55,8 +55,10 @@ function install(): void {
 install();
 const wanted = process.argv.slice(2);
 if (wanted.length === 0) {
+  // Biome colours each character by itself where it takes a log for a terminal.
+  const colors = process.stdout.isTTY ? [] : ['--colors=off'];
   for (const [what, command, args] of [
-    ['style', 'biome', ['ci', '--error-on-warnings', '.']],
+    ['style', 'biome', ['ci', '--error-on-warnings', ...colors, '.']],
     ['types', 'tsc', ['-p', '.']],
   ] as const) {
     console.log(`Checking ${what}…`);

@@ -2,8 +2,9 @@
  * Keeps descriptors that the agent inherited (from a shell, a supervisor, an editor) out of its children and vaults.
  *
  * Node opens its own descriptors close-on-exec and marks those it inherited so too, but only up to the first gap above
- * 15; so what lacks that flag came from outside. LXC passes everything it inherits into the container, and its option to close descriptors would close the handed-in socket too; so the agent
- * closes them here, once, at its start, before it opens anything.
+ * 15; so what lacks that flag came from outside. LXC passes everything it inherits into the container, and its option to
+ * close descriptors would close the handed-in socket too; so the agent closes them here, once, at its start, before it
+ * opens anything.
  */
 import { closeSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 
@@ -28,13 +29,6 @@ export function closeInheritedDescriptors(keep: Iterable<number> = []): number[]
     }
   }
   return closed;
-}
-
-/** Descriptors above 2 that a child would inherit. */
-export function inheritableDescriptors(): number[] {
-  return readdirSync('/proc/self/fd')
-    .map(Number)
-    .filter((fd) => fd > 2 && survivesExec(fd));
 }
 
 function survivesExec(fd: number): boolean {
