@@ -8,8 +8,11 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('../node_modules', import.meta.url));
 /** Enough to be worth fifty scouts, few enough for a demo. */
 const MOST = 600;
-/** The parser's expressions take an interpreter seconds for twice that in one go, and a QuickJS vault may take two. */
-const MOST_BYTES = 32_000;
+/**
+ * The parser's expressions take an interpreter up to a second for twice that in one go, on a machine that others take half
+ * of twice as long, and a QuickJS vault may take two.
+ */
+const MOST_BYTES = 16_000;
 
 export interface Library extends AsyncDisposable {
   host: string;

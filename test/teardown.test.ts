@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect as connectTcp } from 'node:net';
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -182,12 +182,21 @@ for (const driver of DRIVERS) {
     if (driver === 'quickjs')
       it('a worker that is loading when its host is killed is not told that its source was refused', async () => {
         const { ghost, info } = await spawn();
-        const source = 'await new Promise(() => {}); export const f = () => 1;';
-        const loading = used.mesh.clone({ source }, { ...options, load_timeout_ms: 20_000 });
+        const server = createServer((socket) => socket.on('error', () => {}))
+          .listen(0, '127.0.0.1')
+          .unref();
+        const asked = once(server, 'connection');
+        await once(server, 'listening');
+        const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+        // It says that it loads, and is not answered.
+        const source = `await fetch('http://${host}/'); export const f = () => 1;`;
+        const loading = used.mesh.clone({ source }, { ...options, grants: { fetch: [host] }, load_timeout_ms: 20_000 });
         const rejected = assert.rejects(Promise.resolve(loading), (error) => isError(error, VaultFailed));
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        const [socket] = await asked;
         process.kill(info.pid, 'SIGKILL');
         await rejected;
+        socket.destroy();
+        server.close();
         await used.mesh.destruct(ghost).catch(() => {});
       });
 

@@ -60,13 +60,17 @@ async function start(
   // What of its files is secret has a mode of its own. The others are read by vaults' mapped users, which must not depend
   // on who starts it, and code that it compiles is kept among them, which nobody else may change.
   const umask = process.umask(0o022);
-  const child = fork(fileURLToPath(import.meta.resolve(entry)), [], {
-    env: { ...process.env, ...env },
-    // Options of this process (a test runner's, a debugger's) are not the children's.
-    execArgv: ['--disable-warning=ExperimentalWarning', ...flags],
-    stdio: ['ignore', 'ignore', typeof log === 'string' ? log : 'pipe', 'ipc'],
-  });
-  process.umask(umask);
+  let child: ChildProcess;
+  try {
+    child = fork(fileURLToPath(import.meta.resolve(entry)), [], {
+      env: { ...process.env, ...env },
+      // Options of this process (a test runner's, a debugger's) are not the children's.
+      execArgv: ['--disable-warning=ExperimentalWarning', ...flags],
+      stdio: ['ignore', 'ignore', typeof log === 'string' ? log : 'pipe', 'ipc'],
+    });
+  } finally {
+    process.umask(umask);
+  }
   if (typeof log === 'object') child.stderr!.on('data', (lines: Buffer) => keepLog(log.file, lines));
   const ended = new Promise((resolve) => child.once('exit', resolve));
   const started: Started = {

@@ -29,3 +29,14 @@ it('a core that ends at once is an error that names its log', async () => {
     message: `@hauki/core/main ended before it was ready (code 1). Its log: ${log}`,
   });
 });
+
+it('a core that cannot be started at all leaves the umask of whoever starts it as it was', async () => {
+  const before = process.umask(0o077);
+  try {
+    // More than the system passes to a process.
+    await assert.rejects(startCore(folder, { host: 'x'.repeat(2 ** 18) }), { code: 'E2BIG' });
+    assert.equal(process.umask(), 0o077);
+  } finally {
+    process.umask(before);
+  }
+});

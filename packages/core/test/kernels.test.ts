@@ -69,6 +69,29 @@ describe('the kernels for a request', () => {
     assert.match(await fetch(), /ModuleUnknown/);
   });
 
+  it('are asked as soon as one of those that are there has the module, though others may come back', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const kernels = new Kernels(() => {});
+    const session = { close() {}, open: true, call: async () => [200, [], null] };
+    const [gone, here] = ['gone', 'here'].map((kernel) => {
+      const one = { info: { kernel, url: '' }, modules: [], session, heard_at: Number.POSITIVE_INFINITY };
+      kernels.register(one as unknown as RegisteredKernel);
+      return one as unknown as RegisteredKernel;
+    });
+    kernels.away(gone!, 'its link is lost');
+    let by: string | undefined;
+    const request = { method: 'GET', path: '/', headers: [], body: null, signal: { aborted: false } };
+    const asked = kernels.fetch('m', request as never).then(({ kernel }) => {
+      by = kernel;
+    });
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(by, undefined);
+    kernels.report(here!, [{ module: 'm', version: 1, digest: '', serving: true }], null);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(by, 'here');
+    await asked;
+  });
+
   it('leave nothing behind when modules of ever new names come and go', async () => {
     const kernels = new Kernels(() => {});
     const of = (module: string) => [{ module, version: 1, digest: '', serving: true }];

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { KIND } from '../src/frames.ts';
 import { Channel, memoryPair } from '../src/index.ts';
+import type { FrameTransport, TransportEvents } from '../src/transport.ts';
 import { settle, until } from './support.ts';
 
 /** Two channels over a first connection, and what each has heard. */
@@ -56,6 +57,49 @@ describe('a channel', () => {
     // Nothing more is sent, and yet the sender learns that it need not keep them.
     await until(() => left.buffered_bytes === 0, 'all is acknowledged');
     left.close();
+  });
+
+  it('tells at once that it has what is much, counted from when it told last, and of less a moment later', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const channel = new Channel();
+    const told: number[] = [];
+    let come: TransportEvents['message'] = () => {};
+    channel.attach({
+      start: ({ message }) => {
+        come = message;
+      },
+      control: (kind, payload) => {
+        assert.equal(kind, KIND.ack);
+        told.push(Number(new DataView(payload.buffer, payload.byteOffset).getBigUint64(0)));
+      },
+      send: () => {},
+      close: () => {},
+      carried_bytes: 0,
+    } as Partial<FrameTransport> as FrameTransport);
+    const [half, much] = [128 * 1024, 256 * 1024];
+    for (let i = 1; i < 64; i++) come('small');
+    assert.deepEqual(told, []);
+    come('small');
+    assert.deepEqual(told, [64]);
+    come('x'.repeat(much - 1));
+    assert.deepEqual(told, [64]);
+    come('x');
+    assert.deepEqual(told, [64, 66]);
+    come('', new Uint8Array(much - 1));
+    assert.deepEqual(told, [64, 66]);
+    come('x');
+    assert.deepEqual(told, [64, 66, 68]);
+    come('x'.repeat(half), new Uint8Array(half));
+    assert.deepEqual(told, [64, 66, 68, 69]);
+    come('small');
+    t.mock.timers.tick(49);
+    come('small');
+    assert.deepEqual(told, [64, 66, 68, 69]);
+    t.mock.timers.tick(1);
+    assert.deepEqual(told, [64, 66, 68, 69, 71]);
+    t.mock.timers.tick(1_000);
+    assert.deepEqual(told, [64, 66, 68, 69, 71], 'what was told is not told again');
+    channel.fail('enough');
   });
 
   it('ends by an acknowledgement that is no number', async () => {

@@ -10,6 +10,7 @@ class Shelf {
   readonly books: string[] = [];
   heard: unknown[] = [];
   gates: (() => void)[] = [];
+  inner?: Shelf;
   put(book: string) {
     this.books.push(book);
     return this;
@@ -47,6 +48,11 @@ class Shelf {
   child() {
     return new Shelf().put('inner');
   }
+  /** Always the same. */
+  kept() {
+    this.inner ??= new Shelf();
+    return this.inner;
+  }
   fail() {
     throw Object.assign(new RangeError('no shelf', { cause: 'wood' }), { code: 'E_SHELF' });
   }
@@ -74,6 +80,8 @@ async function three(kind: Kind) {
     shelf,
     ab,
     bc,
+    /** Another third side. */
+    other: () => join({ shelf: () => ghost }, {}, { kind }),
     /** Lets go of what B itself holds. */
     rest: async () => {
       await atRest(bc.a, bc.b);
@@ -102,6 +110,38 @@ for (const kind of KINDS)
       assert.deepEqual([await shelf.list(), await up(4)], [['one'], 5]);
       shelf[Symbol.dispose]();
       up[Symbol.dispose]();
+      await t.rest();
+    });
+
+    it('leaves its holder what that holds for itself, however often it is passed on and let go of', async () => {
+      await using t = await three(kind);
+      for (let times = 0; times < 3; times++) {
+        const shelf = await t.bc.on_b.shelf();
+        // Its source gives it once more each time.
+        for (let more = 0; more < 2; more++) assert.equal(await shelf.put('again'), shelf);
+        shelf[Symbol.dispose]();
+        await atRest(t.bc.a, t.bc.b);
+        await settle();
+      }
+      assert.deepEqual(await t.bc.on_b.shelf().list(), Array(6).fill('again'));
+      await t.rest();
+    });
+
+    it('to two is let go of at its source when both have let go', async () => {
+      await using t = await three(kind);
+      await using bd = await t.other();
+      const [c, d] = await Promise.all([t.bc, bd].map(({ on_b }) => on_b.shelf()));
+      const [of_c, of_d] = [await c.kept(), await d.kept()];
+      assert.equal(held(t.ab.b).exported, 3);
+      of_c[Symbol.dispose]();
+      await until(() => held(t.bc.b).exported === 1, 'one of them to have let go');
+      await settle();
+      await of_d.put('still there');
+      assert.deepEqual(t.shelf.inner!.books, ['still there']);
+      of_d[Symbol.dispose]();
+      await until(() => held(t.ab.b).exported === 2, 'the source to let go');
+      c[Symbol.dispose]();
+      d[Symbol.dispose]();
       await t.rest();
     });
 

@@ -20,6 +20,19 @@ import { TurnOver } from '../src/drivers/quickjs/turn.ts';
 import { buildVmScripts } from '../src/guest/bundle.ts';
 import { openLab } from './quickjs-support.ts';
 
+describe('a driver that is closed', () => {
+  it('starts no other host, also where it is being tried again', async () => {
+    const lab = await openLab('closed');
+    const { pid } = await lab.start();
+    await lab[Symbol.asyncDispose]();
+    assert.ok(pid > 0 && !existsSync(`/proc/${pid}`));
+    const refused = /the node is shutting down/;
+    const offer = await lab.driver.probe();
+    assert.match(offer.available ? '' : offer.reason, refused);
+    await assert.rejects(lab.start(), refused);
+  });
+});
+
 describe('a host that was stopped in the middle of a turn', () => {
   it('goes on with it, and takes nothing from its neighbours', async () => {
     await using lab = await openLab('stopped');
@@ -71,7 +84,7 @@ describe('owners that ask once, one after another', () => {
       );
     const most = before + SHELVES + IDLE_THREADS;
     // Sooner than any is let go of for its age.
-    for (const until = performance.now() + 8_000; threads() > most; await sleep(100))
+    for (const until = performance.now() + 15_000; threads() > most; await sleep(100))
       assert.ok(performance.now() < until, `${threads()} threads of ${owners} owners, ${before} of one`);
     assert.ok((await lab.worker('export const one = () => 1', { owner: 'owner 1' })).methods.includes('one'));
   });

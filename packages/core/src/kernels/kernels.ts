@@ -103,6 +103,7 @@ export class Kernels {
     kernel.modules = modules;
     kernel.heard_at = this.#now();
     this.#holders.clear();
+    this.#comebacks.came();
     const { gatherers } = kernel;
     // Some are of modules that it has no more.
     if (gatherers && gatherers.size > modules.length) {

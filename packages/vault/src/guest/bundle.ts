@@ -64,15 +64,15 @@ async function build(...what: Parameters<typeof buildOnce>): Promise<string> {
     // The first of those that died with it lets go of it, so that the next gets a process of its own.
     if (deaths === before) {
       deaths++;
-      esbuild!.stop();
+      esbuild?.stop();
     }
     return buildOnce(...what);
   }
 }
 
 async function buildOnce(entry: string, platform: 'node' | 'neutral', around?: Around): Promise<string> {
-  builds++;
   esbuild ??= await import('esbuild');
+  builds++;
   const { stop } = esbuild;
   const building = esbuild.build({
     entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],

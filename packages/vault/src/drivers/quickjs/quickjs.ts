@@ -94,7 +94,8 @@ export function createQuickjsDriver(): Driver {
     });
   };
 
-  const ensureHost = () => {
+  const ensureHost = async () => {
+    if (closing) throw new VaultFailed({ driver: 'quickjs', reason: 'the node is shutting down' });
     host ??= launch().catch((error) => {
       host = undefined;
       throw error;
@@ -164,7 +165,6 @@ export function createQuickjsDriver(): Driver {
     },
 
     async start(spec: VaultSpec): Promise<Vault> {
-      if (closing) throw new VaultFailed({ driver: 'quickjs', reason: 'the node is shutting down' });
       const shelf = shelfOf(spec);
       let vault = await shelf.take();
       while (!vault.fit) vault = await shelf.take();
