@@ -9,10 +9,11 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { startCore, startMesh, startNode } from '@hauki/cli';
+import { startMesh, startNode } from '@hauki/cli';
 import { connect, EVENTS_LOST, Forbidden, isError, type Mesh, type MeshEvent } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
-import { CALCULATOR, until, useMesh } from './support/mesh.ts';
+import { CALCULATOR, restartCore, until, useMesh } from './support/mesh.ts';
+import { keptPort } from './support/ports.ts';
 
 const BIN = fileURLToPath(new URL('../apps/cli/bin/hauki.js', import.meta.url));
 
@@ -331,8 +332,7 @@ describe('each change of a lasting worker’s state is told', () => {
 
   it('its node goes away, no other fits, and it runs when that is back', async () => {
     const { local, mesh } = used;
-    await local.core.kill();
-    local.core = await startCore(local.data_dir, { port: Number(new URL(local.url).port), node_grace_ms: 1_000 });
+    await restartCore(local, { node_grace_ms: 1_000 });
     await until('its node is back', async () => (await mesh.registry()).nodes.length === 1);
     const worker = `told-${crypto.randomUUID().slice(0, 8)}`;
     await mesh.provision({ source: CALCULATOR }, { name: worker });
@@ -368,15 +368,14 @@ describe('a restart of the core', () => {
   after(() => rmSync(data_dir, { recursive: true, force: true }));
 
   it('is told to who follows, who then hears all that is new, workers that lived on included', async () => {
-    const local = await startMesh({ data_dir, nodes: [{ drivers: ['quickjs'] }] });
+    const local = await startMesh({ data_dir, port: await keptPort(), nodes: [{ drivers: ['quickjs'] }] });
     try {
       const mesh = await connect({ core: local.url, token: local.token });
       const { worker } = await mesh.details(mesh.clone({ source: CALCULATOR }, { ttl_ms: 60_000 }));
       const told = follow(mesh);
       await until('its birth is told', () => told.events.some(({ name }) => name === 'WORKER_BORN'));
       const before_kill = told.events.length;
-      await local.core.kill();
-      local.core = await startCore(data_dir, { port: Number(new URL(local.url).port) });
+      await restartCore(local);
       await until('its return is told', () => told.events.some(({ name }) => name === 'WORKER_RETURNED'));
       await told.stop();
       const fresh = told.events.slice(before_kill);

@@ -8,11 +8,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { before, describe, it } from 'node:test';
-import { startCore, startKernel } from '@hauki/cli';
+import { startKernel } from '@hauki/cli';
 import { BadInput, connectKernel, EvolveRejected, isError, NoNodeFits, PointerUnknown } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { useJoinedKernels } from './support/kernel.ts';
-import { until, useMesh } from './support/mesh.ts';
+import { restartCore, until, useMesh } from './support/mesh.ts';
 
 const WHO = (version: string) =>
   `export default { fetch: (request) => Response.json({ version: '${version}', path: new URL(request.url).pathname, auth: request.headers.get('authorization') }) };`;
@@ -344,11 +344,6 @@ describe('what becomes of a kernel of a mesh', () => {
     for await (const { fields } of used.mesh.events({ names: ['KERNEL_EVOLVED'], limit: 500 })) lines.push(fields.line);
     return lines;
   };
-  const coreAgain = async () => {
-    const { url, data_dir } = used.local;
-    used.local.core = await startCore(data_dir, { port: Number(new URL(url).port) });
-  };
-
   it('is told once and in order, also what becomes of it while the core is away and when it is killed there', async () => {
     await start(0);
     await evolve('before', '1');
@@ -361,7 +356,7 @@ describe('what becomes of a kernel of a mesh', () => {
     for (const module of many.slice(1)) await evolve(module, '1');
     await kernels[0]!.kill();
     const again = start(0);
-    await coreAgain();
+    await restartCore(used.local);
     await again;
     await evolve('after', '1');
     await door().remove('after');

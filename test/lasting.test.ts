@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { startCore, startNode } from '@hauki/cli';
+import { startNode } from '@hauki/cli';
 import {
   BadInput,
   connect,
@@ -21,7 +21,7 @@ import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { CoreForNode } from '@hauki/protocol';
 import { makeCallerKey, redeemTicket, remote, Session } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
-import { DRIVERS, missing, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
+import { DRIVERS, missing, restartCore, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
 
 const SOURCE = `
   let count = 0;
@@ -33,11 +33,6 @@ interface Counter {
   where(): string;
 }
 const origin = { source: SOURCE };
-
-const restartCore = async ({ local }: TestMesh, options: { node_grace_ms?: number } = {}) => {
-  await local.core.kill();
-  local.core = await startCore(local.data_dir, { port: Number(new URL(local.url).port), ...options });
-};
 
 const restartNode = async ({ local }: TestMesh, driver: string, name = 'node', at = 0) => {
   await local.nodes[at]!.kill();
@@ -187,7 +182,7 @@ describe('lasting workers', () => {
     assert.equal(await counter.next(), 1);
     await used.local.core.kill();
     assert.equal(await counter.next(), 2, 'the direct route needs no core');
-    await restartCore(used);
+    await restartCore(used.local);
     await runs(used, 'steady', 1);
     assert.equal(await counter.next(), 3);
     assert.deepEqual(
@@ -214,7 +209,7 @@ describe('lasting workers', () => {
     child.kill('SIGSTOP');
     let link: Session;
     try {
-      await restartCore(used);
+      await restartCore(used.local);
       const stream = await dialUpgrade(used.local.url, '/api/v2/node/link', token, 5_000);
       link = new Session({ transport: streamTransport(stream) });
       const info = { node: 'liar', labels: {}, drivers: {}, memory_mib: 1, cores: 1 };
@@ -253,7 +248,7 @@ describe('lasting workers', () => {
     await until('some are acknowledged', () => acknowledged.size >= 4);
     await Promise.all([used.local.core.kill(), used.local.nodes[0]!.kill()]);
     await asked;
-    used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
+    await restartCore(used.local);
     await restartNode(used, 'quickjs');
     await until('all of them run', async () => {
       const listed = await used.mesh.lasting.list();
@@ -315,7 +310,7 @@ describe('a lasting worker whose node is away for too long', () => {
     const { child } = used.local.nodes[at]!;
     child.kill('SIGSTOP');
     try {
-      await restartCore(used, { node_grace_ms: 1_000 });
+      await restartCore(used.local, { node_grace_ms: 1_000 });
       await until('it has moved', async () => (await used.mesh.lasting.get('mover')).node === other);
       await runs(used, 'mover', 2);
       assert.equal(await used.mesh.visit<Counter>('mover').next(), 1);

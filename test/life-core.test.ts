@@ -7,7 +7,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { startCore } from '@hauki/cli';
 import {
   BadInput,
   connect,
@@ -22,7 +21,7 @@ import {
   WorkerUnknown,
 } from '@hauki/mesh';
 import { makeCallerKey } from '@hauki/rpc';
-import { CALCULATOR, type Calculator, until, useMesh } from './support/mesh.ts';
+import { CALCULATOR, type Calculator, restartCore, until, useMesh } from './support/mesh.ts';
 
 const BIN = fileURLToPath(new URL('../apps/cli/bin/hauki.js', import.meta.url));
 const SOURCE = `${CALCULATOR}
@@ -288,8 +287,7 @@ describe('fates', () => {
     await ghost.say('last words');
     const { worker } = await used.mesh.details(ghost);
     await used.mesh.destruct(worker);
-    await used.local.core.kill();
-    used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
+    await restartCore(used.local);
     let state: Awaited<ReturnType<Mesh['why']>> | undefined;
     await until('the core is back', async () => {
       state = await used.mesh.why(worker).catch(() => undefined);

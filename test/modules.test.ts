@@ -5,10 +5,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { startCore, startNode } from '@hauki/cli';
+import { startNode } from '@hauki/cli';
 import { connect, type ErrorClass, Forbidden, isError, type Mesh, type Scope, SourceRejected } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
-import { DRIVERS, missing, until, useMesh } from './support/mesh.ts';
+import { DRIVERS, missing, restartCore, until, useMesh } from './support/mesh.ts';
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
 const refused = (promise: PromiseLike<unknown>, kind: ErrorClass<any>, ...patterns: RegExp[]) =>
@@ -129,8 +129,7 @@ for (const driver of DRIVERS)
       const name = `keeps-${driver}-${crypto.randomUUID().slice(0, 8)}`;
       await used.mesh.provision({ source }, { name });
       await keep('version', 'export const version = 2;');
-      await used.local.core.kill();
-      used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
+      await restartCore(used.local);
       const { code } = await used.mesh.lasting.get(name);
       assert.equal(code!.modules[0]!.digest, sha256('export const version = 1;'));
       await used.local.nodes[0]!.kill();

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { startCore, startNode } from '@hauki/cli';
+import { startNode } from '@hauki/cli';
 import {
   BadInput,
   connect,
@@ -19,7 +19,7 @@ import {
   type SpooledJob,
 } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
-import { DRIVERS, missing, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
+import { DRIVERS, missing, restartCore, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
 import { storm } from './support/spool-storm.ts';
 
 const SOURCE = `
@@ -41,11 +41,6 @@ const gone = (used: TestMesh, job: SpooledJob) =>
   });
 
 const ended = (job: SpooledJob<any>) => job.result({ timeout_ms: 30_000 });
-
-async function restartCore(used: TestMesh): Promise<void> {
-  await used.local.core.kill();
-  used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
-}
 
 async function restartNode(used: TestMesh, driver: string): Promise<void> {
   await used.local.nodes[0]!.kill();
@@ -224,7 +219,7 @@ describe('the spool', () => {
       const states = await Promise.all([once.state(), twice.state()]);
       return states.every(({ state }) => state === 'running') && (await used.mesh.registry()).workers.length === 2;
     });
-    await restartCore(used);
+    await restartCore(used.local);
     await assert.rejects(ended(once), (e) => isError(e, OutcomeUnknown));
     assert.equal(await ended(twice), 2_000);
     assert.equal((await twice.state()).attempts, 2);
@@ -244,9 +239,9 @@ describe('a spool without a node', () => {
     await write('export const add = () => "too new";');
     await jobs[0]!.cancel();
     await until('it says why it waits', async () => /No node fits/.test((await jobs[1]!.state()).why ?? ''));
-    await restartCore(used);
+    await restartCore(used.local);
     await jobs[1]!.cancel();
-    await restartCore(used);
+    await restartCore(used.local);
     used.local.nodes.push(await addNode(used, 'quickjs'));
     assert.deepEqual(await Promise.all(jobs.slice(2).map(ended)), [102, 103, 104]);
     for (const job of jobs.slice(0, 2)) {

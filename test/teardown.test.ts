@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startCore, startNode } from '@hauki/cli';
+import { startNode } from '@hauki/cli';
 import { connect, isError, logText, type Mesh, OutcomeUnknown, VaultFailed, WorkerDied } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { killedAt } from './support/last-moment.ts';
@@ -19,6 +19,7 @@ import {
   descendants,
   lives,
   missing,
+  restartCore,
   traces,
   until,
   useMesh,
@@ -220,13 +221,12 @@ for (const driver of DRIVERS) {
     it('when the core is killed with -9, workers with live callers go on, and a new core knows them again', async () => {
       const { ghost, worker } = await spawn(short);
       const { ghost: other, worker: otherWorker, info } = await spawn(short);
-      const { port } = new URL(used.local.url);
       await used.local.core.kill();
       await new Promise((resolve) => setTimeout(resolve, LEASE_MS * 2));
       assert.equal(await ghost.add(2, 3), 5, 'the direct route needs no core');
       await used.mesh.destruct(other);
       await nothingLeft(otherWorker, info.direct.port);
-      used.local.core = await startCore(used.local.data_dir, { port: Number(port) });
+      await restartCore(used.local);
       await until('the node is back', async () => (await used.mesh.registry()).nodes.length === 1);
       assert.ok(await find(used.mesh, worker), 'the new core lists the worker');
       assert.equal(await ghost.add(3, 4), 7);

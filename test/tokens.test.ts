@@ -24,6 +24,7 @@ import { LIMITS } from '@hauki/protocol';
 import { remote, Session } from '@hauki/rpc';
 import { dialUpgrade, streamTransport } from '@hauki/rpc/node';
 import { CALCULATOR, type Calculator, until, useMesh } from './support/mesh.ts';
+import { keptPort } from './support/ports.ts';
 
 const refused = (promise: Promise<unknown> | PromiseLike<unknown>, kind: ErrorClass<any>, pattern: RegExp) =>
   assert.rejects(Promise.resolve(promise), (error: Error) => {
@@ -355,7 +356,8 @@ describe('tokens', () => {
   after(() => rmSync(data_dir, { recursive: true, force: true }));
 
   it('that were answered survive kill -9 of the core, and revoked ones stay revoked', async () => {
-    let core = await startCore(data_dir, { port: 0 });
+    const port = await keptPort();
+    let core = await startCore(data_dir, { port });
     const admin = await connect({ core: core.url, token: core.token });
     const kept = await admin.tokens.create({ name: 'kept', scopes: ['tokens', 'read'], targets: { pointers: [] } });
     const gone = await admin.tokens.create({ name: 'gone', scopes: ['read'] });
@@ -372,7 +374,6 @@ describe('tokens', () => {
     await core.kill();
     await Promise.allSettled(more);
     await admin.close();
-    const port = Number(new URL(core.url).port);
     core = await startCore(data_dir, { port });
     try {
       const whoami = async (token: string) => {

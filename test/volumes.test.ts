@@ -4,7 +4,7 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { copyFileSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { startCore, startNode } from '@hauki/cli';
+import { startNode } from '@hauki/cli';
 import {
   BadInput,
   connect,
@@ -21,7 +21,17 @@ import {
 } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { mountsOf } from '@hauki/node';
-import { DRIVERS, type DriverName, missing, processes, type TestMesh, traces, until, useMesh } from './support/mesh.ts';
+import {
+  DRIVERS,
+  type DriverName,
+  missing,
+  processes,
+  restartCore,
+  type TestMesh,
+  traces,
+  until,
+  useMesh,
+} from './support/mesh.ts';
 
 const refused = (promise: PromiseLike<unknown>, kind: ErrorClass<any>, pattern: RegExp) =>
   assert.rejects(Promise.resolve(promise), (error: Error) => {
@@ -277,8 +287,7 @@ for (const driver of DRIVERS)
         await epoch(next++);
         assert.equal(await visit().read!('diary'), 'day one');
       }
-      await used.local.core.kill();
-      used.local.core = await startCore(used.local.data_dir, { port: Number(new URL(used.local.url).port) });
+      await restartCore(used.local);
       await until('it runs', async () => (await used.mesh.lasting.get(worker)).state === 'running');
       assert.equal(await visit().read!('diary'), 'day one');
       await refused(keeper(used, driver, name), VolumeInUse, new RegExp(worker));

@@ -2,32 +2,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { until } from './mesh.ts';
+import { keptPort } from './ports.ts';
 
 /** Where ngircd is installed; undefined where it is not. */
 export const NGIRCD = ['/usr/sbin/ngircd', '/usr/bin/ngircd'].find((file) => existsSync(file));
 
 /** Why tests of IRC cannot run here; false where they can. In CI that is a failure, not a skip. */
 export const ircMissing: string | false = NGIRCD || process.env.CI ? false : 'ngircd is not installed';
-
-/** A port that is free and no outgoing connection is given, so that a server can come back to it. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000);
-    const server = createServer();
-    const free = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false));
-      server.listen(port, '127.0.0.1', () => resolve(true));
-    });
-    if (!free) continue;
-    server.close();
-    await once(server, 'close');
-    return port;
-  }
-}
 
 export interface Ircd {
   port: number;
@@ -42,7 +27,7 @@ export interface Ircd {
 /** Starts an ngircd. The longest nick it lets in can be set. */
 export async function startIrcd({ nick_chars = 31 } = {}): Promise<Ircd> {
   if (!NGIRCD) throw new Error('ngircd is not installed: apt-get install ngircd');
-  const port = await freePort();
+  const port = await keptPort();
   const folder = mkdtempSync(join(tmpdir(), 'hauki-ircd-'));
   chmodSync(folder, 0o755);
   const file = join(folder, 'ngircd.conf');

@@ -8,6 +8,7 @@ import { type StartedKernel, startKernel } from '@hauki/cli';
 import { connectKernel, type KernelDoor } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { processes, type TestMesh, traces, until } from './mesh.ts';
+import { keptPort } from './ports.ts';
 
 export interface TestKernel {
   process: StartedKernel;
@@ -34,14 +35,14 @@ export function useKernel({
   const used = {} as TestKernel;
   // Unique on this machine: it names the kernel's vaults.
   const id = `t${process.pid.toString(36)}${(++count).toString(36)}`;
-  const start = async (port = 0) => {
+  const start = async (port: number) => {
     used.process = await startKernel({ data_dir: used.data_dir, id, port, ...options });
     used.door = connectKernel({ url: used.process.url, token: used.process.token });
   };
   before(async () => {
     used.data_dir = mkdtempSync(join(tmpdir(), 'hauki-kernel-'));
     prepare?.(used.data_dir);
-    await start();
+    await start(await keptPort());
   });
   used.get = (path, init = {}) => {
     const headers = { authorization: `Bearer ${used.process.token}`, ...init.headers };

@@ -6,8 +6,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
-import { type LocalMesh, type LocalMeshOptions, startMesh } from '@hauki/cli';
+import { type LocalMesh, type LocalMeshOptions, startCore, startMesh } from '@hauki/cli';
 import { connect, type Mesh } from '@hauki/mesh';
+import { keptPort } from './ports.ts';
 
 export type DriverName = 'lxc' | 'quickjs' | 'process';
 export const DRIVERS: DriverName[] = ['quickjs', 'lxc', 'process'];
@@ -137,7 +138,7 @@ export function useMesh(
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'hauki-test-'));
     const file = join(folder, 'log');
-    used.local = await startMesh({ ...options, data_dir: join(folder, below), log: { file } });
+    used.local = await startMesh({ port: await keptPort(), ...options, data_dir: join(folder, below), log: { file } });
     used.mesh = await connect({ core: used.local.url, token: used.local.token });
     used.log = () => (existsSync(file) ? readFileSync(file, 'utf8') : '');
   });
@@ -158,6 +159,12 @@ export function useMesh(
     );
   });
   return used;
+}
+
+/** Kills a core as a crash would, where it still runs, and starts it again over the same folder, at the same port. */
+export async function restartCore(local: LocalMesh, options: { node_grace_ms?: number } = {}): Promise<void> {
+  await local.core.kill();
+  local.core = await startCore(local.data_dir, { port: Number(new URL(local.url).port), ...options });
 }
 
 /** A worker for most tests. */

@@ -23,6 +23,7 @@ import {
 } from '@hauki/mesh';
 import { nodeTokenFile } from '@hauki/mesh/data-dir';
 import { until } from './mesh.ts';
+import { keptPort } from './ports.ts';
 
 export interface StormOptions {
   kills: number;
@@ -104,6 +105,7 @@ export async function storm(options: StormOptions): Promise<StormReport> {
   const log = { file: join(folder, 'log') };
   const names = Array.from({ length: options.agents }, (_, i) => `node-${i + 1}`);
   const local = await startMesh({
+    port: await keptPort(),
     data_dir: folder,
     nodes: names.map((name) => ({ name, drivers: ['quickjs'] })),
     log,

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { BadInput, type CoreForKernel, isError } from '@hauki/protocol';
+import { BadInput, type CoreForKernel, isError, PluginFailed } from '@hauki/protocol';
 import { remote, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { Kernels, type RegisteredKernel } from '../src/kernels/kernels.ts';
@@ -90,6 +90,18 @@ describe('the kernels for a request', () => {
     await new Promise((resolve) => setImmediate(resolve));
     assert.equal(by, 'here');
     await asked;
+  });
+
+  it('are refused as failed where what one answers for its own routes is no answer', async () => {
+    const kernels = new Kernels(() => {});
+    let told: unknown = [200, { status: 'ok' }];
+    const session = { close() {}, call: async () => told };
+    const one = { info: { kernel: 'Microkernel-1', url: '' }, modules: [], session, heard_at: 0 };
+    kernels.register(one as unknown as RegisteredKernel);
+    const own = () => kernels.own('1', () => true, 'GET', '/api/status', undefined, 'ada');
+    assert.deepEqual(await own(), told);
+    for (told of [undefined, 'x', [], [99, {}], [600, {}], ['200', {}], [200, {}, 'more']])
+      await assert.rejects(own(), (error) => isError(error, PluginFailed) && error.fields.module === 'Microkernel-1');
   });
 
   it('leave nothing behind when modules of ever new names come and go', async () => {
