@@ -1,10 +1,12 @@
 /** What the servers of the core and of kernels refuse and bound before any of their own rules. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { createHttpServer, readDirectly, writeAnswer } from '../src/node.ts';
+import { SERVER_LIMITS } from '../src/transports/limits.ts';
+import { whenFull } from '../src/transports/room.ts';
 
 /** More than the system's buffers of both sides take. */
 const LARGE = 32 * 1024 * 1024;
@@ -127,6 +129,21 @@ describe('an HTTP server', () => {
   it('leaves some of the process’s descriptors free', async () => {
     const { server } = await start(() => {});
     assert.ok(server.maxConnections > 0);
+  });
+
+  it('that is full lets go of a part of those who ask for nothing, the oldest first, and not of more for each who comes', (t) => {
+    let now = 1_000;
+    t.mock.method(performance, 'now', () => now);
+    const server = Object.assign(new EventEmitter(), { maxConnections: 32 });
+    const idle = Array.from({ length: 8 }, (_, i) => i);
+    whenFull(server as unknown as Server, () =>
+      idle.map((i) => ({ destroy: () => idle.splice(idle.indexOf(i), 1) }) as unknown as Socket),
+    );
+    for (let times = 0; times < 100; times++) server.emit('drop');
+    assert.deepEqual(idle, [2, 3, 4, 5, 6, 7]);
+    now += SERVER_LIMITS.room_every_ms;
+    server.emit('drop');
+    assert.deepEqual(idle, [4, 5, 6, 7]);
   });
 
   for (const directly of [false, true])
