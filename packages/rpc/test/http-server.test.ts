@@ -4,9 +4,12 @@ import { EventEmitter, once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { after, describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { createHttpServer, readDirectly, writeAnswer } from '../src/node.ts';
 import { SERVER_LIMITS } from '../src/transports/limits.ts';
 import { whenFull } from '../src/transports/room.ts';
+
+const connections = (server: Server) => promisify(server.getConnections.bind(server))();
 
 /** More than the system's buffers of both sides take. */
 const LARGE = 32 * 1024 * 1024;
@@ -129,6 +132,57 @@ describe('an HTTP server', () => {
   it('leaves some of the process’s descriptors free', async () => {
     const { server } = await start(() => {});
     assert.ok(server.maxConnections > 0);
+  });
+
+  it('says what is wrong with what is no request, but not into an answer that has begun', async () => {
+    const { port } = await start((_request, response) => void response.write('begun'));
+    assert.match(await allOf(ask(port, 'nonsense\r\n\r\n')), /^HTTP\/1\.1 400 .*it is no HTTP/s);
+    const long = `GET / HTTP/1.1\r\nhost: a\r\nx: ${'y'.repeat(20_000)}\r\n\r\n`;
+    assert.match(await allOf(ask(port, long)), /^HTTP\/1\.1 431 .*have more than 16384 bytes/s);
+    const socket = ask(port, 'GET / HTTP/1.1\r\nhost: a\r\n\r\n');
+    let text = '';
+    for await (const piece of socket.setEncoding('latin1')) {
+      if (text === '') socket.write('nonsense\r\n\r\n');
+      text += piece;
+    }
+    assert.match(text, /^HTTP\/1\.1 200 .*begun\r\n$/s);
+  });
+
+  it('ends the body of an answer whose headers cannot be sent', async () => {
+    let ended = 0;
+    const body = {
+      [Symbol.asyncIterator]: () => body,
+      next: () => assert.fail('it is not read'),
+      return: () => ended++,
+    };
+    const failed = Promise.withResolvers<void>();
+    const { port } = await start(async (_request, response) => {
+      await writeAnswer(response, [200, ['x', 'a\nb'], body as never])?.catch(() => failed.resolve());
+      response.end();
+    });
+    ask(port, 'GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n');
+    await failed.promise;
+    assert.equal(ended, 1);
+  });
+
+  it('that is full takes no upgraded connection for one that asks for nothing', async () => {
+    const server = createHttpServer(
+      {},
+      { serve() {}, upgrade: (_, socket) => void socket.write('HTTP/1.1 101 OK\r\n\r\n') },
+    );
+    servers.push(server);
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const upgraded = ask(port, 'GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n');
+    await once(upgraded, 'data');
+    const idle = ask(port, 'GET / HTTP/1.1\r\n');
+    while ((await connections(server)) < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    server.maxConnections = 2;
+    const refused = ask(port, '');
+    await once(idle, 'close');
+    assert.equal(upgraded.destroyed, false);
+    for (const socket of [upgraded, refused]) socket.destroy();
   });
 
   it('that is full lets go of a part of those who ask for nothing, the oldest first, and not of more for each who comes', (t) => {
