@@ -206,10 +206,10 @@ for (const kind of KINDS)
       const controller = new AbortController();
       const call = withOptions(t.on_b, { signal: controller.signal }).stubborn();
       const timed = withOptions(t.on_b, { timeout_ms: 20 }).stubborn();
-      await t.on_b.nothing();
+      const over = Promise.all([rejectsWith(call, Cancelled), rejectsWith(timed, DeadlineExceeded)]);
+      await until(() => worker.ends.length === 2, 'both calls to have come');
       controller.abort();
-      await rejectsWith(call, Cancelled);
-      await rejectsWith(timed, DeadlineExceeded);
+      await over;
       async function* items() {
         yield 1;
       }
@@ -226,6 +226,7 @@ for (const kind of KINDS)
       using far = await t.on_b.f();
       const call = withOptions(t.on_b, { timeout_ms: 20 }).stubborn();
       await rejectsWith(call, DeadlineExceeded);
+      await until(() => worker.ends.length === 1, 'the call to have come');
       worker.ends[0]!([{ $: ['mine', 1, 'function'] }, { $: ['mine', 1, 'function'], x: new Date(0) }]);
       await t.on_b.nothing();
       assert.equal(await far(), 'alive');
@@ -304,10 +305,11 @@ describe('a deadline', () => {
     const worker = new Worker();
     await using t = await join(worker);
     const first = t.a.call('stubborn', [], { timeout_ms: 20 }) as any;
-    const next = first.read().more();
+    const next = assert.rejects(first.read().more());
     await rejectsWith(first, DeadlineExceeded);
+    await until(() => worker.ends.length === 1, 'the call to have come');
     worker.ends[0]!(4);
-    await assert.rejects(next);
+    await next;
     await atRest(t.a, t.b);
   });
 
@@ -320,7 +322,7 @@ describe('a deadline', () => {
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     assert.deepEqual(killed, []);
     await rejectsWith(hurried.stubborn(), DeadlineExceeded);
-    await until(() => killed.length > 0, 'the escalation');
+    await until(() => killed.length > 0 && worker.ends.length > 0, 'the escalation');
     assert.deepEqual(killed, ['stubborn() was given up and did not end']);
     worker.ends[0]!();
     await atRest(t.a, t.b);
