@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
+  BadInput,
   type ErrorClass,
   Forbidden,
   GrantMissing,
@@ -45,7 +46,7 @@ function setUp(parent: Partial<RegisteredWorker> = {}, owner: Principal | undefi
   };
   const family = createFamily({ registry, swarm: swarm as unknown as Swarm, principal: () => owner });
   const clone = (request: object = {}, of = 'north') => family.clone(of, 'w-parent', { source: 'x', ...request });
-  return { registry, swarm, ended, asked, placed, has, clone };
+  return { registry, swarm, family, ended, asked, placed, has, clone };
 }
 
 describe('a clone of a worker', () => {
@@ -56,6 +57,9 @@ describe('a clone of a worker', () => {
     assert.deepEqual([placed[0]![1].only, placed[0]![0].job.parent], ['north', 'w-parent']);
     await refused(clone({}, 'south'), WorkerUnknown);
     await refused(setUp({ grants: normaliseGrants({}) }).clone(), GrantMissing);
+    const { family } = setUp();
+    for (const request of [null, undefined, 'x', 5])
+      await refused(family.clone('north', 'w-parent', request), BadInput);
     const gone = setUp();
     gone.registry.workers.clear();
     await refused(gone.clone(), WorkerUnknown);

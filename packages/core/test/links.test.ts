@@ -283,6 +283,8 @@ describe('a node’s link', () => {
     await refuses(core.report({ ...load, cpu: 'x' } as never), BadInput);
     await refuses(core.report(load, { lxc: 'yes' } as never), BadInput);
     await refuses(core.worker_died(null as never), BadInput);
+    for (const worker of [null, 5, ['w-a'], 'x'.repeat(5_000)])
+      await refuses(core.clone(worker as never, {} as never), BadInput);
     assert.deepEqual(registry.nodes.get('good')!.load, load);
     const before = registry.nodes.get('good')!.info;
     const drivers = { lxc: { available: true, isolation: 'a container', level: 'container' as const } };

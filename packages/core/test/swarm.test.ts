@@ -111,6 +111,25 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   return { swarm, registry, events, ended, issued, place, visits, endToken, reserved: () => reserved };
 }
 
+describe('what a node answers that is no answer', () => {
+  it('makes no ticket for a visitor, and narrows nothing: nobody knows what it did', async () => {
+    const { swarm, registry, place, visits } = swarmOver(() => ({}));
+    await place();
+    const rpc = registry.candidates()[0]!.rpc as unknown as Record<string, unknown>;
+    const unknown = (error: unknown) => isError(error, OutcomeUnknown);
+    for (const ticket of [null, {}, { jti: 'a ticket', role: 'owner', secret: 's' }, { ...MADE.ticket, more: 1 }]) {
+      rpc.mint_ticket = async () => ticket;
+      await assert.rejects(visits(), unknown, JSON.stringify(ticket));
+    }
+    const { grants } = registry.find('w-one');
+    for (const told of [null, {}, [5], [{ worker: 'w-one', grants: null }]]) {
+      rpc.narrow = async () => told;
+      await assert.rejects(swarm.narrow('w-one', NO_GRANTS), unknown, JSON.stringify(told));
+    }
+    assert.deepEqual(registry.find('w-one').grants, grants);
+  });
+});
+
 describe('a clone for which there is no node', () => {
   const ada = { id: 'ada', name: 'ada', scopes: ['spawn'], targets: { nodes: ['*'] } } as unknown as Principal;
   const setUp = () => {
@@ -137,6 +156,27 @@ describe('a clone for which there is no node', () => {
     goes();
     await assert.rejects(waits(), (error) => isError(error, NoNodeFits));
     leave();
+  });
+
+  it('is not made again when its caller has been told of a vault', async () => {
+    let tries = 0;
+    const { swarm, registry } = swarmOver(({ worker }) => {
+      tries++;
+      registry.forging.get(worker)!.ready!({ ...MADE, worker });
+      throw new NoNodeFits({ wanted: {}, have: [] });
+    });
+    const [node] = registry.candidates();
+    // Now others may come.
+    registry.away(node!);
+    registry.register(node!, []);
+    const refused = assert.rejects(
+      swarm.spawn({ source: '', audience: '' }, ada, () => {}),
+      (error) => isError(error, NoNodeFits),
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    registry.register(node!, []);
+    await refused;
+    assert.equal(tries, 1);
   });
 
   it('is not made any more when its token has ended meanwhile', async () => {

@@ -82,7 +82,7 @@ describe('a volume', () => {
 
   it('is listed for whoever may handle it, as its own node tells of it', async () => {
     const { has, homes } = setUp('list');
-    has('one', 'ada', 'eve');
+    const one = has('one', 'ada', 'eve');
     has('two', 'ada');
     await homes.claim('ada', notes, 'one');
     await homes.claim('eve', notes, 'two');
@@ -93,5 +93,10 @@ describe('a volume', () => {
     assert.deepEqual(await seen(token('eve')), [], 'its own node knows none');
     assert.deepEqual(await seen(token('bob')), ['bob away true']);
     assert.deepEqual(await seen(ADMIN), ['ada one false', 'bob away true'], 'what another node says counts nothing');
+    // One that says what cannot be says nothing.
+    for (const strange of [{ used_bytes: 'much' }, { worker: {} }, { name: 'x'.repeat(5_000) }]) {
+      one.rpc.volumes = async () => [{ ...HELD, owner: 'ada' }, { ...HELD, owner: 'ada', ...strange } as VolumeInfo];
+      assert.deepEqual(await seen(token('ada')), [], JSON.stringify(strange).slice(0, 50));
+    }
   });
 });

@@ -119,9 +119,9 @@ describe('the link to the core', () => {
   });
 
   it('tells what drivers offer where that has changed, until the core has heard it', async () => {
-    let offered = 0;
+    let offered = 7;
     const agent = {
-      info: () => ({ node: 'n', drivers: { lxc: { available: offered > 0 } } }),
+      info: () => ({ node: 'n', drivers: { lxc: { available: offered > 7 } } }),
       load: () => ({ workers: 0 }),
       workers: () => [],
       takeUnreported: () => [],

@@ -41,16 +41,20 @@ describe('what drivers offer', () => {
     assert.equal(offers.of('none'), undefined);
   });
 
-  it('is not tried any more once it is closed', async () => {
-    const never = driver('never', NO);
-    const offers = new Offers([never], () => {}, { first: 1, most: 1 });
-    await offers.probe(never);
-    offers.keepTrying();
-    await until(() => never.tried() > 2);
-    offers.close();
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    const tried = never.tried();
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    assert.equal(never.tried(), tried);
+  it('is not tried any more once it is closed, before the next try as in the middle of one', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const turn = () => new Promise((resolve) => setImmediate(resolve));
+    for (const in_the_middle of [false, true]) {
+      const never = driver('never', NO);
+      const offers = new Offers([never], () => {}, { first: 1, most: 1 });
+      offers.keepTrying();
+      t.mock.timers.tick(1);
+      if (!in_the_middle) await turn();
+      offers.close();
+      await turn();
+      t.mock.timers.tick(10);
+      await turn();
+      assert.equal(never.tried(), 1);
+    }
   });
 });
