@@ -1,9 +1,9 @@
 /** The matchmaker: even loads at scale, constraints always kept, refusals that say why. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ISOLATION_LEVELS, isAtLeast, LEAST_MEMORY_MIB, type NodeInfo } from '@hauki/protocol';
+import { ISOLATION_LEVELS, isAtLeast, LEAST_MEMORY_MIB, type MeshError, type NodeInfo } from '@hauki/protocol';
 import fc from 'fast-check';
-import { type Candidate, loadOf, place, type Wanted } from '../src/matchmaker.ts';
+import { type Candidate, loadOf, place, refusal, type Wanted } from '../src/matchmaker.ts';
 
 /** A small generator with a seed (mulberry32), so that a failure can be repeated. */
 function seeded(seed: number): () => number {
@@ -295,6 +295,18 @@ describe('where a job may go', () => {
 });
 
 describe('a refusal', () => {
+  it('tells what was wanted as far as it was said, and the memory of each driver where none was and they differ', () => {
+    const wanted = (of: Partial<Wanted>) => (refusal(want(of), ['n: no']) as MeshError).fields;
+    assert.deepEqual(wanted({}), { wanted: { memory_mib: 64 }, have: ['n: no'] });
+    const memory_mib = (driver: string) => (driver === 'quickjs' ? 32 : 128);
+    const each = { lxc: 128, quickjs: 32, process: 128 };
+    assert.deepEqual(wanted({ memory_mib }), { wanted: { memory_mib: each }, have: ['n: no'] });
+    assert.deepEqual(
+      wanted({ memory_mib, driver: 'quickjs', min_isolation: 'vm', labels: { zone: 'b' }, runtime: 'python' }).wanted,
+      { driver: 'quickjs', min_isolation: 'vm', labels: { zone: 'b' }, language: 'python', memory_mib: 32 },
+    );
+  });
+
   it('says for each node what is missing and what there is', () => {
     const nodes = [
       node('small', { memory_mib: 100 }, { memory_used_mib: 60 }),

@@ -43,6 +43,18 @@ const refused = (given: unknown, schema: object = SCHEMA, part = 'body') => {
 };
 
 describe('a request that its schema refuses', () => {
+  it('takes no number or truth value of a query that is spelt in another way, though validators bend it to one', () => {
+    const query = Type.Object({ limit: Type.Optional(Type.Integer()), all: Type.Optional(Type.Boolean()) }, strict);
+    const check = validator(query, 'querystring');
+    for (const given of [{ limit: '12' }, { limit: '-1', all: 'true' }, { all: 'false' }, {}])
+      assert.equal(check(given).error, undefined, JSON.stringify(given));
+    for (const limit of ['1.5', '', 'true', '1e3', ' 1', '0x1']) {
+      const { error } = check({ limit });
+      assert.ok(isError(error, BadInput) && error.message.includes('limit'), `${JSON.stringify(limit)}: ${error}`);
+    }
+    for (const all of ['1', '', 'TRUE', 'yes']) assert.ok(isError(check({ all }).error, BadInput), JSON.stringify(all));
+  });
+
   it('is told which member it is, what was given and what is expected', () => {
     for (const [given, message] of [
       [{ memory_mib: 'big' }, 'memory_mib: "big" was given; expected is a whole number from 4 to 64'],
