@@ -260,7 +260,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         registry.expect();
         kernels.expect();
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
+        const { code = '' } = error as NodeJS.ErrnoException;
+        if (/^(?:EADDRNOTAVAIL|ENOTFOUND|EAI_AGAIN)$/.test(code))
+          throw new BadInput({ what: '--host', why: `${host} is no address that this machine has now (${code})` });
+        if (code === 'EADDRINUSE')
           throw new BadInput({
             what: `port ${port}`,
             why: `something else listens on ${host}:${port}. Is a core running already (hauki ps)? Choose another with --port`,

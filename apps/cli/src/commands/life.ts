@@ -48,7 +48,9 @@ function showFate(fate: Fate): void {
   console.log(`  where    ${node ?? '-'}, ${driver ?? '-'}${start}; owner ${owner}`);
   if (usage) {
     const { cpu, memory, calls, log, fetched } = used(usage);
-    console.log(`  it used  ${cpu} of CPU, ${memory}, ${calls} calls, ${log} log lines, ${fetched} fetched`);
+    console.log(
+      `  it used  ${cpu} of CPU, ${memory}, ${calls} calls when last asked, ${log} log lines, ${fetched} fetched`,
+    );
   }
   if (lines.length === 0) return console.log('  it said  nothing');
   console.log('  it said, last:');
