@@ -135,7 +135,9 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     if (token !== undefined && options.admit) return bearer(token);
     if (anybody(request)) return 'anonymous';
     if (token !== undefined) return bearer(token);
-    throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …"' });
+    throw new Unauthorised({
+      why: 'A token is needed: send "Authorization: Bearer …". It is in kernel.token, in the kernel’s data folder',
+    });
   };
 
   let own: (request: IncomingMessage, response: ServerResponse) => void = () => {};
