@@ -79,7 +79,10 @@ const is_json = process.argv.includes('--json');
 // Flags that every verb takes may stand before or after it.
 const everywhere = (command: Command) => {
   command.exitOverride();
-  command.configureOutput({ writeOut: (page) => process.stdout.write(foldPage(page)) });
+  command.configureOutput({
+    writeOut: (page) => process.stdout.write(foldPage(page)),
+    writeErr: (page) => process.stderr.write(foldPage(page)),
+  });
   // What is wrong with a command line is told below then, as any error is.
   if (is_json) command.configureOutput({ writeErr: () => {} });
   for (const sub of command.commands) {

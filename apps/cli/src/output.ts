@@ -69,7 +69,13 @@ export function foldPage(page: string, columns = screen()): string {
     const first = /^ *\S.* {2,}(?=\S)/.exec(line.slice(0, columns - FOLDED_CHARS))?.[0];
     return first === undefined && line.startsWith(' ') ? line : fold(line, first?.length ?? 0, columns);
   };
-  return page.split('\n').map(folded).join('\n');
+  return page
+    .replaceAll(/^\S.*(?:\n\S.*)+/gm, (sentences) =>
+      sentences.split('\n').some((line) => line.length > columns) ? sentences.replaceAll('\n', ' ') : sentences,
+    )
+    .split('\n')
+    .map(folded)
+    .join('\n');
 }
 
 /**

@@ -160,12 +160,15 @@ describe('a narrow terminal', () => {
   it('folds the sentences of a help page and not its commands, which are copied', () => {
     const command = `  hauki evolve app.ts --name ${'x'.repeat(60)} --json`;
     const meaning = 'what it is for, in more words than there is room for in one line of it all';
-    assert.deepEqual(foldPage(`${meaning}. ${meaning}\n${command}\n  HAUKI_URL  ${meaning}`, 80).split('\n'), [
-      'what it is for, in more words than there is room for in one line of it all. what',
-      'it is for, in more words than there is room for in one line of it all',
-      command,
-      '  HAUKI_URL  what it is for, in more words than there is room for in one line of',
-      '             it all',
-    ]);
+    assert.deepEqual(
+      foldPage(`${meaning}. ${meaning},\nand more\n${command}\n  HAUKI_URL  ${meaning}`, 80).split('\n'),
+      [
+        'what it is for, in more words than there is room for in one line of it all. what',
+        'it is for, in more words than there is room for in one line of it all, and more',
+        command,
+        '  HAUKI_URL  what it is for, in more words than there is room for in one line of',
+        '             it all',
+      ],
+    );
   });
 });
