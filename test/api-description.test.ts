@@ -91,7 +91,7 @@ const CONTEXT = [
   'it has another length',
   'it has more than',
   'give it the scope node alone',
-  'to go back to; name one',
+  'served before this; name one',
   'there is a log of',
   'is taken: ',
   'comes under',

@@ -185,7 +185,7 @@ const workspaces = ['packages', 'apps'].flatMap((group) =>
       ...workspace,
       manifest: JSON.parse(read(`${workspace.folder}/package.json`)) as Manifest & {
         version: string;
-        exports?: Record<string, string>;
+        exports?: Record<string, string | { default: string }>;
         imports?: Record<string, Record<string, string>>;
       },
       sources: Object.fromEntries(
@@ -206,7 +206,8 @@ const asBrowser = (specifier: string, from: string): string | undefined => {
   }
   const [scope, name, ...rest] = specifier.split('/');
   const target = workspaces.find(({ manifest }) => manifest.name === `${scope}/${name}`);
-  const path = target?.manifest.exports?.[rest.length === 0 ? '.' : `./${rest.join('/')}`];
+  const entry = target?.manifest.exports?.[rest.length === 0 ? '.' : `./${rest.join('/')}`];
+  const path = typeof entry === 'object' ? entry.default : entry;
   return target && path ? join(target.folder, path) : undefined;
 };
 

@@ -74,6 +74,17 @@ holds<Equal<keyof Ghost<Shop>, 'buy' | typeof Symbol.asyncDispose | typeof Symbo
 const plain = { add: (a: number, b: number) => a + b, n: 5 };
 holds<Equal<Ghost<typeof plain>['add'], (a: number, b: number) => Promise<number>>>();
 
+interface Account {
+  deposit(cents: number): Account;
+  balance(): number;
+}
+interface Bank {
+  open(): Account;
+  teller(): Scout;
+  sums(): { all: number; each: number[] };
+  list(): { all: number }[];
+}
+
 /** Never called: the compiler reads it. */
 export async function uses(mesh: Mesh, withTheir: typeof withOptions): Promise<void> {
   const pending = mesh.clone<Scout>('gem-pointer://wiki/workers/scout');
@@ -132,6 +143,18 @@ export async function uses(mesh: Mesh, withTheir: typeof withOptions): Promise<v
   // Without a type every method may be called.
   const loose = mesh.clone('gem-pointer://wiki/workers/scout');
   await loose.anything!(1, 'two');
+
+  // What has methods stays where it is, and is let go of.
+  const bank = mesh.clone<Bank>({ source: '' });
+  using account = await bank.open();
+  await using teller = await bank.teller();
+  holds<Equal<Awaited<ReturnType<typeof account.balance>>, number>>();
+  const total: number = await bank.open().deposit(40).deposit(2).balance();
+  // @ts-expect-error: data is not held.
+  using sums = await bank.sums();
+  // @ts-expect-error: nor is a list of it.
+  using list = await bank.list();
+  void [teller, total, sums, list];
 
   const visited = mesh.visit<Scout>('w-1');
   holds<Equal<typeof visited, PendingGhost<Scout>>>();

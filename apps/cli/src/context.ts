@@ -84,7 +84,7 @@ export const given = <T>(text: string | undefined, read: (text: string) => T): T
 export function checkOwnMachine(url: string, instead = 'set HAUKI_TOKEN to a token that is known there'): void {
   if (!isThisMachine(url))
     throw new Unauthorised({
-      why: `${URL.parse(url)?.hostname} is not this machine, and the token of a data folder is sent to no other: ${instead}`,
+      why: `${URL.parse(url)?.hostname} is no loopback address, and the token of a data folder is sent to no other: ${instead}`,
     });
 }
 

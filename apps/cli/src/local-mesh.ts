@@ -10,6 +10,7 @@ import type { CoreProcessOptions } from '@hauki/core';
 import { adminTokenFile, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { KernelProcessOptions } from '@hauki/microkernel';
 import type { NodeOptions } from '@hauki/node';
+import { readableLog } from './log-lines.ts';
 import { makeFolder } from './named-files.ts';
 
 /** A core may have much to repair at its start, a node a runtime to stage. */
@@ -60,17 +61,23 @@ async function start(
   // What of its files is secret has a mode of its own. The others are read by vaults' mapped users, which must not depend
   // on who starts it, and code that it compiles is kept among them, which nobody else may change.
   const umask = process.umask(0o022);
+  const for_people = log === 'inherit' && process.stderr.isTTY;
   let child: ChildProcess;
   try {
     child = fork(fileURLToPath(import.meta.resolve(entry)), [], {
       env: { ...process.env, ...env },
       // Options of this process (a test runner's, a debugger's) are not the children's.
       execArgv: ['--disable-warning=ExperimentalWarning', ...flags],
-      stdio: ['ignore', 'ignore', typeof log === 'string' ? log : 'pipe', 'ipc'],
+      stdio: ['ignore', 'ignore', typeof log === 'object' || for_people ? 'pipe' : log, 'ipc'],
     });
   } finally {
     process.umask(umask);
   }
+  if (for_people)
+    child.stderr!.on(
+      'data',
+      readableLog((text) => process.stderr.write(text)),
+    );
   if (typeof log === 'object') child.stderr!.on('data', (lines: Buffer) => keepLog(log.file, lines));
   const ended = new Promise((resolve) => child.once('exit', resolve));
   const started: Started = {

@@ -16,7 +16,7 @@ import { tokenCommands } from './commands/tokens.ts';
 import { upCommands } from './commands/up.ts';
 import { volumeCommands } from './commands/volumes.ts';
 import { workerCommands } from './commands/workers.ts';
-import { EXIT, report } from './output.ts';
+import { EXIT, foldPage, report } from './output.ts';
 
 const name = basename(process.argv[1] ?? 'hauki').replace(/\.js$/, '');
 const program = new Command(name === 'x-hauki-core' ? name : 'hauki')
@@ -79,6 +79,10 @@ const is_json = process.argv.includes('--json');
 // Flags that every verb takes may stand before or after it.
 const everywhere = (command: Command) => {
   command.exitOverride();
+  command.configureOutput({
+    writeOut: (page) => process.stdout.write(foldPage(page)),
+    writeErr: (page) => process.stderr.write(foldPage(page)),
+  });
   // What is wrong with a command line is told below then, as any error is.
   if (is_json) command.configureOutput({ writeErr: () => {} });
   for (const sub of command.commands) {

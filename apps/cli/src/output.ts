@@ -42,18 +42,82 @@ export function paint(style: Style, text: string): string {
   return process.stdout.isTTY && !process.env.NO_COLOR ? styleText(style, text) : text;
 }
 
-/** Columns side by side. Cells are text; the first row is the head. */
-export function table(rows: string[][]): string {
+/** How wide the terminal is; a pipe is as wide as what goes through it. */
+const screen = () => (process.stdout.isTTY && process.stdout.columns) || Number.POSITIVE_INFINITY;
+
+/** What a cell needs at least to be folded where it stands, and not below its row. */
+const FOLDED_CHARS = 20;
+
+/** A line broken at its spaces into such as fit, those behind the first indented by `indent`. A longer word stays whole. */
+export function fold(line: string, indent: number, columns = screen()): string {
+  let left = line;
+  let out = '';
+  while (left.length > columns) {
+    const from = out === '' ? left.search(/\S/) : indent;
+    let at = left.lastIndexOf(' ', columns);
+    if (at <= from) at = left.indexOf(' ', columns);
+    if (at === -1) break;
+    out += `${left.slice(0, at).trimEnd()}\n`;
+    left = `${' '.repeat(indent)}${left.slice(at).trimStart()}`;
+  }
+  return out + left;
+}
+
+/** A page of help whose sentences and second columns are folded. Commands are not, so that they can be copied. */
+export function foldPage(page: string, columns = screen()): string {
+  const folded = (line: string) => {
+    const first = /^ *\S.* {2,}(?=\S)/.exec(line.slice(0, columns - FOLDED_CHARS))?.[0];
+    return first === undefined && line.startsWith(' ') ? line : fold(line, first?.length ?? 0, columns);
+  };
+  return page
+    .replaceAll(/^\S.*(?:\n\S.*)+/gm, (sentences) =>
+      sentences.split('\n').some((line) => line.length > columns) ? sentences.replaceAll('\n', ' ') : sentences,
+    )
+    .split('\n')
+    .map(folded)
+    .join('\n');
+}
+
+/**
+ * Columns side by side; the first row is the head. Cells are text. On a terminal where they do not fit, the last ones
+ * stand below their row, each behind its head; a last one that nearly fits is folded, and empty columns are left out.
+ */
+export function table(rows: string[][], columns = screen()): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
+  const begin = (column: number) => widths.slice(0, column).reduce((sum, width) => sum + width + 2, 0);
+  const last = widths.length - 1;
+  if (begin(last) + widths[last]! > columns) {
+    const used = widths.map((_, column) => column === 0 || rows.slice(1).some((row) => row[column]));
+    if (used.includes(false))
+      return table(
+        rows.map((row) => row.filter((_, column) => used[column])),
+        columns,
+      );
+  }
+  const folds = begin(last) + Math.min(widths[last]!, FOLDED_CHARS) <= columns;
+  let beside = widths.length;
+  while (!folds && beside > 1 && begin(beside) - 2 > columns) beside--;
   return rows
     .map((row, i) => {
-      const line = row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd();
-      return i === 0 ? paint('bold', line) : line;
+      const cells = row.slice(0, beside).map((cell, column) => cell.padEnd(widths[column]!));
+      const line = cells.join('  ').trimEnd();
+      if (i === 0) return paint('bold', line);
+      return [folds ? fold(line, begin(last), columns) : line, ...below(rows[0]!, row, beside, columns)].join('\n');
     })
     .join('\n');
+}
+
+/** The cells of a row from a column on, each behind its head, in as few lines as they fit. */
+function below(head: string[], row: string[], from: number, columns: number): string[] {
+  const lines: string[] = [];
+  for (const [i, cell] of row.entries()) {
+    if (i < from || cell === '') continue;
+    const said = `${head[i]} ${cell}`;
+    const line = lines.at(-1);
+    if (line !== undefined && line.length + 2 + said.length <= columns) lines[lines.length - 1] = `${line}  ${said}`;
+    else lines.push(`  ${said}`);
+  }
+  return lines.map((line) => fold(line, 4, columns));
 }
 
 /** Bytes as a person says them. */

@@ -162,7 +162,7 @@ describe('the token of a data folder', () => {
     assert.deepEqual(coreToJoin({ core: here, data: folder }), { core_url: here, token_file });
     assert.throws(
       () => coreToJoin({ core: there, data: folder }),
-      (error) => isError(error, Unauthorised) && /is not this machine.*--token-file/.test(error.message),
+      (error) => isError(error, Unauthorised) && /is no loopback address.*--token-file/.test(error.message),
     );
     assert.deepEqual(coreToJoin({ core: there }, token_file), { core_url: there, token_file });
   });
@@ -177,7 +177,7 @@ describe('the token of a data folder', () => {
       for (const core of ['http://127.0.0.1:8000', 'http://localhost:1', 'https://[::1]:1', 'http://127.9.9.9'])
         assert.equal(findToken(folder, core), 'hauki_secret');
       const told = (error: unknown) =>
-        isError(error, Unauthorised) && /is not this machine.*HAUKI_TOKEN/.test(String(error));
+        isError(error, Unauthorised) && /is no loopback address.*HAUKI_TOKEN/.test(String(error));
       for (const core of [
         'http://10.9.9.9:1',
         'https://localhost.example',

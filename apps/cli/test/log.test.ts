@@ -10,6 +10,7 @@ import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { startCore } from '../src/index.ts';
+import { readableLine, readableLog } from '../src/log-lines.ts';
 
 const BIN = fileURLToPath(new URL('../bin/hauki.js', import.meta.url));
 
@@ -73,4 +74,22 @@ describe('a log on standard error that cannot be written, as on a full disk,', {
         assert.deepEqual(await ended, [0, null]);
       }
     });
+});
+
+describe('a log on a terminal', () => {
+  const line = (fields: object) => JSON.stringify({ level: 40, time: 61_001, name: 'hauki-node', ...fields });
+
+  it('is told in words, with the fields behind them', () => {
+    const told = readableLine(line({ node: 'n-1', msg: 'it is full', why: 'no room', free_mib: 3 }));
+    assert.equal(told, '00:01:01.001 warn  it is full node=n-1 why="no room" free_mib=3');
+    for (const other of ['Killed', '{"a": 1}', '[1]', 'null', '']) assert.equal(readableLine(other), other);
+  });
+
+  it('has whole lines whatever pieces they come in, and nothing that steers the terminal', () => {
+    const said: string[] = [];
+    const take = readableLog((text) => void said.push(text));
+    const bytes = Buffer.from(`${line({ msg: 'Größe \u001b[2J' })}\n${line({ msg: 'two' })}\n`);
+    for (const byte of bytes) take(Buffer.from([byte]));
+    assert.deepEqual(said, ['00:01:01.001 warn  Größe [2J\n', '00:01:01.001 warn  two\n']);
+  });
 });

@@ -6,7 +6,7 @@ import { ghost } from '@hauki/rpc';
 import { Command } from 'commander';
 import { TURN_MS } from '../../../packages/vault/src/drivers/quickjs/limits.ts';
 import { lifeCommands } from '../src/commands/life.ts';
-import { EXIT, printable, report, shown } from '../src/output.ts';
+import { EXIT, fold, foldPage, printable, report, shown, table } from '../src/output.ts';
 
 describe('what is shown', () => {
   it('has no character in it that moves the cursor, colours, or turns the direction of others', () => {
@@ -96,5 +96,79 @@ describe('what is shown', () => {
       })
       .outputHelp();
     assert.match(help, new RegExp(`a quickjs worker ends when it\\s+computes for ${TURN_MS.default / 1000} s`));
+  });
+});
+
+describe('a narrow terminal', () => {
+  const rows = [
+    ['WORKER', 'NODE', 'OWNER', 'LABELS', 'MEMORY', 'ENDS IN'],
+    ['w-1wrml9c2bhpc', 'vm-4d542e', 'admin', '', '716.0 KiB of 32', '60 min, at most 24 h'],
+    ['w-2', 'a-node-of-a-long-name', 'admin/ci-c68184e4fe27', '', '1.2 MiB of 128', 'lasts'],
+  ];
+  const wide = rows.map((row) => row.slice(1));
+
+  it('shows what does not fit of a row below it, each cell behind its head, and loses none', () => {
+    for (const columns of [100, 80, 60, 40]) {
+      const lines = table(rows, columns).split('\n');
+      for (const line of lines) assert.ok(line.length <= columns, `${columns}: ${line}`);
+      const words = lines.join(' ').replaceAll(/\s+/g, ' ');
+      for (const cell of rows.flat().filter((one) => one !== '' && one !== 'LABELS'))
+        assert.ok(words.includes(cell), cell);
+    }
+    assert.deepEqual(table(rows, 60).split('\n'), [
+      'WORKER          NODE                   OWNER',
+      'w-1wrml9c2bhpc  vm-4d542e              admin',
+      '  MEMORY 716.0 KiB of 32  ENDS IN 60 min, at most 24 h',
+      'w-2             a-node-of-a-long-name  admin/ci-c68184e4fe27',
+      '  MEMORY 1.2 MiB of 128  ENDS IN lasts',
+    ]);
+  });
+
+  it('folds a last column that has room for some words where it stands', () => {
+    const said = 'the kernel ended it at its limit, or its JavaScript heap was full';
+    assert.deepEqual(
+      table(
+        [
+          ['CAUSE', 'MEANING'],
+          ['out_of_memory', said],
+        ],
+        50,
+      ).split('\n'),
+      [
+        'CAUSE          MEANING',
+        'out_of_memory  the kernel ended it at its limit,',
+        '               or its JavaScript heap was full',
+      ],
+    );
+  });
+
+  it('leaves a table that fits, and one in a pipe, as it is', () => {
+    const all = table(wide, Number.POSITIVE_INFINITY);
+    assert.equal(all.split('\n').length, 3);
+    assert.match(all, /^NODE +OWNER +LABELS +MEMORY +ENDS IN$/m);
+    assert.equal(table(wide, Math.max(...all.split('\n').map((line) => line.length))), all);
+    // Tests have no terminal.
+    assert.equal(table(wide), all);
+  });
+
+  it('breaks lines at their spaces alone', () => {
+    assert.equal(fold('one two three', 2, 8), 'one two\n  three');
+    assert.equal(fold('a-word-that-is-too-long for it', 1, 10), 'a-word-that-is-too-long\n for it');
+    assert.equal(fold('    indented', 4, 6), '    indented');
+  });
+
+  it('folds the sentences of a help page and not its commands, which are copied', () => {
+    const command = `  hauki evolve app.ts --name ${'x'.repeat(60)} --json`;
+    const meaning = 'what it is for, in more words than there is room for in one line of it all';
+    assert.deepEqual(
+      foldPage(`${meaning}. ${meaning},\nand more\n${command}\n  HAUKI_URL  ${meaning}`, 80).split('\n'),
+      [
+        'what it is for, in more words than there is room for in one line of it all. what',
+        'it is for, in more words than there is room for in one line of it all, and more',
+        command,
+        '  HAUKI_URL  what it is for, in more words than there is room for in one line of',
+        '             it all',
+      ],
+    );
   });
 });

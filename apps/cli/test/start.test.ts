@@ -1,10 +1,10 @@
 /** What is said of a process that does not start. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, it } from 'node:test';
-import { startCore } from '../src/local-mesh.ts';
+import { startCore, startNode } from '../src/local-mesh.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hauki-start-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -39,4 +39,18 @@ it('a core that cannot be started at all leaves the umask of whoever starts it a
   } finally {
     process.umask(before);
   }
+});
+
+it('a core and a node that are to listen on an address of another machine do not start, and say so', async () => {
+  // For documentation: nobody has it.
+  const listen_host = '192.0.2.1';
+  const token_file = join(folder, 'node.token');
+  writeFileSync(token_file, 'hauki_none');
+  await assert.rejects(startCore(join(folder, 'elsewhere'), { host: listen_host }), {
+    message: `--host: ${listen_host} is no address that this machine has now (EADDRNOTAVAIL)`,
+  });
+  await assert.rejects(
+    startNode({ data_dir: join(folder, 'node'), core_url: 'http://127.0.0.1:1', token_file, listen_host }),
+    /^Error: --mesh-host: workers cannot listen on 192\.0\.2\.1 \(EADDRNOTAVAIL\): it is no address that this machine has/,
+  );
 });

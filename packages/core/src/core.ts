@@ -22,12 +22,13 @@ import {
   TooLarge,
   toWire,
 } from '@hauki/protocol';
-import { describedAs } from '@hauki/protocol/http-description';
+import { describedAs, NO_SUCH_ROUTE } from '@hauki/protocol/http-description';
 import { httpRefusal } from '@hauki/protocol/http-refusal';
 import { readably } from '@hauki/protocol/schema-refusal';
 import { randomText } from '@hauki/rpc';
 import { createHttpServer, readDirectly, refuse, textOf, writeError } from '@hauki/rpc/node';
 import Fastify, { type FastifyBaseLogger } from 'fastify';
+import { ABOUT } from './about.ts';
 import { Auth, type RouteAccess } from './auth.ts';
 import { boundBody, shareBody } from './bodies.ts';
 import { Callers } from './callers.ts';
@@ -197,10 +198,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     return reply.status(told.status).send({ status: 'error', error: toWire(told) });
   });
   app.setNotFoundHandler((request, reply) => {
-    const error = new NoSuchMethod(
-      { method: `${request.method} ${request.url.split('?')[0]}` },
-      'There is no such route. See /docs',
-    );
+    const error = new NoSuchMethod({ method: `${request.method} ${request.url.split('?')[0]}` }, NO_SUCH_ROUTE);
     return reply.status(404).send({ status: 'error', error: toWire(error) });
   });
   app.addHook('onRequest', async (request, reply) => {
@@ -214,7 +212,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
 
   await app.register(swagger, {
     openapi: {
-      info: { title: 'Hauki core', description: 'The control plane of a Hauki mesh.', version: '0.1.0' },
+      info: { title: 'Hauki core', description: ABOUT, version: '0.1.0' },
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },
@@ -262,7 +260,10 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
         registry.expect();
         kernels.expect();
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
+        const { code = '' } = error as NodeJS.ErrnoException;
+        if (/^(?:EADDRNOTAVAIL|ENOTFOUND|EAI_AGAIN)$/.test(code))
+          throw new BadInput({ what: '--host', why: `${host} is no address that this machine has now (${code})` });
+        if (code === 'EADDRINUSE')
           throw new BadInput({
             what: `port ${port}`,
             why: `something else listens on ${host}:${port}. Is a core running already (hauki ps)? Choose another with --port`,

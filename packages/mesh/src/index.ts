@@ -7,6 +7,16 @@
  */
 
 export * from '@hauki/protocol';
+export type {
+  Child,
+  Clone,
+  Connection,
+  GuestCloneOptions,
+  GuestVolume,
+  Hauki,
+  HaukiCall,
+  VolumeEntry,
+} from '@hauki/rpc/client';
 export { type Ghost, type PendingGhost, withOptions } from '@hauki/rpc/client';
 export * from './connect.ts';
 export type { EventsOptions } from './events.ts';

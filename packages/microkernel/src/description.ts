@@ -1,6 +1,7 @@
 /** How the kernel describes itself (`/docs`): what its own routes answer, and what its modules serve. */
 import { prefixOf } from '@hauki/protocol';
 import {
+  AN_ERROR,
   type Described,
   Flag,
   List,
@@ -15,6 +16,24 @@ import {
   Whole,
 } from '@hauki/protocol/http-description';
 import type { Kernel } from './kernel.ts';
+
+/** What the description begins with: enough for who knows nothing else. */
+export const ABOUT = `
+A microkernel: post a module, and it serves, below \`/api/plugins/<module>/\`.
+
+- **Who asks** sends \`authorization: Bearer <token>\`; a kernel that is open asks callers on its machine for none.
+- **Post one:** \`POST /api/evolve\` with \`target_module\` (\`hello.js\`, \`hello.ts\`, \`hello.py\`) and \`content\`. In JavaScript and
+  TypeScript it is one module without imports, \`export default { fetch(request) { return new Response("hello") } }\`, which sees the
+  path behind its prefix; in Python one with a FastAPI \`router\`, or an ASGI \`app\`. It is tested first: what fails
+  changes nothing, and the error has stage, line and reason. \`dry_run\` does all but the change.
+- **Change it:** post it anew, or \`edits\` with the \`base_digest\` that \`GET /api/modules/{module}\` tells as \`digest\`.
+  \`GET /api/modules/{module}/versions/{version}\` has a source, \`POST /api/modules/{module}/rollback\` brings the version
+  before back, \`GET /api/modules/{module}/log\` is what it says, tracebacks too.
+- **It may** do what its \`grants\` name; without \`time\` and \`random\` there is no clock and there are no random numbers.
+- ${AN_ERROR}
+
+For programs this is JSON at \`/docs/json\`.
+`.trim();
 
 const works = (members: Record<string, Described>): Told => ({
   answers: { 200: objectOf({ status: oneOf('ok'), kernel: Text, ...members }) },

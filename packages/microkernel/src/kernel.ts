@@ -255,7 +255,7 @@ export class Kernel {
     const { name, record } = module;
     const target = wanted ?? record.good;
     if (target === null || target === undefined)
-      throw new BadInput({ what: 'version', why: `there is no version of ${name} to go back to; name one` });
+      throw new BadInput({ what: 'version', why: `nothing of ${name} served before this; name one of its versions` });
     const facts = await this.#store.facts(name, target);
     // It may live still, with a weight of its own.
     const living = module.instance(target);

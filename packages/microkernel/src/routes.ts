@@ -44,30 +44,68 @@ const Evolve = Type.Object(
     ),
     base_digest: Type.Optional(Type.String({ description: 'of the source that the edits are made for' })),
     language: Type.Optional(
-      Type.Union([Type.Literal('javascript'), Type.Literal('typescript'), Type.Literal('python')]),
+      Type.Union([Type.Literal('javascript'), Type.Literal('typescript'), Type.Literal('python')], {
+        description: 'left out: by the ending of target_module',
+      }),
     ),
-    driver: Type.Optional(Type.String({ maxLength: 32 })),
-    min_isolation: Type.Optional(Type.Union(ISOLATION_LEVELS.map((level) => Type.Literal(level)))),
-    memory_mib: Type.Optional(Type.Integer({ minimum: 4, maximum: 65_536 })),
+    driver: Type.Optional(
+      Type.String({
+        maxLength: 32,
+        description: 'lxc, quickjs or process; left out: as before, at first the strongest',
+      }),
+    ),
+    min_isolation: Type.Optional(
+      Type.Union(
+        ISOLATION_LEVELS.map((level) => Type.Literal(level)),
+        { description: 'no vault that holds less strongly, weakest first' },
+      ),
+    ),
+    memory_mib: Type.Optional(Type.Integer({ minimum: 4, maximum: 65_536, description: 'of its vault' })),
     // Checked, and made whole, where workers' grants are too.
-    grants: Type.Optional(Type.Object({})),
-    tests: Type.Optional(Type.Array(Trial, { maxItems: KERNEL_LIMITS.tests })),
-    dry_run: Type.Optional(Type.Boolean()),
-    weight: Type.Optional(Type.Integer({ minimum: 0, maximum: 100 })),
-    bounds: Type.Optional(
-      Type.Union([
-        Type.Null(),
-        Type.Object(
-          {
-            max_error_rate: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
-            max_p99_ms: Type.Optional(Type.Number({ minimum: 0 })),
-          },
-          strict,
-        ),
-      ]),
+    grants: Type.Optional(
+      Type.Object(
+        {},
+        {
+          description:
+            'what it may do: {fetch: ["host:port"], connect: ["host:port"], meshfs: {read: [prefix], write: [prefix]}, volume: name, time: true, random: true}; left out: as before',
+        },
+      ),
     ),
-    alias: Type.Optional(Type.Union([Type.Null(), Type.String({ maxLength: 512 })])),
-    keep_tests: Type.Optional(Type.Boolean()),
+    tests: Type.Optional(
+      Type.Array(Trial, {
+        maxItems: KERNEL_LIMITS.tests,
+        description: 'requests with what is expected, made before it serves',
+      }),
+    ),
+    dry_run: Type.Optional(Type.Boolean({ description: 'everything but the change' })),
+    weight: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 100,
+        description: 'its share of requests; the version before keeps the rest',
+      }),
+    ),
+    bounds: Type.Optional(
+      Type.Union(
+        [
+          Type.Null(),
+          Type.Object(
+            {
+              max_error_rate: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
+              max_p99_ms: Type.Optional(Type.Number({ minimum: 0 })),
+            },
+            strict,
+          ),
+        ],
+        { description: 'it is taken back by itself when it leaves them; null: never' },
+      ),
+    ),
+    alias: Type.Optional(
+      Type.Union([Type.Null(), Type.String({ maxLength: 512 })], {
+        description: 'an absolute path that it serves too, as in /api/v2/meshfs/; null: none',
+      }),
+    ),
+    keep_tests: Type.Optional(Type.Boolean({ description: 'false: tests of earlier versions count no more' })),
   },
   strict,
 );

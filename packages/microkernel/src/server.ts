@@ -32,7 +32,7 @@ import {
   toWire,
   Unauthorised,
 } from '@hauki/protocol';
-import { describedAs } from '@hauki/protocol/http-description';
+import { describedAs, NO_SUCH_ROUTE } from '@hauki/protocol/http-description';
 import { httpRefusal } from '@hauki/protocol/http-refusal';
 import { readably } from '@hauki/protocol/schema-refusal';
 import {
@@ -57,7 +57,7 @@ import {
   writeError,
 } from '@hauki/rpc/node';
 import Fastify from 'fastify';
-import { type OpenApi, TOLD, withModules } from './description.ts';
+import { ABOUT, type OpenApi, TOLD, withModules } from './description.ts';
 import type { Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
@@ -135,7 +135,9 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     if (token !== undefined && options.admit) return bearer(token);
     if (anybody(request)) return 'anonymous';
     if (token !== undefined) return bearer(token);
-    throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …"' });
+    throw new Unauthorised({
+      why: 'A token is needed: send "Authorization: Bearer …". It is in kernel.token, in the kernel’s data folder',
+    });
   };
 
   let own: (request: IncomingMessage, response: ServerResponse) => void = () => {};
@@ -227,7 +229,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
     const method = `${request.method} ${request.url.split('?')[0]}`;
     return reply.status(404).send({
       status: 'error',
-      error: toWire(new NoSuchMethod({ method }, 'There is no such route. See /docs') as MeshError),
+      error: toWire(new NoSuchMethod({ method }, NO_SUCH_ROUTE) as MeshError),
     });
   });
   app.addHook('onRoute', (route) => {
@@ -242,7 +244,7 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
   });
   await app.register(swagger, {
     openapi: {
-      info: { title: kernel.name, description: 'A microkernel: post a module, and it serves.', version: '0.1.0' },
+      info: { title: kernel.name, description: ABOUT, version: '0.1.0' },
       components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
       security: [{ token: [] }],
     },

@@ -13,6 +13,7 @@ import { pino } from 'pino';
 import { Agent } from './agent.ts';
 import { openFolder } from './folder.ts';
 import { Link } from './link.ts';
+import { checkListenHost } from './listen-host.ts';
 import { defaultMemoryMib } from './memory.ts';
 import { Volumes } from './volumes.ts';
 
@@ -64,6 +65,7 @@ const output = pino.destination(LOG_OUTPUT).on('error', () => {});
 const logTo = (base: object) => pino({ name: 'hauki-node', base }, output);
 
 try {
+  await checkListenHost(listen_host);
   const folder = openFolder(data_dir, newName);
   const { node } = folder;
   const logger = logTo({ node });

@@ -24,7 +24,7 @@ export const GrantMissing = /* @__PURE__ */ define<{ grant: string; wanted: stri
   -32014,
   403,
   false,
-  (f) => `The worker has no grant for this: ${f.grant} ${f.wanted}. Grant it when you clone, or do without`,
+  (f) => `The worker has no grant for this: ${f.grant} ${f.wanted}. Grant it when you clone or evolve, or do without`,
 );
 export const TokenUnknown = /* @__PURE__ */ define<{ token: string }>(
   'TokenUnknown',

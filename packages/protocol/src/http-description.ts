@@ -40,6 +40,13 @@ export const content = (description: string, ...kinds: string[]): Described => (
     : { content: Object.fromEntries(kinds.map((kind) => [kind, { schema: Text }])) }),
 });
 
+/** For descriptions of whole APIs: how an error looks, and what to do about it. */
+export const AN_ERROR =
+  '**An error** is `{"status": "error", "error": {"code", "message", "data": {"name", "retryable", "fields"}}}`: the message says what was wrong and what to do; the name is a program’s key; where `retryable` is true, the same request may do later.';
+
+/** What a route that is none is answered with. */
+export const NO_SUCH_ROUTE = 'There is no such route. They are described at /docs, for programs at /docs/json';
+
 /** Every error, whose name says which it is (docs/protocol.md, section 13). */
 export const ERROR: Described = {
   description: 'An error. `name` is its key, and the status of the answer belongs to it',

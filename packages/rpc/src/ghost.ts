@@ -34,8 +34,14 @@ type ReceivedKnown<T> = T extends (...args: infer A) => infer R
         : T extends Generator<infer V>
           ? AsyncIterableIterator<Received<V>>
           : T extends object
-            ? { [K in keyof T]: Received<T[K]> }
+            ? { [K in keyof T]: Received<T[K]> } & (HasMethods<T> extends true ? AsyncDisposable & Disposable : unknown)
             : T;
+/** What has methods may be a ghost, to be let go of. Types do not tell it from plain data with functions in it. */
+type HasMethods<T> = T extends readonly unknown[]
+  ? false
+  : { [K in keyof T & string]: T[K] extends (...args: any[]) => any ? true : never }[keyof T & string] extends never
+    ? false
+    : true;
 
 /** A function of the other side. Let go of it with `using`, or it stays in both tables until the session ends. */
 export type RemoteFunction<A extends unknown[], R> = ((...args: A) => Called<R>) & AsyncDisposable & Disposable;

@@ -7,6 +7,7 @@ export { Gathered } from './gathered.ts';
 export { Gatherer } from './gatherer.ts';
 export * from './ghost.ts';
 export * from './handshake.ts';
+export type * from './hauki.ts';
 export { isClass } from './lineage.ts';
 export { methodsOf } from './methods.ts';
 export * from './plain.ts';

@@ -12,7 +12,7 @@ import {
 } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { common, milliseconds, whole, withMesh } from '../context.ts';
-import { duration, EXIT, paint, printable, report, size, table } from '../output.ts';
+import { duration, EXIT, paint, printable, report, size } from '../output.ts';
 
 const at = (ms: number) => new Date(ms).toISOString();
 
@@ -48,7 +48,9 @@ function showFate(fate: Fate): void {
   console.log(`  where    ${node ?? '-'}, ${driver ?? '-'}${start}; owner ${owner}`);
   if (usage) {
     const { cpu, memory, calls, log, fetched } = used(usage);
-    console.log(`  it used  ${cpu} of CPU, ${memory}, ${calls} calls, ${log} log lines, ${fetched} fetched`);
+    console.log(
+      `  it used  ${cpu} of CPU, ${memory}, ${calls} calls when last asked, ${log} log lines, ${fetched} fetched`,
+    );
   }
   if (lines.length === 0) return console.log('  it said  nothing');
   console.log('  it said, last:');
@@ -150,7 +152,9 @@ Example:
       'after',
       `
 Causes (ended in order: exit code 0; by a fault: exit code 1):
-${table(Object.entries(CAUSES).map(([cause, { meaning, orderly }]) => ['', cause, orderly ? 'in order' : 'fault', meaning]))}
+${Object.entries(CAUSES)
+  .map(([cause, { meaning, orderly }]) => `  ${cause.padEnd(15)}${orderly ? 'in order' : 'fault   '}  ${meaning}`)
+  .join('\n')}
 
 Exit codes: 0 it ended in order, 1 it ended by a fault, 3 nobody knows it (any more), 7 it lives
 

@@ -74,14 +74,26 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
         schema: {
           tags: ['kernels'],
           summary: 'Evolve a module on a kernel or on several, in waves; the first that fails takes all back',
+          description:
+            'Beside these, all that a kernel itself takes: `content`, or `edits` with `base_digest`; `grants`, `tests`, `driver`, `memory_mib`, `dry_run`, `weight`, `bounds`, `alias`, as its own /docs says. Left out, `kernel` is one of the mesh',
           body: Type.Object(
             {
-              target_module: Type.String({ maxLength: 1024 }),
+              target_module: Type.String({ maxLength: 1024, description: 'as in data_scraper.ts' }),
               pointer: Type.Optional(Type.String({ maxLength: 1024, description: 'of the source, in MeshFS' })),
-              kernel: Type.Optional(Type.String({ maxLength: 32 })),
-              replicas: Type.Optional(Type.Union([Type.Literal('all'), Type.Integer({ minimum: 1, maximum: 4096 })])),
-              wave: Type.Optional(Type.Integer({ minimum: 1, maximum: 4096 })),
-              watch_ms: Type.Optional(Type.Integer({ minimum: 0, maximum: 600_000 })),
+              kernel: Type.Optional(
+                Type.String({ maxLength: 32, description: 'this one alone, as in Microkernel-77' }),
+              ),
+              replicas: Type.Optional(
+                Type.Union([Type.Literal('all'), Type.Integer({ minimum: 1, maximum: 4096 })], {
+                  description: 'how many kernels hold it then',
+                }),
+              ),
+              wave: Type.Optional(
+                Type.Integer({ minimum: 1, maximum: 4096, description: 'kernels at once; left out: 1' }),
+              ),
+              watch_ms: Type.Optional(
+                Type.Integer({ minimum: 0, maximum: 600_000, description: 'how long each wave must do well' }),
+              ),
             },
             // What else there is the kernel checks.
             { additionalProperties: true },

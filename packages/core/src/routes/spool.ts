@@ -20,9 +20,23 @@ export const spoolRoutes: FastifyPluginAsyncTypebox<{ spool: Spool }> = async (a
         body: Type.Object(
           {
             ...MODULE,
-            method: Type.String({ minLength: 1, maxLength: 256 }),
-            params: Type.Optional(Type.Union([Type.Array(Type.Unknown()), Type.Record(Type.String(), Type.Unknown())])),
-            timeout_ms: Type.Optional(Type.Integer({ minimum: 1, maximum: LIMITS.spool_timeout_ms })),
+            method: Type.String({
+              minLength: 1,
+              maxLength: 256,
+              description: 'which of the module’s functions or methods is called, once',
+            }),
+            params: Type.Optional(
+              Type.Union([Type.Array(Type.Unknown()), Type.Record(Type.String(), Type.Unknown())], {
+                description: 'its arguments, in a list; an object is the only one',
+              }),
+            ),
+            timeout_ms: Type.Optional(
+              Type.Integer({
+                minimum: 1,
+                maximum: LIMITS.spool_timeout_ms,
+                description: 'what the call may take; left out: 60000',
+              }),
+            ),
             attempts: Type.Optional(
               Type.Integer({
                 minimum: 1,

@@ -65,15 +65,17 @@ function inParts(reply: FastifyReply) {
 
 const strict = { additionalProperties: false };
 const Texts = Type.Array(Type.String({ maxLength: 1024 }), { maxItems: LIMITS.grants });
-const Milliseconds = Type.Integer({ minimum: 0 });
+const Milliseconds = (description: string) => Type.Integer({ minimum: 0, description });
 const Audience = Type.String({
   pattern: '^[A-Za-z0-9_-]{43}$',
-  description: 'RFC 7638 thumbprint of the caller’s Ed25519 key',
+  description:
+    'RFC 7638 thumbprint of the caller’s Ed25519 key; whoever calls over HTTP alone redeems no ticket: any will do',
 });
 
 const Target = Type.String({ maxLength: 1024, description: 'host:port' });
 const Targets = Type.Array(Target, { maxItems: LIMITS.grants });
-const Whole = (maximum: number, minimum = 1) => Type.Integer({ minimum, maximum });
+const Whole = (maximum: number, minimum = 1, description?: string) =>
+  Type.Integer({ minimum, maximum, ...(description ? { description } : {}) });
 
 /** Grants as they may be asked for; `protocol/src/grants.ts` checks what is in them. */
 const GRANTS = Type.Object(
@@ -123,7 +125,7 @@ const GRANTS = Type.Object(
     time: Type.Optional(Type.Boolean({ description: 'the wall clock' })),
     random: Type.Optional(Type.Boolean({ description: 'entropy' })),
   },
-  strict,
+  { ...strict, description: 'all that it may do in the world; nothing where they are left out' },
 );
 
 /** What rides with a request (docs/protocol.md, section 20). */
@@ -135,11 +137,29 @@ const First = Type.Array(
 /** What to run and what it may do: the part that every way of spawning shares. */
 export const MODULE = {
   pointer: Type.Optional(Type.String({ description: 'gem-pointer:// of a module in MeshFS' })),
-  source: Type.Optional(Type.String({ description: 'the module itself' })),
-  language: Type.Optional(Type.Union(WORKER_LANGUAGES.map((language) => Type.Literal(language)))),
-  driver: Type.Optional(Type.String({ maxLength: 32 })),
+  source: Type.Optional(
+    Type.String({
+      description:
+        'the module itself, in place of a pointer: what it exports as functions, or its default class, can be called (in Python: its functions)',
+    }),
+  ),
+  language: Type.Optional(
+    Type.Union(
+      WORKER_LANGUAGES.map((language) => Type.Literal(language)),
+      { description: 'javascript where it is left out' },
+    ),
+  ),
+  driver: Type.Optional(
+    Type.String({
+      maxLength: 32,
+      description: 'lxc, quickjs or process; left out: the strongest that there is. Python needs lxc or process',
+    }),
+  ),
   labels: Type.Optional(
-    Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), { maxProperties: LIMITS.labels }),
+    Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), {
+      maxProperties: LIMITS.labels,
+      description: 'that its node must have',
+    }),
   ),
   min_isolation: Type.Optional(
     Type.Union(
@@ -147,7 +167,9 @@ export const MODULE = {
       { description: `weakest first: ${ISOLATION_LEVELS.map((level) => `${level}: ${ISOLATION[level]}`).join('; ')}` },
     ),
   ),
-  memory_mib: Type.Optional(Whole(MEMORY_MIB.most, MEMORY_MIB.least)),
+  memory_mib: Type.Optional(
+    Whole(MEMORY_MIB.most, MEMORY_MIB.least, 'left out: 32 in quickjs, 128 in lxc and process, which need 48 at least'),
+  ),
   cpu: Type.Optional(
     Type.Number({
       minimum: CPU_SHARE.least,
@@ -173,18 +195,28 @@ export const MODULE = {
       },
     ),
   ),
-  load_timeout_ms: Type.Optional(Milliseconds),
+  load_timeout_ms: Type.Optional(Milliseconds('what loading the module may take; 10000 where it is left out')),
 };
 
 /** What a clone is asked for with. */
 export const Spawn = Type.Object(
   {
     ...MODULE,
-    lease_ms: Type.Optional(Whole(LEASE.max_ms, LEASE.min_ms)),
-    heartbeat_ms: Type.Optional(Whole(LEASE.max_ms, LEASE.min_heartbeat_ms)),
-    ttl_ms: Type.Optional(Whole(LEASE.max_ms, 0)),
-    max_life_ms: Type.Optional(Whole(LEASE.max_life_ms, LEASE.min_ms)),
-    idle_ms: Type.Optional(Whole(LEASE.max_ms, LEASE.min_ms)),
+    lease_ms: Type.Optional(
+      Whole(
+        LEASE.max_ms,
+        LEASE.min_ms,
+        'it ends when its owner’s session has been silent for so long; left out: 30000',
+      ),
+    ),
+    heartbeat_ms: Type.Optional(
+      Whole(LEASE.max_ms, LEASE.min_heartbeat_ms, 'how often that session renews the lease; left out: 5000'),
+    ),
+    ttl_ms: Type.Optional(
+      Whole(LEASE.max_ms, 0, 'it lives for so long without any renewal: what a caller over HTTP alone gives'),
+    ),
+    max_life_ms: Type.Optional(Whole(LEASE.max_life_ms, LEASE.min_ms, 'it ends after so long for certain')),
+    idle_ms: Type.Optional(Whole(LEASE.max_ms, LEASE.min_ms, 'it ends when nobody has called it for so long')),
     first: Type.Optional(First),
     audience: Audience,
   },
@@ -222,7 +254,7 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
       schema: {
         tags: ['swarm'],
         summary: 'Clone a worker: place it, provision its vault, load it, and get the ticket',
-        description: `Accepting ${IN_PARTS}, the answer may come twice, a line each: as soon as there is a vault, and when its worker is loaded or has failed to`,
+        description: `A source needs the scope spawn, a pointer alone spawn.pointer. Accepting ${IN_PARTS}, the answer may come twice, a line each: as soon as there is a vault, and when its worker is loaded or has failed to`,
         body: Spawn,
       },
     },
@@ -252,6 +284,8 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
       schema: {
         tags: ['swarm'],
         summary: 'Call a worker over the relay: a JSON-RPC 2.0 request or batch, answered as JSON-RPC',
+        description:
+          'Errors of the call are JSON-RPC’s, with status 200: `error.data.name` is their key. `params` are the arguments, in a list',
         params: Worker,
       },
     },

@@ -3,13 +3,13 @@
  * A class gets the same `hauki` object as its constructor's argument.
  */
 import { describe } from '@hauki/protocol';
-import type { Served } from '@hauki/rpc';
+import type { Hauki, Served } from '@hauki/rpc';
 import { LATE_METHODS, type LateConsole } from './console.ts';
-import { type Clone, createClone } from './family.ts';
+import { createClone } from './family.ts';
 import type { Outside } from './guest.ts';
 import { boundedLog } from './log-bound.ts';
-import { type Connection, connectFor, fetchFor, type Platform } from './outward.ts';
-import { createVolume, type GuestVolume } from './volume.ts';
+import { connectFor, fetchFor, type Platform } from './outward.ts';
+import { createVolume } from './volume.ts';
 
 export interface FetchedBody {
   status: number;
@@ -23,26 +23,6 @@ export interface FetchedBody {
   /** Else whole: as text when it is UTF-8, else as `base64`. */
   text?: string;
   base64?: string;
-}
-
-export interface HaukiContext {
-  worker: string;
-  /**
-   * The call that is being served: its `signal` is aborted when the caller cancels or stops waiting, `deadline` is in
-   * milliseconds since 1970. To be read before the method first waits for anything; later it tells of another call.
-   */
-  call?: Served;
-  log(...values: unknown[]): void;
-  fetch(url: string, init?: object): Promise<unknown>;
-  /** A byte stream to `host:port`, where that is granted. */
-  connect(target: string, options?: { signal?: AbortSignal }): Promise<Connection>;
-  meshfs: {
-    resolve(pointer: string): Promise<{ pointer: string; content: string; media_type: string }>;
-    write(pointer: string, content: string, media_type?: string): Promise<object>;
-  };
-  volume: GuestVolume;
-  /** A worker of this one's own. */
-  clone: Clone;
 }
 
 /** A log line of these values. What is more than text is `late`'s. */
@@ -63,14 +43,14 @@ export function createContext(
   outside: Outside,
   platform: Platform,
   late: () => LateConsole,
-): HaukiContext & { write_log(level: string, values: unknown[]): void } {
+): Hauki & { call?: Served; write_log(level: string, values: unknown[]): void } {
   const log = boundedLog((...line) => void outside.effect('log', line).catch(() => {}), setTimeout);
   const write_log = (level: string, values: unknown[]) => log(level, () => lineOf(values, late));
   return {
     worker,
     write_log,
     log: (...values) => write_log('info', values),
-    fetch: fetchFor(outside, platform),
+    fetch: fetchFor(outside, platform) as Hauki['fetch'],
     connect: connectFor(outside),
     meshfs: {
       resolve: (pointer) => outside.effect('meshfs.resolve', [pointer]) as never,

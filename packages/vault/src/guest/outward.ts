@@ -1,21 +1,8 @@
 /** A guest's ways out over the network: `fetch` and `connect`. Both only ask; the host decides and performs. */
+import type { Connection } from '@hauki/rpc';
 import type { FetchedBody } from './context.ts';
 import type { Outside } from './guest.ts';
 import { asPiece, cutAll, Outgoing, untilAborted } from './pieces.ts';
-
-/** A byte stream both ways. */
-export interface Connection {
-  /** The address that was connected to. */
-  readonly address: string;
-  /** What comes, piece by piece; leaving it ends the connection. Fails with what ended the connection. */
-  readonly readable: AsyncIterable<Uint8Array>;
-  /** Resolves when it is on its way, so that who waits for it is never far ahead. Rejects with ConnectionLost. */
-  write(chunk: string | ArrayBuffer | ArrayBufferView): Promise<void>;
-  /** Nothing more is sent; what comes can still be read. */
-  end(): void;
-  /** Ends it both ways. */
-  close(): void;
-}
 
 /** What differs between platforms. */
 export interface Platform {

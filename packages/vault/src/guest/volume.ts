@@ -1,30 +1,9 @@
 /** `hauki.volume`: the vault's volume by calls to the host, the same in every kind of vault. */
 import { BadInput } from '@hauki/protocol';
+import type { GuestVolume, VolumeEntry } from '@hauki/rpc';
 import { bytesOf, type Carried, carriedBytes, carriedText, textOf } from './carried.ts';
 import type { Outside } from './guest.ts';
 import { asPiece } from './pieces.ts';
-
-export interface VolumeEntry {
-  name: string;
-  kind: 'file' | 'folder' | 'other';
-  /** A file's size. */
-  bytes: number;
-}
-
-/**
- * Paths are relative to the volume, parted by `/`. All reject with GrantMissing, BadInput, TooLarge or VolumeFailed, whose
- * `code` is the system's (ENOENT, ENOSPC, …).
- */
-export interface GuestVolume {
-  /** A file's text; rejects with a TypeError where it is no UTF-8. */
-  read(path: string): Promise<string>;
-  readBytes(path: string): Promise<Uint8Array>;
-  /** Writes a file whole or not at all, with the folders above it; it is on the disk when this resolves. */
-  write(path: string, content: string | ArrayBuffer | ArrayBufferView): Promise<void>;
-  list(path?: string): Promise<VolumeEntry[]>;
-  /** Deletes a file, or an empty folder. */
-  delete(path: string): Promise<void>;
-}
 
 export function createVolume(outside: Outside): GuestVolume {
   const read = (path: string) => outside.effect('volume.read', [path]) as Promise<Carried>;

@@ -23,7 +23,7 @@ _LATE = {name: f"python3-{name.removeprefix('python-')}" for name in ("python-mu
 
 
 def rejected(stage: str, reason: str) -> peer.MeshError:
-    return peer.SourceRejected(f"The source was rejected ({stage}): {reason}", {"stage": stage, "reason": reason})
+    return peer.SourceRejected(f"The worker's source was refused ({stage}): {reason}", {"stage": stage, "reason": reason})
 
 
 class _Source:
