@@ -57,7 +57,7 @@ import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
 import { tokenRoutes } from './routes/tokens.ts';
 import { volumeRoutes } from './routes/volumes.ts';
-import { Shares } from './shares.ts';
+import { CORE, Shares } from './shares.ts';
 import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { TokenStore } from './tokens.ts';
@@ -127,7 +127,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const family = createFamily({ registry, swarm, principal: tokens.behind });
   const relay = new Relay({
     registry,
-    visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience, 'core'),
+    visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience, CORE),
   });
   const lasting = new Lasting({ ...kept('lasting'), registry, swarm, event: events.emit, node_grace_ms });
   const spool = new Spool({

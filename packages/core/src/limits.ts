@@ -27,6 +27,8 @@ export const NODE_LIMITS = {
   voucher_chars: 1024 * 1024,
   /** Nodes report every second: one that was silent for so long may stand still, and others are given work first. */
   silent_ms: 3_000,
+  /** Who has a call for such a node looks so often whether it has reported. */
+  heard_every_ms: 100,
   /** How soon a node comes back that was started again, or lost its link: until then a core that has begun expects nodes too. */
   back_ms: 3_000,
   /** Requests that wait for that at once. */

@@ -4,7 +4,16 @@
  */
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { DeadlineExceeded, LIMITS, type Ticket, type TicketBody } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  DeadlineExceeded,
+  describe,
+  isError,
+  LIMITS,
+  OutcomeUnknown,
+  type Ticket,
+  type TicketBody,
+} from '@hauki/protocol';
 import {
   type CallerKey,
   type CallOptions,
@@ -28,6 +37,14 @@ export interface RelayPowers {
 /** Sessions that the core keeps for HTTP clients, one a worker; the longest unused goes first, none with a call under way. */
 const KEPT_SESSIONS = 256;
 
+/** What befell the connection over which a call was to leave: that has not run. */
+function unsent(error: unknown): unknown {
+  if (isError(error, OutcomeUnknown))
+    return new ConnectionLost({ why: `the worker was not reached: ${error.fields.why}` });
+  if (isError(error, DeadlineExceeded)) return new ConnectionLost({ why: describe(error) });
+  return error;
+}
+
 interface Kept {
   session: Promise<Session>;
   /** Under way. */
@@ -39,17 +56,24 @@ export class Relay {
   readonly #waiting = new Map<string, (stream: Socket) => void>();
   readonly #sessions = new Map<string, Kept>();
   readonly #key: Promise<CallerKey> = makeCallerKey();
-  readonly #streams = new Set<Socket>();
+  /** Connections to workers, each with its worker. */
+  readonly #streams = new Map<Socket, string>();
   #carried_before = 0;
 
   constructor(powers: RelayPowers) {
     this.#powers = powers;
+    powers.registry.watch({
+      // Its node may only stand still, and nothing else would end what is open to it.
+      died: ({ worker, cause }) => {
+        if (cause === 'node_lost') for (const [stream, to] of this.#streams) if (to === worker) stream.destroy();
+      },
+    });
   }
 
   /** Bytes that came through the core for workers, both ways. */
   get carried_bytes(): number {
     let sum = this.#carried_before;
-    for (const stream of this.#streams) sum += stream.bytesRead + stream.bytesWritten;
+    for (const stream of this.#streams.keys()) sum += stream.bytesRead + stream.bytesWritten;
     return sum;
   }
 
@@ -76,7 +100,7 @@ export class Relay {
       const [stream] = await this.#powers.registry.ask(worker, ({ rpc }) =>
         Promise.all([promise, rpc.splice(worker, splice)]),
       );
-      this.#count(stream);
+      this.#count(stream, worker);
       return stream;
     } catch (error) {
       // Whichever half came, it has nobody to join.
@@ -104,16 +128,21 @@ export class Relay {
     joinStreams(client, stream);
   }
 
-  /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */
+  /**
+   * One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker: with
+   * ConnectionLost, or WorkerDied while the node is away, where the call was not sent. One that was sent waits for its answer
+   * also while the node is silent: it may be running, and the answer may come when the node is back.
+   */
   async call(worker: string, method: string, params: unknown, options: CallOptions): Promise<unknown> {
-    await this.#powers.registry.demandRunning(worker);
+    await this.#powers.registry.demandRunning(worker).catch((error) => Promise.reject(unsent(error)));
+    await this.#powers.registry.demandHeard(worker);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];
     for (;;) {
       const kept = this.#kept(worker);
       kept.calls++;
       try {
-        const session = await kept.session;
+        const session = await kept.session.catch((error) => Promise.reject(unsent(error)));
         if (session.open) return await session.call(method, list, options);
       } finally {
         kept.calls--;
@@ -178,8 +207,8 @@ export class Relay {
     }
   }
 
-  #count(stream: Socket): void {
-    this.#streams.add(stream);
+  #count(stream: Socket, worker: string): void {
+    this.#streams.set(stream, worker);
     stream.once('close', () => {
       this.#streams.delete(stream);
       this.#carried_before += stream.bytesRead + stream.bytesWritten;

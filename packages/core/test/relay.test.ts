@@ -4,15 +4,15 @@ import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { duplexPair } from 'node:stream';
 import { describe, it, mock } from 'node:test';
-import { ConnectionLost, isError, TicketForged } from '@hauki/protocol';
+import { ConnectionLost, DeadlineExceeded, isError, NO_GRANTS, OutcomeUnknown, TicketForged } from '@hauki/protocol';
 import { encode, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
-import type { Registry } from '../src/registry.ts';
+import { type RegisteredNode, type RegisteredWorker, Registry } from '../src/registry.ts';
 import { Relay } from '../src/relay.ts';
 
 describe('the sessions of the relay', () => {
   it('are bounded, the longest unused goes first, and none goes with a call under way', async () => {
-    const registry = { home() {}, async demandRunning() {} } as unknown as Registry;
+    const registry = { home() {}, watch() {}, async demandRunning() {}, async demandHeard() {} } as unknown as Registry;
     const relay = new Relay({ registry, visitorTicket: () => assert.fail('no session is opened') });
     const closed: string[] = [];
     const answer = Promise.withResolvers<string>();
@@ -45,12 +45,77 @@ describe('the sessions of the relay', () => {
   });
 });
 
+describe('a call over HTTP to a node that falls silent', () => {
+  it('says that it was not sent, where no session with its worker could be opened', async () => {
+    const registry = { home() {}, watch() {}, async demandRunning() {}, async demandHeard() {} } as unknown as Registry;
+    const unknown = new OutcomeUnknown({ method: 'mint_ticket', why: 'the node has not reported for too long' });
+    const late = new DeadlineExceeded({ what: 'mint_ticket()', timeout_ms: 1, may_have_run: true });
+    const forged = new TicketForged({ why: 'another key' });
+    for (const [error, heard] of [
+      [unknown, /^Not connected: .*has not reported for too long.* was not sent$/],
+      [late, /^Not connected: mint_ticket\(\) gave no answer.* was not sent$/],
+      [forged, /another key/],
+    ] as const) {
+      const relay = new Relay({ registry, visitorTicket: () => Promise.reject(error) });
+      await assert.rejects(relay.call('w-a', 'look', [], {}), (thrown: Error) => {
+        assert.ok(isError(thrown, error === forged ? TicketForged : ConnectionLost), thrown.name);
+        assert.match(thrown.message, heard);
+        return true;
+      });
+    }
+  });
+
+  it('is not sent while the node is silent, and leaves when that is heard again', async () => {
+    const heard = Promise.withResolvers<void>();
+    const registry = { home() {}, watch() {}, async demandRunning() {}, demandHeard: () => heard.promise };
+    const relay = new Relay({ registry: registry as unknown as Registry, visitorTicket: () => assert.fail('never') });
+    const sent: string[] = [];
+    relay.open = async () =>
+      ({
+        open: true,
+        closed: new Promise(() => {}),
+        call: async (method: string) => sent.push(method),
+      }) as unknown as Session;
+    const call = relay.call('w-a', 'look', [], {});
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(sent, []);
+    heard.resolve();
+    await call;
+    assert.deepEqual(sent, ['look']);
+  });
+
+  it('settles when its worker is counted dead with the node, and waits on where another is', async () => {
+    const registry = new Registry();
+    const rpc = { splice: async (_worker: string, splice: string) => relay.arrived(splice, ends.pop()!) };
+    const info = { node: 'north', labels: {}, drivers: {}, memory_mib: 1, cores: 1 };
+    const [load, heard_at] = [{ workers: 0, memory_used_mib: 0, cpu: 0 }, performance.now()];
+    registry.register({ info, load, rpc, heard_at } as unknown as RegisteredNode, []);
+    const entry = { owner: 'ada', epoch: 1, node: 'north', driver: 'lxc', grants: NO_GRANTS, memory_mib: 1 };
+    const names = ['w-a', 'w-b', 'w-c'];
+    for (const worker of names) registry.workers.set(worker, { ...entry, worker } as RegisteredWorker);
+    const relay: Relay = new Relay({ registry, visitorTicket: () => assert.fail('none is asked for') });
+    const pairs = names.map(() => duplexPair());
+    const ends = pairs.map(([near]) => near as unknown as Socket);
+    const streams: Socket[] = [];
+    for (const worker of names) streams.push(await relay.dial(worker));
+    const fate = { owner: 'ada', reason: 'its node north is gone', at: 0, lines: [] };
+    registry.died({ ...fate, worker: 'w-a', cause: 'node_lost' });
+    // Its answer may be on its way: the end of its connection comes behind it.
+    registry.died({ ...fate, worker: 'w-b', cause: 'exited' });
+    assert.deepEqual(
+      streams.map(({ destroyed }) => destroyed),
+      [true, false, false],
+    );
+    for (const stream of streams) stream.destroy();
+  });
+});
+
 describe('a connection that a node dials for the relay', () => {
   const socket = () => Object.assign(new EventEmitter(), { destroy: mock.fn(), bytesRead: 0, bytesWritten: 0 });
   /** A relay over a node that answers a splice so. */
   const over = (splice: (worker: string, splice: string) => unknown) => {
     const rpc = { splice: async (...args: [string, string]) => splice(...args) };
-    const registry = { ask: (_worker: string, asked: (home: object) => unknown) => asked({ rpc }) };
+    const registry = { watch() {}, ask: (_worker: string, asked: (home: object) => unknown) => asked({ rpc }) };
     return new Relay({
       registry: registry as unknown as Registry,
       visitorTicket: () => assert.fail('none is asked for'),
@@ -82,7 +147,7 @@ describe('a connection that a node dials for the relay', () => {
     const worker = new Session({ transport: streamTransport(far), dispatch: () => ({ nonce: 'n' }), literal: encode });
     const body = { jti: 'j', worker: 'w-a', secret_hash: 'another', routes: { direct: { tls: false } } };
     const signed = `h.${Buffer.from(JSON.stringify(body)).toString('base64url')}.s`;
-    const registry = { workers: new Map(), death: () => undefined } as unknown as Registry;
+    const registry = { workers: new Map(), death: () => undefined, watch() {} } as unknown as Registry;
     const relay = new Relay({ registry, visitorTicket: async () => ({ signed, secret: 'c2VjcmV0' }) });
     relay.dial = async () => near as unknown as Socket;
     await assert.rejects(relay.open('w-a'), (error) => isError(error, TicketForged));

@@ -12,7 +12,6 @@ import {
   TicketForged,
   TicketMisdirected,
   TicketReplayed,
-  type TicketRole,
   TicketUnproven,
 } from '@hauki/protocol';
 import { mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
@@ -70,7 +69,7 @@ export class Redeemer {
   async redeem(
     redemption: Redemption,
     nonce: string,
-    admit: (role: TicketRole) => void = () => {},
+    admit: (ticket: ExpectedTicket) => void = () => {},
   ): Promise<{ ticket: ExpectedTicket; proof: string; lease_ms: number }> {
     const body = this.#verified(redemption?.ticket);
     const { worker, node, epoch } = this.#self;
@@ -94,7 +93,7 @@ export class Redeemer {
     const proof = await mac(expected.key, transcript('worker', body.jti, nonce, String(redemption.nonce)));
     // From here to the return nothing awaits: the claim is one step.
     if (!this.#expected.has(body.jti)) throw new TicketReplayed({ ticket: body.jti });
-    admit(expected.role);
+    admit(expected);
     this.#expected.delete(body.jti);
     this.#redeemed.add(body.jti);
     if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
