@@ -6,6 +6,8 @@ export const HTTP_LIMITS = {
   headers_ms: 60_000,
   /** A request's body, where no route bounds it by itself: 12 MiB come in that time at 41 KiB/s. */
   body_ms: 300_000,
+  /** Of the connections that a core may have, how many may wait for the rest of a body: the others are for who asks at once. */
+  bodies_share: 0.5,
   /** Larger bodies, and those that do not say how large they are, share `bodies_bytes`: they are held whole in memory. */
   small_body_bytes: 64 * 1024,
   /** What such bodies may take that are coming in at once: 64 of the largest. */

@@ -27,6 +27,7 @@ import {
 } from '@hauki/rpc';
 import { joinStreams, secureStream, streamTransport } from '@hauki/rpc/node';
 import type { Registry } from './registry.ts';
+import { Shares } from './shares.ts';
 
 export interface RelayPowers {
   registry: Registry;
@@ -49,6 +50,8 @@ interface Kept {
   session: Promise<Session>;
   /** Under way. */
   calls: number;
+  /** What callers share of it. */
+  places: Shares;
 }
 
 export class Relay {
@@ -131,21 +134,23 @@ export class Relay {
   /**
    * One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker: with
    * ConnectionLost, or WorkerDied while the node is away, where the call was not sent. One that was sent waits for its answer
-   * also while the node is silent: it may be running, and the answer may come when the node is back.
+   * also while the node is silent: it may be running, and the answer may come when the node is back. `by`: whose call it is.
    */
-  async call(worker: string, method: string, params: unknown, options: CallOptions): Promise<unknown> {
+  async call(worker: string, method: string, params: unknown, options: CallOptions, by: string): Promise<unknown> {
     await this.#powers.registry.demandRunning(worker).catch((error) => Promise.reject(unsent(error)));
     await this.#powers.registry.demandHeard(worker);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];
     for (;;) {
       const kept = this.#kept(worker);
+      const leave = kept.places.take(by);
       kept.calls++;
       try {
         const session = await kept.session.catch((error) => Promise.reject(unsent(error)));
         if (session.open) return await session.call(method, list, options);
       } finally {
         kept.calls--;
+        leave();
         this.#trim();
       }
       if (this.#sessions.get(worker) === kept) this.#sessions.delete(worker);
@@ -158,7 +163,8 @@ export class Relay {
     let kept = this.#sessions.get(worker);
     this.#sessions.delete(worker);
     if (!kept) {
-      const made: Kept = { session: this.open(worker), calls: 0 };
+      const places = new Shares('calls over HTTP to this worker', LIMITS.calls_in_flight);
+      const made: Kept = { session: this.open(worker), calls: 0, places };
       const forget = () => {
         if (this.#sessions.get(worker) === made) this.#sessions.delete(worker);
       };

@@ -4,7 +4,16 @@ import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { duplexPair } from 'node:stream';
 import { describe, it, mock } from 'node:test';
-import { ConnectionLost, DeadlineExceeded, isError, NO_GRANTS, OutcomeUnknown, TicketForged } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  DeadlineExceeded,
+  isError,
+  LIMITS,
+  NO_GRANTS,
+  OutcomeUnknown,
+  Overloaded,
+  TicketForged,
+} from '@hauki/protocol';
 import { encode, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { type RegisteredNode, type RegisteredWorker, Registry } from '../src/registry.ts';
@@ -32,7 +41,7 @@ describe('the sessions of the relay', () => {
       };
       return session as unknown as Session;
     };
-    const call = (worker: string, method = 'quick') => relay.call(worker, method, [], {});
+    const call = (worker: string, method = 'quick') => relay.call(worker, method, [], {}, 'ada');
     const slow = call('w-slow', 'slow');
     for (let i = 0; i < 300; i++) await call(`w-${i}`);
     assert.deepEqual([closed.length, closed[0], closed.at(-1)], [45, 'w-0', 'w-44']);
@@ -42,6 +51,33 @@ describe('the sessions of the relay', () => {
     assert.deepEqual([closed.length, closed.at(-1)], [46, 'w-slow']);
     await call('w-0');
     assert.equal(opened, 303, 'one that was closed is opened anew');
+  });
+});
+
+describe('calls over HTTP to one worker', () => {
+  it('of one token are half of those that may be under way, and others find room', async () => {
+    const registry = { home() {}, watch() {}, async demandRunning() {}, async demandHeard() {} } as unknown as Registry;
+    const relay = new Relay({ registry, visitorTicket: () => assert.fail('never') });
+    const answers: (() => void)[] = [];
+    relay.open = async () =>
+      ({
+        open: true,
+        closed: new Promise(() => {}),
+        call: () => new Promise<void>((resolve) => answers.push(resolve)),
+      }) as unknown as Session;
+    const call = (by: string) => relay.call('w-a', 'wait', [], {}, by);
+    const most = LIMITS.calls_in_flight / 2;
+    const calls = Array.from({ length: most }, (_, i) => call(i % 2 ? 'ada' : 'ada/below'));
+    const refused = (error: unknown) => isError(error, Overloaded) && /calls over HTTP/.test(error.message);
+    await assert.rejects(call('ada'), refused);
+    calls.push(call('bob'), call('admin'));
+    while (answers.length < calls.length) await new Promise((resolve) => setImmediate(resolve));
+    for (const answer of answers.splice(0)) answer();
+    await Promise.all(calls);
+    const again = call('ada');
+    while (answers.length < 1) await new Promise((resolve) => setImmediate(resolve));
+    answers[0]!();
+    await again;
   });
 });
 
@@ -57,7 +93,7 @@ describe('a call over HTTP to a node that falls silent', () => {
       [forged, /another key/],
     ] as const) {
       const relay = new Relay({ registry, visitorTicket: () => Promise.reject(error) });
-      await assert.rejects(relay.call('w-a', 'look', [], {}), (thrown: Error) => {
+      await assert.rejects(relay.call('w-a', 'look', [], {}, 'ada'), (thrown: Error) => {
         assert.ok(isError(thrown, error === forged ? TicketForged : ConnectionLost), thrown.name);
         assert.match(thrown.message, heard);
         return true;
@@ -76,7 +112,7 @@ describe('a call over HTTP to a node that falls silent', () => {
         closed: new Promise(() => {}),
         call: async (method: string) => sent.push(method),
       }) as unknown as Session;
-    const call = relay.call('w-a', 'look', [], {});
+    const call = relay.call('w-a', 'look', [], {}, 'ada');
     await new Promise((resolve) => setImmediate(resolve));
     assert.deepEqual(sent, []);
     heard.resolve();

@@ -31,6 +31,8 @@ export const LIMITS = {
   connections: 256,
   /** Of those, visitors', shared among their tokens. What is left is for its owner. */
   visitors: 240,
+  /** Tickets of one worker that nobody has redeemed yet: each is a few hundred bytes in its vault for two minutes. */
+  tickets_waiting: 4096,
   /** Tickets of one worker, and callers of it over HTTP, of which the core remembers whose they are. */
   callers: 1024,
   /** How long a worker's module may take to load, its constructor included. */

@@ -9,9 +9,11 @@ const KEY = randomText(32);
 const LEASE_MS = 120_000;
 
 /** A session that was redeemed, and its caller's half, which makes its resumptions by hand. */
-function redeemed(sessions: CallerSessions, jti = randomText(8), role: TicketRole = 'visitor') {
+function redeemed(sessions: CallerSessions, jti = randomText(8), role: TicketRole = 'visitor', by?: string) {
   const begun: Channel[] = [];
-  sessions.keep({ jti, role, key: KEY, resume_key: KEY }, LEASE_MS, (channel) => begun.push(channel));
+  sessions.keep({ jti, role, key: KEY, resume_key: KEY, ...(by ? { by } : {}) }, LEASE_MS, (channel) =>
+    begun.push(channel),
+  );
   const wanted = async (received: number, nonce: string, key = KEY): Promise<Resumption> => {
     const mine = randomText(8);
     const proof = await mac(key, resumeTranscript('caller', jti, nonce, mine, received));
@@ -157,6 +159,20 @@ describe('a worker’s sessions', () => {
     assert.ok(sessions.keyOf(visitors.at(-1)!.jti) && sessions.keyOf(owner.jti));
     sessions.forget(owner.jti);
     assert.equal(sessions.keyOf(owner.jti), undefined);
+  });
+
+  it('of visitors that are away go of the token that has most of them', async () => {
+    const sessions = new CallerSessions();
+    const bobs = redeemed(sessions, randomText(8), 'visitor', 'bob');
+    const adas = Array.from({ length: LIMITS.sessions_waiting }, () =>
+      redeemed(sessions, randomText(8), 'visitor', 'ada'),
+    );
+    for (const { near } of [bobs, ...adas].map((visitor) => visitor.open())) near.close('cut');
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.ok(sessions.keyOf(bobs.jti));
+    assert.equal(sessions.keyOf(adas[0]!.jti), undefined);
+    assert.equal(adas.filter(({ jti }) => sessions.keyOf(jti)).length, LIMITS.sessions_waiting - 1);
+    for (const { begun } of [bobs, ...adas]) begun[0]?.fail('over');
   });
 
   it('may begin before their ticket is redeemed, and are gone on with by nobody else', async () => {

@@ -4,9 +4,10 @@
  *
  * What always holds: only who proves the session's resume key takes it over, and then the older connection counts no
  * more, nor does an older attempt that comes late; a session waits for its caller as long as that tries: an owner for
- * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, the oldest goes first. A
- * session has its place at the worker from its redemption to its end, whatever connection it goes over. What an owner says with
- * its request for the worker begins its session; only who redeems the ticket goes on with it.
+ * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, of whoever has most of
+ * them the oldest goes first. A session has its place at the worker from its redemption to its end, whatever connection it
+ * goes over. What an owner says with its request for the worker begins its session; only who redeems the ticket goes on
+ * with it.
  */
 import {
   ConnectionLost,
@@ -250,13 +251,13 @@ export class CallerSessions {
     return false;
   }
 
+  /** Of too many that wait, the first goes of the sharer that has most. */
   #boundWaiting(): void {
-    let waiting = 0;
-    for (const held of this.#held.values()) if (isAway(held)) waiting++;
-    if (waiting <= LIMITS.sessions_waiting) return;
-    for (const held of this.#held.values())
-      if (isAway(held) && held.ticket.role !== 'owner')
-        return held.channel.fail('too many sessions wait for their callers');
+    const away = [...this.#held.values()].filter(isAway);
+    if (away.length <= LIMITS.sessions_waiting) return;
+    const visitors = away.filter(({ ticket }) => ticket.role !== 'owner');
+    const [most] = [...Map.groupBy(visitors, ({ ticket }) => ticket.by).values()].sort((a, b) => b.length - a.length);
+    most?.[0]!.channel.fail('too many sessions wait for their callers');
   }
 }
 
