@@ -25,7 +25,7 @@ export const LIMITS = {
   first_chars: 64 * 1024,
   /** One message on a connection that has not been redeemed; a longer one cuts it. */
   handshake_bytes: 64 * 1024,
-  /** Connections to one worker that carry nobody who has redeemed a ticket; the oldest gives way. */
+  /** Connections to one worker that have not redeemed a ticket yet, and others that carry no session any more; the oldest gives way. */
   strangers: 64,
   /** Places at one worker, visitors' included: sessions, and connections without one, whose ticket was redeemed. */
   connections: 256,

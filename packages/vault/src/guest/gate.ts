@@ -4,8 +4,8 @@
  * the guest. The handshake is the same two JSON-RPC calls, `rpc.hello` and `rpc.redeem`, in every speech.
  *
  * What always holds: whoever redeems has a place, for as long as its session, or as its connection where that is literal;
- * visitors' places are shared, so that nobody takes them all; a connection that carries neither is a stranger's, and of
- * these a bounded number is kept.
+ * visitors' places are shared, so that nobody takes them all; of connections that carry nobody who has a place, yet or any
+ * more, a bounded number is kept.
  */
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -102,8 +102,10 @@ export function openGate(options: GateOptions): CallerSessions {
   /** Places that are taken, visitors' among them. */
   let taken = 0;
   const visitors = new Shares('visitors of this worker', LIMITS.visitors);
-  /** Those that carry nobody who has a place, the oldest first: strangers make room for strangers, never for guests. */
+  /** Those that have not redeemed a ticket, the oldest first: strangers make room for strangers, never for guests. */
   const strangers = new Set<Socket>();
+  /** Those whose session goes on over another, or is over: they are being closed. */
+  const leaving = new Set<Socket>();
 
   const sessions = new CallerSessions();
 
@@ -243,12 +245,12 @@ export function openGate(options: GateOptions): CallerSessions {
     else stream.destroy();
   };
 
-  const estrange = (socket: Socket) => {
-    strangers.add(socket);
-    if (strangers.size > LIMITS.strangers)
-      for (const oldest of strangers) {
+  const addTo = (some: Set<Socket>, socket: Socket) => {
+    some.add(socket);
+    if (some.size > LIMITS.strangers)
+      for (const oldest of some) {
         // It closes later: the next one must not find it again.
-        strangers.delete(oldest);
+        some.delete(oldest);
         oldest.destroy();
         break;
       }
@@ -256,12 +258,13 @@ export function openGate(options: GateOptions): CallerSessions {
 
   const enter = (socket: Socket) => {
     socket.on('error', () => socket.destroy());
-    estrange(socket);
+    addTo(strangers, socket);
     socket.setNoDelay(true);
     askIfSilent(socket);
     const timer = setTimeout(() => socket.destroy(), LIMITS.handshake_ms);
     socket.on('close', () => {
       strangers.delete(socket);
+      leaving.delete(socket);
       clearTimeout(timer);
     });
     const carrier: Carrier = {
@@ -274,7 +277,7 @@ export function openGate(options: GateOptions): CallerSessions {
         strangers.delete(socket);
       },
       left() {
-        if (!socket.destroyed) estrange(socket);
+        if (!socket.destroyed) addTo(leaving, socket);
       },
     };
     const stay = (leave: () => void) => {

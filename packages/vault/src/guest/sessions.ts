@@ -257,7 +257,7 @@ export class CallerSessions {
     if (away.length <= LIMITS.sessions_waiting) return;
     const visitors = away.filter(({ ticket }) => ticket.role !== 'owner');
     const [most] = [...Map.groupBy(visitors, ({ ticket }) => ticket.by).values()].sort((a, b) => b.length - a.length);
-    most?.[0]!.channel.fail('too many sessions wait for their callers');
+    most?.[0]?.channel.fail('too many sessions wait for their callers');
   }
 }
 
