@@ -174,11 +174,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       return server;
     },
   }).withTypeProvider<TypeBoxTypeProvider>();
+  const connections = app.server.maxConnections || Number.POSITIVE_INFINITY;
   const bodies: BodyShares = {
-    places: new Shares(
-      'request bodies that are coming in',
-      Math.floor((app.server.maxConnections || Number.POSITIVE_INFINITY) * HTTP_LIMITS.bodies_share),
-    ),
+    places: new Shares('request bodies that are coming in', Math.floor(connections * HTTP_LIMITS.bodies_share)),
     bytes: new Shares('bytes of large request bodies that are coming in', HTTP_LIMITS.bodies_bytes),
   };
   const gateway = new Gateway(kernels, auth, tokens, bodies);
@@ -258,7 +256,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(tokenRoutes, { tokens, quotas, registry, lasting, spool });
   await app.register(eventRoutes, { events, tokens });
 
+  const relayed = new Shares('relayed connections', Math.floor(connections * HTTP_LIMITS.relayed_share));
   const upgrades = createUpgrades({
+    relayed,
     ...{ auth, tokens, registry, meshfs, family, swarm, kernels, relay, keys: office.keys, core_id, log, typed },
   });
   const endDirect = readDirectly(app.server, (request, by) => gateway.take(request, by));

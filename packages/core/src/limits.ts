@@ -8,6 +8,8 @@ export const HTTP_LIMITS = {
   body_ms: 300_000,
   /** Of the connections that a core may have, how many may wait for the rest of a body: the others are for who asks at once. */
   bodies_share: 0.5,
+  /** How many of them may be callers' that are relayed: a node dials as many again. */
+  relayed_share: 0.25,
   /** Larger bodies, and those that do not say how large they are, share `bodies_bytes`: they are held whole in memory. */
   small_body_bytes: 64 * 1024,
   /** What such bodies may take that are coming in at once: 64 of the largest. */
