@@ -13,6 +13,7 @@ import {
   OutcomeUnknown,
   type Ticket,
   type TicketBody,
+  WorkerDied,
 } from '@hauki/protocol';
 import {
   type CallerKey,
@@ -37,14 +38,6 @@ export interface RelayPowers {
 
 /** Sessions that the core keeps for HTTP clients, one a worker; the longest unused goes first, none with a call under way. */
 const KEPT_SESSIONS = 256;
-
-/** What befell the connection over which a call was to leave: that has not run. */
-function unsent(error: unknown): unknown {
-  if (isError(error, OutcomeUnknown))
-    return new ConnectionLost({ why: `the worker was not reached: ${error.fields.why}` });
-  if (isError(error, DeadlineExceeded)) return new ConnectionLost({ why: describe(error) });
-  return error;
-}
 
 interface Kept {
   session: Promise<Session>;
@@ -133,20 +126,22 @@ export class Relay {
 
   /**
    * One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker: with
-   * ConnectionLost, or WorkerDied while the node is away, where the call was not sent. One that was sent waits for its answer
-   * also while the node is silent: it may be running, and the answer may come when the node is back. `by`: whose call it is.
+   * ConnectionLost where its node is silent and the call was not sent. One that was sent waits for its answer also while the
+   * node is silent: it may be running, and the answer may come when the node is back. `by`: whose call it is.
    */
   async call(worker: string, method: string, params: unknown, options: CallOptions, by: string): Promise<unknown> {
-    await this.#powers.registry.demandRunning(worker).catch((error) => Promise.reject(unsent(error)));
-    await this.#powers.registry.demandHeard(worker);
+    const { registry } = this.#powers;
+    const unsent = (error: unknown) => Promise.reject(this.#unsent(worker, error));
+    await registry.demandRunning(worker).catch(unsent);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];
     for (;;) {
+      await registry.demandHeard(worker).catch(unsent);
       const kept = this.#kept(worker);
       const leave = kept.places.take(by);
       kept.calls++;
       try {
-        const session = await kept.session.catch((error) => Promise.reject(unsent(error)));
+        const session = await kept.session.catch(unsent);
         if (session.open) return await session.call(method, list, options);
       } finally {
         kept.calls--;
@@ -157,9 +152,19 @@ export class Relay {
     }
   }
 
-  /** The worker's session, or one that is being opened; it is the last to go now. Throws as `home` of the registry does. */
+  /** What befell the way to a worker before a call left: that has not run, whatever else was under way. */
+  #unsent(worker: string, error: unknown): unknown {
+    if (isError(error, OutcomeUnknown))
+      return new ConnectionLost({ why: `the worker was not reached: ${error.fields.why}` });
+    if (isError(error, DeadlineExceeded)) return new ConnectionLost({ why: describe(error) });
+    // Its node is away, and it may live on there.
+    if (isError(error, WorkerDied) && this.#powers.registry.workers.has(worker))
+      return new ConnectionLost({ why: error.fields.reason });
+    return error;
+  }
+
+  /** The worker's session, or one that is being opened; it is the last to go now. */
   #kept(worker: string): Kept {
-    this.#powers.registry.home(worker);
     let kept = this.#sessions.get(worker);
     this.#sessions.delete(worker);
     if (!kept) {

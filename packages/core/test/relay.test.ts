@@ -13,15 +13,19 @@ import {
   OutcomeUnknown,
   Overloaded,
   TicketForged,
+  WorkerDied,
 } from '@hauki/protocol';
 import { encode, Session } from '@hauki/rpc';
 import { streamTransport } from '@hauki/rpc/node';
 import { type RegisteredNode, type RegisteredWorker, Registry } from '../src/registry.ts';
 import { Relay } from '../src/relay.ts';
 
+/** A registry that knows one worker, and hears its node. */
+const reached = { workers: new Map([['w-a', {}]]), watch() {}, async demandRunning() {}, async demandHeard() {} };
+
 describe('the sessions of the relay', () => {
   it('are bounded, the longest unused goes first, and none goes with a call under way', async () => {
-    const registry = { home() {}, watch() {}, async demandRunning() {}, async demandHeard() {} } as unknown as Registry;
+    const registry = reached as unknown as Registry;
     const relay = new Relay({ registry, visitorTicket: () => assert.fail('no session is opened') });
     const closed: string[] = [];
     const answer = Promise.withResolvers<string>();
@@ -56,7 +60,7 @@ describe('the sessions of the relay', () => {
 
 describe('calls over HTTP to one worker', () => {
   it('of one token are half of those that may be under way, and others find room', async () => {
-    const registry = { home() {}, watch() {}, async demandRunning() {}, async demandHeard() {} } as unknown as Registry;
+    const registry = reached as unknown as Registry;
     const relay = new Relay({ registry, visitorTicket: () => assert.fail('never') });
     const answers: (() => void)[] = [];
     relay.open = async () =>
@@ -83,7 +87,7 @@ describe('calls over HTTP to one worker', () => {
 
 describe('a call over HTTP to a node that falls silent', () => {
   it('says that it was not sent, where no session with its worker could be opened', async () => {
-    const registry = { home() {}, watch() {}, async demandRunning() {}, async demandHeard() {} } as unknown as Registry;
+    const registry = reached as unknown as Registry;
     const unknown = new OutcomeUnknown({ method: 'mint_ticket', why: 'the node has not reported for too long' });
     const late = new DeadlineExceeded({ what: 'mint_ticket()', timeout_ms: 1, may_have_run: true });
     const forged = new TicketForged({ why: 'another key' });
@@ -101,9 +105,21 @@ describe('a call over HTTP to a node that falls silent', () => {
     }
   });
 
+  it('says so too where the node is counted away, and what became of a worker that has ended', async () => {
+    for (const [living, kind] of [
+      ['w-a', ConnectionLost],
+      ['w-b', WorkerDied],
+    ] as const) {
+      const died = new WorkerDied({ worker: living, cause: 'node_lost', reason: 'its node north is away' });
+      const registry = { ...reached, demandHeard: () => Promise.reject(died) } as unknown as Registry;
+      const relay = new Relay({ registry, visitorTicket: () => assert.fail('never') });
+      await assert.rejects(relay.call(living, 'look', [], {}, 'ada'), (thrown) => isError<any>(thrown, kind));
+    }
+  });
+
   it('is not sent while the node is silent, and leaves when that is heard again', async () => {
     const heard = Promise.withResolvers<void>();
-    const registry = { home() {}, watch() {}, async demandRunning() {}, demandHeard: () => heard.promise };
+    const registry = { ...reached, demandHeard: () => heard.promise };
     const relay = new Relay({ registry: registry as unknown as Registry, visitorTicket: () => assert.fail('never') });
     const sent: string[] = [];
     relay.open = async () =>
