@@ -14,6 +14,7 @@ import {
   Forbidden,
   isError,
   type Mesh,
+  Overloaded,
   type Scope,
   type TokenTargets,
   TokenUnknown,
@@ -174,6 +175,27 @@ describe('a narrower token', () => {
     }
     await until('two are refused', () => refused === 2);
     leaving.abort();
+    await used.mesh.destruct(worker);
+  });
+
+  it('leaves others a way to a worker, however many visitors it and all below it have there', async () => {
+    const { worker } = await used.mesh.details(used.mesh.clone({ source: CALCULATOR }));
+    const targets = { workers: [worker] };
+    const one = await holder(['call', 'tokens'], targets);
+    const child = await holder(['call'], targets, one.mesh);
+    const visit = (mesh: Mesh) => mesh.visit<Calculator>(worker).add(1, 2);
+    for (let i = 0; i < LIMITS.visitors / 2; i++) assert.equal(await visit((i % 2 ? one : child).mesh), 3);
+    await refused(visit(one.mesh), Overloaded, /visitors of this worker, of one token and all below it/);
+    await refused(visit(child.mesh), Overloaded, /limit of 120/);
+    const another = await holder(['call'], targets);
+    assert.equal(await visit(another.mesh), 3);
+    const answer = await fetch(`${used.local.url}/api/v2/ephemeral/${worker}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${another.token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'add', params: [1, 2] }),
+    });
+    assert.deepEqual(await answer.json(), { jsonrpc: '2.0', id: 1, result: 3 });
+    assert.equal(await visit(used.mesh), 3);
     await used.mesh.destruct(worker);
   });
 

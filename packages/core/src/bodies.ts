@@ -1,7 +1,8 @@
 /**
- * How long the body of a request may take to come, and how much may be coming in.
+ * How long the body of a request may take to come, and how many, and how much, may be coming in.
  *
- * What always holds: a body ends, or its connection does; what is held until all of it has come is bounded. Node's own
+ * What always holds: a body ends, or its connection does; what is held until all of it has come is bounded; bodies that do
+ * not come leave connections to others, and nobody has all of those that they may take. Node's own
  * limit, one for each request of the server, cannot be it: raw content may take hours, as long as something moves. So each
  * body has a deadline here, until the route that reads it says that it bounds it by itself.
  */
@@ -13,8 +14,16 @@ import type { Principal } from './rights.ts';
 import type { Shares } from './shares.ts';
 
 const deadlines = new WeakMap<IncomingMessage, NodeJS.Timeout>();
-/** What gives a large body's share back. */
-const shares = new WeakMap<IncomingMessage, () => void>();
+/** What gives a body's shares back. */
+const shares = new WeakMap<IncomingMessage, (() => void)[]>();
+
+/** What bodies share that are coming in. */
+export interface BodyShares {
+  /** Connections. */
+  places: Shares;
+  /** Of those that are held until all has come. */
+  bytes: Shares;
+}
 
 /** Gives a request's body its deadline. `refuse` answers in its stead, where no answer has begun. */
 export function boundBody(
@@ -35,17 +44,25 @@ export function boundBody(
   request.once('close', () => clearTimeout(timer));
 }
 
-/** Takes of `all` bytes what a large body of this principal's may have, until it has come. Throws Overloaded. */
-export function shareBody(request: IncomingMessage, { name }: Principal, all: Shares): void {
+/** Takes a place for a body of this principal's, until it has come. Throws Overloaded. */
+export function placeBody(request: IncomingMessage, { name }: Principal, { places }: Pick<BodyShares, 'places'>): void {
+  if (hasBody(request)) hold(request, places.take(name));
+}
+
+/** The same for one that is held until all of it has come: where it is large, it takes of the bytes too. */
+export function shareBody(request: IncomingMessage, principal: Principal, all: BodyShares): void {
+  placeBody(request, principal, all);
   const bytes = Math.min(LIMITS.body_bytes, Number(request.headers['content-length'] ?? LIMITS.body_bytes));
-  if (!hasBody(request) || bytes <= HTTP_LIMITS.small_body_bytes) return;
-  const giveBack = all.take(name, bytes);
-  shares.set(request, giveBack);
+  if (hasBody(request) && bytes > HTTP_LIMITS.small_body_bytes) hold(request, all.bytes.take(principal.name, bytes));
+}
+
+function hold(request: IncomingMessage, giveBack: () => void): void {
+  shares.set(request, [...(shares.get(request) ?? []), giveBack]);
   request.once('end', giveBack).once('close', giveBack);
 }
 
-/** Ends the deadline, and gives the share back: who reads the body bounds it by itself. */
+/** Ends the deadline, and gives the shares back: who reads the body bounds it by itself. */
 export function releaseBody(request: IncomingMessage): void {
   clearTimeout(deadlines.get(request));
-  shares.get(request)?.();
+  for (const giveBack of shares.get(request) ?? []) giveBack();
 }

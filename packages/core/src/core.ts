@@ -30,7 +30,7 @@ import { createHttpServer, readDirectly, refuse, textOf, writeError } from '@hau
 import Fastify, { type FastifyBaseLogger } from 'fastify';
 import { ABOUT } from './about.ts';
 import { Auth, type RouteAccess } from './auth.ts';
-import { boundBody, shareBody } from './bodies.ts';
+import { type BodyShares, boundBody, shareBody } from './bodies.ts';
 import { Callers } from './callers.ts';
 import { shareWithPage } from './cors.ts';
 import { openDataFolder } from './data-folder.ts';
@@ -57,7 +57,7 @@ import { swarmRoutes } from './routes/swarm.ts';
 import { systemRoutes } from './routes/system.ts';
 import { tokenRoutes } from './routes/tokens.ts';
 import { volumeRoutes } from './routes/volumes.ts';
-import { Shares } from './shares.ts';
+import { CORE, Shares } from './shares.ts';
 import { Spool } from './spool/spool.ts';
 import { Swarm } from './swarm.ts';
 import { TokenStore } from './tokens.ts';
@@ -74,6 +74,8 @@ export interface CoreOptions {
   node_grace_ms?: number;
   /** How long a request's body may take, where its route does not bound it by itself. */
   body_ms?: number;
+  /** Connections that it may have; as many as its descriptors allow where it is left out. */
+  connections?: number;
   random?: () => number;
 }
 
@@ -127,7 +129,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   const family = createFamily({ registry, swarm, principal: tokens.behind });
   const relay = new Relay({
     registry,
-    visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience, 'core'),
+    visitorTicket: (worker, audience) => swarm.visitorTicket(worker, audience, CORE),
   });
   const lasting = new Lasting({ ...kept('lasting'), registry, swarm, event: events.emit, node_grace_ms });
   const spool = new Spool({
@@ -141,11 +143,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await volumes.open();
   await Promise.all([lasting.open(), spool.open()]);
   const kernels = new Kernels(events.emit);
-  const gateway = new Gateway(kernels, auth, tokens);
   const started_at = Date.now();
 
   const { body_ms = HTTP_LIMITS.body_ms } = options;
-  const bodies = new Shares('bytes of large request bodies that are coming in', HTTP_LIMITS.bodies_bytes);
   const late = new BadInput({ what: 'the request body', why: `it did not come within ${body_ms} ms` });
   // Bodies have deadlines of their own (`bodies.ts`).
   const times = {
@@ -162,15 +162,24 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
     // The server answers what is no request.
     clientErrorHandler() {},
     frameworkErrors: (error, _request, reply) => writeError(reply.raw, typed(error)),
-    serverFactory: (handler) =>
-      createHttpServer(times, {
+    serverFactory(handler) {
+      const server = createHttpServer(times, {
         serve(request, response) {
           boundBody(request, response, body_ms, () => refuse(request.socket, late));
           if (!gateway.take(request, response)) handler(request, response);
         },
         upgrade: (request, socket, head) => void upgrades.serve(request, socket, head),
-      }),
+      });
+      server.maxConnections = options.connections ?? server.maxConnections;
+      return server;
+    },
   }).withTypeProvider<TypeBoxTypeProvider>();
+  const connections = app.server.maxConnections || Number.POSITIVE_INFINITY;
+  const bodies: BodyShares = {
+    places: new Shares('request bodies that are coming in', Math.floor(connections * HTTP_LIMITS.bodies_share)),
+    bytes: new Shares('bytes of large request bodies that are coming in', HTTP_LIMITS.bodies_bytes),
+  };
+  const gateway = new Gateway(kernels, auth, tokens, bodies);
   app.setValidatorCompiler(readably(TypeBoxValidatorCompiler));
   const json = app.getDefaultJsonParser('error', 'error');
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body: Buffer, done) =>
@@ -247,7 +256,9 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
   await app.register(tokenRoutes, { tokens, quotas, registry, lasting, spool });
   await app.register(eventRoutes, { events, tokens });
 
+  const relayed = new Shares('relayed connections', Math.floor(connections * HTTP_LIMITS.relayed_share));
   const upgrades = createUpgrades({
+    relayed,
     ...{ auth, tokens, registry, meshfs, family, swarm, kernels, relay, keys: office.keys, core_id, log, typed },
   });
   const endDirect = readDirectly(app.server, (request, by) => gateway.take(request, by));

@@ -6,6 +6,10 @@ export const HTTP_LIMITS = {
   headers_ms: 60_000,
   /** A request's body, where no route bounds it by itself: 12 MiB come in that time at 41 KiB/s. */
   body_ms: 300_000,
+  /** Of the connections that a core may have, how many may wait for the rest of a body: the others are for who asks at once. */
+  bodies_share: 0.5,
+  /** How many of them may be callers' that are relayed: a node dials as many again. */
+  relayed_share: 0.25,
   /** Larger bodies, and those that do not say how large they are, share `bodies_bytes`: they are held whole in memory. */
   small_body_bytes: 64 * 1024,
   /** What such bodies may take that are coming in at once: 64 of the largest. */
@@ -27,6 +31,8 @@ export const NODE_LIMITS = {
   voucher_chars: 1024 * 1024,
   /** Nodes report every second: one that was silent for so long may stand still, and others are given work first. */
   silent_ms: 3_000,
+  /** Who has a call for such a node looks so often whether it has reported. */
+  heard_every_ms: 100,
   /** How soon a node comes back that was started again, or lost its link: until then a core that has begun expects nodes too. */
   back_ms: 3_000,
   /** Requests that wait for that at once. */

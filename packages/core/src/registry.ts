@@ -265,6 +265,15 @@ export class Registry {
     this.paused(worker, undefined);
   }
 
+  /**
+   * Waits while the worker's node says nothing: what is sent to it then may arrive, much later, or not, and nobody would know.
+   * Rejects as `home` does, once the node is counted away.
+   */
+  async demandHeard(worker: string): Promise<void> {
+    while (this.silence()(this.home(worker)))
+      await new Promise((resolve) => setTimeout(resolve, NODE_LIMITS.heard_every_ms));
+  }
+
   /** Why a worker is dead, as callers hear it; undefined where no fate is known. */
   death(worker: string): InstanceType<typeof WorkerDied> | undefined {
     const fate = this.fates.get(worker);

@@ -4,7 +4,17 @@
  */
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { DeadlineExceeded, LIMITS, type Ticket, type TicketBody } from '@hauki/protocol';
+import {
+  ConnectionLost,
+  DeadlineExceeded,
+  describe,
+  isError,
+  LIMITS,
+  OutcomeUnknown,
+  type Ticket,
+  type TicketBody,
+  WorkerDied,
+} from '@hauki/protocol';
 import {
   type CallerKey,
   type CallOptions,
@@ -18,6 +28,7 @@ import {
 } from '@hauki/rpc';
 import { joinStreams, secureStream, streamTransport } from '@hauki/rpc/node';
 import type { Registry } from './registry.ts';
+import { Shares } from './shares.ts';
 
 export interface RelayPowers {
   registry: Registry;
@@ -32,6 +43,8 @@ interface Kept {
   session: Promise<Session>;
   /** Under way. */
   calls: number;
+  /** What callers share of it. */
+  places: Shares;
 }
 
 export class Relay {
@@ -39,17 +52,24 @@ export class Relay {
   readonly #waiting = new Map<string, (stream: Socket) => void>();
   readonly #sessions = new Map<string, Kept>();
   readonly #key: Promise<CallerKey> = makeCallerKey();
-  readonly #streams = new Set<Socket>();
+  /** Connections to workers, each with its worker. */
+  readonly #streams = new Map<Socket, string>();
   #carried_before = 0;
 
   constructor(powers: RelayPowers) {
     this.#powers = powers;
+    powers.registry.watch({
+      // Its node may only stand still, and nothing else would end what is open to it.
+      died: ({ worker, cause }) => {
+        if (cause === 'node_lost') for (const [stream, to] of this.#streams) if (to === worker) stream.destroy();
+      },
+    });
   }
 
   /** Bytes that came through the core for workers, both ways. */
   get carried_bytes(): number {
     let sum = this.#carried_before;
-    for (const stream of this.#streams) sum += stream.bytesRead + stream.bytesWritten;
+    for (const stream of this.#streams.keys()) sum += stream.bytesRead + stream.bytesWritten;
     return sum;
   }
 
@@ -76,7 +96,7 @@ export class Relay {
       const [stream] = await this.#powers.registry.ask(worker, ({ rpc }) =>
         Promise.all([promise, rpc.splice(worker, splice)]),
       );
-      this.#count(stream);
+      this.#count(stream, worker);
       return stream;
     } catch (error) {
       // Whichever half came, it has nobody to join.
@@ -104,32 +124,52 @@ export class Relay {
     joinStreams(client, stream);
   }
 
-  /** One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker. */
-  async call(worker: string, method: string, params: unknown, options: CallOptions): Promise<unknown> {
-    await this.#powers.registry.demandRunning(worker);
+  /**
+   * One call on behalf of a plain client. Rejects with what the worker threw, or with what became of the worker: with
+   * ConnectionLost where its node is silent and the call was not sent. One that was sent waits for its answer also while the
+   * node is silent: it may be running, and the answer may come when the node is back. `by`: whose call it is.
+   */
+  async call(worker: string, method: string, params: unknown, options: CallOptions, by: string): Promise<unknown> {
+    const { registry } = this.#powers;
+    const unsent = (error: unknown) => Promise.reject(this.#unsent(worker, error));
+    await registry.demandRunning(worker).catch(unsent);
     // Named parameters go as they came: one object.
     const list = Array.isArray(params) ? params : [params];
     for (;;) {
+      await registry.demandHeard(worker).catch(unsent);
       const kept = this.#kept(worker);
+      const leave = kept.places.take(by);
       kept.calls++;
       try {
-        const session = await kept.session;
+        const session = await kept.session.catch(unsent);
         if (session.open) return await session.call(method, list, options);
       } finally {
         kept.calls--;
+        leave();
         this.#trim();
       }
       if (this.#sessions.get(worker) === kept) this.#sessions.delete(worker);
     }
   }
 
-  /** The worker's session, or one that is being opened; it is the last to go now. Throws as `home` of the registry does. */
+  /** What befell the way to a worker before a call left: that has not run, whatever else was under way. */
+  #unsent(worker: string, error: unknown): unknown {
+    if (isError(error, OutcomeUnknown))
+      return new ConnectionLost({ why: `the worker was not reached: ${error.fields.why}` });
+    if (isError(error, DeadlineExceeded)) return new ConnectionLost({ why: describe(error) });
+    // Its node is away, and it may live on there.
+    if (isError(error, WorkerDied) && this.#powers.registry.workers.has(worker))
+      return new ConnectionLost({ why: error.fields.reason });
+    return error;
+  }
+
+  /** The worker's session, or one that is being opened; it is the last to go now. */
   #kept(worker: string): Kept {
-    this.#powers.registry.home(worker);
     let kept = this.#sessions.get(worker);
     this.#sessions.delete(worker);
     if (!kept) {
-      const made: Kept = { session: this.open(worker), calls: 0 };
+      const places = new Shares('calls over HTTP to this worker', LIMITS.calls_in_flight);
+      const made: Kept = { session: this.open(worker), calls: 0, places };
       const forget = () => {
         if (this.#sessions.get(worker) === made) this.#sessions.delete(worker);
       };
@@ -178,8 +218,8 @@ export class Relay {
     }
   }
 
-  #count(stream: Socket): void {
-    this.#streams.add(stream);
+  #count(stream: Socket, worker: string): void {
+    this.#streams.set(stream, worker);
     stream.once('close', () => {
       this.#streams.delete(stream);
       this.#carried_before += stream.bytesRead + stream.bytesWritten;

@@ -1,43 +1,26 @@
-/**
- * Places that all share, as followed logs are: of such a kind there are so many, and one request takes one, or several.
- *
- * What always holds: a token that an admin made has, with all below it, no more than it leaves free, half of them where
- * nobody else has any. So nobody takes the last one, with however many tokens; an admin alone may.
- */
-import { Overloaded } from '@hauki/protocol';
+/** Who shares what all share (`rpc/src/shares.ts`): a token that an admin made, with all below it. */
+import { createHash } from 'node:crypto';
+import { Shares as Places } from '@hauki/rpc/node';
 import { ADMIN } from './rights.ts';
 
-export class Shares {
-  readonly #what: string;
-  readonly #each: number;
-  readonly #held = new Map<string, number>();
-  #free: number;
+/** The core, where it calls a worker itself: for whoever is at its HTTP door, and for the spool. */
+export const CORE = 'core';
 
-  /** `each`: what one may have at most, however many are free. */
-  constructor(what: string, limit: number, each = limit) {
-    this.#what = what;
-    this.#each = each;
-    this.#free = limit;
-  }
+/** Which sharer an owner's name stands for; undefined for an admin and the core, who may have the last place too. */
+export function sharerOf(owner: string): string | undefined {
+  const first = owner.split('/')[0]!;
+  return first === ADMIN.name || first === CORE ? undefined : first;
+}
 
+/** What a worker's gate knows of a sharer: the same for all its tickets to this worker, and no more than that. */
+export function shareOf(worker: string, owner: string): string | null {
+  const sharer = sharerOf(owner);
+  return sharer === undefined ? null : createHash('sha256').update(`${worker}\n${sharer}`).digest('base64url');
+}
+
+export class Shares extends Places {
   /** Takes places for an owner, or throws Overloaded. The result gives them back. */
-  take(owner: string, places = 1): () => void {
-    const first = owner.split('/')[0]!;
-    const held = this.#held.get(first) ?? 0;
-    const whole = held + this.#free;
-    const limit = first === ADMIN.name ? whole : Math.min(this.#each, Math.floor(whole / 2));
-    if (held + places > limit) throw new Overloaded({ what: `${this.#what}, of one token and all below it`, limit });
-    this.#held.set(first, held + places);
-    this.#free -= places;
-    let giveBack = () => {
-      const left = this.#held.get(first)! - places;
-      if (left > 0) this.#held.set(first, left);
-      else this.#held.delete(first);
-      this.#free += places;
-    };
-    return () => {
-      giveBack();
-      giveBack = () => {};
-    };
+  override take(owner: string, places = 1): () => void {
+    return super.take(sharerOf(owner), places);
   }
 }

@@ -42,6 +42,7 @@ import { madeOf, narrowedOf, ticketPartOf } from './node-told.ts';
 import type { Quotas } from './quotas.ts';
 import type { RegisteredNode, RegisteredWorker, Registry } from './registry.ts';
 import { demand, demandGrants, type Principal, reachesNode, type Scope } from './rights.ts';
+import { shareOf } from './shares.ts';
 import type { Spawned, TicketOffice, TicketSubject } from './tickets.ts';
 import type { TokenStore } from './tokens.ts';
 import { isUnread, withoutSource } from './unread.ts';
@@ -300,7 +301,8 @@ export class Swarm {
   async visitorTicket(worker: string, audience: string, caller: string): Promise<Ticket> {
     const { registry } = this.#powers;
     const subject = registry.find(worker);
-    const part = ticketPartOf(await registry.ask(worker, ({ rpc }) => rpc.mint_ticket(worker)));
+    const by = shareOf(worker, caller);
+    const part = ticketPartOf(await registry.ask(worker, ({ rpc }) => rpc.mint_ticket(worker, by)));
     return this.#sign(subject, part, audience, caller);
   }
 

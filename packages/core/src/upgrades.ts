@@ -30,6 +30,8 @@ export interface UpgradePowers extends Omit<LinkPowers, 'principal'> {
   swarm: Swarm;
   kernels: Kernels;
   relay: Relay;
+  /** What callers share whose connections are relayed. */
+  relayed: Shares;
   /** What of a failure is told; what is told to nobody it logs. */
   typed(error: Error): MeshError;
 }
@@ -44,7 +46,7 @@ function accept(socket: Socket, head: Buffer): Socket {
 
 /** What serves the upgrades of one core. */
 export function createUpgrades(powers: UpgradePowers) {
-  const { auth, tokens, registry, swarm, kernels, relay, core_id, log, typed } = powers;
+  const { auth, tokens, registry, swarm, kernels, relay, relayed, core_id, log, typed } = powers;
   /** Connections that HTTP no longer knows of. */
   const upgraded = new Set<Socket>();
 
@@ -59,6 +61,7 @@ export function createUpgrades(powers: UpgradePowers) {
     demand(principal, { scope: CALL });
     demand(principal, { scope: 'call', worker: registry.known(worker) });
     registry.find(worker);
+    socket.once('close', relayed.take(principal.name));
     heldBy(principal, socket);
   };
 

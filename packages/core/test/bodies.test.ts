@@ -15,7 +15,7 @@ import { type CoreServer, createCore } from '../src/core.ts';
 import { HTTP_LIMITS } from '../src/limits.ts';
 
 /** A core for the tests of a block. */
-function useCore(options: { body_ms?: number } = {}) {
+function useCore(options: { body_ms?: number; connections?: number } = {}) {
   let core: CoreServer;
   let url: string;
   let folder: string;
@@ -28,15 +28,23 @@ function useCore(options: { body_ms?: number } = {}) {
     await core.close();
     rmSync(folder, { recursive: true, force: true });
   });
+  const admin = () => readFileSync(join(folder, 'admin.token'), 'utf8').trim();
   /** Sends the first bytes. */
-  return (method: string, path: string, type: string, length = 10): ClientRequest => {
-    const token = readFileSync(join(folder, 'admin.token'), 'utf8').trim();
+  const begin = (method: string, path: string, type: string, length = 10, token = admin()): ClientRequest => {
     const headers = { authorization: `Bearer ${token}`, 'content-type': type, 'content-length': length };
     const sending = httpRequest(new URL(path, url), { method, headers });
     sending.on('error', () => {});
     sending.write('{"a":');
     return sending;
   };
+  return Object.assign(begin, {
+    async makeToken(by = admin()): Promise<string> {
+      const headers = { authorization: `Bearer ${by}`, 'content-type': 'application/json' };
+      const body = JSON.stringify({ name: 'test', scopes: ['meshfs.write', 'call', 'tokens'] });
+      const answer = await fetch(new URL('/api/v2/tokens', url), { method: 'POST', headers, body });
+      return ((await answer.json()) as { token: string }).token;
+    },
+  });
 }
 
 const answerOf = async (sending: ClientRequest): Promise<[number, any]> => {
@@ -99,5 +107,44 @@ describe('large bodies of requests', () => {
     const burst = Array.from({ length: 2 * most }, () => begin('POST', path, json, large));
     assert.equal(await refusal(large), 'BadInput');
     for (const sending of burst) sending.destroy();
+  });
+});
+
+describe('small bodies that do not come', () => {
+  const most = 64;
+  const begin = useCore({ connections: most });
+
+  it('leave connections to others, and no token all that they may take', async () => {
+    const json = 'application/json';
+    const [one, another] = [await begin.makeToken(), await begin.makeToken()];
+    const below = await begin.makeToken(one);
+    /** Begins so many bodies and two more, with these tokens in turn; resolves when two are refused. */
+    const fill = async (count: number, path: string, ...tokens: string[]) => {
+      const refused = Array.from({ length: count + 2 }, (_, i) => {
+        const sending = begin('POST', path, json, 10, tokens[i % tokens.length]!);
+        return answerOf(sending).then(([status, { error }]) => {
+          assert.deepEqual([status, error.data.name], [429, 'Overloaded']);
+          sending.destroy();
+        });
+      });
+      const { promise: two, resolve } = Promise.withResolvers<void>();
+      let seen = 0;
+      for (const one of refused)
+        one.then(
+          () => ++seen === 2 && resolve(),
+          () => {},
+        );
+      await two;
+      assert.equal(await ask(), 400, 'an admin is served');
+      assert.equal(seen, 2);
+    };
+    const ask = async (token?: string) => {
+      const sending = begin('POST', '/api/v2/meshfs/write', json, 7, token);
+      sending.end('1}');
+      return (await answerOf(sending))[0];
+    };
+    await fill(most / 4, '/api/v2/meshfs/write', one, below);
+    await fill(most / 8, '/api/plugins/none/x', another);
+    assert.equal(await ask(await begin.makeToken()), 400, 'a third token is served');
   });
 });

@@ -121,6 +121,25 @@ describe('the registry', () => {
     assert.equal(registry.fate('two')!.cause, 'node_lost');
   });
 
+  it('lets who has a call for a silent node wait until it is heard, or counted away', async () => {
+    const registry = trusting();
+    const quiet = node('a');
+    registry.register(quiet, placed('a', worker('one')));
+    quiet.heard_at = performance.now();
+    await registry.demandHeard('one');
+    quiet.heard_at -= 60_000;
+    let over = false;
+    const heard = registry.demandHeard('one').then(() => (over = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(over, false);
+    quiet.heard_at = performance.now();
+    await heard;
+    quiet.heard_at -= 60_000;
+    const waiting = registry.demandHeard('one');
+    registry.away(quiet);
+    await assert.rejects(waiting, (error) => isError(error, WorkerDied) && /is away/.test(error.message));
+  });
+
   it('counts a placement at once, and takes it back exactly', () => {
     const registry = trusting();
     const one = node('one');

@@ -38,6 +38,7 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   const events: string[] = [];
   const ended: unknown[][] = [];
   const issued: string[] = [];
+  const shares: unknown[] = [];
   let minting = (_worker: string) => {};
   let reserved = 0;
   let over = false;
@@ -59,7 +60,8 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
           return { ...MADE, worker, driver, epoch, ...answer(job, registry) };
         },
         destruct: async (...told: unknown[]) => ended.push(told) > 0,
-        mint_ticket: async (worker: string) => {
+        mint_ticket: async (worker: string, by?: string | null) => {
+          shares.push(by);
           minting(worker);
           return { jti: 'ticket', role: 'visitor', secret: 's' };
         },
@@ -104,11 +106,11 @@ function swarmOver(answer: (job: Job, registry: Registry) => Partial<Provisioned
   const endToken = () => {
     over = true;
   };
-  const visits = (meanwhile: typeof minting = () => {}) => {
+  const visits = (meanwhile: typeof minting = () => {}, by = 'bob', worker = 'w-one') => {
     minting = meanwhile;
-    return swarm.visitorTicket('w-one', 'audience', 'bob');
+    return swarm.visitorTicket(worker, 'audience', by);
   };
-  return { swarm, registry, events, ended, issued, place, visits, endToken, reserved: () => reserved };
+  return { swarm, registry, events, ended, issued, shares, place, visits, endToken, reserved: () => reserved };
 }
 
 describe('what a node answers that is no answer', () => {
@@ -252,6 +254,20 @@ describe('a worker that is placed', () => {
     assert.deepEqual(entry.grants.meshfs.read, [one]);
     registry.regranted('w-parent', NO_GRANTS, 'north');
     assert.deepEqual(registry.workers.get('w-one')!.grants.meshfs.read, [], 'and once it lives');
+  });
+});
+
+describe('a visitor’s ticket', () => {
+  it('tells the worker which others share its places, and not whose it is', async () => {
+    const { registry, place, visits, shares } = swarmOver(() => ({}));
+    const { entry } = await place();
+    registry.workers.set('w-two', { ...entry, worker: 'w-two' });
+    for (const by of ['bob', 'bob/below', 'bob/below/deeper', 'eve', 'admin', 'core']) await visits(() => {}, by);
+    await visits(() => {}, 'bob', 'w-two');
+    const [bob, below, deeper, eve, admin, core, elsewhere] = shares;
+    assert.deepEqual([below, deeper, admin, core], [bob, bob, null, null]);
+    assert.equal(new Set([bob, eve, elsewhere]).size, 3);
+    assert.doesNotMatch(String(bob), /bob/);
   });
 });
 

@@ -208,8 +208,8 @@ export class Agent {
     }
   }
 
-  async mint_ticket(worker: string): Promise<TicketPart> {
-    const { ticket, expected } = await mint('visitor');
+  async mint_ticket(worker: string, by?: string): Promise<TicketPart> {
+    const { ticket, expected } = await mint('visitor', by);
     await this.#findRunning(worker).shell.expect(expected);
     return ticket;
   }

@@ -130,7 +130,7 @@ export class Link {
         const { first, ...made } = await agent.provision(job);
         return first ? { ...made, first: await first } : made;
       },
-      mint_ticket: (worker) => agent.mint_ticket(worker),
+      mint_ticket: (worker, by) => agent.mint_ticket(worker, typeof by === 'string' ? by : undefined),
       destruct: (worker, reason, epoch, cause) => agent.destruct(worker, reason, epoch ?? undefined, cause),
       splice: (worker, splice) => this.#splice(worker, splice),
       workers: async (usage, after = '') => {

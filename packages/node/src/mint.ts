@@ -21,12 +21,12 @@ export interface MintedForOwner extends Minted {
 /** Whoever took the last one has its worker by then. */
 const AFTER_MS = 20;
 
-/** A new ticket. */
-export async function mint(role: TicketRole): Promise<Minted> {
+/** A new ticket. `by`: as in `ExpectedTicket`. */
+export async function mint(role: TicketRole, by?: string): Promise<Minted> {
   const ticket: TicketPart = { jti: randomText(16), role, secret: randomText(32) };
   const { jti, secret } = ticket;
   const [key, resume_key] = await Promise.all([sessionKey(secret, jti), resumeKey(secret, jti)]);
-  return { ticket, expected: { jti, role, key, resume_key } };
+  return { ticket, expected: { jti, role, key, resume_key, ...(by ? { by } : {}) } };
 }
 
 async function mintForOwner(): Promise<MintedForOwner> {

@@ -270,8 +270,8 @@ export interface CoreForNode {
 /** An agent, as the core sees it. */
 export interface NodeForCore {
   provision(job: Job): Promise<Provisioned>;
-  /** A further ticket for a living worker; the core signs it. */
-  mint_ticket(worker: string): Promise<TicketPart>;
+  /** A further ticket for a living worker; the core signs it. `by`: as in `ExpectedTicket`. */
+  mint_ticket(worker: string, by?: string | null): Promise<TicketPart>;
   /** With an epoch: only that start of a lasting worker. `cause`: `destructed` where it is left out. */
   destruct(worker: string, reason: string, epoch?: number | null, cause?: Cause): Promise<boolean>;
   /** Dial the core at the given splice and join it to the worker. */
@@ -323,6 +323,11 @@ export interface ExpectedTicket {
   /** The session key. */
   key: string;
   resume_key: string;
+  /**
+   * Stands for whoever shares this worker's places: the same text for all who have them together, another at another worker.
+   * Left out for who shares with nobody, and by a core that does not tell.
+   */
+  by?: string;
 }
 
 export interface Setup {

@@ -25,12 +25,14 @@ export const LIMITS = {
   first_chars: 64 * 1024,
   /** One message on a connection that has not been redeemed; a longer one cuts it. */
   handshake_bytes: 64 * 1024,
-  /** Connections to one worker that have not redeemed a ticket yet; the oldest gives way. */
+  /** Connections to one worker that have not redeemed a ticket yet, and others that carry no session any more; the oldest gives way. */
   strangers: 64,
-  /** Connections to one worker at once, visitors included, that have redeemed a ticket or resumed a session. */
+  /** Places at one worker, visitors' included: sessions, and connections without one, whose ticket was redeemed. */
   connections: 256,
-  /** Of those, visitors'. What is left is for its owner, half of it also for visitors' sessions that go on. */
+  /** Of those, visitors', shared among their tokens. What is left is for its owner. */
   visitors: 240,
+  /** Tickets of one worker that nobody has redeemed yet: each is a few hundred bytes in its vault for two minutes. */
+  tickets_waiting: 4096,
   /** Tickets of one worker, and callers of it over HTTP, of which the core remembers whose they are. */
   callers: 1024,
   /** How long a worker's module may take to load, its constructor included. */

@@ -4,6 +4,7 @@ export { type DialOptions, dial, dialTcp, type Listener, type ListenOptions, lis
 export { LOG_OUTPUT } from './log-output.ts';
 export { whenToEnd } from './process-end.ts';
 export { areFirst, Ride } from './ride.ts';
+export { Shares } from './shares.ts';
 export * from './sniff.ts';
 export * from './transports/first-token.ts';
 export * from './transports/http.ts';

@@ -11,13 +11,14 @@ import {
   LIMITS,
   NoSuchMethod,
   Overloaded,
+  SessionLost,
   TicketForged,
   TicketReplayed,
   type TicketRole,
   TicketUnproven,
   Unauthorised,
 } from '@hauki/protocol';
-import { randomText, redeemTicket, Session, sessionKey } from '@hauki/rpc';
+import { Channel, openSession, randomText, redeemTicket, resumeSession, Session, sessionKey } from '@hauki/rpc';
 import { secureStream, streamTransport } from '@hauki/rpc/node';
 import { until } from '../../../test/support/mesh.ts';
 import { openGate } from '../src/guest/gate.ts';
@@ -66,9 +67,9 @@ async function open({ tls = false, methods = () => METHODS as string[] | Promise
       new Promise<number>((resolve, reject) =>
         server.getConnections((error, n) => (error ? reject(error) : resolve(n))),
       ),
-    async ticket(role: TicketRole = 'owner') {
+    async ticket(role: TicketRole = 'owner', by?: string) {
       const issued = await issue(office, caller.thumbprint, { role });
-      redeemer.expect({ jti: issued.jti, role, key: issued.key, resume_key: issued.key });
+      redeemer.expect({ jti: issued.jti, role, key: issued.key, resume_key: issued.key, ...(by ? { by } : {}) });
       return issued;
     },
     async close() {
@@ -335,9 +336,9 @@ describe('the gate', () => {
     const sessions: Session[] = [];
     for (let i = 0; i < LIMITS.connections; i++) {
       const { ticket } = await gate.ticket();
-      const made = session(await gate.dial());
-      await redeemTicket(made, ticket, gate.caller);
-      sessions.push(made);
+      const channel = new Channel();
+      await openSession(streamTransport(await gate.dial()), channel, ticket, gate.caller);
+      sessions.push(new Session({ transport: channel }));
     }
     const further = await gate.ticket();
     await refuses(redeemTicket(session(await gate.dial()), further.ticket, gate.caller), Overloaded);
@@ -369,6 +370,126 @@ describe('the gate', () => {
     const owner = session(await gate.dial());
     assert.deepEqual(await redeemTicket(owner, ticket, gate.caller), METHODS);
     assert.equal(await owner.call('look', ['in']), 'in');
+    await gate.close();
+  });
+});
+
+describe('places at the gate', () => {
+  type Gate = Awaited<ReturnType<typeof open>>;
+  /** Visitors of one sharer, as many as are let in. */
+  const fill = async (gate: Gate, by: string, enter: (gate: Gate, by: string) => Promise<unknown>, most = 1_000) => {
+    let entered = 0;
+    for (; entered < most; entered++)
+      try {
+        await enter(gate, by);
+      } catch (error) {
+        assert.ok(isError(error, Overloaded), String(error));
+        break;
+      }
+    return entered;
+  };
+  const inFrames = async (gate: Gate, by?: string) => {
+    const { ticket } = await gate.ticket('visitor', by);
+    await redeemTicket(session(await gate.dial()), ticket, gate.caller);
+  };
+  const inLines = async (gate: Gate, by?: string) => {
+    const { ticket, jti, key } = await gate.ticket('visitor', by);
+    const client = lineClient(await gate.dial());
+    const { nonce } = (await client.ask('rpc.hello')).result;
+    const answer = await client.ask('rpc.redeem', [await redemptionOf(ticket.signed, jti, key, gate.caller, nonce)]);
+    if (answer.error) throw new Overloaded({ what: answer.error.message, limit: 0 });
+  };
+  /** A session that can be cut and gone on with. */
+  const visit = async (gate: Gate, by?: string) => {
+    const { ticket, jti, key } = await gate.ticket('visitor', by);
+    const channel = new Channel();
+    let socket = await gate.dial();
+    await openSession(streamTransport(socket), channel, ticket, gate.caller);
+    const calls = new Session({ transport: channel });
+    return {
+      calls,
+      cut: () => socket.destroy(),
+      async resume() {
+        socket = await gate.dial();
+        await resumeSession(streamTransport(socket), channel, jti, key);
+      },
+      /** Goes on over further connections, as fast as it can. */
+      socket: () => socket,
+    };
+  };
+
+  for (const [speech, enter] of [
+    ['frames', inFrames],
+    ['lines', inLines],
+  ] as const)
+    it(`are half of them at most one token’s, whose visitors speak ${speech}, and others find some`, async () => {
+      const gate = await open();
+      assert.equal(await fill(gate, 'ada', enter), LIMITS.visitors / 2);
+      assert.equal(await fill(gate, 'bob', enter), LIMITS.visitors / 4);
+      for (const by of ['c', 'd', 'e', 'f', 'g', 'h']) await fill(gate, by, enter);
+      // The core, at whose door everybody else stands, and an admin have no sharer.
+      await enter(gate, undefined as never);
+      await gate.close();
+    });
+
+  it('stay those of sessions that were cut, whoever comes meanwhile', async () => {
+    const gate = await open();
+    const cut = await visit(gate, 'ada');
+    assert.equal(await fill(gate, 'ada', inFrames), LIMITS.visitors / 2 - 1);
+    // Now a half is more than ada could have again.
+    assert.equal(await fill(gate, 'bob', inFrames), LIMITS.visitors / 4);
+    cut.cut();
+    await until('it is cut', async () => (await gate.connections()) === (LIMITS.visitors * 3) / 4 - 1);
+    await refuses(inFrames(gate, 'bob'), Overloaded);
+    await cut.resume();
+    assert.equal(await cut.calls.call('look', ['back']), 'back');
+    await gate.close();
+  });
+
+  it('are given up by a session that was cut to a caller of the same token who is there', async () => {
+    const gate = await open();
+    const cut = await visit(gate, 'ada');
+    await fill(gate, 'ada', inFrames);
+    cut.cut();
+    await until('it is cut', async () => (await gate.connections()) === LIMITS.visitors / 2 - 1);
+    await inFrames(gate, 'ada');
+    await refuses(cut.resume(), SessionLost);
+    await refuses(inFrames(gate, 'ada'), Overloaded);
+    await gate.close();
+  });
+
+  it('are free again when sessions end, and whoever redeemed in vain', async () => {
+    const gate = await open();
+    const visitors = [];
+    for (let i = 0; i < LIMITS.visitors / 2; i++) visitors.push(await visit(gate, 'ada'));
+    await refuses(inFrames(gate, 'ada'), Overloaded);
+    for (const { calls } of visitors) calls.close();
+    await until('they are gone', async () => (await gate.connections()) === 0);
+    // Who leaves between its redemption and its first word has a session too, which gives way.
+    for (let i = 0; i < LIMITS.visitors / 2; i++) {
+      const { ticket } = await gate.ticket('visitor', 'ada');
+      const socket = await gate.dial();
+      await redeemTicket(session(socket), ticket, gate.caller);
+      socket.destroy();
+    }
+    await until('they are gone too', async () => (await gate.connections()) === 0);
+    assert.equal(await fill(gate, 'ada', inLines), LIMITS.visitors / 2);
+    await gate.close();
+  });
+
+  it('are one for each session, however often it goes on over another connection', async () => {
+    const gate = await open();
+    const one = await visit(gate, 'ada');
+    const held: Socket[] = [];
+    for (let i = 0; i < 3 * LIMITS.strangers; i++) {
+      held.push(one.socket());
+      // What it had before stays open on its side.
+      one.socket().end = () => one.socket();
+      await one.resume();
+    }
+    assert.ok((await gate.connections()) <= LIMITS.strangers + 1);
+    assert.equal(await one.calls.call('look', ['on']), 'on');
+    assert.equal(await fill(gate, 'ada', inFrames), LIMITS.visitors / 2 - 1);
     await gate.close();
   });
 });

@@ -8,6 +8,8 @@ import {
   type ErrorClass,
   isError,
   LEASE,
+  LIMITS,
+  Overloaded,
   ProtocolViolation,
   TicketAudience,
   TicketExpired,
@@ -352,6 +354,38 @@ describe('the keys of a ticket', () => {
 
 const RACES = 10_000;
 const CHUNK = 100;
+
+describe('tickets that nobody redeems', () => {
+  it('are kept in bounded number, void no other token’s and not the owner’s, and make room when they are redeemed', async () => {
+    const { office, caller, redeemer } = await bench();
+    const waits = (jti: string) => redeemer.pskOf(jti) !== undefined;
+    const expect = (jti: string, by?: string, role: 'owner' | 'visitor' = 'visitor') =>
+      redeemer.expect({ jti, role, key: 'k', resume_key: 'r', ...(by ? { by } : {}) });
+    const { ticket, jti, key } = await issue(office, caller.thumbprint, { role: 'visitor' });
+    redeemer.expect({ jti, role: 'visitor', key, resume_key: key, by: 'bob' });
+    expect('owner', undefined, 'owner');
+    const flood = Array.from({ length: 2 * LIMITS.tickets_waiting }, (_, i) => `ada-${i}`);
+    for (const one of flood) expect(one, 'ada');
+    const kept = flood.filter(waits);
+    assert.equal(kept.length, LIMITS.tickets_waiting / 2 - 1, 'half of what others have not');
+    assert.deepEqual(kept, flood.slice(-kept.length), 'the newest');
+    const admins = Array.from({ length: 2 * LIMITS.tickets_waiting }, (_, i) => `admin-${i}`);
+    for (const one of admins) expect(one);
+    const last = admins.find(waits)!;
+    assert.deepEqual([kept.every(waits), waits(jti), waits('owner')], [true, true, true]);
+    // Of another token there is none that could make room.
+    assert.throws(
+      () => expect('eve', 'eve'),
+      (error) => isError(error, Overloaded),
+    );
+    await redeemer.redeem(await redemptionOf(ticket.signed, jti, key, caller, NONCE), NONCE);
+    expect('admin-last');
+    assert.ok(waits(last), 'one that is redeemed has made room');
+    expect('admin-more');
+    assert.ok(!waits(last), 'and there is none besides');
+    await office.close();
+  });
+});
 
 describe('redeemed by several at once', () => {
   it(`has exactly one winner in each of ${RACES} races`, async (t) => {

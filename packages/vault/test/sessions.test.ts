@@ -2,16 +2,29 @@
 import assert from 'node:assert/strict';
 import { describe, it, mock } from 'node:test';
 import { ConnectionLost, type ErrorClass, isError, LIMITS, SessionLost, type TicketRole } from '@hauki/protocol';
-import { Channel, mac, memoryPair, type Resumption, randomText, resumeTranscript } from '@hauki/rpc';
+import {
+  Channel,
+  type FrameTransport,
+  mac,
+  memoryPair,
+  type Resumption,
+  randomText,
+  resumeTranscript,
+} from '@hauki/rpc';
+import fc from 'fast-check';
 import { CallerSessions } from '../src/guest/sessions.ts';
 
 const KEY = randomText(32);
 const LEASE_MS = 120_000;
+/** The kind of a frame that ends a session (docs/protocol.md, section 2). */
+const KIND_BYE = 4;
 
 /** A session that was redeemed, and its caller's half, which makes its resumptions by hand. */
-function redeemed(sessions: CallerSessions, jti = randomText(8), role: TicketRole = 'visitor') {
+function redeemed(sessions: CallerSessions, jti = randomText(8), role: TicketRole = 'visitor', by?: string) {
   const begun: Channel[] = [];
-  sessions.keep({ jti, role, key: KEY, resume_key: KEY }, LEASE_MS, (channel) => begun.push(channel));
+  sessions.keep({ jti, role, key: KEY, resume_key: KEY, ...(by ? { by } : {}) }, LEASE_MS, (channel) =>
+    begun.push(channel),
+  );
   const wanted = async (received: number, nonce: string, key = KEY): Promise<Resumption> => {
     const mine = randomText(8);
     const proof = await mac(key, resumeTranscript('caller', jti, nonce, mine, received));
@@ -157,6 +170,107 @@ describe('a worker’s sessions', () => {
     assert.ok(sessions.keyOf(visitors.at(-1)!.jti) && sessions.keyOf(owner.jti));
     sessions.forget(owner.jti);
     assert.equal(sessions.keyOf(owner.jti), undefined);
+  });
+
+  it('of visitors that are away go of the token that has most of them', async () => {
+    const sessions = new CallerSessions();
+    const bobs = redeemed(sessions, randomText(8), 'visitor', 'bob');
+    const adas = Array.from({ length: LIMITS.sessions_waiting }, () =>
+      redeemed(sessions, randomText(8), 'visitor', 'ada'),
+    );
+    for (const { near } of [bobs, ...adas].map((visitor) => visitor.open())) near.close('cut');
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.ok(sessions.keyOf(bobs.jti));
+    assert.equal(sessions.keyOf(adas[0]!.jti), undefined);
+    assert.equal(adas.filter(({ jti }) => sessions.keyOf(jti)).length, LIMITS.sessions_waiting - 1);
+    for (const { begun } of [bobs, ...adas]) begun[0]?.fail('over');
+  });
+
+  it('give back their place once, at their end, and let go of each connection that they leave', async () => {
+    const steps = fc.array(
+      fc.tuple(fc.nat({ max: 2 }), fc.constantFrom('open', 'cut', 'resume', 'bye', 'forget', 'make room', 'fail')),
+      { maxLength: 24 },
+    );
+    await fc.assert(
+      fc.asyncProperty(steps, async (all) => {
+        const sessions = new CallerSessions();
+        const made = ['ada', 'ada', 'bob'].map((by) => {
+          const jti = randomText(8);
+          const connections: { taken: number; left: number; gone: boolean; end?: FrameTransport }[] = [];
+          const connect = () => {
+            const connection = { taken: 0, left: 0, gone: false };
+            connections.push(connection);
+            const carrier = {
+              peer: '',
+              get gone() {
+                return connection.gone;
+              },
+              taken: () => void connection.taken++,
+              left: () => void connection.left++,
+            };
+            return { carrier, over: (end: FrameTransport) => Object.assign(connection, { end }) };
+          };
+          const one = {
+            jti,
+            by,
+            connections,
+            connect,
+            left: 0,
+            is_literal: false,
+            channel: undefined as never as Channel,
+          };
+          const first = connect();
+          const begin = (channel: Channel) => Object.assign(one, { channel });
+          const ticket = { jti, role: 'visitor' as const, key: KEY, resume_key: KEY, by };
+          sessions.keep(ticket, LEASE_MS, begin, first.carrier, () => void one.left++);
+          return { ...{ first, opened: false }, one };
+        });
+        for (const [which, step] of all) {
+          const session = made[which]!;
+          const { one, first } = session;
+          const living = sessions.keyOf(one.jti) !== undefined;
+          const last = one.connections.at(-1)!;
+          if (step === 'open' && !session.opened) {
+            session.opened = true;
+            const [near, far] = memoryPair();
+            first.over(near);
+            sessions.open(one.jti, far, first.carrier);
+          } else if (step === 'cut') {
+            last.gone = true;
+            last.end?.close('cut');
+          } else if (step === 'resume' && living) {
+            const nonce = randomText(8);
+            const mine = randomText(8);
+            const proof = await mac(KEY, resumeTranscript('caller', one.jti, nonce, mine, 0));
+            const { go } = await sessions.resume({ session: one.jti, nonce: mine, received: 0, proof }, nonce);
+            const [near, far] = memoryPair();
+            const next = one.connect();
+            next.over(near);
+            go(far, next.carrier);
+          } else if (step === 'bye') last.end?.control(KIND_BYE, new Uint8Array(0));
+          else if (step === 'forget' && living && !session.opened && one.connections.length === 1) {
+            one.is_literal = true;
+            const leave = sessions.forget(one.jti);
+            assert.equal(one.left, 0, 'its connection has it now');
+            leave();
+          } else if (step === 'make room') {
+            const before = made.filter(({ one: { jti } }) => sessions.keyOf(jti)).length;
+            const did = sessions.makeRoom(one.by);
+            assert.equal(made.filter(({ one: { jti } }) => sessions.keyOf(jti)).length, before - (did ? 1 : 0));
+          } else if (step === 'fail') one.channel?.fail('over');
+          await new Promise((resolve) => setImmediate(resolve));
+          for (const { one: each } of made) {
+            const ended = sessions.keyOf(each.jti) === undefined;
+            assert.equal(each.left, ended ? 1 : 0, `${step}: places given back`);
+            each.connections.forEach(({ taken, left }, i) => {
+              const carries = !ended && i === each.connections.length - 1;
+              assert.deepEqual([taken, left], [1, carries || each.is_literal ? 0 : 1], `${step}: connection ${i}`);
+            });
+          }
+        }
+        for (const { one } of made) one.channel?.fail('over');
+      }),
+    );
   });
 
   it('may begin before their ticket is redeemed, and are gone on with by nobody else', async () => {

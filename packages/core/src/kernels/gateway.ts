@@ -28,6 +28,7 @@ import {
   writeError,
 } from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
+import { type BodyShares, placeBody } from '../bodies.ts';
 import { CALL, demand, type Principal } from '../rights.ts';
 import type { TokenStore } from '../tokens.ts';
 import type { Kernels } from './kernels.ts';
@@ -52,11 +53,13 @@ export class Gateway {
   readonly #kernels: Kernels;
   readonly #auth: Auth;
   readonly #tokens: Pick<TokenStore, 'hold'>;
+  readonly #bodies: Pick<BodyShares, 'places'>;
 
-  constructor(kernels: Kernels, auth: Auth, tokens: Pick<TokenStore, 'hold'>) {
+  constructor(kernels: Kernels, auth: Auth, tokens: Pick<TokenStore, 'hold'>, bodies: Pick<BodyShares, 'places'>) {
     this.#kernels = kernels;
     this.#auth = auth;
     this.#tokens = tokens;
+    this.#bodies = bodies;
   }
 
   /** Takes a request that is for a module. False: it is for the core itself. */
@@ -79,6 +82,7 @@ export class Gateway {
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
       const { headers, key } = forwarded(request, module);
+      if (hasBody(request)) placeBody(request as IncomingMessage, principal, this.#bodies);
       const body = hasBody(request) ? await bodyOf(request as IncomingMessage) : null;
       if (!isWhole(body)) release = this.#hold(principal, request, body);
       const { answer, kernel } = await this.#kernels.fetch(

@@ -298,7 +298,7 @@ export const swarmRoutes: FastifyPluginAsyncTypebox<SwarmRoutesPowers> = async (
       // Of workers that are none any more nothing is noted: nobody would hear of their end again.
       const over = registry.workers.has(worker) ? callers.begin(worker, request.principal.name) : () => {};
       const text = await answerPlain(request.body as string, (method, params) =>
-        relay.call(worker, method, params, options),
+        relay.call(worker, method, params, options, request.principal.name),
       ).finally(over);
       if (text === undefined) return reply.status(204).send();
       return reply.type('application/json').send(text);

@@ -2,6 +2,10 @@
  * The gate: every connection to a worker comes through here and gets no further without redeeming a ticket. It tells by
  * the first byte what a connection speaks, lets a bounded number wait for a bounded time, and hands what is redeemed to
  * the guest. The handshake is the same two JSON-RPC calls, `rpc.hello` and `rpc.redeem`, in every speech.
+ *
+ * What always holds: whoever redeems has a place, for as long as its session, or as its connection where that is literal;
+ * visitors' places are shared, so that nobody takes them all; of connections that carry nobody who has a place, yet or any
+ * more, a bounded number is kept.
  */
 import type { Server, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -19,6 +23,7 @@ import {
   Unauthorised,
 } from '@hauki/protocol';
 import {
+  type Channel,
   type FrameTransport,
   type Hello,
   type Redeemed,
@@ -27,10 +32,10 @@ import {
   type Resumption,
   randomText,
 } from '@hauki/rpc';
-import { askIfSilent, securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
+import { askIfSilent, Shares, securedServerStream, serveLines, sniff, streamTransport } from '@hauki/rpc/node';
 import type { Inside } from './guest.ts';
 import type { Redeemer } from './redeemer.ts';
-import { CallerSessions } from './sessions.ts';
+import { CallerSessions, type Carrier } from './sessions.ts';
 
 export interface GateOptions {
   server: Server;
@@ -45,15 +50,16 @@ export interface GateOptions {
   early?: Iterable<Socket>;
 }
 
-/** Lets a connection stay; throws Overloaded where there is no place for one of its kind. */
-type Admit = (role: TicketRole, resumed: boolean) => void;
-
 interface Step {
   answer: Hello | Redeemed | Resumed;
-  ticket?: ExpectedTicket;
-  /** With a ticket: how long its owner's lease is. */
-  lease_ms?: number;
-  go?(link: FrameTransport, peer: string): void;
+  redeemed?: {
+    ticket: ExpectedTicket;
+    /** How long its owner's lease is. */
+    lease_ms: number;
+    /** Gives its place back. */
+    leave(): void;
+  };
+  go?(link: FrameTransport, carrier: Carrier): void;
 }
 
 /**
@@ -93,16 +99,40 @@ function requestOf(text: string): { id?: unknown; method?: unknown; params?: unk
 /** Gives the sessions that have been opened through it. */
 export function openGate(options: GateOptions): CallerSessions {
   const { server, worker, redeemer, inside, methods } = options;
-  /** Those that are let in, and how many of them are visitors'. */
-  let connections = 0;
-  let visitors = 0;
+  /** Places that are taken, visitors' among them. */
+  let taken = 0;
+  const visitors = new Shares('visitors of this worker', LIMITS.visitors);
   /** Those that have not redeemed a ticket, the oldest first: strangers make room for strangers, never for guests. */
   const strangers = new Set<Socket>();
+  /** Those whose session goes on over another, or is over: they are being closed. */
+  const leaving = new Set<Socket>();
 
   const sessions = new CallerSessions();
 
+  /** Takes a place; the result gives it back. Throws Overloaded. */
+  const place = ({ role, by }: ExpectedTicket): (() => void) => {
+    if (taken >= LIMITS.connections)
+      throw new Overloaded({ what: 'connections to this worker', limit: LIMITS.connections });
+    const giveBack = role === 'visitor' ? visitorsPlace(by) : () => {};
+    taken++;
+    return () => {
+      taken--;
+      giveBack();
+    };
+  };
+
+  const visitorsPlace = (by: string | undefined): (() => void) => {
+    for (;;)
+      try {
+        return visitors.take(by);
+      } catch (error) {
+        // Who may never come back makes room for one of its own who is there.
+        if (!sessions.makeRoom(by)) throw error;
+      }
+  };
+
   /** The calls before a connection is let in. Gives the ticket once, when redeemed, or what goes on, when resumed. */
-  const handshake = (stream: Duplex, admit: Admit) => {
+  const handshake = (stream: Duplex) => {
     const nonce = randomText(16);
     let busy = false;
     return async (method: string, params: unknown): Promise<Step> => {
@@ -113,29 +143,26 @@ export function openGate(options: GateOptions): CallerSessions {
       busy = true;
       try {
         const given = Array.isArray(params) ? params[0] : params;
-        if (method === 'rpc.resume') {
-          const going_on = await sessions.resume(given as Resumption, nonce);
-          admit(going_on.resumed, true);
-          return going_on;
-        }
+        if (method === 'rpc.resume') return await sessions.resume(given as Resumption, nonce);
         const loaded = await methods();
         // Who did not wait for that burns no ticket.
         if (stream.destroyed) throw new ConnectionLost({ why: 'its connection ended' });
-        const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce, (role) =>
-          admit(role, false),
-        );
-        return { answer: { worker, proof, methods: loaded }, ticket, lease_ms };
+        let leave = () => {};
+        const { ticket, proof, lease_ms } = await redeemer.redeem(given as Redemption, nonce, (ticket) => {
+          leave = place(ticket);
+        });
+        return { answer: { worker, proof, methods: loaded }, redeemed: { ticket, lease_ms, leave } };
       } finally {
         busy = false;
       }
     };
   };
 
-  const frames = (stream: Duplex, peer: string, admit: Admit) => {
+  const frames = (stream: Duplex, carrier: Carrier, stay: (leave: () => void) => void) => {
     let ticket: ExpectedTicket | undefined;
     let inside_limit = false;
     const link = streamTransport(stream, () => (inside_limit ? LIMITS.message_bytes : LIMITS.handshake_bytes));
-    const step = handshake(stream, admit);
+    const step = handshake(stream);
     const answer = (id: unknown, member: 'result' | 'error', value: object) =>
       link.send(JSON.stringify({ jsonrpc: '2.0', id, [member]: value }));
     const receive = async (text: string) => {
@@ -144,14 +171,16 @@ export function openGate(options: GateOptions): CallerSessions {
       try {
         const request = requestOf(text);
         id = request.id ?? null;
-        const done = await step(String(request.method), request.params);
-        if (done.go || done.ticket) inside_limit = true;
-        answer(id, 'result', done.answer);
-        if (done.go) return done.go(link, peer);
-        if (!done.ticket) return;
-        const { role, jti } = done.ticket;
-        sessions.keep(done.ticket, done.lease_ms!, (channel) => inside.open(channel, role, true, jti));
-        ticket = done.ticket;
+        const { answer: said, redeemed, go } = await step(String(request.method), request.params);
+        if (redeemed) {
+          const { role, jti } = redeemed.ticket;
+          const begin = (channel: Channel) => inside.open(channel, role, true, jti);
+          sessions.keep(redeemed.ticket, redeemed.lease_ms, begin, carrier, redeemed.leave);
+        }
+        if (go || redeemed) inside_limit = true;
+        answer(id, 'result', said);
+        if (go) return go(link, carrier);
+        ticket = redeemed?.ticket;
       } catch (error) {
         answer(id, 'error', toWire(error));
         if (!(error instanceof NoSuchMethod)) link.close(describe(error));
@@ -162,24 +191,26 @@ export function openGate(options: GateOptions): CallerSessions {
         if (!ticket) return bytes ? link.close('tagged values before redemption') : void receive(text);
         // The first message after redemption decides: a whole session, or literal JSON for as long as this connection.
         const received = bytes ? undefined : opening(text);
-        if (received !== undefined) return sessions.open(ticket.jti, link, peer, received);
-        sessions.forget(ticket.jti);
+        if (received !== undefined) return sessions.open(ticket.jti, link, carrier, received);
+        stay(sessions.forget(ticket.jti));
         inside.open(withFirst(link, text, bytes), ticket.role, false, ticket.jti);
       },
       close: () => {},
     });
   };
 
-  const lines = (stream: Duplex, admit: Admit) => {
+  const lines = (stream: Duplex, carrier: Carrier, stay: (leave: () => void) => void) => {
     let role: TicketRole | undefined;
-    const step = handshake(stream, admit);
+    const step = handshake(stream);
     const call = async (method: string, params: unknown) => {
       if (role) return inside.call(method, params, role);
       if (method === 'rpc.resume') throw new Unauthorised({ why: 'JSON lines cannot resume a session' });
-      const { answer, ticket } = await step(method, params);
-      if (ticket) {
-        sessions.forget(ticket.jti);
-        role = ticket.role;
+      const { answer, redeemed } = await step(method, params);
+      if (redeemed) {
+        sessions.forget(redeemed.ticket.jti);
+        carrier.taken();
+        stay(redeemed.leave);
+        role = redeemed.ticket.role;
       }
       return answer;
     };
@@ -195,57 +226,65 @@ export function openGate(options: GateOptions): CallerSessions {
     );
   };
 
-  const accept = async (stream: Duplex, encrypted: boolean, peer: string, admit: Admit): Promise<void> => {
+  const accept = async (
+    stream: Duplex,
+    encrypted: boolean,
+    carrier: Carrier,
+    stay: (leave: () => void) => void,
+  ): Promise<void> => {
     const speech = await sniff(stream, LIMITS.handshake_ms);
     if (speech === 'tls' && !encrypted) {
       const inner = await securedServerStream(stream as Socket, (jti) => redeemer.pskOf(jti) ?? sessions.keyOf(jti));
       inner.on('error', () => stream.destroy());
-      return accept(inner, true, peer, admit);
+      return accept(inner, true, carrier, stay);
     }
     if (options.tls && !encrypted) stream.destroy();
-    else if (speech === 'frames') frames(stream, peer, admit);
-    else if (speech === 'lines') lines(stream, admit);
+    else if (speech === 'frames') frames(stream, carrier, stay);
+    else if (speech === 'lines') lines(stream, carrier, stay);
     else if (speech === 'http') http(stream);
     else stream.destroy();
   };
 
-  const enter = (socket: Socket) => {
-    socket.on('error', () => socket.destroy());
-    strangers.add(socket);
-    if (strangers.size > LIMITS.strangers)
-      for (const oldest of strangers) {
+  const addTo = (some: Set<Socket>, socket: Socket) => {
+    some.add(socket);
+    if (some.size > LIMITS.strangers)
+      for (const oldest of some) {
         // It closes later: the next one must not find it again.
-        strangers.delete(oldest);
+        some.delete(oldest);
         oldest.destroy();
         break;
       }
+  };
+
+  const enter = (socket: Socket) => {
+    socket.on('error', () => socket.destroy());
+    addTo(strangers, socket);
     socket.setNoDelay(true);
     askIfSilent(socket);
     const timer = setTimeout(() => socket.destroy(), LIMITS.handshake_ms);
     socket.on('close', () => {
       strangers.delete(socket);
+      leaving.delete(socket);
       clearTimeout(timer);
     });
-    const admit: Admit = (role, resumed) => {
-      // Its session may go on over another connection.
-      if (socket.destroyed) return;
-      const is_visitor = role === 'visitor';
-      // However many visitors there are, each kind has room left: who goes on with a session, and the owner.
-      const rest = LIMITS.connections - LIMITS.visitors;
-      const limit = LIMITS.visitors + (is_visitor ? (resumed ? rest / 2 : 0) : rest);
-      if ((is_visitor ? visitors : connections) >= limit)
-        throw new Overloaded({ what: 'connections to this worker', limit });
-      connections++;
-      if (is_visitor) visitors++;
-      socket.on('close', () => {
-        connections--;
-        if (is_visitor) visitors--;
-      });
-      clearTimeout(timer);
-      strangers.delete(socket);
+    const carrier: Carrier = {
+      peer: `${socket.remoteAddress?.replace('::ffff:', '')}:${socket.remotePort}`,
+      get gone() {
+        return socket.destroyed;
+      },
+      taken() {
+        clearTimeout(timer);
+        strangers.delete(socket);
+      },
+      left() {
+        if (!socket.destroyed) addTo(leaving, socket);
+      },
     };
-    const peer = `${socket.remoteAddress?.replace('::ffff:', '')}:${socket.remotePort}`;
-    accept(socket, false, peer, admit).catch(() => socket.destroy());
+    const stay = (leave: () => void) => {
+      if (socket.closed) leave();
+      else socket.once('close', leave);
+    };
+    accept(socket, false, carrier, stay).catch(() => socket.destroy());
   };
   server.on('connection', enter);
   for (const socket of options.early ?? []) enter(socket);

@@ -1,21 +1,23 @@
 /**
  * The one redeemer of a worker's tickets, on both routes (design, decision 5). Each way in which a ticket can be wrong
  * has an error of its own. A ticket is claimed only after every proof holds, in one step that nothing can come between:
- * so a forger cannot burn it, and among any number of redemptions at once one wins.
+ * so a forger cannot burn it, and among any number of redemptions at once one wins. Tickets that nobody redeems are kept in
+ * bounded number, shared as the places are that they are for.
  */
 import {
   type ExpectedTicket,
   LEASE,
+  LIMITS,
   TicketAudience,
   type TicketBody,
   TicketExpired,
   TicketForged,
   TicketMisdirected,
   TicketReplayed,
-  type TicketRole,
   TicketUnproven,
 } from '@hauki/protocol';
 import { mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
+import { Shares } from '@hauki/rpc/node';
 import { verifyCompact, verifyKeys } from './jws.ts';
 
 /** Redeemed tickets that are remembered, to tell a replay from a forgery. */
@@ -27,12 +29,19 @@ const KEPT_MS = 2 * LEASE.ticket_ms;
 const steady = performance.now.bind(performance);
 const wall = Date.now;
 
+interface Waiting extends ExpectedTicket {
+  since: number;
+  /** Gives its place back. */
+  leave(): void;
+}
+
 export class Redeemer {
   readonly #self: { worker: string; node: string; epoch: number };
   readonly #key_set: object;
   #keys: ReturnType<typeof verifyKeys> | undefined;
   readonly #now: () => number;
-  readonly #expected = new Map<string, ExpectedTicket & { since: number }>();
+  readonly #expected = new Map<string, Waiting>();
+  readonly #places = new Shares('tickets of this worker that wait to be redeemed', LIMITS.tickets_waiting);
   readonly #redeemed = new Set<string>();
 
   constructor(self: { worker: string; node: string; epoch: number }, keys: object, now: () => number = steady) {
@@ -46,15 +55,34 @@ export class Redeemer {
     this.#keys ??= verifyKeys(this.#key_set);
   }
 
-  /** Makes a ticket redeemable, once. */
+  /**
+   * Makes a ticket redeemable, once. Where too many wait, the oldest of the same sharer is void; throws Overloaded where it
+   * has none.
+   */
   expect(ticket: ExpectedTicket): void {
     const now = this.#now();
     // In the order in which they came: the front is the oldest.
-    for (const [jti, { since }] of this.#expected) {
-      if (now - since < KEPT_MS) break;
-      this.#expected.delete(jti);
+    for (const waiting of this.#expected.values()) {
+      if (now - waiting.since < KEPT_MS) break;
+      this.#forget(waiting);
     }
-    this.#expected.set(ticket.jti, { ...ticket, since: now });
+    this.#expected.set(ticket.jti, { ...ticket, since: now, leave: this.#place(ticket.by) });
+  }
+
+  #place(by: string | undefined): () => void {
+    for (;;)
+      try {
+        return this.#places.take(by);
+      } catch (error) {
+        const oldest = this.#expected.values().find((waiting) => waiting.by === by && waiting.role !== 'owner');
+        if (!oldest) throw error;
+        this.#forget(oldest);
+      }
+  }
+
+  #forget({ jti, leave }: Waiting): void {
+    this.#expected.delete(jti);
+    leave();
   }
 
   /** The session key of a ticket not yet redeemed, for TLS with pre-shared keys. */
@@ -70,7 +98,7 @@ export class Redeemer {
   async redeem(
     redemption: Redemption,
     nonce: string,
-    admit: (role: TicketRole) => void = () => {},
+    admit: (ticket: ExpectedTicket) => void = () => {},
   ): Promise<{ ticket: ExpectedTicket; proof: string; lease_ms: number }> {
     const body = this.#verified(redemption?.ticket);
     const { worker, node, epoch } = this.#self;
@@ -94,8 +122,8 @@ export class Redeemer {
     const proof = await mac(expected.key, transcript('worker', body.jti, nonce, String(redemption.nonce)));
     // From here to the return nothing awaits: the claim is one step.
     if (!this.#expected.has(body.jti)) throw new TicketReplayed({ ticket: body.jti });
-    admit(expected.role);
-    this.#expected.delete(body.jti);
+    admit(expected);
+    this.#forget(expected);
     this.#redeemed.add(body.jti);
     if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
     return { ticket: expected, proof, lease_ms: body.lease.lease_ms };

@@ -4,8 +4,10 @@
  *
  * What always holds: only who proves the session's resume key takes it over, and then the older connection counts no
  * more, nor does an older attempt that comes late; a session waits for its caller as long as that tries: an owner for
- * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, the oldest goes first. What
- * an owner says with its request for the worker begins its session; only who redeems the ticket goes on with it.
+ * its lease, a visitor for a bounded time; of visitors' sessions that wait only so many are kept, of whoever has most of
+ * them the oldest goes first. A session has its place at the worker from its redemption to its end, whatever connection it
+ * goes over. What an owner says with its request for the worker begins its session; only who redeems the ticket goes on
+ * with it.
  */
 import {
   ConnectionLost,
@@ -27,6 +29,18 @@ import {
 } from '@hauki/rpc';
 import { Ride } from '@hauki/rpc/node';
 
+/** A connection, as its session knows it. */
+export interface Carrier {
+  /** Where it comes from, by which the node knows its own: `address:port`. */
+  readonly peer: string;
+  /** It is over. */
+  readonly gone: boolean;
+  /** It carries a session from now on. */
+  taken(): void;
+  /** It carries none any more: that goes on over another, or is over. */
+  left(): void;
+}
+
 interface Held {
   ticket: ExpectedTicket;
   channel: Channel;
@@ -42,9 +56,13 @@ interface Held {
   /** Counts those who took it over: the latest wins. */
   turn: number;
   opened_at: number;
-  /** Where its connection comes from, by which the node knows its own: `address:port`. */
-  peer: string | undefined;
+  carrier: Carrier | undefined;
+  /** Gives its place back. */
+  leave(): void;
 }
+
+/** Of one that has no place: what rode is not redeemed yet, and what is literal has its connection's. */
+const NO_PLACE = () => {};
 
 export class CallerSessions {
   readonly #held = new Map<string, Held>();
@@ -53,10 +71,20 @@ export class CallerSessions {
    * Keeps the session of a ticket that has been redeemed: from now on it may be resumed, also when its first connection
    * is cut before `open`. `begin` is called once: when it goes over its first connection, or as soon as there is nothing
    * else to do, which is while the answer to its caller travels. `lease_ms`: for how long an owner tries to come back.
+   * `leave`: gives its place back, at its end.
    */
-  keep(ticket: ExpectedTicket, lease_ms: number, begin: (channel: Channel) => void): void {
+  keep(
+    ticket: ExpectedTicket,
+    lease_ms: number,
+    begin: (channel: Channel) => void,
+    carrier?: Carrier,
+    leave: () => void = NO_PLACE,
+  ): void {
     const held = this.#held.get(ticket.jti) ?? this.#make(ticket, begin);
     held.redeemed = true;
+    held.leave = leave;
+    held.carrier = carrier;
+    carrier?.taken();
     held.waits_ms = Math.max(LIMITS.resume_ms, ticket.role === 'owner' ? lease_ms : 0);
     held.wait();
   }
@@ -86,10 +114,13 @@ export class CallerSessions {
     const wait = () => {
       clearTimeout(held.timer);
       held.timer = setTimeout(() => {
-        if (!channel.attached) channel.fail('its caller did not come back');
+        if (channel.attached) return;
+        // It has not said yet what it wants, and is there.
+        if (held.carrier && !isAway(held)) wait();
+        else channel.fail('its caller did not come back');
       }, held.waits_ms);
       held.timer.unref?.();
-      this.#makeRoom();
+      this.#boundWaiting();
     };
     const channel = new Channel(wait);
     let begun = false;
@@ -109,7 +140,8 @@ export class CallerSessions {
       timer: undefined,
       turn: 0,
       opened_at: Date.now(),
-      peer: undefined,
+      carrier: undefined,
+      leave: NO_PLACE,
     };
     this.#held.set(ticket.jti, held);
     const soon = setImmediate(beginOnce);
@@ -117,6 +149,8 @@ export class CallerSessions {
       clearImmediate(soon);
       clearTimeout(held.timer);
       this.#held.delete(ticket.jti);
+      held.carrier?.left();
+      held.leave();
     });
     return held;
   }
@@ -125,22 +159,33 @@ export class CallerSessions {
    * Opens it over its first connection, unless it has gone on over another by now. `received`: how many messages its
    * caller has already.
    */
-  open(jti: string, link: FrameTransport, peer?: string, received = 0): void {
+  open(jti: string, link: FrameTransport, carrier?: Carrier, received = 0): void {
     const held = this.#held.get(jti);
     if (!held || connectionsOf(held) > 0 || held.turn > 0) return link.close('the session goes on elsewhere');
-    if (held.channel.canResume(received)) return this.#go(held, link, received, held.channel.received, peer);
+    if (held.channel.canResume(received)) return this.#go(held, link, received, held.channel.received, carrier);
     held.channel.fail('its caller counts messages never sent');
     link.close('it counts messages never sent');
   }
 
-  /** Its caller wants no session, but literal JSON for as long as its connection. */
-  forget(jti: string): void {
-    this.#held.get(jti)?.channel.fail('its caller wants no session');
+  /** Its caller wants no session, but literal JSON for as long as its connection: what gives back its place is that one's now. */
+  forget(jti: string): () => void {
+    const held = this.#held.get(jti);
+    const leave = held?.leave ?? NO_PLACE;
+    if (held) {
+      held.leave = NO_PLACE;
+      held.carrier = undefined;
+      held.channel.fail('its caller wants no session');
+    }
+    return leave;
   }
 
-  #go(held: Held, link: FrameTransport, received: number, told: number, peer: string | undefined): void {
+  #go(held: Held, link: FrameTransport, received: number, told: number, carrier: Carrier | undefined): void {
     const { channel } = held;
-    held.peer = peer;
+    if (!channel.ended && held.carrier !== carrier) {
+      held.carrier?.left();
+      held.carrier = carrier;
+      carrier?.taken();
+    }
     clearTimeout(held.timer);
     held.begin();
     channel.attach(link, received, told);
@@ -150,7 +195,8 @@ export class CallerSessions {
   list(): Record<string, Omit<SessionInfo, 'worker' | 'session' | 'stats'> & { peer: string | undefined }> {
     return Object.fromEntries(
       [...this.#held].map(([jti, held]) => {
-        const { channel, ticket, opened_at, peer } = held;
+        const { channel, ticket, opened_at, carrier } = held;
+        const peer = carrier?.peer;
         const connections = connectionsOf(held);
         const { carried_bytes, buffered_bytes: unconfirmed_bytes } = channel;
         const connected = connections > 0 && channel.attached;
@@ -171,7 +217,7 @@ export class CallerSessions {
   async resume(
     wanted: Resumption,
     nonce: string,
-  ): Promise<{ answer: Resumed; resumed: ExpectedTicket['role']; go(link: FrameTransport, peer?: string): void }> {
+  ): Promise<{ answer: Resumed; go(link: FrameTransport, carrier?: Carrier): void }> {
     const { session, received } = wanted ?? {};
     const held = this.#held.get(String(session));
     // The ticket alone is not enough: who redeems it also shows the key that it was made for.
@@ -190,22 +236,34 @@ export class CallerSessions {
     const proof = await mac(ticket.resume_key, said('worker', told));
     return {
       answer: { received: told, proof },
-      resumed: ticket.role,
-      go: (link, peer) =>
-        held.turn === turn ? this.#go(held, link, received, told, peer) : link.close('another connection took over'),
+      go: (link, carrier) =>
+        held.turn === turn ? this.#go(held, link, received, told, carrier) : link.close('another connection took over'),
     };
   }
 
-  #makeRoom(): void {
-    let waiting = 0;
-    // One that was never opened is about to be, or soon forgotten.
-    const away = (channel: Channel) => !channel.attached && channel.connections > 0;
-    for (const { channel } of this.#held.values()) if (away(channel)) waiting++;
-    if (waiting <= LIMITS.sessions_waiting) return;
-    for (const { channel, ticket } of this.#held.values())
-      if (away(channel) && ticket.role !== 'owner') return channel.fail('too many sessions wait for their callers');
+  /** Ends the first visitor's session of this sharer that waits for its caller. False where there is none. */
+  makeRoom(by: string | undefined): boolean {
+    for (const held of this.#held.values())
+      if (isAway(held) && held.ticket.role !== 'owner' && held.ticket.by === by) {
+        held.channel.fail('another caller of its own wants its place');
+        return true;
+      }
+    return false;
+  }
+
+  /** Of too many that wait, the first goes of the sharer that has most. */
+  #boundWaiting(): void {
+    const away = [...this.#held.values()].filter(isAway);
+    if (away.length <= LIMITS.sessions_waiting) return;
+    const visitors = away.filter(({ ticket }) => ticket.role !== 'owner');
+    const [most] = [...Map.groupBy(visitors, ({ ticket }) => ticket.by).values()].sort((a, b) => b.length - a.length);
+    most?.[0]?.channel.fail('too many sessions wait for their callers');
   }
 }
+
+/** Whether it waits for its caller. One that was never opened is about to be, as long as its connection is there. */
+const isAway = (held: Held): boolean =>
+  !held.channel.attached && (connectionsOf(held) > 0 || held.carrier?.gone === true);
 
 /** Connections of its own that it has had. */
 const connectionsOf = ({ channel, rode }: Held): number => channel.connections - (rode ? 1 : 0);
