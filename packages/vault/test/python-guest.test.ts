@@ -120,6 +120,30 @@ def fine(): return object()
     await assert.rejects(session.call('fine'), /cannot be sent/);
   });
 
+  it('tells an error that gathers others with each of them', async () => {
+    const { open } = await start(`
+import asyncio
+class Group(Exception):
+    exceptions = property(lambda self: 1 / 0)
+async def together():
+    await asyncio.sleep(0)
+    gathered = Exception("two at once")
+    gathered.exceptions = (ValueError("one"), KeyError("two"))
+    raise gathered
+def hostile(): raise Group("none")
+`);
+    const session = await open();
+    const { cause }: any = await session.call('together').catch((error) => error);
+    assert.deepEqual(
+      cause.errors.map(({ name, message }: Error) => [name, message]),
+      [
+        ['ValueError', 'one'],
+        ['KeyError', "'two'"],
+      ],
+    );
+    await assert.rejects(session.call('hostile'), /^RemoteError: Group: none/);
+  });
+
   it('tells errors that cannot be shown or sent whole, as often as there are any, and goes on', async () => {
     const { open } = await start(`
 class Mute(Exception):
