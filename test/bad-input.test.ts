@@ -39,6 +39,7 @@ for (const driver of DRIVERS) {
       );
       const throwing = 'export default class A { constructor() { throw new TypeError("no body"); } a() {} }';
       await refused({ source: throwing }, errors.SourceRejected, /\(load\): TypeError: no body/);
+      await refused({ source: 'throw { status: 7 };' }, errors.SourceRejected, /\(load\): it threw {"status":7}/);
     });
 
     it('that never finishes loading is refused, waiting or spinning', async () => {
