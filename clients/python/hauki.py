@@ -457,7 +457,9 @@ class JsError(Exception):
     def __init__(self, name: str, message: str, stack: str | None = None):
         super().__init__(f"{name}: {message}")
         self.name, self.message, self.stack = name, message, stack
-        self.cause = self.errors = _MISSING
+        self.cause = _MISSING
+        self.errors: list | None = None
+        """Those that it gathers, of an AggregateError and its like."""
         self.props: dict = {}
 
 
@@ -471,7 +473,7 @@ def _props(error: BaseException) -> dict:
 def _errors(error: BaseException):
     """The errors that one gathers: of an ExceptionGroup, or of an AggregateError that came; `_MISSING` for any other."""
     if isinstance(error, JsError):
-        return error.errors
+        return _MISSING if error.errors is None else error.errors
     try:
         gathered = getattr(error, "exceptions", None)
     except Exception:  # noqa: BLE001: a property of a stranger's class.
