@@ -29,6 +29,11 @@ for (const driver of DRIVERS) {
         /\(parse\): SyntaxError: .+worker\.\w+:2/,
       );
       await refused({ source: 'export const a: = 1;', language: 'typescript' }, errors.SourceRejected, /\(parse\)/);
+      await refused(
+        { source: 'export const a = () => B.C;\nenum B { C }', language: 'typescript' },
+        errors.SourceRejected,
+        /enum is not supported .*worker\.mjs:2.*Give it as a file, which is compiled/,
+      );
     });
 
     it('that throws while loading is refused with what it threw', async () => {
