@@ -38,11 +38,14 @@ function lineOf(values: unknown[], late: () => LateConsole): string {
   }
 }
 
+/** Taken before the worker's code runs, which may replace it. */
+const Asked = Error;
+
 /** The host as the worker's code asks it: what it refuses tells where in that code it was asked. */
 const asking = (outside: Outside): Outside => ({
   ...outside,
   async effect(...given) {
-    const asked = new Error();
+    const asked = new Asked();
     try {
       return await outside.effect(...given);
     } catch (error) {
