@@ -296,5 +296,8 @@ const lateError = (url: URL) =>
 function failure(error: unknown, url: URL): Error {
   if (error instanceof MeshError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
+  // Node names the header with what it holds: of a secret nothing is said but that it may be the one.
+  if (code === 'ERR_INVALID_CHAR' || code === 'ERR_INVALID_HTTP_TOKEN')
+    return new BadInput({ what: 'fetch', why: 'a header, or a secret in one, has a character that none may have' });
   return new RemoteError({ error_name: 'TypeError' }, `fetch failed: ${url.host}: ${code ?? message}`);
 }
