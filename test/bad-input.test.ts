@@ -29,6 +29,11 @@ for (const driver of DRIVERS) {
         /\(parse\): SyntaxError: .+worker\.\w+:2/,
       );
       await refused({ source: 'export const a: = 1;', language: 'typescript' }, errors.SourceRejected, /\(parse\)/);
+      await refused(
+        { source: 'export const a = () => B.C;\nenum B { C }', language: 'typescript' },
+        errors.SourceRejected,
+        /enum is not supported .*worker\.mjs:2.*Give it as a file, which is compiled/,
+      );
     });
 
     it('that throws while loading is refused with what it threw', async () => {
@@ -39,6 +44,7 @@ for (const driver of DRIVERS) {
       );
       const throwing = 'export default class A { constructor() { throw new TypeError("no body"); } a() {} }';
       await refused({ source: throwing }, errors.SourceRejected, /\(load\): TypeError: no body/);
+      await refused({ source: 'throw { status: 7 };' }, errors.SourceRejected, /\(load\): it threw {"status":7}/);
     });
 
     it('that never finishes loading is refused, waiting or spinning', async () => {

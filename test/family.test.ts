@@ -33,6 +33,9 @@ const CHILD = `
   export const next = (by = 1) => (n += by);
   export const echo = (value) => value;
   export const fail = (text) => { throw new RangeError(text); };
+  export const blame = () => {
+    throw Object.assign(new RangeError('outer', { cause: new TypeError('inner') }), { code: 'E_OWN' });
+  };
   export const never = () => new Promise(() => {});
   export const me = () => hauki.worker;
   export const get = async (url) => (await fetch(url)).text();
@@ -47,7 +50,11 @@ const PARENT = `${CHILD}
     return [children.push(child) - 1, await child.me()];
   };
   export const call = (at, method, ...args) => children[at][method](...args);
-  export const end = (at) => children[at].destruct();`;
+  export const end = (at) => children[at].destruct();
+  export const heard = async (at, method) => {
+    const error = await children[at][method]().catch((thrown) => thrown);
+    return [error.name, error.message, error.cause?.name, error.cause?.code, error.cause?.cause?.message];
+  };`;
 
 interface Parent {
   [method: string]: (...args: any[]) => any;
@@ -77,6 +84,12 @@ for (const driver of DRIVERS)
       };
       assert.deepEqual(await one.call!(at, 'echo', value), value);
       await assert.rejects(one.call!(at, 'fail', 'as asked'), /RangeError: as asked/);
+      const whole = ['RemoteError', 'RangeError: outer', 'RangeError', 'E_OWN', 'inner'];
+      assert.deepEqual(await one.heard!(at, 'blame'), whole, 'its cause and its own properties too');
+      await assert.rejects(one.call!(at, 'blame'), (error: any) => {
+        assert.deepEqual([error.cause.code, error.cause.cause.message], ['E_OWN', 'inner']);
+        return true;
+      });
       await assert.rejects(one.call!(at, 'nothing'), /no method|nothing/);
       // Its owner reaches it like any worker of its own.
       assert.equal(await used.mesh.visit<{ next(): number }>(child).next(), 6);

@@ -75,8 +75,14 @@ interface Reacher {
   one(code: string): unknown;
   rest(ms: number): string;
 }
+interface Asker {
+  fetched(url: string): string;
+  read(): string;
+}
 const origin = { source: SOURCE };
 const VALUE = 'tok3n-that-nobody-sees';
+/** Where nobody listens. */
+const GONE = '127.0.0.1:1';
 
 const servers: (Server | TcpServer)[] = [];
 const sockets = new Set<Socket>();
@@ -152,6 +158,22 @@ describe('grants', () => {
         gone.length = 0;
       });
 
+      it('are refused with the line of the worker that asked', async () => {
+        const source = `
+          export const tried = async (ask) => ask().then(() => 'it was allowed', (error) => error.stack);
+          export const fetched = async (url) =>
+            tried(async () => fetch(url));
+          export const read = async () =>
+            tried(async () => hauki.volume.read('file'));`;
+        const worker = used.mesh.clone<Asker>({ source }, { driver, grants: { fetch: [GONE] } });
+        for (const [stack, why, line] of [
+          [await worker.fetched(`http://${other}/`), 'GrantMissing: .*', 4],
+          [await worker.fetched(`http://${GONE}/`), 'RemoteError: fetch failed: .*', 4],
+          [await worker.read(), 'GrantMissing: .*', 6],
+        ] as const)
+          assert.match(stack, new RegExp(`^${why}\\n +at [^\\n]*worker\\.mjs:${line}:`));
+      });
+
       it('count what a worker has fetched', async () => {
         const worker = clone({ fetch: [host] });
         assert.equal(await worker.count(`http://${host}/large`), SIZE);
@@ -197,6 +219,9 @@ describe('grants', () => {
         await refused(worker.get(`http://${other}/b`, { headers }));
         await refused(worker.get(`http://${host}/to?http://SECRET.example/`, { headers }));
         await refused(worker.get(`http://${host}/to?x:SECRET`, { headers }));
+        // A URL takes none: it would go as it stands.
+        for (const url of [`http://${host}/?key={{secret:TOKEN}}`, `http://${host}/{{secret:TOKEN}}/`])
+          await assert.rejects(worker.get(url), /a secret goes into a header or the body/);
         // To another granted host it does not go along.
         await worker.get(`http://${host}/to?http://${other}/c`, { headers });
         assert.equal(heard.at(-1)!.authorization, undefined);

@@ -70,6 +70,20 @@ for (const driver of DRIVERS)
       }
     });
 
+    it('is refused, with the line and whose it is, for a package or an address that is no pointer', async () => {
+      for (const name of ['left-pad', 'npm:left-pad', 'https://esm.example/left-pad'])
+        await rejected(
+          run(`\nimport pad from '${name}'; export const f = () => pad;`),
+          'load',
+          new RegExp(`"${name}" cannot be imported here. Bundle it in .at worker.mjs:2`),
+        );
+      await keep('padded', `\n\nexport { default } from 'left-pad';`);
+      const source = `import pad from '${at('padded')}'; export const f = () => pad;`;
+      const refusal =
+        driver === 'quickjs' ? `"left-pad" cannot be .*${at('padded')}:3` : `${at('padded')} imports "left-pad"`;
+      await rejected(run(source), driver === 'quickjs' ? 'load' : 'import', new RegExp(refusal));
+    });
+
     it('may be in a circle with them, itself included', async () => {
       await keep('ring-b', `import { a } from '${at('ring-a')}'; export const b = () => 'b' + (a.done ?? '');`);
       await keep(

@@ -168,7 +168,7 @@ def error_to_wire(error: BaseException) -> dict:
     message = error.message if isinstance(error, JsError) else text_of(error)
     wire = {"code": RemoteError.code, "message": f"{name}: {message}"}
     wire["data"] = {"name": "RemoteError", "fields": {"error_name": name}}
-    if error.__cause__ is not None or _props(error):
+    if error.__cause__ is not None or _errors(error) is not _MISSING or _props(error):
         wire["data"]["thrown"] = error
     return wire
 
@@ -457,7 +457,9 @@ class JsError(Exception):
     def __init__(self, name: str, message: str, stack: str | None = None):
         super().__init__(f"{name}: {message}")
         self.name, self.message, self.stack = name, message, stack
-        self.cause = self.errors = _MISSING
+        self.cause = _MISSING
+        self.errors: list | None = None
+        """Those that it gathers, of an AggregateError and its like."""
         self.props: dict = {}
 
 
@@ -466,6 +468,17 @@ def _props(error: BaseException) -> dict:
         return error.props
     own = vars(error).items()
     return {k: v for k, v in own if not k.startswith("_") and k not in _ERROR_MEMBERS}
+
+
+def _errors(error: BaseException):
+    """The errors that one gathers: of an ExceptionGroup, or of an AggregateError that came; `_MISSING` for any other."""
+    if isinstance(error, JsError):
+        return _MISSING if error.errors is None else error.errors
+    try:
+        gathered = getattr(error, "exceptions", None)
+    except Exception:  # noqa: BLE001: a property of a stranger's class.
+        gathered = None
+    return list(gathered) if isinstance(gathered, (list, tuple)) else _MISSING
 
 
 class Reference:
@@ -697,13 +710,13 @@ class _Encoder:
             return {"name": error.name, "message": error.message, "wire": wire}
         if isinstance(error, JsError):
             tree = {"name": error.name, "message": error.message}
-            cause, errors = error.cause, error.errors
+            cause, errors = error.cause, _errors(error)
             if error.stack is not None:
                 tree["stack"] = error.stack[:STACK_CHARS]
         else:
             tree = {"name": name_of(error), "message": text_of(error)}
             cause = _MISSING if error.__cause__ is None else error.__cause__
-            errors = list(error.exceptions) if hasattr(error, "exceptions") else _MISSING
+            errors = _errors(error)
         if cause is not _MISSING:
             tree["cause"] = self._below("cause", cause, depth)
         if errors is not _MISSING:

@@ -87,6 +87,7 @@ def values_both_ways(w, mesh, driver):
     holds(w.echo({1: "one", (2, 3): "two"})[1] == "one" and w.kind({1: 2}) == "Map", "a dict with other keys")
     back = w.echo(error)
     holds((back.name, back.message, back.props) == ("ValueError", "no", {"code": 7}), "an exception")
+    holds(back.errors is None, "it gathers none")
     holds(w.kind(memoryview(bytearray(b"abc"))[1:]) == "Uint8Array" and w.kind(__import__("re").compile("a", 2)) == "RegExp")
     holds(bytes(w.echo(bytes(3_000_000))) == bytes(3_000_000), "megabytes")
 

@@ -70,8 +70,11 @@ export const headed = (name: string, message: string, stack: string): string =>
 /** How much is shown of an object that is thrown and no error. */
 const SHOWN_CHARS = 1000;
 
-/** The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels. */
-export function toWire(thrown: unknown): WireError {
+/**
+ * The `error` member for anything thrown. Guests' own errors become RemoteError; nothing else of them travels.
+ * `frameless`: nor their frames.
+ */
+export function toWire(thrown: unknown, frameless = false): WireError {
   let name = 'Error';
   let message = 'a value that cannot be shown was thrown';
   let stack: string | undefined;
@@ -83,7 +86,7 @@ export function toWire(thrown: unknown): WireError {
     if (thrown instanceof Error) {
       name = String(thrown.name);
       message = String(thrown.message);
-      if (typeof thrown.stack === 'string') stack = headed(name, message, ownFrames(thrown.stack));
+      if (!frameless && typeof thrown.stack === 'string') stack = headed(name, message, ownFrames(thrown.stack));
     } else {
       const said = Object(thrown) as { name?: unknown; message?: unknown };
       if (typeof thrown === 'object' && typeof said.name === 'string') name = said.name;

@@ -5,7 +5,7 @@
  */
 import { describe, MeshError, TooLarge, Unserialisable } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
-import { ownFrames } from '#platform';
+import { framesOf } from '#platform';
 import { type Encoded, ERROR_MEMBERS, type Gives, put } from './codec.ts';
 import { lineageOf } from './lineage.ts';
 import { isAnyError, kindOf } from './references.ts';
@@ -234,8 +234,7 @@ class Encoder {
       const { code, message, name, retryable, fields } = error;
       body.wire = { code, message, data: { name, retryable, fields: this.#members(fields, Object.keys(fields)) } };
     } else {
-      const { stack } = error;
-      if (typeof stack === 'string') body.stack = ownFrames(stack);
+      body.stack = framesOf(error, this.#refs);
       const { cause, errors } = error as AggregateError;
       for (const key of ['cause', 'errors'])
         if (Object.hasOwn(error, key) && (key === 'cause' || Array.isArray(errors)))

@@ -15,6 +15,8 @@ export interface Gives {
   claims?(value: object): boolean;
   /** Called when encoding fails after `give` was called: nothing of this message will be sent. */
   undo?(): void;
+  /** Errors go without their frames: files and lines here are no business of the other side's. */
+  readonly frameless?: boolean;
 }
 
 /** The same for decoding. */

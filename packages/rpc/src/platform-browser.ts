@@ -10,5 +10,5 @@ export const afterTurn = queueMicrotask;
 export const afterEvent = queueMicrotask;
 export const unref = <T>(timer: T): T => timer;
 export const utf8Bytes = (text: string) => encoder.encode(text).length;
-/** A page has no guest around it whose frames would be left out. */
-export const ownFrames = (stack: string) => stack.slice(0, 4096);
+/** A page calls workers, which need not know its files. */
+export const framesOf = () => undefined;

@@ -3,6 +3,8 @@
  * `platform-browser.ts` offers the same to pages; `#platform` chooses.
  */
 
+import { ownFrames } from '@hauki/protocol';
+
 type After = (run: () => void) => void;
 const node = globalThis as {
   setImmediate?: After;
@@ -51,4 +53,6 @@ export function countedBytes(text: string): number {
 /** Length in UTF-8. QuickJS has nothing to ask. */
 export const utf8Bytes: (text: string) => number = node.Buffer?.byteLength ?? countedBytes;
 
-export { ownFrames } from '@hauki/protocol';
+/** What of an error's stack travels. */
+export const framesOf = ({ stack }: Error, { frameless }: { frameless?: boolean }): string | undefined =>
+  !frameless && typeof stack === 'string' ? ownFrames(stack) : undefined;

@@ -6,6 +6,7 @@ import { encodeValue } from './codec-encode.ts';
 
 const why = 'the reason of an aborted signal refers to something';
 const REFERS_TO_NOTHING: Gives & Takes = {
+  frameless: true,
   give() {
     throw new Unserialisable({ why });
   },

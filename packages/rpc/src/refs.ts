@@ -23,6 +23,7 @@ import type { SessionRefs } from './wire.ts';
 /** What the table needs of its session. */
 export interface RefPowers {
   streams: Streams;
+  frameless: boolean;
   /** References of the peer's that are held at most. */
   takes: number;
   call(on: number, method: string, args: unknown[], options?: CallOptions): Promise<unknown>;
@@ -97,6 +98,10 @@ export class RefTable implements SessionRefs, Takes {
   }
 
   // ---- Giving
+
+  get frameless(): boolean {
+    return this.#powers.frameless;
+  }
 
   /** Whether a value that looks like nothing plain is a stand-in or a promise of a remote call. */
   claims(value: object): boolean {

@@ -294,7 +294,7 @@ export class Server {
     const { wire, refs } = this.#powers;
     for (const form of wire.tagged ? [withThrown, toWire] : [toWire])
       try {
-        const encoded = wire.encode(form(error), 'error');
+        const encoded = wire.encode(form(error, refs.frameless), 'error');
         wire.check('An error', encoded.text, encoded.bytes, HEAD_BYTES);
         refs.sent();
         return encoded;
@@ -328,8 +328,8 @@ const isThenable = (value: { then?: unknown }): boolean => typeof value.then ===
 const forgotten = (id: unknown) => new RefGone({ what: `result of call ${String(id)}` });
 
 /** An error as it travels, with what was thrown itself where that says more: its cause, its own properties. */
-export function withThrown(error: unknown): WireError {
-  const told = toWire(error);
+export function withThrown(error: unknown, frameless = false): WireError {
+  const told = toWire(error, frameless);
   // Errors of the table are told by their fields; one that was passed on brings what it was thrown for as its cause.
   try {
     const thrown = error instanceof MeshError ? error.cause : error;

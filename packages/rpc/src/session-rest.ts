@@ -82,13 +82,16 @@ export class SessionRest implements Rest {
     this.#streams = new Streams({
       item: (id, value) => (wire.over ? 0 : wire.notify('rpc.item', [id, value])),
       fail: (id, error) => {
-        for (const form of [withThrown, toWire, briefly]) if (wire.tell('rpc.fail', [id, form(error)])) return;
+        for (const form of [withThrown, toWire, briefly])
+          if (wire.tell('rpc.fail', [id, form(error, this.#refs.frameless)])) return;
       },
       notify: (method, params) => void wire.tell(method, params),
       hold: caller.hold,
     });
     this.#refs = new RefTable({
       takes,
+      // Who serves nothing calls workers, and a callback's error would tell them where it lies.
+      frameless: dispatch === nobody,
       streams: this.#streams,
       call: (on, method, args, call_options) => caller.call({ on }, method, args, call_options ?? {}),
       notify: (method, params) => wire.tell(method, params),

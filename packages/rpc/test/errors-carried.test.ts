@@ -1,7 +1,7 @@
 /** Errors on their way through a session: what was thrown arrives, as far as it can, and nothing else does. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BadInput, ConnectionLost, NoSuchMethod, Overloaded, RemoteError, WorkerDied } from '@hauki/protocol';
+import { BadInput, ConnectionLost, isError, NoSuchMethod, Overloaded, RemoteError, WorkerDied } from '@hauki/protocol';
 import { atRest, join, KINDS, rejectsWith } from './joined.ts';
 
 class OwnError extends Error {
@@ -132,6 +132,43 @@ for (const kind of KINDS)
       await rejectsWith(t.on_b.hostileText(), RemoteError);
       await rejectsWith(t.on_b.plain(), RemoteError);
       await atRest(t.a, t.b);
+    });
+
+    it('of whoever only calls tells nothing of where its code lies', async () => {
+      const hears: unknown[] = [];
+      const hear = (error: any): void => {
+        // The stack of one that came in place of another is of this side.
+        for (let one = error; one instanceof Error; one = one.cause as Error)
+          hears.push(isError(one, RemoteError) ? '' : one.stack, { ...one });
+      };
+      const worker = {
+        hear,
+        calls: (f: any) => f().catch(hear),
+        reads: async (stream: any) => {
+          try {
+            for await (const _ of stream);
+          } catch (error) {
+            hear(error);
+          }
+        },
+        watches: (signal: AbortSignal) => hear(signal.reason),
+      };
+      await using t = await join(worker, {}, { kind, a: { dispatch: undefined } as object });
+      const error = () => new RangeError('mine', { cause: Object.assign(new TypeError('deeper'), { code: 'E_OWN' }) });
+      await t.on_b.hear(error());
+      await t.on_b.calls(() => {
+        throw error();
+      });
+      await t.on_b.reads(
+        (async function* () {
+          yield 1;
+          throw error();
+        })(),
+      );
+      await t.on_b.watches(AbortSignal.abort(error()));
+      const said = JSON.stringify(hears);
+      assert.ok(said.includes('mine') && said.includes('deeper') && said.includes('E_OWN'), said);
+      assert.ok(!said.includes('errors-carried') && !said.includes('file:'), said);
     });
 
     it('keeps its cause on the way through a third, and does not grow by it', async () => {

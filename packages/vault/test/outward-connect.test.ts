@@ -133,12 +133,18 @@ describe('a secret', () => {
     const port = await listening(closed);
     await new Promise((resolve) => closed.close(resolve));
     const here = `127.0.0.1:${port}`;
-    const { fetch } = guest({ fetch: [here] }, { secrets: { KEY: { value, to: [here] } } });
-    for (const bad of [{}, { 'x-bad': '{{secret:KEY}}\r\nx: y' }]) {
+    const lines = { value: `${value}\nmore`, to: [here] };
+    const { fetch } = guest({ fetch: [here] }, { secrets: { KEY: { value, to: [here] }, LINES: lines } });
+    const unfit = /has a character that none may have/;
+    for (const [bad, said] of [
+      [{}, /fetch failed/],
+      [{ 'x-bad': '{{secret:KEY}}\r\nx: y' }, unfit],
+      [{ 'x-bad': '{{secret:LINES}}' }, unfit],
+    ] as const) {
       const error: Error = await fetch(`http://${here}/`, { headers: { ...headers, ...bad } }).catch(
         (thrown) => thrown,
       );
-      assert.ok(error instanceof Error);
+      assert.match(error.message, said);
       assert.ok(!JSON.stringify([error.message, error, error.stack]).includes(value), error.message);
       assert.ok(!String(error.stack).includes('effects/'), 'nor where the host’s code is');
     }

@@ -120,6 +120,27 @@ def fine(): return object()
     await assert.rejects(session.call('fine'), /cannot be sent/);
   });
 
+  it('tells an error that gathers others with each of them', async () => {
+    const { open } = await start(`
+class Gathered(Exception):  # As ExceptionGroup, which Python has since 3.11.
+    exceptions = property(lambda self: (ValueError("one"), KeyError("two")))
+class Group(Exception):
+    exceptions = property(lambda self: 1 / 0)
+async def together(): raise Gathered("two at once")
+def hostile(): raise Group("none")
+`);
+    const session = await open();
+    const { cause }: any = await session.call('together').catch((error) => error);
+    assert.deepEqual(
+      cause.errors.map(({ name, message }: Error) => [name, message]),
+      [
+        ['ValueError', 'one'],
+        ['KeyError', "'two'"],
+      ],
+    );
+    await assert.rejects(session.call('hostile'), /^RemoteError: Group: none/);
+  });
+
   it('tells errors that cannot be shown or sent whole, as often as there are any, and goes on', async () => {
     const { open } = await start(`
 class Mute(Exception):

@@ -21,6 +21,8 @@ import { after, before, describe, it } from 'node:test';
 import { BadInput, GrantMissing, LIMITS, normaliseGrants, TooLarge, VolumeFailed } from '@hauki/protocol';
 import { createEffects } from '../src/effects/effects.ts';
 import { createNetwork } from '../src/effects/network.ts';
+import type { Outside } from '../src/guest/guest.ts';
+import { createVolume } from '../src/guest/volume.ts';
 import { refuses } from './outward-support.ts';
 
 describe('a guest’s volume', { skip: process.platform !== 'linux' }, () => {
@@ -89,6 +91,7 @@ describe('a guest’s volume', { skip: process.platform !== 'linux' }, () => {
     await perform('volume.write', ['mine', { text: 'x' }]);
     regrant(normaliseGrants());
     await refuses(perform('volume.read', ['mine']), GrantMissing);
+    await refuses(perform('volume.list', ['']), GrantMissing, /more: volume \/\. Of/);
     rmSync(within('mine'));
   });
 
@@ -140,6 +143,15 @@ describe('a guest’s volume', { skip: process.platform !== 'linux' }, () => {
     truncateSync(within('large'), limit);
     assert.equal((await perform('read', 'large')).text.length, limit);
     await perform('delete', 'large');
+  });
+
+  it('names the file that is too large, and its bound, also where it fits into no message', async () => {
+    const { write } = createVolume({
+      effect: async () => {
+        throw new TooLarge({ what: 'A message', limit_bytes: LIMITS.message_bytes });
+      },
+    } as unknown as Outside);
+    await refuses(write('film', new Uint8Array(3)), TooLarge, /^film is too large: more than 5242880 bytes/);
   });
 
   it('has a file whole or as it was, and nothing of one that came to nothing', async () => {

@@ -120,9 +120,12 @@ export function createEffects(powers: EffectPowers): Effects {
         return await run(name, args, call);
       } catch (error) {
         leave(args);
-        throw vault.told(
+        const told = vault.told(
           isError(error, GrantMissing) && revoked.has(error.fields.grant) ? wasRevoked(error.fields) : error,
         );
+        // What a clone threw is its own, not the host's: it goes on whole, as to any caller.
+        if (name === 'clone.call' && isError(error, RemoteError)) told.cause = error.cause;
+        throw told;
       }
     },
     regrant(given) {

@@ -34,6 +34,8 @@ const UNREAD_MS = 3_000;
 const STEERING =
   /^(?:host|connection|proxy-.*|transfer-encoding|content-length|upgrade|te|trailer|expect|keep-alive)$/i;
 const METHOD = /^[A-Z]{1,16}$/;
+/** A placeholder, as it was written or as URLs escape it. */
+const SECRET_IN_URL = /(?:\{\{|%7b%7b)secret(?::|%3a)/i;
 /** They would make the agent a proxy. */
 const METHODS_REFUSED = new Set(['CONNECT', 'TRACE', 'TRACK']);
 const BODILESS = new Set(['GET', 'HEAD']);
@@ -243,6 +245,12 @@ function wantedBy([address, init]: unknown[]): Wanted {
   const method = typeof given.method === 'string' ? given.method.toUpperCase() : 'GET';
   if (!METHOD.test(method) || METHODS_REFUSED.has(method))
     throw new BadInput({ what: 'fetch', why: 'that is not a method that is fetched with' });
+  // It would go as it stands, and the server's refusal would not say why.
+  if (typeof address === 'string' && SECRET_IN_URL.test(address))
+    throw new BadInput({
+      what: 'fetch',
+      why: 'a secret goes into a header or the body, not into a URL: servers log those',
+    });
   const { redirect = 'follow' } = given;
   if (!REDIRECT.includes(redirect as string))
     throw new BadInput({ what: 'fetch', why: `redirect is one of ${REDIRECT.join(', ')}` });
@@ -288,5 +296,8 @@ const lateError = (url: URL) =>
 function failure(error: unknown, url: URL): Error {
   if (error instanceof MeshError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
+  // Node names the header with what it holds: of a secret nothing is said but that it may be the one.
+  if (code === 'ERR_INVALID_CHAR' || code === 'ERR_INVALID_HTTP_TOKEN')
+    return new BadInput({ what: 'fetch', why: 'a header, or a secret in one, has a character that none may have' });
   return new RemoteError({ error_name: 'TypeError' }, `fetch failed: ${url.host}: ${code ?? message}`);
 }

@@ -145,7 +145,7 @@ export const volumeEffects: EffectMaker = (vault) => {
     const segments = segmentsOf(given);
     const { volume: root, grants } = vault;
     const path = segments.join('/');
-    if (root === undefined || grants.volume === null) throw new GrantMissing({ grant: 'volume', wanted: path });
+    if (root === undefined || grants.volume === null) throw new GrantMissing({ grant: 'volume', wanted: path || '/' });
     try {
       return await inFolder(root, segments.slice(0, -1), make, (folder) => use(folder, segments.at(-1) ?? '.'));
     } catch (error) {

@@ -2,7 +2,7 @@
  * What a worker finds: `hauki` (its powers), `fetch`, `console`. All of them only ask; the host decides and performs.
  * A class gets the same `hauki` object as its constructor's argument.
  */
-import { describe } from '@hauki/protocol';
+import { describe, MeshError, ownFrames } from '@hauki/protocol';
 import type { Hauki, Served } from '@hauki/rpc';
 import { LATE_METHODS, type LateConsole } from './console.ts';
 import { createClone } from './family.ts';
@@ -38,13 +38,35 @@ function lineOf(values: unknown[], late: () => LateConsole): string {
   }
 }
 
+/** Taken before the worker's code runs, which may replace it. */
+const Asked = Error;
+
+/** The host as the worker's code asks it: what it refuses tells where in that code it was asked. */
+const asking = (outside: Outside): Outside => ({
+  ...outside,
+  async effect(...given) {
+    const asked = new Asked();
+    try {
+      return await outside.effect(...given);
+    } catch (error) {
+      // What a clone threw tells its own place.
+      if (error instanceof MeshError && error.fields.remote_stack === undefined) {
+        const frames = ownFrames(String(asked.stack)).replace(/^(?! +at ).*\n?/, '');
+        error.stack = `${error.name}: ${error.message}\n${frames}`.trimEnd();
+      }
+      throw error;
+    }
+  },
+});
+
 export function createContext(
   worker: string,
-  outside: Outside,
+  host: Outside,
   platform: Platform,
   late: () => LateConsole,
 ): Hauki & { call?: Served; write_log(level: string, values: unknown[]): void } {
-  const log = boundedLog((...line) => void outside.effect('log', line).catch(() => {}), setTimeout);
+  const outside = asking(host);
+  const log = boundedLog((...line) => void host.effect('log', line).catch(() => {}), setTimeout);
   const write_log = (level: string, values: unknown[]) => log(level, () => lineOf(values, late));
   return {
     worker,

@@ -11,6 +11,7 @@ import {
   NoSuchMethod,
   SourceRejected,
   type TicketRole,
+  toWire,
 } from '@hauki/protocol';
 import { type Dispatch, encode, Served, Session, type SessionStats, type Transport } from '@hauki/rpc';
 import { ActivityCounter } from './activity.ts';
@@ -196,7 +197,10 @@ function rejected(thrown: unknown): Error {
     const failure = thrown as Error;
     const stage = failure?.name === 'SyntaxError' ? 'parse' : 'load';
     const where = /(?:worker\.(?:ts|mjs|js)|gem-pointer:\/\/[^\s:)]+):\d+(?::\d+)?/.exec(String(failure?.stack))?.[0];
-    const what = failure instanceof Error ? `${failure.name}: ${failure.message}` : `it threw ${String(thrown)}`;
+    const what =
+      failure instanceof Error
+        ? `${failure.name}: ${failure.message}`
+        : `it threw ${toWire(thrown).message.replace(/^Error: /, '')}`;
     return new SourceRejected({ stage, reason: where ? `${what} (at ${where})` : what });
   } catch {
     return new SourceRejected({ stage: 'load', reason: 'it threw what cannot be shown' });

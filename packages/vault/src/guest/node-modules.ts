@@ -68,5 +68,19 @@ export function placed(
     const found = withPlace(error, one.source, one.pointer, one.language);
     if (found !== error) return found;
   }
+  return NOWHERE.test(String((error as { code?: unknown } | null)?.code)) ? nowhere(error, source) : error;
+}
+
+const NOWHERE = /^ERR_(?:MODULE_NOT_FOUND|UNSUPPORTED_ESM_URL_SCHEME)$/;
+const IMPORTS = /\b(?:from|import)\s*\(?\s*(['"])([^'"\n]+)\1/g;
+
+/** An import that leads nowhere in the words of quickjs: Node's own speak of folders and loaders, and tell no line. */
+function nowhere(error: unknown, source: string): unknown {
+  for (const { 2: name, index } of source.matchAll(IMPORTS)) {
+    if (isPointer(name!) || isBuiltin(name!) || name!.startsWith('data:')) continue;
+    const line = source.slice(0, index).split('\n').length;
+    const why = `a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`;
+    return new SourceRejected({ stage: 'load', reason: `Error: ${why} (at worker.mjs:${line})` });
+  }
   return error;
 }

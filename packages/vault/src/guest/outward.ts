@@ -26,11 +26,10 @@ const pairsOf = (headers: any): Pairs =>
     : [];
 
 /** The body as it travels; tells of its kind where the worker's headers do not. */
-async function bodyOf(body: unknown, headers: Pairs, platform: Platform): Promise<unknown> {
+async function bodyOf(body: NonNullable<unknown>, headers: Pairs, platform: Platform): Promise<unknown> {
   const kind = (type: string | null) => {
     if (type && !headers.some(([name]) => name.toLowerCase() === 'content-type')) headers.push(['content-type', type]);
   };
-  if (body === undefined || body === null) return undefined;
   const piece = asPiece(body);
   if (typeof piece === 'string') kind('text/plain;charset=UTF-8');
   // Of bytes a copy: their owner may change them before they leave.
@@ -59,7 +58,9 @@ export const fetchFor =
     const given = init.body ?? (platform.sent ? platform.sent(from) : from.body);
     // A Request has said in its own headers of what kind its body is: where others take their place, nobody says it.
     const told = given === init.body ? headers : [...headers];
-    const body = await bodyOf(given instanceof Promise ? await given : given, told, platform);
+    const sent = given instanceof Promise ? await given : given;
+    // Without a body nothing is waited for, so that a refusal tells where it was asked also in quickjs.
+    const body = sent === undefined || sent === null ? undefined : await bodyOf(sent, told, platform);
     const redirect = String(init.redirect ?? from.redirect ?? 'follow');
     const request = {
       ...{ method: String(init.method ?? from.method ?? 'GET'), headers, stream: true },

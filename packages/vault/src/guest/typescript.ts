@@ -17,7 +17,8 @@ export function stripTypes(source: string, name = 'worker.mjs'): string {
     const line = Number(/^:(\d+)\n/.exec(stack ?? '')?.[1]);
     const text = source.split('\n')[line - 1]?.trim().slice(0, 120);
     const place = text === undefined ? '' : ` (at ${name}:${line}: ${text})`;
-    throw new SourceRejected({ stage: 'parse', reason: `SyntaxError: ${message}${place}` });
+    const hint = message.endsWith(' in strip-only mode') ? '. Give it as a file, which is compiled, or do without' : '';
+    throw new SourceRejected({ stage: 'parse', reason: `SyntaxError: ${message}${place}${hint}` });
   }
 }
 

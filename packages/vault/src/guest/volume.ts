@@ -1,5 +1,5 @@
 /** `hauki.volume`: the vault's volume by calls to the host, the same in every kind of vault. */
-import { BadInput } from '@hauki/protocol';
+import { BadInput, isError, LIMITS, TooLarge } from '@hauki/protocol';
 import type { GuestVolume, VolumeEntry } from '@hauki/rpc';
 import { bytesOf, type Carried, carriedBytes, carriedText, textOf } from './carried.ts';
 import type { Outside } from './guest.ts';
@@ -18,7 +18,13 @@ export function createVolume(outside: Outside): GuestVolume {
       const piece = asPiece(content);
       if (piece === undefined) throw new BadInput({ what: 'volume.write', why: 'the content must be text or bytes' });
       const carried = typeof piece === 'string' ? carriedText(piece) : carriedBytes(piece);
-      await outside.effect('volume.write', [path, carried]);
+      try {
+        await outside.effect('volume.write', [path, carried]);
+      } catch (error) {
+        // A file that is much too large does not even fit into a message, of which its writer knows nothing.
+        if (!isError(error, TooLarge) || error.fields.what === path) throw error;
+        throw new TooLarge({ what: path, limit_bytes: LIMITS.volume_file_bytes });
+      }
     },
     list: (path = '') => outside.effect('volume.list', [path]) as Promise<VolumeEntry[]>,
     async delete(path) {

@@ -18,9 +18,12 @@ export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOpti
       throw told(error);
     }
   };
+  /** Who imported what is none of these last: it is refused next. */
+  let importer = 'worker.mjs';
   return {
     normalize: (base, name) =>
       words(() => {
+        importer = base;
         if (!isPointer(name)) return name;
         const found = find(name, base);
         return found === 'worker' ? 'worker.mjs' : found.pointer;
@@ -31,10 +34,11 @@ export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOpti
         if (name === 'wrapped.mjs') return wrapperOf('worker.mjs');
         const found = isPointer(name) ? find(name, name) : 'worker';
         if (found !== 'worker') return found.source;
-        const line = source()
+        const by = isPointer(importer) ? find(importer, importer) : 'worker';
+        const line = (by === 'worker' ? source() : by.source)
           .split('\n')
           .findIndex((text) => text.includes(`'${name}'`) || text.includes(`"${name}"`));
-        const place = line < 0 ? '' : ` (at worker.mjs:${line + 1})`;
+        const place = line < 0 ? '' : ` (at ${by === 'worker' ? 'worker.mjs' : by.pointer}:${line + 1})`;
         throw new Error(
           isBuiltin(name)
             ? `a worker is one module here, and ${JSON.stringify(name)} is Node's: lxc and process vaults have it${place}`

@@ -16,6 +16,8 @@ from session import in_coroutine, waited
 
 _AHEAD_BYTES, _PIECE_BYTES = 256 * 1024, 64 * 1024
 """What may wait to be sent over a connection, and how much of it goes at once."""
+_FILE_BYTES = 5 * 1024 * 1024
+"""The largest file that is written by `hauki.volume`."""
 _LINES, _LINES_BYTES, _WINDOW_S = 2000, 512 * 1024, 1.0
 """What may be logged in a window; what is more is dropped, and counted: the agent, which takes less still, says how much."""
 
@@ -81,6 +83,10 @@ class Volume:
     def write(self, path: str, content):
         """Writes text or bytes whole or not at all; it is on the disk when this is done."""
         data = content.encode() if isinstance(content, str) else content
+        limit, got = _FILE_BYTES, memoryview(data).nbytes
+        if got > limit:
+            fields = {"what": path, "limit_bytes": limit, "got_bytes": got}
+            raise peer.TooLarge(f"{path} is too large: {got} bytes, but {limit} bytes are allowed", fields)
         # What JSON's escapes would make longer than base64 goes as that.
         as_text = isinstance(content, str) and len(json.dumps(content, ensure_ascii=False)) <= len(content) * 4 / 3 + 2
         carried = {"text": content} if as_text else {"base64": base64.b64encode(data).decode()}
