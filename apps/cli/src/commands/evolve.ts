@@ -181,7 +181,7 @@ async function rollOut(wanted: RolloutRequest, flags: EvolveFlags): Promise<void
   await withMesh(flags, async (mesh) => {
     const rolled_out = await mesh.kernels.evolve(wanted);
     if (flags.json) return console.log(JSON.stringify(rolled_out));
-    const { module, kernels, waves, dry_run, diff, vault, removed = [], not_removed = [] } = rolled_out;
+    const { module, kernels, waves, dry_run, diff, vault, removed = [], not_removed = [], away = [] } = rolled_out;
     const what = dry_run ? 'would serve' : 'serves';
     const on = kernels.length === 1 ? kernels[0]!.kernel : `${kernels.length} kernels`;
     console.log(
@@ -195,6 +195,10 @@ async function rollOut(wanted: RolloutRequest, flags: EvolveFlags): Promise<void
         `${dry_run ? 'would be removed' : 'removed'} from ${removed.join(', ')}, which held it beyond --replicas`,
       );
     if (not_removed.length > 0) console.error(`It may still serve on ${not_removed.join(', ')}`);
+    if (away.length > 0)
+      console.error(
+        `Held before, and away: ${away.join(', ')}. What comes back serves what it served; then roll out again`,
+      );
     if (diff) console.log(printable(diff));
   });
 }
