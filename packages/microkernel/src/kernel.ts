@@ -198,15 +198,24 @@ export class Kernel {
       const kept_mib = main?.driver === driver ? main.memory_mib : undefined;
       const memory_mib = request.memory_mib ?? kept_mib ?? usualMemory_mib(driver, all_mib);
       const version = await this.#store.nextVersion(name);
+      const live = liveWith(record.live, version, weight);
+      const share = live.at(-1)!.weight;
       const { volumes } = this.#agent;
       const grants = grantsOf(request, asked, language, main, volumes);
       const facts = { module: name, version, digest, language, driver, memory_mib, grants };
       return await withHome(volumes, name, grants, async () => {
-        const { instance, report } = await stage(this.#host, { ...facts, source, trials: tests, dry: dry_run });
+        const { instance, report } = await stage(this.#host, {
+          ...facts,
+          source,
+          trials: tests,
+          kept: new Set(record.tests),
+          dry: dry_run,
+        });
         const shown = dry_run || request.edits;
         const answer: Evolved = {
           ...answerOf({ ...facts, report }, alias, drivers),
           dry_run,
+          ...(share < 100 ? { weight: share } : {}),
           ...(shown ? { diff: running === undefined ? '' : diffOf(name, running, source) } : {}),
         };
         if (dry_run) {
@@ -214,8 +223,7 @@ export class Kernel {
           return answer;
         }
         const next: ModuleRecord = {
-          ...{ ...record, tests, bounds, alias, latest: version },
-          live: liveWith(record.live, version, weight),
+          ...{ ...record, tests, bounds, alias, latest: version, live },
           good: goodOf(record, module.main, bounds),
         };
         const settings = { tests, bounds, alias };
