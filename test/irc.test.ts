@@ -100,6 +100,9 @@ for (const driver of DRIVERS)
       await evolve('d');
       await settled();
       assert.deepEqual(announcements(), expected);
+      // What was wrong is told while it is so.
+      const { joined, problem } = await kernel.json('irc/');
+      assert.deepEqual([joined, problem], [true, null]);
     });
 
     it('says nothing twice after the kernel was killed and started again, but that it is online', async () => {
