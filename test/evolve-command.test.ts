@@ -95,6 +95,17 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     assert.match((await evolve(main, '--weight', '0')).stdout, /share {3}0 % of requests: .* x-hauki-version: 2/);
   });
 
+  it('rejects what cannot be bundled in the words of a kernel, by file and line', async () => {
+    const main = file('unmade.ts', `import './gone.ts';\nexport default { fetch: () => new Response('') };`);
+    await assert.rejects(evolve(main), ({ stderr }: { stderr: string }) => {
+      assert.match(
+        stderr,
+        /unmade\.ts was rejected at the stage bundle: .*unmade\.ts:1:\d+: .*gone\.ts.* Nothing was changed/,
+      );
+      return true;
+    });
+  });
+
   it('posts a file that only speaks of imports as it is', async () => {
     const main = file('speaks.js', `// from 'here'\nexport default { fetch: () => new Response("import './there'") };`);
     await evolve(main);

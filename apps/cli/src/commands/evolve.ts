@@ -2,7 +2,15 @@
 import { readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BadInput, EvolveRejected, type EvolveRequest, isError, type RolloutRequest, type Trial } from '@hauki/mesh';
+import {
+  BadInput,
+  EvolveRejected,
+  type EvolveRequest,
+  isError,
+  type RolloutRequest,
+  SourceRejected,
+  type Trial,
+} from '@hauki/mesh';
 import { bundleWithFiles, type Places } from '@hauki/mesh/bundle';
 import { bundlePython } from '@hauki/mesh/bundle-python';
 import { ISOLATION_LEVELS } from '@hauki/protocol';
@@ -111,6 +119,12 @@ function located(error: unknown, places: Places | undefined): unknown {
   });
 }
 
+/** An error as it came; what cannot be bundled is rejected as what the kernel rejects is. */
+const unmade = (error: unknown, module: string): unknown =>
+  isError(error, SourceRejected)
+    ? new EvolveRejected({ module, stage: error.fields.stage, why: error.fields.reason })
+    : error;
+
 function request(file: string, flags: EvolveFlags): EvolveRequest {
   const { fetch = [], connect = [], read = [], write = [], time = false, random = false, volume } = flags;
   const granted =
@@ -215,7 +229,7 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     const sought = new Set(files);
     const source = await read(file, flags.driver, (one) => void sought.add(one)).catch((error) => {
       files = [...sought].filter(isOwn);
-      throw error;
+      throw unmade(error, flags.name ?? basename(file));
     });
     files = [...given, ...source.files.filter(isOwn)];
     const wanted = request(file, flags);
