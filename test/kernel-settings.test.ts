@@ -84,6 +84,8 @@ describe('settings of a module', () => {
     for (let i = 0; i < 3; i++)
       await assert.rejects(evolve('crowded', says('5'), { weight: 10, memory_mib }), /versions that live at once/);
     assert.equal((await evolve('crowded', says('5'), { memory_mib })).version, 5);
+    const notes = (await kernel.door.history('crowded')).map(({ note }) => note);
+    assert.deepEqual(notes, [null, '1: 90, 2: 10', '1: 81, 2: 9, 3: 10', '1: 73, 2: 8, 3: 9, 4: 10', null]);
   });
 
   it('are those of what the sender knew where a whole source names its base', async () => {

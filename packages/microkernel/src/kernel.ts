@@ -36,7 +36,7 @@ import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
 import { PluginHost } from './plugin-host.ts';
-import { checkNoState, goodOf, liveWith, liveWithout, settingsOf } from './settings.ts';
+import { checkNoState, checkWeight, goodOf, liveWith, liveWithout, settingsOf, sharesOf } from './settings.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
@@ -175,8 +175,7 @@ export class Kernel {
     const asked = checkGrants(normaliseGrants(request.grants));
     const named_alias = typeof request.alias === 'string' ? checkAlias(request.alias) : request.alias;
     const { weight, dry_run = false } = request;
-    if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
-      throw new BadInput({ what: 'weight', why: 'a whole number from 0 to 100' });
+    checkWeight(weight);
     const module = this.#modules.make(name);
     return module.exclusive(async () => {
       const { record } = module;
@@ -227,18 +226,13 @@ export class Kernel {
           good: goodOf(record, module.main, bounds),
         };
         const settings = { tests, bounds, alias };
-        const whole: VersionFacts = {
-          ...facts,
-          bytes: Buffer.byteLength(source),
-          at: Date.now(),
-          by,
-          report,
-          settings,
-        };
+        const bytes = Buffer.byteLength(source);
+        const whole: VersionFacts = { ...facts, bytes, at: Date.now(), by, report, settings };
+        const note = live.length > 1 ? sharesOf(live) : null;
         try {
           if (!instance.open) throw new Error('its vault has ended meanwhile');
           const deed = request.edits ? 'operate' : 'evolve';
-          await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
+          await handOver(this.#store, { module, next, instance, deed, by, facts: whole, note });
           this.#modules.indexAliases();
         } catch (error) {
           await instance.end('it did not come into service');
@@ -305,7 +299,7 @@ export class Kernel {
         const all = [...live.map(({ version }) => module.instance(version)), ...started];
         if (live.length > 1)
           checkNoState('versions', name, module.has_state || all.some((instance) => instance?.has_state));
-        const note = live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
+        const note = sharesOf(live);
         const next = { ...module.record, live };
         const [only, ...others] = live;
         if (only && others.length === 0) {
