@@ -35,7 +35,10 @@ export const asksForUpgrade = (headers: FlatHeaders) => headers.some((text, i) =
 export function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
   const [status, headers, body] = Array.isArray(answer) ? answer : [];
   const bodied =
-    body === null || typeof body === 'string' || body instanceof Uint8Array || (body && Symbol.asyncIterator in body);
+    body === null ||
+    typeof body === 'string' ||
+    body instanceof Uint8Array ||
+    (typeof body === 'object' && Symbol.asyncIterator in body);
   if (!Number.isInteger(status) || !Array.isArray(headers) || !bodied)
     throw new TypeError('it gave no answer that can be passed on');
   if (status === 101 ? !asksForUpgrade(asked) : status < 200 || status > 599)
