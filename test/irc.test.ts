@@ -92,6 +92,7 @@ for (const driver of DRIVERS)
       await settled();
       await ircd.kill();
       for (const module of ['b', 'c', 'a']) await evolve(module, 'two');
+      await until('the plugin says what is wrong', async () => (await kernel.json('irc/')).problem !== null);
       // The kernel waits until somebody is there to hear it.
       kernel.process.child.kill('SIGSTOP');
       await ircd.start();
