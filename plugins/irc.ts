@@ -107,6 +107,10 @@ function enter(name: string): void {
         })
         .catch((error) => log(`not answered: ${error.message}`));
     },
+    // What was wrong with the connection is so no longer.
+    entered: () => {
+      problem = null;
+    },
     log,
   });
   link = opened;

@@ -84,6 +84,28 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     });
   });
 
+  it('shows what a version that is rejected logged, and the share of one that has a part', async () => {
+    const main = file('said.js', `console.log('so far');\nthrow new Error('no');`);
+    await assert.rejects(evolve(main), ({ stderr }: { stderr: string }) => {
+      assert.match(stderr, /stage load, line 2: .*\nIt logged:\ninfo so far/);
+      return true;
+    });
+    file('said.js', `export default { fetch: () => new Response('said') };`);
+    assert.doesNotMatch((await evolve(main)).stdout, /share/);
+    assert.match((await evolve(main, '--weight', '0')).stdout, /share {3}0 % of requests: .* x-hauki-version: 2/);
+  });
+
+  it('rejects what cannot be bundled in the words of a kernel, by file and line', async () => {
+    const main = file('unmade.ts', `import './gone.ts';\nexport default { fetch: () => new Response('') };`);
+    await assert.rejects(evolve(main), ({ stderr }: { stderr: string }) => {
+      assert.match(
+        stderr,
+        /unmade\.ts was rejected at the stage bundle: .*unmade\.ts:1:\d+: .*gone\.ts.* Nothing was changed/,
+      );
+      return true;
+    });
+  });
+
   it('posts a file that only speaks of imports as it is', async () => {
     const main = file('speaks.js', `// from 'here'\nexport default { fetch: () => new Response("import './there'") };`);
     await evolve(main);
@@ -124,6 +146,24 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     await evolve(main, '--name', 'other_name');
     assert.ok(await serves('other_name/', '1')());
     await assert.rejects(evolve(main, '--name', 'other_name.py'), /its name says python, not typescript/);
+  });
+
+  it('says where a token comes from that a kernel does not know, or that is not there', async () => {
+    const none = join(folder, 'none');
+    for (const [token, why] of [
+      ['', /A token is needed/],
+      ['hauki_other', /not known here/],
+    ] as const)
+      await assert.rejects(
+        promisify(execFile)(process.execPath, [HAUKI, 'modules', '--data', none], {
+          env: { ...env(), HAUKI_KERNEL_TOKEN: token },
+        }),
+        ({ stderr, code }: { stderr: string; code: number }) => {
+          assert.match(stderr, why);
+          assert.match(stderr, /--id, --data.*HAUKI_KERNEL_TOKEN/);
+          return code === 4;
+        },
+      );
   });
 
   it('tells the token of its data folder to a kernel of this machine, and to nobody else', async () => {

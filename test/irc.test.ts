@@ -92,6 +92,7 @@ for (const driver of DRIVERS)
       await settled();
       await ircd.kill();
       for (const module of ['b', 'c', 'a']) await evolve(module, 'two');
+      await until('the plugin says what is wrong', async () => (await kernel.json('irc/')).problem !== null);
       // The kernel waits until somebody is there to hear it.
       kernel.process.child.kill('SIGSTOP');
       await ircd.start();
@@ -100,6 +101,9 @@ for (const driver of DRIVERS)
       await evolve('d');
       await settled();
       assert.deepEqual(announcements(), expected);
+      // What was wrong is told while it is so.
+      const { joined, problem } = await kernel.json('irc/');
+      assert.deepEqual([joined, problem], [true, null]);
     });
 
     it('says nothing twice after the kernel was killed and started again, but that it is online', async () => {

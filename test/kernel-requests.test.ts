@@ -1,10 +1,16 @@
 /** Requests of a module where they are no plain ones: whatever makes an answer, a client that leaves, and failures. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { request } from 'node:http';
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import { useKernel } from './support/kernel.ts';
 import { DRIVERS, missing, until } from './support/mesh.ts';
+import { openSocket } from './support/sockets.ts';
+
+/** Versions of one module that live at once (`KERNEL_LIMITS.live_versions`). */
+const LIVE = 4;
 
 const MODULE = `
   const told = [];
@@ -145,6 +151,27 @@ for (const driver of DRIVERS)
       assert.deepEqual(await kernel.json('edge/kinds'), Array(7).fill(true));
     });
 
+    it('with a body that their method has none of are served without it', async () => {
+      const content = `export default { async fetch(request) {
+        const { method, body } = request.clone();
+        return Response.json([method, body === null, await request.text(), request.headers.get('content-type')]);
+      } };`;
+      await kernel.door.evolve({ target_module: 'bodiless', content });
+      const ask = (method: string, body: string) =>
+        new Promise<string>((resolve, reject) => {
+          const headers = { authorization: `Bearer ${kernel.process.token}`, 'content-type': 'application/json' };
+          const url = `${kernel.process.url}/api/plugins/bodiless/`;
+          const asked = request(url, { method, headers: { ...headers, 'content-length': body.length } }, (answer) =>
+            text(answer).then(resolve, reject),
+          );
+          asked.on('error', reject).end(body);
+        });
+      for (const body of ['{}', 'x'.repeat(300_000)])
+        assert.deepEqual(JSON.parse(await ask('GET', body)), ['GET', true, '', 'application/json']);
+      assert.deepEqual(JSON.parse(await ask('DELETE', '{}')), ['DELETE', false, '{}', 'application/json']);
+      assert.equal((await kernel.door.status()).modules.find(({ module }) => module === 'bodiless')?.errors, 0);
+    });
+
     it('are answered with headers beyond ASCII in Latin-1, whatever the body is', async () => {
       const content = `const bodies = {
           text: () => 'caf\\u00e9', bytes: () => new Uint8Array([1]), none: () => null, empty: () => '',
@@ -275,6 +302,26 @@ for (const driver of DRIVERS)
         await answer.body!.cancel();
         return answer.status === 200;
       });
+    });
+
+    it('for a WebSocket are ended with its version by 1012: who opens it again gets the one in its place', async () => {
+      const content = `export default { fetch() {
+        const [client, server] = Object.values(new WebSocketPair());
+        server.accept();
+        return new Response(null, { status: 101, webSocket: client });
+      } };`;
+      const closed: Promise<unknown[]>[] = [];
+      const open: { terminate(): void }[] = [];
+      // Each keeps the version that it was opened with, until there are too many.
+      for (let i = 0; i < LIVE + 1; i++) {
+        await kernel.door.evolve({ target_module: 'left', content: `${content} // ${i}` });
+        const socket = await openSocket(kernel.process, 'left/');
+        open.push(socket);
+        closed.push(once(socket, 'close'));
+      }
+      const [code, reason] = (await closed[0])!;
+      assert.deepEqual([code, String(reason)], [1012, 'this version serves no longer']);
+      for (const socket of open) socket.terminate();
     });
 
     it('for a version that does not run are the caller’s mistake', async () => {

@@ -1,7 +1,8 @@
 /** What a module has beside its source (tests, bounds, alias, weights): what changes it, and what goes back with a version. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BadInput, type EvolveRequest, isError } from '@hauki/mesh';
+import { BadInput, EditRefused, type EvolveRequest, isError } from '@hauki/mesh';
+import { defaultMemoryMib } from '@hauki/node';
 import { useKernel } from './support/kernel.ts';
 import { missing, until } from './support/mesh.ts';
 
@@ -59,6 +60,46 @@ describe('settings of a module', () => {
     await evolve('untested', says('two'), { keep_tests: false });
     await evolve('untested', says('three'));
     assert.equal(await text('untested/'), 'three');
+  });
+
+  it('say which of the tests that fail were kept, and how they are let go of', async () => {
+    const tests = [{ path: '/', expect: { text: 'one' } }];
+    await evolve('kept_tests', says('one'), { tests });
+    await assert.rejects(
+      evolve('kept_tests', says('two')),
+      /GET \/ \(kept from an earlier version\): the body .* keep_tests: false \(--no-keep-tests\)/,
+    );
+    await assert.rejects(evolve('kept_tests', says('two'), { tests }), ({ message }: Error) => {
+      assert.match(message, /stage tests: GET \/: the body/);
+      return !/keep_tests/.test(message);
+    });
+    await evolve('kept_tests', says('two'), { tests: [{ path: '/', expect: { text: 'two' } }] });
+    assert.equal(await text('kept_tests/'), 'two');
+  });
+
+  it('tell of a share what it is, and leave nothing of a version for which there is no share', async () => {
+    assert.equal((await evolve('crowded', says('1'), { weight: 10 })).weight, undefined);
+    for (const word of ['2', '3', '4']) assert.equal((await evolve('crowded', says(word), { weight: 10 })).weight, 10);
+    const memory_mib = Math.floor(0.4 * defaultMemoryMib());
+    for (let i = 0; i < 3; i++)
+      await assert.rejects(evolve('crowded', says('5'), { weight: 10, memory_mib }), /versions that live at once/);
+    assert.equal((await evolve('crowded', says('5'), { memory_mib })).version, 5);
+    const notes = (await kernel.door.history('crowded')).map(({ note }) => note);
+    assert.deepEqual(notes, [null, '1: 90, 2: 10', '1: 81, 2: 9, 3: 10', '1: 73, 2: 8, 3: 9, 4: 10', null]);
+  });
+
+  it('are those of what the sender knew where a whole source names its base', async () => {
+    const { digest } = await evolve('based', says('one'));
+    await evolve('based', says('two'), { base_digest: digest });
+    await assert.rejects(
+      evolve('based', says('three'), { base_digest: digest }),
+      (error) =>
+        isError(error, EditRefused) &&
+        /which is version 1; .* runs/.test(error.message) &&
+        /-.*one[\s\S]*\n\+.*two/.test(error.fields.diff ?? ''),
+    );
+    await assert.rejects(evolve('baseless', says('one'), { base_digest: digest }), /no such module/);
+    assert.equal(await text('based/'), 'two');
   });
 
   it('take the memory that is usual where a version moves to other vaults', { skip: missing('process') }, async () => {

@@ -18,6 +18,8 @@ export interface LinkOptions {
   pace_ms: number;
   dial(): Promise<ByteStream>;
   heard(message: IrcMessage): void;
+  /** It is in the channel. */
+  entered(): void;
   log(line: string): void;
 }
 
@@ -171,6 +173,7 @@ export class Link {
     const in_channel = (joined: boolean) => {
       live.joined = joined;
       was_joined ||= joined;
+      if (joined) this.options.entered();
       this.#changed();
     };
     const next_nick = () => {

@@ -58,12 +58,16 @@ export function warnOf({ level, isolation }: Evolved['vault']): void {
 }
 
 export function show(evolved: Evolved, took_ms: number, url: string): void {
-  const { module, version, digest, prefix, alias, routes, report: said, dry_run, diff } = evolved;
+  const { module, version, digest, prefix, alias, routes, report: said, dry_run, weight, diff } = evolved;
   const what = dry_run ? `would be version ${version}` : `serves as version ${version}`;
   console.log(`${paint('bold', module)} ${paint('green', what)} (${duration(took_ms)}), ${digest.slice(0, 12)}`);
   console.log(`  at      ${url}${prefix}${alias ? ` and ${url}${alias}` : ''}`);
   console.log(`  routes  ${printable(routes.join(', '))}`);
   console.log(`  stages  ${said.stages.map(({ stage, ms }) => `${stage} ${duration(ms)}`).join(', ')}`);
+  if (weight !== undefined)
+    console.log(
+      `  share   ${weight} % of requests${weight === 0 ? `: with the header x-hauki-version: ${version}` : ''}`,
+    );
   warnOf(evolved.vault);
   if (said.tests.length > 0) console.log(`  tests   ${said.tests.length} passed`);
   if (diff) console.log(printable(diff));

@@ -1,6 +1,6 @@
 /** What people see: tables and colour on a terminal, plain text in a pipe, JSON where it was asked for. */
 import { inspect, isDeepStrictEqual, styleText } from 'node:util';
-import { describe, MeshError } from '@hauki/mesh';
+import { describe, isError, MeshError, Unauthorised } from '@hauki/mesh';
 import { sourceOf } from '@hauki/rpc';
 
 /** Exit codes, also shown by --help. */
@@ -195,6 +195,11 @@ const thrownBy = (error: unknown): string | undefined =>
     ? inspect(error.cause, { depth: THROWN_DEPTH })
     : undefined;
 
+/** What a door says to whoever came with no token of its own, and where the command has its tokens from. */
+const NO_TOKEN = /^(?:A token is needed|This token is not known here)/;
+const WHICH_TOKEN =
+  'A kernel’s token is found by its number and data folder (--id, --data), or is HAUKI_KERNEL_TOKEN; a core’s by --data, or is HAUKI_TOKEN';
+
 /** Prints an error for people, or as JSON, and gives the exit code that says what kind it was. */
 export function report(error: unknown, json: boolean): number {
   const code = error instanceof MeshError ? (EXIT_OF[error.name] ?? EXIT.failed) : EXIT.failed;
@@ -206,8 +211,10 @@ export function report(error: unknown, json: boolean): number {
   } else {
     const text = printable(`hauki: ${describe(error)}`);
     console.error(process.stderr.isTTY && !process.env.NO_COLOR ? styleText('red', text) : text);
-    const tail = error instanceof MeshError ? (error.fields as { log_tail?: unknown }).log_tail : undefined;
-    if (typeof tail === 'string' && tail !== '') console.error(printable(`Its last words:\n${tail}`));
+    if (isError(error, Unauthorised) && NO_TOKEN.test(error.message)) console.error(WHICH_TOKEN);
+    const { log_tail, log } = (error instanceof MeshError ? error.fields : {}) as { log_tail?: unknown; log?: unknown };
+    if (typeof log_tail === 'string' && log_tail !== '') console.error(printable(`Its last words:\n${log_tail}`));
+    if (typeof log === 'string' && log !== '') console.error(printable(`It logged:\n${log}`));
     const unborn = error instanceof MeshError ? (error.fields as { worker?: unknown }).worker : undefined;
     if (code === EXIT.failed && typeof unborn === 'string') console.error(printable(`More: hauki why ${unborn}`));
     // Without one of the worker's, the stack is that of this process: of no use to whoever wrote the worker.

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
+  BadInput,
   ConnectionLost,
   EditRefused,
   EvolveRejected,
@@ -166,6 +167,59 @@ describe('roll-outs', () => {
     await slow;
     assert.ok(!played[0].calls.includes('remove'));
     assert.equal(serves()[0], 'slow');
+  });
+
+  it('name the kernels that held the module and have gone, until they are back; so do removals', async () => {
+    const kernels = new Kernels(() => {});
+    const rollouts = new Rollouts(
+      kernels,
+      () => {},
+      () => ADMIN,
+    );
+    const roll = (replicas?: number) =>
+      rollouts.rollOut({ target_module: 'm.js', content: 'x', ...(replicas ? { replicas } : {}) }, 'me', () => true);
+    const [stays, leaves, never] = ['stays', 'leaves', 'never'].map((name) => new Played(name).registered);
+    for (const one of [stays, leaves, never]) kernels.register(one!);
+    const held = [{ module: 'm', version: 1, digest: '', serving: true }];
+    for (const one of [stays, leaves]) kernels.report(one!, held, null);
+    assert.equal((await roll()).away, undefined);
+    for (const one of [leaves, never]) kernels.away(one!, 'a restart');
+    assert.deepEqual((await roll(1)).away, ['leaves']);
+    const reached = (kernel: string) => kernel === 'stays';
+    assert.equal((await rollouts.rollOut({ target_module: 'm', content: 'x' }, 'me', reached)).away, undefined);
+    assert.equal(
+      (await rollouts.rollOut({ target_module: 'm', content: 'x', kernel: 'stays' }, 'me', () => true)).away,
+      undefined,
+    );
+    const removed = await rollouts.remove('m', undefined, 'me', () => true);
+    assert.deepEqual(removed, { module: 'm', removed: ['stays'], not_removed: ['leaves'] });
+    kernels.register(new Played('leaves').registered);
+    kernels.report(stays!, held, null);
+    assert.equal((await roll()).away, undefined);
+  });
+
+  it('to a kernel that is named and to a number of them at once are refused: others would lose the module', async () => {
+    const { played, roll, serves } = mesh();
+    await roll('base');
+    await assert.rejects(
+      roll('next', { kernel: 'a', replicas: 1 }),
+      (error) => isError(error, BadInput) && error.fields.what === 'replicas',
+    );
+    assert.deepEqual(serves(), ['base', 'base']);
+    assert.ok(!played[1].calls.includes('remove'));
+  });
+
+  it('that fail of a kernel that is lost say that the others have their version back', async () => {
+    const { played, roll, serves } = mesh();
+    await roll('base');
+    const lost = new ConnectionLost({ why: 'the other side closed the connection' });
+    const call = played[1].call.bind(played[1]);
+    played[1].call = (method, args) => (method === 'evolve' ? Promise.reject(lost) : call(method, args));
+    await assert.rejects(
+      roll('next'),
+      /\(on b, in wave 2 of 2\)\. What it had changed on other kernels is taken back$/,
+    );
+    assert.deepEqual(serves(), ['base', 'base']);
   });
 
   it('that wait for too long are refused and change nothing, and hold nobody up behind them', async () => {

@@ -97,7 +97,7 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
         return {
           errors: [
             {
-              text: `"${path}" is a module of Node itself: it exists only in lxc and process vaults. Clone with driver: 'lxc', or do without`,
+              text: `"${path}" is a module of Node itself: it exists only in lxc and process vaults. Ask for the driver lxc, or do without`,
             },
           ],
         };

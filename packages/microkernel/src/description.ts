@@ -48,6 +48,7 @@ const EVOLVED = ok({
   vault: objectOf({ driver: Text, level: Text, isolation: Text }),
   report: Some,
   dry_run: Flag,
+  'weight?': Whole,
   'diff?': Text,
 });
 const MODULE = ok({

@@ -22,6 +22,7 @@ export class Draining {
   /** Resolves when it is ended. */
   async add(old: Instance): Promise<void> {
     this.#old.add(old);
+    old.is_left = true;
     // Whoever was given it in this turn has asked it by the next.
     await turn();
     this.#makeRoom();

@@ -22,7 +22,7 @@ import { type Instance, type InstanceSpec, lineOf } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { PluginHost } from './plugin-host.ts';
 import type { Store } from './store.ts';
-import { digestOf, operate } from './surgeon.ts';
+import { checkBaseOfWhole, digestOf, operate } from './surgeon.ts';
 import { runTrials } from './trial.ts';
 
 export interface Staged {
@@ -32,6 +32,10 @@ export interface Staged {
 }
 
 const HOOKS = 'dehydrate() and hydrate(state, from_version) go together: a module has both as functions, or neither';
+
+const KEPT = ' (kept from an earlier version)';
+const LET_GO =
+  '. A test that is posted for the same request takes the place of a kept one; keep_tests: false (--no-keep-tests) lets go of all that were kept';
 
 /** Throws EvolveRejected, stage `size`, or `parse` for what is no text. */
 export function checkSource(source: unknown, module: string): string {
@@ -53,11 +57,11 @@ export async function sourceOf(
 ): Promise<{ source: string; language?: Language | undefined }> {
   if ([content, pointer, edits].filter((one) => one !== undefined).length !== 1)
     throw new BadInput({ what: 'the request', why: 'give one of content, pointer and edits' });
-  if (edits !== undefined) {
-    // Only one that does not run is looked for.
-    const stale = running !== undefined && digest !== undefined && digest !== digestOf(running);
-    return { source: operate(running, digest, edits, stale ? await store.base(name, digest) : undefined) };
-  }
+  // Only one that does not run is looked for.
+  const stale = running !== undefined && digest !== undefined && digest !== digestOf(running);
+  const base = stale ? await store.base(name, digest) : undefined;
+  if (edits !== undefined) return { source: operate(running, digest, edits, base) };
+  if (digest !== undefined) checkBaseOfWhole(running, digest, base);
   if (content !== undefined) return { source: content };
   const kept = await meshfs.resolve(pointer!);
   return { source: kept.content, language: WORKER_LANGUAGES.find((one) => one === kept.language) };
@@ -76,6 +80,8 @@ export interface StageOptions {
   memory_mib: number;
   grants: Grants;
   trials: readonly Trial[];
+  /** Those of them that were kept from earlier versions. */
+  kept: ReadonlySet<Trial>;
   /** For a dry run the instance that would serve is not made. */
   dry: boolean;
 }
@@ -85,7 +91,7 @@ export interface StageOptions {
  * that has served nothing. Rejects with EvolveRejected; then nothing of it is left.
  */
 export async function stage(host: PluginHost, options: StageOptions): Promise<Staged> {
-  const { module, trials, dry, ...rest } = options;
+  const { module, trials, kept, dry, ...rest } = options;
   const stages: Report['stages'] = [];
   let now = 'start';
   let began = performance.now();
@@ -113,14 +119,11 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
     const serving = dry ? Promise.resolve(first) : host.start(spec);
     const [tests, [other]] = await Promise.all([runTrials(first, trials), Promise.allSettled([serving])]);
     if (other.status === 'fulfilled' && other.value !== first) started.push(other.value);
-    const failed = tests.filter(({ passed }) => !passed);
-    if (failed.length > 0)
-      throw new Error(
-        failed
-          .map(({ trial, why }) => `${trial}: ${why}`)
-          .join('; ')
-          .slice(0, 2_000),
-      );
+    const failed = tests.flatMap((test, i) => (test.passed ? [] : [{ ...test, was_kept: kept.has(trials[i]!) }]));
+    if (failed.length > 0) {
+      const all = failed.map(({ trial, why, was_kept }) => `${trial}${was_kept ? KEPT : ''}: ${why}`).join('; ');
+      throw new Error(`${all.slice(0, 2_000)}${failed.some(({ was_kept }) => was_kept) ? LET_GO : ''}`);
+    }
     const second = await serving;
     next('');
     const report = { stages, routes, tests, log: first.log_tail() };

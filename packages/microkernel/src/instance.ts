@@ -25,6 +25,7 @@ import {
   type PluginDescription,
   PluginFailed,
   RemoteError,
+  type SocketClose,
   SourceRejected,
 } from '@hauki/protocol';
 import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
@@ -55,6 +56,9 @@ export interface PluginRequest {
   signal?: CallSignal;
 }
 
+/** Closes the WebSockets of a version that is left and whose time is over: who asks again gets the one in its place. */
+const LEFT: SocketClose = [1012, 'this version serves no longer'];
+
 export class Instance {
   readonly spec: InstanceSpec;
   readonly worker: string;
@@ -80,6 +84,8 @@ export class Instance {
   /** Of those who wait for fewer. */
   readonly #lookers = new Set<() => void>();
   #ending: Promise<void> | undefined;
+  /** Whether it serves nothing new: others have taken its place, or it was removed. */
+  is_left = false;
   #retiring: Promise<void> | undefined;
   #watching: NodeJS.Timeout | undefined;
   /** Since when it has not said that it lives, while it should. */
@@ -157,13 +163,14 @@ export class Instance {
       if (!isWhole(stream)) {
         streams = true;
         this.#streaming++;
-        answer[2] = watched(stream, (broke) => {
+        const over = (broke: boolean) => {
           // One whose client has gone may break off of that.
           if (broke && !signal?.aborted) stats.broke(number);
           this.#streaming--;
           sent?.upload.answered();
           this.#done(socket);
-        });
+        };
+        answer[2] = watched(stream, over, socket ? () => (this.is_left ? (LEFT as never) : undefined) : undefined);
       }
       return answer;
     } catch (error) {

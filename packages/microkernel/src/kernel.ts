@@ -36,7 +36,7 @@ import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
 import { PluginHost } from './plugin-host.ts';
-import { checkNoState, goodOf, liveWith, liveWithout, settingsOf } from './settings.ts';
+import { checkNoState, checkWeight, goodOf, liveWith, liveWithout, settingsOf, sharesOf } from './settings.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
@@ -175,8 +175,7 @@ export class Kernel {
     const asked = checkGrants(normaliseGrants(request.grants));
     const named_alias = typeof request.alias === 'string' ? checkAlias(request.alias) : request.alias;
     const { weight, dry_run = false } = request;
-    if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
-      throw new BadInput({ what: 'weight', why: 'a whole number from 0 to 100' });
+    checkWeight(weight);
     const module = this.#modules.make(name);
     return module.exclusive(async () => {
       const { record } = module;
@@ -198,15 +197,24 @@ export class Kernel {
       const kept_mib = main?.driver === driver ? main.memory_mib : undefined;
       const memory_mib = request.memory_mib ?? kept_mib ?? usualMemory_mib(driver, all_mib);
       const version = await this.#store.nextVersion(name);
+      const live = liveWith(record.live, version, weight);
+      const share = live.at(-1)!.weight;
       const { volumes } = this.#agent;
       const grants = grantsOf(request, asked, language, main, volumes);
       const facts = { module: name, version, digest, language, driver, memory_mib, grants };
       return await withHome(volumes, name, grants, async () => {
-        const { instance, report } = await stage(this.#host, { ...facts, source, trials: tests, dry: dry_run });
+        const { instance, report } = await stage(this.#host, {
+          ...facts,
+          source,
+          trials: tests,
+          kept: new Set(record.tests),
+          dry: dry_run,
+        });
         const shown = dry_run || request.edits;
         const answer: Evolved = {
           ...answerOf({ ...facts, report }, alias, drivers),
           dry_run,
+          ...(share < 100 ? { weight: share } : {}),
           ...(shown ? { diff: running === undefined ? '' : diffOf(name, running, source) } : {}),
         };
         if (dry_run) {
@@ -214,23 +222,17 @@ export class Kernel {
           return answer;
         }
         const next: ModuleRecord = {
-          ...{ ...record, tests, bounds, alias, latest: version },
-          live: liveWith(record.live, version, weight),
+          ...{ ...record, tests, bounds, alias, latest: version, live },
           good: goodOf(record, module.main, bounds),
         };
         const settings = { tests, bounds, alias };
-        const whole: VersionFacts = {
-          ...facts,
-          bytes: Buffer.byteLength(source),
-          at: Date.now(),
-          by,
-          report,
-          settings,
-        };
+        const bytes = Buffer.byteLength(source);
+        const whole: VersionFacts = { ...facts, bytes, at: Date.now(), by, report, settings };
+        const note = live.length > 1 ? sharesOf(live) : null;
         try {
           if (!instance.open) throw new Error('its vault has ended meanwhile');
           const deed = request.edits ? 'operate' : 'evolve';
-          await handOver(this.#store, { module, next, instance, deed, by, facts: whole });
+          await handOver(this.#store, { module, next, instance, deed, by, facts: whole, note });
           this.#modules.indexAliases();
         } catch (error) {
           await instance.end('it did not come into service');
@@ -297,7 +299,7 @@ export class Kernel {
         const all = [...live.map(({ version }) => module.instance(version)), ...started];
         if (live.length > 1)
           checkNoState('versions', name, module.has_state || all.some((instance) => instance?.has_state));
-        const note = live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
+        const note = sharesOf(live);
         const next = { ...module.record, live };
         const [only, ...others] = live;
         if (only && others.length === 0) {

@@ -26,17 +26,26 @@ export function readModule(
   const refused = (why: string) => new EvolveRejected({ module, stage: 'name', why });
   const [, name, ending] = /^(.*?)(?:\.([a-z]+))?$/s.exec(target_module)!;
   if (!MODULE_NAME.test(name!))
-    throw refused("it is no module's name: small letters, digits and _, a letter first, at most 48");
+    throw refused(`it is no module's name: small letters, digits and _, a letter first, at most 48${likeIt(name!)}`);
   const named = ending === undefined ? undefined : LANGUAGE_ENDINGS.get(ending);
   if (ending !== undefined && !named) throw refused(`.${ending} is none of ${[...LANGUAGE_ENDINGS.keys()].join(', ')}`);
   if (language && named && language !== named) throw refused(`its name says ${named}, not ${language}`);
   return { module: name!, language: language ?? named };
 }
 
+/** A name that would do in place of one that does not, where that is plain. */
+function likeIt(name: string): string {
+  const like = name.toLowerCase().replaceAll(/[-. ]/g, '_');
+  return MODULE_NAME.test(like) ? `; ${like} would be one (hauki evolve --name ${like})` : '';
+}
+
 /** Checks an alias that somebody wants for a module. Throws BadInput; whether it is free is not asked here. */
 export function checkAlias(alias: string): string {
   if (!/^(?:\/[a-z0-9_-]{1,64}){1,8}\/$/.test(alias))
-    throw new BadInput({ what: 'alias', why: `${JSON.stringify(alias.slice(0, 200))} is not like /api/v2/meshfs/` });
+    throw new BadInput({
+      what: 'alias',
+      why: `${JSON.stringify(alias.slice(0, 200))} is not like /api/v2/meshfs/: one to eight parts of small letters, digits, _ and -, a / before each and at the end`,
+    });
   const over = [...OWN, PLUGINS.slice(0, -1)].find((own) => `${own}/`.startsWith(alias) || alias.startsWith(`${own}/`));
   if (over) throw new BadInput({ what: 'alias', why: `${alias} lies over the kernel's own ${over}` });
   return alias;

@@ -3,14 +3,16 @@ import { KERNEL_LIMITS } from './limits.ts';
 
 /**
  * The same stream; `over` is called once, when it has ended, was left, or broke off. No generator: one that waits for a
- * chunk could not be left before it comes.
+ * chunk could not be left before it comes. `instead`: what ends one that broke off, where that is to be no failure.
  */
 export function watched(
   stream: AsyncIterable<Uint8Array>,
   over: (broke: boolean) => void,
+  instead?: () => Uint8Array | undefined,
 ): AsyncIterableIterator<Uint8Array> {
   const chunks = stream[Symbol.asyncIterator]();
   let is_over = false;
+  let was_told = false;
   const end = (broke: boolean) => {
     if (is_over) return;
     is_over = true;
@@ -18,13 +20,17 @@ export function watched(
   };
   return {
     async next() {
+      if (was_told) return { done: true, value: undefined };
       try {
         const next = await chunks.next();
         if (next.done) end(false);
         return next;
       } catch (error) {
-        end(true);
-        throw error;
+        const last = is_over ? undefined : instead?.();
+        end(last === undefined);
+        if (last === undefined) throw error;
+        was_told = true;
+        return { done: false, value: last };
       }
     },
     async return() {

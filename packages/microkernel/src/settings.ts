@@ -39,6 +39,15 @@ function filledUp(live: Live, sum = 100): Live {
   return all;
 }
 
+/** Throws BadInput for what is no weight. */
+export function checkWeight(weight: number | undefined): void {
+  if (weight !== undefined && !(Number.isInteger(weight) && weight >= 0 && weight <= 100))
+    throw new BadInput({ what: 'weight', why: 'a whole number from 0 to 100' });
+}
+
+/** What each version serves, as the journal says it. */
+export const sharesOf = (live: Live): string => live.map(({ version, weight }) => `${version}: ${weight}`).join(', ');
+
 /** What serves when a version comes in with a weight. */
 export function liveWith(live: Live, version: number, weight = 100): Live {
   if (weight === 100 || live.length === 0) return [{ version, weight: 100 }];

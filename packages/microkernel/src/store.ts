@@ -110,7 +110,10 @@ export class Store {
     const found = await this.#backplane.kv(VERSIONS).get(versionKey(module, version));
     if (!found) {
       const { latest: newest } = this.#known(module);
-      throw new VersionUnknown({ pointer: pointerOf(module, version), version, oldest: 1, newest });
+      throw new VersionUnknown(
+        { pointer: pointerOf(module, version), version, oldest: 1, newest },
+        `The module ${module} has no version ${version}; there are 1 to ${newest}`,
+      );
     }
     return JSON.parse(found.value) as VersionFacts;
   }

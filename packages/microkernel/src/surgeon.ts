@@ -42,16 +42,7 @@ export function operate(
     if (edits.length === 1 && edits[0]!.find === '' && base_digest === undefined) return edits[0]!.replace;
     throw new EditRefused({ why: 'there is no such module; a new one takes one edit with an empty find, and no base' });
   }
-  const digest = digestOf(running);
-  if (base_digest !== digest) {
-    const given = base_digest === undefined ? 'none was given' : `${base_digest.slice(0, 100)} was given`;
-    const known = base && `, which is version ${base.version}`;
-    throw new EditRefused({
-      why: `the base is not what runs: ${given}${known ?? ''}; ${digest} runs. Make the edits for that`,
-      running: digest,
-      ...(base ? { diff: diffOf('base', base.source, running, `version ${base.version}`) } : {}),
-    });
-  }
+  const digest = checkBase(running, base_digest, base);
   let source = running;
   let searched = 0;
   edits.forEach(({ find, replace }, i) => {
@@ -68,7 +59,7 @@ export function operate(
     const [place] = places;
     if (place === undefined)
       throw refused(
-        `looks for what is not there${standsIn(running, find) ? ' any more, once those before it are made' : ''}: ${sought}`,
+        `looks for what is not there${standsIn(running, find) ? ' any more, once those before it are made' : ''}: ${sought}${otherBreaks(source, find)}`,
       );
     if (places.length > 1) {
       const lines = places.map((at) => lineAt(source, at)).join(', ');
@@ -77,6 +68,34 @@ export function operate(
     source = source.slice(0, place) + replace + source.slice(place + find.length);
   });
   return source;
+}
+
+/** The digest of what runs. Throws EditRefused where that is not the base that was given, and says what differs. */
+function checkBase(running: string, base_digest: string | undefined, base?: Base): string {
+  const digest = digestOf(running);
+  if (base_digest === digest) return digest;
+  const given = base_digest === undefined ? 'none was given' : `${base_digest.slice(0, 100)} was given`;
+  const known = base && `, which is version ${base.version}`;
+  throw new EditRefused({
+    why: `the base is not what runs: ${given}${known ?? ''}; ${digest} runs. Make the change for that`,
+    running: digest,
+    ...(base ? { diff: diffOf('base', base.source, running, `version ${base.version}`) } : {}),
+  });
+}
+
+/** As for edits: a whole source that was written for another than what runs would undo what somebody else has changed. */
+export function checkBaseOfWhole(running: string | undefined, base_digest: string, base?: Base): void {
+  if (running === undefined) throw new EditRefused({ why: 'there is no such module; a new one has no base' });
+  checkBase(running, base_digest, base);
+}
+
+/** In which way a text that is not there would be: where only the breaks of its lines are others. */
+function otherBreaks(source: string, find: string): string {
+  const [lf, crlf] = [find.replaceAll('\r\n', '\n'), find.replaceAll(/\r?\n/g, '\r\n')];
+  if (find !== crlf && standsIn(source, crlf))
+    return '; it would be with lines that end in \\r\\n, as those of the source do';
+  if (find !== lf && standsIn(source, lf)) return '; it would be with lines that end in \\n, as those of the source do';
+  return '';
 }
 
 /** A unified diff of two sources of a module; empty where they are the same. It takes no longer where all differs. */

@@ -35,10 +35,16 @@ export const asksForUpgrade = (headers: FlatHeaders) => headers.some((text, i) =
 export function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
   const [status, headers, body] = Array.isArray(answer) ? answer : [];
   const bodied =
-    body === null || typeof body === 'string' || body instanceof Uint8Array || (body && Symbol.asyncIterator in body);
-  const is_status = Number.isInteger(status) && (status === 101 ? asksForUpgrade(asked) : status >= 200);
-  if (!is_status || status > 599 || !Array.isArray(headers) || !bodied)
+    body === null ||
+    typeof body === 'string' ||
+    body instanceof Uint8Array ||
+    (typeof body === 'object' && Symbol.asyncIterator in body);
+  if (!Number.isInteger(status) || !Array.isArray(headers) || !bodied)
     throw new TypeError('it gave no answer that can be passed on');
+  if (status === 101 ? !asksForUpgrade(asked) : status < 200 || status > 599)
+    throw new TypeError(
+      `its answer has the status ${status}; one from 200 to 599 can be sent, and 101 to who asks for a WebSocket`,
+    );
   if (
     headers.length % 2 ||
     headers.length > 2 * KERNEL_LIMITS.headers ||

@@ -128,6 +128,8 @@ describe('the name of a module', () => {
         (error) => isError(error, EvolveRejected) && error.fields.stage === 'name',
         name,
       );
+    assert.throws(() => readModule('My-App.ts'), /a letter first, at most 48; my_app would be one/);
+    assert.throws(() => readModule('1a.ts'), /a letter first, at most 48\. Nothing/);
     assert.throws(() => readModule('a.ts', 'javascript'), /name says typescript, not javascript/);
     for (const none of [undefined, 7])
       assert.throws(

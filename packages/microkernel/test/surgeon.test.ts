@@ -58,6 +58,16 @@ describe('surgical edits', () => {
     refused(() => operate('aaa', digestOf('aaa'), [{ find: 'aa', replace: '' }]), /ambiguous/);
   });
 
+  it('say so where a find has other line breaks than the source', () => {
+    const crlf = SOURCE.replaceAll('\n', '\r\n');
+    const sought = { find: 'const a = 1;\nconst b', replace: '' };
+    refused(() => operate(crlf, digestOf(crlf), [sought]), /not there: .* lines that end in \\r\\n, as/);
+    const other = { ...sought, find: sought.find.replace('\n', '\r\n') };
+    refused(() => operate(SOURCE, digestOf(SOURCE), [other]), /not there: .* lines that end in \\n, as/);
+    refused(() => operate(crlf, digestOf(crlf), [{ find: 'x\ny', replace: '' }]), /not there: "x\\ny"$/);
+    assert.ok(operate(crlf, digestOf(crlf), [other]).startsWith(' = 2;\r\n'));
+  });
+
   it('of texts that nearly match are looked for in time, and too many in too long a source are refused', () => {
     const half = 'a'.repeat(100_000);
     const sought = { find: `${half}b${half}`, replace: '' };

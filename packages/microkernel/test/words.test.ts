@@ -14,6 +14,30 @@ describe('an answer of a module', () => {
     assert.deepEqual(answer('Service-Worker-Allowed', '/', 'a', 'b'), [200, ['a', 'b'], null]);
   });
 
+  it('is the module’s error with a status that cannot be sent, which it names', () => {
+    const upgrade = ['upgrade', 'websocket'];
+    for (const [status, asked] of [
+      [100, []],
+      [199, []],
+      [600, []],
+      [999, []],
+      [101, []],
+      [-1, upgrade],
+    ] as const)
+      assert.throws(
+        () => checkAnswer([status, [], null], [...asked]),
+        new RegExp(`has the status ${status}; one from 200`),
+      );
+    for (const [status, asked] of [
+      [200, []],
+      [599, []],
+      [101, upgrade],
+    ] as const)
+      assert.equal(checkAnswer([status, [], null], [...asked])[0], status);
+    for (const none of [undefined, {}, ['200', [], null], [200, 'a', null], [200, [], 5], [Number.NaN, [], null]])
+      assert.throws(() => checkAnswer(none, []), /no answer that can be passed on/);
+  });
+
   it('is the module’s error with a header that cannot be sent, which it names', () => {
     for (const value of ['a\r\nset-cookie: b=1', 'a\nb', '日本', 'a\0b', '\x7f'])
       assert.throws(() => answer('a', 'b', 'X-Bad', value), /the header "X-Bad" of its answer has a value/);

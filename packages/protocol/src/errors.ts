@@ -219,7 +219,7 @@ export const EditRefused = /* @__PURE__ */ define<{ why: string; running?: strin
   -32082,
   409,
   false,
-  (f) => `These edits cannot be made: ${f.why}`,
+  (f) => `The change cannot be made: ${f.why}`,
 );
 /** A vault was there and took the request, but gave no answer that can be passed on. */
 export const PluginFailed = /* @__PURE__ */ define<{ module: string; why: string }>(

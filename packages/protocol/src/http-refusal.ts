@@ -15,6 +15,7 @@ export interface FrameworkError {
 
 const WHY: Record<string, [what: string, why: string]> = {
   FST_ERR_CTP_INVALID_JSON_BODY: ['body', 'it is no valid JSON, or has a member __proto__ or constructor.prototype'],
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: ['content-type', 'this route takes JSON: application/json'],
   FST_ERR_BAD_URL: ['the path', 'it has a % that begins no character in UTF-8'],
   FST_ERR_MAX_PARAM_LENGTH: ['the path', 'a part of it is longer than any name is'],
 };

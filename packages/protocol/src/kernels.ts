@@ -92,6 +92,8 @@ export interface Evolved {
   vault: { driver: string; level: IsolationLevel; isolation: string };
   report: Report;
   dry_run: boolean;
+  /** Its share of requests, of 100; left out: all. */
+  weight?: number;
   /** Against what ran before; of a dry run and of edits. */
   diff?: string;
 }
@@ -339,6 +341,8 @@ export interface RolledOut extends Omit<Evolved, 'version' | 'digest'> {
   removed?: string[];
   /** Those of them that could not be told. */
   not_removed?: string[];
+  /** Those that held it and have gone: they come back with what they served. */
+  away?: string[];
 }
 
 /** From which kernels a module was removed. */

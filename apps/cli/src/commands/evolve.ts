@@ -2,7 +2,15 @@
 import { readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BadInput, EvolveRejected, type EvolveRequest, isError, type RolloutRequest, type Trial } from '@hauki/mesh';
+import {
+  BadInput,
+  EvolveRejected,
+  type EvolveRequest,
+  isError,
+  type RolloutRequest,
+  SourceRejected,
+  type Trial,
+} from '@hauki/mesh';
 import { bundleWithFiles, type Places } from '@hauki/mesh/bundle';
 import { bundlePython } from '@hauki/mesh/bundle-python';
 import { ISOLATION_LEVELS } from '@hauki/protocol';
@@ -111,6 +119,12 @@ function located(error: unknown, places: Places | undefined): unknown {
   });
 }
 
+/** An error as it came; what cannot be bundled is rejected as what the kernel rejects is. */
+const unmade = (error: unknown, module: string): unknown =>
+  isError(error, SourceRejected)
+    ? new EvolveRejected({ module, stage: error.fields.stage, why: error.fields.reason })
+    : error;
+
 function request(file: string, flags: EvolveFlags): EvolveRequest {
   const { fetch = [], connect = [], read = [], write = [], time = false, random = false, volume } = flags;
   const granted =
@@ -181,7 +195,7 @@ async function rollOut(wanted: RolloutRequest, flags: EvolveFlags): Promise<void
   await withMesh(flags, async (mesh) => {
     const rolled_out = await mesh.kernels.evolve(wanted);
     if (flags.json) return console.log(JSON.stringify(rolled_out));
-    const { module, kernels, waves, dry_run, diff, vault, removed = [], not_removed = [] } = rolled_out;
+    const { module, kernels, waves, dry_run, diff, vault, removed = [], not_removed = [], away = [] } = rolled_out;
     const what = dry_run ? 'would serve' : 'serves';
     const on = kernels.length === 1 ? kernels[0]!.kernel : `${kernels.length} kernels`;
     console.log(
@@ -195,6 +209,10 @@ async function rollOut(wanted: RolloutRequest, flags: EvolveFlags): Promise<void
         `${dry_run ? 'would be removed' : 'removed'} from ${removed.join(', ')}, which held it beyond --replicas`,
       );
     if (not_removed.length > 0) console.error(`It may still serve on ${not_removed.join(', ')}`);
+    if (away.length > 0)
+      console.error(
+        `Held before, and away: ${away.join(', ')}. What comes back serves what it served; then roll out again`,
+      );
     if (diff) console.log(printable(diff));
   });
 }
@@ -211,7 +229,7 @@ async function evolve(file: string, flags: EvolveFlags): Promise<void> {
     const sought = new Set(files);
     const source = await read(file, flags.driver, (one) => void sought.add(one)).catch((error) => {
       files = [...sought].filter(isOwn);
-      throw error;
+      throw unmade(error, flags.name ?? basename(file));
     });
     files = [...given, ...source.files.filter(isOwn)];
     const wanted = request(file, flags);

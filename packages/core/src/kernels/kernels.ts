@@ -57,6 +57,8 @@ export class Kernels {
   readonly #kernels = new Map<string, RegisteredKernel>();
   /** Who holds a module, as far as it was asked for since anything changed. */
   readonly #holders = new Map<string, RegisteredKernel[]>();
+  /** What those held that have left, oldest first, and when that was. */
+  readonly #away = new Map<string, { held: ReadonlySet<string>; at: number }>();
   /** Where the next request of a module goes. */
   readonly #turns = new Map<string, number>();
   readonly #emit: (name: EventName, fields: object) => void;
@@ -73,6 +75,7 @@ export class Kernels {
     const { kernel: name, url } = kernel.info;
     const before = this.#kernels.get(name);
     this.#kernels.set(name, kernel);
+    this.#away.delete(name);
     this.#holders.clear();
     before?.session.close('the kernel registered again');
     this.#comebacks.came();
@@ -84,6 +87,9 @@ export class Kernels {
     if (this.#kernels.get(name) !== kernel) return;
     this.#kernels.delete(name);
     this.#holders.clear();
+    this.#away.delete(name);
+    this.#away.set(name, { held: new Set(kernel.modules.map(({ module }) => module)), at: this.#now() });
+    if (this.#away.size > KERNELS_LIMITS.away) for (const one of this.#away.keys()) if (this.#away.delete(one)) break;
     this.expect();
     this.#emit('KERNEL_AWAY', { kernel: name, reason });
   }
@@ -147,6 +153,12 @@ export class Kernels {
     if (!reached(kernel))
       throw new Forbidden({ why: `This token does not reach the kernel ${kernel}`, target: kernel });
     return found;
+  }
+
+  /** Kernels that held a module and have left a while ago: they come back with it as it was. */
+  awayWith(module: string): string[] {
+    const since = this.#now() - KERNELS_LIMITS.away_ms;
+    return [...this.#away].flatMap(([name, { held, at }]) => (at >= since && held.has(module) ? [name] : [])).sort();
   }
 
   /** Kernels that hold a module, those that serve it first. */

@@ -8,6 +8,9 @@ export const KERNELS_LIMITS = {
   silent_ms: 3_000,
   /** How soon a kernel comes back that lost its link, or finds a core that has begun: its tries are 2 s apart at most. */
   back_ms: 3_000,
+  /** For so long, and of so many kernels, it is remembered what they held as they left: a restart takes no longer. */
+  away_ms: 600_000,
+  away: 1_024,
   /** Requests that wait for that at once. */
   waiting: 256,
   /** Modules that a kernel may tell of: more than one takes. */

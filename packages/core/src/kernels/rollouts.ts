@@ -168,6 +168,7 @@ export class Rollouts {
       replicas === undefined ? [] : this.#holding(module, reached).filter((one) => !targets.includes(one));
     const left = evolve.dry_run ? undefined : await this.#remove(module, surplus, by);
     const removed = left ? left.removed : surplus.map(({ info }) => info.kernel);
+    const away = kernel === undefined ? this.#kernels.awayWith(module).filter(reached) : [];
     const { version: _, digest: __, diff, ...common } = done[0]!.evolved!;
     return {
       ...common,
@@ -182,6 +183,7 @@ export class Rollouts {
       waves: waves.length,
       ...(removed.length > 0 ? { removed } : {}),
       ...(left && left.not_removed.length > 0 ? { not_removed: left.not_removed } : {}),
+      ...(away.length > 0 ? { away } : {}),
     };
   }
 
@@ -213,7 +215,9 @@ export class Rollouts {
     if (from.length === 0) throw new ModuleUnknown({ module });
     if (from.length === 1) await from[0]!.session.call('remove', [module, by], { timeout_ms: LIMITS.evolve_ms });
     const only = { removed: from.map(({ info }) => info.kernel), not_removed: [] };
-    return { module, ...(from.length === 1 ? only : await this.#remove(module, from, by)) };
+    const gone = from.length === 1 ? only : await this.#remove(module, from, by);
+    const away = named === undefined ? this.#kernels.awayWith(module).filter(reached) : [];
+    return { module, ...gone, not_removed: [...gone.not_removed, ...away] };
   }
 
   /** Kernels that hold a module, whether it serves there or not, by name. */
@@ -249,6 +253,9 @@ export class Rollouts {
     replicas: RolloutRequest['replicas'],
     reached: (kernel: string) => boolean,
   ): RegisteredKernel[] {
+    // Else it would be removed from all others that hold it.
+    if (named !== undefined && replicas !== undefined)
+      throw new BadInput({ what: 'replicas', why: 'with replicas the core chooses the kernels: name none beside it' });
     if (named !== undefined) return [this.#kernels.named(named, reached)];
     const all = this.#kernels.all().filter(({ info }) => reached(info.kernel));
     if (all.length === 0) throw new NoNodeFits({ wanted: { kernel: 'any' }, have: [] });
@@ -362,5 +369,6 @@ function halt(
   if (!(fault instanceof MeshError))
     return new EvolveRejected({ module, stage: 'watch', why: `${fault.message} (${place})` });
   const { name, code, status, retryable, fields } = fault;
-  return new MeshError({ name, code, status, retryable }, fields, `${fault.message} (${place})`);
+  const told = `${fault.message} (${place}). What it had changed on other kernels is taken back`;
+  return new MeshError({ name, code, status, retryable }, fields, wave > 1 ? told : `${fault.message} (${place})`);
 }

@@ -74,7 +74,14 @@ const RESUME = objectOf({ 'last-event-id?': header('resumes behind the event wit
 const events: Told = { answers: { 200: content('Server-Sent Events', 'text/event-stream') }, headers: RESUME };
 const VersionNumber: Described = { ...Whole, minimum: 1 };
 const version = objectOf({ 'version?': VersionNumber });
-const EVOLVED = { module: Text, kernels: List, waves: Whole, 'removed?': listOf(Text), 'not_removed?': listOf(Text) };
+const EVOLVED = {
+  module: Text,
+  kernels: List,
+  waves: Whole,
+  'removed?': listOf(Text),
+  'not_removed?': listOf(Text),
+  'away?': listOf(Text),
+};
 /** As a kernel describes it of its own. */
 const ofKernel: Told = { answers: { 200: Some } };
 

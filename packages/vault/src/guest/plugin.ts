@@ -21,6 +21,8 @@ type Call = Pick<Served, 'signal' | 'abort' | 'onabort'>;
 
 const ROUTES = 512;
 const EMPTY = new Set([101, 204, 205, 304]);
+/** Whose requests have no body, whatever their client sends: no Request can be made of one. */
+const BODILESS = new Set(['GET', 'HEAD']);
 
 /** Makes the plugin of a module; `env` is what its handler gets beside the request. Throws SourceRejected. */
 export function pluginObject(
@@ -52,7 +54,8 @@ export function pluginObject(
   /** Not async: what a handler has at once is answered at once. */
   const serve = (method: string, url: string, headers: FlatHeaders, body: Body, call: Call | undefined) => {
     const socket = isUpgrade(headers) ? body : undefined;
-    const request = make(method, url, headers, socket === undefined ? body : null, call);
+    const has_body = socket === undefined && !BODILESS.has(method);
+    const request = make(method, url, headers, has_body ? body : null, call);
     const failed = (error: unknown): never => {
       // The client has gone, mostly.
       if ((error as Partial<Error> | null | undefined)?.name !== 'AbortError')
