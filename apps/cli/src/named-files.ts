@@ -19,6 +19,9 @@ export function asInput(file: string, error: unknown): unknown {
   return MENDABLE[code] === undefined ? error : new BadInput({ what: file, why: `${MENDABLE[code]} (${code})` });
 }
 
+/** Of a folder in which everybody may make files, and nobody remove others' ("sticky"). */
+const EVERYBODYS = 0o1000;
+
 /**
  * Makes the folder that data goes to, with those above it, which nobody else may change. Throws BadInput where it cannot be
  * there.
@@ -30,6 +33,8 @@ export function makeFolder(folder: string): void {
     // Node's way of making several goes round for ever where a folder that is there takes none, as /proc does.
     if (!existsSync(first)) mkdirSync(first, { mode: 0o755 });
     mkdirSync(folder, { recursive: true, mode: 0o755 });
+    if (statSync(folder).mode & EVERYBODYS)
+      throw new BadInput({ what: folder, why: 'it is everybody’s, as /tmp is; name a folder in it with --data' });
     // Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.
     chmodSync(folder, 0o711);
   } catch (error) {

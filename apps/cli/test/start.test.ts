@@ -1,6 +1,6 @@
 /** What is said of a process that does not start. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, it } from 'node:test';
@@ -39,6 +39,19 @@ it('a core that cannot be started at all leaves the umask of whoever starts it a
   } finally {
     process.umask(before);
   }
+});
+
+it('a core whose data folder is everybody’s, as /tmp is, does not start, and leaves it as it is', {
+  skip: process.platform === 'win32' && 'there are no such folders',
+}, async () => {
+  const data_dir = join(folder, 'everybody’s');
+  mkdirSync(data_dir);
+  chmodSync(data_dir, 0o1777);
+  await assert.rejects(startCore(data_dir), {
+    name: 'BadInput',
+    message: `${data_dir}: it is everybody’s, as /tmp is; name a folder in it with --data`,
+  });
+  assert.equal(statSync(data_dir).mode & 0o7777, 0o1777);
 });
 
 it('a core and a node that are to listen on an address of another machine do not start, and say so', async () => {
