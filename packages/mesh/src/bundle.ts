@@ -1,11 +1,12 @@
 /**
- * One module out of a worker's files and npm imports, by esbuild. What cannot be bundled is said precisely, with file,
- * line and column, before anything is cloned.
+ * One module out of a worker's files and npm imports, by esbuild; a file that says all by itself stays as it is. What
+ * cannot be bundled is said precisely, with file, line and column, before anything is cloned.
  */
+import { readFile } from 'node:fs/promises';
 import type { SourceMap, SourceMapping } from 'node:module';
-import { resolve } from 'node:path';
+import { dirname, extname, resolve } from 'node:path';
 import { SourceRejected } from '@hauki/protocol';
-import type { BuildFailure, Message, Plugin } from 'esbuild';
+import type { BuildFailure, BuildOptions, Message, Plugin } from 'esbuild';
 
 export interface BundleOptions {
   /** Where the worker is to run: only lxc vaults have Node's built-in modules. */
@@ -29,18 +30,19 @@ const REQUIRE = `import { createRequire as $createRequire } from 'node:module'; 
 /** Beyond the end of any line. */
 const LINE_END = 2 ** 30;
 
+/** Lines and columns from 1 on. */
+interface Place {
+  file: string;
+  line: number;
+  column: number;
+}
+
 /** Finds places in a bundle's files. */
 export class Places {
-  readonly #map: SourceMap;
+  readonly #find: (line: number, column: number) => Place | undefined;
 
-  constructor(map: SourceMap) {
-    this.#map = map;
-  }
-
-  #find(line: number, column: number): { file: string; line: number; column: number } | undefined {
-    const { originalSource, originalLine, originalColumn } = this.#map.findEntry(line - 1, column - 1) as SourceMapping;
-    if (originalSource === undefined) return undefined;
-    return { file: originalSource, line: originalLine + 1, column: originalColumn + 1 };
+  constructor(find: (line: number, column: number) => Place | undefined) {
+    this.#find = find;
   }
 
   /** A text with each place in the bundle as the one in its file. */
@@ -61,6 +63,64 @@ export class Places {
 export interface Bundled {
   source: string;
   language: 'javascript';
+}
+
+const placesBy = (map: SourceMap) =>
+  new Places((line, column) => {
+    const { originalSource, originalLine, originalColumn } = map.findEntry(line - 1, column - 1) as SourceMapping;
+    if (originalSource === undefined) return undefined;
+    return { file: originalSource, line: originalLine + 1, column: originalColumn + 1 };
+  });
+
+/** How every worker is compiled. */
+const COMPILED = {
+  bundle: true,
+  write: false,
+  outfile: NAME,
+  format: 'esm',
+  platform: 'neutral',
+  // Errors are told by the names of their classes, of which two files may have the same.
+  keepNames: true,
+  charset: 'utf8',
+  legalComments: 'none',
+  logLevel: 'silent',
+} as const satisfies BuildOptions;
+
+/** Leaves what is imported where it is. */
+const ALL_OUTSIDE: Plugin = {
+  name: 'all-outside',
+  setup: (on) =>
+    on.onResolve({ filter: /.*/ }, ({ path, kind }) => (kind === 'entry-point' ? undefined : { path, external: true })),
+};
+
+async function stripped(text: string): Promise<string> {
+  const { stripTypeScriptTypes } = await import('node:module');
+  const { emitWarning } = process;
+  // That Node may yet change it is nothing to whoever clones a file.
+  process.emitWarning = () => {};
+  try {
+    return stripTypeScriptTypes(text);
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
+/**
+ * A file's own text, with blanks for its types, where the bundle of it says the same: then places in it are the file's.
+ * Else undefined, as where it imports other files, or is not written for the vaults' engines.
+ */
+async function asItStands(file: string, bundled: string): Promise<string | undefined> {
+  const { build } = await import('esbuild');
+  try {
+    const text = await readFile(file, 'utf8');
+    const source = /ts$/.test(extname(file)) ? await stripped(text) : text;
+    const stdin = { contents: source, sourcefile: file, resolveDir: dirname(file), loader: 'js' as const };
+    // Neither lowered nor given anything: what comes out is what stands there, as the bundler writes it.
+    const { outputFiles } = await build({ ...COMPILED, stdin, target: 'esnext', plugins: [ALL_OUTSIDE] });
+    return outputFiles[0]!.text === bundled ? source : undefined;
+  } catch {
+    return undefined; // it needs more than its types taken away, as enums do
+  }
 }
 
 /** Bundles `file`. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way. */
@@ -107,15 +167,11 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
   try {
     const make = (banner: string) =>
       build({
+        ...COMPILED,
         entryPoints: [file],
-        bundle: true,
-        write: false,
         metafile: true,
-        outfile: NAME,
         sourcemap: 'external',
         sourcesContent: false,
-        format: 'esm',
-        platform: 'neutral',
         mainFields: ['module', 'main'],
         // With `import` or `require`, whichever a package is asked for by.
         conditions: ['default'],
@@ -123,11 +179,6 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
         define: { 'process.env.NODE_ENV': '"production"' },
         target: 'es2023',
         jsx: 'automatic',
-        // Errors are told by the names of their classes, of which two files may have the same.
-        keepNames: true,
-        charset: 'utf8',
-        legalComments: 'none',
-        logLevel: 'silent',
         banner: { js: banner },
         plugins: [node],
       });
@@ -138,11 +189,17 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
     const [map, code] = [true, false].map(
       (is_map) => outputFiles.find(({ path }) => path.endsWith('.map') === is_map)!,
     );
+    const inputs = Object.entries(metafile.inputs);
+    const [name, { format }] = inputs[0]!;
+    const own = inputs.length === 1 && format === 'esm' ? await asItStands(file, code!.text) : undefined;
     return {
-      source: code!.text,
+      source: own ?? code!.text,
       language: 'javascript',
       files,
-      places: new Places(new SourceMap(JSON.parse(map!.text))),
+      places:
+        own === undefined
+          ? placesBy(new SourceMap(JSON.parse(map!.text)))
+          : new Places((line, column) => ({ file: name, line, column })),
     };
   } catch (error) {
     const messages = (error as BuildFailure).errors;

@@ -85,6 +85,57 @@ export const fail = () => { throw new B('why'); };
     assert.deepEqual(module.run(), ['commonjs', 'module']);
   });
 
+  const typed = `// A worker of one file.
+import type { Hauki } from '@hauki/mesh';
+interface Wrong { why: string }
+
+export default class Counter {
+  #count: number = 0;
+
+  fail(given: Wrong): never {
+    throw new Error(\`\${this.#count} \${given.why}\`);
+  }
+}
+`;
+
+  it('of a file that says all by itself is that file, so that places are its own without a map', async () => {
+    const plain = typed
+      .replace(/^import.*$/m, '')
+      .replace(/^interface.*$/m, '')
+      .replace(/: (?:number|Wrong|never)/g, '');
+    for (const [name, text] of Object.entries({ 'main.ts': typed, 'main.js': plain })) {
+      const { source, places, module } = await imported({ [name]: text });
+      assert.match(source, /^\/\/ A worker of one file\.\n/);
+      assert.equal(source.split('\n').length, text.split('\n').length);
+      assert.throws(
+        () => new module.default().fail({ why: 'so' }),
+        ({ stack }: Error) => {
+          assert.match(stack!, /^Error: 0 so\n[^\n]*worker\.mjs:9:11/);
+          assert.match(places.inText(stack!), new RegExp(`/${name.replace('.', '\\.')}:9:11`));
+          return true;
+        },
+      );
+      assert.equal(places.line(9, 'no place'), 9);
+    }
+  });
+
+  it('is compiled wherever a file needs more than its types taken away', async () => {
+    for (const [name, text] of Object.entries({
+      'an enum': `enum Colour { Red = 'red' }\nexport const run = () => Colour.Red;`,
+      'an import of a type that does not say so': `import { Stats } from 'node:fs';\nexport const run = (of?: Stats) => of ?? 'red';`,
+      'a part of such an import': `import { existsSync, Stats } from 'node:fs';\nexport const run = (of?: Stats) => existsSync('/') && (of ?? 'red');`,
+      'a decorator': `const red: any = (_: unknown, context: any) => () => 'red';\nclass A { @red run() {} }\nexport const run = () => new A().run();`,
+      'a name of Node’s without node:': `import { existsSync } from 'fs';\nexport const run = () => existsSync('/') && 'red';`,
+      using: `export const run = () => { using held = { [Symbol.dispose]() {} }; return held && 'red'; };`,
+    })) {
+      const { module, source } = await imported({ 'main.ts': text }, 'lxc');
+      assert.equal(module.run(), 'red', name);
+      assert.notEqual(source.split('\n').length, text.split('\n').length, name);
+    }
+    const { module } = await imported({ 'main.js': `exports.run = () => 'red';` });
+    assert.equal(module.default.run(), 'red');
+  });
+
   it('answers packages that ask for NODE_ENV, so that they need no process', async () => {
     const { source, module } = await imported({
       'main.js': `const slow = process.env.NODE_ENV !== 'production';\nexport const run = () => slow;`,
