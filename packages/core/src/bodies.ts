@@ -44,16 +44,17 @@ export function boundBody(
   request.once('close', () => clearTimeout(timer));
 }
 
-/** Takes a place for a body of this principal's, until it has come. Throws Overloaded. */
+/** Takes a place for the body of a request that has one, until it has come. Throws Overloaded. */
 export function placeBody(request: IncomingMessage, { name }: Principal, { places }: Pick<BodyShares, 'places'>): void {
-  if (hasBody(request)) hold(request, places.take(name));
+  hold(request, places.take(name));
 }
 
-/** The same for one that is held until all of it has come: where it is large, it takes of the bytes too. */
+/** The same for a body, if any, that is held until all of it has come: where it is large, it takes of the bytes too. */
 export function shareBody(request: IncomingMessage, principal: Principal, all: BodyShares): void {
+  if (!hasBody(request)) return;
   placeBody(request, principal, all);
   const bytes = Math.min(LIMITS.body_bytes, Number(request.headers['content-length'] ?? LIMITS.body_bytes));
-  if (hasBody(request) && bytes > HTTP_LIMITS.small_body_bytes) hold(request, all.bytes.take(principal.name, bytes));
+  if (bytes > HTTP_LIMITS.small_body_bytes) hold(request, all.bytes.take(principal.name, bytes));
 }
 
 function hold(request: IncomingMessage, giveBack: () => void): void {

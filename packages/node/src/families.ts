@@ -16,6 +16,7 @@ import {
   WorkerDied,
   WorkerUnknown,
 } from '@hauki/protocol';
+import { keepNewest } from '@hauki/rpc';
 import { type Allowance, createRates } from '@hauki/vault';
 
 /** Ends of a worker's clones that it can still ask after. */
@@ -66,7 +67,7 @@ export class Families {
     const home = member.above[0];
     if (home?.children.delete(worker)) {
       home.ends.set(worker, end);
-      if (home.ends.size > ENDS) for (const oldest of home.ends.keys()) if (home.ends.delete(oldest)) break;
+      keepNewest(home.ends, ENDS);
     }
     return [...member.children];
   }

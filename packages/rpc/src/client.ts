@@ -21,16 +21,7 @@ export {
   readTicketBody,
   sessionKey,
 } from './handshake.ts';
-export type {
-  Child,
-  Clone,
-  Connection,
-  GuestCloneOptions,
-  GuestVolume,
-  Hauki,
-  HaukiCall,
-  VolumeEntry,
-} from './hauki.ts';
+export type * from './hauki.ts';
 export { late } from './late.ts';
 export { openSession } from './redeem.ts';
 export { type CallOptions, Session } from './session.ts';

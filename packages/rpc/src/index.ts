@@ -10,6 +10,7 @@ export * from './handshake.ts';
 export type * from './hauki.ts';
 export { isClass } from './lineage.ts';
 export { methodsOf } from './methods.ts';
+export { keepNewest } from './newest.ts';
 export * from './plain.ts';
 export { RemotePromise } from './promise.ts';
 export * from './redeem.ts';

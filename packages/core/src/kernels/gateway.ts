@@ -82,8 +82,7 @@ export class Gateway {
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
       const { headers, key } = forwarded(request, module);
-      if (hasBody(request)) placeBody(request as IncomingMessage, principal, this.#bodies);
-      const body = hasBody(request) ? await bodyOf(request as IncomingMessage) : null;
+      const body = hasBody(request) ? await this.#bodyOf(request as IncomingMessage, principal) : null;
       if (!isWhole(body)) release = this.#hold(principal, request, body);
       const { answer, kernel } = await this.#kernels.fetch(
         module,
@@ -105,6 +104,11 @@ export class Gateway {
     } finally {
       release?.();
     }
+  }
+
+  #bodyOf(request: IncomingMessage, principal: Principal): ReturnType<typeof bodyOf> {
+    placeBody(request, principal, this.#bodies);
+    return bodyOf(request);
   }
 
   /** Ends the connection with the token, until the result is called. Throws Unauthorised where that has ended already. */

@@ -22,7 +22,7 @@ import {
   NoNodeFits,
   OutcomeUnknown,
 } from '@hauki/protocol';
-import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
+import { type CallSignal, Gatherer, keepNewest, type Session } from '@hauki/rpc';
 import { Comebacks } from '../comebacks.ts';
 import { KERNELS_LIMITS } from './limits.ts';
 import { ownAnswerOf } from './told.ts';
@@ -89,7 +89,7 @@ export class Kernels {
     this.#holders.clear();
     this.#away.delete(name);
     this.#away.set(name, { held: new Set(kernel.modules.map(({ module }) => module)), at: this.#now() });
-    if (this.#away.size > KERNELS_LIMITS.away) for (const one of this.#away.keys()) if (this.#away.delete(one)) break;
+    keepNewest(this.#away, KERNELS_LIMITS.away);
     this.expect();
     this.#emit('KERNEL_AWAY', { kernel: name, reason });
   }
@@ -219,8 +219,7 @@ export class Kernels {
     if (holders.length === 1) return holders;
     const turn = this.#turns.get(module) ?? 0;
     this.#turns.set(module, (turn + 1) % 0x3fffffff);
-    if (this.#turns.size > KERNELS_LIMITS.turns)
-      for (const one of this.#turns.keys()) if (this.#turns.delete(one)) break;
+    keepNewest(this.#turns, KERNELS_LIMITS.turns);
     const at = turn % holders.length;
     return [...holders.slice(at), ...holders.slice(0, at)];
   }

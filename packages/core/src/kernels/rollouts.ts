@@ -168,7 +168,7 @@ export class Rollouts {
       replicas === undefined ? [] : this.#holding(module, reached).filter((one) => !targets.includes(one));
     const left = evolve.dry_run ? undefined : await this.#remove(module, surplus, by);
     const removed = left ? left.removed : surplus.map(({ info }) => info.kernel);
-    const away = kernel === undefined ? this.#kernels.awayWith(module).filter(reached) : [];
+    const away = this.#awayWith(module, kernel, reached);
     const { version: _, digest: __, diff, ...common } = done[0]!.evolved!;
     return {
       ...common,
@@ -216,8 +216,13 @@ export class Rollouts {
     if (from.length === 1) await from[0]!.session.call('remove', [module, by], { timeout_ms: LIMITS.evolve_ms });
     const only = { removed: from.map(({ info }) => info.kernel), not_removed: [] };
     const gone = from.length === 1 ? only : await this.#remove(module, from, by);
-    const away = named === undefined ? this.#kernels.awayWith(module).filter(reached) : [];
+    const away = this.#awayWith(module, named, reached);
     return { module, ...gone, not_removed: [...gone.not_removed, ...away] };
+  }
+
+  /** Those that held a module and are away, where no kernel was `named`. */
+  #awayWith(module: string, named: string | undefined, reached: (kernel: string) => boolean): string[] {
+    return named === undefined ? this.#kernels.awayWith(module).filter(reached) : [];
   }
 
   /** Kernels that hold a module, whether it serves there or not, by name. */

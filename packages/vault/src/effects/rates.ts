@@ -1,4 +1,5 @@
 /** How often something may happen in a minute, whichever minute that is: the times of what happened, for each rule. */
+import { keepNewest } from '@hauki/rpc';
 
 export interface Rule {
   /** 0: without bound. */
@@ -37,7 +38,7 @@ export function createRates(now: () => number = () => performance.now()): Rates 
         const parts = (taken.get(key) ?? []).filter(({ until }) => until + MINUTE_MS > time);
         taken.delete(key);
         taken.set(key, parts);
-        if (taken.size > RULES) for (const oldest of taken.keys()) if (taken.delete(oldest)) break;
+        keepNewest(taken, RULES);
         if (parts.reduce((sum, { count }) => sum + count, 0) >= rule.per_minute) continue;
         const last = parts.at(-1);
         if (last && last.until > time) last.count++;

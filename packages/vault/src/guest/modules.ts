@@ -8,6 +8,13 @@ const SCHEME = 'gem-pointer:';
 
 export const isPointer = (specifier: string): boolean => specifier.startsWith(SCHEME);
 
+/** What is said of an import that leads nowhere; `place`: where it stands, if that is known. */
+export const cannotImport = (name: string, place?: string): string =>
+  `a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in${atPlace(place)}`;
+
+/** A place behind a sentence. */
+export const atPlace = (place?: string): string => (place === undefined ? '' : ` (at ${place})`);
+
 /** Whether a source may import pointers: most do not. */
 export const namesPointers = (source: string): boolean => source.includes(SCHEME);
 

@@ -5,7 +5,7 @@
  */
 import { isBuiltin, registerHooks } from 'node:module';
 import { type PointerModule, type Setup, SourceRejected } from '@hauki/protocol';
-import { isPointer, lookUp } from './modules.ts';
+import { cannotImport, isPointer, lookUp } from './modules.ts';
 import { stripTypes, withPlace } from './typescript.ts';
 
 /** Node's loader knows modules by URLs: non-ASCII characters are escaped there. */
@@ -79,8 +79,7 @@ function nowhere(error: unknown, source: string): unknown {
   for (const { 2: name, index } of source.matchAll(IMPORTS)) {
     if (isPointer(name!) || isBuiltin(name!) || name!.startsWith('data:')) continue;
     const line = source.slice(0, index).split('\n').length;
-    const why = `a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in`;
-    return new SourceRejected({ stage: 'load', reason: `Error: ${why} (at worker.mjs:${line})` });
+    return new SourceRejected({ stage: 'load', reason: `Error: ${cannotImport(name!, `worker.mjs:${line}`)}` });
   }
   return error;
 }

@@ -16,7 +16,7 @@ import {
   TicketReplayed,
   TicketUnproven,
 } from '@hauki/protocol';
-import { mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
+import { keepNewest, mac, macHolds, type Redemption, signatureHolds, thumbprint, transcript } from '@hauki/rpc';
 import { Shares } from '@hauki/rpc/node';
 import { verifyCompact, verifyKeys } from './jws.ts';
 
@@ -125,7 +125,7 @@ export class Redeemer {
     admit(expected);
     this.#forget(expected);
     this.#redeemed.add(body.jti);
-    if (this.#redeemed.size > REMEMBERED) for (const oldest of this.#redeemed) if (this.#redeemed.delete(oldest)) break;
+    keepNewest(this.#redeemed, REMEMBERED);
     return { ticket: expected, proof, lease_ms: body.lease.lease_ms };
   }
 

@@ -1,7 +1,7 @@
 /** What a VM's `import` finds: the worker's own source, and the modules that were resolved for it. */
 import { isBuiltin } from 'node:module';
 import { JSException, type QuickJSOptions } from 'quickjs-wasi';
-import { isPointer, type lookUp } from '../../guest/modules.ts';
+import { atPlace, cannotImport, isPointer, type lookUp } from '../../guest/modules.ts';
 import { wrapperOf } from '../../guest/namespace.ts';
 
 export interface Modules {
@@ -38,11 +38,11 @@ export function moduleLoader({ source, find }: Modules): NonNullable<QuickJSOpti
         const line = (by === 'worker' ? source() : by.source)
           .split('\n')
           .findIndex((text) => text.includes(`'${name}'`) || text.includes(`"${name}"`));
-        const place = line < 0 ? '' : ` (at ${by === 'worker' ? 'worker.mjs' : by.pointer}:${line + 1})`;
+        const place = line < 0 ? undefined : `${by === 'worker' ? 'worker.mjs' : by.pointer}:${line + 1}`;
         throw new Error(
           isBuiltin(name)
-            ? `a worker is one module here, and ${JSON.stringify(name)} is Node's: lxc and process vaults have it${place}`
-            : `a worker is one module: ${JSON.stringify(name)} cannot be imported here. Bundle it in${place}`,
+            ? `a worker is one module here, and ${JSON.stringify(name)} is Node's: lxc and process vaults have it${atPlace(place)}`
+            : cannotImport(name, place),
         );
       }),
   };
