@@ -32,7 +32,7 @@ describe('a kernel’s link', () => {
     });
     sessions.push(session);
     const register = (kernel = 'Microkernel-7') =>
-      remote<CoreForKernel>(session).register({ kernel, url: 'http://127.0.0.1:1', gathers: true }, []);
+      remote<CoreForKernel>(session).register({ kernel, url: 'http://127.0.0.1:1', together: true }, []);
     return { session, register };
   };
 

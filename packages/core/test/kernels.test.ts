@@ -156,7 +156,7 @@ describe('a kernel’s link', () => {
 
   it('takes what kernels say of themselves and of their modules, and keeps no more than is known', async () => {
     const core = link();
-    const newer = { ...info, gathers: true, newer: 1 };
+    const newer = { ...info, together: true, newer: 1 };
     assert.deepEqual(await core.register(newer, [{ ...held, newer: 1 } as never]), { core: 'c' });
     const [{ since: _, ...listed }] = kernels.list() as unknown as [Record<string, unknown>];
     assert.deepEqual(listed, { ...info, modules: [held] });

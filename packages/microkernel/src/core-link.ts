@@ -11,6 +11,7 @@ import {
   type CoreForKernel,
   DeadlineExceeded,
   describe,
+  type FlatHeaders,
   isError,
   KERNEL_LINK,
   type KernelForCore,
@@ -22,7 +23,7 @@ import {
   PointerUnknown,
   RemoteError,
 } from '@hauki/protocol';
-import { type CallSignal, Gathered, remote, Session, serve } from '@hauki/rpc';
+import { type CallSignal, Gathered, onceForSame, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, errorAnswer, isWhole, leavingOf, streamTransport } from '@hauki/rpc/node';
 import { type KernelPage, readInside } from './inside.ts';
 import type { Kernel } from './kernel.ts';
@@ -30,7 +31,7 @@ import { LinkStreams, leave } from './link-streams.ts';
 import { blamedFor, VERSION_HEADER } from './module.ts';
 import { dialSocket } from './outside.ts';
 import { checkEvolve } from './routes.ts';
-import { failure, provenance } from './server.ts';
+import { failure, provenance, traced } from './server.ts';
 import { asksForUpgrade } from './words.ts';
 
 const RETRY_MS = { first: 100, most: 2_000 };
@@ -40,6 +41,15 @@ const REPORT_MS = 5_000;
 const TOLD = 'gem-pointer://kernel/told';
 
 type Fetch = Parameters<KernelForCore['fetch']>;
+
+/** What a request's headers say to the kernel. */
+const named = onceForSame((headers: FlatHeaders) => {
+  let [named_host, asked]: (string | undefined)[] = [];
+  for (let i = 0; i < headers.length; i += 2)
+    if (headers[i] === 'host') named_host ??= headers[i + 1];
+    else if (headers[i] === VERSION_HEADER) asked ??= headers[i + 1];
+  return { named_host, asked };
+});
 
 export interface CoreLinkOptions {
   core_url: string;
@@ -222,20 +232,16 @@ export class CoreLink {
     const fetch = async ([name, method, path, headers, body]: Fetch, signal?: CallSignal): Promise<Answer> => {
       const module = kernel.module(name);
       if (!module) throw new ModuleUnknown({ module: name });
-      let [named_host, asked]: (string | undefined)[] = [];
-      for (let i = 0; i < headers.length; i += 2)
-        if (headers[i] === 'host') named_host ??= headers[i + 1];
-        else if (headers[i] === VERSION_HEADER) asked ??= headers[i + 1];
+      const { named_host = host, asked } = named(headers);
       // As the client has it.
-      const url = `http://${named_host ?? host}${path}`;
+      const url = `http://${named_host}${path}`;
       const sent = isWhole(body) || asksForUpgrade(headers) ? body : uploads.take(name, body);
       try {
         const request = { method, url, headers, body: sent, ...(signal && { signal }) };
         const { answer, instance } = await module.serve(request, asked);
-        answer[1].push(...provenance(instance));
-        const [status, , given] = answer;
-        if (!isWhole(given)) answer[2] = streams.take(name, given, status === 101);
-        return answer;
+        const [status, given, sent_body] = answer;
+        const body_back = isWhole(sent_body) ? sent_body : streams.take(name, sent_body, status === 101);
+        return [status, traced(given, instance), body_back];
       } catch (error) {
         // It may not have got to a version.
         if (sent !== body) leave(sent as AsyncIterableIterator<Uint8Array>);
@@ -260,7 +266,7 @@ export class CoreLink {
     });
     void session.closed.then(() => streams.close());
     try {
-      await remote<CoreForKernel>(session).register({ kernel: kernel.name, url, gathers: true }, this.#summaries());
+      await remote<CoreForKernel>(session).register({ kernel: kernel.name, url, together: true }, this.#summaries());
     } catch (error) {
       session.close('registering failed');
       throw error;

@@ -105,7 +105,7 @@ export class Instance {
     this.#session = session;
     this.#agent = agent;
     this.#endings = endings;
-    if (description.gathers)
+    if (description.together)
       this.#gatherer = new Gatherer({ call: (method, params, options) => session.call(method, params, options) });
     this.gone = session.closed;
   }

@@ -13,6 +13,7 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import {
+  type Answer,
   BadInput,
   type Body,
   type FlatHeaders,
@@ -35,6 +36,7 @@ import {
 import { describedAs, NO_SUCH_ROUTE } from '@hauki/protocol/http-description';
 import { httpRefusal } from '@hauki/protocol/http-refusal';
 import { readably } from '@hauki/protocol/schema-refusal';
+import { onceForSame } from '@hauki/rpc';
 import {
   type Answering,
   type Asked,
@@ -190,13 +192,12 @@ export async function createKernelServer(kernel: Kernel, options: ServerOptions)
       served.headers = [...(by_message ? offerFirst(served.headers) : served.headers), 'upgrade', 'websocket'];
       const admit: WebSocketCall['admit'] = async (client, first) =>
         void (await bearer(await strangers.token(client, () => first)));
-      const call = async (messages: () => Body) => {
+      const call = async (messages: () => Body): Promise<Answer> => {
         const { answer, instance } = await module.serve(
           { ...served, body: messages(), signal: leaving(request) },
           askedVersion(request),
         );
-        answer[1].push(...provenance(instance));
-        return answer;
+        return [answer[0], traced(answer[1], instance), answer[2]];
       };
       const refused = await callWebSocket(request, socket, head, call, {
         ending: ending.signal,
@@ -337,8 +338,15 @@ function requestOf(
 }
 
 /** By which an answer can be traced to its source; nothing where it came from no version. */
-export const provenance = (instance: Instance | undefined): FlatHeaders =>
-  instance ? ['x-hauki-version', String(instance.version), 'x-hauki-digest', instance.spec.digest] : [];
+export const provenance = onceForSame(
+  (instance: Instance | undefined): FlatHeaders =>
+    instance ? ['x-hauki-version', String(instance.version), 'x-hauki-digest', instance.spec.digest] : [],
+);
+
+/** An answer's headers with those by which it can be traced. */
+export const traced = onceForSame(
+  (headers: FlatHeaders, instance: Instance): FlatHeaders => [...headers, ...provenance(instance)],
+);
 
 /** What a request's failure means to whoever asked; of the module's inside no more than its error's first line. */
 export function failure(module: string, error: unknown, log: ServerOptions['log']): MeshError {

@@ -9,6 +9,7 @@ import {
   type PluginDescription,
   SourceRejected,
 } from '@hauki/protocol';
+import { onceForSame } from '@hauki/rpc';
 import { KERNEL_LIMITS } from './limits.ts';
 
 /** What a guest says of itself, as far as it can be that. Throws SourceRejected for a route that would lie elsewhere. */
@@ -21,10 +22,10 @@ export function cleanDescription(said: PluginDescription): PluginDescription {
     const reason = `${shown} is no route: a method or *, and a path such as /users/:id`;
     throw new SourceRejected({ stage: 'routes', reason });
   }
-  const { state, gathers } = said ?? {};
+  const { state, together } = said ?? {};
   const known = ['hooks', 'half', 'export'] as const;
   const routes = given as string[];
-  return { routes, state: known.find((one) => one === state) ?? 'none', gathers: gathers === true };
+  return { routes, state: known.find((one) => one === state) ?? 'none', together: together === true };
 }
 
 /** What only the kernel says; and what would give a module's service worker the pages of all others. */
@@ -45,17 +46,17 @@ export function checkAnswer(answer: unknown, asked: FlatHeaders): Answer {
     throw new TypeError(
       `its answer has the status ${status}; one from 200 to 599 can be sent, and 101 to who asks for a WebSocket`,
     );
+  return [status, checkHeaders(headers), body as Body];
+}
+
+/** Whoever writes the answer would fail of others. */
+const checkHeaders = onceForSame((headers: FlatHeaders): FlatHeaders => {
   if (
     headers.length % 2 ||
     headers.length > 2 * KERNEL_LIMITS.headers ||
     headers.some((text) => typeof text !== 'string')
   )
     throw new TypeError('its answer has too many headers, or ones that are no texts');
-  return [status, checkHeaders(headers), body as Body];
-}
-
-/** Whoever writes the answer would fail of others. */
-function checkHeaders(headers: FlatHeaders): FlatHeaders {
   let bytes = 0;
   for (const [i, text] of headers.entries()) {
     bytes += text.length + 2;
@@ -71,4 +72,4 @@ function checkHeaders(headers: FlatHeaders): FlatHeaders {
     throw new TypeError(`the headers of its answer have more than ${KERNEL_LIMITS.header_bytes} bytes`);
   const forged = (at: number) => FORGED.test(headers[at - (at % 2)]!);
   return headers.some((_, i) => i % 2 === 0 && forged(i)) ? headers.filter((_, i) => !forged(i)) : headers;
-}
+});

@@ -53,10 +53,10 @@ describe('what a module says of itself', () => {
   const described = (said: unknown) => cleanDescription(said as Parameters<typeof cleanDescription>[0]);
 
   it('is taken as far as it can be that', () => {
-    const nothing = { routes: [], state: 'none', gathers: false };
-    for (const said of [undefined, null, 1, { routes: 'x', state: ['hooks'], gathers: 1 }])
+    const nothing = { routes: [], state: 'none', together: false };
+    for (const said of [undefined, null, 1, { routes: 'x', state: ['hooks'], together: 1 }])
       assert.deepEqual(described(said), nothing);
-    const said = { routes: ['GET /a/:id', '* /'], state: 'half', gathers: true };
+    const said = { routes: ['GET /a/:id', '* /'], state: 'half', together: true };
     assert.deepEqual(described(said), said);
   });
 

@@ -223,7 +223,7 @@ export const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 export const NOT_IN_HEADER = /[^\t\x20-\x7e\x80-\xff]/;
 
 /** Names and values in turn. */
-export type FlatHeaders = string[];
+export type FlatHeaders = readonly string[];
 export type Body = null | string | Uint8Array | AsyncIterable<Uint8Array>;
 export type Answer = [status: number, headers: FlatHeaders, body: Body];
 
@@ -257,7 +257,7 @@ export interface PluginDescription {
   /** How its state is handed over; `half`: it has one of the two hooks. */
   state: 'hooks' | 'half' | 'export' | 'none';
   /** Whether it has `fetchAll` and `lateAnswer`. */
-  gathers?: boolean;
+  together?: boolean;
 }
 
 /** Answers of requests that came together, laid end to end. */
@@ -269,7 +269,7 @@ export interface PluginForKernel {
    * The same for requests without bodies that came together: of each its method, its URL, how many items its headers are,
    * and these. Of each answer its status, how many items its headers are, these, and its body, where that is a text or
    * nothing; 0 for one that is not there yet or is more than that: `lateAnswer` gives it, once, by the number of the
-   * first and its place behind that.
+   * first and its place behind that. Headers that are those of the one before are not said again, -1 stands for how many.
    */
   fetchAll?(first: number, requests: (string | number)[]): GatheredAnswers | Promise<GatheredAnswers>;
   /** `gone`: nobody waits for it any more. */
@@ -287,7 +287,7 @@ export interface KernelInfo {
   /** Where it listens itself. */
   url: string;
   /** Whether it has `fetchAll` and `lateAnswer`. */
-  gathers?: boolean;
+  together?: boolean;
 }
 
 /** A kernel, as the core sees it over its link. */

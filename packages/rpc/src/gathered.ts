@@ -6,10 +6,9 @@
  * asked for, once; one that fails, or has a body that is no text, is late too, so that it goes the ordinary way.
  */
 import { type Answer, type Body, Cancelled, type FlatHeaders, type GatheredAnswers } from '@hauki/protocol';
+import { ANSWERS_CHARS, AS_BEFORE, areAlike, charsIn } from './alike.ts';
 import { Served } from './served.ts';
 
-/** What the answers of one message have, in characters: an answer that goes beyond goes alone. */
-const ANSWERS_CHARS = 256 * 1024;
 /** Until the first is there; then all are late, and each is waited for by itself. */
 const FIRST_MS = 20;
 /** Where a platform does not tell turns apart: so many steps of waiting for what is there are one. */
@@ -43,11 +42,15 @@ export class Gathered {
     const calls: Served[] = [];
     let waits = 0;
     let settled = () => {};
+    let headers: FlatHeaders = [];
     for (let at = 0; at < requests.length; ) {
       const length = requests[at + 2] as number;
-      const headers = requests.slice(at + 3, at + 3 + length) as FlatHeaders;
       const [method, url] = [requests[at] as string, requests[at + 1] as string];
-      at += 3 + length;
+      at += 3;
+      if (length !== AS_BEFORE) {
+        headers = requests.slice(at, at + length) as string[];
+        at += length;
+      }
       const place = given.length;
       const call = new Served(undefined);
       calls.push(call);
@@ -96,7 +99,9 @@ export class Gathered {
 
   #laid(first: number, given: (Answer | Promise<Answer>)[], calls: Served[]): GatheredAnswers {
     const laid: GatheredAnswers = [];
+    // An answer that goes beyond goes alone.
     let room = ANSWERS_CHARS;
+    let before: FlatHeaders | undefined;
     for (let place = 0; place < given.length; place++) {
       const answer = given[place]!;
       const chars = Array.isArray(answer) ? charsOf(answer) : Number.POSITIVE_INFINITY;
@@ -107,9 +112,11 @@ export class Gathered {
       }
       room -= chars;
       const [status, headers, body] = answer as [number, FlatHeaders, string | null];
-      laid.push(status, headers.length);
-      for (const text of headers) laid.push(text);
+      const alike = before !== undefined && areAlike(headers, before);
+      laid.push(status, alike ? AS_BEFORE : headers.length);
+      if (!alike) for (const text of headers) laid.push(text);
       laid.push(body);
+      before = headers;
     }
     return laid;
   }
@@ -128,7 +135,5 @@ export class Gathered {
 /** Of an answer that a gathered message can have; of another infinitely many. */
 function charsOf([, headers, body]: Answer): number {
   if (body !== null && typeof body !== 'string') return Number.POSITIVE_INFINITY;
-  let chars = body?.length ?? 0;
-  for (const text of headers) chars += text.length;
-  return chars;
+  return charsIn(headers) + (body?.length ?? 0);
 }

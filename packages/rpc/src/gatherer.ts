@@ -16,6 +16,7 @@ import {
   isError,
   OutcomeUnknown,
 } from '@hauki/protocol';
+import { ANSWERS_CHARS, AS_BEFORE, areAlike, charsIn } from './alike.ts';
 import type { CallSignal } from './session.ts';
 
 /** Requests of one call, and their characters: a message has 8 MiB, and JSON makes six of one. */
@@ -38,6 +39,8 @@ export class Gatherer {
   #waiting: Waiting[] = [];
   #requests: (string | number)[] = [];
   #chars = 0;
+  /** Of the last request in it. */
+  #headers: FlatHeaders | undefined;
   #next = 0;
   /** So many requests go alone, since most were late. */
   #alone = 0;
@@ -57,11 +60,13 @@ export class Gatherer {
   fetch(method: string, url: string, headers: FlatHeaders, signal: CallSignal | undefined): Promise<Answer> {
     return new Promise((resolve, reject) => {
       if (this.#waiting.push({ signal, resolve, reject }) === 1) setImmediate(this.#sendOf(this.#waiting));
-      this.#requests.push(method, url, headers.length);
+      const alike = this.#headers !== undefined && areAlike(headers, this.#headers);
+      this.#requests.push(method, url, alike ? AS_BEFORE : headers.length);
       this.#chars += url.length;
-      for (const text of headers) {
-        this.#requests.push(text);
-        this.#chars += text.length;
+      if (!alike) {
+        this.#headers = headers;
+        this.#chars += charsIn(headers);
+        for (const text of headers) this.#requests.push(text);
       }
       if (this.#waiting.length >= REQUESTS || this.#chars >= REQUESTS_CHARS) this.#send();
     });
@@ -79,6 +84,7 @@ export class Gatherer {
     this.#waiting = [];
     this.#requests = [];
     this.#chars = 0;
+    this.#headers = undefined;
     answers.then(
       (list) => this.#settle(first, waiting, Array.isArray(list) ? list : []),
       (error) => {
@@ -90,6 +96,10 @@ export class Gatherer {
   #settle(first: number, waiting: Waiting[], list: unknown[]): void {
     let at = 0;
     let late = 0;
+    let headers: FlatHeaders | undefined;
+    let chars: number | undefined;
+    // Few characters may stand for many, which would all be written.
+    let room = ANSWERS_CHARS;
     for (let i = 0; i < waiting.length; i++) {
       const { signal, resolve, reject } = waiting[i]!;
       const status = list[at++];
@@ -99,16 +109,22 @@ export class Gatherer {
         continue;
       }
       const length = list[at++] as number;
-      const end = Number.isInteger(length) && length >= 0 ? at + length : Number.POSITIVE_INFINITY;
-      if (!(end < list.length)) {
+      if (length === AS_BEFORE) {
+        chars ??= charsIn(headers ?? []);
+        room -= chars;
+      } else {
+        headers = Number.isInteger(length) && length >= 0 ? (list.slice(at, at + length) as FlatHeaders) : undefined;
+        chars = undefined;
+        at += length;
+      }
+      if (!headers || room < 0 || !(at < list.length)) {
         const wrong = new TypeError('it gave no answers that can be passed on');
         for (const { reject } of waiting.slice(i)) reject(wrong);
         return;
       }
-      const body = list[end];
+      const body = list[at++];
       // Bytes and streams come alone.
-      const answer = [status, list.slice(at, end), typeof body === 'string' ? body : null];
-      at = end + 1;
+      const answer = [status, headers, typeof body === 'string' ? body : null];
       if (signal?.aborted) reject(left(signal));
       else resolve(answer as Answer);
     }

@@ -1,4 +1,5 @@
 /** Mesh-RPC for every platform: nothing here imports Node. */
+export { onceForSame } from './alike.ts';
 export * from './channel.ts';
 export type { Encoded, Gives, Takes } from './codec.ts';
 export { decodeValue } from './codec-decode.ts';

@@ -49,21 +49,23 @@ describe('requests of one turn', () => {
         fc.array(
           fc.record({
             url: fc.string({ unit: 'binary' }),
-            headers: fc.array(fc.string(), { maxLength: 6 }),
+            // Some are said again.
+            headers: fc.oneof(
+              fc.constantFrom(['accept', '*/*'], [], ['accept', '*']),
+              fc.array(fc.string(), { maxLength: 6 }),
+            ),
             body: fc.option(fc.string({ unit: 'binary' })),
             how: fc.constantFrom('now', 'soon', 'late', 'bytes', 'fails', 'throws'),
           }),
           { minLength: 1, maxLength: 20 },
         ),
         async (requests) => {
-          const { gatherer, calls } = joined((method, url, headers) => {
-            const [at, ...rest] = url.split(':');
-            const { how, body } = requests[Number(at)]!;
-            const answer: Answer = [
-              200,
-              [method, rest.join(':'), ...headers],
-              how === 'bytes' ? new Uint8Array([1]) : body,
-            ];
+          const { gatherer, calls } = joined((method, asked, headers) => {
+            const [at, ...rest] = asked.split(':');
+            const { how, body, url } = requests[Number(at)]!;
+            assert.equal(rest.join(':'), url);
+            assert.equal(method, 'GET');
+            const answer: Answer = [200, [...headers], how === 'bytes' ? new Uint8Array([1]) : body];
             if (how === 'throws') throw new Error('thrown');
             if (how === 'fails') return Promise.reject(new Error('failed'));
             if (how === 'soon') return Promise.resolve(answer);
@@ -74,19 +76,43 @@ describe('requests of one turn', () => {
             requests.map(({ url, headers }, i) => gatherer.fetch('GET', `${i}:${url}`, headers, undefined)),
           );
           assert.equal(calls.filter((method) => method === 'fetchAll').length, 1);
-          for (const [i, { url, headers, body, how }] of requests.entries()) {
+          for (const [i, { headers, body, how }] of requests.entries()) {
             const outcome = outcomes[i]!;
             if (how === 'fails' || how === 'throws') {
               assert.equal(outcome.status, 'rejected');
               continue;
             }
-            const wanted = [200, ['GET', url, ...headers], how === 'bytes' ? new Uint8Array([1]) : body];
+            const wanted = [200, headers, how === 'bytes' ? new Uint8Array([1]) : body];
             assert.deepEqual(outcome.status === 'fulfilled' && outcome.value, wanted);
           }
         },
       ),
       { numRuns: 50 },
     );
+  });
+
+  it('say headers once that come again, and so do their answers', async () => {
+    const crossed: unknown[] = [];
+    const gathered = new Gathered((_method, url) => [200, url === '/2' ? ['a', '2'] : ['a', '1'], url]);
+    const gatherer = new Gatherer({
+      call: async (_method, [first, list]) => {
+        const answers = await gathered.fetchAll(first as number, list as string[]);
+        crossed.push(list, answers);
+        return answers;
+      },
+    });
+    const headers = [1, 2, 3, 4].map((of) => (of === 4 ? ['x', 'other'] : ['x', 'same']));
+    const outcomes = await Promise.all(headers.map((each, i) => gatherer.fetch('GET', `/${i}`, each, undefined)));
+    assert.deepEqual(crossed, [
+      ['GET', '/0', 2, 'x', 'same', 'GET', '/1', -1, 'GET', '/2', -1, 'GET', '/3', 2, 'x', 'other'],
+      [200, 2, 'a', '1', '/0', 200, -1, '/1', 200, 2, 'a', '2', '/2', 200, 2, 'a', '1', '/3'],
+    ]);
+    assert.deepEqual(outcomes, [
+      [200, ['a', '1'], '/0'],
+      [200, ['a', '1'], '/1'],
+      [200, ['a', '2'], '/2'],
+      [200, ['a', '1'], '/3'],
+    ]);
   });
 
   it('do not wait for one that is slow', async () => {
@@ -168,8 +194,20 @@ describe('a list of answers', () => {
         [first, 'failed'],
       ],
       [
-        [...good, 200, -1, null],
+        [...good, 200, -2, null],
         [first, 'failed'],
+      ],
+      [
+        [...good, 200, -1],
+        [first, 'failed'],
+      ],
+      [
+        [...good, 200, -1, 'more'],
+        [first, [200, ['a', 'b'], 'more']],
+      ],
+      [
+        [200, -1, null, ...good],
+        ['failed', 'failed'],
       ],
       [
         [...good, 200, 1e9, null],
@@ -189,6 +227,13 @@ describe('a list of answers', () => {
       ],
     ] as [unknown, unknown[]][])
       assert.deepEqual(told(await ask(answering(list), 2)), wanted, JSON.stringify(list));
+  });
+
+  it('may not have few characters stand for many', async () => {
+    const large = 'x'.repeat(100_000);
+    const outcomes = told(await ask(answering([200, 1, large, null, ...Array(7).fill([200, -1, null]).flat()]), 8));
+    assert.deepEqual(outcomes[2], [200, [large], null], 'as many as an honest list has');
+    assert.deepEqual(outcomes.slice(3), Array(5).fill('failed'));
   });
 
   it('that is longer than what was asked, or answers the same again, answers nobody else', async () => {

@@ -73,7 +73,7 @@ describe('the head of a request', () => {
 });
 
 describe('a connection', () => {
-  const seen: { direct: boolean; url: string; headers: string[] }[] = [];
+  const seen: { direct: boolean; url: string; headers: readonly string[] }[] = [];
   let answerOf: (url: string) => Answer | Promise<Answer>;
   let server: Server;
   let port = 0;

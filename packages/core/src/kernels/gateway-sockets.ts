@@ -117,8 +117,7 @@ export class GatewaySockets {
         try {
           const args = [module, 'GET', path + asked.query, headers, messages()];
           const answer = (await kernel.session.call('fetch', args, { signal, timeout_ms: LIMITS.call_ms })) as Answer;
-          answer[1].push('x-hauki-kernel', kernel.info.kernel);
-          return answer;
+          return [answer[0], [...answer[1], 'x-hauki-kernel', kernel.info.kernel], answer[2]];
         } catch (error) {
           this.#over(kernel);
           taken = undefined;

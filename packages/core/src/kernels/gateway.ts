@@ -8,6 +8,7 @@ import type { IncomingMessage } from 'node:http';
 import {
   BadInput,
   describe,
+  type FlatHeaders,
   MeshError,
   PLUGINS,
   PluginFailed,
@@ -15,6 +16,7 @@ import {
   readTarget,
   type Target,
 } from '@hauki/protocol';
+import { onceForSame } from '@hauki/rpc';
 import {
   type Answering,
   type Asked,
@@ -48,6 +50,9 @@ export const forwarded = onceForHeaders((request: Asked, module) => {
     key: typeof key === 'string' ? key : undefined,
   };
 });
+
+/** By which an answer can be traced to its kernel. */
+const servedBy = onceForSame((kernel: string): FlatHeaders => ['x-hauki-kernel', kernel]);
 
 export class Gateway {
   readonly #kernels: Kernels;
@@ -96,7 +101,7 @@ export class Gateway {
         key,
       );
       if (!isWhole(answer[2])) release ??= this.#hold(principal, request, answer[2]);
-      await writeAnswer(response, answer, ['x-hauki-kernel', kernel]);
+      await writeAnswer(response, answer, servedBy(kernel));
     } catch (error) {
       const module = 'module' in target ? target.module : '';
       // A kernel may answer anything.

@@ -34,7 +34,7 @@ export function serveKernel(
   const core: CoreForKernel = {
     async register(info, modules) {
       if (kernel) throw registersOnce();
-      const { kernel: name, url, gathers } = infoOf(info);
+      const { kernel: name, url, together } = infoOf(info);
       const held = summariesOf(modules);
       demand(powers.principal, { scope: 'node', node: name.toLowerCase() });
       await waitForName(name);
@@ -46,7 +46,7 @@ export function serveKernel(
         modules: held,
         rpc: remote<KernelForCore>(session, { timeout_ms: LIMITS.clone_ms }),
         session,
-        gatherers: gathers ? new Map() : undefined,
+        gatherers: together ? new Map() : undefined,
         since: Date.now(),
         heard_at: performance.now(),
       };

@@ -16,7 +16,7 @@ const { modules, module_chars, digest_chars, url_chars } = KERNELS_LIMITS;
 const Info = Type.Object({
   kernel: Type.String({ pattern: '^Microkernel-[a-z0-9-]{1,16}$' }),
   url: Type.String({ maxLength: url_chars }),
-  gathers: Type.Optional(Type.Boolean()),
+  together: Type.Optional(Type.Boolean()),
 });
 const Modules = Type.Array(
   Type.Object({
@@ -47,8 +47,8 @@ const summaries = checker<ModuleSummary[]>(Modules);
 
 /** What a kernel says that it is, and no more. */
 export function infoOf(told: unknown): Required<KernelInfo> {
-  const { kernel, url, gathers = false } = info(told);
-  return { kernel, url, gathers };
+  const { kernel, url, together = false } = info(told);
+  return { kernel, url, together };
 }
 
 /** What a kernel says that it holds, and no more. */

@@ -10,6 +10,7 @@
 import { type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { type FlatHeaders, NOT_IN_HEADER } from '@hauki/protocol';
+import { onceForSame } from '../alike.ts';
 import { kindOfName } from './http-names.ts';
 import { whenFull } from './room.ts';
 import { askIfSilent } from './silent-peer.ts';
@@ -129,6 +130,22 @@ function dateLine(): string {
   return date;
 }
 
+/** An answer's headers as they are written; undefined where they are not to be written here. */
+const linesOf = onceForSame((headers: FlatHeaders, more: FlatHeaders) => {
+  let text = '';
+  let dated = false;
+  for (const list of [headers, more])
+    for (let i = 0; i + 1 < list.length; i += 2) {
+      const kind = kindOfName(list[i]!);
+      if (kind === 'hop' || kind === 'length') continue;
+      const value = list[i + 1]!;
+      if (kind === 'none' || NOT_IN_HEADER.test(value)) return undefined;
+      if (kind === 'date') dated = true;
+      text += `${list[i]}: ${value}\r\n`;
+    }
+  return { text, dated, is_ascii: !BEYOND_ASCII.test(text) };
+});
+
 /** A connection as long as it is read here: what its one request under way is answered by. */
 export class Direct {
   readonly socket: Socket;
@@ -196,23 +213,16 @@ export class Direct {
    */
   answer(status: number, headers: FlatHeaders, more: FlatHeaders, body: string | Uint8Array): boolean {
     if (this.#response || !(Number.isInteger(status) && status >= 200 && status <= 599)) return false;
-    let head = status === 200 ? 'HTTP/1.1 200 OK\r\n' : `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'unknown'}\r\n`;
-    let dated = false;
-    for (const list of [headers, more])
-      for (let i = 0; i + 1 < list.length; i += 2) {
-        const kind = kindOfName(list[i]!);
-        if (kind === 'hop' || kind === 'length') continue;
-        const value = list[i + 1]!;
-        if (kind === 'none' || NOT_IN_HEADER.test(value)) return false;
-        if (kind === 'date') dated = true;
-        head += `${list[i]}: ${value}\r\n`;
-      }
+    const lines = linesOf(headers, more);
+    if (!lines) return false;
+    const line = status === 200 ? 'HTTP/1.1 200 OK\r\n' : `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'unknown'}\r\n`;
     const text = typeof body === 'string';
     const length = text ? Buffer.byteLength(body) : body.length;
-    head += `${dated ? '' : dateLine()}${this.#powers.kept_alive}content-length: ${length}\r\n\r\n`;
+    const last = `${lines.dated ? '' : dateLine()}${this.#powers.kept_alive}content-length: ${length}\r\n\r\n`;
+    const head = line + lines.text + last;
     const { socket } = this;
     let taken: boolean;
-    if (text && !BEYOND_ASCII.test(head)) {
+    if (text && lines.is_ascii) {
       // What is ASCII alone is written for less.
       taken = socket.write(head + body, length === body.length ? 'latin1' : 'utf8');
     } else {

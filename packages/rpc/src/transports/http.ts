@@ -24,7 +24,7 @@ const OF_CALLERS = new Set(['x-hauki-key', 'x-hauki-version']);
 
 /** The headers of a request that go along, but for those that `without` names. */
 export function headersOf({ rawHeaders }: Pick<Asked, 'rawHeaders'>, without: ReadonlySet<string>): FlatHeaders {
-  const headers: FlatHeaders = [];
+  const headers: string[] = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i]!.toLowerCase();
     if (isHop(name) || without.has(name) || (name.startsWith(OWN) && !OF_CALLERS.has(name))) continue;
@@ -119,7 +119,7 @@ export function writeAnswer(
   const bare = isBare(to, status);
   const direct = to instanceof Direct;
   if (direct && isWhole(body) && !bare && to.answer(status, headers, more, body ?? '')) return undefined;
-  const sent: FlatHeaders = [];
+  const sent: string[] = [];
   let length: string | undefined;
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const kind = kindOfName(headers[i]!);
@@ -137,7 +137,7 @@ const lengthOf = (body: string | Uint8Array): string =>
 async function writeResponse(
   response: ServerResponse,
   status: number,
-  sent: FlatHeaders,
+  sent: string[],
   body: Body,
   said: string | undefined,
   bare: boolean,

@@ -1,8 +1,16 @@
-/** How a process is started that shall not outlive the one that starts it. */
+/** How a process is started that shall not outlive the one that starts it, nor hurry before it. */
 import { existsSync } from 'node:fs';
 
+/** Of the same package as the rest. */
+export const CHRT = '/usr/bin/chrt';
 const SETPRIV = '/usr/bin/setpriv';
 const IF_BORN = '[ "$PPID" = "$0" ] && exec "$@"';
+
+/**
+ * What goes before a guest's command: woken, it does not take a processor from whoever computes, which is most often who
+ * woke it and has more to say (sched(7), SCHED_BATCH). A free processor it takes at once, and its share is that of others.
+ */
+export const PATIENT = [CHRT, '--batch', '0'];
 
 /** Whether this machine has what it takes. */
 export const canBind = (): boolean => process.platform === 'linux' && existsSync(SETPRIV);

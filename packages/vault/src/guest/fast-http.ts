@@ -129,8 +129,8 @@ class Json {
 const VALUE = /^(?:[!-~](?:[\t -~]*[!-~])?)?$/;
 
 /** The headers given for an answer, as they stand at this moment; undefined where Node's own must look at them. */
-function flatOf(given: unknown): FlatHeaders | undefined {
-  const flat: FlatHeaders = [];
+function flatOf(given: unknown): string[] | undefined {
+  const flat: string[] = [];
   if (given === undefined) return flat;
   if (given === null || Object.getPrototypeOf(given) !== Object.prototype) {
     if (!(given instanceof Headers)) return undefined;
@@ -239,8 +239,8 @@ export class FastResponse {
   /** The whole answer, where it is here; undefined where it must be read. */
   whole(): [number, FlatHeaders, Whole] | undefined {
     if (this.#native || this.#used) return undefined;
-    if (!this.#headers) return [this.#status, this.#flat.slice(), this.#body];
-    const flat: FlatHeaders = [];
+    if (!this.#headers) return [this.#status, this.#flat, this.#body];
+    const flat: string[] = [];
     for (const [name, value] of this.#headers) flat.push(name, value);
     return [this.#status, flat, this.#body];
   }

@@ -94,7 +94,7 @@ export function pluginObject(
     describe: () => ({
       routes: routesOf(module, app),
       state: hooks ? 'hooks' : half ? 'half' : keeps ? 'export' : 'none',
-      gathers: true,
+      together: true,
     }),
     dehydrate: async () => (hooks ? dehydrate() : keeps ? portable(module.state) : undefined),
     async hydrate(given, from_version) {
@@ -166,7 +166,7 @@ function answerOf(answer: unknown, socket: Body | undefined, call: Call | undefi
   if (answer.bodyUsed) throw new TypeError('fetch() returned a Response whose body has already been read');
   const at_once = (answer as { whole?(): Answer | undefined }).whole?.();
   if (at_once) return at_once;
-  const headers: FlatHeaders = [];
+  const headers: string[] = [];
   for (const [name, value] of answer.headers) headers.push(name, value);
   const { status, body } = answer;
   if (body === null || EMPTY.has(status)) return [status, headers, null];

@@ -9,7 +9,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { boundTo } from '../bound.ts';
+import { boundTo, PATIENT } from '../bound.ts';
 import { AHEAD_MS } from './limits.ts';
 
 const LXC_START = '/usr/bin/lxc-start';
@@ -31,7 +31,7 @@ export const logIn = (files_dir: string) => join(files_dir, 'lxc.log');
 
 /** A process that dies with this one, with `listener` as fd 3 and a channel as fd 4. Throws where it cannot be made. */
 function spawnBound(first: readonly string[], last: readonly string[], input: 'ignore' | 'pipe', server?: Server) {
-  const [command, ...args] = [...first, ...boundTo(process.pid), ...ONE_ARCHITECTURE, ...last];
+  const [command, ...args] = [...first, ...boundTo(process.pid), ...PATIENT, ...ONE_ARCHITECTURE, ...last];
   const listener = server ? (server as unknown as { _handle: { fd: number } })._handle.fd : 'ignore';
   const stdio = [input, 'pipe', 'pipe', listener, 'pipe'] as const;
   const child: ChildProcess = spawn(command!, args, { stdio: [...stdio], env: ENVIRONMENT, cwd: '/' });

@@ -3,6 +3,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
+import { CHRT } from '../bound.ts';
 import { read } from '../files.ts';
 
 /** What can be told without starting anything: a reason why not, or nothing. */
@@ -12,6 +13,7 @@ export function obstacle(): string | undefined {
   for (const [file, how] of [
     ['/usr/bin/lxc-start', 'apt-get install --no-install-recommends lxc'],
     ['/usr/bin/setpriv', 'apt-get install util-linux'],
+    [CHRT, 'apt-get install util-linux'],
     ['/usr/bin/ldd', 'apt-get install libc-bin'],
   ] as const) {
     if (!existsSync(file)) return `${file} is missing; install it: ${how}`;

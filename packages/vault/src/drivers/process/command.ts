@@ -4,6 +4,7 @@
  * namespace with the vault's /tmp, and hand over to bubblewrap, which starts Node as process 1.
  */
 import { fileURLToPath } from 'node:url';
+import { PATIENT } from '../bound.ts';
 import { HEAP_SHARE, NOFILE, PIDS_MAX, TMP_INODES, TMP_SIZE } from '../lxc/limits.ts';
 import { DEVICES, GUEST_FOLDER, GUEST_INSIDE, NODE_INSIDE } from '../lxc/staging.ts';
 import { PYTHON_COMMAND } from '../lxc/staging-python.ts';
@@ -127,6 +128,7 @@ export function sandboxed(shape: Shape): string[] {
           ...[TOOLS.unshare, '--mount', '--propagation=private', '--'],
           ...['/bin/sh', '-c', `${JOIN}\n${LET_GO}\n${GO_ON}`, name, ...join, inMountTable(volume?.path ?? '')],
         ]),
+    ...PATIENT,
     ...[TOOLS.prlimit, ...limits, '--'],
     ...mapped,
     ...[TOOLS.setpriv, '--pdeathsig=KILL', ...leave, '--'],

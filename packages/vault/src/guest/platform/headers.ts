@@ -44,7 +44,7 @@ export class Headers {
 
   /** Names and values in turn, as they travel. */
   static flat(headers: Headers): FlatHeaders {
-    const flat: FlatHeaders = [];
+    const flat: string[] = [];
     for (const [name, values] of headers.#all) for (const value of values) flat.push(name, value);
     return flat;
   }

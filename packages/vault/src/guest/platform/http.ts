@@ -25,7 +25,7 @@ class Message {
   }
 
   get headers(): Headers {
-    if (Array.isArray(this.#headers)) this.#headers = Headers.arrived(this.#headers);
+    if (!(this.#headers instanceof Headers)) this.#headers = Headers.arrived(this.#headers);
     return this.#headers;
   }
   get body(): Body | null {
