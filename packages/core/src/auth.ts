@@ -61,8 +61,8 @@ function loadToken(file: string): string {
 export class Auth {
   /** By the hashes of their tokens: how long it takes to look for one tells nothing of a token. */
   readonly #first: Map<string, Principal>;
-  /** The hash of the token that a connection last asked with. */
-  readonly #hashed = new WeakMap<object, { token: string; hash: string }>();
+  /** What a connection last asked with, and the hash of the token in it. */
+  readonly #hashed = new WeakMap<object, { header: string; token: string; hash: string }>();
   /** Refuses requests that name another host, and those of pages of another origin. */
   readonly checkOrigin: ReturnType<typeof originCheck>;
   readonly #tokens: TokenStore | undefined;
@@ -92,15 +92,15 @@ export class Auth {
     const header = request.headers.authorization;
     if (header === undefined)
       throw new Unauthorised({ why: 'A token is needed: send "Authorization: Bearer …". `hauki token` prints it' });
-    const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(header)?.[1];
-    if (token === undefined) throw new Unauthorised({ why: 'The Authorization header is not "Bearer <token>"' });
     // What a connection asks with is as a rule the same each time.
     let hashed = this.#hashed.get(request.socket);
-    if (hashed?.token !== token) {
-      hashed = { token, hash: hashOf(token) };
+    if (hashed?.header !== header) {
+      const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec(header)?.[1];
+      if (token === undefined) throw new Unauthorised({ why: 'The Authorization header is not "Bearer <token>"' });
+      hashed = { header, token, hash: hashOf(token) };
       this.#hashed.set(request.socket, hashed);
     }
-    return this.bearer(token, hashed.hash);
+    return this.bearer(hashed.token, hashed.hash);
   }
 
   /** Who sends this request, if its token has the scope. Throws Unauthorised or Forbidden. */

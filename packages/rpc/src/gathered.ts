@@ -49,7 +49,7 @@ export class Gathered {
       at += 3;
       if (length !== AS_BEFORE) {
         headers = requests.slice(at, at + length) as string[];
-        at += length;
+        at += headers.length;
       }
       const place = given.length;
       const call = new Served(undefined);

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { Cgroups } from '../src/drivers/lxc/cgroups.ts';
 import { listClaims } from '../src/drivers/lxc/idmap.ts';
 import { PIDS_MAX } from '../src/drivers/lxc/limits.ts';
-import { assertNoTrace, type Bench, bench, GUEST_FILE, type Guest, skip } from './lxc/harness.ts';
+import { assertNoTrace, type Bench, bench, GUEST_FILE, type Guest, isPatient, skip } from './lxc/harness.ts';
 import { no_perl, perlTrial } from './lxc/perl.ts';
 
 suite('a running vault', { skip }, () => {
@@ -30,6 +30,10 @@ suite('a running vault', { skip }, () => {
     }
     assert.match(status, /^NoNewPrivs:\s*1$/m);
     assert.match(status, /^Seccomp:\s*2$/m);
+  });
+
+  test('takes no processor from whoever wakes it', () => {
+    assert.ok(isPatient(guest.vault.pid!));
   });
 
   test('is mapped to an id range of its own', async () => {

@@ -132,6 +132,12 @@ export function mentioning(text: string): number[] {
     });
 }
 
+/** Whether all its threads have the policy SCHED_BATCH (proc(5), /proc/pid/stat, field 41). */
+export function isPatient(pid: number): boolean {
+  const policy = (tid: string) => readFileSync(`/proc/${pid}/task/${tid}/stat`, 'utf8').split(') ')[1]!.split(' ')[38];
+  return readdirSync(`/proc/${pid}/task`).every((tid) => policy(tid) === '3');
+}
+
 export function alive(pid: number): boolean {
   const state = /\) (\S)/.exec(read(`/proc/${pid}/stat`))?.[1];
   return state !== undefined && state !== 'Z' && state !== 'X';

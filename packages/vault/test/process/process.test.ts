@@ -18,7 +18,7 @@ import { after, before, suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { killedAt } from '../../../../test/support/last-moment.ts';
 import { lives, traces, until } from '../../../../test/support/mesh.ts';
-import { alive, GUEST_FILE, type Guest } from '../lxc/harness.ts';
+import { alive, GUEST_FILE, type Guest, isPatient } from '../lxc/harness.ts';
 import { type Bench, bench, skip } from './harness.ts';
 
 suite('a running process vault', { skip }, () => {
@@ -37,6 +37,10 @@ suite('a running process vault', { skip }, () => {
     assert.match(status, /^NoNewPrivs:\s*1$/m);
     assert.match(status, /^Seccomp:\s*2$/m);
     if (process.getuid?.() === 0) assert.doesNotMatch(status, /^Uid:\s*0\s/m);
+  });
+
+  test('takes no processor from whoever wakes it', () => {
+    assert.ok(isPatient(guest.vault.pid!));
   });
 
   test('sees neither environment, name nor files of its host, and no process', async () => {
