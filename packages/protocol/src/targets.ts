@@ -24,11 +24,13 @@ const refused = (why: string): Target => ({ kind: 'refused', why });
 /** A segment `.` or `..`, in any spelling, of a path that begins with `/`. */
 const DOTS = /\/(?:\.|%2e){1,2}(?![^/])/i;
 
+const NO_ALIASES: ReadonlyMap<string, string> = new Map();
+
 /**
  * Reads a request's target as it stands in the request line. `aliases`: absolute prefixes that end with `/`, and the
  * modules that they were granted to; such a module gets the whole path.
  */
-export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = new Map()): Target {
+export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = NO_ALIASES): Target {
   // RFC 9112, 3.2.2: a server takes the absolute form too.
   const absolute = raw.startsWith('/') ? null : /^https?:\/\/[^/?#]*/i.exec(raw);
   const target = absolute ? raw.slice(absolute[0].length) || '/' : raw;
@@ -37,8 +39,10 @@ export function readTarget(raw: string, aliases: ReadonlyMap<string, string> = n
   const mark = target.indexOf('?');
   const path = mark < 0 ? target : target.slice(0, mark);
   const query = mark < 0 ? '' : target.slice(mark);
-  if (path.includes('%00')) return refused('the path has a null character (%00)');
-  if (/%(?![0-9a-f]{2})/i.test(path)) return refused('the path has a percent sign that encodes nothing');
+  if (path.includes('%')) {
+    if (path.includes('%00')) return refused('the path has a null character (%00)');
+    if (/%(?![0-9a-f]{2})/i.test(path)) return refused('the path has a percent sign that encodes nothing');
+  }
   if (DOTS.test(path)) return refused('the path has a segment . or ..');
   if (path.startsWith(PLUGINS)) {
     const end = path.indexOf('/', PLUGINS.length);

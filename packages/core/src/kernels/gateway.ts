@@ -9,6 +9,7 @@ import {
   BadInput,
   describe,
   type FlatHeaders,
+  Forbidden,
   MeshError,
   PLUGINS,
   PluginFailed,
@@ -31,7 +32,7 @@ import {
 } from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
 import { type BodyShares, placeBody } from '../bodies.ts';
-import { CALL, demand, type Principal } from '../rights.ts';
+import { CALL, type Principal, refusal } from '../rights.ts';
 import type { TokenStore } from '../tokens.ts';
 import type { Kernels } from './kernels.ts';
 
@@ -51,6 +52,8 @@ export const forwarded = onceForHeaders((request: Asked, module) => {
   };
 });
 
+/** Why a token may not ask, if so; what one may never changes. */
+const mayAsk = onceForSame((principal: Principal) => refusal(principal, SCOPE));
 /** By which an answer can be traced to its kernel. */
 const servedBy = onceForSame((kernel: string): FlatHeaders => ['x-hauki-kernel', kernel]);
 
@@ -83,7 +86,8 @@ export class Gateway {
     try {
       this.#auth.checkOrigin(request);
       const principal = this.#auth.authenticate(request);
-      demand(principal, SCOPE);
+      const refused = mayAsk(principal);
+      if (refused) throw new Forbidden(refused);
       if (target.kind === 'refused') throw new BadInput({ what: 'the request target', why: target.why });
       const { module, path, query } = target;
       const { headers, key } = forwarded(request, module);
@@ -101,7 +105,8 @@ export class Gateway {
         key,
       );
       if (!isWhole(answer[2])) release ??= this.#hold(principal, request, answer[2]);
-      await writeAnswer(response, answer, servedBy(kernel));
+      const written = writeAnswer(response, answer, servedBy(kernel));
+      if (written) await written;
     } catch (error) {
       const module = 'module' in target ? target.module : '';
       // A kernel may answer anything.

@@ -208,6 +208,7 @@ export class Kernels {
   order(module: string, key: string | undefined): readonly RegisteredKernel[] {
     const holders = this.holders(module);
     if (holders.length === 0) throw new ModuleUnknown({ module });
+    if (holders.length === 1) return holders;
     const order = key === undefined ? this.#inTurn(module, holders) : byKey(key, holders);
     const heard_since = this.#now() - KERNELS_LIMITS.silent_ms;
     const reports = (kernel: RegisteredKernel) => kernel.heard_at >= heard_since;
@@ -216,7 +217,6 @@ export class Kernels {
   }
 
   #inTurn(module: string, holders: readonly RegisteredKernel[]): readonly RegisteredKernel[] {
-    if (holders.length === 1) return holders;
     const turn = this.#turns.get(module) ?? 0;
     this.#turns.set(module, (turn + 1) % 0x3fffffff);
     keepNewest(this.#turns, KERNELS_LIMITS.turns);
