@@ -16,6 +16,9 @@ const DIAL_AFTER_MS = 50;
 /** A link over which nothing was asked for so long is let go of: what lies between may have forgotten it, unheard. */
 const IDLE_MS = 30_000;
 
+/** Whoever was refused a link asks for none for so long. */
+const AGAIN_MS = 60_000;
+
 /** Larger sources, and more requests at a time, go each by a connection of its own, past all others. */
 const SOURCE_CHARS = 64 * 1024;
 const AT_ONCE = 64;
@@ -28,8 +31,8 @@ export class CloneLink {
   readonly #parts = new Map<number, (part: object) => void>();
   #session: Session | undefined;
   #dialling = false;
-  /** The core has none for this token. */
-  #refused = false;
+  /** Until when none is asked for, by the steady clock: the core had none for this token. */
+  #refused_until = 0;
   #next = 1;
   #idle: ReturnType<typeof setTimeout> | undefined;
 
@@ -71,7 +74,7 @@ export class CloneLink {
 
   async #dial(): Promise<void> {
     const { base, token } = this.#core;
-    if (this.#dialling || this.#refused || this.#session?.open) return;
+    if (this.#dialling || performance.now() < this.#refused_until || this.#session?.open) return;
     this.#dialling = true;
     try {
       const stream = await dialUpgrade(base, LINK_PATH, token, LIMITS.handshake_ms);
@@ -88,8 +91,8 @@ export class CloneLink {
       });
       this.#rest(this.#session);
     } catch (error) {
-      // A core that is older, or will not have it: that is no reason to fail, and none to ask again each time.
-      this.#refused = !isError(error, Unauthorised);
+      // A core that is older, or will not have it now: that is no reason to fail, and none to ask again each time.
+      if (!isError(error, Unauthorised)) this.#refused_until = performance.now() + AGAIN_MS;
     } finally {
       this.#dialling = false;
     }
