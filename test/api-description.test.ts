@@ -97,6 +97,7 @@ const CONTEXT = [
   'comes under',
   'belongs to',
   'weights',
+  'name none beside it',
 ];
 
 /** What may be ended. */

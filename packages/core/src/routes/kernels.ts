@@ -85,7 +85,7 @@ export const kernelRoutes: FastifyPluginAsyncTypebox<KernelRoutesPowers> = async
               ),
               replicas: Type.Optional(
                 Type.Union([Type.Literal('all'), Type.Integer({ minimum: 1, maximum: 4096 })], {
-                  description: 'how many kernels hold it then',
+                  description: 'how many kernels hold it then, as the core chooses them: not beside `kernel`',
                 }),
               ),
               wave: Type.Optional(
