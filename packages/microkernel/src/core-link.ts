@@ -239,9 +239,9 @@ export class CoreLink {
       try {
         const request = { method, url, headers, body: sent, ...(signal && { signal }) };
         const { answer, instance } = await module.serve(request, asked);
-        const [status, given, sent_body] = answer;
-        const body_back = isWhole(sent_body) ? sent_body : streams.take(name, sent_body, status === 101);
-        return [status, traced(given, instance), body_back];
+        const [status, said, content] = answer;
+        const given = isWhole(content) ? content : streams.take(name, content, status === 101);
+        return [status, traced(said, instance), given];
       } catch (error) {
         // It may not have got to a version.
         if (sent !== body) leave(sent as AsyncIterableIterator<Uint8Array>);

@@ -20,7 +20,7 @@ import {
 } from '@hauki/rpc/node';
 import type { Auth } from '../auth.ts';
 import { CALL, demand, type Principal } from '../rights.ts';
-import { forwarded } from './gateway.ts';
+import { forwarded, servedBy } from './gateway.ts';
 import { type Kernels, mayGoElsewhere, type RegisteredKernel, TRIES } from './kernels.ts';
 
 /** "Bad gateway" (IANA's registry of close codes); and the module's own failure. */
@@ -117,7 +117,7 @@ export class GatewaySockets {
         try {
           const args = [module, 'GET', path + asked.query, headers, messages()];
           const answer = (await kernel.session.call('fetch', args, { signal, timeout_ms: LIMITS.call_ms })) as Answer;
-          return [answer[0], [...answer[1], 'x-hauki-kernel', kernel.info.kernel], answer[2]];
+          return [answer[0], [...answer[1], ...servedBy(kernel.info.kernel)], answer[2]];
         } catch (error) {
           this.#over(kernel);
           taken = undefined;

@@ -55,7 +55,7 @@ export const forwarded = onceForHeaders((request: Asked, module) => {
 /** Why a token may not ask, if so; what one may never changes. */
 const mayAsk = onceForSame((principal: Principal) => refusal(principal, SCOPE));
 /** By which an answer can be traced to its kernel. */
-const servedBy = onceForSame((kernel: string): FlatHeaders => ['x-hauki-kernel', kernel]);
+export const servedBy = onceForSame((kernel: string): FlatHeaders => ['x-hauki-kernel', kernel]);
 
 export class Gateway {
   readonly #kernels: Kernels;
@@ -105,8 +105,7 @@ export class Gateway {
         key,
       );
       if (!isWhole(answer[2])) release ??= this.#hold(principal, request, answer[2]);
-      const written = writeAnswer(response, answer, servedBy(kernel));
-      if (written) await written;
+      await writeAnswer(response, answer, servedBy(kernel));
     } catch (error) {
       const module = 'module' in target ? target.module : '';
       // A kernel may answer anything.

@@ -1,7 +1,7 @@
 /**
  * The command line of one vault. Pure. A chain of programs that each exec the next, so that the agent's child is in the
- * end bubblewrap's monitor: join the cgroups, set limits, leave root for an id of the vault's own, make a mount
- * namespace with the vault's /tmp, and hand over to bubblewrap, which starts Node as process 1.
+ * end bubblewrap's monitor: join the cgroups, become patient, set limits, leave root for an id of the vault's own, make a
+ * mount namespace with the vault's /tmp, and hand over to bubblewrap, which starts Node as process 1.
  */
 import { fileURLToPath } from 'node:url';
 import { PATIENT } from '../bound.ts';

@@ -92,8 +92,8 @@ def load(source: str, context, make=None):
         late = next((name for name in _LATE if name in told), "")
         package = _PACKAGED.get(absent) or _LATE.get(late)
         if package:
-            todo = f"{late or absent} is not installed on this node: apt-get install {package}, and start it again"
-            raise rejected("import", f"{todo}{place}") from None
+            advice = f"{late or absent} is not installed on this node: apt-get install {package}, and start it again"
+            raise rejected("import", f"{advice}{place}") from None
         raise rejected("load", f"{peer.name_of(error)}: {peer.text_of(error)}{place}") from None
 
 
