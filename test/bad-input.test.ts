@@ -36,6 +36,17 @@ for (const driver of DRIVERS) {
       );
     });
 
+    it('that is none at all is refused by the core, as one of another kind is', async () => {
+      const nothing = /give either a pointer or a source/;
+      for (const [origin, why] of [
+        [undefined, nothing],
+        [{}, nothing],
+        [null, /pointer: null was given/],
+        [7, /pointer: 7 was given/],
+      ] as const)
+        await refused(origin as never, errors.BadInput, why);
+    });
+
     it('that throws while loading is refused with what it threw', async () => {
       await refused(
         { source: 'throw new RangeError("not today"); export const a = () => 1;' },

@@ -192,4 +192,23 @@ describe('a module that is removed from kernels of a mesh', { skip: missing('qui
     await assert.rejects(used.mesh.kernels.remove('away'), (error) => isError(error, ModuleUnknown));
     await assert.rejects(hauki(env(), 'remove', 'x', '--everywhere', '--to', '1'), /taken from all kernels/);
   });
+
+  it('lists its kernels, and what each holds, by the command; one that is not there is not found', async () => {
+    await everywhere('listed');
+    const { stdout } = await hauki(env(), 'kernels', '--json');
+    const { kernels: told } = JSON.parse(stdout);
+    assert.deepEqual(
+      told.map(({ kernel, url }: { kernel: string; url: string }) => [kernel, url]),
+      kernels.all.map(({ url }, i) => [kernels.name(i), url]),
+    );
+    for (const { modules } of told)
+      assert.ok(
+        modules.some(({ module }: { module: string }) => module === 'listed'),
+        stdout,
+      );
+    const page = await hauki(env(), 'kernels');
+    assert.match(page.stdout, /^KERNEL +URL +SINCE +MODULES\n/);
+    assert.match(page.stdout, new RegExp(`^${kernels.name(0)} .*\\blisted\\b`, 'm'));
+    await assert.rejects(hauki(env(), 'modules', '--to', 'nobody'), { code: 3 });
+  });
 });

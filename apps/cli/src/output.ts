@@ -1,6 +1,6 @@
 /** What people see: tables and colour on a terminal, plain text in a pipe, JSON where it was asked for. */
 import { inspect, isDeepStrictEqual, styleText } from 'node:util';
-import { describe, isError, MeshError, Unauthorised } from '@hauki/mesh';
+import { describe, isError, MeshError, NoNodeFits, Unauthorised } from '@hauki/mesh';
 import { sourceOf } from '@hauki/rpc';
 
 /** Exit codes, also shown by --help. */
@@ -189,6 +189,13 @@ const EXIT_OF: Record<string, number> = {
   PointerMissing: EXIT.usage,
 };
 
+/** A kernel that was named is not there; that nothing fits is another thing. */
+function exitOf(error: unknown): number {
+  if (!(error instanceof MeshError)) return EXIT.failed;
+  if (isError(error, NoNodeFits) && 'kernel' in error.fields.wanted) return EXIT.not_found;
+  return EXIT_OF[error.name] ?? EXIT.failed;
+}
+
 /** What a worker threw, where that says more than its message: with its cause, its errors, its own properties. */
 const thrownBy = (error: unknown): string | undefined =>
   error instanceof MeshError && error.cause instanceof Error
@@ -202,7 +209,7 @@ const WHICH_TOKEN =
 
 /** Prints an error for people, or as JSON, and gives the exit code that says what kind it was. */
 export function report(error: unknown, json: boolean): number {
-  const code = error instanceof MeshError ? (EXIT_OF[error.name] ?? EXIT.failed) : EXIT.failed;
+  const code = exitOf(error);
   const thrown = thrownBy(error);
   if (json) {
     const { name, message, fields } =

@@ -129,7 +129,8 @@ export async function destruct(ghost_of_worker: object): Promise<void> {
 
 /** What of a request tells which module. */
 async function moduleOf(origin: Origin, driver: string | undefined): Promise<object> {
-  if (typeof origin === 'string') return { pointer: origin };
+  // What is neither is refused by the core.
+  if (typeof origin !== 'object' || !origin) return { pointer: origin };
   return 'file' in origin ? powers.bundle(origin.file, driver) : origin;
 }
 

@@ -76,6 +76,22 @@ Example:
       tellEnd(ended, '');
     });
 
+  program
+    .command('kernels')
+    .description('the kernels of the mesh, and what each holds')
+    .action(async (_flags, command: Command) => {
+      const kernels = await withMesh(common(command), (mesh) => mesh.kernels.list());
+      if (common(command).json) return console.log(JSON.stringify({ kernels }));
+      if (kernels.length === 0) return console.log('No kernel has joined. Start one: hauki kernel --join');
+      const rows = kernels.map(({ kernel, url, since, modules }) => [
+        kernel,
+        url,
+        when(since),
+        modules.map(({ module, serving }) => (serving ? module : `${module} (failed)`)).join(', ') || '–',
+      ]);
+      console.log(table([['KERNEL', 'URL', 'SINCE', 'MODULES'], ...rows]));
+    });
+
   const modules = program.command('modules');
   withKernel(modules)
     .description('what a kernel serves, and how each module does')
