@@ -1,7 +1,7 @@
 /** What a module has beside its source (tests, bounds, alias, weights): what changes it, and what goes back with a version. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BadInput, EditRefused, type EvolveRequest, isError } from '@hauki/mesh';
+import { BadInput, EditRefused, type EvolveRequest, isError, ModuleUnknown } from '@hauki/mesh';
 import { defaultMemoryMib } from '@hauki/node';
 import { useKernel } from './support/kernel.ts';
 import { missing, until } from './support/mesh.ts';
@@ -133,5 +133,106 @@ describe('settings of a module', () => {
       async () => (await view('several')).live.filter((one) => !one.draining).length === 1,
     );
     assert.equal(await text('several/'), 'three');
+  });
+
+  /** Fails from the first request for /bad on. */
+  const TURNS_BAD = (word: string) =>
+    `let bad = false; export default { fetch({ url }) {
+      bad ||= url.endsWith('/bad');
+      return new Response('${word}', { status: bad ? 500 : 200 });
+    } };`;
+  const served = async (name: string) =>
+    (await view(name)).live.filter((one) => !one.draining).map(({ version, weight }) => [version, weight]);
+
+  it('keep a version to its bounds also where it came back by hand', async () => {
+    await evolve('again', says('one'));
+    await evolve('again', TURNS_BAD('two'), { bounds: { max_error_rate: 0.1 } });
+    await evolve('again', says('three'));
+    await kernel.door.rollback('again');
+    assert.deepEqual([(await view('again')).version, (await view('again')).good], [2, 1]);
+    await kernel.get('again/bad');
+    await ask('again', 40);
+    await until('it is taken back', async () => (await view('again')).version === 1);
+    await assert.rejects(kernel.door.rollback('again'), /nothing of again served before/);
+  });
+
+  it('keep the version that was there before to them as well, where the one beside it does well', async () => {
+    const bounds = { max_error_rate: 0.1 };
+    await evolve('older', TURNS_BAD('one'));
+    await evolve('older', says('two'), { weight: 50, bounds });
+    await ask('older', 25, { 'x-hauki-version': '2' });
+    await kernel.get('older/bad', { headers: { 'x-hauki-version': '1' } });
+    await ask('older', 60, { 'x-hauki-version': '1' });
+    await until('the one that does well serves alone', async () => (await served('older')).length === 1);
+    assert.deepEqual(await served('older'), [[2, 100]]);
+    // One that nobody is sent to takes nobody's place.
+    await evolve('only', TURNS_BAD('one'));
+    await evolve('only', says('two'), { weight: 0, bounds });
+    await ask('only', 25, { 'x-hauki-version': '2' });
+    await kernel.get('only/bad');
+    await ask('only', 45);
+    assert.deepEqual(await served('only'), [
+      [1, 100],
+      [2, 0],
+    ]);
+  });
+
+  it('go with the version that is taken back where several stay', async () => {
+    await evolve('three', says('one'), { alias: '/api/one/' });
+    await evolve('three', says('two'), { weight: 30 });
+    await evolve('three', TURNS_BAD('three'), {
+      weight: 30,
+      alias: '/api/three/',
+      bounds: { max_error_rate: 0.1 },
+      tests: [{ path: '/', expect: { text: 'three' } }],
+    });
+    const third = { 'x-hauki-version': '3' };
+    await kernel.get('three/bad', { headers: third });
+    await ask('three', 45, third);
+    await until('it is taken back', async () => (await served('three')).length === 2);
+    assert.equal((await view('three')).bounds, null);
+    assert.deepEqual([(await kernel.get('/api/one/')).status, (await kernel.get('/api/three/')).status], [200, 404]);
+    await evolve('three', says('four'));
+  });
+
+  it('are no more than can be kept: tests beyond are refused, and none is dropped in silence', async () => {
+    const tests = (from: number) =>
+      Array.from({ length: 64 }, (_, i) => ({ path: `/${from + i}`, expect: { text: 'same' } }));
+    for (let from = 0; from < 256; from += 64) await evolve('tested', says('same'), { tests: tests(from) });
+    await assert.rejects(
+      evolve('tested', says('same'), { tests: tests(256) }),
+      (error) => isError(error, BadInput) && /they are 320, and 256 are kept; keep_tests: false/.test(error.message),
+    );
+    await evolve('tested', says('same'), { tests: tests(256), keep_tests: false });
+  });
+
+  it('have one test for one request, however its headers and body are written', async () => {
+    const path = '/';
+    const expect = (text: string) => ({ expect: { text } });
+    const first = { path, method: 'post', headers: { Accept: 'a', 'x-b': 'b' }, body: { a: 1, b: { c: 2, d: 3 } } };
+    const second = { path, method: 'POST', headers: { 'X-B': 'b', accept: 'a' }, body: { b: { d: 3, c: 2 }, a: 1 } };
+    await evolve('written', says('one'), { tests: [{ ...first, ...expect('one') }] });
+    await evolve('written', says('two'), { tests: [{ ...second, ...expect('two') }] });
+    assert.equal(await text('written/'), 'two');
+  });
+
+  it('are not changed any more where a removal came first', async () => {
+    const { door } = kernel;
+    const gone = (error: unknown) => isError(error, ModuleUnknown);
+    const changes = {
+      pin: () => door.pin('removed', true),
+      remove: () => door.remove('removed'),
+      rollback: () => door.rollback('removed', 1),
+      weigh: () => door.weigh('removed', { 1: 100 }),
+    };
+    for (const [what, change] of Object.entries(changes)) {
+      await evolve('removed', says('one'));
+      const [removed, changed] = await Promise.allSettled([door.remove('removed'), change()]);
+      assert.equal(removed.status, 'fulfilled', what);
+      assert.ok(changed.status === 'rejected' && gone(changed.reason), what);
+      assert.equal((await kernel.get('removed/')).status, 404, what);
+    }
+    await evolve('removed', says('again'));
+    assert.equal(await text('removed/'), 'again');
   });
 });

@@ -112,8 +112,9 @@ for (const driver of DRIVERS)
       await kernel.door.evolve({ target_module: 'keeping', content: COUNTER('a') });
       await kernel.json('keeping/');
       await kernel.door.evolve({ target_module: 'keeping', content: KEEPING, bounds: { max_error_rate: 0.5 } });
-      // Who asks for it is told why it is not left.
-      await assert.rejects(kernel.door.rollback('keeping', 1), /dehydrate failed: .*not now/);
+      // Who posts another is told why it cannot go on from there.
+      const next = kernel.door.evolve({ target_module: 'keeping', content: COUNTER('c') });
+      await assert.rejects(next, /dehydrate failed: .*not now/);
       await until('it is taken back', async () => {
         await kernel.get('keeping/');
         return (await view('keeping')).version === 1;
@@ -122,5 +123,31 @@ for (const driver of DRIVERS)
       const { version, n } = await kernel.json('keeping/');
       assert.equal(version, 'a');
       assert.ok(n > 1, 'it begins with what it had before');
+    });
+
+    it('come back by hand too where the one that is left gives none', async () => {
+      await kernel.door.evolve({ target_module: 'stuck', content: COUNTER('a') });
+      await kernel.json('stuck/');
+      const content = COUNTER('b').replace(
+        'export const state',
+        'export const state = { n: 0, f: () => {} }; const other',
+      );
+      await kernel.door.evolve({ target_module: 'stuck', content });
+      await assert.rejects(kernel.door.evolve({ target_module: 'stuck', content: COUNTER('c') }), /dehydrate failed/);
+      assert.equal((await kernel.door.rollback('stuck')).version, 1);
+      assert.deepEqual(await kernel.json('stuck/'), { version: 'a', n: 2 });
+    });
+
+    it('that could not be given are refused where tests come with the version', async () => {
+      const content = `export const dehydrate = () => { throw new Error('never'); };
+        export const hydrate = () => {};
+        export default { fetch: () => new Response('ok') };`;
+      const tests = [{ path: '/', expect: { text: 'ok' } }];
+      for (const dry_run of [true, false])
+        await assert.rejects(
+          kernel.door.evolve({ target_module: 'ungiven', content, tests, dry_run }),
+          /stage state: dehydrate failed: .*never/,
+        );
+      await assert.rejects(kernel.door.rollback('ungiven'), /no module/);
     });
   });

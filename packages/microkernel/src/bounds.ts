@@ -20,3 +20,7 @@ export function whyOut({ max_error_rate, max_p99_ms }: Bounds, stats: VersionSta
     return `its p99 is above ${max_p99_ms} ms: ${slow} of its last ${timed} requests took longer`;
   return undefined;
 }
+
+/** Whether it has answered enough to say that it keeps them. */
+export const keeps = (bounds: Bounds, stats: VersionStats): boolean =>
+  stats.requests >= KERNEL_LIMITS.judged_after && whyOut(bounds, stats) === undefined;

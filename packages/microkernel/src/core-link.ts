@@ -26,9 +26,10 @@ import {
 import { type CallSignal, Gathered, onceForSame, remote, Session, serve } from '@hauki/rpc';
 import { dialUpgrade, errorAnswer, isWhole, leavingOf, streamTransport } from '@hauki/rpc/node';
 import { type KernelPage, readInside } from './inside.ts';
+import { blamedFor } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { LinkStreams, leave } from './link-streams.ts';
-import { blamedFor, VERSION_HEADER } from './module.ts';
+import { VERSION_HEADER } from './module.ts';
 import { dialSocket } from './outside.ts';
 import { checkEvolve } from './routes.ts';
 import { failure, provenance, traced } from './server.ts';

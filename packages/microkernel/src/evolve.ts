@@ -18,6 +18,7 @@ import {
   type Trial,
   WORKER_LANGUAGES,
 } from '@hauki/protocol';
+import { dehydrate } from './handover.ts';
 import { type Instance, type InstanceSpec, lineOf } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { PluginHost } from './plugin-host.ts';
@@ -87,7 +88,8 @@ export interface StageOptions {
 }
 
 /**
- * Brings a version through staging: it must start, load, bind, name its routes, and pass the trials. Gives an instance
+ * Brings a version through staging: it must start, load, bind, name its routes, pass the trials, and give the state that it
+ * has after them. Gives an instance
  * that has served nothing. Rejects with EvolveRejected; then nothing of it is left.
  */
 export async function stage(host: PluginHost, options: StageOptions): Promise<Staged> {
@@ -125,6 +127,11 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
       throw new Error(`${all.slice(0, 2_000)}${failed.some(({ was_kept }) => was_kept) ? LET_GO : ''}`);
     }
     const second = await serving;
+    if (first.has_state) {
+      // Better now than when it is to be left.
+      next('state');
+      await dehydrate(first, KERNEL_LIMITS.state_ms);
+    }
     next('');
     const report = { stages, routes, tests, log: first.log_tail() };
     if (second !== first) await first.end('its tests are over');

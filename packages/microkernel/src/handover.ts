@@ -40,7 +40,8 @@ async function hydrate(instance: Instance, state: Uint8Array, from_version: numb
   }
 }
 
-async function dehydrate(instance: Instance, timeout_ms: number): Promise<Uint8Array> {
+/** The state that a version has now, as it is kept. Rejects where it cannot be had, or is too large. */
+export async function dehydrate(instance: Instance, timeout_ms: number): Promise<Uint8Array> {
   let given: unknown;
   try {
     given = await instance.dehydrate(timeout_ms);
@@ -109,7 +110,8 @@ export async function handOver(store: Store, change: Change): Promise<void> {
         states.push({ of: await store.facts(module.name, old.version), state });
       } catch (error) {
         // What is taken back because it fails may fail in this too; what comes then begins with what there was before.
-        if (deed !== 'abort') throw error;
+        if (needed && deed !== 'abort') throw error;
+        module.log(`version ${old.version} of ${module.name} leaves no state: ${describe(error)}`);
       }
     const [main] = states;
     if (needed && main) await hydrate(instance, main.state, main.of.version, hook_ms());

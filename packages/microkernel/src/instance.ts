@@ -347,3 +347,14 @@ export function lineOf(error: unknown): number | undefined {
   const found = /worker\.(?:ts|mjs|js|py):(\d+)/.exec(describe(error));
   return found ? Number(found[1]) : undefined;
 }
+
+const faults = new WeakMap<object, Instance>();
+
+/** Says whose fault an error is; gives the error. */
+export function blame(instance: Instance, error: unknown): unknown {
+  if (typeof error === 'object' && error !== null) faults.set(error, instance);
+  return error;
+}
+
+/** Which version a request's failure is the fault of, where it got to one. */
+export const blamedFor = (error: unknown): Instance | undefined => faults.get(error as object);

@@ -9,9 +9,12 @@ import { createHash } from 'node:crypto';
 import { entriesOf, type KeyValue, type Write } from '@hauki/backplane';
 import { type JournalEntry, ModuleUnknown, StorageFailed } from '@hauki/protocol';
 
-export type NewEntry = Pick<JournalEntry, 'module' | 'deed' | 'by' | 'version' | 'digest' | 'note'>;
+export type NewEntry = Pick<JournalEntry, 'module' | 'deed' | 'by'> &
+  Partial<Pick<JournalEntry, 'version' | 'digest' | 'note'>>;
 
 export const JOURNAL = 'journal';
+/** Of a change that is no version's. */
+const NAMELESS = { version: null, digest: null, note: null };
 const NOTHING = '0'.repeat(64);
 const keyOf = (seq: number) => String(seq).padStart(12, '0');
 
@@ -68,7 +71,7 @@ export class Journal {
    * before the next is made; so one change at a time.
    */
   next(entry: NewEntry): { entry: JournalEntry; write: Write; done(): void } {
-    const whole = { seq: this.#seq + 1, at: this.#now(), ...entry, before: this.#last };
+    const whole = { seq: this.#seq + 1, at: this.#now(), ...NAMELESS, ...entry, before: this.#last };
     const made: JournalEntry = { ...whole, hash: hashOf(whole) };
     return {
       entry: made,

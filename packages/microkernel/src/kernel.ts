@@ -31,12 +31,12 @@ import type { Instance } from './instance.ts';
 import type { Journal } from './journal.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { Announcement } from './lines.ts';
-import { checkPin, type Module } from './module.ts';
+import type { Module } from './module.ts';
 import { answerOf, Modules, viewOf } from './modules.ts';
 import { checkAlias, checkGrants, readModule } from './names.ts';
 import { ownCore } from './own-core.ts';
 import { PluginHost } from './plugin-host.ts';
-import { checkNoState, checkWeight, goodOf, liveWith, liveWithout, settingsOf, sharesOf } from './settings.ts';
+import { checkNoState, checkPin, checkWeight, goodOf, liveWith, liveWithout, sharesOf } from './settings.ts';
 import { emptyRecord, type ModuleRecord, Store } from './store.ts';
 import { diffOf, digestOf } from './surgeon.ts';
 import { TicketDesk } from './tickets.ts';
@@ -149,15 +149,7 @@ export class Kernel {
   /** The modules, with what their vaults take. */
   async measured(): Promise<ModuleView[]> {
     const usage = new Map((await this.#agent.measured()).map(({ worker, usage }) => [worker, usage?.memory_bytes]));
-    const with_memory = <T extends object>(view: T, worker = ''): T => {
-      const memory_bytes = usage.get(worker);
-      return memory_bytes === undefined ? view : { ...view, memory_bytes };
-    };
-    return this.modules().map((module) => {
-      const main = module.live.find(({ version }) => version === module.version);
-      const live = module.live.map((one) => with_memory(one, one.worker));
-      return with_memory({ ...module, live }, main?.worker);
-    });
+    return this.#modules.views((worker) => usage.get(worker));
   }
 
   drivers(): Record<string, { available: boolean; reason?: string; isolation: string }> {
@@ -182,7 +174,7 @@ export class Kernel {
       if (!dry_run) checkPin(module);
       if (weight !== undefined && weight < 100) checkNoState('weight', name, module.has_state);
       const alias = named_alias === undefined ? record.alias : named_alias;
-      using _held = alias === null ? undefined : this.#modules.holdAlias(alias, name);
+      using _held = this.#modules.holdAlias(alias, name);
       const main = await this.#store.main(record);
       const running = main && (await this.#store.source(name, main.version));
       const found = await sourceOf(this.#store, this.meshfs, name, request, running);
@@ -221,11 +213,8 @@ export class Kernel {
           await instance.end('it was a dry run');
           return answer;
         }
-        const next: ModuleRecord = {
-          ...{ ...record, tests, bounds, alias, latest: version, live },
-          good: goodOf(record, module.main, bounds),
-        };
-        const settings = { tests, bounds, alias };
+        const settings = { tests, bounds, alias, good: goodOf(record, module.main, bounds) };
+        const next: ModuleRecord = { ...record, ...settings, latest: version, live };
         const bytes = Buffer.byteLength(source);
         const whole: VersionFacts = { ...facts, bytes, at: Date.now(), by, report, settings };
         const note = live.length > 1 ? sharesOf(live) : null;
@@ -246,10 +235,15 @@ export class Kernel {
 
   /** Lets an earlier version serve again, with the state from before it was left. Rejects as `evolve` does. */
   async rollback(name: string, wanted: number | undefined, by: string): Promise<Evolved> {
-    const module = this.#modules.known(name);
-    return module.exclusive(() => {
-      checkPin(module);
-      return this.#goBack(module, wanted, 'rollback', by, null);
+    return this.#change(name, (module) => this.#goBack(module, wanted, 'rollback', by, null));
+  }
+
+  /** Changes a module that serves and is not pinned, when it is its turn: it may have been removed meanwhile. */
+  #change<T>(name: string, run: (module: Module) => Promise<T>, if_pinned = false): Promise<T> {
+    return this.#modules.known(name).exclusive(async () => {
+      const module = this.#modules.known(name);
+      if (!if_pinned) checkPin(module);
+      return run(module);
     });
   }
 
@@ -262,10 +256,10 @@ export class Kernel {
     // It may live still, with a weight of its own.
     const living = module.instance(target);
     if (living && record.live.length === 1) return answerOf(facts, record.alias, this.#agent.info().drivers);
-    const settings = settingsOf(facts, record, (alias) => this.#modules.isFree(alias, name));
-    using _held = settings.alias === null ? undefined : this.#modules.holdAlias(settings.alias, name);
+    const settings = this.#modules.settingsOf(facts, record);
+    using _held = this.#modules.holdAlias(settings.alias, name);
     const instance = living ?? (await this.#modules.startVersion(facts));
-    const next: ModuleRecord = { ...record, ...settings, live: [{ version: target, weight: 100 }], good: null };
+    const next: ModuleRecord = { ...record, ...settings, live: [{ version: target, weight: 100 }] };
     try {
       const { state_pointer: restore } = facts;
       const started = living ? undefined : instance;
@@ -281,9 +275,7 @@ export class Kernel {
 
   /** Sets which versions serve how much. Weights add up to 100; a version of 0 is reached by header only. */
   async weigh(name: string, weights: Record<string, number>, by: string): Promise<ModuleView> {
-    const module = this.#modules.known(name);
-    return module.exclusive(async () => {
-      checkPin(module);
+    return this.#change(name, async (module) => {
       const live = Object.entries(weights).map(([version, weight]) => ({ version: Number(version), weight }));
       const sum = live.reduce((all, { weight }) => all + weight, 0);
       if (live.length === 0 || live.length > KERNEL_LIMITS.live_versions || sum !== 100)
@@ -305,9 +297,10 @@ export class Kernel {
         if (only && others.length === 0) {
           // All requests go to one version: it takes the state over, as at any other swap.
           const facts = await this.#store.facts(name, only.version);
-          await handOver(this.#store, { module, next, instance: started[0], deed: 'weights', by, facts, note });
+          const alone = { ...next, good: facts.settings?.good ?? null };
+          await handOver(this.#store, { module, next: alone, instance: started[0], deed: 'weights', by, facts, note });
         } else {
-          const entry = { module: name, deed: 'weights' as const, by, version: null, digest: null, note };
+          const entry = { module: name, deed: 'weights' as const, by, note };
           await module.swap(next, started, () => this.#store.commit(next, entry));
         }
       } catch (error) {
@@ -320,13 +313,13 @@ export class Kernel {
 
   /** While a module is pinned nobody changes it; a version that leaves its bounds is taken back all the same. */
   async pin(name: string, pinned: boolean, by: string): Promise<void> {
-    const module = this.#modules.known(name);
-    await module.exclusive(async () => {
+    const set = async (module: Module) => {
       const record = { ...module.record, pinned };
       const note = pinned ? 'pinned' : 'let go of';
-      await this.#store.commit(record, { module: name, deed: 'pin', by, version: null, digest: null, note });
+      await this.#store.commit(record, { module: name, deed: 'pin', by, note });
       module.record = record;
-    });
+    };
+    await this.#change(name, set, true);
   }
 
   /**
@@ -334,11 +327,9 @@ export class Kernel {
    * again. What it has begun it finishes. Rejects with EvolveRejected where it is pinned.
    */
   async remove(name: string, by: string): Promise<void> {
-    const module = this.#modules.known(name);
-    await module.exclusive(async () => {
-      checkPin(module);
+    await this.#change(name, async (module) => {
       const record = { ...emptyRecord(name), latest: module.record.latest };
-      const entry = { module: name, deed: 'remove' as const, by, version: null, digest: null, note: null };
+      const entry = { module: name, deed: 'remove' as const, by };
       await module.swap(record, [], () => this.#store.commit(record, entry));
       this.#modules.indexAliases();
     });
@@ -359,10 +350,8 @@ export class Kernel {
   }
 
   async diff(name: string, from: number, to: number): Promise<string> {
-    await this.#store.facts(name, from);
-    await this.#store.facts(name, to);
-    const [before, after] = await Promise.all([this.#store.source(name, from), this.#store.source(name, to)]);
-    return diffOf(name, before, after, `version ${from}`, `version ${to}`);
+    const [before, after] = await Promise.all([this.version(name, from), this.version(name, to)]);
+    return diffOf(name, before.source, after.source, `version ${from}`, `version ${to}`);
   }
 
   /** Ends all vaults. What ran runs again at the next start, with the state that it has now. */
@@ -377,15 +366,22 @@ export class Kernel {
   async #abort(module: Module, version: number, why: string): Promise<void> {
     try {
       await module.exclusive(async () => {
-        const { live, good } = module.record;
-        if (good === null || !live.some((one) => one.version === version)) return;
-        this.#log(`version ${version} of ${module.name} is taken back: ${why}`);
-        const note = `version ${version}: ${why}`;
+        const { name, record } = module;
+        const { live, good } = record;
         const rest = liveWithout(live, version);
-        if (rest.length <= 1) return this.#goBack(module, rest[0]?.version ?? good, 'abort', 'kernel', note);
-        const next = { ...module.record, live: rest };
-        const entry = { module: module.name, deed: 'abort' as const, by: 'kernel', version: null, digest: null, note };
-        return module.swap(next, [], () => this.#store.commit(next, entry));
+        const target = rest[0]?.version ?? good;
+        if (target === null || target === version || rest.length === live.length) return;
+        this.#log(`version ${version} of ${name} is taken back: ${why}`);
+        const note = `version ${version}: ${why}`;
+        if (rest.length <= 1) return this.#goBack(module, target, 'abort', 'kernel', note);
+        // Those of whichever came last.
+        const last = Math.max(...rest.map((one) => one.version));
+        const settings = this.#modules.settingsOf(await this.#store.facts(name, last), record);
+        using _held = this.#modules.holdAlias(settings.alias, name);
+        const next = { ...record, ...settings, live: rest };
+        const entry = { module: name, deed: 'abort' as const, by: 'kernel', note };
+        await module.swap(next, [], () => this.#store.commit(next, entry));
+        this.#modules.indexAliases();
       });
     } catch (error) {
       this.#log(`version ${version} of ${module.name} could not be taken back: ${describe(error)}`);

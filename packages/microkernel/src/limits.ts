@@ -21,6 +21,8 @@ export const KERNEL_LIMITS = {
   searched_chars: 32 * 1024 * 1024,
   /** Lines that differ: to find the shortest difference of more takes the kernel's thread from all modules. */
   diff_edits: 500,
+  /** Of longer texts, without what they have in common at both ends, the shortest difference is not sought: by lines of one sign it took seconds. */
+  diff_sought_chars: 256 * 1024,
   /** Of a difference so much is shown: it goes to the core in one message. */
   diff_chars: 1024 * 1024,
   /** A vault that is staged: from being asked for until its module has loaded. */

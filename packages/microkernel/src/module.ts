@@ -11,7 +11,6 @@ import {
   BadInput,
   ConnectionLost,
   describe,
-  EvolveRejected,
   isError,
   type LiveView,
   type ModuleLog,
@@ -21,9 +20,9 @@ import {
   PluginFailed,
 } from '@hauki/protocol';
 import { isWhole } from '@hauki/rpc/node';
-import { isDue, whyOut } from './bounds.ts';
+import { isDue, keeps, whyOut } from './bounds.ts';
 import { Draining } from './draining.ts';
-import type { Instance, InstanceSpec, PluginRequest } from './instance.ts';
+import { blame, type Instance, type InstanceSpec, type PluginRequest } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { VersionStats } from './stats.ts';
 import type { ModuleRecord } from './store.ts';
@@ -45,21 +44,6 @@ const FAILED_AFTER = 3;
 
 /** The header by which a caller asks for one version. */
 export const VERSION_HEADER = 'x-hauki-version';
-
-const blamed = new WeakMap<object, Instance>();
-
-function blame(instance: Instance, error: unknown): unknown {
-  if (typeof error === 'object' && error !== null) blamed.set(error, instance);
-  return error;
-}
-
-/** Which version a request's failure is the fault of, where it got to one. */
-export const blamedFor = (error: unknown): Instance | undefined => blamed.get(error as object);
-
-/** Throws EvolveRejected where nobody may change the module. */
-export function checkPin({ name, record }: Module): void {
-  if (record.pinned) throw new EvolveRejected({ module: name, stage: 'pin', why: 'it is pinned; unpin it first' });
-}
 
 type Known = Pick<InstanceSpec, 'digest' | 'language'>;
 
@@ -274,14 +258,25 @@ export class Module {
     return ready.length > 0 ? this.#serving.get(ready.at(-1)!.version) : undefined;
   }
 
+  /** Whether something can serve in a version's place: the good one, or one beside it that does well. */
+  #mayGo(version: number): boolean {
+    const { live, good, bounds } = this.record;
+    if (!bounds) return false;
+    if (good !== null && good !== version) return true;
+    const does_well = (stats: VersionStats | undefined) => stats !== undefined && keeps(bounds, stats);
+    return live.some(
+      (one) => one.version !== version && one.weight > 0 && does_well(this.#serving.get(one.version)?.stats),
+    );
+  }
+
   /** After each answer of a version: one that leaves its bounds is taken back. */
   #judge(instance: Instance): void {
-    const { bounds, good } = this.record;
-    if (!bounds || good === null || good === instance.version || this.#judged.has(instance.stats)) return;
+    const { bounds } = this.record;
+    if (!bounds || this.#judged.has(instance.stats)) return;
     // Its vault may have died of the request.
     if (!this.record.live.some(({ version }) => version === instance.version) || !isDue(instance.stats)) return;
     const why = whyOut(bounds, instance.stats);
-    if (why === undefined) return;
+    if (why === undefined || !this.#mayGo(instance.version)) return;
     this.#judged.add(instance.stats);
     void this.#powers.abort(instance.version, why).then(() => this.#judged.delete(instance.stats));
   }
@@ -337,8 +332,7 @@ export class Module {
       if (this.#closed || this.#again.get(version) !== entry) return;
       entry.timer = setTimeout(() => void this.#start(version), wait_ms);
     };
-    const { bounds, good } = this.record;
-    if (!bounds || good === null || good === version || entry.failures < FAILED_AFTER) return again();
+    if (!this.#mayGo(version) || entry.failures < FAILED_AFTER) return again();
     // It has no twenty answers to be judged by. Started again meanwhile it might die while its state is asked for.
     void this.#powers.abort(version, `it died ${entry.failures} times in a row: ${why}`).then(again);
   }

@@ -19,7 +19,8 @@ import { KERNEL_LIMITS } from './limits.ts';
 import { Module } from './module.ts';
 import { aliasesMeet } from './names.ts';
 import type { PluginHost } from './plugin-host.ts';
-import { emptyRecord, type Store } from './store.ts';
+import { settingsOf } from './settings.ts';
+import { emptyRecord, type ModuleRecord, type Store } from './store.ts';
 import { digestOf } from './surgeon.ts';
 
 export interface ModulesPowers {
@@ -115,10 +116,19 @@ export class Modules {
     return undefined;
   }
 
-  views(): ModuleView[] {
+  /** `memory`: what a vault takes, where that is known. */
+  views(memory: (worker: string) => number | null | undefined = () => undefined): ModuleView[] {
+    const measured = <T extends object>(view: T, worker = ''): T => {
+      const memory_bytes = memory(worker);
+      return memory_bytes === undefined ? view : { ...view, memory_bytes };
+    };
     return [...this.#all.values()]
       .filter(({ record }) => record.live.length > 0)
-      .map(viewOf)
+      .map((module) => {
+        const view = viewOf(module);
+        const live = view.live.map((one) => measured(one, one.worker));
+        return measured({ ...view, live }, module.main?.worker);
+      })
       .sort((a, b) => (a.module < b.module ? -1 : 1));
   }
 
@@ -168,17 +178,18 @@ export class Modules {
     return host.start({ ...facts, source, load_timeout_ms: KERNEL_LIMITS.start_ms });
   }
 
-  /** Whether the alias lies over none that another module has, or is about to have. */
-  isFree(alias: string, name: string): boolean {
-    return this.#takerOf(alias, name) === undefined;
-  }
-
   #takerOf(alias: string, name: string): [string, string] | undefined {
     return [...this.#aliases, ...this.#held].find(([one, by]) => by !== name && aliasesMeet(alias, one));
   }
 
-  /** Keeps an alias for a module while that is changed. Throws BadInput where it is not free. */
-  holdAlias(alias: string, name: string): Disposable {
+  /** The settings to go back to with a version. */
+  settingsOf(facts: VersionFacts, record: ModuleRecord): ReturnType<typeof settingsOf> {
+    return settingsOf(facts, record, (alias) => this.#takerOf(alias, record.module) === undefined);
+  }
+
+  /** Keeps an alias, if there is one, for a module while that is changed. Throws BadInput where it is not free. */
+  holdAlias(alias: string | null, name: string): Disposable | undefined {
+    if (alias === null) return undefined;
     const taken = this.#takerOf(alias, name);
     if (taken) throw new BadInput({ what: 'alias', why: `${alias} is taken: ${taken[1]} is served at ${taken[0]}` });
     this.#held.set(alias, name);

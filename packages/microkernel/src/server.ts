@@ -60,10 +60,10 @@ import {
 } from '@hauki/rpc/node';
 import Fastify from 'fastify';
 import { ABOUT, type OpenApi, TOLD, withModules } from './description.ts';
-import type { Instance } from './instance.ts';
+import { blamedFor, type Instance } from './instance.ts';
 import type { Kernel } from './kernel.ts';
 import { KERNEL_LIMITS } from './limits.ts';
-import { blamedFor, type Module, VERSION_HEADER } from './module.ts';
+import { type Module, VERSION_HEADER } from './module.ts';
 import { OwnRoutes } from './own-routes.ts';
 import { kernelRoutes } from './routes.ts';
 

@@ -1,8 +1,15 @@
 /**
- * What a module has beside its source: tests, bounds, alias, and which versions serve. The first three are kept with each
- * version, so that going back to one brings them back.
+ * What a module has beside its source: tests, bounds, alias, the version to go back to, and which versions serve. All but
+ * the last are kept with each version, so that going back to one brings them back.
  */
-import { BadInput, type Bounds, Overloaded, type VersionFacts, type VersionSettings } from '@hauki/protocol';
+import {
+  BadInput,
+  type Bounds,
+  EvolveRejected,
+  Overloaded,
+  type VersionFacts,
+  type VersionSettings,
+} from '@hauki/protocol';
 import { whyOut } from './bounds.ts';
 import type { Instance } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
@@ -13,9 +20,9 @@ export function settingsOf(
   { settings }: VersionFacts,
   record: ModuleRecord,
   isFree: (alias: string) => boolean,
-): VersionSettings {
+): Required<VersionSettings> {
   const { tests, bounds, alias } = settings ?? record;
-  return { tests, bounds, alias: alias === null || isFree(alias) ? alias : record.alias };
+  return { tests, bounds, alias: alias === null || isFree(alias) ? alias : record.alias, good: settings?.good ?? null };
 }
 
 /** The version to go back to from the next one: what serves, unless it does worse than the next one may. */
@@ -37,6 +44,12 @@ function filledUp(live: Live, sum = 100): Live {
   const [most] = [...all].sort((a, b) => b.weight - a.weight);
   if (most) most.weight += sum - all.reduce((of_all, one) => of_all + one.weight, 0);
   return all;
+}
+
+/** Throws EvolveRejected where nobody may change the module. */
+export function checkPin({ name, record }: { name: string; record: ModuleRecord }): void {
+  if (record.pinned && record.live.length > 0)
+    throw new EvolveRejected({ module: name, stage: 'pin', why: 'it is pinned; unpin it first' });
 }
 
 /** Throws BadInput for what is no weight. */

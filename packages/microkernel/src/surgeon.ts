@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 import { BadInput, type Edit, EditRefused } from '@hauki/protocol';
-import { createTwoFilesPatch, formatPatch } from 'diff';
+import { formatPatch, structuredPatch } from 'diff';
 import { KERNEL_LIMITS } from './limits.ts';
 import { placesOf, standsIn } from './search.ts';
 
@@ -98,45 +98,91 @@ function otherBreaks(source: string, find: string): string {
   return '';
 }
 
-/** A unified diff of two sources of a module; empty where they are the same. It takes no longer where all differs. */
+/** Lines that are shown around what differs. */
+const CONTEXT = 4;
+const NO_BREAK = '\n\\ No newline at end of file\n';
+
+/**
+ * A unified diff of two sources of a module; empty where they are the same. What they have in common at both ends is put
+ * aside first, and the shortest difference is sought where that is soon done: so it takes no longer where all differs.
+ */
 export function diffOf(module: string, before: string, after: string, from = 'running', to = 'new'): string {
   if (before === after) return '';
+  const { head, olds, news } = apart(before, after, CONTEXT);
   const least = { maxEditLength: KERNEL_LIMITS.diff_edits };
-  const diff =
-    createTwoFilesPatch(module, module, before, after, from, to, least) ??
-    formatPatch({
-      oldFileName: module,
-      newFileName: module,
-      oldHeader: from,
-      newHeader: to,
-      hunks: [wholeHunk(linesOf(before), linesOf(after))],
-      index: module,
-    });
-  if (diff.length <= KERNEL_LIMITS.diff_chars) return diff;
-  return `${diff.slice(0, KERNEL_LIMITS.diff_chars)}\n… ${diff.length - KERNEL_LIMITS.diff_chars} characters more\n`;
+  const sought =
+    olds.length + news.length <= KERNEL_LIMITS.diff_sought_chars
+      ? structuredPatch(module, module, olds, news, from, to, least)?.hunks
+      : undefined;
+  const hunks = sought?.map((hunk) => ({
+    ...hunk,
+    oldStart: hunk.oldStart + head,
+    newStart: hunk.newStart + head,
+  }));
+  const titled = { oldFileName: module, newFileName: module, oldHeader: from, newHeader: to, index: module };
+  const title = formatPatch({ ...titled, hunks: hunks ?? [] });
+  const [diff, chars] = hunks ? [title, title.length] : wholeHunk(title, before, after);
+  const { diff_chars } = KERNEL_LIMITS;
+  return chars <= diff_chars ? diff : `${diff.slice(0, diff_chars)}\n… ${chars - diff_chars} characters more\n`;
 }
 
-/** Each with the break at its end, but perhaps the last. */
-const linesOf = (text: string) => text.match(/[^\n]*\n|[^\n]+$/g) ?? [];
+/** All that differs as one hunk below `title`, as far as it is shown, and how many characters it has. */
+function wholeHunk(title: string, before: string, after: string): [text: string, chars: number] {
+  const { head, olds, news } = apart(before, after, 0);
+  // A range of no lines is said to be behind the line before.
+  const range = (text: string) => `${text === '' ? head : head + 1},${linesIn(text)}`;
+  const top = `${title}@@ -${range(olds)} +${range(news)} @@\n`;
+  let [diff, chars] = [top, top.length];
+  for (const [text, mark] of [
+    [olds, '-'],
+    [news, '+'],
+  ] as const) {
+    if (text === '') continue;
+    const whole = text.endsWith('\n');
+    const shown = (whole ? text.slice(0, -1) : text).slice(0, KERNEL_LIMITS.diff_chars);
+    const end = whole ? '\n' : NO_BREAK;
+    diff += mark + shown.split('\n').join(`\n${mark}`) + end;
+    chars += text.length + linesIn(text) + (whole ? 0 : end.length);
+  }
+  return [diff, chars];
+}
 
-/** From the first line that differs to the last in one piece. */
-function wholeHunk(before: string[], after: string[]) {
+/** How many lines a text has; the last may have no break at its end. */
+function linesIn(text: string): number {
+  let lines = text === '' || text.endsWith('\n') ? 0 : 1;
+  for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) lines++;
+  return lines;
+}
+
+/**
+ * What two texts that differ have between the lines that they begin and end with alike, with up to `context` of those, and
+ * how many lines there are before it.
+ */
+function apart(before: string, after: string, context: number): { head: number; olds: string; news: string } {
   const most = Math.min(before.length, after.length);
-  let head = 0;
-  while (head < most && before[head] === after[head]) head++;
+  let start = 0;
+  while (start < most && before.charCodeAt(start) === after.charCodeAt(start)) start++;
+  // Where a line begins in both; the one that is the other's beginning may end in the middle of a line.
+  for (let line = 0; line <= context && start > 0; line++) {
+    const ends = line === 0 ? start - 1 : start - 2;
+    start = ends < 0 ? 0 : before.lastIndexOf('\n', ends) + 1;
+  }
   let tail = 0;
-  while (tail < most - head && before.at(-1 - tail) === after.at(-1 - tail)) tail++;
-  const marked = (lines: string[], mark: string) =>
-    lines
-      .slice(head, lines.length - tail)
-      .flatMap((line) =>
-        line.endsWith('\n') ? [mark + line.slice(0, -1)] : [mark + line, '\\ No newline at end of file'],
-      );
+  const room = most - start;
+  while (tail < room && before.charCodeAt(before.length - 1 - tail) === after.charCodeAt(after.length - 1 - tail))
+    tail++;
+  let end = before.length - tail;
+  for (let line = 0; line <= context && end < before.length; line++) {
+    // One that begins here in both is no part of a line that differs.
+    const begins = (text: string) =>
+      text.length - (before.length - end) === start || text[text.length - (before.length - end) - 1] === '\n';
+    if (line === 0 && begins(before) && begins(after)) continue;
+    const next = before.indexOf('\n', end);
+    end = next === -1 ? before.length : next + 1;
+  }
   return {
-    oldStart: head + 1,
-    oldLines: before.length - tail - head,
-    newStart: head + 1,
-    newLines: after.length - tail - head,
-    lines: [...marked(before, '-'), ...marked(after, '+')],
+    head: linesIn(before.slice(0, start)),
+    olds: before.slice(start, end),
+    news: after.slice(start, after.length - (before.length - end)),
   };
 }

@@ -66,11 +66,27 @@ export function checkTrials(given: unknown): Trial[] {
 
 export const nameOf = ({ method = 'GET', path }: Trial): string => `${method.toUpperCase()} ${path}`;
 
-/** Trials of both, each once: one posted anew takes the place of an earlier one of the same name and headers. */
+/** For JSON: the order in which an object's members were written says nothing. */
+const inOrder = (_key: string, value: unknown) =>
+  isObject(value) ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))) : value;
+
+/**
+ * Trials of both, each once: one posted anew takes the place of an earlier one of the same request. Throws BadInput where
+ * they are more than are kept.
+ */
 export function mergeTrials(kept: readonly Trial[], posted: readonly Trial[]): Trial[] {
-  const identity = (trial: Trial) => JSON.stringify([nameOf(trial), trial.headers ?? {}, trial.body ?? null]);
-  const merged = new Map([...kept, ...posted].map((trial) => [identity(trial), trial]));
-  return [...merged.values()].slice(-KERNEL_LIMITS.kept_tests);
+  const identity = (trial: Trial) => {
+    const headers = Object.entries(trial.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]);
+    return JSON.stringify([nameOf(trial), Object.fromEntries(headers), trial.body ?? null], inOrder);
+  };
+  const merged = [...new Map([...kept, ...posted].map((trial) => [identity(trial), trial])).values()];
+  const { kept_tests } = KERNEL_LIMITS;
+  if (merged.length > kept_tests)
+    throw new BadInput({
+      what: 'tests',
+      why: `with those kept from earlier versions they are ${merged.length}, and ${kept_tests} are kept; keep_tests: false (--no-keep-tests) lets go of the earlier ones`,
+    });
+  return merged;
 }
 
 async function bodyText(body: Body): Promise<string> {

@@ -102,6 +102,14 @@ describe('surgical edits', () => {
     assert.match(diffOf('m', '', 'x'.repeat(KERNEL_LIMITS.diff_chars)), /x\n… \d+ characters more\n$/);
   });
 
+  it('are shown as a diff of what differs alone, however long the rest is', () => {
+    const rest = 'x\n'.repeat(1_000_000);
+    const diff = diffOf('m', `${rest}old\n${rest}`, `${rest}new\n${rest}`);
+    assert.match(diff, /^@@ -999997,9 \+999997,9 @@\n( x\n){4}-old\n\+new\n( x\n){4}$/m);
+    const other = diffOf('m', 'a\nb\n'.repeat(100_000), 'b\nb\na\n'.repeat(100_000));
+    assert.ok(/^@@ -1,200000 \+1,300000 @@$/m.test(other));
+  });
+
   it('are shown as a diff that leads from the one to the other', () => {
     const line = fc.oneof(
       fc.constantFrom('', 'a', 'b', '\r'),

@@ -103,6 +103,8 @@ export interface VersionSettings {
   tests: Trial[];
   bounds: Bounds | null;
   alias: string | null;
+  /** The version to go back to from it; of one that an earlier Hauki kept, not known. */
+  good?: number | null;
 }
 
 /** One version: all of it but the source. */

@@ -264,7 +264,10 @@ export class Rollouts {
     if (named !== undefined) return [this.#kernels.named(named, reached)];
     const all = this.#kernels.all().filter(({ info }) => reached(info.kernel));
     if (all.length === 0) throw new NoNodeFits({ wanted: { kernel: 'any' }, have: [] });
-    const holders = this.#kernels.holders(module).filter((one) => all.includes(one));
+    // Those that serve it first; one where it fails needs the change most.
+    const serves = (one: RegisteredKernel) => one.modules.some((held) => held.module === module && held.serving);
+    const holding = this.#holding(module, reached);
+    const holders = [...holding.filter(serves), ...holding.filter((one) => !serves(one))];
     if (replicas === undefined && holders.length > 0) return holders;
     const count = replicas === 'all' ? all.length : (replicas ?? 1);
     if (!(Number.isInteger(count) && count >= 1))

@@ -31,7 +31,7 @@ export function lookUp(setup: Pick<Setup, 'pointer' | 'modules'>): (specifier: s
     if (found) return found;
     throw new SourceRejected({
       stage: 'import',
-      reason: `${importer} imports ${specifier}, which was not resolved when the worker was ordered: a pointer must stand literally in its import`,
+      reason: `${importer} imports ${specifier}, which was not resolved when the worker was ordered: a pointer must stand literally in its import, and a module of a kernel imports none`,
     });
   };
 }

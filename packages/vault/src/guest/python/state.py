@@ -2,6 +2,8 @@
 
 It is filled in place, for the module's code holds on to it; what is left behind is told.
 """
+import datetime
+
 import hauki_peer as peer
 
 _KINDS = {
@@ -92,6 +94,9 @@ def _as(now, before):
         now.clear()
         now.extend(before) if isinstance(now, list) else now.update(before)
         return now
+    if isinstance(now, datetime.datetime) and now.tzinfo is None:
+        # Over the wire all have a zone; one without cannot be compared with those.
+        return before.astimezone().replace(tzinfo=None)
     if isinstance(now, tuple) and hasattr(kind, "_make"):
         return kind._make(before)
     if isinstance(now, float) or kind in (tuple, bytearray, frozenset):
