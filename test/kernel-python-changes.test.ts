@@ -117,6 +117,23 @@ def ok(): return "ok"
         });
     });
 
+    it('hands a time without a zone over as one, so that it can be compared with others of its kind', async () => {
+      const since = (version: string) => `
+from datetime import datetime
+from fastapi import APIRouter
+router = APIRouter()
+state = {"since": datetime(2020, 1, 1)}
+@router.get("/")
+def get():
+    state["since"] = max(state["since"], datetime(2021, 2, 3, 4, 5, 6))
+    return ["${version}", state["since"].isoformat()]
+`;
+      for (const version of ['a', 'b']) {
+        await evolve('since.py', since(version));
+        for (let i = 0; i < 2; i++) assert.deepEqual(await kernel.json('since/'), [version, '2021-02-03T04:05:06']);
+      }
+    });
+
     it('hands the state over, by name and type or by its hooks, and gives it back on a rollback', async () => {
       const counting = (version: string) => `
 from fastapi import APIRouter

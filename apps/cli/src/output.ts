@@ -21,11 +21,30 @@ export function printable(text: string): string {
   return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '');
 }
 
-/** A value for people: a text as it is, JSON where that says all of it, else as Node shows it. */
+/** What a value is written out as at most: a message has fewer, but a few that share their members may stand for any number. */
+const SHOWN_MEMBERS = 4_000_000;
+
+/** Whether a value written out, what is shared as often as it is there, has more members than are shown. */
+function isEndless(value: unknown): boolean {
+  const left = [value];
+  let members = 0;
+  while (left.length > 0) {
+    const one = left.pop();
+    if (typeof one !== 'object' || one === null || ArrayBuffer.isView(one) || sourceOf(one)) continue;
+    const held = one instanceof Map ? [...one].flat() : one instanceof Set ? [...one] : Object.values(one);
+    members += held.length;
+    if (members > SHOWN_MEMBERS) return true;
+    for (const member of held) left.push(member);
+  }
+  return false;
+}
+
+/** A value for people: a text as it is, JSON where that says all of it, else as Node shows it, not too deep where it has no end. */
 export function shown(value: unknown): string {
   if (typeof value === 'string') return value;
   // Node would show its proxy.
   if (sourceOf(value)) return String(value);
+  if (isEndless(value)) return inspect(value);
   try {
     const text = JSON.stringify(value, undefined, 2);
     if (isDeepStrictEqual(JSON.parse(text), value)) return text;

@@ -33,6 +33,15 @@ describe('what is shown', () => {
       assert.equal(shown(value), text);
   });
 
+  it('has an end also where a value is shared so often that it would have none', () => {
+    let shared: unknown = 'end';
+    for (let i = 0; i < 40; i++) shared = [shared, shared];
+    assert.match(shown(shared), /^\[\n? *\[/);
+    const cyclic: unknown[] = [];
+    cyclic.push(cyclic);
+    assert.match(shown(cyclic), /Circular/);
+  });
+
   it('has the frames of what a worker threw, and none of our own where that has none', (t) => {
     const said: string[] = [];
     t.mock.method(console, 'error', (text: string) => void said.push(text));

@@ -169,6 +169,28 @@ describe('roll-outs', () => {
     assert.equal(serves()[0], 'slow');
   });
 
+  it('reach the kernels where the module fails too, after those where it serves', async () => {
+    const kernels = new Kernels(() => {});
+    const rollouts = new Rollouts(
+      kernels,
+      () => {},
+      () => ADMIN,
+    );
+    const [fails, serves] = ['fails', 'serves'].map((name) => new Played(name).registered);
+    for (const [one, serving] of [
+      [fails, false],
+      [serves, true],
+    ] as const) {
+      kernels.register(one!);
+      kernels.report(one!, [{ module: 'm', version: 1, digest: '', serving }], null);
+    }
+    const { kernels: on } = await rollouts.rollOut({ target_module: 'm.js', content: 'x' }, 'me', () => true);
+    assert.deepEqual(
+      on.map(({ kernel }) => kernel),
+      ['serves', 'fails'],
+    );
+  });
+
   it('name the kernels that held the module and have gone, until they are back; so do removals', async () => {
     const kernels = new Kernels(() => {});
     const rollouts = new Rollouts(
