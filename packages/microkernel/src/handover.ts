@@ -109,8 +109,8 @@ export async function handOver(store: Store, change: Change): Promise<void> {
         const state = await dehydrate(old, hook_ms());
         states.push({ of: await store.facts(module.name, old.version), state });
       } catch (error) {
-        // What is taken back because it fails may fail in this too; what comes then begins with what there was before.
-        if (needed && deed !== 'abort') throw error;
+        // What is left because it fails may fail in this too; what comes then begins with what there was before.
+        if (deed !== 'abort' && deed !== 'rollback') throw error;
         module.log(`version ${old.version} of ${module.name} leaves no state: ${describe(error)}`);
       }
     const [main] = states;
