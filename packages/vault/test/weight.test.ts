@@ -25,12 +25,31 @@ describe('the weight of a value', () => {
     }
   });
 
-  it('is bounded for what contains itself or stands in many places, and found at once', () => {
+  it('counts what contains itself or stands in many places once, and looks at it once', () => {
     const circle: unknown[] = [];
-    circle.push(circle);
-    let shared: unknown[] = [];
+    for (let i = 0; i < 100; i++) circle.push(circle);
+    const map = new Map<unknown, unknown>();
+    for (let i = 0; i < 100; i++) map.set(i, map);
+    let shared: unknown[] = ['x'.repeat(50_000)];
     for (let level = 0; level < 100; level++) shared = [shared, shared];
-    for (const value of [circle, shared, new Array(1e9)]) assert.equal(weightOf(value, MOST), MOST);
+    for (const value of [circle, map]) assert.ok(weightOf(value, MOST) < 2_000, `${weightOf(value, MOST)}`);
+    const weight = weightOf(shared, MOST);
+    assert.ok(weight > 50_000 && weight < 60_000, `${weight}`);
+    let looks = 0;
+    const looked = Object.defineProperty({}, 'member', { enumerable: true, get: () => ++looks });
+    weightOf(
+      Array.from({ length: 1_000 }, () => [looked, looked]),
+      MOST,
+    );
+    assert.equal(looks, 1);
+  });
+
+  it('is its bound where it is more, and no more is looked at then', () => {
+    let looks = 0;
+    const looked = () => Object.defineProperty({}, 'member', { enumerable: true, get: () => ++looks });
+    const many = Array.from({ length: 100_000 }, looked);
+    for (const value of [new Array(1e9), many, ['x'.repeat(MOST), looked()]]) assert.equal(weightOf(value, MOST), MOST);
+    assert.equal(looks, 0);
   });
 });
 

@@ -4,33 +4,37 @@
 const [OBJECT_BYTES, MEMBER_BYTES] = [48, 8];
 
 /**
- * About what a value takes in memory, `most` at most: no more of it is looked at then, and what contains itself, or
- * stands in many places, is no special case.
+ * About what a value takes in memory, `most` at most. What stands in many places, or contains itself, is held once and
+ * counts once: so it takes no longer than a look at each thing that there is.
  */
 export function weightOf(value: unknown, most: number): number {
+  const seen = new Set<object>();
+  const left: object[] = [];
   let weight = 0;
-  for (const left = [value]; left.length > 0 && weight < most; ) {
-    const next = left.pop();
+  const lay = (value: unknown) => {
     weight += MEMBER_BYTES;
-    if (typeof next === 'string') weight += next.length;
-    else if (typeof next === 'object' && next !== null) weight += OBJECT_BYTES + bytesWithin(next, left, most);
+    if (typeof value === 'string') weight += value.length;
+    if (typeof value !== 'object' || value === null || seen.has(value)) return;
+    seen.add(value);
+    weight += OBJECT_BYTES;
+    left.push(value);
+  };
+  lay(value);
+  for (let next = left.pop(); next && weight < most; next = left.pop()) {
+    if (next instanceof ArrayBuffer || ArrayBuffer.isView(next)) {
+      weight += next.byteLength;
+      continue;
+    }
+    const members = membersOf(next);
+    for (let i = 0; i < members.length && weight < most; i++) lay(members[i]);
   }
   return Math.min(weight, most);
-}
-
-/** Of bytes how many there are. What an object consists of is laid with what is still to be looked at. */
-function bytesWithin(object: object, left: unknown[], most: number): number {
-  if (object instanceof ArrayBuffer || ArrayBuffer.isView(object)) return object.byteLength;
-  const members = object instanceof Map ? [...object.keys(), ...object.values()] : membersOf(object);
-  // What is too much by its number alone need not be laid.
-  if (members.length * MEMBER_BYTES > most) return most;
-  for (const member of members) left.push(member);
-  return 0;
 }
 
 function membersOf(object: object): unknown[] {
   if (Array.isArray(object)) return object;
   if (object instanceof Set) return [...object];
+  if (object instanceof Map) return [...object.keys(), ...object.values()];
   return object instanceof Error ? [object.cause, ...Object.values(object)] : Object.values(object);
 }
 
