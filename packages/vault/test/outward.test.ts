@@ -414,6 +414,17 @@ describe('fetch', () => {
     await refuses(fetch(url), GrantMissing, /revoked while it lived/);
   });
 
+  it('says of a secret that was revoked that it was, and of one that never was granted that it is not', async () => {
+    const port = await http((request, response) => response.end(request.headers['x-key']));
+    const to = [`127.0.0.1:${port}`];
+    const { fetch, effects } = guest({ fetch: to }, { secrets: { KEY: { value: 'hunter2hunter2', to } } });
+    const ask = (name: string) => fetch(`http://${to}/`, { headers: { 'x-key': `{{secret:${name}}}` } });
+    assert.equal(await (await ask('KEY')).text(), 'hunter2hunter2');
+    await refuses(ask('NOBODY'), GrantMissing, /^((?!revoked).)*$/);
+    effects.regrant(normaliseGrants({ fetch: to }));
+    await refuses(ask('KEY'), GrantMissing, /any more: secrets KEY.*revoked while it lived/);
+  });
+
   it('holds nothing for a guest but values and streams', async () => {
     const { session } = guest({});
     const reference = () => 1;

@@ -146,6 +146,7 @@ function kindsLost(before: Grants, after: Grants): string[] {
     'meshfs.write': ({ meshfs }) => meshfs.write,
     volume: ({ volume }) => volume,
     clone: ({ clone }) => clone,
+    secrets: ({ secrets }) => secrets,
   };
   return Object.keys(kinds).filter(
     (kind) => JSON.stringify(kinds[kind]!(before)) !== JSON.stringify(kinds[kind]!(after)),
