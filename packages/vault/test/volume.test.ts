@@ -20,7 +20,9 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { BadInput, GrantMissing, LIMITS, normaliseGrants, TooLarge, VolumeFailed } from '@hauki/protocol';
 import { createEffects } from '../src/effects/effects.ts';
+import { TEMPORARIES } from '../src/effects/limits.ts';
 import { createNetwork } from '../src/effects/network.ts';
+import { sweepVolume } from '../src/effects/volume.ts';
 import type { Outside } from '../src/guest/guest.ts';
 import { createVolume } from '../src/guest/volume.ts';
 import { refuses } from './outward-support.ts';
@@ -145,6 +147,16 @@ describe('a guest’s volume', { skip: process.platform !== 'linux' }, () => {
     await perform('delete', 'large');
   });
 
+  it('lists folders up to their bound, and says of a larger one that it has too many entries', async () => {
+    mkdirSync(within('links'));
+    writeFileSync(within('links/0'), 'text');
+    for (let i = 1; i < LIMITS.volume_entries; i++) linkSync(within('links/0'), within(`links/${i}`));
+    assert.equal((await perform('list', 'links')).length, LIMITS.volume_entries);
+    linkSync(within('links/0'), within('links/more'));
+    await refuses(perform('list', 'links'), VolumeFailed, /: links: the folder has more than 10000 entries/);
+    rmSync(within('links'), { recursive: true });
+  });
+
   it('names the file that is too large, and its bound, also where it fits into no message', async () => {
     const { write } = createVolume({
       effect: async () => {
@@ -165,5 +177,18 @@ describe('a guest’s volume', { skip: process.platform !== 'linux' }, () => {
     assert.deepEqual(readdirSync(root).sort(), ['file', 'folder']);
     rmSync(within('folder'), { recursive: true });
     rmSync(within('file'));
+  });
+
+  it('is swept of what was being written by as many names as there are, whatever else a guest called so', async () => {
+    const temporary = (place: number) => `.hauki-${place.toString(16).padStart(12, '0')}.tmp`;
+    const own = temporary(TEMPORARIES);
+    for (let place = 1; place <= TEMPORARIES; place++) writeFileSync(within(temporary(place)), 'half');
+    await write('file', 'beside them');
+    writeFileSync(within(temporary(0)), 'half');
+    await refuses(write('file', 'no more'), VolumeFailed, /: file: 256 files named \.hauki-….tmp are there/);
+    await sweepVolume(root);
+    assert.deepEqual(readdirSync(root).sort(), [own, 'file'], 'what it made itself is not looked for');
+    await write('file', 'after');
+    for (const name of [own, 'file']) rmSync(within(name));
   });
 });

@@ -7,15 +7,16 @@
  * vault planted, or swaps at this moment, gains nothing: it is refused. Only plain files and folders are touched. What is
  * written stands in the volume's own folder until it is whole, so that whoever mounts the volume finds what a killed agent left.
  */
-import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
+import { randomInt } from 'node:crypto';
+import { constants, type Dirent } from 'node:fs';
+import { type FileHandle, mkdir, open, opendir, rename, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BadInput, GrantMissing, LIMITS, MeshError, TooLarge, VolumeFailed } from '@hauki/protocol';
 import type { VolumeEntry } from '@hauki/rpc';
 import type { Carried } from '../guest/carried.ts';
 import { carried } from './carried.ts';
 import type { EffectMaker } from './effect.ts';
+import { TEMPORARIES } from './limits.ts';
 import { roomInTurn } from './weight.ts';
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
@@ -23,10 +24,24 @@ const PATH = { bytes: 1024, segment_bytes: 255, segments: 32 } as const;
 
 /** How files are named while they are written. */
 const TEMPORARY = /^\.hauki-[0-9a-f]{12}\.tmp$/;
+const temporaryName = (place: number) => `.hauki-${place.toString(16).padStart(12, '0')}.tmp`;
 
 /** Removes what was being written to the volume at `root` when its agent was killed. To be called while nobody has it. */
 export async function sweepVolume(root: string): Promise<void> {
-  for (const name of await readdir(root)) if (TEMPORARY.test(name)) await unlink(join(root, name)).catch(() => {});
+  for (let place = 0; place < TEMPORARIES; place++) await unlink(join(root, temporaryName(place))).catch(() => {});
+}
+
+/** A new file in the volume's own folder, at a place that is free. */
+async function openTemporary(volume: FileHandle): Promise<{ file: FileHandle; path: string }> {
+  const first = randomInt(TEMPORARIES);
+  for (let i = 1; ; i++) {
+    const path = within(volume, temporaryName((first + i) % TEMPORARIES));
+    try {
+      return { file: await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644), path };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || i === TEMPORARIES) throw error;
+    }
+  }
 }
 
 /** A path as its segments. Throws BadInput for what is no plain relative path. */
@@ -100,27 +115,29 @@ async function readFile(folder: FileHandle, name: string, inTurn: ReturnType<typ
 /** Whole or not at all, and on the disk when it resolves. */
 async function writeFile(root: string, folder: FileHandle, name: string, bytes: Uint8Array): Promise<void> {
   const volume = await openFolder(root);
-  const temporary = within(volume, `.hauki-${randomBytes(6).toString('hex')}.tmp`);
-  let file: FileHandle | undefined;
+  let temporary: Awaited<ReturnType<typeof openTemporary>> | undefined;
   try {
-    file = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644);
+    temporary = await openTemporary(volume);
+    const { file, path } = temporary;
     await file.writeFile(bytes);
     await file.sync();
-    await rename(temporary, within(folder, name));
+    await rename(path, within(folder, name));
     await folder.sync();
   } catch (error) {
-    if (file) await unlink(temporary).catch(() => {});
+    if (temporary) await unlink(temporary.path).catch(() => {});
     throw error;
   } finally {
-    await file?.close();
+    await temporary?.file.close();
     await volume.close();
   }
 }
 
 async function listFolder(folder: FileHandle): Promise<VolumeEntry[]> {
-  const found = await readdir(within(folder, '.'), { withFileTypes: true });
-  if (found.length > LIMITS.volume_entries)
-    throw new TooLarge({ what: `A folder of ${found.length} entries`, limit_bytes: LIMITS.volume_entries });
+  const found: Dirent[] = [];
+  // No further: links cost a guest next to nothing, and there may be a million of them.
+  for await (const entry of await opendir(within(folder, '.'), { bufferSize: 1_024 }))
+    if (found.push(entry) > LIMITS.volume_entries)
+      throw Object.assign(new Error('too many entries'), { code: 'EOVERFLOW' });
   const entries: VolumeEntry[] = [];
   for (const entry of found) {
     let bytes = 0;
@@ -153,11 +170,13 @@ export const volumeEffects: EffectMaker = (vault) => {
       const { code = '' } = error as NodeJS.ErrnoException;
       const reasons: Record<string, string> = {
         ELOOP: 'a link is not followed',
+        EEXIST: `${TEMPORARIES} files named .hauki-….tmp are there or being written, and no more may be`,
         ENOENT: 'there is nothing of that name',
         ENOSPC: 'it is full',
         ENOTDIR: 'a part of the path is no folder, or a link',
         ENOTEMPTY: 'the folder is not empty',
         EISDIR: 'it is no plain file',
+        EOVERFLOW: `the folder has more than ${LIMITS.volume_entries} entries, and no more are listed`,
       };
       throw new VolumeFailed({ volume: grants.volume.name, why: `${path}: ${reasons[code] ?? code}`, code });
     }

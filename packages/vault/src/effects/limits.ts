@@ -1,0 +1,7 @@
+/** Bounds of effects that nobody outside needs to know, each with its reason. */
+
+/**
+ * Files of one volume that are being written at once: as many as the effects of some workers. Whoever mounts the volume
+ * removes what a killed agent left of them, by their names alone, however many files of its own a guest made there.
+ */
+export const TEMPORARIES = 256;
