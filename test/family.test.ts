@@ -213,6 +213,30 @@ for (const driver of DRIVERS)
       await used.mesh.destruct(one);
     });
 
+    it('reads nothing by its clones where it may only write, and hands on that it may write there', async () => {
+      const at_inbox = `gem-pointer://inbox-${driver}/`;
+      await used.mesh.meshfs.write(`${at_inbox}secret`, `${CHILD}\nexport const secret = () => 'kept';`, {
+        language: 'javascript',
+      });
+      const grants = { meshfs: { write: [at_inbox] }, clone: { live: 4, memory_mib: 1024 } };
+      const one = parent(grants);
+      const imports = `export { me, secret } from '${at_inbox}secret';`;
+      for (const source of [`${at_inbox}secret`, imports])
+        await refused(one.clone!(source, same), Forbidden, /does not reach the pointer/);
+      const writer = `${CHILD}\nexport const write = (pointer) => hauki.meshfs.write(pointer, 'from a clone').then(() => 1);`;
+      const [at] = await one.clone!(writer, { ...same, grants: { meshfs: { write: [`${at_inbox}new`] } } });
+      assert.equal(await one.call!(at, 'write', `${at_inbox}new`), 1);
+      assert.equal((await used.mesh.meshfs.resolve(`${at_inbox}new`)).content, 'from a clone');
+      await assert.rejects(one.call!(at, 'write', `${at_inbox}other`), /GrantMissing|no grant/);
+      await used.mesh.destruct(one);
+      const reader = parent({ ...grants, meshfs: { read: [at_inbox] } });
+      for (const source of [`${at_inbox}secret`, imports]) {
+        const [of] = await reader.clone!(source, same);
+        assert.equal(await reader.call!(of, 'secret'), 'kept');
+      }
+      await used.mesh.destruct(reader);
+    });
+
     it('has with all its clones together the rate that it was granted, also after some of them have ended', async () => {
       const server = createServer((_, response) => response.end('here'));
       after(() => void server.close());

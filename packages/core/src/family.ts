@@ -82,15 +82,17 @@ function demandWithin({ worker, grants }: Parent, asked: Grants): void {
   throw new Forbidden({ why, target: beyond.wanted });
 }
 
-/** The owner's rights, as far as the parent was given them: what a clone of it is made with. */
+/**
+ * The owner's rights, as far as the parent was given them: what a clone of it is made with. Of pointers those that it may
+ * read: what is under the others is nothing to it, though it may write there.
+ */
 export function parentRights(
   principal: Principal,
   { worker, grants, code }: Pick<Parent, 'worker' | 'grants' | 'code'>,
 ): Principal {
-  const held: Scope[] = ['spawn', 'spawn.pointer', 'meshfs.read', 'meshfs.write'];
+  const held: Scope[] = ['spawn', 'spawn.pointer', 'meshfs.read'];
   // What it is made of itself it may clone too.
   const own = [code?.pointer ?? [], (code?.modules ?? []).map(({ pointer }) => pointer)].flat();
-  const { read, write } = grants.meshfs;
   const { workers: _none, ...targets } = principal.targets;
   return {
     ...principal,
@@ -99,7 +101,7 @@ export function parentRights(
     targets: {
       ...targets,
       workers: [],
-      pointers: [...new Set([...own, ...read, ...write])],
+      pointers: [...new Set([...own, ...grants.meshfs.read])],
       fetch: [...grants.fetch.map(({ to }) => to), ...grants.connect],
     },
   };
@@ -130,16 +132,20 @@ export function createFamily({ registry, swarm, principal }: FamilyPowers) {
       const owner = principal(parent.owner);
       if (!owner) throw new Unauthorised({ why: `The token that ${worker} was made with has ended` });
       const request = requestOf(given);
-      demandWithin(parent, normaliseGrants(request.grants));
-      const order = await swarm.order(request, parentRights(owner, parent), {
+      const asked = normaliseGrants(request.grants);
+      demandWithin(parent, asked);
+      // Where it may write is settled with that: pointers that it is made of are only those that may be read.
+      const readable = { ...request.grants, meshfs: { read: asked.meshfs.read } };
+      const order = await swarm.order({ ...request, grants: readable }, parentRights(owner, parent), {
         source: 'spawn',
         pointer: 'spawn.pointer',
       });
+      const grants = { ...order.job.grants, meshfs: asked.meshfs };
       // What is written in Python has more than was asked for; and the parent may have lost some meanwhile.
-      demandWithin(present(), order.job.grants);
+      demandWithin(present(), grants);
       // What its owner asked for, else what it has itself: code is not let out of its vault into a weaker one.
       const { min_isolation = parent.isolation ?? 'process' } = parent;
-      const job = { ...order.job, parent: worker, min_isolation };
+      const job = { ...order.job, grants, parent: worker, min_isolation };
       const { entry } = await swarm.place({ ...order, job }, { name: () => `w-${randomName(9)}`, only: node });
       return { worker: entry.worker };
     },

@@ -73,13 +73,24 @@ describe('a clone of a worker', () => {
     const { clone, asked } = setUp({ grants, code: { pointer: 'gem-pointer://wiki/me' } as never });
     await clone();
     const [{ scopes, targets, name }] = asked as [Principal];
-    assert.deepEqual([name, scopes], ['admin', ['spawn', 'spawn.pointer', 'meshfs.read', 'meshfs.write']]);
+    assert.deepEqual([name, scopes], ['admin', ['spawn', 'spawn.pointer', 'meshfs.read']]);
     assert.deepEqual(targets, {
       workers: [],
       pointers: ['gem-pointer://wiki/me', 'gem-pointer://wiki/a/'],
       nodes: ['*'],
       fetch: ['a.example:443'],
     });
+  });
+
+  it('may write where its parent may, and is made of nothing there', async () => {
+    const write = ['gem-pointer://inbox/'];
+    const { clone, asked, placed } = setUp({ grants: granted({ meshfs: { write } }) });
+    await clone({ grants: { meshfs: { write: ['gem-pointer://inbox/a'] }, clone: 1 } });
+    assert.deepEqual(asked[0]!.targets.pointers, []);
+    const { meshfs, clone: clones } = placed[0]![0].job.grants;
+    assert.deepEqual([meshfs, clones?.live], [{ read: [], write: ['gem-pointer://inbox/a'] }, 1]);
+    await refused(clone({ grants: { meshfs: { write: ['gem-pointer://other/'] } } }), Forbidden);
+    await refused(clone({ grants: { meshfs: { read: write } } }), Forbidden);
   });
 
   it('is refused what its parent does not have, or has lost while it was asked for', async () => {
