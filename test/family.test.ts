@@ -213,6 +213,20 @@ for (const driver of DRIVERS)
       await used.mesh.destruct(one);
     });
 
+    it('has no more of a core by its clones, nor longer turns, also where it clones at once', async () => {
+      const bounds = { cpu: 0.5, ...(driver === 'quickjs' ? { turn_ms: 500 } : {}) };
+      const source = `${PARENT}\nconst first = hauki.clone({ source: ${JSON.stringify(CHILD)} }, ${JSON.stringify(same)});
+        export const eldest = async () => (await first).me();`;
+      const one = used.mesh.clone<Parent>({ source }, { ...same, ...bounds, grants: { clone: 4 } });
+      const [at, child] = await one.clone!(PARENT, { ...same, grants: { clone: 1 } });
+      const [, grandchild] = await one.call!(at, 'clone', CHILD, same);
+      const family = [await one.eldest!(), child, grandchild];
+      for (const { worker, cpu, turn_ms } of (await used.mesh.registry()).workers)
+        if (family.includes(worker))
+          assert.deepEqual({ cpu, turn_ms }, { turn_ms: undefined, ...bounds }, `of ${worker}`);
+      await used.mesh.destruct(one);
+    });
+
     it('reads nothing by its clones where it may only write, and hands on that it may write there', async () => {
       const at_inbox = `gem-pointer://inbox-${driver}/`;
       await used.mesh.meshfs.write(`${at_inbox}secret`, `${CHILD}\nexport const secret = () => 'kept';`, {

@@ -3,7 +3,8 @@
  *
  * What always holds: a clone is its parent's owner's, made with that owner's token while that lasts, and with no right
  * that the parent itself was not granted; it stays on its parent's node, where it ends with it; its isolation is no
- * weaker than its parent's, unless that owner had asked for less. How many there may be is counted by the agent.
+ * weaker than its parent's, unless that owner had asked for less; it has the share of a core and the turns that were asked
+ * for its parent. How many there may be is counted by the agent.
  */
 import {
   BadInput,
@@ -27,7 +28,10 @@ import { covers, type Principal, type Scope } from './rights.ts';
 import type { SpawnRequest, Swarm } from './swarm.ts';
 
 /** A worker that clones, living or being made. */
-export type Parent = Pick<Job, 'worker' | 'owner' | 'grants' | 'code' | 'min_isolation' | 'parent' | 'lasting'> & {
+export type Parent = Pick<
+  Job,
+  'worker' | 'owner' | 'grants' | 'code' | 'min_isolation' | 'cpu' | 'turn_ms' | 'parent' | 'lasting'
+> & {
   node: string;
   /** Of its own vault. */
   isolation?: IsolationLevel | undefined;
@@ -144,8 +148,9 @@ export function createFamily({ registry, swarm, principal }: FamilyPowers) {
       // What is written in Python has more than was asked for; and the parent may have lost some meanwhile.
       demandWithin(present(), grants);
       // What its owner asked for, else what it has itself: code is not let out of its vault into a weaker one.
-      const { min_isolation = parent.isolation ?? 'process' } = parent;
-      const job = { ...order.job, grants, parent: worker, min_isolation };
+      const { min_isolation = parent.isolation ?? 'process', cpu, turn_ms } = parent;
+      const bounds = { ...(cpu === undefined ? {} : { cpu }), ...(turn_ms === undefined ? {} : { turn_ms }) };
+      const job = { ...order.job, ...bounds, grants, parent: worker, min_isolation };
       const { entry } = await swarm.place({ ...order, job }, { name: () => `w-${randomName(9)}`, only: node });
       return { worker: entry.worker };
     },

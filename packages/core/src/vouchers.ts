@@ -24,6 +24,8 @@ export type Vouched = Pick<
   | 'code'
   | 'parent'
   | 'min_isolation'
+  | 'cpu'
+  | 'turn_ms'
 > & { node: string };
 
 const MAC_CHARS = 43;
@@ -31,21 +33,25 @@ const MAC_CHARS = 43;
 /** What is vouched for, of a job or of a worker, and nothing else of it. */
 export function vouchedOf(job: Omit<Vouched, 'epoch' | 'node'> & { epoch?: number }, node: string): Vouched {
   const { worker, epoch = 1, owner, driver, memory_mib, grants, lease, lasting, code, parent, min_isolation } = job;
+  const { cpu, turn_ms } = job;
   return {
     ...{ worker, node, epoch, owner, driver, memory_mib, grants, lease },
     ...(lasting ? { lasting } : {}),
     ...(code ? { code } : {}),
     ...(parent ? { parent } : {}),
     ...(min_isolation ? { min_isolation } : {}),
+    ...(cpu === undefined ? {} : { cpu }),
+    ...(turn_ms === undefined ? {} : { turn_ms }),
   };
 }
 
 /** A worker as the core takes it from a node's word: with the rights that are vouched for, and no more than it says. */
 export function believed(told: WorkerInfo, sure: Vouched): WorkerInfo & { node: string } {
   const { isolation, direct, pid, born_at, lease_until, cpu, turn_ms, paused_at, ends_at, idle_ms, usage } = told;
-  const optional = { cpu, turn_ms, paused_at, ends_at, idle_ms, usage };
+  const optional = { paused_at, ends_at, idle_ms, usage };
   return {
-    ...vouchedOf(sure, sure.node),
+    // The vouchers of an earlier core do not say these two.
+    ...vouchedOf({ cpu, turn_ms, ...sure }, sure.node),
     // Some may have been taken from it since it was placed.
     grants: cutGrants(told.grants, sure.grants),
     ...{ isolation, direct, pid, born_at, lease_until },

@@ -120,6 +120,16 @@ describe('a clone of a worker', () => {
     }
   });
 
+  it('has the share of a core and the turns that its parent has, and asks for none of its own', async () => {
+    for (const bounds of [{ cpu: 0.2, turn_ms: 50 }, { cpu: 0.5 }, {}]) {
+      const { clone, placed } = setUp(bounds);
+      await clone();
+      const { cpu, turn_ms } = placed[0]![0].job;
+      assert.deepEqual({ cpu, turn_ms }, { cpu: undefined, turn_ms: undefined, ...bounds });
+    }
+    for (const more of [{ cpu: 1 }, { turn_ms: 5_000 }]) await refused(setUp().clone(more), BadInput);
+  });
+
   it('ends with its parent, also where its node has failed to see to it', async () => {
     const { registry, has, ended } = setUp();
     has('w-child', { parent: 'w-parent' });

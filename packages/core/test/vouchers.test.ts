@@ -93,10 +93,10 @@ describe('a node that tells the core of a worker', () => {
       parent: 'w-x',
       code: { digest: '', modules: [] },
     };
-    const voucher = vouchers.sign(job(), 'north');
-    assert.deepEqual(registry.register(node('north'), [told({ ...lie, voucher })]), []);
-    const { owner, memory_mib, grants: has, ...rest } = registry.find('w-one');
-    assert.deepEqual([owner, memory_mib, has], ['ada', 32, grants]);
+    const voucher = vouchers.sign(job({ cpu: 0.2, turn_ms: 50 }), 'north');
+    assert.deepEqual(registry.register(node('north'), [told({ ...lie, cpu: 1, turn_ms: 9_000, voucher })]), []);
+    const { owner, memory_mib, grants: has, cpu, turn_ms, ...rest } = registry.find('w-one');
+    assert.deepEqual([owner, memory_mib, has, cpu, turn_ms], ['ada', 32, grants, 0.2, 50]);
     for (const member of ['lasting', 'parent', 'code', 'voucher']) assert.ok(!(member in rest), member);
     registry.learn(told({ grants: everything }), 'north');
     assert.deepEqual(
