@@ -3,13 +3,18 @@
  * returns passes no heartbeats on: its lease runs out although its owner has renewed it all the while, and its fate must
  * not tell that nobody did.
  */
-import { type Cause, describe, LIMITS } from '@hauki/protocol';
+import { type Cause, ConnectionLost, describe, isError, LIMITS, type MeshError, OutcomeUnknown } from '@hauki/protocol';
 import type { Living } from './forge.ts';
 
 /** More than a guest that stands still uses; less than one that computes gets on the busiest machine. */
 const BUSY_MS = 20;
 /** How long its use is waited for: who holds it may be as busy as itself. */
 const USE_MS = 200;
+
+/** Whether the vault ended before its hook did: that is what its fate tells of, and nothing that the worker said. */
+const isCut = (error: unknown) =>
+  (isError(error, OutcomeUnknown) || isError(error, ConnectionLost)) &&
+  (error as MeshError<{ remote_stack?: string }>).fields.remote_stack === undefined;
 
 /** Runs the hook of one that is about to be killed, for at most `LIMITS.end_hook_ms`, and gives what to say of its end. */
 export async function endGently(
@@ -23,11 +28,15 @@ export async function endGently(
   let answered = cause !== 'lease_expired';
   // Asked first: a hook may take its time, or never return.
   const asked = answered ? undefined : shell.activity().then(() => (answered = true));
-  const hook = Promise.resolve(shell.end(reason)).catch((error) => log.add('error', `onEnd: ${describe(error)}`));
+  let late = false;
+  const hook = Promise.resolve(shell.end(reason)).catch((error) => {
+    if (!late && !isCut(error)) log.add('error', `onEnd: ${describe(error)}`);
+  });
   const over = Promise.withResolvers<void>();
   const timer = setTimeout(over.resolve, LIMITS.end_hook_ms);
   await Promise.race([Promise.all([asked?.catch(() => {}), hook]), over.promise]);
   clearTimeout(timer);
+  late = true;
   if (answered) return { cause, reason };
   const passed_ms = Math.round(performance.now() - began);
   const [from, to] = await Promise.all([before, cpuOf(living)]);

@@ -1,7 +1,7 @@
 /** The gentle end: the hook is bounded, and one that no longer answers is told from one that nobody renewed. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Cause, LIMITS } from '@hauki/protocol';
+import { type Cause, LIMITS, OutcomeUnknown } from '@hauki/protocol';
 import { endGently } from '../src/ending.ts';
 import type { Living } from '../src/forge.ts';
 
@@ -41,6 +41,23 @@ describe('the gentle end of a worker', () => {
     hook.reject(new Error('a hook that fails'));
     assert.deepEqual(await done, { cause: 'idle', reason: 'its owner is gone' });
     assert.match(logged.join(), /^onEnd: .*a hook that fails/);
+  });
+
+  it('writes nothing into its log that it did not throw: not that its vault ended in its hook, nor what comes too late', async (t) => {
+    const cut = ending('idle', {
+      end: () => Promise.reject(new OutcomeUnknown({ method: 'end', why: 'the vault ended' })),
+    });
+    await cut.done;
+    assert.deepEqual(cut.logged, []);
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const hook = Promise.withResolvers<void>();
+    const slow = ending('idle', { end: () => hook.promise });
+    await turns();
+    t.mock.timers.tick(LIMITS.end_hook_ms);
+    await slow.done;
+    hook.reject(new Error('too late'));
+    await turns();
+    assert.deepEqual(slow.logged, []);
   });
 
   it('waits for no hook for ever', async (t) => {
