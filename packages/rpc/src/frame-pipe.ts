@@ -84,7 +84,7 @@ export class FramePipe implements FrameTransport {
 
   close(reason = 'closed by this side'): void {
     if (this.#ended !== undefined) return;
-    this.#flush();
+    this.flush();
     this.end(reason);
     this.#carrier.close();
   }
@@ -138,7 +138,7 @@ export class FramePipe implements FrameTransport {
     if (this.#ended !== undefined) return;
     this.#outgoing.push({ kind, text, bytes });
     this.#outgoing_bytes += text.length + bytesLength(bytes);
-    if (this.#outgoing.length >= FRAMES_AT_ONCE) this.#flush();
+    if (this.#outgoing.length >= FRAMES_AT_ONCE) this.flush();
     if (this.#scheduled) return;
     this.#scheduled = true;
     // Who waits for an answer has it as soon as what came in was dealt with, once for each chunk that came in. All else
@@ -150,10 +150,11 @@ export class FramePipe implements FrameTransport {
 
   readonly #flushLater = (): void => {
     this.#scheduled = false;
-    this.#flush();
+    this.flush();
   };
 
-  #flush(): void {
+  /** What waits for the end of the turn leaves now; also for whoever may not live to see that. */
+  flush(): void {
     if (this.#outgoing.length === 0) return;
     const chunks = layFrames(this.#outgoing, this.#utf8);
     this.#outgoing = [];

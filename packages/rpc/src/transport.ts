@@ -23,6 +23,8 @@ export interface Transport {
    * not copied: who gave them leaves them alone. Does nothing after close.
    */
   send(text: string, bytes?: readonly Uint8Array[]): void;
+  /** What is queued leaves now, where anything is queued here at all. */
+  flush?(): void;
   /** Sends what is queued, then closes. Safe to call twice. */
   close(reason?: string): void;
   /** Whether an idle connection keeps the process alive; where nothing is there to hold, nothing happens. */

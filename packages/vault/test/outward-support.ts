@@ -90,7 +90,7 @@ export function guest(
   const host = new Session({ transport: outer, dispatch: serveOutside(outside), bounds: GUEST_BOUNDS });
   const session = new Session({ transport: inner, timeout_ms: 20_000 });
   sessions.add(host).add(session);
-  const way = outsideOver(session);
+  const way = outsideOver(session, inner);
   return {
     effects,
     host,

@@ -97,6 +97,13 @@ export class Bridge {
     return frame.length;
   }
 
+  /** What was sent in this turn leaves now. */
+  flush(): void {
+    if (!this.#corked) return;
+    this.#stream.uncork();
+    this.#stream.cork();
+  }
+
   end(reason: string, violated = false): void {
     if (this.#over) return;
     this.#over = true;

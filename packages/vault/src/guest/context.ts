@@ -66,7 +66,7 @@ export function createContext(
   late: () => LateConsole,
 ): Hauki & { call?: Served; write_log(level: string, values: unknown[]): void } {
   const outside = asking(host);
-  const log = boundedLog((...line) => void host.effect('log', line).catch(() => {}), setTimeout);
+  const log = boundedLog((at_once, ...line) => void host.effect('log', line, { at_once }).catch(() => {}), setTimeout);
   const write_log = (level: string, values: unknown[]) => log(level, () => lineOf(values, late));
   return {
     worker,

@@ -24,6 +24,8 @@ export interface EffectCall {
   readonly signal?: AbortSignal | undefined;
   /** How long; otherwise as long as for most. */
   readonly timeout_ms?: number | undefined;
+  /** For log lines: it leaves before this returns. */
+  readonly at_once?: boolean | undefined;
 }
 
 /** What the guest may ask of the world outside; every answer is decided on the host's side. */

@@ -97,10 +97,12 @@ export function runInnerShell(link: Duplex, inside: (setup: InnerSetup, outside:
       await guest?.end(reason);
     },
   };
+  const transport = make(0);
+  transport.flush = () => bridge.flush();
   const session = new Session({
-    transport: make(0),
+    transport,
     dispatch: serve(control, ['load', 'call', 'stats', 'activity', 'inspect', 'end']),
   });
-  const outside = outsideOver(session);
+  const outside = outsideOver(session, transport);
   return over;
 }

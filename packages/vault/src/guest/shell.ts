@@ -129,6 +129,6 @@ export function runShell(powers: ShellPowers): Promise<string> {
     dispatch: serve(shell, ['load', 'expect', 'sessions', 'activity', 'inspect', 'call', 'end']),
     timeout_ms: LIMITS.fetch_ms + 5_000,
   });
-  const outside = outsideOver(session);
+  const outside = outsideOver(session, powers.control);
   return session.closed;
 }

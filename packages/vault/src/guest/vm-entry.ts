@@ -123,13 +123,14 @@ const control: VmControl = {
   inspect: (expression, timeout_ms) => inside.inspect!(expression, timeout_ms),
   end: (reason) => inside.end(reason),
 };
+const transport = channel(0);
 const session = new Session({
-  transport: channel(0),
+  transport,
   dispatch: serve(control, ['call', 'stats', 'activity', 'inspect', 'end']),
 });
 
 // All that is the same for every worker is made before there is one: then each VM is born with it.
-const outside = outsideOver(session);
+const outside = outsideOver(session, transport);
 const late_console = () => {
   if (!console_powers.console) loadPart(4, console_powers);
   return console_powers.console!;

@@ -88,6 +88,8 @@ export class Vm {
   #granted = { time: false, random: false };
   readonly #born_at = performance.now();
   #next_channel = 1;
+  /** What it said in turns of its own, until that is heard in one of the thread's. */
+  readonly #said = new Set<() => void>();
   #queued_bytes = 0;
   /** Its callers are not read until nothing waits any more. */
   #holds_up = false;
@@ -232,6 +234,8 @@ export class Vm {
     // Not within a turn of its own.
     if (sound) setImmediate(this.#options.ended, this.#engine);
     this.#over = true;
+    // Its last words tell why it ended; where it flooded, they are too many.
+    if (this.#queued_bytes <= LIMITS.unsent_bytes) for (const hear of this.#said) hear();
     this.#timers.clear();
     this.#waiting.clear();
     for (const transport of this.#channels.values()) transport.close('the vault has ended');
@@ -350,10 +354,13 @@ export class Vm {
     const size = text.length + (bytes?.byteLength ?? 0);
     this.#queued_bytes += size;
     if (this.#queued_bytes > LIMITS.unsent_bytes) return this.#discardLater('it flooded its control channel');
-    setImmediate(() => {
+    const hear = () => {
+      if (!this.#said.delete(hear)) return;
       this.#queued_bytes -= size;
       this.#control.deliver(text, bytes && new Uint8Array(bytes));
-    });
+    };
+    this.#said.add(hear);
+    setImmediate(hear);
   }
 
   // Called from within a turn: the VM is let go of when the turn has ended.
