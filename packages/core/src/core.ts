@@ -292,6 +292,7 @@ export async function createCore(options: CoreOptions): Promise<CoreServer> {
       app.server.closeAllConnections();
       await app.close();
       tokens.close();
+      registry.close();
       await fates.close();
       await backplane.close();
     },

@@ -74,6 +74,8 @@ export class Registry {
   readonly #emit: (name: EventName, fields: object) => void;
   readonly #node_grace_ms: number;
   readonly #comebacks = new Comebacks(NODE_LIMITS);
+  /** Of each node that is away: what counts its workers dead. */
+  readonly #graces = new Map<string, NodeJS.Timeout>();
 
   /** `node_grace_ms`: after which the workers of a node that is away are counted dead. */
   constructor(
@@ -112,6 +114,7 @@ export class Registry {
    */
   register(node: RegisteredNode, workers: WorkerInfo[]): string[] {
     const name = node.info.node;
+    this.#endGrace(name);
     this.nodes.set(name, node);
     this.#comebacks.came();
     this.#lose(name, 'its node was restarted', new Set(workers.map((w) => w.worker)));
@@ -181,10 +184,22 @@ export class Registry {
     this.expect();
     this.#emit('NODE_AWAY', { node: name, reason });
     for (const watcher of this.#watchers) watcher.away?.(name);
+    this.#endGrace(name);
     const timer = setTimeout(() => {
-      if (!this.nodes.has(name)) this.#lose(name, `its node ${name} is gone`);
+      this.#endGrace(name);
+      this.#lose(name, `its node ${name} is gone`);
     }, this.#node_grace_ms);
-    timer.unref();
+    this.#graces.set(name, timer.unref());
+  }
+
+  #endGrace(node: string): void {
+    clearTimeout(this.#graces.get(node));
+    this.#graces.delete(node);
+  }
+
+  /** Counts nobody dead any more: the next core hears who lives. */
+  close(): void {
+    for (const node of [...this.#graces.keys()]) this.#endGrace(node);
   }
 
   /** Nodes may come (back) at any moment: what asks for one need not be refused at once. */

@@ -121,6 +121,22 @@ describe('the registry', () => {
     assert.equal(registry.fate('two')!.cause, 'node_lost');
   });
 
+  it('gives each absence of a node its whole time, however often it was away before, and counts nobody dead once closed', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const registry = trusting();
+    let home = node('one');
+    for (let times = 0; times < 3; times++) {
+      registry.register(home, placed('one', worker('w')));
+      registry.away(home);
+      t.mock.timers.tick(LIMITS.node_grace_ms - 1);
+      assert.ok(registry.workers.has('w'), `absence ${times}`);
+      home = node('one');
+    }
+    registry.close();
+    t.mock.timers.tick(LIMITS.node_grace_ms);
+    assert.equal(registry.fate('w'), undefined);
+  });
+
   it('lets who has a call for a silent node wait until it is heard, or counted away', async () => {
     const registry = trusting();
     const quiet = node('a');
