@@ -3,6 +3,7 @@
  * again whenever they register, so a core that was killed knows everything again as soon as they are back.
  */
 import {
+  ConnectionLost,
   cutGrants,
   type EventName,
   type Fate,
@@ -336,12 +337,17 @@ export class Registry {
     return entry;
   }
 
-  /** The node of a living worker. Throws as `find` does, and WorkerDied (`node_lost`) while the node is away. */
+  /**
+   * The node of a living worker. Throws as `find` does, and while the node is away ConnectionLost, of one that lasts
+   * WorkerRestarting: nobody knows yet whether it is dead, and both may be tried again.
+   */
   home(worker: string): RegisteredNode {
-    const { node } = this.find(worker);
+    const { node, lasting } = this.find(worker);
     const home = this.nodes.get(node);
-    if (!home) throw new WorkerDied({ worker, cause: 'node_lost', reason: `its node ${node} is away` });
-    return home;
+    if (home) return home;
+    const why = `its node ${node} is away`;
+    if (lasting) throw new WorkerRestarting({ worker, why });
+    throw new ConnectionLost({ why: `${why}, where ${worker} may live on` });
   }
 
   /**

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
+  ConnectionLost,
   type Fate,
   isError,
   LIMITS,
@@ -10,6 +11,7 @@ import {
   WorkerDied,
   type WorkerInfo,
   WorkerPaused,
+  WorkerRestarting,
   WorkerUnknown,
 } from '@hauki/protocol';
 import { type RegisteredNode, Registry } from '../src/registry.ts';
@@ -153,7 +155,25 @@ describe('the registry', () => {
     quiet.heard_at -= 60_000;
     const waiting = registry.demandHeard('one');
     registry.away(quiet);
-    await assert.rejects(waiting, (error) => isError(error, WorkerDied) && /is away/.test(error.message));
+    await assert.rejects(waiting, (error) => isError(error, ConnectionLost) && /is away/.test(error.message));
+  });
+
+  it('calls nobody dead whose node is only away: that may be tried again, and of a lasting one it is known to come back', () => {
+    const registry = trusting();
+    const home = node('one');
+    registry.register(home, []);
+    for (const info of [worker('short'), { ...worker('keeper'), lasting: true as const }])
+      registry.born({ ...info, node: 'one' });
+    registry.away(home);
+    assert.throws(
+      () => registry.home('short'),
+      (error) =>
+        isError(error, ConnectionLost) && error.retryable && /one is away, where short may live/.test(error.message),
+    );
+    assert.throws(
+      () => registry.home('keeper'),
+      (error) => isError(error, WorkerRestarting) && error.retryable && error.fields.why === 'its node one is away',
+    );
   });
 
   it('counts a placement at once, and takes it back exactly', () => {
