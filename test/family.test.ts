@@ -5,6 +5,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, describe, it } from 'node:test';
 import {
+  BadInput,
   connect,
   type ErrorClass,
   Forbidden,
@@ -97,6 +98,21 @@ for (const driver of DRIVERS)
       assert.equal(await alive(child), false);
       assert.deepEqual(traces(child), []);
       await refused(one.call!(at, 'next'), WorkerDied, /destructed/);
+      await used.mesh.destruct(one);
+    });
+
+    it('ends its clone also while that is paused', async (t) => {
+      const one = parent({ clone: 1 });
+      const [at, child] = await one.clone!(CHILD, same);
+      try {
+        await used.mesh.pause(child);
+      } catch (error) {
+        if (!isError(error, BadInput) || !/cannot be paused/.test(error.message)) throw error;
+        return t.skip(error.message);
+      }
+      await one.end!(at);
+      const known = await used.mesh.why(child);
+      assert.ok(known.state === 'dead' && /^destructed by .*, which had cloned it$/.test(known.fate.reason));
       await used.mesh.destruct(one);
     });
 

@@ -180,7 +180,8 @@ export class Agent {
           clone: (request) => this.#core().clone(name, request),
           call: (child, ...call) => this.#child(name, child).call(...call),
           destruct: async (child) => {
-            await this.destruct(this.#child(name, child).job.worker, `destructed by ${name}, which had cloned it`);
+            this.#families.demandChild(name, child);
+            await this.destruct(child, `destructed by ${name}, which had cloned it`);
           },
         },
         meshfs: {
