@@ -296,10 +296,10 @@ export class Registry {
     return fate && new WorkerDied({ worker, cause: fate.cause, reason: fate.reason });
   }
 
-  /** A worker, living, dead or being started again, whose it is, and whether it lasts. Throws WorkerUnknown. */
+  /** A worker, living, dead, being made or started again, whose it is, and whether it lasts. Throws WorkerUnknown. */
   known(worker: string): { worker: string; owner: string; lasting: boolean } {
     const living = this.workers.get(worker);
-    const entry = living ?? this.restarting.get(worker) ?? this.fates.get(worker);
+    const entry = living ?? this.restarting.get(worker) ?? this.forging.get(worker) ?? this.fates.get(worker);
     if (!entry) throw new WorkerUnknown({ worker });
     // Of the dead their names tell.
     const lasting = living ? living.lasting === true : this.restarting.has(worker) || !isMadeUp(worker);
@@ -338,11 +338,12 @@ export class Registry {
   }
 
   /**
-   * The node of a living worker. Throws as `find` does, and while the node is away ConnectionLost, of one that lasts
+   * The node of a living worker, or of one that is being made, which can be ended there. Throws as `find` does, and while the node is away ConnectionLost, of one that lasts
    * WorkerRestarting: nobody knows yet whether it is dead, and both may be tried again.
    */
   home(worker: string): RegisteredNode {
-    const { node, lasting } = this.find(worker);
+    const made = isMadeUp(worker) && !this.workers.has(worker) ? this.forging.get(worker) : undefined;
+    const { node, lasting } = made ?? this.find(worker);
     const home = this.nodes.get(node);
     if (home) return home;
     const why = `its node ${node} is away`;

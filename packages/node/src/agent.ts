@@ -26,8 +26,8 @@ import {
   type Provisioned,
   type SessionInfo,
   type TicketPart,
-  type ToldFate,
   type Usage,
+  WorkerDied,
   type WorkerInfo,
   WorkerPaused,
   WorkerUnknown,
@@ -39,7 +39,8 @@ import { Families } from './families.ts';
 import { type Forged, type Forging, forge, type Living } from './forge.ts';
 import { Mint, mint } from './mint.ts';
 import { Offers } from './offers.ts';
-import { cleanSession, fateOf, infoOf } from './telling.ts';
+import { cleanSession, fateOf, infoOf, unbornOf } from './telling.ts';
+import { Untold } from './untold.ts';
 import type { Volumes } from './volumes.ts';
 
 /** How long a worker may take to tell of its sessions. */
@@ -66,11 +67,10 @@ export class Agent {
   readonly #offers: Offers;
   readonly #living = new Map<string, Living>();
   readonly #forging = new Map<string, Forging>();
-  readonly #unwanted = new Set<string>();
   readonly #network: Network;
   readonly #families = new Families();
   readonly #mint = new Mint();
-  #unreported: ToldFate[] = [];
+  readonly untold: Untold;
   readonly #cpu = new CpuLoad();
   /** When the last one was made, or failed to be. */
   #forged_at = 0;
@@ -80,6 +80,7 @@ export class Agent {
     this.#options = options;
     this.#network = options.network ?? createNetwork();
     this.#offers = new Offers(options.drivers, options.log);
+    this.untold = new Untold(options.core);
   }
 
   get volumes(): Volumes {
@@ -123,18 +124,6 @@ export class Agent {
 
   load(): NodeLoad {
     return { workers: this.#living.size, memory_used_mib: this.#promised(), cpu: this.#cpu.share() };
-  }
-
-  /** Fates that the core has not heard of yet, oldest first; they are handed over once. */
-  takeUnreported(): ToldFate[] {
-    const fates = this.#unreported;
-    this.#unreported = [];
-    return fates;
-  }
-
-  /** Fates that could not be told after all. */
-  putBack(fates: ToldFate[]): void {
-    this.#unreported = [...fates, ...this.#unreported].slice(-LIMITS.fates);
   }
 
   async provision(job: Job): Promise<Omit<Provisioned, 'first'> & Pick<Forged, 'first'>> {
@@ -189,22 +178,29 @@ export class Agent {
           write: (pointer, content, media_type) => this.#core().meshfs_write(job.worker, pointer, content, media_type),
         },
         allowances: () => this.#families.allowancesOf(name),
-        equipped: (effects) => void Object.assign(forging, { effects }),
+        equipped: (effects, vault) => {
+          Object.assign(forging, { effects, vault });
+          if (forging.ending) void vault.kill(forging.ending.reason);
+        },
         ended: (worker, cause, reason) => this.end(worker, cause, reason),
       });
       this.#living.set(job.worker, living);
       void living.vault.exited.then((exit) => this.#gone(living, exit));
       if (this.#closing) void this.destruct(job.worker, 'the node is shutting down');
       else if (!this.#families.isWanted(job)) void this.#orphaned([name]);
-      else if (this.#unwanted.delete(job.worker)) void this.destruct(job.worker, 'nobody waits for it any more');
+      else if (forging.ending) void this.destruct(name, forging.ending.reason, epoch, forging.ending.cause);
       return { ...made(living.vault.port, ticket), ...(first ? { first } : {}) };
     } catch (error) {
-      void this.#orphaned(this.#families.leave(name, { cause: 'rejected', reason: describe(error) }));
-      throw error;
+      const { ending } = forging;
+      const end = ending ?? { cause: 'rejected' as const, reason: describe(error) };
+      void this.#orphaned(this.#families.leave(name, end));
+      if (!ending) throw error;
+      // Its source did nothing wrong: it was ended.
+      this.untold.tell(unbornOf(job, ending, this.#options.node));
+      throw new WorkerDied({ worker: name, ...ending });
     } finally {
       this.#forging.delete(job.worker);
       this.#forged_at = performance.now();
-      this.#unwanted.delete(job.worker);
       done();
     }
   }
@@ -219,8 +215,9 @@ export class Agent {
   async destruct(worker: string, reason: string, epoch?: number, cause?: Cause): Promise<boolean> {
     const forging = this.#forging.get(worker);
     if (forging && (epoch ?? forging.epoch) === forging.epoch) {
-      // It ends as soon as it is born, or fails to be.
-      this.#unwanted.add(worker);
+      // Its code may never return: where it has a vault already, it is not waited for.
+      forging.ending ??= { cause: isCause(cause) ? cause : 'destructed', reason };
+      void forging.vault?.kill(reason);
       await forging.over;
     }
     const living = this.#living.get(worker);
@@ -246,7 +243,7 @@ export class Agent {
 
   /** The core that asked for them will not hear of the workers being forged: nobody can want them. */
   coreLost(): void {
-    for (const worker of this.#forging.keys()) this.#unwanted.add(worker);
+    for (const worker of this.#forging.keys()) void this.destruct(worker, 'nobody waits for it any more');
   }
 
   address(worker: string): { host: string; port: number } {
@@ -351,14 +348,7 @@ export class Agent {
     void this.#orphaned(this.#families.leave(worker, { cause, reason }));
     living.log.wake();
     this.#options.log(`worker ${worker} is gone: ${reason}`, { cause });
-    const core = this.#options.core();
-    if (core) core.worker_died(fate).catch(() => this.#keep(fate));
-    else this.#keep(fate);
-  }
-
-  #keep(fate: ToldFate): void {
-    this.#unreported.push(fate);
-    if (this.#unreported.length > LIMITS.fates) this.#unreported.shift();
+    this.untold.tell(fate);
   }
 
   /** Ends the clones of a worker that is gone. */

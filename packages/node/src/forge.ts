@@ -57,8 +57,8 @@ export interface ForgePowers {
   mint: Mint;
   /** What the worker has now, the first of them, and all above it: it may lose some while it is being made. */
   allowances(): readonly Allowance[];
-  /** Told what performs its effects, before any of its code runs. */
-  equipped(effects: Effects): void;
+  /** Told of its vault and what performs its effects, before any of its code runs. */
+  equipped(effects: Effects, vault: Vault): void;
   /** Told when the vault has a port and its worker is being loaded; whom that does not reach waits for the answer. */
   ready(port: number, ticket: TicketPart): void;
   /** The lease ran out, or the owner asked through the session. Resolves when nothing of the worker is left. */
@@ -89,8 +89,11 @@ export interface Forging {
   memory_mib: number;
   /** Resolves when it lives, or is not to be. */
   over: Promise<void>;
-  /** What performs its effects, as soon as there is that. */
+  /** What performs its effects and where it will live, as soon as there is that. */
   effects?: Effects;
+  vault?: Vault;
+  /** Why it is not to be, where somebody said so. */
+  ending?: { cause: Cause; reason: string };
 }
 
 /** Where a vault finds its volume. */
@@ -150,7 +153,7 @@ export async function forge(job: Job, driver: Driver, powers: ForgePowers): Prom
       },
       paused: () => lifetime?.paused_at !== undefined,
     });
-    powers.equipped(effects);
+    powers.equipped(effects, vault);
     void vault.exited.then(() => effects.close());
     const agent: Outside = {
       async effect(name, args, call) {

@@ -109,13 +109,13 @@ export class Link {
       if (isError(error, DeadlineExceeded)) session.close('the core does not answer');
       return;
     }
-    const fates = this.#agent.takeUnreported();
+    const fates = this.#agent.untold.take();
     while (fates.length > 0) {
       try {
         await session.call('worker_died', [fates[0]], options);
         fates.shift();
       } catch {
-        this.#agent.putBack(fates);
+        this.#agent.untold.putBack(fates);
         return;
       }
     }
@@ -166,14 +166,14 @@ export class Link {
       meshfs_resolve: (...args) => quick.meshfs_resolve(...args),
       clone: (...args) => slow.clone(...args),
     };
-    const fates = agent.takeUnreported();
+    const fates = agent.untold.take();
     try {
       const { keys } = await this.#register(core, fates);
       this.#keys = keys;
       this.#core = core;
       return session;
     } catch (error) {
-      agent.putBack(fates);
+      agent.untold.putBack(fates);
       session.close('registering failed');
       throw error;
     }

@@ -1,5 +1,5 @@
 /** What an agent tells of its workers: how one ended, and what guests say of their callers' sessions, as far as it can be that. */
-import { LIMITS, type LogLine, type SessionInfo, type ToldFate, type WorkerInfo } from '@hauki/protocol';
+import { type Job, LIMITS, type LogLine, type SessionInfo, type ToldFate, type WorkerInfo } from '@hauki/protocol';
 import type { VaultExit } from '@hauki/vault';
 import type { Living } from './forge.ts';
 import { lastOf } from './log-ring.ts';
@@ -47,6 +47,13 @@ export function fateOf({ job, epoch, ending, log, usage, born_at }: Living, exit
     ...(job.voucher ? { voucher: job.voucher } : {}),
     ...(exit.reason === reason || exit.cause === 'killed' ? {} : { exit: `${exit.cause}: ${exit.reason}` }),
   };
+}
+
+/** What is told of a worker that was ended before it was born. */
+export function unbornOf(job: Job, { cause, reason }: Pick<ToldFate, 'cause' | 'reason'>, node: string): ToldFate {
+  const { worker, owner, driver, epoch = 1, voucher } = job;
+  const none = { at: Date.now(), lines: [] };
+  return { worker, owner, cause, reason, epoch, node, driver, ...none, ...(voucher ? { voucher } : {}) };
 }
 
 /**

@@ -34,8 +34,7 @@ describe('the link to the core', () => {
       info: () => ({ node: 'n' }),
       load: () => ({ workers: living.length }),
       workers: () => living as unknown as WorkerInfo[],
-      takeUnreported: () => ended.splice(0) as unknown as ToldFate[],
-      putBack: () => assert.fail('nothing failed'),
+      untold: { take: () => ended.splice(0) as unknown as ToldFate[], putBack: () => assert.fail('nothing failed') },
       offered: () => 0,
       coreLost: () => {},
     } as unknown as Agent;
@@ -78,8 +77,10 @@ describe('the link to the core', () => {
       info: () => ({ node: 'n' }),
       load: () => ({}),
       workers: () => [],
-      takeUnreported: () => unreported.splice(0),
-      putBack: (fates: { worker: string }[]) => void unreported.unshift(...fates),
+      untold: {
+        take: () => unreported.splice(0),
+        putBack: (fates: { worker: string }[]) => void unreported.unshift(...fates),
+      },
       offered: () => 0,
       coreLost: () => void notes.push('the core is away'),
       address: () => ({ host: '127.0.0.1', port: 1 }),
@@ -124,7 +125,7 @@ describe('the link to the core', () => {
       info: () => ({ node: 'n', drivers: { lxc: { available: offered > 7 } } }),
       load: () => ({ workers: 0 }),
       workers: () => [],
-      takeUnreported: () => [],
+      untold: { take: () => [] },
       offered: () => offered,
       coreLost: () => {},
     } as unknown as Agent;
