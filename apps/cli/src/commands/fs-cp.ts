@@ -1,11 +1,12 @@
 /**
  * `hauki fs cp`: between files and pointers, in any size.
  *
- * What always holds: a file is there whole, with the digest that the mesh names, or it is as it was.
+ * What always holds: a file is there whole, with the digest that the mesh names, or it is as it was. Who might read a file
+ * may do so when its content is another, and nobody else. What is no file (a device, a pipe, a link) is never replaced.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { openAsBlob } from 'node:fs';
-import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
+import { openAsBlob, type Stats } from 'node:fs';
+import { type FileHandle, lstat, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { BadInput, DigestMismatch, type FileInfo, type Mesh, type OpenFile } from '@hauki/mesh';
 import type { Command } from 'commander';
@@ -34,7 +35,17 @@ async function letGo(body: AsyncIterable<unknown>): Promise<void> {
   for await (const _ of body) return;
 }
 
-/** Writes what comes to a file. It gets its name when all of it is there with the right digest. */
+/** Makes a new file as open as the one that it replaces. */
+async function asOpenAs(was: Stats, handle: FileHandle): Promise<void> {
+  const has_group = await handle.chown(was.uid, was.gid).then(
+    () => true,
+    () => false,
+  );
+  // Another group is not to read what that one might.
+  await handle.chmod(was.mode & (has_group ? 0o777 : 0o707));
+}
+
+/** Writes what comes to a file. It gets its name when all of it is there with the right digest. Links are not followed. */
 export async function saveFile(
   got: OpenFile,
   file: string,
@@ -43,7 +54,10 @@ export async function saveFile(
   const temporary = join(dirname(file), `.hauki-${randomUUID()}.tmp`);
   let handle: FileHandle | undefined;
   try {
-    handle = await open(temporary, 'wx');
+    const was = await lstat(file).catch(() => undefined);
+    if (was && !was.isFile() && !was.isDirectory())
+      throw new BadInput({ what: file, why: 'it is neither a file nor a folder; standard output is -' });
+    handle = await open(temporary, 'wx', was ? 0o600 : 0o666);
     const hash = createHash('sha256');
     let bytes = 0;
     for await (const chunk of got.body) {
@@ -54,6 +68,7 @@ export async function saveFile(
     }
     const digest = hash.digest('hex');
     if (digest !== got.digest) throw new DigestMismatch({ wanted: got.digest, got: digest });
+    if (was) await asOpenAs(was, handle);
     await handle.sync();
     await handle.close();
     await rename(temporary, file);
@@ -83,7 +98,9 @@ async function fetchTo(mesh: Mesh, from: string, to: string, version: number | u
     if (to === '-') for await (const chunk of body) await new Promise((done) => process.stdout.write(chunk, done));
     else {
       const is_folder = (await stat(to).catch(() => undefined))?.isDirectory() ?? to.endsWith('/');
-      await saveFile(got, is_folder ? join(to, basename(info.pointer)) : to, show);
+      const file = is_folder ? join(to, basename(info.pointer)) : to;
+      // What a link leads to is written, as by cp. One that leads nowhere is refused.
+      await saveFile(got, await realpath(file).catch(() => file), show);
     }
   } finally {
     show();
