@@ -89,20 +89,36 @@ export async function openEmbedded(folder: string, options: EmbeddedOptions = {}
   }
 }
 
-/** Descriptors of the database's two files, by which they are synced. */
+/**
+ * Descriptors of the database's two files, by which they are synced. What is written to a file that was removed is lost, in
+ * silence, when it is closed: so no commit is durable unless both files are still there.
+ */
 function openDisk(root: string): DiskSync & Disposable {
   const sync = promisify(fdatasync);
-  const open: number[] = [];
+  const open: { fd: number; path: string; dev: number; ino: number }[] = [];
   const file = (name: string) => {
-    const fd = openSync(join(root, name), 'r+');
-    open.push(fd);
+    const path = join(root, name);
+    const fd = openSync(path, 'r+');
+    const { dev, ino } = statSync(path);
+    open.push({ fd, path, dev, ino });
     return () => sync(fd);
   };
+  const checkThere = () => {
+    for (const { path, dev, ino } of open) {
+      const now = statSync(path, { throwIfNoEntry: false });
+      if (now?.dev === dev && now.ino === ino) continue;
+      throw new StorageFailed(
+        { what: `${path} was removed or replaced while it was open` },
+        `${path} was removed or replaced while it was open: what is written now would be lost. Stop the core, put ${root} back from a copy or move what is left of it away, and start the core again`,
+      );
+    }
+  };
   const close = () => {
-    for (const fd of open.splice(0)) closeSync(fd);
+    for (const { fd } of open.splice(0)) closeSync(fd);
   };
   try {
-    return { pages: file('kv.sqlite'), log: file('kv.sqlite-wal'), [Symbol.dispose]: close };
+    const [pages, log] = [file('kv.sqlite'), file('kv.sqlite-wal')];
+    return { pages, log: () => log().then(checkThere), [Symbol.dispose]: close };
   } catch (thrown) {
     close();
     throw thrown;

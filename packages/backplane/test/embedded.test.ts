@@ -58,6 +58,30 @@ const filesIn = async (folder: string) =>
     .map((entry) => join(entry.parentPath, entry.name));
 
 describe('the embedded backend', { concurrency: true }, () => {
+  test(
+    'acknowledges nothing any more when its folder was removed or replaced under it',
+    {
+      skip: process.platform === 'win32' && 'open files cannot be removed there',
+    },
+    () =>
+      inFolder(async (folder) => {
+        for (const replaced of [false, true]) {
+          const root = join(folder, `replaced-${replaced}`);
+          const store = await openEmbedded(root);
+          const kv = store.kv('a');
+          await kv.put('before', '1');
+          await rename(root, `${root}-away`);
+          if (replaced) await cp(`${root}-away`, root, { recursive: true });
+          const failed = (thrown: unknown) =>
+            isError(thrown, StorageFailed) && /kv\.sqlite was removed or replaced/.test(thrown.message);
+          await assert.rejects(kv.put('after', '1'), failed);
+          await assert.rejects(kv.put('later', '1'), failed);
+          await assert.rejects(kv.get('before'), failed);
+          await store.close();
+        }
+      }),
+  );
+
   test('a folder is open in one process alone; the second is told by whom', () =>
     inFolder(async (folder) => {
       const child = spawn(process.execPath, [fileURLToPath(writer), folder, '0'], {
