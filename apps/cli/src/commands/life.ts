@@ -57,8 +57,8 @@ function showFate(fate: Fate): void {
   for (const line of lines) console.log(`    ${lineOf(line)}`);
 }
 
-/** Gives the exit code. */
-async function why(mesh: Mesh, worker: string, json: boolean): Promise<number> {
+/** Says what became of a worker, and gives the exit code. */
+export async function why(mesh: Mesh, worker: string, json: boolean): Promise<number> {
   const state = await mesh.why(worker);
   if (json) console.log(JSON.stringify(state));
   if (state.state === 'dead') {

@@ -17,7 +17,7 @@ import {
   withModuleFlags,
 } from '../context.ts';
 import { duration, paint, printable, report, shown, table } from '../output.ts';
-import { used } from './life.ts';
+import { used, why } from './life.ts';
 
 /** Prints a result, of a stream each item as it comes: on a terminal without what would steer it, in a pipe as it is. */
 async function show(result: unknown): Promise<void> {
@@ -54,9 +54,14 @@ async function clone(what: string, flags: CloneFlags): Promise<void> {
   // The heartbeat does not keep a process alive; a person at a terminal does.
   const alive = setInterval(() => {}, 1 << 30);
   const ended = await Promise.race([asked, mesh.ended(ghost)]);
-  if (ended !== undefined) console.error(`hauki: ${worker} has ended: ${ended}`);
   clearInterval(alive);
-  await mesh.close();
+  try {
+    if (ended === undefined) return;
+    if (!flags.json) console.error(`hauki: ${worker} has ended: ${ended}`);
+    process.exitCode = await why(mesh, worker, flags.json ?? false);
+  } finally {
+    await mesh.close();
+  }
 }
 
 /** An empty name, or dots, would be the path of something else. */
