@@ -9,6 +9,7 @@ import {
   connect,
   type GrantRequest,
   ISOLATION_LEVELS,
+  isError,
   LEASE,
   LIMITS,
   type Mesh,
@@ -104,9 +105,19 @@ export function findToken(data_dir: string = defaultDataDir(), core?: string): s
   }
 }
 
-/** Connects as the command line says. */
-export async function openMesh({ core, data }: Common): Promise<Mesh> {
-  return connect({ ...(core ? { core } : {}), token: findToken(data, coreUrl({ core })) });
+/** Connects as the command line says. Rejects with ConnectionLost where no core answers, whether or not there is a token for it. */
+export async function openMesh({ core, data = defaultDataDir() }: Common): Promise<Mesh> {
+  const url = coreUrl({ core });
+  let token: string;
+  try {
+    token = findToken(data, url);
+  } catch (error) {
+    // Where no core was ever started, there is neither. Asked for its health alone, a core looks at no token.
+    if (isError(error, BadInput) && !existsSync(adminTokenFile(data)))
+      await (await connect({ core: url, token: 'none' })).close();
+    throw error;
+  }
+  return connect({ core: url, token });
 }
 
 /** Runs `use` with a mesh and lets go of it afterwards. */

@@ -1,10 +1,13 @@
 /** The flags that say what a worker gets and may do. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { BadInput, isError, normaliseGrants, Unauthorised } from '@hauki/mesh';
+import { BadInput, ConnectionLost, isError, normaliseGrants, Unauthorised } from '@hauki/mesh';
 import { adminTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import { Command } from 'commander';
 import { coreToJoin } from '../src/commands/up.ts';
@@ -190,6 +193,24 @@ describe('the token of a data folder', () => {
       assert.equal(findToken(folder, 'http://10.9.9.9:1'), 'hauki_for_there');
     } finally {
       delete process.env.HAUKI_TOKEN;
+      if (before !== undefined) process.env.HAUKI_TOKEN = before;
+    }
+  });
+
+  it('that name a core which is not there are told so, also where there is no token for it', async () => {
+    const before = process.env.HAUKI_TOKEN;
+    delete process.env.HAUKI_TOKEN;
+    const server = createServer((_request, response) => response.end('{}')).listen(0, '127.0.0.1');
+    try {
+      await once(server, 'listening');
+      const core = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      const data = join(folder, 'none');
+      const no_token = (error: unknown) => isError(error, BadInput) && /admin\.token is not there/.test(error.message);
+      await assert.rejects(openMesh({ core, data }), no_token);
+      await new Promise((done) => server.close(done));
+      await assert.rejects(openMesh({ core, data }), (error) => isError(error, ConnectionLost));
+    } finally {
+      server.close();
       if (before !== undefined) process.env.HAUKI_TOKEN = before;
     }
   });
