@@ -83,7 +83,13 @@ const spelled = (address: string) => {
 
 const signal = new AbortController().signal;
 const asking = (lookup: (host: string) => Promise<string[]>, listed: string[] = []) => ({
-  ...{ network: createNetwork({ lookup }), grant: 'fetch' as const, listed, signal },
+  ...{
+    network: createNetwork({ lookup }),
+    asker: { owner: 'ada', family: 1 },
+    grant: 'fetch' as const,
+    listed,
+    signal,
+  },
 });
 
 describe('an address that is not public', () => {

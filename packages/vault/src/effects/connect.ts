@@ -69,7 +69,10 @@ export const connectEffect: EffectMaker = (vault) => {
         const signal = AbortSignal.any([given_up, late]);
         socket = network.dial
           ? await network.dial(target, signal)
-          : await connected(await routeTo(target, { network, grant: 'connect', listed, signal }), signal);
+          : await connected(
+              await routeTo(target, { network, asker: vault.asker(), grant: 'connect', listed, signal }),
+              signal,
+            );
         const { remoteAddress: address = '' } = socket;
         vault.ended.addEventListener('abort', stop);
         stopWatching = vault.onRegrant(() => {

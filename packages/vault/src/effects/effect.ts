@@ -4,6 +4,7 @@
  */
 import { GrantMissing, type Grants } from '@hauki/protocol';
 import type { FamilyPowers } from './clone.ts';
+import type { Asker } from './lookups.ts';
 import type { Hold, Network } from './network.ts';
 import type { Rates } from './rates.ts';
 import type { Secrets } from './secrets.ts';
@@ -52,6 +53,8 @@ export interface EffectVault extends Omit<EffectPowers, 'allowances' | 'grants' 
   readonly secrets: Secrets;
   /** Never empty: its own is the first. */
   allowances(): readonly Allowance[];
+  /** As whom it looks names up. */
+  asker(): Asker;
   /** Room in the agent's memory, of the vault's and of the node's. */
   hold: Hold;
   /** An error as the guest may hear it: typed, without a place in the host's own code. */

@@ -22,7 +22,7 @@ import { type Effect, type EffectMaker, type EffectPowers, type EffectVault, was
 import { fetchEffect } from './fetch.ts';
 import { logEffect } from './log.ts';
 import { meshfsEffects } from './meshfs.ts';
-import { roomFor } from './network.ts';
+import { roomFor, topOf } from './network.ts';
 import { createRates } from './rates.ts';
 import { secretsOf } from './secrets.ts';
 import { volumeEffects } from './volume.ts';
@@ -60,11 +60,14 @@ export function createEffects(powers: EffectPowers): Effects {
       return grants;
     },
   };
+  const allowances = () => powers.allowances?.() ?? [now];
   const vault: EffectVault = {
     meshfs: powers.meshfs,
     volume: powers.volume,
     family: powers.family,
-    allowances: () => powers.allowances?.() ?? [now],
+    allowances,
+    // Who is above all others counts what the whole family does.
+    asker: () => ({ owner: topOf(powers.owner), family: allowances().at(-1)!.rates }),
     network: powers.network,
     hold: roomFor(
       'bytes held for this worker’s fetches and connections',

@@ -116,7 +116,7 @@ export const fetchEffect: EffectMaker = (vault) => {
       const target = targetOf(url);
       demand(target, method, hop > 0 && with_secret ? UNSAID : undefined);
       const listed = forMethod(vault.grants.fetch, method).map(({ to }) => to);
-      const route = await routeTo(target, { network, grant: 'fetch', listed, signal });
+      const route = await routeTo(target, { network, asker: vault.asker(), grant: 'fetch', listed, signal });
       const answer = await exchange({
         ...{ url, route, method, signal },
         headers: headers.map(([name, value]) => [name, secrets.fill(value, target)] as const),

@@ -7,6 +7,8 @@ import { isIP, type LookupFunction, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { GrantMissing, LIMITS, Overloaded, RemoteError } from '@hauki/protocol';
 import { closedRange, namesOf, sameAddress } from './addresses.ts';
+import { LOOKUPS } from './limits.ts';
+import { type Asker, lookupsInTurn } from './lookups.ts';
 
 /** Makes room for bytes that are held in memory for guests, and gives how to let go of it; throws Overloaded. */
 export type Hold = (bytes: number) => () => void;
@@ -53,8 +55,8 @@ export function roomForEach(what: string, limit: number): (who: string) => Hold 
 
 /** What all vaults of a node share of the network. */
 export interface Network {
-  /** All addresses of a name. Rejects as `node:dns` does. */
-  lookup(host: string): Promise<string[]>;
+  /** All addresses of a name, when it is the asker's turn. Rejects as `node:dns` does, or as `signal` says. */
+  lookup(host: string, asker: Asker, signal: AbortSignal): Promise<string[]>;
   /** Room for what is held for vaults of an owner: a token and all below it are one. */
   holdFor(owner: string): Hold;
   /** Addresses of this machine: what listens there for its own network is not public, whatever the address looks like. */
@@ -62,6 +64,9 @@ export interface Network {
   /** Where this process has no way out itself: a stream to a granted `host:port`, from who has one. */
   dial?: ((target: string, signal: AbortSignal) => Promise<Socket>) | undefined;
 }
+
+/** Of an owner's name the token that is above all others of it. */
+export const topOf = (owner: string): string => owner.split('/')[0]!;
 
 /** The machine's own network; each part can be given by those who know better. */
 export function createNetwork({
@@ -71,7 +76,7 @@ export function createNetwork({
   dial = undefined as Network['dial'],
 } = {}): Network {
   const each = roomForEach('bytes that this node holds for one owner’s fetches and connections', limit_bytes);
-  return { lookup, own, dial, holdFor: (owner) => each(owner.split('/')[0]!) };
+  return { lookup: lookupsInTurn(lookup, LOOKUPS), own, dial, holdFor: (owner) => each(topOf(owner)) };
 }
 
 /** Where a connection may go. */
@@ -85,6 +90,7 @@ export interface Route {
 
 export interface Asking {
   network: Network;
+  asker: Asker;
   /** The kind of grant, for the words of a refusal. */
   grant: 'fetch' | 'connect';
   /** `host:port`s of the grant that apply: an address that is not public must be among them. */
@@ -109,9 +115,10 @@ export function partsOf(target: string): { host: string; port: number } {
  * Finds the way to a canonical `host:port` that was granted. Rejects with GrantMissing where it leads to no public
  * address and to none that is listed, RemoteError where there is no such name.
  */
-export async function routeTo(target: string, { network, grant, listed, signal }: Asking): Promise<Route> {
+export async function routeTo(target: string, asking: Asking): Promise<Route> {
+  const { network, grant, listed } = asking;
   const { host, port } = partsOf(target);
-  const addresses = isIP(host) ? [host] : await lookedUp(network, host, grant, signal);
+  const addresses = isIP(host) ? [host] : await lookedUp(host, asking);
   const open = addresses.filter((address) => reachable(network, listed, address, port));
   const [refused] = addresses;
   if (open.length === 0 && refused !== undefined) {
@@ -132,13 +139,13 @@ export async function routeTo(target: string, { network, grant, listed, signal }
   };
 }
 
-async function lookedUp(network: Network, host: string, grant: string, signal: AbortSignal): Promise<string[]> {
+async function lookedUp(host: string, { network, asker, grant, signal }: Asking): Promise<string[]> {
   signal.throwIfAborted();
   const { promise: given_up, reject } = Promise.withResolvers<never>();
   const give_up = () => reject(signal.reason);
   signal.addEventListener('abort', give_up);
   try {
-    const found = await Promise.race([network.lookup(host), given_up]);
+    const found = await Promise.race([network.lookup(host, asker, signal), given_up]);
     // As many as anybody tries; a name server may say anything.
     if (found.length > 0) return found.slice(0, 16);
     throw Object.assign(new Error('no address'), { code: 'ENODATA' });
