@@ -14,6 +14,7 @@ import {
   type NodeInfo,
   type NodeLoad,
   NoNodeFits,
+  Overloaded,
   type Provisioned,
   type ToldFate,
   WorkerDied,
@@ -216,7 +217,8 @@ export class Registry {
       try {
         return await place();
       } catch (error) {
-        if (!isError(error, NoNodeFits) || !may() || !(await this.#comebacks.wait({ until, next }))) throw error;
+        const crowded = isError(error, NoNodeFits) || isError(error, Overloaded);
+        if (!crowded || !may() || !(await this.#comebacks.wait({ until, next }))) throw error;
       }
     }
   }

@@ -99,6 +99,8 @@ export interface SwarmPowers {
 const DEFAULT_MEMORY_MIB: Record<string, number> = { lxc: 128, quickjs: 32, process: 128 };
 /** Nodes that are tried for one job: one may have filled up or gone since it last reported. */
 const ATTEMPTS = 3;
+/** What is told of a node's own words where it could not: a sentence or two. */
+const SAID_CHARS = 500;
 
 /** What a request asks for, checked, with its source at hand: all but the worker's name and where it goes. */
 export interface Order {
@@ -237,7 +239,8 @@ export class Swarm {
     const { driver: asked, labels } = order;
     const runtime = runtimeOf(order.job.language);
     const wanted = { driver: asked, min_isolation, runtime, labels, memory_mib: memory, volume: volume !== null };
-    const tried = new Set<string>();
+    /** What the nodes said that could not. */
+    const tried = new Map<string, unknown>();
     for (;;) {
       // A volume is where it is.
       const home = volume ? volumes.home(owner, volume) : undefined;
@@ -247,7 +250,9 @@ export class Swarm {
         .filter(({ info: { node } }) => reachesNode(order.nodes, node));
       const placed = place(wanted, candidates, random, registry.silence());
       if ('refused' in placed) {
-        const before = [...tried].map((node) => `${node} (tried: it could not)`);
+        const said = [...tried.values()];
+        if (said.length > 0 && said.every((error) => isError(error, Overloaded))) throw said.at(-1);
+        const before = [...tried].map(([node, error]) => `${node} (tried: ${describe(error).slice(0, SAID_CHARS)})`);
         throw refusal(wanted, [...placed.refused, ...before]);
       }
       const { node, driver } = placed;
@@ -282,7 +287,7 @@ export class Swarm {
         // Its answer may only be late: then nobody waits for the worker any more. One that is overloaded has made none.
         if (!isError(error, Overloaded))
           void node.rpc.destruct(job.worker, 'its clone failed', job.epoch ?? 1).catch(() => {});
-        tried.add(node.info.node);
+        tried.set(node.info.node, error);
         event('SPAWN_FAILED', { worker: job.worker, node: node.info.node, owner: job.owner, error: describe(error) });
         // It has no room, so it has made no volume either: another node may.
         if (volume && claim?.fresh && isError(error, Overloaded)) await volumes.unclaim(owner, volume).catch(() => {});

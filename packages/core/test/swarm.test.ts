@@ -160,6 +160,22 @@ describe('a clone for which there is no node', () => {
     leave();
   });
 
+  it('goes to one that comes back a moment later where the one that is there is overloaded', async () => {
+    let tries = 0;
+    const { swarm, registry } = swarmOver(() => {
+      if (++tries === 1) throw new Overloaded({ what: 'vaults', limit: 1 });
+      return {};
+    });
+    const [node] = registry.candidates();
+    registry.away(node!);
+    registry.register(node!, []);
+    const spawned = swarm.spawn({ source: '', audience: '' }, ada);
+    await new Promise((resolve) => setImmediate(resolve));
+    registry.register(node!, []);
+    assert.match((await spawned).worker, /^w-/);
+    assert.equal(tries, 2);
+  });
+
   it('is not made again when its caller has been told of a vault', async () => {
     let tries = 0;
     const { swarm, registry } = swarmOver(({ worker }) => {
@@ -235,6 +251,21 @@ describe('a worker that is placed', () => {
       await assert.rejects(place());
       assert.deepEqual(ended, most, error.name);
     }
+  });
+
+  it('is refused with what the nodes said that could not take it, and as overloaded where all of them are', async () => {
+    const full = new Overloaded({ what: 'MiB on disk for this node’s volumes', limit: 5 });
+    const none = swarmOver(() => {
+      throw full;
+    });
+    await assert.rejects(none.place(), (error) => isError(error, Overloaded) && /MiB on disk/.test(error.message));
+    const lost = swarmOver(() => {
+      throw new ConnectionLost({ why: 'the cable was pulled' });
+    });
+    await assert.rejects(
+      lost.place(),
+      (error) => isError(error, NoNodeFits) && /north \(tried: .*the cable was pulled/.test(error.message),
+    );
   });
 
   it('has no more than its parent, also where that lost some before and while it was being made', async () => {
