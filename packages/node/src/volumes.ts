@@ -56,6 +56,10 @@ const MIB = 1024 * 1024;
 const PLAIN_FILES = 100_000;
 /** What volumes leave of the disk to others. */
 const DISK_SHARE = 0.9;
+/** The owner of what is made with the token of the core's own. */
+const ADMIN = 'admin';
+/** A token and all below it are one owner here. */
+const topOf = (owner: string) => owner.split('/')[0]!;
 
 /**
  * Where volumes are mounted. Not below the data folder: a vault's mapped root has to get there, and a data folder may lie
@@ -226,7 +230,7 @@ export class Volumes {
         });
       const grows = quota_mib > has_mib;
       const path = await this.#inTurn(async () => {
-        if (grows) await this.#checkRoom(quota_mib - has_mib, has_mib === 0);
+        if (grows) await this.#checkRoom(entry.note.owner, quota_mib - has_mib, has_mib === 0);
         if (this.#plain) {
           const folder = this.#file(key, 'd');
           await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -325,12 +329,14 @@ export class Volumes {
     return entry.releasing;
   }
 
-  async #checkRoom(more_mib: number, is_new: boolean): Promise<void> {
+  async #checkRoom(owner: string, more_mib: number, is_new: boolean): Promise<void> {
     if (is_new && this.#entries.size > LIMITS.volumes_per_node)
       throw new Overloaded({ what: 'volumes of this node', limit: LIMITS.volumes_per_node });
     // Images take room as they fill: what was promised and is not taken yet must still be there.
     let owed_bytes = more_mib * MIB;
+    let own_mib = more_mib;
     for (const [key, { note }] of this.#entries) {
+      if (topOf(note.owner) === topOf(owner)) own_mib += note.quota_mib;
       const taken = await stat(this.#file(key, 'img')).catch(() => undefined);
       owed_bytes += Math.max(0, note.quota_mib * MIB - (taken?.blocks ?? 0) * 512);
     }
@@ -338,6 +344,12 @@ export class Volumes {
     const free_mib = Math.floor((bavail * bsize * DISK_SHARE) / MIB);
     if (owed_bytes > free_mib * MIB)
       throw new Overloaded({ what: 'MiB on disk for this node’s volumes', limit: free_mib });
+    // An empty one costs its owner nothing. What the admin's own take is the admin's to say.
+    const left_mib = Math.floor(free_mib - owed_bytes / MIB);
+    if (topOf(owner) !== ADMIN && own_mib > left_mib) {
+      const limit = own_mib - Math.ceil((own_mib - left_mib) / 2);
+      throw new Overloaded({ what: 'MiB for one owner’s volumes, who leaves as much to others', limit });
+    }
   }
 
   async #note(key: string, entry: Entry, change: Partial<Note>): Promise<void> {

@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statfsSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -330,6 +331,31 @@ describe('the volumes of a node in a sandbox, where nothing can be mounted', () 
         rmSync(data_dir, { recursive: true, force: true });
       }
     });
+});
+
+describe('the room for volumes', () => {
+  it('is nobody’s alone: an owner, with all tokens below it, leaves as much as it has, but for the admin', async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    const volumes = new Volumes({ node: 'n', data_dir, plain: true, log: () => {} });
+    const { bavail, bsize } = statfsSync(data_dir);
+    const share = (part: number) => Math.floor((bavail * bsize * part) / 1024 / 1024);
+    const take = async (owner: string, name: string, part: number) =>
+      (await volumes.acquire(owner, { name, quota_mib: share(part) }, 'worker')).release();
+    try {
+      await volumes.probe();
+      await volumes.start();
+      await assert.rejects(take('ada', 'most', 0.6), /one owner’s volumes, who leaves as much to others/);
+      await take('ada', 'home', 0.3);
+      await take('ada', 'home', 0.3);
+      await assert.rejects(take('ada/below', 'more', 0.3), { name: 'Overloaded' });
+      await take('bob', 'home', 0.2);
+      await take('admin', 'home', 0.3);
+      await assert.rejects(take('admin', 'more', 0.3), /on disk for this node’s volumes/);
+    } finally {
+      await volumes.close();
+      rmSync(data_dir, { recursive: true, force: true });
+    }
+  });
 });
 
 describe('a volume whose note is damaged', () => {
