@@ -16,6 +16,13 @@ export const stack_chars = 4096;
 export const websocket_bytes = 1024 * 1024;
 /** What a connection may hold unsent: four messages of the largest size. Beyond it calls are refused, not queued. */
 export const unsent_bytes = 32 * 1024 * 1024;
+/**
+ * How long calls and answers wait for a peer that has so much to read and takes nothing of it; then it is cut off. As long
+ * as a cut connection may take to come back.
+ */
+export const unread_ms = 30_000;
+/** What the calls that one side serves may have brought, all together: eight messages of the largest size. */
+export const served_bytes = 64 * 1024 * 1024;
 /** Calls that one side of a session may have unanswered; far above what pays off, far below what hurts. */
 export const calls_in_flight = 4096;
 /** References that one side of a session may have given out, or taken, at once; results kept for pipelining too. */

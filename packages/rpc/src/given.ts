@@ -22,7 +22,7 @@ export function eachGiven(value: unknown, run: (id: number, type: unknown, lazy:
 
 /** For people: a remote reference was let go of by nobody. */
 export function warnOfCollected(label: string): void {
-  const text = `a remote ${label} was collected without being let go of; it stays in the other side's table until the session ends. Use \`using\` or \`await using\``;
+  const text = `a remote ${label} was collected without being let go of, as \`using\` does: it stays in the other side's table`;
   const { process } = globalThis as { process?: { emitWarning?(text: string, name: string): void } };
   if (process?.emitWarning) process.emitWarning(text, 'MeshReferenceWarning');
   else console.warn(`hauki: ${text}`);

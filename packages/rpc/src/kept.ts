@@ -1,6 +1,6 @@
 /** A result that the caller calls on, from the arrival of its call until it is forgotten. */
 
-type Outcome = { value: unknown } | { error: unknown };
+export type Outcome = { value: unknown } | { error: unknown };
 
 export class Kept {
   #outcome: Outcome | undefined;

@@ -8,6 +8,9 @@ export class Served {
   readonly traceparent: string | undefined;
   /** For its server: whether it is among those under way. */
   counted = false;
+  /** For its server: it waits for nobody, and what its message took. */
+  urgent!: boolean;
+  size!: number;
   /** Told of the abort by a caller's leaving; for who has no use for a whole signal. */
   onabort: ((reason: unknown) => void) | undefined;
   readonly #began: number;

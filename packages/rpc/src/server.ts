@@ -4,7 +4,8 @@
  *
  * What always holds: calls on one target begin in the order in which they came, also where one waits for a result that
  * it names; each call with an id is answered once; a result is kept exactly as long as its caller asked; how many calls
- * run and how many results are kept is bounded.
+ * run, how much they brought, and how many results are kept is bounded. While more is unsent than may be, calls and
+ * answers wait for the peer to read; one that takes nothing is cut off.
  */
 import {
   Cancelled,
@@ -17,10 +18,11 @@ import {
   type WireError,
 } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
+import { Patience } from '#patience';
 import type { Encoded } from './codec.ts';
 import { sourceOf } from './ghost.ts';
 import { checkedPath, invoke, read } from './invoke.ts';
-import { Kept } from './kept.ts';
+import { Kept, type Outcome } from './kept.ts';
 import type { RefTable } from './refs.ts';
 import { Served } from './served.ts';
 import type { Wire } from './wire.ts';
@@ -50,6 +52,7 @@ const LATE = /^(?:The call|\S+) gave no answer within (\d+) ms\./;
 
 export class Server {
   readonly #powers: ServerPowers;
+  readonly #patience: Patience;
   /** By their ids; those without one by themselves. */
   readonly #served = new Map<unknown, Served>();
   /** Results that the peer calls on, from the arrival of their calls until they are forgotten. */
@@ -58,6 +61,8 @@ export class Server {
   readonly #delayed = new Map<unknown, Promise<void>>();
   /** While a call is decoded that waited: the results that it names, forgotten since or not. */
   #named_now: Map<unknown, Kept> | undefined;
+  /** Characters and bytes that calls under way brought. */
+  #brought = 0;
   /** Calls served so far. */
   served = 0;
   /** Calls under way; those without an id too, which nobody can name. */
@@ -65,6 +70,7 @@ export class Server {
 
   constructor(powers: ServerPowers) {
     this.#powers = powers;
+    this.#patience = new Patience(powers);
   }
 
   get kept(): number {
@@ -92,28 +98,27 @@ export class Server {
   serve(message: IncomingCall, method: string, text: string, bytes: Uint8Array | undefined): void {
     const { id, rpc } = message;
     this.served++;
-    if (this.serving >= LIMITS.calls_in_flight)
-      return this.#refuse(
-        message,
-        bytes,
-        new Overloaded({ what: 'calls being served', limit: LIMITS.calls_in_flight }),
-      );
-    const keep = this.#powers.wire.tagged && rpc?.keep === true && id !== undefined;
-    if (keep && this.#kept.size >= this.#powers.keeps)
-      return this.#refuse(
-        message,
-        bytes,
-        new Overloaded({ what: 'results kept for this session', limit: this.#powers.keeps }),
-      );
+    const key = queueOf(method, rpc);
+    // What the session itself asks, a heartbeat first of all, waits for nobody.
+    const urgent = key === method;
+    const refuse = (what: string, limit: number) => this.#refuse(message, bytes, new Overloaded({ what, limit }));
+    if (this.serving >= LIMITS.calls_in_flight) return refuse('calls being served', LIMITS.calls_in_flight);
+    if (this.#brought > LIMITS.served_bytes && !urgent)
+      return refuse('bytes of calls being served', LIMITS.served_bytes);
+    const { keeps, wire } = this.#powers;
+    const keep = wire.tagged && rpc?.keep === true && id !== undefined;
+    if (keep && this.#kept.size >= keeps) return refuse('results kept for this session', keeps);
     const call = new Served(rpc);
+    call.urgent = urgent;
+    call.size = text.length + (bytes?.length ?? 0);
     // Only a tagged text of a peer that has something kept can name results.
     const names = bytes && this.#kept.size > 0 && text.includes('["result",') ? this.#named(message.params) : undefined;
-    const key = names || this.#delayed.size > 0 ? queueOf(method, rpc) : undefined;
+    const full = !urgent && this.#patience.full;
     const before = this.#delayed.get(key);
     // From now on, so that whatever comes next finds it, or forgets it.
     const result = keep ? new Kept() : undefined;
     if (result) this.#kept.set(id, result);
-    if (!names && !before) return this.#run(message, method, bytes, call, result);
+    if (!names && !before && !full) return this.#run(message, method, bytes, call, result);
     // What comes for its streams and signals may come before its turn: they are taken now.
     try {
       if (bytes && names) this.#powers.refs.expect(message.params);
@@ -125,11 +130,12 @@ export class Server {
     const named = names?.kept;
     this.#begun(id, call);
     const turn = Promise.all([before, names?.there]).then(
-      () => {
-        this.#named_now = named;
-        this.#run(message, method, kept, call, result);
-        this.#named_now = undefined;
-      },
+      () =>
+        this.#patience.whenRead(urgent, () => {
+          this.#named_now = named;
+          this.#run(message, method, kept, call, result);
+          this.#named_now = undefined;
+        }),
       (error) => {
         if (kept) this.#powers.refs.discard(message.params);
         this.#failed(id, error, call, result);
@@ -151,6 +157,7 @@ export class Server {
     if (call.counted) return;
     call.counted = true;
     this.serving++;
+    this.#brought += call.size;
     this.#served.set(id ?? call, call);
   }
 
@@ -176,7 +183,7 @@ export class Server {
         this.#begun(id, call);
         const promise = Promise.resolve(outcome);
         promise.then(
-          (value) => this.#done(id, value, call, result),
+          (value) => this.#ended(id, { value }, call, result),
           (error) => this.#failed(id, error, call, result),
         );
         return;
@@ -184,7 +191,7 @@ export class Server {
     } catch (error) {
       return this.#failed(id, error, call, result);
     }
-    this.#done(id, outcome, call, result);
+    this.#ended(id, { value: outcome }, call, result);
   }
 
   #decoded({ params, rpc }: IncomingCall, bytes: Uint8Array): unknown {
@@ -203,16 +210,25 @@ export class Server {
     return kept?.there !== undefined && sourceOf(kept.there.value) !== undefined;
   }
 
-  #done(id: unknown, value: unknown, call: Served, result: Kept | undefined): void {
-    result?.settle({ value });
-    this.#ended(id, call);
-    this.#answer(id, value, result !== undefined);
+  #failed(id: unknown, error: unknown, call: Served, result: Kept | undefined): void {
+    this.#ended(id, { error }, call, result);
   }
 
-  #failed(id: unknown, error: unknown, call: Served, result: Kept | undefined): void {
-    result?.settle({ error });
-    this.#ended(id, call);
-    this.#fail(id, error);
+  #ended(id: unknown, outcome: Outcome, call: Served, result: Kept | undefined): void {
+    // Until it is written an answer is the value that there is anyway.
+    if (!call.urgent && this.#patience.full) this.#begun(id, call);
+    void this.#patience.whenRead(call.urgent, () => {
+      result?.settle(outcome);
+      if (call.counted) {
+        this.serving--;
+        this.#brought -= call.size;
+        const key = id ?? call;
+        if (this.#served.get(key) === call) this.#served.delete(key);
+      }
+      call.end();
+      if ('error' in outcome) this.#fail(id, outcome.error);
+      else this.#answer(id, outcome.value, result !== undefined);
+    });
   }
 
   #perform(method: string, params: unknown, rpc: IncomingCall['rpc'], call: Served): unknown {
@@ -251,15 +267,6 @@ export class Server {
     const kept = this.#named_now?.get(id) ?? this.#kept.get(id);
     if (!kept || kept.pending) throw forgotten(id);
     return kept.when((value) => read(value, checkedPath(path)));
-  }
-
-  #ended(id: unknown, call: Served): void {
-    if (call.counted) {
-      this.serving--;
-      const key = id ?? call;
-      if (this.#served.get(key) === call) this.#served.delete(key);
-    }
-    call.end();
   }
 
   #answer(id: unknown, value: unknown, kept: boolean): void {
@@ -306,8 +313,8 @@ export class Server {
 
   #reply(text: string, bytes: Uint8Array[] | undefined): void {
     const { wire, end } = this.#powers;
-    if (wire.refusal()) end('the peer reads more slowly than it asks, and its answers no longer fit in memory');
-    else wire.post(text, bytes);
+    if (this.#patience.lets(text.length)) wire.post(text, bytes);
+    else end('the peer reads more slowly than it asks');
   }
 
   /** The session is over. */
@@ -319,9 +326,9 @@ export class Server {
   }
 }
 
-/** Whose calls begin in their order: those on one target. What the session itself asks, a heartbeat first of all, waits for no call. */
+/** Whose calls begin in their order: those on one target. What the session itself asks waits for no call. */
 const queueOf = (method: string, rpc: IncomingCall['rpc']): unknown =>
-  rpc?.on ?? (rpc?.of === undefined ? (method.startsWith('rpc.') ? method : 'root') : `of ${rpc.of}`);
+  rpc?.on ?? (rpc?.of === undefined ? (method.startsWith('rpc.') ? method : 0) : `of ${rpc.of}`);
 
 const isThenable = (value: { then?: unknown }): boolean => typeof value.then === 'function';
 

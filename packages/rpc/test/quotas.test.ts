@@ -176,7 +176,60 @@ describe('a quota', () => {
     a.close();
   });
 
-  it('bounds what waits to leave: new calls are refused, and a peer that never reads is cut off', async () => {
+  it('of what is unsent holds up answers to a peer that reads, and loses none', async () => {
+    const mib = (n: number) => new Uint8Array(n * 1024 * 1024);
+    await using t = await join(
+      {
+        get: (n: number) => mib(n),
+        later: (n: number) => Promise.resolve(mib(n)),
+        thrown: (n: number) => {
+          throw new RangeError('x'.repeat(n * 1024 * 1024));
+        },
+        back: (f: ((bytes: Uint8Array) => Promise<number>) & Disposable) => {
+          using callback = f;
+          for (let i = 0; i < 5; i++) callback(mib(7)).catch(() => {});
+          return 'answered';
+        },
+        count: (bytes: Uint8Array) => bytes.length,
+      },
+      {},
+      { kind: 'TCP' },
+    );
+    for (const method of ['get', 'later']) {
+      const answers = await Promise.all(Array.from({ length: 80 }, () => t.on_b[method](1)));
+      assert.equal(answers.length, 80);
+    }
+    const failed = await Promise.allSettled(Array.from({ length: 20 }, () => t.on_b.thrown(3)));
+    assert.ok(failed.every(({ status, reason }: any) => status === 'rejected' && reason.name === 'RemoteError'));
+    assert.equal(await t.on_b.back((bytes: Uint8Array) => bytes.length), 'answered');
+    assert.equal(await t.on_b.count(mib(1)), 1024 * 1024);
+    await atRest(t.a, t.b);
+  });
+
+  it('of what calls brought refuses more of them while they are served', async () => {
+    const ends: (() => void)[] = [];
+    await using t = await join({
+      save: (bytes: Uint8Array) => new Promise((resolve) => ends.push(() => resolve(bytes.length))),
+    });
+    const waiting: Promise<unknown>[] = [];
+    const chunk = new Uint8Array(4 * 1024 * 1024);
+    for (let i = 0; i < 20; i++) {
+      waiting.push(t.on_b.save(chunk).catch((error: Error) => error));
+      await settle(1);
+    }
+    assert.equal(ends.length, LIMITS.served_bytes / chunk.length);
+    for (const end of ends.splice(0)) end();
+    await until(() => t.b.stats().serving === 0, 'all to be answered');
+    for (const refused of await Promise.all(waiting.slice(16)))
+      assert.match((refused as Error).message, /bytes of calls being served/);
+    const again = t.on_b.save(chunk);
+    await until(() => ends.length === 1, 'it to be taken again');
+    ends[0]!();
+    assert.equal(await again, chunk.length);
+    await atRest(t.a, t.b);
+  });
+
+  it('bounds what waits to leave: new calls are refused, and a peer that never reads is cut off', async (context) => {
     class Stuck implements Transport {
       buffered_bytes = 0;
       carried_bytes = 0;
@@ -192,7 +245,14 @@ describe('a quota', () => {
       }
     }
     const stuck = new Stuck();
-    const session = new Session({ transport: stuck, dispatch: () => 'x'.repeat(1_000_000) });
+    const begun: string[] = [];
+    const session = new Session({
+      transport: stuck,
+      dispatch: (method) => {
+        begun.push(method);
+        return 'x'.repeat(1_000_000);
+      },
+    });
     const waiting = [];
     while (stuck.buffered_bytes <= LIMITS.unsent_bytes) {
       waiting.push(session.call('m', ['x'.repeat(4_000_000)]).catch((error) => error.name));
@@ -201,8 +261,24 @@ describe('a quota', () => {
     const error = await rejectsWith(session.call('m'), Overloaded);
     assert.match(error.message, /unsent bytes/);
     assert.ok(session.open);
+    context.mock.timers.enable({ apis: ['setTimeout'] });
+    const unsent = stuck.buffered_bytes;
     stuck.events.message('{"jsonrpc":"2.0","id":1,"method":"m"}');
+    stuck.events.message('{"jsonrpc":"2.0","id":2,"method":"rpc.heartbeat"}');
+    await settle();
+    assert.deepEqual(begun, ['rpc.heartbeat']);
+    assert.ok(stuck.buffered_bytes > unsent);
+    const wait = (ms: number) => {
+      for (let waited = 0; waited < ms; waited += 20) context.mock.timers.tick(20);
+    };
+    wait(LIMITS.unread_ms - 1_000);
+    assert.ok(session.open);
+    stuck.buffered_bytes -= 1;
+    wait(LIMITS.unread_ms - 1_000);
+    assert.ok(session.open);
+    wait(2_000);
     assert.match(await session.closed, /more slowly than it asks/);
+    assert.deepEqual(begun, ['rpc.heartbeat']);
     assert.deepEqual([...new Set(await Promise.all(waiting))], ['OutcomeUnknown']);
   });
 
