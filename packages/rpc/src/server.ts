@@ -351,5 +351,7 @@ export function withThrown(error: unknown, frameless = false): WireError {
 /** The same in so few words that they can always be sent. */
 export function briefly(error: unknown): WireError {
   const { code, message, data } = toWire(error);
-  return { code, message: message.slice(0, 4096), data: { name: data!.name } };
+  const { name, fields } = data!;
+  const error_name = String(fields?.error_name ?? '').slice(0, 256) || undefined;
+  return { code, message: message.slice(0, 4096), data: { name, fields: { error_name } } };
 }

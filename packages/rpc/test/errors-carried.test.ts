@@ -1,7 +1,16 @@
 /** Errors on their way through a session: what was thrown arrives, as far as it can, and nothing else does. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BadInput, ConnectionLost, isError, NoSuchMethod, Overloaded, RemoteError, WorkerDied } from '@hauki/protocol';
+import {
+  BadInput,
+  ConnectionLost,
+  isError,
+  LIMITS,
+  NoSuchMethod,
+  Overloaded,
+  RemoteError,
+  WorkerDied,
+} from '@hauki/protocol';
 import { atRest, join, KINDS, rejectsWith } from './joined.ts';
 
 class OwnError extends Error {
@@ -191,3 +200,16 @@ for (const kind of KINDS)
       assert.deepEqual([lost.fields, lost.cause], [{ why: 'a cable' }, undefined]);
     });
   });
+
+describe('an error that is too large to travel', () => {
+  it('keeps its name', async () => {
+    await using t = await join({
+      fail: () => {
+        throw new RangeError('x'.repeat(LIMITS.message_bytes));
+      },
+    });
+    const error = await rejectsWith(t.on_b.fail(), RemoteError);
+    assert.equal(error.fields.error_name, 'RangeError');
+    assert.equal(error.message.length, 4096);
+  });
+});
