@@ -40,9 +40,8 @@ const BIGINT_BITS = 33_220;
 const INSTEAD: Record<string, string> = {
   Promise: 'await it first',
   URL: 'send its href',
-  Response: 'send its status and its body',
+  Response: 'send its body',
   Blob: 'send its stream()',
-  File: 'send its stream()',
 };
 
 class Encoder {
@@ -65,7 +64,7 @@ class Encoder {
   encode(value: unknown): Encoded {
     const root = [value];
     root[0] = this.#copy(value, root, 0);
-    if ('toJSON' in root) this.refuse('cannot be sent: somebody gave all objects a toJSON');
+    if ('toJSON' in root) this.refuse('cannot be sent: all objects have a toJSON');
     if (this.#tagged) this.#label();
     return { text: JSON.stringify(root[0]), bytes: this.#tagged ? this.#bytes : undefined };
   }
@@ -100,6 +99,8 @@ class Encoder {
 
   #tag(...inside: unknown[]): { $: unknown[] } {
     this.#tagged = true;
+    // The shortest, of a hole, takes fourteen, of which one is counted where it stands.
+    this.#fits(13);
     return { $: inside };
   }
 
@@ -129,6 +130,7 @@ class Encoder {
   /** Puts what stands for a member into the same place of another object; `name` is its key for people. */
   #member(into: object, from: any, key: string | number, name = key): void {
     this.#path.push(name);
+    this.#fits(`${key}`.length + 2);
     put(into, key, this.#copy(from[key], into, key));
     this.#path.pop();
   }
@@ -159,7 +161,7 @@ class Encoder {
       this.gave = true;
       return this.#tag(...this.#refs.give(object));
     }
-    if (typeof object === 'function') this.refuse('is a class: a class cannot be sent; send an instance');
+    if (typeof object === 'function') this.refuse('is a class: send an instance');
     const known = this.#seen.get(object);
     if (known) {
       const tag = this.#tag('ref');
@@ -196,7 +198,7 @@ class Encoder {
       case 'Map':
         return this.#tag(
           'map',
-          [...Map.prototype.entries.call(object)].map((entry, i) => {
+          Array.from(Map.prototype.entries.call(object), (entry, i) => {
             const into: unknown[] = [];
             for (const at of [0, 1]) this.#member(into, entry, at, `entry ${i}`);
             return into;

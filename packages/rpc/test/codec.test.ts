@@ -475,6 +475,25 @@ describe('reading', () => {
     }
   });
 
+  it('is refused before it is copied where its holes, names or entries alone are too much', () => {
+    const unread = {
+      get last() {
+        return assert.fail('it was read to its end');
+      },
+    };
+    const holes: unknown[] = [];
+    holes.length = LIMITS.message_bytes / 4;
+    holes.push(unread);
+    const named = Array.from({ length: 80_000 }, (_, i) => [`${i}`.padEnd(120), 1]);
+    const entries = new Map<unknown, unknown>(Array.from({ length: LIMITS.message_bytes / 6 }, (_, i) => [i, i]));
+    entries.set('unread', unread);
+    for (const value of [holes, { ...Object.fromEntries(named), unread }, entries])
+      assert.throws(
+        () => text(value),
+        (thrown) => isError(thrown, TooLarge),
+      );
+  });
+
   it('may be entered again by what it reads', () => {
     const inner = {
       get text() {
