@@ -164,7 +164,7 @@ export class Caller implements CallHome {
   }
 
   /** A call on the result of another: it leaves with it where that has not left yet, else when the result is there. */
-  callOn(on: Call, path: string[], args: unknown[] | undefined, options: CallOptions = {}): Promise<unknown> {
+  callOn(on: Call, path: string[], args: unknown[] | undefined, options = on.options): Promise<unknown> {
     if (!on.unlaid || !this.#powers.wire.tagged) return afterwards(on.promise, path, args, options);
     on.keep = true;
     const method = args && path.at(-1);

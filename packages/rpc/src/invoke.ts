@@ -71,9 +71,9 @@ function apply(fn: object, self: unknown, args: unknown[], options: CallOptions 
 /** What was passed on by its holder: it calls for the third party, with that one's signal, deadline and trace. */
 function passOn(source: GhostSource, method: string, args: unknown[], options: CallOptions | undefined): unknown {
   if (!options) return source.call(method, args);
-  const { signal, timeout_ms, traceparent } = options;
+  const { signal, timeout_ms, traceparent, passing } = options;
   return source.call(method, args, {
-    passing: true,
+    ...(passing && { passing }),
     ...(signal && { signal }),
     ...(timeout_ms !== undefined && { timeout_ms }),
     ...(traceparent !== undefined && { traceparent }),

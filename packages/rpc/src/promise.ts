@@ -11,7 +11,10 @@ import type { CallOptions } from './session.ts';
 /** What stands behind such a promise. */
 export interface PipelineSource {
   readonly promise: Promise<unknown>;
-  /** Calls `path` of the result: its last name is the method, an empty path calls the result itself. Without `args` reads. */
+  /**
+   * Calls `path` of the result: its last name is the method, an empty path calls the result itself. Without `args` reads.
+   * Without `options` those of the call before hold, its time from when this one is made.
+   */
   reach(path: string[], args?: unknown[], options?: CallOptions): Promise<unknown>;
   /** Somebody waits for the result. */
   observed(): void;
@@ -109,11 +112,13 @@ function place(source: PipelineSource, path: string[]): unknown {
 class Later implements PipelineSource {
   readonly promise: RemotePromise<unknown>;
   readonly #real: Promise<unknown>;
+  readonly #options: CallOptions | undefined;
   #resolve!: (value: unknown) => void;
   #reject!: (error: unknown) => void;
 
-  constructor(real: Promise<unknown>) {
+  constructor(real: Promise<unknown>, options?: CallOptions) {
     this.#real = real;
+    this.#options = options;
     this.promise = new RemotePromise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -124,13 +129,14 @@ class Later implements PipelineSource {
     this.#real.then(this.#resolve, this.#reject);
   }
 
-  reach(...what: Parameters<PipelineSource['reach']>): Promise<unknown> {
-    return afterwards(this.#real, ...what);
+  reach(path: string[], args?: unknown[], options = this.#options): Promise<unknown> {
+    return afterwards(this.#real, path, args, options);
   }
 }
 
 /** A promise that can be called on, for one that is not of a call: that of a refusal, or of what is done here later. */
-export const pipelined = (real: Promise<unknown>): Promise<unknown> => new Later(real).promise;
+export const pipelined = (real: Promise<unknown>, options?: CallOptions): Promise<unknown> =>
+  new Later(real, options).promise;
 
 /** Calls or reads `path` of a result that is waited for here: there is nothing left with which that could leave. */
 export const afterwards = (
@@ -145,6 +151,7 @@ export const afterwards = (
         args ? invoke(value, path.slice(0, -1), path.at(-1), args, options) : read(value, path),
       ),
     ),
+    options,
   );
 
 /**

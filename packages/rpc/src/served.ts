@@ -6,6 +6,8 @@ export class Served {
   readonly timeout_ms: number | undefined;
   /** W3C trace context of the caller. */
   readonly traceparent: string | undefined;
+  /** What it calls for its caller is only passed on. */
+  readonly passing = true;
   /** For its server: whether it is among those under way. */
   counted = false;
   /** For its server: it waits for nobody, and what its message took. */

@@ -73,6 +73,31 @@ for (const kind of KINDS)
       await atRest(t.a, t.b);
     });
 
+    it('and its deadline hold for what is called on the result too', async () => {
+      class Account {
+        hang() {
+          return new Promise(() => {});
+        }
+        self() {
+          return this;
+        }
+      }
+      await using t = await join({ open: () => new Account() }, {}, { kind });
+      await rejectsWith(withOptions(t.on_b, { timeout_ms: 300 }).open().hang(), DeadlineExceeded);
+      const controller = new AbortController();
+      const { signal } = controller;
+      const together = withOptions(t.on_b, { signal }).open().self().hang();
+      const opening = withOptions(t.on_b, { signal }).open();
+      using account = await opening;
+      // By now the result is there, and these go after it.
+      const afterwards = opening.self().hang();
+      const heard = Promise.all([rejectsWith(together, Cancelled), rejectsWith(afterwards, Cancelled)]);
+      await t.on_b.open().self();
+      controller.abort();
+      await heard;
+      assert.ok(account);
+    });
+
     it('and its deadline are refused where they are none, before anything is sent', async () => {
       await using t = await join(new Worker(), {}, { kind });
       for (const ms of [Number.NaN, -1, '5', null, 5n] as number[]) {
