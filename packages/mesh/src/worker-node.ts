@@ -30,6 +30,9 @@ export class RemoteWorker extends Plain {
     // Whoever mistypes p2p_only must not find out by what has passed the core.
     if (!ROUTINGS.includes(this.way.given.routing))
       throw new BadInput({ what: 'routing', why: `there are ${ROUTINGS.join(', ')}` });
+    const { timeout_ms } = this.way.given as { timeout_ms?: unknown };
+    if (timeout_ms !== undefined && !(typeof timeout_ms === 'number' && timeout_ms >= 0))
+      throw new BadInput({ what: 'timeout_ms', why: `it must be 0 ms or more, not ${String(timeout_ms)}` });
     let ride: Ride | undefined;
     try {
       const { first, more, ...told } = (await ask(() => {
