@@ -21,7 +21,7 @@ import {
   pendingGhost,
   sourceOf,
 } from '@hauki/rpc/client';
-import { services } from '#parts';
+import { services, stay } from '#parts';
 import { powers } from '#powers';
 import { RemoteWorker } from '#worker';
 import { createCoreClient } from './http.ts';
@@ -104,7 +104,10 @@ export interface Mesh extends AsyncDisposable, Services {
   ): PendingGhost<T>;
   /** Kills a worker at once, by ghost or by name. Resolves when nothing of it is left. */
   destruct(worker: object | string): Promise<void>;
-  /** Resolves, with the reason, when the connection to a ghost's worker has ended, whoever ended it. */
+  /**
+   * Resolves when the connection to a ghost's worker has ended, whoever ended it: with the reason, which is the worker's
+   * own end where it has ended. The process stays until then.
+   */
   ended(worker: object): Promise<string>;
   stats(): MeshStats;
   /** Lets go of everything: destructs the workers that this mesh owns (those with a `ttl_ms` live on), ends sessions. */
@@ -225,7 +228,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Mesh> {
       if (typeof worker !== 'string') return destruct(worker);
       await core.request('DELETE', workerPath(worker));
     },
-    ended: async (thing) => (await workerBehind(thing)).session.closed,
+    ended: async (thing) => stay((await workerBehind(thing)).session.closed),
     stats() {
       const sum = { ...done };
       for (const worker of workers.keys()) count(sum, worker);

@@ -14,6 +14,8 @@ export const comebackOf = async (way: WorkerRoute): Promise<Comeback> => new (aw
 
 export const fateOf: typeof knownFate = async (...args) => (await comeback()).fateOf(...args);
 
+export const stay = <T>(until: T): T => until;
+
 type Methods<T> = { [K in keyof T]: T[K] extends (...args: any[]) => Promise<unknown> ? K : never }[keyof T];
 
 export function services(core: CoreClient, moduleOf: ModuleOf, workerOf: WorkerOf): Services {

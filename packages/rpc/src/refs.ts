@@ -6,7 +6,7 @@
  * reference that comes home is the object itself. Letting go is explicit (`using`, `await using`): a registry of what
  * was collected only warns, because when that happens is nobody's to know.
  */
-import { describe, Overloaded, ProtocolViolation, RefGone, Unserialisable } from '@hauki/protocol';
+import { describe, Overloaded, ProtocolViolation, RefGone } from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { Takes } from './codec.ts';
 import { decodeValue } from './codec-decode.ts';
@@ -395,8 +395,6 @@ export class RefTable implements SessionRefs, Takes {
   }
 
   #signal(id: number): AbortSignal {
-    if (typeof AbortController === 'undefined')
-      throw new Unserialisable({ why: 'there are no AbortSignals on this platform' });
     let controller = this.#signals.get(id);
     const { takes: limit } = this.#powers;
     if (!controller && this.#signals.size >= limit)

@@ -88,7 +88,7 @@ export class Session {
   #end: { reason: string; error?: MeshError } | undefined;
   #explained: Promise<void> = Promise.resolve();
   #tell_closed!: (reason: string) => void;
-  /** Resolves with the reason when the session has ended; never rejects. */
+  /** Resolves with the reason, as `explain` knows it, when the session has ended; never rejects. */
   readonly closed: Promise<string>;
 
   constructor(options: SessionOptions) {
@@ -195,15 +195,9 @@ export class Session {
   #receive(text: string, bytes: Uint8Array | undefined): void {
     if (this.#rest.holds?.(text, bytes)) return;
     if (bytes && !this.#wire.tagged) return this.close('the peer sent tagged values without rpc.open');
-    let message: IncomingMessage;
     try {
-      message = readMessage(text);
-    } catch {
-      return this.close('the peer sent something that is not JSON');
-    }
-    if (typeof message !== 'object' || message === null) return this.close('the peer sent a message that is no object');
-    const { id, method } = message;
-    try {
+      const message: IncomingMessage = readMessage(text);
+      const { id, method } = message;
       if (typeof method === 'string') this.#rest.receive(message, method, text, bytes);
       else if (typeof id === 'number') this.#caller.settle(id, message, bytes);
       else if (message.error !== undefined) this.close(`the peer reported: ${fromWire(message.error).message}`);
@@ -233,6 +227,6 @@ export class Session {
     const lost = error ?? (new ConnectionLost({ why: reason }) as MeshError);
     this.#caller.close(reason, left, error);
     this.#rest.close(lost);
-    this.#tell_closed(reason);
+    this.#tell_closed((error?.fields.reason as string) ?? reason);
   }
 }

@@ -222,7 +222,8 @@ for (const [name, makePair] of Object.entries(pairs))
           const meanwhile = rejectsWith(a.call('echo', [1]), WorkerDied);
           assert.equal((await waiting).fields.cause, 'oom');
           await meanwhile;
-          await rejectsWith(a.call('echo', [1]), WorkerDied);
+          const { fields } = await rejectsWith(a.call('echo', [1]), WorkerDied);
+          assert.equal(await a.closed, fields.reason);
           assert.equal(asked, 1);
         },
         {
