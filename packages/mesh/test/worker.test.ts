@@ -1,12 +1,21 @@
 /** A worker from its caller's side, over a worker that the test plays: heartbeats, and how it is ended. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ConnectionLost, Forbidden, isError, type TicketBody, WorkerDied, WorkerUnknown } from '@hauki/protocol';
+import {
+  BadInput,
+  ConnectionLost,
+  Forbidden,
+  isError,
+  type TicketBody,
+  WorkerDied,
+  WorkerUnknown,
+} from '@hauki/protocol';
 import * as LIMITS from '@hauki/protocol/caller-limits';
 import { Channel, destructText, heartbeatText, leaseKey, mac, memoryPair, randomText, Session } from '@hauki/rpc';
 import type { CoreClient } from '../src/http.ts';
 import type { WorkerRoute } from '../src/route.ts';
 import { RemoteWorker } from '../src/worker.ts';
+import { RemoteWorker as NodeWorker } from '../src/worker-node.ts';
 
 const secret = randomText(32);
 const key = await leaseKey(secret, 'jti');
@@ -96,4 +105,16 @@ it('a cut session is dialled for as long as its owner’s lease lasts, a visitor
   worker.way.body = { ...worker.way.body, role: 'visitor' } as TicketBody;
   assert.equal(worker.way.lasts_ms, LIMITS.resume_ms);
   worker.leave();
+});
+
+describe('a deadline for all calls of a worker', () => {
+  it('is refused where it is none, before anybody is asked', async () => {
+    for (const timeout_ms of [Number.NaN, -1, '50', null, 50n] as number[]) {
+      const worker = new NodeWorker('p2p_preferred', { timeout_ms } as never);
+      await assert.rejects(
+        worker.open(() => assert.fail('the core was asked')),
+        (thrown) => isError(thrown, BadInput) && thrown.fields.what === 'timeout_ms',
+      );
+    }
+  });
 });
