@@ -21,12 +21,19 @@ suite('how a vault ended', () => {
     for (const [text, expected] of [
       ['Child <22168> ended on signal Bad system call(31)', /SIGSYS/],
       ['Child <22168> ended on signal Killed(9)', /SIGKILL/],
-      ['Child <22168> ended on signal (6)', /SIGABRT|SIGIOT/],
+      ['Child <22168> ended on signal (6)', /by SIGABRT$/],
     ] as const) {
       const exit = explainExit({ ...ENDING, lxc_log: line(text) });
       assert.equal(exit.cause, 'exited');
       assert.match(exit.reason, expected);
     }
+  });
+
+  test('by an abort is told as that, though the first process of a container meets its end by another signal', () => {
+    const lxc_log = line('Child <5> ended on signal Segmentation fault(11)');
+    assert.match(explainExit({ ...ENDING, lxc_log }).reason, /by SIGSEGV$/);
+    const log_tail = '\n----- Native stack trace -----\n\n 1: 0x840e50  [/bin/node]\n';
+    assert.equal(explainExit({ ...ENDING, lxc_log, log_tail }).reason, 'it aborted (SIGABRT)');
   });
 
   test('by itself is told by its code', () => {

@@ -22,7 +22,17 @@ export interface Ending {
 
 /** V8's words when its heap limit, which follows from the vault's memory, is reached. */
 export const HEAP_IS_FULL = /JavaScript heap out of memory|Allocation failed - JavaScript/;
-const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
+/**
+ * What Node writes as it aborts. The kernel keeps SIGABRT from the first process of a container or a sandbox: what aborts
+ * then runs into what no process may do, and that is SIGSEGV.
+ */
+export const HAS_ABORTED = /^----- Native stack trace -----$/m;
+/** Of several names the first: SIGABRT, not SIGIOT. */
+export const SIGNAL_NAMES = new Map(
+  Object.entries(constants.signals)
+    .toReversed()
+    .map(([name, number]) => [number, name]),
+);
 
 export function explainExit(ending: Ending): VaultExit {
   const { code, signal, kill_reason, misbehaved, started, oom_text, lxc_log, memory_mib, log_tail } = ending;
@@ -41,6 +51,7 @@ export function explainExit(ending: Ending): VaultExit {
   }
   const by_signal = /ended on signal [^(\n]*\((\d+)\)/.exec(lxc_log)?.[1];
   if (by_signal !== undefined) {
+    if (by_signal === '11' && HAS_ABORTED.test(log_tail)) return with_log('exited', 'it aborted (SIGABRT)');
     const name = SIGNAL_NAMES.get(Number(by_signal)) ?? `signal ${by_signal}`;
     // The counter is read before LXC removes the cgroup; where that failed, memory stays possible.
     const unknown = by_signal === '9' && oom_text === undefined ? '; whether memory ran out is not known' : '';

@@ -1,7 +1,6 @@
 /** Puts into words how a vault ended. Pure. */
-import { constants } from 'node:os';
 import type { VaultExit } from '../../driver.ts';
-import { HEAP_IS_FULL } from '../lxc/exit.ts';
+import { HAS_ABORTED, HEAP_IS_FULL, SIGNAL_NAMES } from '../lxc/exit.ts';
 
 export interface Ending {
   /** The agent's child: bubblewrap's monitor, or Node itself where there is no bubblewrap. */
@@ -21,8 +20,6 @@ export interface Ending {
   log_tail: string;
 }
 
-const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
-
 export function explainExit(ending: Ending): VaultExit {
   const { code, signal, guest_code, kill_reason, misbehaved, overran, started, oom_text, memory_mib, log_tail } =
     ending;
@@ -36,6 +33,7 @@ export function explainExit(ending: Ending): VaultExit {
     return tell('out_of_memory', `its JavaScript heap was full (the vault has ${memory_mib} MiB of memory)`);
   const status = guest_code ?? code ?? 0;
   const by_signal = signal ?? (status > 128 ? (SIGNAL_NAMES.get(status - 128) ?? `signal ${status - 128}`) : undefined);
+  if (by_signal === 'SIGSEGV' && HAS_ABORTED.test(log_tail)) return tell('exited', 'it aborted (SIGABRT)');
   const how = by_signal ? `was ended by ${by_signal}` : `ended with code ${status}`;
   return started ? tell('exited', `it ${how}`) : tell('failed_to_start', `it ${how} before the guest ran`);
 }
