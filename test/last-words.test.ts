@@ -1,7 +1,10 @@
-/** What a worker logged right before it ended is among its last words, however it ended. Real meshes, every driver. */
+/**
+ * What a worker logged right before it ended is among its last words, however it ended, and whoever asked it something
+ * hears of its death. Real meshes, every driver.
+ */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Fate, withOptions } from '@hauki/mesh';
+import { type Fate, isError, WorkerDied, withOptions } from '@hauki/mesh';
 import { DRIVERS, missing, until, useMesh } from './support/mesh.ts';
 
 const SOURCE = `
@@ -26,6 +29,8 @@ interface Doomed {
 for (const driver of DRIVERS) {
   describe(`the last words of a worker in a ${driver} vault`, { skip: missing(driver), concurrency: 2 }, () => {
     const used = useMesh({ nodes: [{ drivers: [driver] }] });
+
+    const made = async () => (await used.mesh.details(used.mesh.clone<Doomed>({ source: SOURCE }, { driver }))).worker;
 
     /** How it ended that was called so, and what it had said. */
     async function ended(method: keyof Doomed, ...args: unknown[]): Promise<{ cause: Fate['cause']; said: string[] }> {
@@ -71,6 +76,23 @@ for (const driver of DRIVERS) {
       assert.deepEqual(await ended('exit'), { cause: 'exited', said: ['FATAL: no config'] });
       assert.deepEqual((await ended('streams')).said, ['to stdout', 'to stderr']);
       assert.deepEqual((await ended('abort')).said, ['about to abort']);
+    });
+
+    it('are not asked for in vain: who looked into it as it died hears that it died, and of what', async () => {
+      const worker = await made();
+      const deadly = driver === 'quickjs' ? '(() => { for (;;); })()' : 'process.exit(3)';
+      const why = driver === 'quickjs' ? ['misbehaved', /one turn of its code/] : ['exited', /ended with code 3/];
+      await assert.rejects(used.mesh.inspect(worker, deadly), (error: Error) => {
+        assert.ok(isError(error, WorkerDied), `${error}`);
+        assert.equal(error.fields.cause, why[0]);
+        assert.match(error.fields.reason, why[1] as RegExp);
+        return true;
+      });
+    });
+
+    it('tell of an abort', { skip: driver === 'quickjs' && 'it has no process' }, async () => {
+      const worker = await made();
+      await assert.rejects(used.mesh.inspect(worker, 'process.abort()'), /SIGABRT/);
     });
   });
 }

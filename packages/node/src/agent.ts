@@ -34,7 +34,7 @@ import {
 } from '@hauki/protocol';
 import { createNetwork, type Driver, type Network, type VaultExit } from '@hauki/vault';
 import { CpuLoad } from './cpu-load.ts';
-import { endGently } from './ending.ts';
+import { deathOr, endGently } from './ending.ts';
 import { Families } from './families.ts';
 import { type Forged, type Forging, forge, type Living } from './forge.ts';
 import { Mint, mint } from './mint.ts';
@@ -270,12 +270,15 @@ export class Agent {
     this.#options.log(`worker ${worker} runs on`);
   }
 
-  /** Evaluates an expression beside the worker. Rejects with what it throws, DeadlineExceeded, or WorkerPaused. */
+  /** Evaluates an expression beside the worker. Rejects with what it throws, DeadlineExceeded, WorkerPaused, or WorkerDied. */
   async inspect(worker: string, expression: string, timeout_ms: number): Promise<string> {
     if (typeof expression !== 'string' || expression.length > LIMITS.inspect_chars)
       throw new BadInput({ what: 'expression', why: `a text of at most ${LIMITS.inspect_chars} characters` });
     const least = Math.max(1, Math.min(Number(timeout_ms) || 0, LIMITS.inspect_ms));
-    const shown: unknown = await this.#findRunning(worker).shell.inspect(expression, least);
+    const living = this.#findRunning(worker);
+    const shown: unknown = await Promise.resolve(living.shell.inspect(expression, least)).catch(async (error) => {
+      throw await deathOr(error, living, this.#options.node);
+    });
     return typeof shown === 'string' ? shown.slice(0, LIMITS.inspect_chars) : '';
   }
 

@@ -1,20 +1,45 @@
 /**
- * The gentle end of a worker: its hook, bounded in time, and whether it still answers at all. One whose code never
+ * How a worker's end is told. The gentle end: its hook, bounded in time, and whether it still answers at all. One whose code never
  * returns passes no heartbeats on: its lease runs out although its owner has renewed it all the while, and its fate must
  * not tell that nobody did.
  */
-import { type Cause, ConnectionLost, describe, isError, LIMITS, type MeshError, OutcomeUnknown } from '@hauki/protocol';
+import {
+  type Cause,
+  ConnectionLost,
+  describe,
+  isError,
+  LIMITS,
+  type MeshError,
+  OutcomeUnknown,
+  WorkerDied,
+} from '@hauki/protocol';
 import type { Living } from './forge.ts';
+import { fateOf } from './telling.ts';
 
 /** More than a guest that stands still uses; less than one that computes gets on the busiest machine. */
 const BUSY_MS = 20;
 /** How long its use is waited for: who holds it may be as busy as itself. */
 const USE_MS = 200;
 
-/** Whether the vault ended before its hook did: that is what its fate tells of, and nothing that the worker said. */
+/** How long a vault whose channel was cut is waited for: it ends a moment later, or is ended for that (`forge.ts`). */
+const CUT_MS = 2_000;
+
+/** Whether the vault ended before it answered: that is what its fate tells of, and nothing that the worker said. */
 const isCut = (error: unknown) =>
   (isError(error, OutcomeUnknown) || isError(error, ConnectionLost)) &&
   (error as MeshError<{ remote_stack?: string }>).fields.remote_stack === undefined;
+
+/** What befell somebody who asked the vault something: where it ended of that, its death. */
+export async function deathOr(error: unknown, living: Living, node: string): Promise<unknown> {
+  if (!isError(error, OutcomeUnknown)) return error;
+  const { promise: late, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(resolve, CUT_MS, undefined);
+  const exit = await Promise.race([living.vault.exited, late]);
+  clearTimeout(timer);
+  if (!exit) return error;
+  const { worker, cause, reason } = fateOf(living, exit, node);
+  return new WorkerDied({ worker, cause, reason });
+}
 
 /** Runs the hook of one that is about to be killed, for at most `LIMITS.end_hook_ms`, and gives what to say of its end. */
 export async function endGently(
