@@ -94,6 +94,15 @@ describe('what is shown of a lasting worker', () => {
     const waiting = viewOf(crashed, true, 'no room');
     assert.deepEqual([waiting.state, waiting.why], ['waiting', 'no room']);
     assert.equal(viewOf(record({ epoch: 1 }), true).restarts, 0);
+    const paused = viewOf(record(), true, undefined, 0);
+    assert.deepEqual(
+      [paused.state, paused.paused_at, paused.why],
+      ['running', 0, 'it is paused since 1970-01-01T00:00:00.000Z'],
+    );
+    assert.deepEqual(
+      [viewOf(record(), false, undefined, 0).why, 'paused_at' in viewOf(record(), true)],
+      [away.why, false],
+    );
   });
 });
 

@@ -59,8 +59,10 @@ export interface LastingWorker {
   worker: string;
   owner: string;
   state: LastingState;
-  /** Why it does not run, where it does not. */
+  /** Why it does not run, where it does not; or since when it is paused. */
   why: string | null;
+  /** Milliseconds since 1970, where it is `running` and stands still. */
+  paused_at?: number;
   node: string | null;
   /** Counts its starts. */
   epoch: number;

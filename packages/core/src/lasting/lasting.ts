@@ -284,8 +284,10 @@ export class Lasting {
   }
 
   #view(entry: Entry): LastingWorker {
-    const { node } = entry.record;
-    return viewOf(entry.record, node !== null && this.#powers.registry.nodes.has(node), entry.waiting?.why);
+    const { registry } = this.#powers;
+    const { node, worker } = entry.record;
+    const home_is_there = node !== null && registry.nodes.has(node);
+    return viewOf(entry.record, home_is_there, entry.waiting?.why, registry.workers.get(worker)?.paused_at);
   }
 
   /** An event where its state is another than was told last. What a caller, or a core that starts, finds is no news. */

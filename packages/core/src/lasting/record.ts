@@ -113,8 +113,16 @@ export function afterDeath(record: LastingRecord, death: Death, terms: RestartTe
   };
 }
 
-/** What is shown of a record. `home_is_there`: whether its node is registered; `waiting`: why no node can take it. */
-export function viewOf(record: LastingRecord, home_is_there: boolean, waiting?: string): LastingWorker {
+/**
+ * What is shown of a record. `home_is_there`: whether its node is registered; `waiting`: why no node can take it;
+ * `paused_at`: of a worker that is paused.
+ */
+export function viewOf(
+  record: LastingRecord,
+  home_is_there: boolean,
+  waiting?: string,
+  paused_at?: number,
+): LastingWorker {
   const { worker, owner, pointer, code = null, node, epoch, driver, memory_mib, labels, grants, deaths } = record;
   const { created_at, started_at, next_try_at } = record;
   const last = deaths.at(-1);
@@ -123,7 +131,7 @@ export function viewOf(record: LastingRecord, home_is_there: boolean, waiting?: 
   else if (waiting !== undefined) state = 'waiting';
   else if (node !== null && !home_is_there) state = 'node_away';
   const reasons: Partial<Record<LastingState, string | null>> = {
-    running: null,
+    running: paused_at === undefined ? null : `it is paused since ${new Date(paused_at).toISOString()}`,
     waiting: waiting ?? null,
     node_away: `its node ${node} is away`,
   };
@@ -133,6 +141,7 @@ export function viewOf(record: LastingRecord, home_is_there: boolean, waiting?: 
     owner,
     state,
     why,
+    ...(state === 'running' && paused_at !== undefined ? { paused_at } : {}),
     node,
     epoch,
     driver,
