@@ -17,6 +17,8 @@ function linesInto(write: (line: string) => void): Writable {
     if (begun !== '') write(begun);
     begun = '';
   };
+  // The last words of code that ends its process have no end, often.
+  process.on('exit', flush);
   return new Writable({
     write(chunk: Uint8Array, _encoding, done) {
       const lines = (begun + decoder.decode(chunk, { stream: true })).split('\n');
