@@ -20,7 +20,7 @@ const HAUKI = join(ROOT, 'apps/cli/bin/hauki.js');
 const folder = mkdtempSync(join(tmpdir(), 'hauki-evolve-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-const file = (name: string, text: string) => {
+const file = (name: string, text: string | Buffer) => {
   const path = join(folder, name);
   mkdirSync(join(path, '..'), { recursive: true });
   writeFileSync(path, text);
@@ -70,6 +70,9 @@ describe('hauki evolve', { skip: missing('quickjs') }, () => {
     assert.ok(await serves('effect_main/', 'effect')());
     assert.ok(await serves('late_main/', 'late')());
   });
+
+  it('refuses a module that is not in UTF-8, which would be posted as another text', () =>
+    assert.rejects(evolve(file('latin.mjs', Buffer.from("'Zoë'", 'latin1'))), { code: 2, stderr: /is not in UTF-8/ }));
 
   it('tells of a bundle that is rejected by the lines of its files', async () => {
     file(

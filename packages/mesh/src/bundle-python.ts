@@ -4,10 +4,10 @@
  *
  * What is not beside it is left to the machine's Python: whether that has it only its vault can tell.
  */
-import { isUtf8 } from 'node:buffer';
 import { readFile } from 'node:fs/promises';
 import { dirname, join, relative, sep } from 'node:path';
 import { BadInput, LIMITS, TooLarge } from '@hauki/protocol';
+import { sourceText } from './source-text.ts';
 
 export interface BundledPython {
   source: string;
@@ -48,8 +48,7 @@ export async function bundlePython(file: string, sought?: (file: string) => void
       if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'EISDIR') return undefined;
       throw new BadInput({ what: path, why: `it cannot be read (${error.code})` });
     });
-    if (content === undefined || isUtf8(content)) return content?.toString('utf8');
-    throw new BadInput({ what: path, why: 'it is not in UTF-8, the only coding that sources travel in: convert it' });
+    return content && sourceText(path, content);
   };
   const main = await read(file);
   if (main === undefined) throw new BadInput({ what: file, why: 'there is no such file' });

@@ -7,6 +7,9 @@ import type { SourceMap, SourceMapping } from 'node:module';
 import { dirname, extname, resolve } from 'node:path';
 import { SourceRejected } from '@hauki/protocol';
 import type { BuildFailure, BuildOptions, Message, Plugin } from 'esbuild';
+import { sourceText } from './source-text.ts';
+
+export { sourceText };
 
 export interface BundleOptions {
   /** Where the worker is to run: only lxc vaults have Node's built-in modules. */
@@ -123,7 +126,17 @@ async function asItStands(file: string, bundled: string): Promise<string | undef
   }
 }
 
-/** Bundles `file`. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way. */
+/** Throws BadInput where a file is not in UTF-8: the bundler would take other letters for its own, in silence. */
+async function checkCoding(file: string): Promise<void> {
+  // What it has not read from a file is in no other coding; what is not there it says itself.
+  const content = await readFile(file).catch(() => undefined);
+  if (content) sourceText(file, content);
+}
+
+/**
+ * Bundles `file`. Rejects with SourceRejected (stage `bundle`) naming every import or line that is in the way, and with
+ * BadInput where one of its files is not in UTF-8.
+ */
 export async function bundle(file: string, options: BundleOptions = {}): Promise<Bundled> {
   const { source, language } = await bundleWithFiles(file, options);
   return { source, language };
@@ -140,6 +153,7 @@ export interface BundledWithFiles extends Bundled {
 export async function bundleWithFiles(file: string, options: BundleOptions = {}): Promise<BundledWithFiles> {
   const { build } = await import('esbuild');
   const { builtinModules, SourceMap } = await import('node:module');
+  await checkCoding(resolve(file));
   const builtins = new Set(builtinModules.flatMap((name) => [name, `node:${name}`]));
   let requires = false;
   const node: Plugin = {
@@ -186,6 +200,7 @@ export async function bundleWithFiles(file: string, options: BundleOptions = {})
     // Only now is it known whether it is needed; in front of everything, since what it gives is asked for at once.
     const { outputFiles, metafile } = requires ? await make(REQUIRE) : made;
     const files = Object.keys(metafile.inputs).map((input) => resolve(input));
+    for (const one of files) await checkCoding(one);
     const [map, code] = [true, false].map(
       (is_map) => outputFiles.find(({ path }) => path.endsWith('.map') === is_map)!,
     );

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { isError, SourceRejected } from '@hauki/protocol';
+import { BadInput, isError, SourceRejected } from '@hauki/protocol';
 import { bundleWithFiles } from '../src/bundle.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hauki-bundle-'));
@@ -142,5 +142,20 @@ export default class Counter {
     });
     assert.equal(module.run(), false);
     assert.doesNotMatch(source, /process\.env/);
+  });
+
+  it('is refused where one of its files is not in UTF-8, which would be read as other text', async () => {
+    const latin = (text: string) => Buffer.from(text, 'latin1');
+    const [alone, beside] = [files({ 'main.mjs': '' }), files({ 'main.ts': `export * from './b.ts';`, 'b.ts': '' })];
+    writeFileSync(alone, latin(`export const name = () => 'Zoë';`));
+    writeFileSync(join(dirname(beside), 'b.ts'), latin(`export const name = (): string => 'Zoë';`));
+    for (const [main, named] of [
+      [alone, alone],
+      [beside, join(dirname(beside), 'b.ts')],
+    ] as const)
+      await assert.rejects(
+        bundleWithFiles(main),
+        (error) => isError(error, BadInput) && error.message.includes(named) && /not in UTF-8/.test(error.message),
+      );
   });
 });

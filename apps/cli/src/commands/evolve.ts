@@ -11,7 +11,7 @@ import {
   SourceRejected,
   type Trial,
 } from '@hauki/mesh';
-import { bundleWithFiles, type Places } from '@hauki/mesh/bundle';
+import { bundleWithFiles, type Places, sourceText } from '@hauki/mesh/bundle';
 import { bundlePython } from '@hauki/mesh/bundle-python';
 import { ISOLATION_LEVELS } from '@hauki/protocol';
 import type { Command } from 'commander';
@@ -80,8 +80,9 @@ interface Source extends Pick<EvolveRequest, 'content' | 'language'> {
 
 /** What a file has in it. Throws BadInput. */
 function textOf(file: string): string {
+  let content: Buffer;
   try {
-    return readFileSync(file, 'utf8');
+    content = readFileSync(file);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new BadInput({
@@ -89,6 +90,7 @@ function textOf(file: string): string {
       why: code === 'ENOENT' ? 'there is no such file' : `it cannot be read (${code})`,
     });
   }
+  return sourceText(file, content);
 }
 
 /** A module's text: as it stands in the file, or bundled where it has imports. `sought`: told of what those may mean. */
