@@ -154,6 +154,8 @@ for (const driver of DRIVERS) {
       await assert.rejects(used.mesh.inspect(worker, 'this is no expression'), /SyntaxError/);
       const late = used.mesh.inspect(worker, 'worker.never()', { timeout_ms: 200 });
       await assert.rejects(late, (error) => isError(error, DeadlineExceeded));
+      const too_long = used.mesh.inspect(worker, '1', { timeout_ms: 1_000 * 3_600_000 });
+      await assert.rejects(too_long, (error) => isError(error, BadInput));
       assert.equal(await ghost.tick(), 4, 'it goes on');
       const told = await Array.fromAsync(used.mesh.events({ names: ['WORKER_INSPECTED'], worker }));
       assert.ok(told.length >= 5);
