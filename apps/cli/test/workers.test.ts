@@ -63,4 +63,12 @@ describe('a worker from a terminal', () => {
       } else assert.match(lines.join('\n'), /: .+\n {2}why {6}.+/);
     }
   });
+
+  it('that gives a stream gives a line of JSON for each item, and then ends in order', async () => {
+    const counts = file('counts.mjs', 'export async function* count(n) { for (let i = 1; i <= n; i++) yield i; }');
+    const { worker } = JSON.parse((await run('clone', counts, '--ttl', '5m', '--json')).out);
+    const { code, out, err } = await run('call', worker, 'count', '3', '--json');
+    assert.deepEqual([code, out, err], [0, '{"item":1}\n{"item":2}\n{"item":3}\n', '']);
+    assert.equal((await run('kill', worker)).code, 0);
+  });
 });

@@ -1,5 +1,5 @@
 /** `hauki clone`, `call`, `ps`, `kill`: workers from a terminal. */
-import { BadInput, ID_PATTERN, type Mesh, NoSuchMethod, type WorkerInfo } from '@hauki/mesh';
+import { BadInput, describe, ID_PATTERN, type Mesh, NoSuchMethod, Unserialisable, type WorkerInfo } from '@hauki/mesh';
 import { encode, sourceOf } from '@hauki/rpc';
 import type { Command } from 'commander';
 import {
@@ -19,12 +19,25 @@ import {
 import { duration, paint, printable, report, shown, table } from '../output.ts';
 import { used, why } from './life.ts';
 
+/** A result as a line of JSON. Throws Unserialisable for what JSON would change: the call is over by then. */
+function jsonOf(what: 'result' | 'item', value: unknown): string {
+  try {
+    return encode({ [what]: value });
+  } catch (error) {
+    throw new Unserialisable(
+      { why: describe(error) },
+      `The call has run, but JSON cannot say its ${what} (${describe(error)}). Without --json it is shown as it is`,
+    );
+  }
+}
+
 /** Prints a result, of a stream each item as it comes: on a terminal without what would steer it, in a pipe as it is. */
-async function show(result: unknown): Promise<void> {
-  const line = (value: unknown) => console.log(process.stdout.isTTY ? printable(shown(value)) : shown(value));
+async function show(result: unknown, json: boolean): Promise<void> {
+  const plain = (value: unknown) => (process.stdout.isTTY ? printable(shown(value)) : shown(value));
+  const line = (what: 'result' | 'item', value: unknown) => console.log(json ? jsonOf(what, value) : plain(value));
   if (typeof result === 'object' && result !== null && Symbol.asyncIterator in result)
-    for await (const item of result as AsyncIterable<unknown>) line(item);
-  else line(result);
+    for await (const item of result as AsyncIterable<unknown>) line('item', item);
+  else line('result', result);
 }
 
 async function clone(what: string, flags: CloneFlags): Promise<void> {
@@ -190,7 +203,10 @@ export function workerCommands(program: Command): void {
     .description('call a method of a worker and print the result, of a stream item by item')
     .option('--timeout <duration>', 'how long to wait', '60s')
     .option('--routing <how>', 'p2p_preferred, p2p_only or relay_only')
-    .addHelpText('after', '\nExample:\n  hauki call w-abc123 add 2 3\n  hauki call w-abc123 analyze \'{"depth": 2}\'')
+    .addHelpText(
+      'after',
+      '\nWith --json: one line {"result": …}, of a stream a line {"item": …} for each item.\n\nExample:\n  hauki call w-abc123 add 2 3\n  hauki call w-abc123 analyze \'{"depth": 2}\'',
+    )
     .action((worker: string, method: string, args: string[], flags, command: Command) => {
       const timeout_ms = milliseconds('--timeout', flags.timeout, 1)!;
       const routing = given(flags.routing as string | undefined, routingOf);
@@ -200,8 +216,7 @@ export function workerCommands(program: Command): void {
         if (!methods.includes(method)) throw new NoSuchMethod({ method, has: methods });
         // Not `ghost[method]`: some names, as toString, are the ghost's own.
         const result = await sourceOf(ghost)!.call(method, args.map(argument));
-        if (common(command).json) console.log(encode({ result }));
-        else await show(result);
+        await show(result, common(command).json ?? false);
       });
     });
 
