@@ -2,7 +2,7 @@
 // The command under whatever Node the machine has: it goes on under the Node that came with the packages.
 // Plain JavaScript without any syntax that an old Node lacks.
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import module, { createRequire } from 'node:module';
 import { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -35,7 +35,17 @@ if (Number(process.versions.node.split('.')[0]) >= WANTED) {
   const { HOME, XDG_CACHE_HOME } = process.env;
   if (HOME && existsSync(HOME)) {
     const umask = process.umask(0o077);
-    module.enableCompileCache(join(XDG_CACHE_HOME || join(HOME, '.cache'), 'hauki', 'compiled'));
+    try {
+      // One by one: Node's way of making several goes round for ever where a folder takes none, as /proc does.
+      let folder = XDG_CACHE_HOME || join(HOME, '.cache');
+      for (const name of ['', 'hauki', 'compiled']) {
+        folder = join(folder, name);
+        if (!existsSync(folder)) mkdirSync(folder);
+      }
+      module.enableCompileCache(folder);
+    } catch {
+      // It does without.
+    }
     process.umask(umask);
   }
   await import('../src/main.ts');

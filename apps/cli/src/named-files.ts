@@ -19,6 +19,25 @@ export function asInput(file: string, error: unknown): unknown {
   return MENDABLE[code] === undefined ? error : new BadInput({ what: file, why: `${MENDABLE[code]} (${code})` });
 }
 
+/** Makes a folder, with those above it. Throws as the system does. */
+function makeWay(folder: string, mode?: number): void {
+  let first = resolve(folder);
+  while (!existsSync(dirname(first))) first = dirname(first);
+  // Node's way of making several goes round for ever where a folder that is there takes none, as /proc does.
+  if (!existsSync(first)) mkdirSync(first, { mode });
+  mkdirSync(folder, { recursive: true, mode });
+}
+
+/** Makes a folder that somebody named, with those above it. Throws BadInput where it cannot be there. */
+export function makeFoldersTo(folder: string): void {
+  try {
+    makeWay(folder);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw code === 'EEXIST' ? new BadInput({ what: folder, why: 'it is no folder' }) : asInput(folder, error);
+  }
+}
+
 /** Of a folder in which everybody may make files, and nobody remove others' ("sticky"). */
 const EVERYBODYS = 0o1000;
 
@@ -27,12 +46,8 @@ const EVERYBODYS = 0o1000;
  * there.
  */
 export function makeFolder(folder: string): void {
-  let first = resolve(folder);
-  while (!existsSync(dirname(first))) first = dirname(first);
   try {
-    // Node's way of making several goes round for ever where a folder that is there takes none, as /proc does.
-    if (!existsSync(first)) mkdirSync(first, { mode: 0o755 });
-    mkdirSync(folder, { recursive: true, mode: 0o755 });
+    makeWay(folder, 0o755);
     if (statSync(folder).mode & EVERYBODYS)
       throw new BadInput({ what: folder, why: 'it is everybody’s, as /tmp is; name a folder in it with --data' });
     // Vaults' mapped users pass through it to what is theirs; what is secret in it has modes of its own.

@@ -91,4 +91,12 @@ describe('hauki fs, given what cannot be', { concurrency: true }, () => {
       assert.match(err, /notapointer.*does not begin with gem-pointer:\/\//);
     }
   });
+
+  it('ends where home, or the folder to pull into, is one that takes no folders, as /proc', {
+    skip: process.platform !== 'linux' && 'there is no /proc',
+  }, async () => {
+    const pulled = await run(['sync', '/proc/nowhere/here', 'gem-pointer://data/x', '--pull'], '', undefined, '/proc');
+    assert.equal(pulled.code, 2, pulled.err);
+    assert.match(pulled.err, /^hauki: \/proc\/nowhere\/here: .*\(ENOENT\)/);
+  });
 });

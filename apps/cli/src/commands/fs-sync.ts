@@ -12,7 +12,7 @@ import { join, resolve } from 'node:path';
 import { BadInput, describe, isError, type Mesh, PreconditionFailed, parsePointer } from '@hauki/mesh';
 import type { Command } from 'commander';
 import { askedToEnd, type Common, common, withMesh } from '../context.ts';
-import { asInput } from '../named-files.ts';
+import { asInput, makeFoldersTo } from '../named-files.ts';
 import { EXIT, paint, printable } from '../output.ts';
 import { type Action, plan, type There } from '../sync-plan.ts';
 import { fileContent, isPointer, saveFile } from './fs-cp.ts';
@@ -330,7 +330,7 @@ async function sync(given: string, prefix_text: string, flags: SyncFlags): Promi
   const folder = resolve(given);
   if (isPointer(given))
     throw new BadInput({ what: 'folder', why: 'the folder comes first; --pull copies the other way' });
-  if (flags.pull && !flags.dryRun) await mkdir(folder, { recursive: true });
+  if (flags.pull && !flags.dryRun) makeFoldersTo(folder);
   if (!(await stat(folder).catch(() => undefined))?.isDirectory())
     throw new BadInput({ what: folder, why: 'there is no such folder' });
   const prefix = checkedPrefix(prefix_text);

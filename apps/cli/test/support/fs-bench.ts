@@ -30,13 +30,13 @@ export function fsBench() {
   });
 
   /** `hauki fs …`; `url` is another way to the same core. */
-  const start = (args: string[], url = core.url): ChildProcess =>
+  const start = (args: string[], url = core.url, home = process.env.HOME): ChildProcess =>
     spawn(process.execPath, [BIN, 'fs', ...args], {
-      env: { ...process.env, HAUKI_DATA: folder, HAUKI_URL: url, HAUKI_TOKEN: core.token, NO_COLOR: '1' },
+      env: { ...process.env, HOME: home, HAUKI_DATA: folder, HAUKI_URL: url, HAUKI_TOKEN: core.token, NO_COLOR: '1' },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
-  const run = async (args: string[], input: string | Buffer = '', url = core.url) => {
-    const child = start(args, url);
+  const run = async (args: string[], input: string | Buffer = '', url = core.url, home = process.env.HOME) => {
+    const child = start(args, url, home);
     const out: Buffer[] = [];
     let err = '';
     child.stdout!.on('data', (data) => out.push(data));
