@@ -10,6 +10,7 @@ import type { CoreProcessOptions } from '@hauki/core';
 import { adminTokenFile, kernelTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import type { KernelProcessOptions } from '@hauki/microkernel';
 import type { NodeOptions } from '@hauki/node';
+import { fromWire } from '@hauki/protocol';
 import { readableLog } from './log-lines.ts';
 import { makeFolder } from './named-files.ts';
 
@@ -46,6 +47,8 @@ function keepLog(file: string, lines: Buffer): void {
 interface ReadyMessage {
   ready?: boolean;
   failed?: string;
+  /** What failed, as on the wire, where it is an error of ours. */
+  typed?: unknown;
   url?: string;
   node?: string;
 }
@@ -104,7 +107,7 @@ async function start(
     }, READY_MS);
     child.once('message', (message: ReadyMessage) => {
       clearTimeout(timer);
-      if (message.failed) reject(new Error(message.failed));
+      if (message.failed) reject(message.typed ? fromWire(message.typed) : new Error(message.failed));
       else resolve(message);
     });
     child.on('error', (error) => {

@@ -60,10 +60,26 @@ it('a core and a node that are to listen on an address of another machine do not
   const token_file = join(folder, 'node.token');
   writeFileSync(token_file, 'hauki_none');
   await assert.rejects(startCore(join(folder, 'elsewhere'), { host: listen_host }), {
+    name: 'BadInput',
     message: `--host: ${listen_host} is no address that this machine has now (EADDRNOTAVAIL)`,
   });
   await assert.rejects(
     startNode({ data_dir: join(folder, 'node'), core_url: 'http://127.0.0.1:1', token_file, listen_host }),
-    /^Error: --mesh-host: workers cannot listen on 192\.0\.2\.1 \(EADDRNOTAVAIL\): it is no address that this machine has/,
+    /^BadInput: --mesh-host: workers cannot listen on 192\.0\.2\.1 \(EADDRNOTAVAIL\): it is no address that this machine has/,
   );
+});
+
+it('a core whose port is taken, or whose folder is in use, is an error of a kind that scripts can tell', async () => {
+  const data_dir = join(folder, 'in-use');
+  const core = await startCore(data_dir, { port: 0 });
+  try {
+    const port = Number(new URL(core.url).port);
+    await assert.rejects(startCore(join(folder, 'other'), { port }), { name: 'BadInput' });
+    await assert.rejects(startCore(data_dir, { port: 0 }), {
+      name: 'StorageFailed',
+      fields: { what: `${join(data_dir, 'core', 'store')} is in use` },
+    });
+  } finally {
+    await core.stop();
+  }
 });

@@ -1,5 +1,5 @@
 /** The core's process. Options come as JSON in HAUKI_CORE_OPTIONS. It ends with its parent when it has a channel to one. */
-import { describe } from '@hauki/protocol';
+import { describe, MeshError, toWire } from '@hauki/protocol';
 import { LOG_OUTPUT, whenToEnd } from '@hauki/rpc/node';
 import { pino } from 'pino';
 import { createCore } from './core.ts';
@@ -29,6 +29,9 @@ try {
   process.send?.({ ready: true, url });
 } catch (error) {
   logger.fatal(describe(error));
-  if (process.send) process.send({ failed: describe(error) }, () => process.exit(1));
+  if (process.send)
+    process.send({ failed: describe(error), ...(error instanceof MeshError && { typed: toWire(error) }) }, () =>
+      process.exit(1),
+    );
   else process.exit(1);
 }

@@ -6,7 +6,7 @@ import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync } from 'node:
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncFolder, writeNew } from '@hauki/backplane';
-import { BadInput, describe } from '@hauki/protocol';
+import { BadInput, describe, MeshError, toWire } from '@hauki/protocol';
 import { LOG_OUTPUT, whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors } from '@hauki/vault';
 import { pino } from 'pino';
@@ -99,6 +99,9 @@ try {
   process.send?.({ ready: true, url });
 } catch (error) {
   logger.fatal(describe(error));
-  if (process.send) process.send({ failed: describe(error) }, () => process.exit(1));
+  if (process.send)
+    process.send({ failed: describe(error), ...(error instanceof MeshError && { typed: toWire(error) }) }, () =>
+      process.exit(1),
+    );
   else process.exit(1);
 }

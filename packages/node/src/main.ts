@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { hostname } from 'node:os';
-import { describe } from '@hauki/protocol';
+import { describe, MeshError, toWire } from '@hauki/protocol';
 import { LOG_OUTPUT, whenToEnd } from '@hauki/rpc/node';
 import { closeInheritedDescriptors, createDrivers, Pool } from '@hauki/vault';
 import { pino } from 'pino';
@@ -100,6 +100,9 @@ try {
   process.send?.({ ready: true, node });
 } catch (error) {
   logTo({}).fatal(describe(error));
-  if (process.send) process.send({ failed: describe(error) }, () => process.exit(1));
+  if (process.send)
+    process.send({ failed: describe(error), ...(error instanceof MeshError && { typed: toWire(error) }) }, () =>
+      process.exit(1),
+    );
   else process.exit(1);
 }
