@@ -3,7 +3,7 @@
  * of control (0) and one for each redeemed connection. The bridge is two functions of the host, taken here and removed
  * from the global object, so that the worker's code finds none of it.
  */
-import { type ModuleKind, toWire } from '@hauki/protocol';
+import { LIMITS, type ModuleKind, toWire } from '@hauki/protocol';
 import { joinBytes, type PortTransport, portTransport, Session, serve } from '@hauki/rpc';
 import { createConsole, createContext } from './context.ts';
 import { createGuest } from './guest.ts';
@@ -34,6 +34,8 @@ interface HostBridge
     Pick<CryptoPowers, 'digest' | 'verify'> {
   post(channel: number, text: string, bytes?: ArrayBuffer): void;
   shut(channel: number): void;
+  /** Of what was posted on a channel so much has not left. */
+  unsent(channel: number): number;
   arm(id: number, delay_ms: number): void;
   disarm(id: number): void;
   /** Entropy; throws without the grant. */
@@ -98,10 +100,14 @@ lazily(scope, STREAMS, powers.streams);
 
 const channels = new Map<number, PortTransport>();
 const channel = (number: number): PortTransport => {
+  /** At most so much has not left: what was, and what was posted since. */
+  let unsent = 0;
   const made = portTransport(
     (text, bytes) => {
+      unsent += text.length;
       if (!bytes) return host.post(number, text);
       const joined = joinBytes(bytes);
+      unsent += joined.byteLength;
       const whole = joined.byteLength === joined.buffer.byteLength ? joined : joined.slice();
       host.post(number, text, whole.buffer as ArrayBuffer);
     },
@@ -112,6 +118,12 @@ const channel = (number: number): PortTransport => {
       if (reason.endsWith('out of memory')) throw new Error('out of memory');
     },
   );
+  defineProperty(made, 'buffered_bytes', {
+    get() {
+      if (unsent > LIMITS.unsent_bytes) unsent = host.unsent(number);
+      return unsent;
+    },
+  });
   channels.set(number, made);
   return made;
 };

@@ -14,6 +14,7 @@ export type Entry = (typeof ENTRIES)[number];
 export const HOST_FUNCTIONS = [
   'post',
   'shut',
+  'unsent',
   'arm',
   'disarm',
   'random',

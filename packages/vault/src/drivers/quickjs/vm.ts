@@ -123,6 +123,7 @@ export class Vm {
       post: (channel, text, bytes) =>
         this.#post(channel!.toNumber(), text!.toString(), bytes?.isArrayBuffer ? bytes.toArrayBuffer() : undefined),
       shut: (channel) => this.#shut(channel!.toNumber()),
+      unsent: (channel) => this.#lend(vm.newNumber(this.#channels.get(channel!.toNumber())?.buffered_bytes ?? 0)),
       arm: (id, delay) => {
         if (!this.#timers.arm(id!.toNumber(), delay!.toNumber())) this.#discardLater('it set too many timers');
       },
@@ -347,7 +348,8 @@ export class Vm {
     if (channel === LOADED) return this.#loading?.answered(text, this.#queued_bytes > 0);
     if (channel !== 0) {
       const transport = this.#channels.get(channel);
-      if (transport && transport.buffered_bytes > LIMITS.unsent_bytes)
+      // Twice what an honest guest has its caller read first.
+      if (transport && transport.buffered_bytes > 2 * LIMITS.unsent_bytes)
         return transport.close('the caller does not read what it asked for');
       return transport?.send(text, bytes && [new Uint8Array(bytes)]);
     }
