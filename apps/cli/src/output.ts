@@ -1,6 +1,15 @@
 /** What people see: tables and colour on a terminal, plain text in a pipe, JSON where it was asked for. */
 import { inspect, isDeepStrictEqual, styleText } from 'node:util';
-import { describe, isError, MeshError, NoNodeFits, Unauthorised } from '@hauki/mesh';
+import {
+  describe,
+  isError,
+  MeshError,
+  NoNodeFits,
+  NotText,
+  SourceRejected,
+  Unauthorised,
+  VaultFailed,
+} from '@hauki/mesh';
 import { sourceOf } from '@hauki/rpc';
 
 /** Exit codes, also shown by --help. */
@@ -241,8 +250,10 @@ export function report(error: unknown, json: boolean): number {
     const { log_tail, log } = (error instanceof MeshError ? error.fields : {}) as { log_tail?: unknown; log?: unknown };
     if (typeof log_tail === 'string' && log_tail !== '') console.error(printable(`Its last words:\n${log_tail}`));
     if (typeof log === 'string' && log !== '') console.error(printable(`It logged:\n${log}`));
-    const unborn = error instanceof MeshError ? (error.fields as { worker?: unknown }).worker : undefined;
-    if (code === EXIT.failed && typeof unborn === 'string') console.error(printable(`More: hauki why ${unborn}`));
+    // Of a birth that failed. What other errors say of a worker is what its end, if any, has nothing to do with.
+    const unborn = isError(error, SourceRejected) || isError(error, VaultFailed) ? error.fields.worker : undefined;
+    if (unborn !== undefined) console.error(printable(`More: hauki why ${unborn}`));
+    if (isError(error, NotText)) console.error(printable(`As a file: hauki fs cp ${error.fields.pointer} FILE`));
     // Without one of the worker's, the stack is that of this process: of no use to whoever wrote the worker.
     const remote = error instanceof MeshError ? (error.fields as { remote_stack?: unknown }).remote_stack : undefined;
     if (thrown !== undefined) console.error(printable(thrown));

@@ -1,7 +1,7 @@
 /** What people see of it: nothing that steers their terminal, and help that is true. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { fromWire, RemoteError } from '@hauki/mesh';
+import { fromWire, NotText, RemoteError, SourceRejected, VaultFailed, WorkerPaused } from '@hauki/mesh';
 import { ghost } from '@hauki/rpc';
 import { Command } from 'commander';
 import { TURN_MS } from '../../../packages/vault/src/drivers/quickjs/limits.ts';
@@ -85,6 +85,20 @@ describe('what is shown', () => {
     };
     report(fromWire(wire), false);
     assert.equal(said.join('\n'), 'hauki: AssertionError: not equal:\n\n+ 1\n- 2\n    at check (worker.mjs:1:2)');
+  });
+
+  it('names the command that tells more where there is one, and none where it would tell nothing', (t) => {
+    const said = (error: Error) => {
+      const { mock } = t.mock.method(console, 'error', () => {});
+      report(error, false);
+      mock.restore();
+      return mock.calls.map(({ arguments: [line] }) => String(line)).join('\n');
+    };
+    assert.match(said(new SourceRejected({ stage: 'load', reason: 'no', worker: 'w-1' })), /^More: hauki why w-1$/m);
+    assert.match(said(new VaultFailed({ driver: 'lxc', reason: 'no', worker: 'w-1' })), /^More: hauki why w-1$/m);
+    assert.doesNotMatch(said(new WorkerPaused({ worker: 'w-1', since: 'now' })), /hauki why/);
+    const binary = new NotText({ pointer: 'gem-pointer://data/film', media_type: 'video/mp4' });
+    assert.match(said(binary), /^As a file: hauki fs cp gem-pointer:\/\/data\/film FILE$/m);
   });
 
   it('shows a remote object by its name', () => {
