@@ -339,6 +339,9 @@ describe('the hauki command', () => {
     const { code, err } = await run(['call', 'w-nobody', 'x']);
     assert.deepEqual([code, /There is no worker w-nobody/.test(err)], [3, true]);
     assert.equal((await run(['volumes', 'rm', 'nobody'])).code, 3);
+    const in_folder = await run(['run', folder, '--json']);
+    assert.deepEqual([in_folder.code, in_folder.out], [2, '']);
+    assert.match(in_folder.err, /it is a folder; name a script in it/);
   });
 
   it('takes core and node along when it is killed with -9, and comes back over the same folder', async () => {

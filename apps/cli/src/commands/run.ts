@@ -1,7 +1,7 @@
 /** `hauki run`. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BadInput, ConnectionLost, connect, isError } from '@hauki/mesh';
@@ -91,7 +91,9 @@ Example:
   hauki run examples/01-one-call.ts`,
     )
     .action(async (script: string, args: string[], _flags, command: Command) => {
-      if (!existsSync(script)) throw new BadInput({ what: script, why: 'there is no such file' });
+      const is = existsSync(script) ? statSync(script) : undefined;
+      if (!is || is.isDirectory())
+        throw new BadInput({ what: script, why: is ? 'it is a folder; name a script in it' : 'there is no such file' });
       const found = await meshFor(common(command));
       if (!found) {
         process.exitCode = EXIT.failed;
