@@ -10,7 +10,7 @@ import { after, describe, it } from 'node:test';
 import { BadInput, ConnectionLost, isError, normaliseGrants, Unauthorised } from '@hauki/mesh';
 import { adminTokenFile, nodeTokenFile } from '@hauki/mesh/data-dir';
 import { Command } from 'commander';
-import { coreToJoin } from '../src/commands/up.ts';
+import { coreToJoin, isOpenToStrangers } from '../src/commands/up.ts';
 import {
   argument,
   type CloneFlags,
@@ -213,5 +213,21 @@ describe('the token of a data folder', () => {
       server.close();
       if (before !== undefined) process.env.HAUKI_TOKEN = before;
     }
+  });
+
+  it('that open a core to strangers are known: all addresses at once, and such as are neither loopback’s nor private', () => {
+    for (const host of ['0.0.0.0', '::', '203.0.113.7', '2001:db8::7', '172.32.0.1'])
+      assert.ok(isOpenToStrangers(host), host);
+    for (const host of [
+      '127.0.0.1',
+      '::1',
+      '10.8.0.1',
+      '172.31.0.1',
+      '192.168.1.2',
+      '100.100.1.2',
+      'fd00::1',
+      'localhost',
+    ])
+      assert.ok(!isOpenToStrangers(host), host);
   });
 });

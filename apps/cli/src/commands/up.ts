@@ -1,6 +1,7 @@
 /** `hauki up`, `hauki node`: a mesh on this machine; a further node for a mesh. */
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { BlockList, isIP, isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import { BadInput, connect } from '@hauki/mesh';
 import { defaultDataDir, isThisMachine, nodeTokenFile } from '@hauki/mesh/data-dir';
@@ -106,6 +107,25 @@ async function describeMesh({ url, token, data_dir }: LocalMesh, data: string, l
   console.log(`  try   ${before}hauki clone examples/workers/greeter.ts${core}${after}`);
 }
 
+/** Loopback, and networks that are nobody's on the Internet: private ones, a VPN's, those of one wire. */
+const OWN_NETWORKS = new BlockList();
+for (const [net, bits] of [
+  ['127.0.0.0', 8],
+  ['10.0.0.0', 8],
+  ['172.16.0.0', 12],
+  ['192.168.0.0', 16],
+  ['100.64.0.0', 10],
+  ['169.254.0.0', 16],
+] as const)
+  OWN_NETWORKS.addSubnet(net, bits);
+OWN_NETWORKS.addAddress('::1', 'ipv6');
+OWN_NETWORKS.addSubnet('fc00::', 7, 'ipv6');
+OWN_NETWORKS.addSubnet('fe80::', 10, 'ipv6');
+
+/** Whether who listens on an address may be reached over networks of strangers; false for names, of which it is not known here. */
+export const isOpenToStrangers = (host: string): boolean =>
+  isIP(host) !== 0 && !OWN_NETWORKS.check(host, isIPv6(host) ? 'ipv6' : 'ipv4');
+
 export function upCommands(program: Command): void {
   withNodeFlags(program.command('up'))
     .description('start a core and a node on this machine, as processes of their own; Ctrl-C ends them cleanly')
@@ -136,6 +156,10 @@ export function upCommands(program: Command): void {
       };
       const mesh = await unlessAsked(asked, (signal) => startMesh({ ...options, signal }));
       if (!mesh) return;
+      if (isOpenToStrangers(flags.host))
+        console.error(
+          `hauki: the core listens on ${flags.host}, for others than loopback and private networks too: tokens and all else cross them in the clear, and who reads a token may do what it may. Listen on a VPN’s address, or on loopback behind a proxy with TLS`,
+        );
       const { url, core, nodes } = mesh;
       if (json) console.log(JSON.stringify({ url, data_dir: data, nodes: nodes.map((n) => n.node), pid: process.pid }));
       else await describeMesh(mesh, dataFlag(command), flags.logs);
