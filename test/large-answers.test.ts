@@ -11,7 +11,7 @@ for (const driver of DRIVERS)
     const used = useMesh({ nodes: [{ drivers: [driver] }] });
 
     it('come to a caller that reads, more at once than may be unsent', async () => {
-      const worker = await used.mesh.clone<any>({ source: SOURCE }, { driver, memory_mib: 512 });
+      const worker: any = await used.mesh.clone({ source: SOURCE }, { driver, memory_mib: 512 });
       for (const [count, mib] of [
         [48, 1],
         [7, 6],
