@@ -53,7 +53,8 @@ export function watched(
 export class Upload implements AsyncIterableIterator<Uint8Array> {
   readonly #chunks: AsyncIterableIterator<Uint8Array>;
   #is_over = false;
-  #dropped = false;
+  /** Why, once it is. */
+  #dropped: string | undefined;
   /** Chunks asked for so far. */
   #asked = 0;
   /** Whether the last of them has not come yet. */
@@ -67,14 +68,22 @@ export class Upload implements AsyncIterableIterator<Uint8Array> {
   }
 
   async next(): Promise<IteratorResult<Uint8Array>> {
-    if (this.#dropped) throw new Error('the rest of the body was dropped: after the answer nobody read it');
+    this.#check();
     this.#asked++;
     this.#waits = true;
     try {
-      return await this.#chunks.next();
+      const next = await this.#chunks.next();
+      // One that waited while it was dropped has no end either: it would pass for a whole body.
+      this.#check();
+      return next;
     } finally {
       this.#waits = false;
     }
+  }
+
+  /** Throws where what was asked for is not the body's end. */
+  #check(): void {
+    if (this.#dropped) throw new Error(`the rest of the body was dropped: ${this.#dropped}`);
   }
 
   return(): Promise<IteratorResult<Uint8Array>> {
@@ -89,14 +98,14 @@ export class Upload implements AsyncIterableIterator<Uint8Array> {
   answered(): void {
     if (this.#is_over) return;
     const before = this.#asked;
-    const look = () => (this.#waits || this.#asked > before ? this.answered() : this.drop());
+    const look = () => (this.#waits || this.#asked > before ? this.answered() : this.drop('after the answer nobody read it'));
     setTimeout(look, KERNEL_LIMITS.unread_ms).unref();
   }
 
   /** Nobody needs the rest. */
-  drop(): void {
+  drop(why = 'its client has gone, or the request has failed'): void {
     if (this.#is_over) return;
-    this.#dropped = true;
+    this.#dropped = why;
     void this.return().catch(() => {});
   }
 }
