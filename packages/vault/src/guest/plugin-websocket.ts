@@ -12,41 +12,78 @@ interface Told {
   reason?: string;
   wasClean?: boolean;
 }
-type Listener = (event: { type: string } & Told) => void;
-interface Sink {
-  push(message: Message): void;
-  end(close: SocketClose): void;
-}
+type Heard = (event: { type: string } & Told) => void;
+type Listener = Heard;
 
-/** Messages of a module that its client has not taken. */
-const WAITING = 1_024;
+/**
+ * Messages that one end has sent and nobody has taken: while less than this waits, one more may. A client that does not
+ * read must not take a vault's memory from all others, and what a handler sends in one turn must go.
+ */
+const WAITING_BYTES = 4 * 1024 * 1024;
+/** What a message takes beside its content. */
+const MESSAGE_BYTES = 64;
 /** Close codes (RFC 6455, 7.4.1): none was given; it broke off; somebody cannot keep up (IANA's registry). */
 const [NONE, BROKEN, TOO_MUCH] = [1005, 1006, 1013];
+
+/** Messages in their order: of an array with thousands each shift would move the rest. */
+class Waiting {
+  #coming: Message[] = [];
+  /** The next one last. */
+  #going: Message[] = [];
+  /** Bytes, and characters of texts. */
+  size = 0;
+
+  get is_full(): boolean {
+    return this.size + (this.#coming.length + this.#going.length) * MESSAGE_BYTES >= WAITING_BYTES;
+  }
+
+  push(message: Message): void {
+    this.#coming.push(message);
+    this.size += message.length;
+  }
+
+  shift(): Message | undefined {
+    if (this.#going.length === 0) [this.#going, this.#coming] = [this.#coming.reverse(), []];
+    const message = this.#going.pop();
+    this.size -= message?.length ?? 0;
+    return message;
+  }
+
+  clear(): void {
+    this.#coming = [];
+    this.#going = [];
+    this.size = 0;
+  }
+}
 
 /** One end of a pair. */
 export class PairSocket {
   peer: PairSocket | undefined;
   readonly #listeners = new Map<string, Set<Listener>>();
-  /** Messages that came before `accept`. */
-  readonly #early: Message[] = [];
+  /** What was sent to this end: before `accept`, or, when it is the client's, until it has left. */
+  readonly waiting = new Waiting();
   #accepted = false;
   /** How, once it is. */
   #closed: SocketClose | undefined;
-  /** Where what is sent to this end goes, when it is the client's and its Response was made. */
-  #sink: Sink | undefined;
-  onmessage: Listener | null = null;
-  onclose: Listener | null = null;
+  /** Wakes who takes what is sent to this end, when it is the client's and its Response was made. */
+  #wake: (() => void) | undefined;
+  onmessage: Heard | null = null;
+  onclose: Heard | null = null;
 
-  /** From now on, and with what was sent before the Response was made. */
-  drainInto(sink: Sink): void {
-    this.#sink = sink;
-    for (const message of this.#early.splice(0)) sink.push(message);
-    if (this.#closed) sink.end(this.#closed);
+  /** `wake` is called when there is a message for this end, and when it was closed. */
+  drainInto(wake: () => void): void {
+    this.#wake = wake;
+  }
+
+  /** How this end was closed. */
+  get closed(): SocketClose | undefined {
+    return this.#closed;
   }
 
   accept(): void {
     this.#accepted = true;
-    for (const message of this.#early.splice(0)) this.#tell('message', { data: message });
+    for (let message = this.waiting.shift(); message !== undefined; message = this.waiting.shift())
+      this.#tell('message', { data: message });
   }
 
   send(message: unknown): void {
@@ -60,6 +97,11 @@ export class PairSocket {
             ? new Uint8Array(message.buffer, message.byteOffset, message.byteLength).slice()
             : String(message);
     this.peer?.receive(data);
+  }
+
+  /** Of what was sent, so much has not left: bytes, and characters of texts. */
+  get bufferedAmount(): number {
+    return this.peer?.waiting.size ?? 0;
   }
 
   /** Throws TypeError for a code that may not be sent, and for a reason of more than 123 bytes. */
@@ -76,35 +118,38 @@ export class PairSocket {
     return this.#closed ? 3 : 1;
   }
 
-  addEventListener(type: string, listener: Listener): void {
+  addEventListener(type: string, listener: Heard): void {
     const all = this.#listeners.get(type) ?? new Set();
     all.add(listener);
     this.#listeners.set(type, all);
   }
 
-  removeEventListener(type: string, listener: Listener): void {
+  removeEventListener(type: string, listener: Heard): void {
     this.#listeners.get(type)?.delete(listener);
   }
 
   /** From the other end. */
   receive(message: Message): void {
-    if (this.#sink) this.#sink.push(message);
-    else if (this.#accepted) this.#tell('message', { data: message });
-    else if (this.#early.length < WAITING) this.#early.push(message);
-    else this.overflow();
+    if (this.#accepted) this.#tell('message', { data: message });
+    else if (this.waiting.is_full) this.overflow();
+    else {
+      this.waiting.push(message);
+      this.#wake?.();
+    }
   }
 
   /** The other end was closed, or broke off. */
   ended(code: number, reason = ''): void {
     if (this.#closed) return;
     this.#closed = [code, reason];
-    this.#sink?.end(this.#closed);
+    this.#wake?.();
     this.#tell('close', { code, reason, wasClean: code !== BROKEN });
   }
 
-  /** Nobody takes what is sent: both ends are closed. */
+  /** Nobody takes what is sent: both ends are closed, and what waits is let go of. */
   overflow(): void {
-    for (const end of [this, this.peer]) end?.ended(TOO_MUCH, 'too many messages wait');
+    this.waiting.clear();
+    for (const end of [this, this.peer]) end?.ended(TOO_MUCH, 'too much waits to be read');
   }
 
   #tell(type: 'message' | 'close', event: Told): void {
@@ -132,25 +177,13 @@ export class WebSocketPair {
 
 /** Joins the client's end of a pair to the messages that come and go. Gives those that go. */
 export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Uint8Array> {
-  const items: SocketMessage[] = [];
   let wake: (() => void) | undefined;
   let over = false;
   const notify = () => {
     wake?.();
     wake = undefined;
   };
-  client.drainInto({
-    push(message) {
-      if (items.length >= WAITING) return client.overflow();
-      items.push(message);
-      notify();
-    },
-    end(close) {
-      over = true;
-      if (isSocketClose(close)) items.push(close);
-      notify();
-    },
-  });
+  client.drainInto(notify);
   void (async () => {
     let [code, reason]: SocketClose = [BROKEN, ''];
     try {
@@ -168,14 +201,16 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
   return (async function* () {
     try {
       for (;;) {
-        const item = items.shift();
-        if (item !== undefined) yield item as Uint8Array;
-        else if (over) return;
+        const message = client.waiting.shift();
+        if (message !== undefined) yield message as Uint8Array;
+        else if (over || client.closed) break;
         else
           await new Promise<void>((resolve) => {
             wake = resolve;
           });
       }
+      // How the module closed it comes last.
+      if (isSocketClose(client.closed)) yield client.closed as never;
     } finally {
       client.peer?.ended(BROKEN);
     }
