@@ -8,6 +8,7 @@
 import type { Agent } from '@hauki/node';
 import {
   type Answer,
+  BadInput,
   type Body,
   Cancelled,
   ConnectionLost,
@@ -29,7 +30,7 @@ import {
   SourceRejected,
 } from '@hauki/protocol';
 import { type CallSignal, Gatherer, type Session } from '@hauki/rpc';
-import { isWhole } from '@hauki/rpc/node';
+import { errorAnswer, isWhole } from '@hauki/rpc/node';
 import type { Endings } from './endings.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import { Upload, watched } from './passing.ts';
@@ -58,6 +59,13 @@ export interface PluginRequest {
 
 /** Closes the WebSockets of a version that is left and whose time is over: who asks again gets the one in its place. */
 const LEFT: SocketClose = [1012, 'this version serves no longer'];
+
+/** No Request can be made of it: the module would fail, and be counted out, by its caller's doing. */
+const NO_TRACE = new MeshError(
+  { ...BadInput.row, status: 501 },
+  { what: 'the method', why: 'no module serves TRACE' },
+  'no module serves TRACE',
+);
 
 export class Instance {
   readonly spec: InstanceSpec;
@@ -141,6 +149,13 @@ export class Instance {
    * as a call does.
    */
   async fetch({ method, url, headers, body, signal }: PluginRequest): Promise<Answer> {
+    if (method === 'TRACE') {
+      if (!isWhole(body))
+        void body[Symbol.asyncIterator]()
+          .return?.()
+          .catch(() => {});
+      return errorAnswer(NO_TRACE);
+    }
     if (this.#in_flight >= KERNEL_LIMITS.requests)
       throw new Overloaded({ what: `requests of the module ${this.spec.module}`, limit: KERNEL_LIMITS.requests });
     const socket = !isWhole(body) && asksForUpgrade(headers);

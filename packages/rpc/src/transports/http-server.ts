@@ -129,8 +129,9 @@ export function textOf(body: Buffer): string {
   throw new BadInput({ what: 'the body', why: 'it is no text in UTF-8' });
 }
 
+const PORT = /:(\d+)$/;
 /** A host as it is named, without a port. */
-const named = (text: string): string => text.toLowerCase().replace(/:\d+$/, '');
+const named = (text: string): string => text.toLowerCase().replace(PORT, '');
 /** The host of a URL; empty where that is none of the web's. */
 const hostOf = (text: string): string => {
   const url = URL.parse(text);
@@ -157,7 +158,14 @@ export function originCheck(
     // RFC 9112, 3.2. node:http would take the first of two.
     if (request.rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === 'host').length > 1)
       throw new BadInput({ what: 'the Host header', why: 'there is more than one' });
-    checkHost(named(request.headers.host ?? ''));
+    const { host = '' } = request.headers;
+    checkHost(named(host));
+    // No URL can be made of it: whoever reads the request would fail.
+    if (Number(PORT.exec(host)?.[1] ?? 0) > 65_535)
+      throw new BadInput({
+        what: 'the Host header',
+        why: `${JSON.stringify(host.slice(0, 100))} has no port up to 65535`,
+      });
     const { url = '' } = request;
     // RFC 9112, 3.2.2: there the target says which host is meant.
     if (/^https?:/i.test(url)) checkHost(hostOf(url));
