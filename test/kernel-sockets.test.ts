@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { before, describe, it } from 'node:test';
 import { WebSocket } from 'ws';
 import { useKernel } from './support/kernel.ts';
-import { DRIVERS, missing } from './support/mesh.ts';
+import { DRIVERS, missing, until } from './support/mesh.ts';
 import { openSocket } from './support/sockets.ts';
 
 const MIB = 1024 * 1024;
@@ -29,12 +29,44 @@ const FEED = `
     return new Response(null, { status: 101, webSocket: client });
   } };`;
 
+/** Echoes, and tells at GET what each socket heard, in its order; `bye` closes it from its side. */
+const TELLER = `
+  const sockets = [];
+  export default { fetch(request) {
+    if (request.headers.get('upgrade') !== 'websocket') return Response.json(sockets);
+    const [client, server] = Object.values(new WebSocketPair());
+    const heard = [];
+    sockets.push(heard);
+    server.accept();
+    const removed = new AbortController();
+    server.addEventListener('message', ({ data }) => heard.push('once ' + data), { once: true });
+    server.addEventListener('message', () => heard.push('removed'), { signal: removed.signal });
+    removed.abort();
+    server.addEventListener('message', { handleEvent: ({ data }) => heard.push(data) });
+    server.addEventListener('message', ({ data }) => {
+      if (data === 'bye') server.close(4000, 'mine');
+      else server.send('ok ' + data);
+    });
+    server.addEventListener('close', ({ code, reason, wasClean }) => heard.push([code, reason, wasClean]));
+    return new Response(null, { status: 101, webSocket: client });
+  } };`;
+
 for (const driver of DRIVERS)
   describe(`WebSockets of a module, with ${driver} vaults`, { skip: missing(driver) }, () => {
     const kernel = useKernel({ drivers: [driver] });
     before(async () => {
       await kernel.door.evolve({ target_module: 'feed', driver, content: FEED });
+      await kernel.door.evolve({ target_module: 'teller', driver, content: TELLER });
     });
+    /** What the socket heard that was opened last, when it has heard of its end. */
+    const heard = async (): Promise<unknown[]> => {
+      let last: unknown[] = [];
+      await until('it has heard of its end', async () => {
+        last = (await kernel.json('teller/')).at(-1);
+        return last.some((one) => Array.isArray(one));
+      });
+      return last;
+    };
     const open = (path: string) => openSocket(kernel.process, path);
     const closed = async (socket: WebSocket) => {
       const [code, reason] = await once(socket, 'close');
@@ -52,7 +84,7 @@ for (const driver of DRIVERS)
         most = Math.max(most, ...waiting);
         left = waiting.length;
       }
-      assert.ok(most > 3 * MIB && most < 5 * MIB, `${most} bytes waited`);
+      assert.ok(most > 14 * MIB && most < 17 * MIB, `${most} bytes waited`);
       const end = closed(other);
       other.resume();
       assert.deepEqual(await end, [1013, 'too much waits to be read']);
@@ -80,5 +112,23 @@ for (const driver of DRIVERS)
         socket.close(1000);
         await broken;
       }
+    });
+
+    it('bring a module all that its client sent before it closed, and then how it closed', async () => {
+      const all = Array.from({ length: 200 }, (_, i) => `m${i}`);
+      for (let i = 0; i < 5; i++) {
+        const socket = await open('teller/');
+        for (const one of all) socket.send(one);
+        socket.close(1000, 'done');
+        await closed(socket);
+        assert.deepEqual(await heard(), ['once m0', ...all, [1000, 'done', true]]);
+      }
+    });
+
+    it('tell a module of its own close once, when its client has ended too, and nothing that comes behind it', async () => {
+      const socket = await open('teller/');
+      for (const one of ['bye', 'too late', 'later']) socket.send(one);
+      assert.deepEqual(await closed(socket), [4000, 'mine']);
+      assert.deepEqual(await heard(), ['once bye', 'bye', [4000, 'mine', true]]);
     });
   });

@@ -98,7 +98,8 @@ export class Upload implements AsyncIterableIterator<Uint8Array> {
   answered(): void {
     if (this.#is_over) return;
     const before = this.#asked;
-    const look = () => (this.#waits || this.#asked > before ? this.answered() : this.drop('after the answer nobody read it'));
+    const look = () =>
+      this.#waits || this.#asked > before ? this.answered() : this.drop('after the answer nobody read it');
     setTimeout(look, KERNEL_LIMITS.unread_ms).unref();
   }
 

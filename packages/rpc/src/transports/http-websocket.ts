@@ -315,7 +315,8 @@ async function exchange(
   try {
     let end: [code: number, reason?: string] = [1000];
     for await (const message of { [Symbol.asyncIterator]: () => messages }) {
-      if (client.readyState !== client.OPEN) break;
+      // One that has closed hears nothing more; the module still reads what came before that, and ends by itself.
+      if (client.readyState !== client.OPEN) continue;
       if (isSocketClose(message)) {
         end = message;
         break;

@@ -13,13 +13,15 @@ interface Told {
   wasClean?: boolean;
 }
 type Heard = (event: { type: string } & Told) => void;
-type Listener = Heard;
+type Listener = Heard | { handleEvent: Heard };
 
 /**
- * Messages that one end has sent and nobody has taken: while less than this waits, one more may. A client that does not
- * read must not take a vault's memory from all others, and what a handler sends in one turn must go.
+ * What waits for all clients of a vault, which would else die of one that does not read: where it is so much, the one for
+ * whom most waits is closed. What a handler sends in one turn must go: it is half of a default vault.
  */
-const WAITING_BYTES = 4 * 1024 * 1024;
+const ALL_BYTES = 16 * 1024 * 1024;
+/** A client for whom less waits is not closed for that: a large message goes to many at once. */
+const ONE_BYTES = 1024 * 1024;
 /** What a message takes beside its content. */
 const MESSAGE_BYTES = 64;
 /** Close codes (RFC 6455, 7.4.1): none was given; it broke off; somebody cannot keep up (IANA's registry). */
@@ -33,8 +35,9 @@ class Waiting {
   /** Bytes, and characters of texts. */
   size = 0;
 
-  get is_full(): boolean {
-    return this.size + (this.#coming.length + this.#going.length) * MESSAGE_BYTES >= WAITING_BYTES;
+  /** What it takes in memory, about. */
+  get bytes(): number {
+    return this.size + (this.#coming.length + this.#going.length) * MESSAGE_BYTES;
   }
 
   push(message: Message): void {
@@ -56,15 +59,32 @@ class Waiting {
   }
 }
 
+/** The clients' ends that are joined to a client. */
+const joined = new Set<PairSocket>();
+
+/** Where too much waits: for whom most does. */
+function tooFull(socket: PairSocket): PairSocket | undefined {
+  let all = 0;
+  let fullest = socket;
+  for (const one of new Set([socket, ...joined])) {
+    all += one.waiting.bytes;
+    if (one.waiting.bytes > fullest.waiting.bytes) fullest = one;
+  }
+  return all < ALL_BYTES ? undefined : fullest;
+}
+
 /** One end of a pair. */
 export class PairSocket {
   peer: PairSocket | undefined;
-  readonly #listeners = new Map<string, Set<Listener>>();
+  /** Whether each is to be told once. */
+  readonly #listeners = new Map<string, Map<Listener, boolean>>();
   /** What was sent to this end: before `accept`, or, when it is the client's, until it has left. */
   readonly waiting = new Waiting();
   #accepted = false;
   /** How, once it is. */
   #closed: SocketClose | undefined;
+  /** Whether the other end has ended too, and `close` was told. */
+  #over = false;
   /** Wakes who takes what is sent to this end, when it is the client's and its Response was made. */
   #wake: (() => void) | undefined;
   onmessage: Heard | null = null;
@@ -106,44 +126,58 @@ export class PairSocket {
 
   /** Throws TypeError for a code that may not be sent, and for a reason of more than 123 bytes. */
   close(code = 1000, reason = ''): void {
-    if (this.#closed) return;
-    const close = [code, String(reason)];
-    if (!isSocketClose(close))
-      throw new TypeError(`a WebSocket is closed with a code such as 1000 or 4000, and at most 123 bytes; not ${code}`);
-    this.#closed = close;
-    this.peer?.ended(code, reason);
+    if (!this.#closed) {
+      const close = [code, String(reason)];
+      if (!isSocketClose(close))
+        throw new TypeError(
+          `a WebSocket is closed with a code such as 1000 or 4000, and at most 123 bytes; not ${code}`,
+        );
+      this.#closed = close;
+    }
+    this.peer?.ended(...this.#closed);
   }
 
   get readyState(): number {
-    return this.#closed ? 3 : 1;
+    return this.#over ? 3 : this.#closed ? 2 : 1;
   }
 
-  addEventListener(type: string, listener: Heard): void {
-    const all = this.#listeners.get(type) ?? new Set();
-    all.add(listener);
-    this.#listeners.set(type, all);
+  addEventListener(
+    type: string,
+    listener: Listener | null,
+    options?: boolean | { once?: boolean; signal?: AbortSignal },
+  ): void {
+    const { once = false, signal } = typeof options === 'object' ? (options ?? {}) : {};
+    const all = this.#listeners.get(type) ?? new Map<Listener, boolean>();
+    if (!listener || signal?.aborted || all.has(listener)) return;
+    this.#listeners.set(type, all.set(listener, Boolean(once)));
+    signal?.addEventListener('abort', () => this.removeEventListener(type, listener), { once: true });
   }
 
-  removeEventListener(type: string, listener: Heard): void {
+  removeEventListener(type: string, listener: Listener): void {
     this.#listeners.get(type)?.delete(listener);
   }
 
   /** From the other end. */
   receive(message: Message): void {
+    if (this.#closed) return;
     if (this.#accepted) this.#tell('message', { data: message });
-    else if (this.waiting.is_full) this.overflow();
     else {
+      const fullest = this.waiting.bytes < ONE_BYTES ? undefined : tooFull(this);
+      fullest?.overflow();
+      if (fullest === this) return;
       this.waiting.push(message);
       this.#wake?.();
     }
   }
 
-  /** The other end was closed, or broke off. */
+  /** The other end was closed, or broke off. What closed this end first is told, once. */
   ended(code: number, reason = ''): void {
-    if (this.#closed) return;
-    this.#closed = [code, reason];
+    if (this.#over) return;
+    this.#over = true;
+    this.#closed ??= [code, reason];
     this.#wake?.();
-    this.#tell('close', { code, reason, wasClean: code !== BROKEN });
+    const [how, why] = this.#closed;
+    this.#tell('close', { code: how, reason: why, wasClean: how !== BROKEN });
   }
 
   /** Nobody takes what is sent: both ends are closed, and what waits is let go of. */
@@ -154,9 +188,15 @@ export class PairSocket {
 
   #tell(type: 'message' | 'close', event: Told): void {
     const whole = { type, target: this, ...event };
-    for (const listener of [this[`on${type}`], ...(this.#listeners.get(type) ?? [])])
+    const all = this.#listeners.get(type) ?? new Map<Listener, boolean>();
+    const own = this[`on${type}`];
+    for (const listener of [own, ...all.keys()])
       try {
-        listener?.(whole);
+        // One that another has removed meanwhile hears nothing.
+        if (listener !== own && !all.has(listener!)) continue;
+        if (all.get(listener!)) all.delete(listener!);
+        if (typeof listener === 'function') listener.call(this as never, whole);
+        else listener?.handleEvent(whole);
       } catch (error) {
         // As in browsers: it is told, the other listeners hear of it, and the socket lives on.
         console.error('uncaught exception:', error);
@@ -184,6 +224,7 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
     wake = undefined;
   };
   client.drainInto(notify);
+  joined.add(client);
   void (async () => {
     let [code, reason]: SocketClose = [BROKEN, ''];
     try {
@@ -199,6 +240,7 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
     notify();
   })();
   return (async function* () {
+    let left = true;
     try {
       for (;;) {
         const message = client.waiting.shift();
@@ -209,10 +251,13 @@ export function joinClient(client: PairSocket, incoming: Body): AsyncIterable<Ui
             wake = resolve;
           });
       }
+      left = false;
       // How the module closed it comes last.
       if (isSocketClose(client.closed)) yield client.closed as never;
     } finally {
-      client.peer?.ended(BROKEN);
+      joined.delete(client);
+      // Else what comes from the client says how it ended.
+      if (left) client.peer?.ended(BROKEN);
     }
   })();
 }
