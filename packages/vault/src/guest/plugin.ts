@@ -170,7 +170,9 @@ function answerOf(answer: unknown, socket: Body | undefined, call: Call | undefi
   for (const [name, value] of answer.headers) headers.push(name, value);
   const { status, body } = answer;
   if (body === null || EMPTY.has(status)) return [status, headers, null];
-  return [status, headers, chunksOf(body, call, failed)];
+  const length = answer.headers.get('content-length');
+  const said = length !== null && /^\d{1,15}$/.test(length) ? Number(length) : undefined;
+  return [status, headers, chunksOf(body, call, failed, said)];
 }
 
 /** A chunk as bytes; what is no chunk ends the answer's stream with an error. */
@@ -180,19 +182,30 @@ function bytesOf(chunk: unknown): Uint8Array {
   throw new TypeError('a chunk of the answer is neither bytes nor text');
 }
 
-/** The chunks of an answer. No generator: one that waits for a chunk could not be left before it comes. */
+/**
+ * The chunks of an answer; `length`: what its header says, to which it is held, or its client would hear of half an answer
+ * and nobody else. No generator: one that waits for a chunk could not be left before it comes.
+ */
 function chunksOf(
   body: Pick<ReadableStream, 'getReader'>,
   call: Call | undefined,
   failed: Failed,
+  length?: number,
 ): AsyncIterableIterator<Uint8Array> {
+  let given = 0;
   const { source } = body as { source?: ReadableStream };
   const reader = (source?.getReader ? source : body).getReader();
   return {
     async next() {
       try {
         const { done, value } = await reader.read();
-        return done ? { done, value: undefined } : { done, value: bytesOf(value) };
+        const chunk = done ? undefined : bytesOf(value);
+        given += chunk?.length ?? 0;
+        if (length !== undefined && (chunk ? given > length : given < length))
+          throw new TypeError(
+            `its content-length is ${length}, but ${given} bytes ${chunk ? 'have come, and not all' : 'came'}`,
+          );
+        return chunk ? { done: false, value: chunk } : { done: true, value: undefined };
       } catch (error) {
         await reader.cancel().catch(() => {});
         return failed(error);

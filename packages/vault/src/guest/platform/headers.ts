@@ -13,6 +13,9 @@ const valueFrom = (given: unknown): string => {
   return value;
 };
 
+/** The lines of one name as one: those of cookies are no list (RFC 9113, 8.2.3). */
+const joined = (name: string, values: readonly string[]): string => values.join(name === 'cookie' ? '; ' : ', ');
+
 export class Headers {
   readonly #all = new Map<string, string[]>();
 
@@ -64,7 +67,9 @@ export class Headers {
     this.#all.delete(nameOf(name));
   }
   get(name: unknown): string | null {
-    return this.#all.get(nameOf(name))?.join(', ') ?? null;
+    const key = nameOf(name);
+    const values = this.#all.get(key);
+    return values ? joined(key, values) : null;
   }
   getSetCookie(): string[] {
     return [...(this.#all.get('set-cookie') ?? [])];
@@ -82,7 +87,7 @@ export class Headers {
     for (const name of [...this.#all.keys()].sort()) {
       const values = this.#all.get(name) ?? [];
       if (name === 'set-cookie') for (const value of values) yield [name, value];
-      else yield [name, values.join(', ')];
+      else yield [name, joined(name, values)];
     }
   }
   *keys(): Generator<string, void> {
