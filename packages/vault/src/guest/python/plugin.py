@@ -125,6 +125,9 @@ def _routes(module, app) -> list:
         found = [_listed(str(route)) for route in listed]
     elif callable(getattr(app, "openapi", None)) or isinstance(getattr(app, "routes", None), list):
         paths = app.openapi().get("paths", {}) if callable(getattr(app, "openapi", None)) else {}
+        if getattr(app, "openapi_schema", None) is not None:
+            # FastAPI keeps it; what it makes for a request names the prefix.
+            app.openapi_schema = None
         found = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
         found += _hidden(app)
     else:
