@@ -36,6 +36,26 @@ for (const driver of ['lxc', 'process'] as const)
       assert.ok(paths['/api/plugins/notes/api/v2/meshfs/write'].post, 'it is in the description');
     });
 
+    it('has a FastAPI application’s own description name the prefix', async () => {
+      await evolve(
+        'own.py',
+        'from fastapi import FastAPI\n\napp = FastAPI()\n\n@app.get("/x")\ndef x():\n    return 1\n',
+      );
+      assert.deepEqual((await kernel.json('own/openapi.json')).servers, [{ url: '/api/plugins/own' }]);
+    });
+
+    it('tells a caller by its own request that an answer was lost, not by a call of the kernel’s', async () => {
+      const source =
+        'import os\nfrom fastapi import APIRouter\n\nrouter = APIRouter()\n\n@router.get("/die")\ndef die():\n    os._exit(1)\n';
+      await evolve('dies.py', source);
+      const answer = await kernel.get('dies/die?a=1');
+      assert.equal(answer.status, 502);
+      assert.match(
+        (await answer.json()).error.message,
+        /^GET \/die was sent to the module dies, but its answer was lost/,
+      );
+    });
+
     it('serves the example, which keeps its count from version to version', async () => {
       const example = readFileSync(new URL('../examples/plugins/hello.py', import.meta.url), 'utf8');
       await evolve('hello.py', example);

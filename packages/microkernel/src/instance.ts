@@ -194,7 +194,7 @@ export class Instance {
       // A session's streams are bounded: whoever asks for one more may come again.
       if (isError(error, Overloaded) && this.#streaming >= LIMITS.streams)
         throw new Overloaded({ what: `streams of the module ${this.spec.module}`, limit: LIMITS.streams });
-      throw blamed(this.spec.module, error);
+      throw blamed(this.spec.module, `${method} ${pathOf(url)}`, error);
     } finally {
       sent?.over();
       if (streams) this.#look();
@@ -346,12 +346,27 @@ export class Instance {
   }
 }
 
+/** Of a URL the path, as far as an error's words need it. */
+const pathOf = (url: string): string =>
+  url
+    .replace(/^https?:\/\/[^/]*/, '')
+    .split('?', 1)[0]!
+    .slice(0, 200);
+
 /**
  * Why a request failed, as its caller is told. What the session says of itself stands; any other error is the guest's
  * word, and must not pass for one of the kernel's.
  */
-function blamed(module: string, error: unknown): unknown {
-  const own = [ConnectionLost, OutcomeUnknown, DeadlineExceeded, Cancelled, RemoteError];
+function blamed(module: string, asked: string, error: unknown): unknown {
+  // In the caller's words: of the calls by which the kernel asks a module it knows nothing.
+  if (isError(error, DeadlineExceeded))
+    return new DeadlineExceeded({ ...error.fields, what: `The module ${module}, asked for ${asked},` });
+  if (isError(error, OutcomeUnknown)) {
+    const { why } = error.fields;
+    const said = `${asked} was sent to the module ${module}, but its answer was lost (${why}). It may or may not have run`;
+    return new OutcomeUnknown({ method: asked, why }, said);
+  }
+  const own = [ConnectionLost, Cancelled, RemoteError];
   if (!(error instanceof MeshError) || own.some((kind) => isError(error, kind as never))) return error;
   return new PluginFailed({ module, why: `${error.name}: ${error.message}` });
 }
