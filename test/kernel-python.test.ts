@@ -36,12 +36,17 @@ for (const driver of ['lxc', 'process'] as const)
       assert.ok(paths['/api/plugins/notes/api/v2/meshfs/write'].post, 'it is in the description');
     });
 
-    it('has a FastAPI application’s own description name the prefix', async () => {
+    it('has a FastAPI application’s own description name the prefix, and names what is mounted', async () => {
       await evolve(
         'own.py',
         'from fastapi import FastAPI\n\napp = FastAPI()\n\n@app.get("/x")\ndef x():\n    return 1\n',
       );
       assert.deepEqual((await kernel.json('own/openapi.json')).servers, [{ url: '/api/plugins/own' }]);
+      const { routes } = await evolve(
+        'below.py',
+        'from fastapi import FastAPI\n\napp = FastAPI(openapi_url=None)\napp.mount("/sub", FastAPI())\n',
+      );
+      assert.deepEqual(routes, ['* /sub/*']);
     });
 
     it('tells a caller by its own request that an answer was lost, not by a call of the kernel’s', async () => {

@@ -100,6 +100,26 @@ export interface OpenApi {
 /** What OpenAPI 3.0 has a place for. */
 const OPENAPI = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
 
+/** What stands for a part of a route: Hono's `:id{[0-9]{2}}` and `:name?`, FastAPI's `{path:path}`, and `*`. */
+const PART = /:(\w+)(?:\{(?:[^{}]|\{[^{}]*\})*\})?\??|\{(\w+)(?::\w+)?\}|\*/g;
+
+/** A route's path as OpenAPI has it: each name once, and braces around names only. */
+function templateOf(path: string): { templated: string; names: string[] } {
+  const names: string[] = [];
+  const literal = (text: string) => text.replaceAll('{', '%7B').replaceAll('}', '%7D');
+  let templated = '';
+  let end = 0;
+  for (const { 0: whole, 1: colon, 2: braced, index } of path.matchAll(PART)) {
+    const name = colon ?? braced ?? 'path';
+    let numbered = name;
+    for (let i = 2; names.includes(numbered); i++) numbered = `${name}${i}`;
+    names.push(numbered);
+    templated += `${literal(path.slice(end, index))}{${numbered}}`;
+    end = index + whole.length;
+  }
+  return { templated: templated + literal(path.slice(end)), names };
+}
+
 /** The description with every module's routes, under its tag. */
 export function withModules(document: OpenApi, kernel: Pick<Kernel, 'modules'>): OpenApi {
   const paths: Record<string, Record<string, object>> = {};
@@ -108,14 +128,9 @@ export function withModules(document: OpenApi, kernel: Pick<Kernel, 'modules'>):
     tags.push({ name: module, description: `version ${version}, ${digest}` });
     for (const route of live.find((one) => one.version === version)?.routes ?? []) {
       const [method = '*', path = '/*'] = route.split(' ');
-      const templated = path.replaceAll(/:(\w+)(?:\{[^}]*\})?/g, '{$1}').replaceAll('*', '{path}');
+      const { templated, names } = templateOf(path);
       const methods = method === '*' ? ['get', 'post'] : [method.toLowerCase()].filter((one) => OPENAPI.has(one));
-      const parameters = [...templated.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
-        name,
-        in: 'path',
-        required: true,
-        schema: { type: 'string' },
-      }));
+      const parameters = names.map((name) => ({ name, in: 'path', required: true, schema: { type: 'string' } }));
       // What lies under its alias is served there too.
       const at = alias !== null && path.startsWith(alias) ? [templated] : [];
       for (const full of [`${prefixOf(module)}${templated}`, ...at]) {

@@ -151,6 +151,7 @@ def _hidden(app):
         if methods:
             yield from (f"{method} {path}" for method in sorted(methods) if method != "HEAD")
         elif hasattr(route, "routes") or not hasattr(route, "endpoint"):
-            yield f"* {path.rstrip('/')}/*"
+            # A mount's own format ends with a name for what lies below it.
+            yield f"* {getattr(route, 'path', path).rstrip('/')}/*"
         else:
             yield f"GET {path}"
