@@ -101,13 +101,13 @@ export class Server {
     const key = queueOf(method, rpc);
     // What the session itself asks, a heartbeat first of all, waits for nobody.
     const urgent = key === method;
-    const refuse = (what: string, limit: number) => this.#refuse(message, bytes, new Overloaded({ what, limit }));
-    if (this.serving >= LIMITS.calls_in_flight) return refuse('calls being served', LIMITS.calls_in_flight);
+    if (this.serving >= LIMITS.calls_in_flight)
+      return this.#refuse(message, bytes, 'calls being served', LIMITS.calls_in_flight);
     if (this.#brought > LIMITS.served_bytes && !urgent)
-      return refuse('bytes of calls being served', LIMITS.served_bytes);
+      return this.#refuse(message, bytes, 'bytes of calls being served', LIMITS.served_bytes);
     const { keeps, wire } = this.#powers;
     const keep = wire.tagged && rpc?.keep === true && id !== undefined;
-    if (keep && this.#kept.size >= keeps) return refuse('results kept for this session', keeps);
+    if (keep && this.#kept.size >= keeps) return this.#refuse(message, bytes, 'results kept for this session', keeps);
     const call = new Served(rpc);
     call.urgent = urgent;
     call.size = text.length + (bytes?.length ?? 0);
@@ -148,9 +148,9 @@ export class Server {
   }
 
   /** A call that does not begin: what it brought is let go of. */
-  #refuse(message: IncomingCall, bytes: Uint8Array | undefined, why: Error): void {
+  #refuse(message: IncomingCall, bytes: Uint8Array | undefined, what: string, limit: number): void {
     if (bytes) this.#powers.refs.discard(message.params);
-    this.#fail(message.id, why);
+    this.#fail(message.id, new Overloaded({ what, limit }));
   }
 
   #begun(id: unknown, call: Served): void {

@@ -118,12 +118,14 @@ const channel = (number: number): PortTransport => {
       if (reason.endsWith('out of memory')) throw new Error('out of memory');
     },
   );
-  defineProperty(made, 'buffered_bytes', {
+  const asked = {
+    __proto__: null,
     get() {
       if (unsent > LIMITS.unsent_bytes) unsent = host.unsent(number);
       return unsent;
     },
-  });
+  };
+  defineProperty(made, 'buffered_bytes', asked as object);
   channels.set(number, made);
   return made;
 };
