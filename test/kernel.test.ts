@@ -344,6 +344,42 @@ for (const driver of DRIVERS)
       assert.equal(await text('others/'), 'x');
     });
 
+    it('tries a version on a copy of its module’s volume: nothing that it writes there before it serves is kept', async () => {
+      const content = (version: string) => `
+        const add = async (what) => hauki.volume.write('seen', (await hauki.volume.read('seen').catch(() => '')) + what);
+        await add('${version}');
+        export default { async fetch(request) {
+          if (request.method === 'POST') await add(await request.text());
+          return new Response(await hauki.volume.read('seen'));
+        } };`;
+      const evolve = (version: string, more: object) =>
+        kernel.door.evolve({ target_module: 'tried', content: content(version), grants, ...more });
+      const grants = { volume: { name: 'notes', quota_mib: 4 } };
+      const writes = { path: '/', method: 'POST', body: '!' };
+      const staged = await evolve('a', { tests: [{ ...writes, expect: { text: 'a!' } }] });
+      assert.deepEqual(
+        staged.report.stages.map(({ stage }) => stage),
+        ['copy', 'start', 'routes', 'tests', 'home'],
+      );
+      assert.equal(await text('tried/'), 'a');
+      // A dry run, also of tests that are kept; one that is refused by them; one that does not load.
+      await assert.rejects(evolve('b', { dry_run: true }), rejected('tests', /a!/));
+      await evolve('b', { dry_run: true, tests: [{ ...writes, expect: { text: 'ab!' } }] });
+      await assert.rejects(evolve('c', {}), rejected('tests', /a!/));
+      const tests = [{ path: '/', expect: { text: 'abx' } }];
+      await assert.rejects(
+        evolve('x', { content: `${content('x')}\nthrow new Error('no')`, tests }),
+        rejected('load', /no/),
+      );
+      assert.equal(await text('tried/'), 'a');
+      // What serves is as it was all the while, and what comes next loads on what that has written meanwhile.
+      await kernel.get('tried/', { method: 'POST', body: 'm' });
+      await evolve('d', { keep_tests: false, tests: [{ ...writes, expect: { text: 'amd!' } }] });
+      assert.equal(await text('tried/'), 'amd');
+      const volumes = readdirSync(join(kernel.data_dir, 'vaults', 'volumes'));
+      assert.equal(volumes.filter((name) => !volumes.includes(name.replace(/\.\w+$/, '.json'))).length, 0);
+    });
+
     it('refuses changes of a pinned module', async () => {
       await kernel.door.evolve({ target_module: 'pinned', content: answers('a') });
       await kernel.door.pin('pinned', true);

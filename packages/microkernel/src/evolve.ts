@@ -95,17 +95,22 @@ export interface StageOptions {
 export async function stage(host: PluginHost, options: StageOptions): Promise<Staged> {
   const { module, trials, kept, dry, ...rest } = options;
   const stages: Report['stages'] = [];
-  let now = 'start';
+  const spec: InstanceSpec = { module, ...rest, load_timeout_ms: loadTime(rest.language) };
+  const tried = dry || trials.length > 0;
+  let now = tried && spec.grants.volume !== null ? 'copy' : 'start';
   let began = performance.now();
   const next = (stage: string) => {
     const at = performance.now();
     stages.push({ stage: now, ms: Math.round((at - began) * 10) / 10 });
     [now, began] = [stage, at];
   };
-  const spec: InstanceSpec = { module, ...rest, load_timeout_ms: loadTime(rest.language) };
   const started: Instance[] = [];
+  let copied = false;
   try {
-    const first = await host.start(spec);
+    copied = tried && (await host.copyHome(spec));
+    if (copied) next('start');
+    now = 'start';
+    const first = await host.start(spec, copied);
     started.push(first);
     next('routes');
     const { routes, state } = first.description;
@@ -117,20 +122,27 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
       return { instance: first, report: { stages, routes, tests: [], log: first.log_tail() } };
     }
     next('tests');
-    // The one that the trials are run on has a past; the one that will serve has none.
-    const serving = dry ? Promise.resolve(first) : host.start(spec);
+    // The one that the trials are run on has a past; the one that will serve has none. On the module's own home, where
+    // there is a copy, nothing of a version is loaded before it has passed.
+    const serving = dry ? first : copied ? undefined : host.start(spec);
     const [tests, [other]] = await Promise.all([runTrials(first, trials), Promise.allSettled([serving])]);
-    if (other.status === 'fulfilled' && other.value !== first) started.push(other.value);
+    if (other.status === 'fulfilled' && other.value && other.value !== first) started.push(other.value);
     const failed = tests.flatMap((test, i) => (test.passed ? [] : [{ ...test, was_kept: kept.has(trials[i]!) }]));
     if (failed.length > 0) {
       const all = failed.map(({ trial, why, was_kept }) => `${trial}${was_kept ? KEPT : ''}: ${why}`).join('; ');
       throw new Error(`${all.slice(0, 2_000)}${failed.some(({ was_kept }) => was_kept) ? LET_GO : ''}`);
     }
-    const second = await serving;
+    if (other.status === 'rejected') throw other.reason;
     if (first.has_state) {
       // Better now than when it is to be left.
       next('state');
       await dehydrate(first, KERNEL_LIMITS.state_ms);
+    }
+    let second = other.value;
+    if (!second) {
+      next('home');
+      second = await host.start(spec);
+      started.push(second);
     }
     next('');
     const report = { stages, routes, tests, log: first.log_tail() };
@@ -142,15 +154,19 @@ export async function stage(host: PluginHost, options: StageOptions): Promise<St
       .filter(Boolean)
       .join('\n');
     await Promise.all(started.map((instance) => instance.end('it was rejected')));
+    if (copied) await host.dropCopy(spec);
     throw rejection(module, now, error, log);
   }
 }
+
+/** Stages at which a vault is made. */
+const STARTS = ['copy', 'start', 'home'];
 
 /** What went wrong at a stage, as its sender is told. */
 export function rejection(module: string, stage: string, error: unknown, log = ''): Error {
   const rejected = isError(error, SourceRejected);
   // Not the module's fault: full, shutting down, no such driver.
-  if (error instanceof MeshError && !rejected && stage === 'start') return error;
+  if (error instanceof MeshError && !rejected && STARTS.includes(stage)) return error;
   const fields = (error as { fields?: { stage?: string; log_tail?: string; reason?: string } }).fields ?? {};
   /** A guest may have shaped it. */
   const text = (value: unknown) => (typeof value === 'string' ? value : 'it did not say');

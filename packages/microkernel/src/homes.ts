@@ -18,6 +18,22 @@ const HOME = 'home';
 /** Whose a module's volumes are. */
 export const ownerOf = (module: string): string => `kernel/${module}`;
 
+/** Whose the copies of a module's volumes are that a version is tried on; it has one at a time, as it is changed in turn. */
+export const trialOwnerOf = (module: string): string => `${ownerOf(module)}/trial`;
+
+/**
+ * Makes a copy of a module's volume for a version to be tried on, until its vault ends or it is dropped. False where it has
+ * no volume, or none that is copied. Rejects with VolumeFailed or Overloaded.
+ */
+export async function copyHome(volumes: Volumes, module: string, { volume }: Grants): Promise<boolean> {
+  return volume !== null && volumes.copy(ownerOf(module), volume.name, trialOwnerOf(module));
+}
+
+/** Lets go of a copy that no vault has got hold of. */
+export async function dropCopy(volumes: Volumes, module: string, { volume }: Grants): Promise<void> {
+  if (volume !== null) await volumes.remove(trialOwnerOf(module), volume.name).catch(() => {});
+}
+
 /**
  * The grants of a new version: those that were asked for (`asked`, made whole), or, where none were, those of the version
  * that serves: an edit does not take them away.

@@ -16,7 +16,7 @@ import {
 import { type CallerKey, Channel, makeCallerKey, openSession, Session } from '@hauki/rpc';
 import { dialTcp } from '@hauki/rpc/node';
 import type { Endings } from './endings.ts';
-import { ownerOf } from './homes.ts';
+import { copyHome, dropCopy, ownerOf, trialOwnerOf } from './homes.ts';
 import { Instance, type InstanceSpec } from './instance.ts';
 import { KERNEL_LIMITS } from './limits.ts';
 import type { TicketDesk } from './tickets.ts';
@@ -57,8 +57,20 @@ export class PluginHost {
     this.#powers.endings.tell(fate);
   }
 
-  /** Starts a vault with the module in it. Rejects with SourceRejected, VaultFailed, NoNodeFits or Overloaded. */
-  async start(spec: InstanceSpec): Promise<Instance> {
+  /** A copy of a module's home that a version can be tried on. As `copyHome`. */
+  copyHome({ module, grants }: InstanceSpec): Promise<boolean> {
+    return copyHome(this.#powers.agent.volumes, module, grants);
+  }
+
+  dropCopy({ module, grants }: InstanceSpec): Promise<void> {
+    return dropCopy(this.#powers.agent.volumes, module, grants);
+  }
+
+  /**
+   * Starts a vault with the module in it; `on_copy`: with the copy of its home that was made. Rejects with SourceRejected,
+   * VaultFailed, NoNodeFits or Overloaded.
+   */
+  async start(spec: InstanceSpec, on_copy = false): Promise<Instance> {
     const { agent, endings } = this.#powers;
     const { module, version, source, language, driver, memory_mib, grants, load_timeout_ms } = spec;
     // A vault's name: at most 40 letters, digits and hyphens, the epoch behind it.
@@ -70,8 +82,7 @@ export class PluginHost {
     dialled.catch(() => {});
     const loaded = agent.provision({
       worker,
-      owner: ownerOf(module),
-      volume_group: module,
+      ...(on_copy ? { owner: trialOwnerOf(module) } : { owner: ownerOf(module), volume_group: module }),
       driver,
       source,
       language,

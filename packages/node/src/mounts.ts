@@ -9,7 +9,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { type FileHandle, open, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -123,13 +123,15 @@ export async function mountImage(image: string, at: string): Promise<void> {
 const mount = (what: string, at: string) =>
   tool('mount', ['-t', 'ext4', '-o', what.startsWith('/dev/') ? OPTIONS : `loop,${OPTIONS}`, what, at]);
 
+const copySparse = (image: string, to: string) => tool('cp', ['--sparse=always', '--reflink=auto', '--', image, to]);
+
 /** Gives an image that is not mounted more room. It is done to a copy: killed at any moment, it is as it was or as it shall be. */
 export async function growImage(image: string, quota_mib: number): Promise<void> {
   if (!(await freed(image))) throw new Error('it cannot grow while an earlier mount of it has not ended');
   const copy = `${image}.making`;
   try {
     await onImage('e2fsck', ['-p'], image, repaired);
-    await tool('cp', ['--sparse=always', '--reflink=auto', '--', image, copy]);
+    await copySparse(image, copy);
     const file = await open(copy, 'r+');
     try {
       await file.truncate(await grownBytes(file, quota_mib));
@@ -140,6 +142,22 @@ export async function growImage(image: string, quota_mib: number): Promise<void>
       await file.close();
     }
     await place(copy, image);
+  } finally {
+    await rm(copy, { force: true });
+  }
+}
+
+/**
+ * Copies an image as it is now, whole or not at all, also while it is mounted (`at`) and written to: what was on its way
+ * then is as after a power cut, and the copy is repaired.
+ */
+export async function copyImage(image: string, to: string, at: string | undefined): Promise<void> {
+  const copy = `${to}.making`;
+  try {
+    if (at !== undefined) await tool('sync', ['-f', at]);
+    await copySparse(image, copy);
+    await onImage('e2fsck', ['-f', '-y'], copy, repaired);
+    await rename(copy, to);
   } finally {
     await rm(copy, { force: true });
   }

@@ -12,21 +12,23 @@
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync } from 'node:fs';
-import { lstat, mkdir, opendir, rm, rmdir, stat, statfs } from 'node:fs/promises';
+import { mkdir, rm, rmdir, statfs } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import {
-  describe,
-  LIMITS,
-  MeshError,
-  Overloaded,
-  VolumeFailed,
-  type VolumeGrant,
-  type VolumeInfo,
-  VolumeInUse,
-} from '@hauki/protocol';
+import { describe, MeshError, VolumeFailed, type VolumeGrant, type VolumeInfo, VolumeInUse } from '@hauki/protocol';
 import { type Offer, ownerLives, ownName, type Reaper, startReaper, sweepVolume, UNMOUNT_ALL } from '@hauki/vault';
-import { growImage, hasTool, makeImage, mountImage, sweepMounts, TOOLS, tryMount, unmountImage } from './mounts.ts';
+import {
+  copyImage,
+  growImage,
+  hasTool,
+  makeImage,
+  mountImage,
+  sweepMounts,
+  TOOLS,
+  tryMount,
+  unmountImage,
+} from './mounts.ts';
 import { keyOf, type Note, readNote, writeNote } from './volume-note.ts';
+import { checkRoom, folderBytes } from './volume-room.ts';
 
 /** A volume while a worker has it. */
 export interface HeldVolume {
@@ -49,17 +51,13 @@ interface Entry {
   path?: string | undefined;
   /** It is being let go of. */
   releasing?: Promise<void> | undefined;
+  /** It goes with its worker, and has no note: what is left of it after a crash is nobody's. */
+  is_copy?: boolean;
 }
 
 const MIB = 1024 * 1024;
-/** Files of a plain folder that are counted, one after the other. */
-const PLAIN_FILES = 100_000;
-/** What volumes leave of the disk to others. */
-const DISK_SHARE = 0.9;
-/** The owner of what is made with the token of the core's own. */
-const ADMIN = 'admin';
-/** A token and all below it are one owner here. */
-const topOf = (owner: string) => owner.split('/')[0]!;
+/** What a volume may hold that is copied. */
+const COPIED_BYTES = 1024 * MIB;
 
 /**
  * Where volumes are mounted. Not below the data folder: a vault's mapped root has to get there, and a data folder may lie
@@ -265,6 +263,32 @@ export class Volumes {
     }
   }
 
+  /**
+   * Gives another owner a volume that holds what this one holds now, or nothing where there is none, until its worker lets
+   * go of it, or `remove`. What is written meanwhile may be torn in it, as by a power cut. False where it is not copied: it
+   * is a plain folder, or holds more than 1 GiB. Rejects with VolumeFailed or Overloaded.
+   */
+  async copy(owner: string, name: string, to: string): Promise<boolean> {
+    const [from, key] = [keyOf(owner, name), keyOf(to, name)];
+    const { note, path } = this.#entries.get(from) ?? {};
+    if (this.#plain || !this.#offer.available || this.#damaged.has(from)) return false;
+    const used_bytes = path === undefined ? (note?.used_bytes ?? 0) : await this.#usedBytes(path);
+    if (used_bytes > COPIED_BYTES) return false;
+    const quota_mib = note?.quota_mib ?? 0;
+    const made = { owner: to, name, used_bytes, created_at: Date.now() };
+    try {
+      await this.#inTurn(async () => {
+        if (quota_mib > 0) await this.#checkRoom(to, quota_mib, true);
+        this.#entries.set(key, { note: { ...made, quota_mib }, is_copy: true });
+      });
+      if (quota_mib > 0) await copyImage(this.#file(from, 'img'), this.#file(key, 'img'), path);
+      return true;
+    } catch (error) {
+      await this.remove(to, name);
+      throw error instanceof MeshError ? error : new VolumeFailed({ volume: name, why: describe(error) });
+    }
+  }
+
   /** Whether the owner has a volume of that name. */
   has(owner: string, name: string): boolean {
     return this.#entries.has(keyOf(owner, name));
@@ -317,7 +341,7 @@ export class Volumes {
           await unmountImage(path);
           await rmdir(path).catch(() => {});
         }
-        await this.#note(key, entry, { used_bytes });
+        await (entry.is_copy ? this.#removeFiles(key) : this.#note(key, entry, { used_bytes }));
       } catch (error) {
         this.#log(`the volume ${entry.note.name} could not be let go of: ${describe(error)}`, {
           owner: entry.note.owner,
@@ -329,32 +353,14 @@ export class Volumes {
     return entry.releasing;
   }
 
-  async #checkRoom(owner: string, more_mib: number, is_new: boolean): Promise<void> {
-    if (is_new && this.#entries.size > LIMITS.volumes_per_node)
-      throw new Overloaded({ what: 'volumes of this node', limit: LIMITS.volumes_per_node });
-    // Images take room as they fill: what was promised and is not taken yet must still be there.
-    let owed_bytes = more_mib * MIB;
-    let own_mib = more_mib;
-    for (const [key, { note }] of this.#entries) {
-      if (topOf(note.owner) === topOf(owner)) own_mib += note.quota_mib;
-      const taken = await stat(this.#file(key, 'img')).catch(() => undefined);
-      owed_bytes += Math.max(0, note.quota_mib * MIB - (taken?.blocks ?? 0) * 512);
-    }
-    const { bavail, bsize } = await statfs(this.#folder);
-    const free_mib = Math.floor((bavail * bsize * DISK_SHARE) / MIB);
-    if (owed_bytes > free_mib * MIB)
-      throw new Overloaded({ what: 'MiB on disk for this node’s volumes', limit: free_mib });
-    // An empty one costs its owner nothing. What the admin's own take is the admin's to say.
-    const left_mib = Math.floor(free_mib - owed_bytes / MIB);
-    if (topOf(owner) !== ADMIN && own_mib > left_mib) {
-      const limit = own_mib - Math.ceil((own_mib - left_mib) / 2);
-      throw new Overloaded({ what: 'MiB for one owner’s volumes, who leaves as much to others', limit });
-    }
+  #checkRoom(owner: string, more_mib: number, is_new: boolean): Promise<void> {
+    const notes = [...this.#entries].map(([key, { note }]) => ({ ...note, image: this.#file(key, 'img') }));
+    return checkRoom(this.#folder, notes, { owner, more_mib, is_new });
   }
 
   async #note(key: string, entry: Entry, change: Partial<Note>): Promise<void> {
     entry.note = { ...entry.note, ...change };
-    await writeNote(this.#file(key, 'json'), entry.note);
+    if (!entry.is_copy) await writeNote(this.#file(key, 'json'), entry.note);
   }
 
   async #mountPoint(key: string): Promise<string> {
@@ -385,16 +391,4 @@ export class Volumes {
     this.#turn = mine.catch(() => {});
     return mine;
   }
-}
-
-/** What the files below a folder take; a folder with too many counts as full. */
-async function folderBytes(folder: string): Promise<number> {
-  let bytes = 0;
-  let files = 0;
-  for await (const entry of await opendir(folder, { recursive: true })) {
-    if (++files > PLAIN_FILES) return Number.MAX_SAFE_INTEGER;
-    const { blocks } = await lstat(join(entry.parentPath, entry.name)).catch(() => ({ blocks: 0 }));
-    bytes += entry.isDirectory() ? 0 : blocks * 512;
-  }
-  return bytes;
 }

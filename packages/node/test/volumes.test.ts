@@ -1,6 +1,7 @@
 /** Volumes of a node by themselves: what a killed agent left stands in nobody's way. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFileSync,
   existsSync,
@@ -92,6 +93,96 @@ describe('a volume of a node that is full', { skip: no_root }, () => {
       await volumes.close();
       rmSync(data_dir, { recursive: true, force: true });
     }
+  });
+});
+
+describe('a copy of a node’s volume', { skip: no_root }, () => {
+  const MIB = 1024 * 1024;
+  const of = (quota_mib: number) => ({ name: 'home', quota_mib });
+  const made = async () => {
+    const data_dir = mkdtempSync(join(tmpdir(), 'hauki-volumes-'));
+    const volumes = new Volumes({ node: `copy${process.pid}`, data_dir, log: () => {} });
+    await volumes.probe();
+    await volumes.start();
+    const close = async () => {
+      await volumes.close();
+      rmSync(data_dir, { recursive: true, force: true });
+    };
+    return { data_dir, volumes, [Symbol.asyncDispose]: close };
+  };
+
+  it('holds what the volume held when it was made, is another’s alone, grows as any, and goes with its worker', async () => {
+    await using made_here = await made();
+    const { volumes, data_dir } = made_here;
+    const own = await volumes.acquire('ada', of(8), 'one');
+    mkdirSync(join(own.path, 'folder'));
+    for (let i = 0; i < 100; i++) writeFileSync(join(own.path, 'folder', `${i}`), `${i}`.repeat(2_000));
+    assert.equal(await volumes.copy('ada', 'home', 'ada/trial'), true);
+    writeFileSync(join(own.path, 'later'), '');
+    const copy = await volumes.acquire('ada/trial', of(32), 'two');
+    assert.deepEqual(readdirSync(copy.path), ['folder']);
+    for (let i = 0; i < 100; i++)
+      assert.equal(readFileSync(join(copy.path, 'folder', `${i}`), 'utf8'), `${i}`.repeat(2_000));
+    writeFileSync(join(copy.path, 'large'), Buffer.alloc(16 * MIB));
+    assert.deepEqual(readdirSync(own.path).sort(), ['folder', 'later']);
+    await own.release();
+    await copy.release();
+    assert.deepEqual(
+      (await volumes.list()).map(({ owner, quota_mib }) => [owner, quota_mib]),
+      [['ada', 8]],
+    );
+    const files = readdirSync(join(data_dir, 'volumes'));
+    assert.deepEqual(files.map((name) => name.split('.')[1]).sort(), ['img', 'json']);
+  });
+
+  it('is whole, and of each file has what was written or less, where it was made in the middle of writing', async () => {
+    await using made_here = await made();
+    const { volumes } = made_here;
+    const own = await volumes.acquire('ada', of(16), 'one');
+    const writer = spawn('bash', [
+      '-c',
+      `cd "${own.path}"; while :; do for i in {0..50}; do echo $RANDOM > f$i; mkdir -p d$i; mv f$i d$i; done; rm -r d*; done`,
+    ]);
+    try {
+      await until('it writes', async () => readdirSync(own.path).length > 1);
+      for (let n = 0; n < 5; n++) {
+        assert.equal(await volumes.copy('ada', 'home', 'ada/trial'), true);
+        const copy = await volumes.acquire('ada/trial', of(16), 'two');
+        for (const file of readdirSync(copy.path, { recursive: true, withFileTypes: true }))
+          if (file.isFile()) assert.match(readFileSync(join(file.parentPath, file.name), 'utf8'), /^[\d\n\0]*$/);
+        writeFileSync(join(copy.path, 'mine'), 'x'.repeat(MIB));
+        await copy.release();
+      }
+    } finally {
+      writer.kill('SIGKILL');
+      await once(writer, 'close');
+      await own.release();
+    }
+    assert.equal((await volumes.list()).length, 1);
+  });
+
+  it('is empty of a volume that there is none of, is not made of a very large one, and is nobody’s after a crash', async () => {
+    await using made_here = await made();
+    const { volumes, data_dir } = made_here;
+    const folder = join(data_dir, 'volumes');
+    assert.equal(await volumes.copy('ada', 'home', 'ada/trial'), true);
+    const empty = await volumes.acquire('ada/trial', of(4), 'one');
+    assert.deepEqual(readdirSync(empty.path), []);
+    await empty.release();
+    assert.deepEqual([await volumes.list(), readdirSync(folder)], [[], []]);
+    const large = await volumes.acquire('ada', of(1_100), 'one');
+    execFileSync('fallocate', ['-l', '1030M', join(large.path, 'large')]);
+    assert.equal(await volumes.copy('ada', 'home', 'ada/trial'), false);
+    rmSync(join(large.path, 'large'));
+    assert.equal(await volumes.copy('ada', 'home', 'ada/trial'), true);
+    await large.release();
+    assert.equal(readdirSync(folder).length, 3);
+    const next = new Volumes({ node: `next${process.pid}`, data_dir, log: () => {} });
+    await next.probe();
+    await next.start();
+    assert.equal(readdirSync(folder).length, 2);
+    await next.close();
+    assert.equal(await volumes.remove('ada/trial', 'home'), true);
   });
 });
 
