@@ -8,6 +8,7 @@ import {
   type Revocation,
   type WorkerInfo,
 } from '@hauki/protocol';
+import * as LIMITS from '@hauki/protocol/caller-limits';
 import type { CoreClient } from './http.ts';
 import { requestStream } from './http-stream.ts';
 import { pathPart } from './path.ts';
@@ -67,8 +68,6 @@ export interface LifeDoor {
 /** The most that an inspection takes beyond its own deadline. */
 const SLACK_MS = 5_000;
 const INSPECT_MS = 10_000;
-/** `LIMITS.inspect_ms`, which the core holds callers to: one who asked for weeks would set a timer that ends at once. */
-const MOST_MS = 30_000;
 
 export function lifeDoor(core: CoreClient, workerOf: WorkerOf): LifeDoor {
   const path = async (worker: object | string, verb = '') => {
@@ -85,8 +84,9 @@ export function lifeDoor(core: CoreClient, workerOf: WorkerOf): LifeDoor {
     async inspect(worker, expression, { timeout_ms = INSPECT_MS } = {}) {
       const at = await path(worker, '/inspect');
       const body = { expression, timeout_ms };
-      return (await core.request<{ result: string }>('POST', at, body, Math.min(timeout_ms, MOST_MS) + SLACK_MS))
-        .result;
+      // The core holds callers to the same bound: one who asked for weeks would set a timer that ends at once.
+      const most_ms = Math.min(timeout_ms, LIMITS.inspect_ms) + SLACK_MS;
+      return (await core.request<{ result: string }>('POST', at, body, most_ms)).result;
     },
     async *logs(worker, { lines, follow = false, signal } = {}) {
       const query = new URLSearchParams();

@@ -43,6 +43,8 @@ export const handshake_ms = 10_000;
 export const call_ms = 60_000;
 /** A clone as the caller sees it: placement, vault, load. */
 export const clone_ms = 45_000;
+/** What an inspection may take. */
+export const inspect_ms = 30_000;
 /** An evolve: its turn, a start, all tests, the state's hand-over. */
 export const evolve_ms = 180_000;
 /** An idle stream says so often that it lives; a reader that hears nothing for three times so long connects again. */

@@ -109,7 +109,6 @@ export const LIMITS = {
   log_streams: 64,
   /** An expression to evaluate beside a worker, and the text of its result. */
   inspect_chars: 64 * 1024,
-  inspect_ms: 30_000,
   /** A vault that stays paused for so long is resumed: its lease decides then. */
   paused_ms: 24 * 3600 * 1000,
   /** Asking one vault what it uses; past it, what was last known is told. */
